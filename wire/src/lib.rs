@@ -1,1 +1,39 @@
-//! placeholder
+//! What infernet nodes say to each other, and nothing about how it gets there.
+//!
+//! This crate owns identities, the signed [`envelope`], the messages of the market, the frames of a chat stream, money and
+//! every size limit. It does no IO, reads no clock and draws no random number: `now` and fresh bytes are arguments. It knows
+//! nothing of tokio, libp2p, quinn or any store.
+//!
+//! | module | what it says |
+//! |---|---|
+//! | [`key`], [`id`], [`hash`] | one secp256k1 key per node; its PeerId; tagged hashes |
+//! | [`codec`], [`envelope`] | canonical CBOR; how a message is signed, checked, forwarded |
+//! | [`capability`], [`offer`], [`bid`], [`accept`] | the auction |
+//! | [`chat`] | the stream: frames, tokens, transcript |
+//! | [`receipt`] | what both sides sign at the end |
+//! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
+//! | [`http_auth`] | `X-Infernet-Auth` |
+//!
+//! **One message's way in:** bytes → [`envelope::Envelope::decode`] → `open::<T>` (network, fields, age) → seen before? →
+//! `verify` → [`envelope::Verified<T>`]. Only a `Verified` value reaches a decision.
+//!
+//! **Departures from the written protocol**, and why: the request follows the `Open` frame instead of being inside it, so that
+//! an accept is checked before a long context is read ([`chat`]); `SealedAnswer` is a kind of its own, so that bids and
+//! refusals look alike to everybody but the buyer ([`bid`]).
+
+pub mod accept;
+pub mod bid;
+pub mod capability;
+pub mod chat;
+pub mod codec;
+pub mod envelope;
+pub mod hash;
+pub mod http_auth;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod money;
+pub mod offer;
+pub mod receipt;
+pub mod time;
+pub mod topic;

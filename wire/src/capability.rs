@@ -1,0 +1,178 @@
+//! `CapabilityAd`: what a worker can do and for how much. Also a standing bid at its prices.
+
+use crate::{
+    envelope::{Kind, Message, Refusal, field},
+    id::Hash,
+    limits,
+    money::Price,
+    time::UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Tag of every inference worker.
+pub const ROLE_INFERNET: &str = "c0mpute:role:infernet";
+
+/// What a model can do beyond text in, text out: a set of bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Abilities(pub u32);
+
+impl Abilities {
+    /// Calls tools.
+    pub const TOOLS: Self = Abilities(1);
+    /// Answers in a given JSON schema.
+    pub const JSON_SCHEMA: Self = Abilities(1 << 1);
+    /// Takes images.
+    pub const VISION: Self = Abilities(1 << 2);
+    /// Embeds text.
+    pub const EMBEDDINGS: Self = Abilities(1 << 3);
+    /// Reports log probabilities.
+    pub const LOGPROBS: Self = Abilities(1 << 4);
+    /// Continues a started answer given as text.
+    pub const CONTINUES_TEXT: Self = Abilities(1 << 5);
+    /// Continues a started answer given as token ids.
+    pub const CONTINUES_TOKENS: Self = Abilities(1 << 6);
+
+    /// Whether all of `wanted` are present. Bits that this version does not know count like any other.
+    pub fn contains(self, wanted: Self) -> bool {
+        self.0 & wanted.0 == wanted.0
+    }
+
+    /// Both sets together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Abilities(self.0 | other.0)
+    }
+}
+
+/// One model as a worker serves it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelAd {
+    /// The name its worker's engine knows it by, such as `llama3.1:8b`.
+    pub id: String,
+    /// Other names that buyers may ask for.
+    pub aliases: Vec<String>,
+    /// Architecture family, such as `llama`; empty if the engine does not tell.
+    pub family: String,
+    /// Number of parameters, 0 if unknown.
+    pub parameters: u64,
+    /// Quantisation, such as `Q4_K_M`; empty if unknown.
+    pub quantisation: String,
+    /// Context length in tokens, 0 if unknown.
+    pub context: u32,
+    /// Digest of the weights, if the engine tells one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub weights: Option<Hash>,
+    /// What it can do.
+    pub abilities: Abilities,
+    /// What it costs.
+    pub price: Price,
+    /// Measured time to the first token in milliseconds, 0 if not measured yet.
+    pub ttft_ms: u32,
+    /// Measured speed in tokens per second, 0 if not measured yet.
+    pub tokens_per_second: u32,
+}
+
+impl ModelAd {
+    /// Whether a buyer who asks for `pattern` means this model: its id or an alias, letters' case aside, a missing tag
+    /// meaning `:latest` as in Ollama.
+    pub fn answers_to(&self, pattern: &str) -> bool {
+        let wanted = pattern.strip_suffix(":latest").unwrap_or(pattern);
+        std::iter::once(&self.id)
+            .chain(&self.aliases)
+            .any(|name| name.strip_suffix(":latest").unwrap_or(name).eq_ignore_ascii_case(wanted))
+    }
+}
+
+/// A worker's advertisement on [`crate::topic::CAPABILITIES`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapabilityAd {
+    /// Grows with every ad of this worker, over restarts too. The newest wins.
+    pub sequence: u64,
+    /// When it was made.
+    pub issued: UnixMillis,
+    /// When it is gone.
+    pub expires: UnixMillis,
+    /// Role, GPU vendor, VRAM tier.
+    pub tags: Vec<String>,
+    /// Its models.
+    pub models: Vec<ModelAd>,
+    /// Jobs it runs at once.
+    pub slots: u16,
+    /// Where its chat endpoint answers (QUIC over UDP).
+    pub chat: Vec<SocketAddrText>,
+}
+
+impl Message for CapabilityAd {
+    const KIND: Kind = Kind::CapabilityAd;
+    const MAX_BYTES: usize = limits::MAX_AD_BYTES;
+    const MAX_TTL_MS: u64 = limits::AD_TTL_MS;
+
+    fn issued(&self) -> UnixMillis {
+        self.issued
+    }
+
+    fn expires(&self) -> UnixMillis {
+        self.expires
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        field::ensure(self.models.len() <= limits::MAX_AD_MODELS, "models")?;
+        field::ensure(self.tags.len() <= limits::MAX_AD_TAGS, "tags")?;
+        field::ensure(self.chat.len() <= limits::MAX_ADDRESSES, "chat")?;
+        field::ensure(self.slots > 0, "slots")?;
+        for tag in &self.tags {
+            field::name(tag, "tags")?;
+        }
+        for model in &self.models {
+            field::name(&model.id, "models.id")?;
+            field::optional_name(&model.family, "models.family")?;
+            field::optional_name(&model.quantisation, "models.quantisation")?;
+            field::ensure(model.aliases.len() <= limits::MAX_ALIASES, "models.aliases")?;
+            for alias in &model.aliases {
+                field::name(alias, "models.aliases")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A socket address that is text on the wire, as people write it: `192.0.2.1:46337`, `[2001:db8::1]:46337`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SocketAddrText(pub SocketAddr);
+
+impl TryFrom<String> for SocketAddrText {
+    type Error = std::net::AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(SocketAddrText)
+    }
+}
+
+impl From<SocketAddrText> for String {
+    fn from(addr: SocketAddrText) -> String {
+        addr.0.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(id: &str, alias: &str, pattern: &str, expected: bool) {
+        let model = ModelAd { id: id.into(), aliases: vec![alias.into()], ..ModelAd::default() };
+        assert_eq!(model.answers_to(pattern), expected, "{pattern}");
+    }
+
+    #[test]
+    fn patterns_meet_ids_and_aliases() {
+        check("llama3.1:8b", "meta-llama/Llama-3.1-8B-Instruct", "llama3.1:8b", true);
+        check("llama3.1:8b", "meta-llama/Llama-3.1-8B-Instruct", "META-LLAMA/llama-3.1-8b-instruct", true);
+        check("llama3.1:8b", "x", "llama3.1:70b", false);
+        check("tiny-chat:latest", "x", "tiny-chat", true);
+        check("tiny-chat", "x", "tiny-chat:latest", true);
+        check("tiny-chat", "x", "", false);
+    }
+}

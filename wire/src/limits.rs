@@ -1,0 +1,81 @@
+//! Every bound on what may travel, in one table, each with its reason.
+//!
+//! A peer that exceeds a bound gets a typed refusal; nothing is allocated for what it claims, only for what it sent.
+
+/// How far a peer's clock may differ from ours, in milliseconds. NTP keeps hosts within tens of milliseconds; a laptop
+/// just woken from sleep is seconds off.
+pub const CLOCK_SKEW_MS: u64 = 10_000;
+
+/// Largest gossip message in bytes: gossipsub's own default, and that of existing c0mpute nodes.
+pub const MAX_GOSSIP_BYTES: usize = 64 * 1024;
+
+/// Bytes that an envelope adds to its payload at most: keys, lengths, network id, 33-byte signer, 64-byte signature.
+pub const ENVELOPE_OVERHEAD_BYTES: usize = 192;
+
+/// Largest capability ad payload: about twenty models with prices. More models than that: advertise the popular ones.
+pub const MAX_AD_BYTES: usize = 4 * 1024;
+/// How long an ad is believed. Three missed refreshes mean the worker is gone.
+pub const AD_TTL_MS: u64 = 90_000;
+/// A worker refreshes its ad this often, spread over the interval so that restarts do not synchronise.
+pub const AD_REFRESH_MS: std::ops::Range<u64> = 30_000..45_000;
+/// At most one ad per worker in this time is looked at; more is noise or an attack.
+pub const AD_MIN_INTERVAL_MS: u64 = 10_000;
+/// Models in one ad.
+pub const MAX_AD_MODELS: usize = 64;
+/// Tags in one ad.
+pub const MAX_AD_TAGS: usize = 32;
+/// Aliases of one model.
+pub const MAX_ALIASES: usize = 8;
+/// Addresses in an ad or bid: v4 and v6 of two uplinks, with room to spare.
+pub const MAX_ADDRESSES: usize = 8;
+
+/// Largest offer payload. The prompt is not in it, so it is small.
+pub const MAX_OFFER_BYTES: usize = 1024;
+/// How long an offer may live.
+pub const OFFER_TTL_MS: u64 = 30_000;
+/// The longest time in which a buyer collects bids.
+pub const MAX_BID_WINDOW_MS: u64 = 2_000;
+/// What a hold may outlast the bid window by: the time to accept and to try a runner-up.
+pub const HOLD_SLACK_MS: u64 = 500;
+/// Offers per second that one buyer may publish, sustained.
+pub const OFFERS_PER_SECOND: u32 = 5;
+/// Offers that one buyer may publish at once.
+pub const OFFER_BURST: u32 = 20;
+
+/// Largest bid or no-bid payload.
+pub const MAX_BID_BYTES: usize = 1024;
+/// Workers that answer one offer, so that the cost of an auction does not grow with the network.
+pub const MAX_BIDDERS: usize = 32;
+
+/// Largest accept payload.
+pub const MAX_ACCEPT_BYTES: usize = 1024;
+/// How long an accept may be used.
+pub const ACCEPT_TTL_MS: u64 = 10_000;
+/// Workers named to take over, in order, if the winner fails before its first token.
+pub const MAX_RUNNERS_UP: usize = 2;
+
+/// Largest receipt payload.
+pub const MAX_RECEIPT_BYTES: usize = 2 * 1024;
+/// How long after the end of a job its receipt is still gossiped. Later, it is paged from the node itself.
+pub const RECEIPT_TTL_MS: u64 = 10 * 60_000;
+
+/// Largest chat frame after the first: a delta is a token or a few, and this bounds what a reader must buffer.
+pub const MAX_FRAME_BYTES: usize = 64 * 1024;
+/// Largest request: a context of about two million tokens as text.
+pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
+/// Messages in one request.
+pub const MAX_MESSAGES: usize = 4_096;
+/// Stop sequences in one request.
+pub const MAX_STOPS: usize = 16;
+/// Output tokens that one request may ask for.
+pub const MAX_OUTPUT_TOKENS: u32 = 1 << 20;
+
+/// Longest model id, workload name, tag or alias, in bytes.
+pub const MAX_NAME_BYTES: usize = 128;
+/// Longest network id, in bytes.
+pub const MAX_NETWORK_BYTES: usize = 32;
+
+/// Tokens that a chat template may add for each message (role markers, turn ends). Llama 3 adds 5, Harmony 8.
+pub const TEMPLATE_TOKENS_PER_MESSAGE: u32 = 16;
+/// Tokens that a chat template may add once (begin of text, generation prompt, a default system prompt as in Qwen 2.5).
+pub const TEMPLATE_TOKENS_ONCE: u32 = 64;
