@@ -1,0 +1,147 @@
+//! One fixed message of each kind, for the vectors and the property tests.
+
+use infernet_wire::{
+    accept::JobAccept,
+    bid::{JobBid, NoBid, NoBidReason, SealedAnswer},
+    capability::{Abilities, CapabilityAd, ModelAd, SocketAddrText},
+    id::{Hash, JobId, OfferId},
+    key::NodeKey,
+    money::{MicroUsd, Price},
+    offer::{JobOffer, SelectionRule},
+    receipt::{Countersign, JobReceipt, JobStatus},
+    time::UnixMillis,
+    topic::{INFERENCE, NetworkId},
+};
+use serde_bytes::ByteBuf;
+
+pub(crate) const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
+
+pub(crate) fn network() -> NetworkId {
+    "vectors".parse().expect("a valid name")
+}
+
+pub(crate) fn key(n: u8) -> NodeKey {
+    NodeKey::from_bytes(&[n; 32]).expect("a valid scalar")
+}
+
+fn price() -> Price {
+    Price { input: MicroUsd(150_000), output: MicroUsd(600_000) }
+}
+
+fn chat() -> Vec<SocketAddrText> {
+    ["192.0.2.7:46337", "[2001:db8::7]:46337"].map(|a| SocketAddrText(a.parse().expect("an address"))).into()
+}
+
+pub(crate) fn ad() -> CapabilityAd {
+    CapabilityAd {
+        sequence: 7,
+        issued: NOW,
+        expires: NOW.after(90_000),
+        tags: vec!["c0mpute:role:infernet".into(), "c0mpute:cpu".into()],
+        models: vec![ModelAd {
+            id: "llama3.1:8b".into(),
+            aliases: vec!["meta-llama/Llama-3.1-8B-Instruct".into()],
+            family: "llama".into(),
+            parameters: 8_030_261_248,
+            quantisation: "Q4_K_M".into(),
+            context: 131_072,
+            weights: Some(Hash([0xab; 32])),
+            abilities: Abilities::TOOLS.with(Abilities::JSON_SCHEMA),
+            price: price(),
+            ttft_ms: 85,
+            tokens_per_second: 110,
+        }],
+        slots: 4,
+        chat: chat(),
+    }
+}
+
+pub(crate) fn offer() -> JobOffer {
+    JobOffer {
+        id: OfferId([0x11; 16]),
+        issued: NOW,
+        expires: NOW.after(30_000),
+        workload: INFERENCE.into(),
+        model: "llama3.1:8b".into(),
+        abilities: Abilities::default(),
+        input_tokens: 120,
+        output_tokens: 512,
+        ceiling: Price { input: MicroUsd(200_000), output: MicroUsd(800_000) },
+        budget: MicroUsd(1_000),
+        deadline: NOW.after(60_000),
+        window_ms: 1_000,
+        rule: SelectionRule::BALANCED,
+        commitment: infernet_wire::offer::commitment(&[0x22; 32], b"request"),
+    }
+}
+
+pub(crate) fn bid() -> JobBid {
+    JobBid {
+        offer: Hash([0x33; 32]),
+        issued: NOW,
+        hold_until: NOW.after(1_500),
+        model: "llama3.1:8b".into(),
+        price: price(),
+        queue_ms: 0,
+        ttft_ms: 85,
+        tokens_per_second: 110,
+        chat: chat(),
+    }
+}
+
+pub(crate) fn no_bid() -> NoBid {
+    NoBid { offer: Hash([0x33; 32]), issued: NOW, reason: NoBidReason::NO_SLOT }
+}
+
+pub(crate) fn accept() -> JobAccept {
+    JobAccept {
+        offer: Hash([0x33; 32]),
+        bid: Hash([0x44; 32]),
+        winner: key(2).id(),
+        model: "llama3.1:8b".into(),
+        price: price(),
+        job: JobId([0x55; 16]),
+        attempt: 1,
+        runners_up: vec![key(3).id()],
+        bids: infernet_wire::bid::bids_commitment(vec![Hash([0x44; 32]), Hash([0x45; 32])]),
+        score: 451,
+        issued: NOW,
+        expires: NOW.after(10_000),
+    }
+}
+
+pub(crate) fn receipt() -> JobReceipt {
+    JobReceipt {
+        job: JobId([0x55; 16]),
+        accept: Hash([0x66; 32]),
+        buyer: key(1).id(),
+        worker: key(2).id(),
+        workload: INFERENCE.into(),
+        model: "llama3.1:8b".into(),
+        weights: None,
+        input_tokens: 31,
+        output_tokens: 256,
+        price: price(),
+        amount: MicroUsd(159),
+        paid: MicroUsd(0),
+        started: NOW,
+        finished: NOW.after(2_400),
+        status: JobStatus::COMPLETED,
+        request: infernet_wire::chat::request_hash(b"request"),
+        transcript: Hash([0x77; 32]),
+    }
+}
+
+pub(crate) fn countersign() -> Countersign {
+    Countersign { receipt: Hash([0x88; 32]), issued: NOW }
+}
+
+pub(crate) fn sealed() -> SealedAnswer {
+    SealedAnswer {
+        offer: Hash([0x33; 32]),
+        to: key(1).id(),
+        issued: NOW,
+        ephemeral: key(9).id(),
+        ciphertext: ByteBuf::from(vec![0x99; 48]),
+    }
+}
