@@ -30,3 +30,8 @@ pub fn random<const N: usize>() -> [u8; N] {
     getrandom::fill(&mut bytes).expect("the operating system provides randomness");
     bytes
 }
+
+/// A timer's deadline, `wait` from now.
+pub fn deadline(wait: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + wait
+}

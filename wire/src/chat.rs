@@ -51,7 +51,7 @@ pub struct ChatMessage {
 /// What the model is asked. It travels only on the stream to the winner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatRequest {
-    /// The model, by the worker's own id.
+    /// The model, as the offer names it: no winner is known yet when the offer commits to this request.
     pub model: String,
     /// The conversation.
     pub messages: Vec<ChatMessage>,

@@ -1,0 +1,325 @@
+//! The buyer's end of a chat stream: one attempt with one worker.
+//!
+//! The caller learns of every step through [`Progress`], and of the end through the result: [`Completed`], or a [`Failure`] that
+//! tells whether another worker may take over unseen. Nothing hangs: each state has its deadline, and a stream that ends early
+//! is a failure, never a short answer.
+
+use super::{
+    deadline,
+    endpoint::{ChatStream, ConnectError, Path},
+    framing::{FrameError, FrameReader, FrameWriter, RawFrame},
+    pool::Pool,
+    session::{BuyerEvent, BuyerSession, Terms, Violation},
+};
+use crate::{clock, ledger::Ledger};
+use infernet_wire::{
+    accept::JobAccept,
+    chat::{Channel, ErrorCode, Frame, Open, StreamError, Usage},
+    envelope::{Envelope, Refusal, Verified},
+    key::NodeKey,
+    receipt::{Countersign, JobReceipt, SignedReceipt},
+    topic::NetworkId,
+};
+use serde_bytes::{ByteArray, ByteBuf};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, watch},
+    time::{sleep_until, timeout},
+};
+use tracing::warn;
+
+/// What is sent to one worker.
+pub struct Order {
+    /// The signed accept.
+    pub accept: Verified<JobAccept>,
+    /// What opens the offer's commitment.
+    pub salt: [u8; 32],
+    /// The request's bytes.
+    pub request: Vec<u8>,
+    /// What was agreed.
+    pub terms: Terms,
+    /// Where the worker answers.
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// What a buyer signs and keeps with.
+pub struct Buyer {
+    /// Signs countersignatures.
+    pub key: NodeKey,
+    /// The network.
+    pub network: NetworkId,
+    /// Keeps receipts.
+    pub ledger: Ledger,
+    /// Connections to workers.
+    pub pool: Pool,
+}
+
+/// A step of the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The worker has the job.
+    Opened {
+        /// How the stream goes.
+        path: Path,
+        /// Input tokens that may be charged at most.
+        input_tokens: u32,
+    },
+    /// A piece of the answer.
+    Text {
+        /// Which part.
+        channel: Channel,
+        /// The text.
+        text: String,
+        /// Output tokens so far.
+        tokens: u32,
+    },
+}
+
+/// A stream that ended as the protocol says.
+#[derive(Debug)]
+pub struct Completed {
+    /// The final count, and why the answer ended.
+    pub usage: Usage,
+    /// The receipt with both signatures; `None` if the job ended free of charge.
+    pub receipt: Option<SignedReceipt>,
+    /// How the stream went.
+    pub path: Path,
+    /// From `Open` to the first piece of the answer; `None` if there was none.
+    pub ttft: Option<Duration>,
+    /// From `Open` to `Usage`.
+    pub duration: Duration,
+}
+
+/// A stream that did not.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct Failure {
+    /// Why.
+    #[source]
+    pub cause: Cause,
+    /// Whether a piece of the answer had arrived: then no other worker can take over unseen.
+    pub after_first_token: bool,
+}
+
+/// Why a stream failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// No connection.
+    #[error("can't reach the worker: {0}")]
+    Connect(#[from] ConnectError),
+    /// The stream broke or fell silent.
+    #[error("lost the worker: {0}")]
+    Stream(#[from] FrameError),
+    /// The worker said why.
+    #[error("the worker gave up: {0}")]
+    Worker(StreamError),
+    /// The worker broke the protocol; nothing was countersigned.
+    #[error("the worker broke the protocol: {0}")]
+    Violation(#[from] Violation),
+    /// The receipt is not the worker's, or not a receipt.
+    #[error("the worker's receipt is invalid: {0}")]
+    Receipt(Refusal),
+    /// Our own disk.
+    #[error("can't keep the receipt: {0}; free some disk space")]
+    Keep(String),
+    /// The caller went away before the first token.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Failure {
+    /// Whether another worker may do what this one did not.
+    pub fn is_retryable(&self) -> bool {
+        let transient = match &self.cause {
+            Cause::Worker(error) => error.retryable || error.code == ErrorCode::BAD_ACCEPT,
+            Cause::Cancelled | Cause::Keep(_) => false,
+            _ => true,
+        };
+        transient && !self.after_first_token
+    }
+}
+
+/// Where progress goes, and who may stop it.
+pub struct Caller<'a, T> {
+    /// Takes each step. When its receiver is dropped, the job is cancelled and what was delivered is still settled.
+    pub progress: &'a mpsc::Sender<T>,
+    /// Cancels the job when it becomes true.
+    pub cancel: &'a mut watch::Receiver<bool>,
+    /// Called once when the worker has the job.
+    pub on_opened: &'a mut (dyn FnMut() + Send),
+}
+
+/// Runs `order` to its end.
+pub async fn run<T: From<Progress> + Send>(buyer: &Buyer, order: Order, mut caller: Caller<'_, T>) -> Result<Completed, Failure> {
+    let before = |cause| Failure { cause, after_first_token: false };
+    let mut attempt = Attempt::start(buyer, &order).await.map_err(before)?;
+    let result = attempt.drive(buyer, &mut caller).await;
+    if matches!(&result, Err(Cause::Stream(FrameError::Timeout(_)))) {
+        // Whoever is next should not wait on a dead connection.
+        buyer.pool.drop_connection(&order.terms.worker);
+    }
+    result.map_err(|cause| Failure { cause, after_first_token: attempt.session.has_received() })
+}
+
+struct Attempt {
+    reader: FrameReader<Pin<Box<dyn AsyncRead + Send>>>,
+    writer: FrameWriter<Pin<Box<dyn AsyncWrite + Send>>>,
+    session: BuyerSession,
+    path: Path,
+    started: Instant,
+    first_token: Option<Instant>,
+    usage: Option<(Usage, Instant)>,
+    opened: bool,
+    cancelled: bool,
+}
+
+impl Attempt {
+    async fn start(buyer: &Buyer, order: &Order) -> Result<Self, Cause> {
+        let connection = buyer.pool.get(order.terms.worker, &order.addrs).await?;
+        let opening = timeout(deadline::OPENED, connection.open());
+        let stream = opening.await.map_err(|_| FrameError::Timeout(deadline::OPENED))??;
+        let ChatStream { path, recv, send, .. } = stream;
+        let open = Frame::Open(Open {
+            accept: ByteBuf::from(order.accept.raw().to_vec()),
+            salt: ByteArray::new(order.salt),
+            request_len: u32::try_from(order.request.len()).unwrap_or(u32::MAX),
+        })
+        .encode();
+        let started = clock::instant();
+        let mut writer = FrameWriter::new(send);
+        writer.write_with(&open, &order.request, deadline::WRITE).await?;
+        Ok(Attempt {
+            reader: FrameReader::new(recv),
+            writer,
+            session: BuyerSession::new(order.terms.clone(), &open, &order.request),
+            path,
+            started,
+            first_token: None,
+            usage: None,
+            opened: false,
+            cancelled: false,
+        })
+    }
+
+    async fn drive<T: From<Progress> + Send>(&mut self, buyer: &Buyer, caller: &mut Caller<'_, T>) -> Result<Completed, Cause> {
+        let first_token = clock::deadline(deadline::FIRST_TOKEN);
+        loop {
+            let raw = tokio::select! {
+                biased;
+                () = wants_cancel(caller), if !self.cancelled => {
+                    self.cancel().await?;
+                    continue;
+                }
+                raw = self.reader.next_within(self.patience()) => raw?,
+                () = sleep_until(first_token), if self.first_token.is_none() => {
+                    return Err(FrameError::Timeout(deadline::FIRST_TOKEN).into());
+                }
+            };
+            if let Some(completed) = self.on_frame(raw, buyer, caller).await? {
+                return Ok(completed);
+            }
+        }
+    }
+
+    /// How long the next frame may take.
+    fn patience(&self) -> Duration {
+        match () {
+            () if self.cancelled => deadline::CANCEL,
+            () if !self.opened => deadline::OPENED,
+            () if self.usage.is_some() => deadline::SIGN,
+            () => deadline::SILENCE,
+        }
+    }
+
+    async fn cancel(&mut self) -> Result<(), Cause> {
+        self.cancelled = true;
+        Ok(self.writer.write(&Frame::Cancel.encode(), deadline::WRITE).await?)
+    }
+
+    async fn on_frame<T: From<Progress>>(
+        &mut self,
+        raw: RawFrame,
+        buyer: &Buyer,
+        caller: &mut Caller<'_, T>,
+    ) -> Result<Option<Completed>, Cause> {
+        match self.session.on_frame(raw.frame, &raw.bytes)? {
+            BuyerEvent::KeepAlive => {}
+            BuyerEvent::Opened { input_tokens } => {
+                self.opened = true;
+                (caller.on_opened)();
+                self.tell(caller, Progress::Opened { path: self.path, input_tokens }).await;
+            }
+            BuyerEvent::Text { channel, text, tokens } => {
+                self.first_token.get_or_insert_with(clock::instant);
+                self.tell(caller, Progress::Text { channel, text, tokens }).await;
+            }
+            BuyerEvent::Usage(usage) => self.usage = Some((usage, clock::instant())),
+            BuyerEvent::Free(usage) => {
+                self.usage = Some((usage, clock::instant()));
+                return if self.cancelled { Ok(self.completed(None)) } else { Err(Cause::Cancelled) };
+            }
+            BuyerEvent::Failed(error) => return Err(Cause::Worker(error)),
+            BuyerEvent::Receipt(bytes) => {
+                let receipt = self.countersign(buyer, &bytes).await?;
+                return Ok(self.completed(Some(receipt)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A caller that went away is noticed as a cancel; what it misses is lost to nobody.
+    async fn tell<T: From<Progress>>(&self, caller: &Caller<'_, T>, step: Progress) {
+        if !self.cancelled {
+            let _ = timeout(deadline::WRITE, caller.progress.send(step.into())).await;
+        }
+    }
+
+    /// Checks, keeps, then sends. A countersignature that can't be sent still counts: the worker will ask again.
+    async fn countersign(&mut self, buyer: &Buyer, bytes: &[u8]) -> Result<SignedReceipt, Cause> {
+        let now = clock::now();
+        let receipt: Verified<JobReceipt> = Envelope::decode(bytes)
+            .and_then(|envelope| envelope.open::<JobReceipt>(&buyer.network, now)?.verify())
+            .map_err(Cause::Receipt)?;
+        self.session.check_receipt(&receipt)?;
+        let body = Countersign { receipt: receipt.digest(), issued: now };
+        let countersign = buyer.key.sign(&buyer.network, body).map_err(Cause::Receipt)?;
+        let frame = Frame::Countersign(ByteBuf::from(countersign.raw().to_vec())).encode();
+        let signed = SignedReceipt::new(receipt, Some(countersign)).map_err(Cause::Receipt)?;
+        buyer.ledger.keep(signed.clone()).await.map_err(|e| Cause::Keep(e.to_string()))?;
+        if let Err(error) = self.writer.write(&frame, deadline::WRITE).await {
+            warn!("the worker did not take the countersignature: {error}");
+        }
+        let _ = self.writer.finish().await;
+        Ok(signed)
+    }
+
+    fn completed(&mut self, receipt: Option<SignedReceipt>) -> Option<Completed> {
+        let (usage, ended) = self.usage.take()?;
+        Some(Completed {
+            usage,
+            receipt,
+            path: self.path,
+            ttft: self.first_token.map(|at| at - self.started),
+            duration: ended - self.started,
+        })
+    }
+}
+
+/// Resolves when the caller wants no more.
+async fn wants_cancel<T>(caller: &mut Caller<'_, T>) {
+    let asked = async {
+        if caller.cancel.wait_for(|wanted| *wanted).await.is_err() {
+            // The one who could cancel is gone; the progress receiver decides.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = asked => {}
+        () = caller.progress.closed() => {}
+    }
+}

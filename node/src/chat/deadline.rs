@@ -1,0 +1,25 @@
+//! Every wait of a chat stream has its deadline here. When one passes, the stream ends with a typed error.
+
+use std::time::Duration;
+
+/// A buyer's QUIC handshake with a worker. A lost first packet is repeated after about 1 s at most; a dead host never answers.
+pub const CONNECT: Duration = Duration::from_millis(2_500);
+/// From `Open` to `Opened` on a live connection: one round trip and a table look-up. A worker that was killed costs the buyer
+/// this much before the runner-up is tried, so it is short; 250 ms of network leave room for the slowest links.
+pub const OPENED: Duration = Duration::from_millis(750);
+/// From `Opened` to the first token, keep-alives or not: a large model on a CPU reads a long prompt for a minute.
+pub const FIRST_TOKEN: Duration = Duration::from_secs(120);
+/// Between two frames of the worker: it sends a keep-alive every [`KEEP_ALIVE`].
+pub const SILENCE: Duration = Duration::from_secs(10);
+/// How often a worker that has nothing to say says so.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// From `Usage` to `Receipt`, and from `Receipt` to `Countersign`: signing and one disk flush.
+pub const SIGN: Duration = Duration::from_secs(10);
+/// From an accepted stream to the whole `Open` frame.
+pub const OPEN_FRAME: Duration = Duration::from_secs(5);
+/// From the `Open` frame to the last byte of the request: 8 MiB at 1 MB/s.
+pub const REQUEST: Duration = Duration::from_secs(10);
+/// One write: a reader that takes nothing for this long is gone.
+pub const WRITE: Duration = Duration::from_secs(30);
+/// From a buyer's `Cancel` to the worker's last frame.
+pub const CANCEL: Duration = Duration::from_secs(5);

@@ -1,0 +1,378 @@
+//! The worker's end of a chat stream: between the stream, the engine and the market.
+//!
+//! Cheap checks come first: the accept is verified and its hold claimed before the request is read, and the request is
+//! compared with the offer's commitment before the engine hears of it. From the claim on, the slot is freed whatever happens.
+//!
+//! The receipt is on disk before it is sent, and again with the countersignature before anyone is told of that. A buyer that
+//! vanishes leaves a receipt with one signature.
+
+use super::{
+    deadline,
+    endpoint::{ChatStream, Dialling, Endpoint},
+    framing::{FrameError, FrameReader, FrameWriter},
+    session::{Finished, Terms, WorkerSession},
+};
+use crate::{
+    backend::{Backend, BackendError, Chunk},
+    clock,
+    ledger::Ledger,
+    market::seller::{Claim, ClaimError},
+    seller::{Seller, Slot},
+};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use infernet_wire::{
+    accept::JobAccept,
+    chat::{Channel, ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError},
+    envelope::{Envelope, Verified},
+    id::NodeId,
+    key::NodeKey,
+    limits,
+    offer::commitment,
+    receipt::{JobReceipt, SignedReceipt},
+    topic::NetworkId,
+};
+use std::{pin::Pin, sync::Arc};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::sleep_until,
+};
+use tracing::{Instrument, debug, info, info_span, warn};
+
+/// Text in one delta at most: a frame with room for the rest. Engines send a token or a few; only a hostile one sends more.
+const MAX_DELTA_BYTES: usize = 16 * 1024;
+
+/// What a worker serves jobs with.
+pub struct Worker {
+    /// Signs receipts.
+    pub key: NodeKey,
+    /// The network served.
+    pub network: NetworkId,
+    /// Claims holds.
+    pub seller: Seller,
+    /// Finds the engine of a model.
+    pub engines: Arc<dyn Fn(&str) -> Option<Arc<dyn Backend>> + Send + Sync>,
+    /// Keeps receipts.
+    pub ledger: Ledger,
+}
+
+type Reader = FrameReader<Pin<Box<dyn AsyncRead + Send>>>;
+type Writer = FrameWriter<Pin<Box<dyn AsyncWrite + Send>>>;
+type Chunks = Pin<Box<dyn Stream<Item = Result<Chunk, BackendError>> + Send>>;
+
+/// Serves every connection to `endpoint` until it closes. The endpoint bounds connections, QUIC bounds streams of each.
+pub async fn run(endpoint: Endpoint, worker: Arc<Worker>) {
+    while let Some(dialling) = endpoint.accept().await {
+        tokio::spawn(serve_connection(dialling, worker.clone()));
+    }
+}
+
+async fn serve_connection(dialling: Dialling, worker: Arc<Worker>) {
+    let Some(connection) = dialling.finish().await else { return };
+    debug!(peer = %connection.peer().short(), "chat connection");
+    while let Some(stream) = connection.accept().await {
+        let worker = worker.clone();
+        tokio::spawn(async move { serve_stream(&worker, stream).await });
+    }
+}
+
+async fn serve_stream(worker: &Worker, stream: ChatStream) {
+    let ChatStream { peer, path, recv, send } = stream;
+    let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
+    match admit(worker, peer, &mut reader).await {
+        Ok(job) => {
+            let span = info_span!("job", job = %job.claim.job, buyer = %peer.short());
+            async {
+                info!(%path, model = job.claim.model, "opened");
+                job.run(worker, &mut reader, &mut writer).await;
+            }
+            .instrument(span)
+            .await;
+        }
+        Err(refusal) => {
+            debug!(peer = %peer.short(), code = refusal.code.label(), "refused: {}", refusal.message);
+            let _ = writer.write(&Frame::Error(refusal).encode(), deadline::WRITE).await;
+        }
+    }
+    let _ = writer.finish().await;
+}
+
+fn refuse(code: ErrorCode, retryable: bool, message: impl ToString) -> StreamError {
+    StreamError { code, retryable, message: message.to_string() }
+}
+
+fn broken(error: FrameError) -> StreamError {
+    match error {
+        FrameError::Timeout(_) => refuse(ErrorCode::TIMEOUT, true, error),
+        _ => refuse(ErrorCode::PROTOCOL, false, error),
+    }
+}
+
+/// A job that may run.
+struct Job {
+    claim: Slot,
+    session: WorkerSession,
+    opened: Vec<u8>,
+    chunks: Chunks,
+}
+
+/// Everything before `Opened`.
+async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job, StreamError> {
+    let first = reader.next_within(deadline::OPEN_FRAME).await.map_err(broken)?;
+    let Frame::Open(open) = first.frame else {
+        return Err(refuse(ErrorCode::PROTOCOL, false, "the first frame must be open"));
+    };
+    let accept = read_accept(worker, &open)?;
+    let claim = worker.seller.claim(accept.clone(), peer).await.map_err(refused_claim)?;
+    let request = reader.read_raw(open.request_len as usize, deadline::REQUEST).await.map_err(broken)?;
+    let parsed = read_request(&claim, &open, &request)?;
+    let backend = (worker.engines)(&claim.model).ok_or_else(|| refuse(ErrorCode::ENGINE, true, "no engine serves the model now"))?;
+    let terms = terms(worker, &claim, &accept, &parsed);
+    let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
+    let (session, opened) = WorkerSession::open(terms, &first.bytes, &request, clock::now());
+    Ok(Job { claim, session, opened, chunks: ask(backend, request_for_engine) })
+}
+
+fn read_accept(worker: &Worker, open: &Open) -> Result<Verified<JobAccept>, StreamError> {
+    if open.request_len as usize > limits::MAX_REQUEST_BYTES {
+        let text = format!("request of {} bytes exceeds {}", open.request_len, limits::MAX_REQUEST_BYTES);
+        return Err(refuse(ErrorCode::BAD_REQUEST, false, text));
+    }
+    Envelope::decode(&open.accept)
+        .and_then(|envelope| envelope.open::<JobAccept>(&worker.network, clock::now())?.verify())
+        .map_err(|refusal| refuse(ErrorCode::BAD_ACCEPT, false, refusal))
+}
+
+fn refused_claim(error: ClaimError) -> StreamError {
+    let code = if error.is_forgery() { ErrorCode::BAD_ACCEPT } else { ErrorCode::NO_HOLD };
+    refuse(code, true, error)
+}
+
+fn read_request(claim: &Claim, open: &Open, request: &[u8]) -> Result<ChatRequest, StreamError> {
+    let bad = |text: &str| refuse(ErrorCode::BAD_REQUEST, false, text);
+    if commitment(&open.salt, request) != claim.offer.commitment {
+        return Err(bad("the request is not the one the offer commits to"));
+    }
+    let parsed = ChatRequest::decode(request).map_err(|e| bad(&e.to_string()))?;
+    if parsed.input_token_bound() > claim.offer.input_tokens || parsed.max_tokens > claim.offer.output_tokens {
+        return Err(bad("the request is larger than the offer says"));
+    }
+    Ok(parsed)
+}
+
+fn terms(worker: &Worker, claim: &Claim, accept: &Verified<JobAccept>, request: &ChatRequest) -> Terms {
+    Terms {
+        job: claim.job,
+        accept: accept.digest(),
+        buyer: claim.buyer,
+        worker: worker.key.id(),
+        workload: claim.offer.workload.clone(),
+        model: claim.model.clone(),
+        weights: claim.weights,
+        price: claim.price,
+        budget: claim.offer.budget,
+        input_tokens: request.input_token_bound(),
+        output_tokens: request.max_tokens,
+    }
+}
+
+/// The engine's answer as one stream, the wait for its start included.
+fn ask(backend: Arc<dyn Backend>, request: ChatRequest) -> Chunks {
+    let started = async move { backend.chat(request).await };
+    Box::pin(stream::once(started).try_flatten())
+}
+
+/// How the answer ended.
+struct End {
+    finish: FinishReason,
+    input: Option<u32>,
+    output: Option<u32>,
+    /// Set when the buyer can't hear us any more.
+    gone: bool,
+}
+
+impl End {
+    fn new(finish: FinishReason) -> Self {
+        End { finish, input: None, output: None, gone: false }
+    }
+
+    fn gone() -> Self {
+        End { gone: true, ..End::new(FinishReason::CANCELLED) }
+    }
+}
+
+impl Job {
+    async fn run(mut self, worker: &Worker, reader: &mut Reader, writer: &mut Writer) {
+        if writer.write(&self.opened, deadline::WRITE).await.is_err() {
+            return;
+        }
+        match self.stream(reader, writer).await {
+            Ok(end) => self.settle(end, worker, reader, writer).await,
+            Err(error) => {
+                info!("gave up before the first token: {}", error.message);
+                let _ = writer.write(&Frame::Error(error).encode(), deadline::WRITE).await;
+            }
+        }
+    }
+
+    /// Passes the answer on. `Err` only before the first token: then another worker can still take over.
+    async fn stream(&mut self, reader: &mut Reader, writer: &mut Writer) -> Result<End, StreamError> {
+        let mut quiet_until = clock::deadline(deadline::KEEP_ALIVE);
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                frame = reader.next() => return Ok(heard(frame.map(|raw| raw.frame))),
+                chunk = self.chunks.next() => chunk,
+                () = sleep_until(quiet_until) => {
+                    quiet_until = clock::deadline(deadline::KEEP_ALIVE);
+                    if writer.write(&Frame::KeepAlive.encode(), deadline::WRITE).await.is_err() {
+                        return Ok(End::gone());
+                    }
+                    continue;
+                }
+            };
+            match chunk {
+                Some(Ok(Chunk::Text { channel, text, tokens })) => {
+                    if self.session.is_full() {
+                        return Ok(End::new(FinishReason::LENGTH));
+                    }
+                    if self.pass_on(channel, text, tokens, writer).await.is_err() {
+                        return Ok(End::gone());
+                    }
+                    quiet_until = clock::deadline(deadline::KEEP_ALIVE);
+                }
+                Some(Ok(Chunk::Done { input_tokens, output_tokens, finish })) => {
+                    return Ok(End { finish, input: input_tokens, output: output_tokens, gone: false });
+                }
+                Some(Err(error)) => return self.engine_failed(&error),
+                None => return self.engine_failed(&BackendError::Truncated),
+            }
+        }
+    }
+
+    fn engine_failed(&self, error: &BackendError) -> Result<End, StreamError> {
+        warn!("engine: {error}");
+        if self.session.has_delivered() {
+            return Ok(End::new(FinishReason::FAILED));
+        }
+        // The buyer learns the kind of failure, not this machine's addresses.
+        Err(refuse(ErrorCode::ENGINE, error.retryable(), format!("the engine failed: {}", error.label())))
+    }
+
+    async fn pass_on(&mut self, channel: Channel, text: String, tokens: u32, writer: &mut Writer) -> Result<(), FrameError> {
+        if text.len() <= MAX_DELTA_BYTES {
+            let frame = self.session.delta(channel, text, tokens);
+            return writer.write(&frame, deadline::WRITE).await;
+        }
+        for piece in pieces(&text, MAX_DELTA_BYTES) {
+            let frame = self.session.delta(channel, piece.to_owned(), tokens);
+            writer.write(&frame, deadline::WRITE).await?;
+        }
+        Ok(())
+    }
+
+    /// Usage, receipt, countersignature. The engine is let go first.
+    async fn settle(self, end: End, worker: &Worker, reader: &mut Reader, writer: &mut Writer) {
+        let Job { mut claim, session, chunks, .. } = self;
+        drop(chunks);
+        let Finished { usage, receipt } = session.finish(end.finish, end.input, end.output, clock::now());
+        let told = !end.gone && writer.write(&usage, deadline::WRITE).await.is_ok();
+        let Some(body) = receipt else {
+            info!(finish = end.finish.label(), "ended before the first token, free of charge");
+            return;
+        };
+        let (tokens, amount) = (body.output_tokens, body.amount);
+        match sign(worker, body).await {
+            Ok(receipt) => {
+                let acknowledged = told && countersigned(worker, &receipt, reader, writer).await;
+                claim.set_settled(acknowledged);
+                info!(finish = end.finish.label(), tokens, %amount, acknowledged, "done");
+            }
+            Err(error) => warn!("can't keep the receipt: {error}; free some disk space"),
+        }
+    }
+}
+
+/// What a frame, or its absence, means while the answer runs.
+fn heard(frame: Result<Frame, FrameError>) -> End {
+    match frame {
+        Ok(Frame::Cancel) => End::new(FinishReason::CANCELLED),
+        Ok(frame) => {
+            debug!("buyer sent {} while the answer runs", frame.label());
+            End::gone()
+        }
+        Err(error) => {
+            debug!("buyer is gone: {error}");
+            End::gone()
+        }
+    }
+}
+
+/// `text` in pieces of at most `max` bytes, cut between characters.
+fn pieces(text: &str, max: usize) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let (piece, tail) = rest.split_at(rest.floor_char_boundary(max.max(4)));
+        rest = tail;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+async fn sign(worker: &Worker, body: JobReceipt) -> Result<Verified<JobReceipt>, String> {
+    let receipt = worker.key.sign(&worker.network, body).map_err(|e| e.to_string())?;
+    let unacknowledged = SignedReceipt::new(receipt.clone(), None).map_err(|e| e.to_string())?;
+    worker.ledger.keep(unacknowledged).await.map_err(|e| e.to_string())?;
+    Ok(receipt)
+}
+
+/// Sends the receipt and waits for the buyer's signature. Whether it came, was right, and is kept.
+async fn countersigned(worker: &Worker, receipt: &Verified<JobReceipt>, reader: &mut Reader, writer: &mut Writer) -> bool {
+    let frame = Frame::Receipt(receipt.raw().to_vec().into()).encode();
+    if writer.write(&frame, deadline::WRITE).await.is_err() {
+        return false;
+    }
+    let Some(bytes) = await_countersign(reader).await else { return false };
+    let countersign = Envelope::decode(&bytes).and_then(|e| e.open(&worker.network, clock::now())?.verify());
+    let signed = match countersign.and_then(|c| SignedReceipt::new(receipt.clone(), Some(c))) {
+        Ok(signed) => signed,
+        Err(refusal) => {
+            debug!("countersignature refused: {refusal}");
+            return false;
+        }
+    };
+    match worker.ledger.keep(signed.clone()).await {
+        Ok(()) => worker.ledger.publish(signed),
+        Err(error) => {
+            warn!("can't keep the countersigned receipt: {error}; free some disk space");
+            return false;
+        }
+    }
+    true
+}
+
+/// A `Cancel` may have crossed the end of the answer; nothing else may come before the countersignature.
+async fn await_countersign(reader: &mut Reader) -> Option<Vec<u8>> {
+    for _ in 0..2 {
+        match reader.next_within(deadline::SIGN).await.ok()?.frame {
+            Frame::Countersign(bytes) => return Some(bytes.into_vec()),
+            Frame::Cancel => {}
+            _ => return None,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_keep_characters_whole() {
+        let text = "aé🦊".repeat(10);
+        for max in 1..12 {
+            let cut: Vec<_> = pieces(&text, max).collect();
+            assert_eq!(cut.concat(), text);
+            assert!(cut.iter().all(|p| p.len() <= max.max(4)));
+        }
+        assert_eq!(pieces("", 4).count(), 0);
+    }
+}

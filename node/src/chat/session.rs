@@ -1,0 +1,389 @@
+//! The chat protocol, pure: what each side may send when, what is counted, what the receipt must say.
+//!
+//! [`WorkerSession`] turns an engine's chunks into frames and, at the end, into a receipt body. [`BuyerSession`] takes the
+//! worker's frames and checks all that a buyer can check: order, sequence, token counts against delivered bytes, the budget,
+//! and the receipt against its own transcript. Neither knows a clock, a socket or a key.
+
+use infernet_wire::{
+    chat::{Channel, Delta, FinishReason, Frame, Opened, StreamError, Transcript, Usage, request_hash},
+    envelope::Verified,
+    id::{Hash, JobId, NodeId},
+    money::{MicroUsd, Price},
+    receipt::{JobReceipt, JobStatus},
+    time::UnixMillis,
+};
+
+/// What both sides agreed on before the first frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// The job.
+    pub job: JobId,
+    /// Digest of the accept.
+    pub accept: Hash,
+    /// Who pays.
+    pub buyer: NodeId,
+    /// Who works.
+    pub worker: NodeId,
+    /// The workload.
+    pub workload: String,
+    /// The model, by the worker's id.
+    pub model: String,
+    /// Digest of its weights, if known.
+    pub weights: Option<Hash>,
+    /// The agreed price.
+    pub price: Price,
+    /// The most the job may cost.
+    pub budget: MicroUsd,
+    /// The most input tokens that may be charged.
+    pub input_tokens: u32,
+    /// The most output tokens wanted.
+    pub output_tokens: u32,
+}
+
+impl Terms {
+    /// What the input probably counts, where no engine has said: the bound is one token per byte, and text has about four bytes
+    /// to a token. Charged when a job ends before its engine tells.
+    fn likely_input(&self) -> u32 {
+        self.input_tokens.div_ceil(4)
+    }
+
+    /// The output tokens to ask the engine for: what was wanted, as far as the budget reaches.
+    pub fn engine_limit(&self) -> u32 {
+        let input = self.likely_input();
+        largest(self.output_tokens, |n| self.price.cost(input, n).is_some_and(|cost| cost <= self.budget)).max(1)
+    }
+
+    /// The largest charge within the budget for at most this many tokens: output is given up before input, since the prompt
+    /// was read in any case.
+    fn charge(&self, input: u32, output: u32) -> (u32, u32, MicroUsd) {
+        let fits = |i: u32, o: u32| self.price.cost(i, o).filter(|cost| *cost <= self.budget);
+        let input = largest(input, |n| fits(n, 0).is_some());
+        let output = largest(output, |n| fits(input, n).is_some());
+        (input, output, fits(input, output).unwrap_or_default())
+    }
+}
+
+/// The largest `n <= max` that satisfies a condition which holds below some point and not above it; 0 if none does.
+fn largest(max: u32, holds: impl Fn(u32) -> bool) -> u32 {
+    if holds(max) {
+        return max;
+    }
+    let (mut low, mut high) = (0, max);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if holds(middle) { low = middle } else { high = middle }
+    }
+    low
+}
+
+/// Text delivered so far, and what it may be counted as.
+#[derive(Debug, Clone, Copy, Default)]
+struct Delivered {
+    frames: u64,
+    bytes: u64,
+    tokens: u32,
+}
+
+impl Delivered {
+    /// No count exceeds the bytes delivered: a token is at least one byte.
+    fn cap(&self, tokens: u32) -> u32 {
+        u32::try_from(self.bytes).unwrap_or(u32::MAX).min(tokens)
+    }
+}
+
+/// The worker's side.
+#[derive(Debug)]
+pub struct WorkerSession {
+    terms: Terms,
+    request: Hash,
+    transcript: Transcript,
+    delivered: Delivered,
+    started: UnixMillis,
+}
+
+/// The end of a worker's session: the last content frame, and the receipt to sign unless nothing was delivered.
+#[derive(Debug)]
+pub struct Finished {
+    /// The encoded `Usage` frame.
+    pub usage: Vec<u8>,
+    /// The receipt's body. `None` if the job ended before its first token without completing: that is free.
+    pub receipt: Option<JobReceipt>,
+}
+
+impl WorkerSession {
+    /// Starts after the accept was claimed and the request checked. Returns the encoded `Opened` frame too.
+    pub fn open(terms: Terms, open_frame: &[u8], request: &[u8], now: UnixMillis) -> (Self, Vec<u8>) {
+        let opened = Frame::Opened(Opened { job: terms.job, input_tokens: terms.input_tokens }).encode();
+        let session = WorkerSession {
+            request: request_hash(request),
+            transcript: Transcript::seed(open_frame, request),
+            delivered: Delivered::default(),
+            started: now,
+            terms,
+        };
+        (session, opened)
+    }
+
+    /// The encoded frame for a piece of text; `tokens` is the engine's running count.
+    pub fn delta(&mut self, channel: Channel, text: String, tokens: u32) -> Vec<u8> {
+        self.delivered.bytes += text.len() as u64;
+        let tokens = self.delivered.cap(tokens).min(self.terms.output_tokens);
+        self.delivered.tokens = tokens.max(self.delivered.tokens);
+        let delta = Delta { seq: self.delivered.frames, channel, text, tokens: self.delivered.tokens };
+        self.delivered.frames += 1;
+        let frame = Frame::Delta(delta).encode();
+        self.transcript.absorb(&frame);
+        frame
+    }
+
+    /// Whether a token was delivered: from here on no other worker can take over unseen, and the job is not free.
+    pub fn has_delivered(&self) -> bool {
+        self.delivered.frames > 0
+    }
+
+    /// Whether the token limit is reached, so that more text means an engine that ignores it.
+    pub fn is_full(&self) -> bool {
+        self.delivered.tokens >= self.terms.output_tokens
+    }
+
+    /// Ends the job. `input` and `output` are the engine's final counts where it tells them; they lower the charge, never
+    /// raise it.
+    pub fn finish(mut self, finish: FinishReason, input: Option<u32>, output: Option<u32>, now: UnixMillis) -> Finished {
+        let free = !self.has_delivered() && !matches!(finish, FinishReason::STOP | FinishReason::LENGTH);
+        let input = if free { 0 } else { input.unwrap_or(self.terms.likely_input()).min(self.terms.input_tokens) };
+        let output = output.unwrap_or(u32::MAX).min(self.delivered.tokens);
+        let (input_tokens, output_tokens, amount) = self.terms.charge(input, output);
+        let usage = Frame::Usage(Usage { input_tokens, output_tokens, finish }).encode();
+        self.transcript.absorb(&usage);
+        let receipt = (!free).then(|| JobReceipt {
+            job: self.terms.job,
+            accept: self.terms.accept,
+            buyer: self.terms.buyer,
+            worker: self.terms.worker,
+            workload: self.terms.workload,
+            model: self.terms.model,
+            weights: self.terms.weights,
+            input_tokens,
+            output_tokens,
+            price: self.terms.price,
+            amount,
+            paid: MicroUsd(0),
+            started: self.started,
+            finished: now.max(self.started),
+            status: status(finish),
+            request: self.request,
+            transcript: self.transcript.value(),
+        });
+        Finished { usage, receipt }
+    }
+}
+
+fn status(finish: FinishReason) -> JobStatus {
+    match finish {
+        FinishReason::STOP | FinishReason::LENGTH => JobStatus::COMPLETED,
+        FinishReason::CANCELLED => JobStatus::CANCELLED,
+        _ => JobStatus::FAILED,
+    }
+}
+
+/// What a frame means to the buyer.
+#[derive(Debug)]
+pub enum BuyerEvent {
+    /// The worker runs the job and may charge this much input.
+    Opened {
+        /// Input tokens declared.
+        input_tokens: u32,
+    },
+    /// A piece of the answer.
+    Text {
+        /// Which part.
+        channel: Channel,
+        /// The text.
+        text: String,
+        /// Output tokens so far.
+        tokens: u32,
+    },
+    /// The answer is over.
+    Usage(Usage),
+    /// The job ended free of charge: no receipt follows.
+    Free(Usage),
+    /// The receipt to verify with [`BuyerSession::check_receipt`], as envelope bytes.
+    Receipt(Vec<u8>),
+    /// The worker gave up.
+    Failed(StreamError),
+    /// Nothing new.
+    KeepAlive,
+}
+
+/// What a worker did that it must not. The buyer stops and does not countersign.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A frame that does not belong here.
+    #[error("unexpected {0} frame")]
+    Unexpected(&'static str),
+    /// A gap or repetition.
+    #[error("delta {got} instead of {expected}")]
+    Sequence {
+        /// What was due.
+        expected: u64,
+        /// What came.
+        got: u64,
+    },
+    /// More tokens than bytes, a shrinking count, or more than asked for.
+    #[error("claims {claimed} output tokens, at most {most} are possible")]
+    Tokens {
+        /// What it claims.
+        claimed: u32,
+        /// What is possible.
+        most: u32,
+    },
+    /// More input tokens than the request can have.
+    #[error("claims {claimed} input tokens, the request has at most {most}")]
+    Input {
+        /// What it claims.
+        claimed: u32,
+        /// What is possible.
+        most: u32,
+    },
+    /// Another job.
+    #[error("opened another job")]
+    Job,
+    /// The charge is above the budget.
+    #[error("charges {0}, above the budget of {1}")]
+    Budget(MicroUsd, MicroUsd),
+    /// A receipt field differs from what happened.
+    #[error("receipt's {0} is not what happened")]
+    Receipt(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Opening,
+    Streaming,
+    Ending,
+    Over,
+}
+
+/// The buyer's side.
+#[derive(Debug)]
+pub struct BuyerSession {
+    terms: Terms,
+    request: Hash,
+    transcript: Transcript,
+    delivered: Delivered,
+    declared: u32,
+    usage: Option<Usage>,
+    state: State,
+}
+
+impl BuyerSession {
+    /// Starts when `Open` was sent.
+    pub fn new(terms: Terms, open_frame: &[u8], request: &[u8]) -> Self {
+        BuyerSession {
+            request: request_hash(request),
+            transcript: Transcript::seed(open_frame, request),
+            delivered: Delivered::default(),
+            declared: 0,
+            usage: None,
+            state: State::Opening,
+            terms,
+        }
+    }
+
+    /// Takes the next frame of the worker; `raw` are its bytes.
+    pub fn on_frame(&mut self, frame: Frame, raw: &[u8]) -> Result<BuyerEvent, Violation> {
+        match (self.state, frame) {
+            (State::Opening, Frame::Opened(opened)) => self.on_opened(&opened),
+            (State::Streaming, Frame::Delta(delta)) => self.on_delta(delta, raw),
+            (State::Streaming, Frame::Usage(usage)) => self.on_usage(usage, raw),
+            (State::Ending, Frame::Receipt(bytes)) => {
+                self.state = State::Over;
+                Ok(BuyerEvent::Receipt(bytes.into_vec()))
+            }
+            (State::Opening | State::Streaming | State::Ending, Frame::Error(error)) => {
+                self.state = State::Over;
+                Ok(BuyerEvent::Failed(error))
+            }
+            (State::Opening | State::Streaming | State::Ending, Frame::KeepAlive) => Ok(BuyerEvent::KeepAlive),
+            (_, frame) => Err(Violation::Unexpected(frame.label())),
+        }
+    }
+
+    /// Whether a piece of the answer has arrived.
+    pub fn has_received(&self) -> bool {
+        self.delivered.frames > 0
+    }
+
+    fn on_opened(&mut self, opened: &Opened) -> Result<BuyerEvent, Violation> {
+        if opened.job != self.terms.job {
+            return Err(Violation::Job);
+        }
+        if opened.input_tokens > self.terms.input_tokens {
+            return Err(Violation::Input { claimed: opened.input_tokens, most: self.terms.input_tokens });
+        }
+        self.declared = opened.input_tokens;
+        self.state = State::Streaming;
+        Ok(BuyerEvent::Opened { input_tokens: opened.input_tokens })
+    }
+
+    fn on_delta(&mut self, delta: Delta, raw: &[u8]) -> Result<BuyerEvent, Violation> {
+        let expected = self.delivered.frames;
+        if delta.seq != expected {
+            return Err(Violation::Sequence { expected, got: delta.seq });
+        }
+        self.delivered.frames += 1;
+        self.delivered.bytes += delta.text.len() as u64;
+        let most = self.delivered.cap(self.terms.output_tokens);
+        if delta.tokens > most || delta.tokens < self.delivered.tokens {
+            return Err(Violation::Tokens { claimed: delta.tokens, most });
+        }
+        self.delivered.tokens = delta.tokens;
+        self.transcript.absorb(raw);
+        Ok(BuyerEvent::Text { channel: delta.channel, text: delta.text, tokens: delta.tokens })
+    }
+
+    fn on_usage(&mut self, usage: Usage, raw: &[u8]) -> Result<BuyerEvent, Violation> {
+        if usage.input_tokens > self.declared {
+            return Err(Violation::Input { claimed: usage.input_tokens, most: self.declared });
+        }
+        if usage.output_tokens > self.delivered.tokens {
+            return Err(Violation::Tokens { claimed: usage.output_tokens, most: self.delivered.tokens });
+        }
+        let cost = self.terms.price.cost(usage.input_tokens, usage.output_tokens).unwrap_or(MicroUsd(u64::MAX));
+        if cost > self.terms.budget {
+            return Err(Violation::Budget(cost, self.terms.budget));
+        }
+        self.transcript.absorb(raw);
+        self.usage = Some(usage.clone());
+        let completed = status(usage.finish) == JobStatus::COMPLETED;
+        if completed || self.has_received() {
+            self.state = State::Ending;
+            return Ok(BuyerEvent::Usage(usage));
+        }
+        self.state = State::Over;
+        Ok(BuyerEvent::Free(usage))
+    }
+
+    /// Checks a receipt against what happened here. Only then may it be countersigned.
+    pub fn check_receipt(&self, receipt: &Verified<JobReceipt>) -> Result<(), Violation> {
+        let ensure = |holds: bool, field| if holds { Ok(()) } else { Err(Violation::Receipt(field)) };
+        let usage = self.usage.as_ref().ok_or(Violation::Unexpected("receipt"))?;
+        let terms = &self.terms;
+        ensure(receipt.signer() == terms.worker && receipt.worker == terms.worker, "worker")?;
+        ensure(receipt.buyer == terms.buyer, "buyer")?;
+        ensure(receipt.job == terms.job, "job")?;
+        ensure(receipt.accept == terms.accept, "accept")?;
+        ensure(receipt.workload == terms.workload, "workload")?;
+        ensure(receipt.model == terms.model, "model")?;
+        ensure(receipt.price == terms.price, "price")?;
+        ensure(receipt.input_tokens == usage.input_tokens, "input tokens")?;
+        ensure(receipt.output_tokens == usage.output_tokens, "output tokens")?;
+        ensure(receipt.status == status(usage.finish), "status")?;
+        ensure(receipt.request == self.request, "request")?;
+        ensure(receipt.transcript == self.transcript.value(), "transcript")
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

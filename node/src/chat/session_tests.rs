@@ -1,0 +1,265 @@
+use super::*;
+use infernet_wire::{chat::ErrorCode, key::NodeKey, topic::NetworkId};
+use proptest::prelude::*;
+use serde_bytes::ByteBuf;
+
+const NOW: UnixMillis = UnixMillis(1_795_000_000_000);
+const OPEN: &[u8] = b"open frame";
+const REQUEST: &[u8] = b"request";
+
+fn key(n: u8) -> NodeKey {
+    NodeKey::from_bytes(&[n; 32]).expect("a valid scalar")
+}
+
+fn terms(budget: u64) -> Terms {
+    Terms {
+        job: JobId([1; 16]),
+        accept: Hash([2; 32]),
+        buyer: key(1).id(),
+        worker: key(2).id(),
+        workload: "infernet.inference".into(),
+        model: "tiny".into(),
+        weights: None,
+        price: Price { input: MicroUsd(1_000_000), output: MicroUsd(2_000_000) },
+        budget: MicroUsd(budget),
+        input_tokens: 10,
+        output_tokens: 100,
+    }
+}
+
+/// Both sides over a perfect wire; `tamper` may change a frame before the buyer sees it.
+struct Pair {
+    worker: WorkerSession,
+    buyer: BuyerSession,
+}
+
+impl Pair {
+    fn new(budget: u64) -> Self {
+        let (worker, opened) = WorkerSession::open(terms(budget), OPEN, REQUEST, NOW);
+        let mut buyer = BuyerSession::new(terms(budget), OPEN, REQUEST);
+        deliver(&mut buyer, &opened).expect("opens");
+        Pair { worker, buyer }
+    }
+
+    fn say(&mut self, text: &str, tokens: u32) {
+        let frame = self.worker.delta(Channel::ANSWER, text.into(), tokens);
+        deliver(&mut self.buyer, &frame).expect("a good delta");
+    }
+
+    fn end(self, finish: FinishReason, input: Option<u32>, output: Option<u32>) -> (BuyerSession, Option<JobReceipt>) {
+        let Pair { worker, mut buyer } = self;
+        let finished = worker.finish(finish, input, output, NOW.after(5));
+        deliver(&mut buyer, &finished.usage).expect("good usage");
+        (buyer, finished.receipt)
+    }
+}
+
+fn deliver(buyer: &mut BuyerSession, frame: &[u8]) -> Result<BuyerEvent, Violation> {
+    buyer.on_frame(Frame::decode(frame).expect("a frame"), frame)
+}
+
+fn sign(receipt: JobReceipt, by: u8) -> Verified<JobReceipt> {
+    key(by).sign(&NetworkId::default(), receipt).expect("a valid receipt")
+}
+
+#[test]
+fn a_finished_job_has_a_receipt_the_buyer_agrees_with() {
+    let mut pair = Pair::new(1_000);
+    pair.say("Hello", 1);
+    pair.say(" world", 2);
+    let (buyer, receipt) = pair.end(FinishReason::STOP, Some(7), Some(2));
+    let receipt = receipt.expect("a receipt");
+    assert_eq!((receipt.input_tokens, receipt.output_tokens, receipt.amount), (7, 2, MicroUsd(11)));
+    assert_eq!(receipt.status, JobStatus::COMPLETED);
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+}
+
+#[test]
+fn any_change_to_a_receipt_is_found() {
+    let mut pair = Pair::new(1_000);
+    pair.say("Hello", 1);
+    let (buyer, receipt) = pair.end(FinishReason::STOP, Some(7), Some(1));
+    let receipt = receipt.expect("a receipt");
+    let check = |field: &'static str, change: fn(&mut JobReceipt)| {
+        let mut changed = receipt.clone();
+        change(&mut changed);
+        changed.amount = changed.price.cost(changed.input_tokens, changed.output_tokens).unwrap_or_default();
+        assert_eq!(buyer.check_receipt(&sign(changed, 2)), Err(Violation::Receipt(field)));
+    };
+    check("job", |r| r.job.0[0] ^= 1);
+    check("accept", |r| r.accept.0[0] ^= 1);
+    check("buyer", |r| r.buyer = key(3).id());
+    check("worker", |r| r.worker = key(3).id());
+    check("workload", |r| r.workload.push('x'));
+    check("model", |r| r.model.push('x'));
+    check("price", |r| r.price.output.0 += 1);
+    check("input tokens", |r| r.input_tokens += 1);
+    check("output tokens", |r| r.output_tokens += 1);
+    check("status", |r| r.status = JobStatus::FAILED);
+    check("request", |r| r.request.0[0] ^= 1);
+    check("transcript", |r| r.transcript.0[0] ^= 1);
+    assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 3)), Err(Violation::Receipt("worker")));
+}
+
+#[test]
+fn a_dropped_or_repeated_delta_is_a_violation() {
+    let mut pair = Pair::new(1_000);
+    let first = pair.worker.delta(Channel::ANSWER, "a".into(), 1);
+    let second = pair.worker.delta(Channel::ANSWER, "b".into(), 2);
+    assert!(matches!(deliver(&mut pair.buyer, &second), Err(Violation::Sequence { expected: 0, got: 1 })));
+    let mut pair = Pair::new(1_000);
+    deliver(&mut pair.buyer, &first).expect("the first");
+    assert!(matches!(deliver(&mut pair.buyer, &first), Err(Violation::Sequence { expected: 1, got: 0 })));
+}
+
+#[test]
+fn spliced_text_voids_the_receipt() {
+    let mut pair = Pair::new(1_000);
+    let Ok(Frame::Delta(mut delta)) = Frame::decode(&pair.worker.delta(Channel::ANSWER, "yes".into(), 1)) else {
+        panic!("a delta")
+    };
+    delta.text = "no!".into();
+    deliver(&mut pair.buyer, &Frame::Delta(delta).encode()).expect("well-formed");
+    let (buyer, receipt) = pair.end(FinishReason::STOP, None, None);
+    assert_eq!(buyer.check_receipt(&sign(receipt.expect("a receipt"), 2)), Err(Violation::Receipt("transcript")));
+}
+
+#[test]
+fn more_tokens_than_bytes_or_than_asked_for_are_a_violation() {
+    let claim = |text: &str, tokens: u32| {
+        let mut pair = Pair::new(u64::MAX);
+        let frame = Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: text.into(), tokens }).encode();
+        deliver(&mut pair.buyer, &frame).map(|_| ())
+    };
+    assert_eq!(claim("abc", 3), Ok(()));
+    assert_eq!(claim("abc", 4), Err(Violation::Tokens { claimed: 4, most: 3 }));
+    assert_eq!(claim(&"x".repeat(200), 101), Err(Violation::Tokens { claimed: 101, most: 100 }));
+}
+
+#[test]
+fn usage_lowers_never_raises() {
+    let mut pair = Pair::new(1_000);
+    pair.say("Hello", 3);
+    let (_, receipt) = pair.end(FinishReason::STOP, Some(50), Some(50));
+    let receipt = receipt.expect("a receipt");
+    assert_eq!((receipt.input_tokens, receipt.output_tokens), (10, 3));
+
+    for (usage, expected) in [
+        (Usage { input_tokens: 11, output_tokens: 0, finish: FinishReason::STOP }, Violation::Input { claimed: 11, most: 10 }),
+        (Usage { input_tokens: 0, output_tokens: 1, finish: FinishReason::STOP }, Violation::Tokens { claimed: 1, most: 0 }),
+    ] {
+        let mut pair = Pair::new(1_000);
+        assert_eq!(deliver(&mut pair.buyer, &Frame::Usage(usage).encode()).map(|_| ()), Err(expected));
+    }
+}
+
+#[test]
+fn the_budget_is_a_hard_ceiling() {
+    let mut pair = Pair::new(15);
+    for n in 1..=5 {
+        pair.say("token", n);
+    }
+    let (buyer, receipt) = pair.end(FinishReason::LENGTH, Some(10), Some(5));
+    let receipt = receipt.expect("a receipt");
+    assert_eq!((receipt.input_tokens, receipt.output_tokens, receipt.amount), (10, 2, MicroUsd(14)));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+
+    let mut greedy = Pair::new(15);
+    greedy.say("tokens of text", 8);
+    let usage = Frame::Usage(Usage { input_tokens: 10, output_tokens: 8, finish: FinishReason::STOP }).encode();
+    assert!(matches!(deliver(&mut greedy.buyer, &usage), Err(Violation::Budget(MicroUsd(26), MicroUsd(15)))));
+}
+
+#[test]
+fn the_engine_is_asked_for_what_the_budget_allows() {
+    // Input is taken as 3 tokens of 1 micro-USD, output costs 2.
+    let check = |budget: u64, expected: u32| assert_eq!(terms(budget).engine_limit(), expected, "budget {budget}");
+    check(1_000, 100);
+    check(203, 100);
+    check(202, 99);
+    check(5, 1);
+    check(0, 1);
+}
+
+#[test]
+fn full_at_the_token_limit() {
+    let mut pair = Pair::new(1_000);
+    pair.say(&"x".repeat(100), 99);
+    assert!(!pair.worker.is_full());
+    pair.say("x", 100);
+    assert!(pair.worker.is_full());
+}
+
+#[test]
+fn leaving_before_the_first_token_is_free() {
+    let (buyer, receipt) = Pair::new(1_000).end(FinishReason::CANCELLED, Some(7), None);
+    assert!(receipt.is_none());
+    assert!(!buyer.has_received());
+    let (_, receipt) = Pair::new(1_000).end(FinishReason::STOP, Some(7), Some(0));
+    assert_eq!(receipt.expect("an empty answer is an answer").amount, MicroUsd(7));
+}
+
+#[test]
+fn a_cancelled_job_is_receipted_for_what_was_delivered() {
+    let mut pair = Pair::new(1_000);
+    pair.say("Hel", 1);
+    let (buyer, receipt) = pair.end(FinishReason::CANCELLED, None, None);
+    let receipt = receipt.expect("a receipt");
+    assert_eq!(receipt.status, JobStatus::CANCELLED);
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+}
+
+#[test]
+fn frames_out_of_order_are_violations() {
+    let fresh = || BuyerSession::new(terms(1), OPEN, REQUEST);
+    let delta = Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "x".into(), tokens: 1 });
+    let usage = Frame::Usage(Usage { input_tokens: 0, output_tokens: 0, finish: FinishReason::STOP });
+    for frame in [delta, usage, Frame::Receipt(ByteBuf::new()), Frame::Cancel, Frame::Countersign(ByteBuf::new())] {
+        assert!(matches!(deliver(&mut fresh(), &frame.encode()), Err(Violation::Unexpected(_))), "{frame:?}");
+    }
+    let other = Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 0 });
+    assert!(matches!(deliver(&mut fresh(), &other.encode()), Err(Violation::Job)));
+    let greedy = Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: 11 });
+    assert!(matches!(deliver(&mut fresh(), &greedy.encode()), Err(Violation::Input { .. })));
+    let mut over = fresh();
+    let error = StreamError { code: ErrorCode::BUSY, retryable: true, message: String::new() };
+    assert!(matches!(deliver(&mut over, &Frame::Error(error).encode()), Ok(BuyerEvent::Failed(_))));
+    assert!(matches!(deliver(&mut over, &Frame::KeepAlive.encode()), Err(Violation::Unexpected(_))));
+}
+
+proptest! {
+    /// Whatever an engine says, the buyer of an honest worker agrees with the receipt, and never pays above the budget.
+    #[test]
+    fn honest_sides_always_agree(chunks in proptest::collection::vec((".{0,8}", 0u32..200), 0..20), budget in 0u64..400,
+                                 input in proptest::option::of(0u32..40), output in proptest::option::of(0u32..300), finish in 0u8..4) {
+        let mut pair = Pair::new(budget);
+        for (text, tokens) in &chunks {
+            pair.say(text, *tokens);
+        }
+        let (buyer, receipt) = pair.end(FinishReason(finish), input, output);
+        if let Some(receipt) = receipt {
+            prop_assert!(receipt.amount.0 <= budget);
+            prop_assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+        } else {
+            prop_assert!(chunks.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_sequence_of_frames_panics(frames in proptest::collection::vec((0u8..9, any::<u64>(), any::<u32>(), ".{0,10}"), 0..20)) {
+        let mut buyer = BuyerSession::new(terms(50), OPEN, REQUEST);
+        for (kind, seq, n, text) in frames {
+            let frame = match kind {
+                0 => Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: n % 12 }),
+                1 | 2 => Frame::Delta(Delta { seq: seq % 3, channel: Channel(0), text, tokens: n % 20 }),
+                3 => Frame::Usage(Usage { input_tokens: n % 12, output_tokens: n % 20, finish: FinishReason(kind) }),
+                4 => Frame::Receipt(ByteBuf::from(text.into_bytes())),
+                5 => Frame::KeepAlive,
+                6 => Frame::Cancel,
+                7 => Frame::Countersign(ByteBuf::new()),
+                _ => Frame::Error(StreamError { code: ErrorCode(1), retryable: true, message: text }),
+            };
+            let _ = deliver(&mut buyer, &frame.encode());
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The engines of this worker: which models they serve now, and which engine serves which.
+//!
+//! Polls every engine; what changes is advertised. An engine that stops answering takes its models out of the catalogue, so
+//! nothing is bid on that nobody could serve.
+
+use crate::{
+    backend::{Backend, Model},
+    seller::Seller,
+};
+use infernet_wire::{capability::ModelAd, limits, money::Price};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{sync::watch, time::sleep};
+use tracing::{debug, info, warn};
+
+/// How often engines are asked for their models.
+const POLL: Duration = Duration::from_secs(10);
+
+/// Which engine serves which model. Cheap to clone.
+#[derive(Clone)]
+pub struct Engines {
+    backends: Arc<[Arc<dyn Backend>]>,
+    routes: watch::Receiver<BTreeMap<String, usize>>,
+}
+
+/// What an engine answered when asked at start.
+#[derive(Debug, Clone)]
+pub struct Probed {
+    /// `KIND at URL`.
+    pub engine: String,
+    /// Models, or why there are none.
+    pub models: Result<usize, String>,
+}
+
+impl Engines {
+    /// Asks every engine once and returns what they said. Nothing runs yet.
+    pub async fn probe(backends: &[Arc<dyn Backend>]) -> Vec<Probed> {
+        let mut probed = Vec::new();
+        for backend in backends {
+            let models = backend.models().await.map(|m| m.len()).map_err(|e| e.to_string());
+            probed.push(Probed { engine: format!("{} at {}", backend.kind(), backend.url()), models });
+        }
+        probed
+    }
+
+    /// Starts polling; `seller` learns of every change. Ends with the last handle.
+    pub async fn spawn(backends: Vec<Arc<dyn Backend>>, price: Price, seller: Seller) -> Self {
+        let (sender, routes) = watch::channel(BTreeMap::new());
+        let engines = Engines { backends: backends.into(), routes };
+        let poll = Poll { backends: engines.backends.clone(), price, seller, routes: sender, failing: BTreeMap::new() };
+        tokio::spawn(poll.run());
+        engines
+    }
+
+    /// The engine that serves `model` now.
+    pub fn find(&self, model: &str) -> Option<Arc<dyn Backend>> {
+        let index = *self.routes.borrow().get(model)?;
+        self.backends.get(index).cloned()
+    }
+}
+
+struct Poll {
+    backends: Arc<[Arc<dyn Backend>]>,
+    price: Price,
+    seller: Seller,
+    routes: watch::Sender<BTreeMap<String, usize>>,
+    failing: BTreeMap<usize, String>,
+}
+
+impl Poll {
+    async fn run(mut self) {
+        while !self.routes.is_closed() {
+            self.poll().await;
+            tokio::select! {
+                () = sleep(POLL) => {}
+                () = self.routes.closed() => return,
+            }
+        }
+    }
+
+    async fn poll(&mut self) {
+        let mut routes = BTreeMap::new();
+        let mut ads = Vec::new();
+        for index in 0..self.backends.len() {
+            for model in self.ask(index).await {
+                if !routes.contains_key(&model.id) && ads.len() < limits::MAX_AD_MODELS {
+                    routes.insert(model.id.clone(), index);
+                    ads.push(advertise(model, self.price));
+                }
+            }
+        }
+        self.routes.send_replace(routes);
+        self.seller.set_catalogue(ads).await;
+    }
+
+    async fn ask(&mut self, index: usize) -> Vec<Model> {
+        let Some(backend) = self.backends.get(index) else { return Vec::new() };
+        match backend.models().await {
+            Ok(models) => {
+                if self.failing.remove(&index).is_some() {
+                    info!(engine = backend.kind(), "engine answers again");
+                }
+                models
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.failing.insert(index, text.clone()).as_ref() != Some(&text) {
+                    warn!(engine = backend.kind(), "engine does not answer, so its models are not offered: {text}");
+                } else {
+                    debug!(engine = backend.kind(), "engine still does not answer");
+                }
+                Vec::new()
+            }
+        }
+    }
+}
+
+fn advertise(model: Model, price: Price) -> ModelAd {
+    ModelAd {
+        id: model.id,
+        aliases: model.aliases,
+        family: model.family,
+        parameters: model.parameters,
+        quantisation: model.quantisation,
+        context: model.context,
+        weights: model.weights,
+        abilities: model.abilities,
+        price,
+        ttft_ms: 0,
+        tokens_per_second: 0,
+    }
+}

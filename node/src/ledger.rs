@@ -1,0 +1,50 @@
+//! Receipts: kept before anyone is told, then published.
+//!
+//! Owns the store's receipts on behalf of both roles. A write waits for the disk on a blocking thread, so the network never
+//! does.
+
+use crate::{
+    clock,
+    net::Net,
+    store::{Store, StoreError},
+};
+use infernet_wire::{limits, receipt::SignedReceipt, topic};
+use std::sync::Arc;
+use tracing::debug;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Ledger {
+    store: Arc<dyn Store>,
+    net: Net,
+}
+
+impl Ledger {
+    /// Keeps receipts in `store` and publishes them through `net`.
+    pub fn new(store: Arc<dyn Store>, net: Net) -> Self {
+        Ledger { store, net }
+    }
+
+    /// Resolves when the receipt is on disk. Idempotent.
+    pub async fn keep(&self, receipt: SignedReceipt) -> Result<(), StoreError> {
+        let store = self.store.clone();
+        let write = tokio::task::spawn_blocking(move || store.put_receipt(&receipt));
+        write.await.map_err(|e| StoreError::Interrupted(e.to_string()))?
+    }
+
+    /// Tells the network of a receipt, in the background: nobody's job waits for it.
+    pub fn publish(&self, receipt: SignedReceipt) {
+        let (net, deadline) = (self.net.clone(), clock::now().after(limits::ACCEPT_TTL_MS));
+        tokio::spawn(async move {
+            let bytes: Arc<[u8]> = receipt.encode().into();
+            if let Err(error) = net.publish(topic::RECEIPTS.into(), bytes, deadline).await {
+                debug!("receipt not published: {error}");
+            }
+        });
+    }
+
+    /// The store behind it.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+}

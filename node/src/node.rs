@@ -1,0 +1,375 @@
+//! A node: every part started in order, and the one place where they know each other.
+//!
+//! Events of the mesh go to whoever cares: ads to both roles, offers and accepts to the seller, answers to the buyer. Nobody
+//! waits for anybody: a full queue drops the message, counted, and gossip goes on.
+
+use crate::{
+    backend::Backend,
+    buyer::Buyer,
+    chat::{
+        self,
+        endpoint::{BindError, Endpoint},
+        pool::Pool,
+    },
+    engines::Engines,
+    hardware,
+    ledger::Ledger,
+    market::{buyer as buyer_market, buyer::Observation, seller as seller_market},
+    net::{self, Net, NetConfig, NetError},
+    seller::{self, Seller},
+    store::{Store, StoreError},
+};
+use infernet_wire::{
+    capability::SocketAddrText,
+    id::NodeId,
+    key::NodeKey,
+    limits,
+    money::Price,
+    topic::NetworkId,
+};
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tracing::{Instrument, debug, info, info_span, warn};
+
+/// How often the peer cache is written.
+const PEER_CACHE: Duration = Duration::from_secs(60);
+/// Peers kept for the next start.
+const MAX_CACHED_PEERS: usize = 64;
+
+/// What a node is made of.
+pub struct Settings {
+    /// Who it is.
+    pub key: NodeKey,
+    /// Which network it joins.
+    pub network: NetworkId,
+    /// Where libp2p listens.
+    pub listen: Vec<Multiaddr>,
+    /// Where the chat endpoint listens (UDP).
+    pub chat_listen: SocketAddr,
+    /// Peers to start from.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Whether to look for peers on the local network.
+    pub mdns: bool,
+    /// Connections at most.
+    pub max_peers: u32,
+    /// What it sells; `None` for a node that only buys.
+    pub serve: Option<Serve>,
+    /// For tests: a copy of every gossip payload.
+    pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
+}
+
+/// What a worker sells.
+pub struct Serve {
+    /// Its engines.
+    pub engines: Vec<Arc<dyn Backend>>,
+    /// Its price.
+    pub price: Price,
+    /// Jobs at once.
+    pub slots: u16,
+}
+
+/// Why a node can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Secrets would leak.
+    #[error("SSLKEYLOGFILE is set, so TLS libraries would write the secrets of every connection to a file; unset it and start again")]
+    KeyLog,
+    /// The mesh.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The chat endpoint.
+    #[error(transparent)]
+    Chat(#[from] BindError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The socket vanished.
+    #[error("the chat endpoint has no address: {0}")]
+    Address(std::io::Error),
+}
+
+/// A running node.
+pub struct Node {
+    id: NodeId,
+    net: Net,
+    endpoint: Endpoint,
+    chat_addr: SocketAddr,
+    buyer: Buyer,
+    seller: Option<Seller>,
+    store: Arc<dyn Store>,
+    dropped: Arc<AtomicU64>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Starts every part; both listeners are bound when this returns.
+    pub async fn start(settings: Settings, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        if std::env::var_os("SSLKEYLOGFILE").is_some() {
+            return Err(StartError::KeyLog);
+        }
+        // Fails only if a provider is installed already, which is just as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let id = settings.key.id();
+        let endpoint = Endpoint::bind(&settings.key, settings.chat_listen)?;
+        let chat_addr = endpoint.local_addr().map_err(StartError::Address)?;
+        let (net, events) = net::start(&settings.key, net_config(&settings, &*store)).await?;
+        let ledger = Ledger::new(store.clone(), net.clone());
+        let pool = Pool::new(endpoint.clone());
+        let client = chat::client::Buyer {
+            key: settings.key.clone(),
+            network: settings.network.clone(),
+            ledger: ledger.clone(),
+            pool,
+        };
+        let buyer = Buyer::spawn(client, net.clone());
+        let mut tasks = Vec::new();
+        let addresses = net.listen_addresses().await;
+        let seller = match settings.serve {
+            Some(serve) => {
+                let worker = Worker { key: settings.key, network: settings.network, net: net.clone(), store: store.clone(), ledger };
+                let chat = advertised(chat_addr, &addresses);
+                Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
+            }
+            None => None,
+        };
+        let dropped = Arc::new(AtomicU64::new(0));
+        let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone() };
+        let span = info_span!("node", me = %id.short());
+        tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
+        tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
+        info!(me = %id, chat = %chat_addr, "started");
+        Ok(Node { id, net, endpoint, chat_addr, buyer, seller, store, dropped, tasks })
+    }
+
+    /// Who it is.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where the chat endpoint is bound.
+    pub fn chat_addr(&self) -> SocketAddr {
+        self.chat_addr
+    }
+
+    /// The mesh.
+    pub fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// The buyer's role; every node has it.
+    pub fn buyer(&self) -> &Buyer {
+        &self.buyer
+    }
+
+    /// The worker's role, if it has it.
+    pub fn seller(&self) -> Option<&Seller> {
+        self.seller.as_ref()
+    }
+
+    /// Receipts and what else is kept.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Counts of what was refused, dropped and ignored, by reason.
+    pub async fn counters(&self) -> BTreeMap<String, u64> {
+        let mut counters = self.net.counters().await;
+        counters.insert("events_dropped".into(), self.dropped.load(Ordering::Relaxed));
+        counters
+    }
+
+    /// Stops bidding, waits at most `grace` for running jobs, then closes everything.
+    pub async fn shutdown(self, grace: Duration) {
+        if let Some(seller) = &self.seller {
+            seller.drain().await;
+            let _ = timeout(grace, idle(seller)).await;
+        }
+        save_peers(&self.net, &*self.store).await;
+        self.endpoint.close().await;
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.net.shutdown().await;
+        let store = self.store;
+        let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            warn!("the store was not flushed in order");
+        }
+    }
+}
+
+/// Resolves when no job runs.
+async fn idle(seller: &Seller) {
+    while seller.status().await.is_some_and(|s| s.running > 0) {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
+    let known = store.peers().unwrap_or_else(|error| {
+        warn!("the peer cache can't be read: {error}");
+        Vec::new()
+    });
+    NetConfig {
+        network: settings.network.clone(),
+        listen: settings.listen.clone(),
+        bootstrap: settings.bootstrap.clone(),
+        mdns: settings.mdns,
+        max_peers: settings.max_peers,
+        known_peers: known.iter().filter_map(|text| text.parse().ok()).collect(),
+        serves: settings.serve.is_some(),
+        tap: settings.tap.clone(),
+    }
+}
+
+/// The addresses that buyers can try. A wildcard stands for the addresses on which libp2p really listens; loopback is named
+/// only if there is nothing else, as in a test network on one machine.
+fn advertised(chat: SocketAddr, listening: &[Multiaddr]) -> Vec<SocketAddrText> {
+    let ips: BTreeSet<IpAddr> = if chat.ip().is_unspecified() {
+        listening.iter().filter_map(ip).filter(|ip| chat.is_ipv6() || ip.is_ipv4()).collect()
+    } else {
+        [chat.ip()].into()
+    };
+    let public: Vec<_> = ips.iter().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()).collect();
+    let chosen: Vec<_> = if public.is_empty() { ips.iter().collect() } else { public };
+    chosen.into_iter().take(limits::MAX_ADDRESSES).map(|ip| SocketAddrText(SocketAddr::new(*ip, chat.port()))).collect()
+}
+
+fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+/// What the worker's parts share while they start.
+struct Worker {
+    key: NodeKey,
+    network: NetworkId,
+    net: Net,
+    store: Arc<dyn Store>,
+    ledger: Ledger,
+}
+
+impl Worker {
+    async fn start(self, serve: Serve, chat: Vec<SocketAddrText>, endpoint: Endpoint, tasks: &mut Vec<JoinHandle<()>>) -> Seller {
+        let settings = seller::Settings {
+            key: self.key.clone(),
+            network: self.network.clone(),
+            slots: serve.slots,
+            tags: hardware::tags(),
+            chat,
+        };
+        let seller = Seller::spawn(settings, self.net, self.store);
+        let engines = Engines::spawn(serve.engines, serve.price, seller.clone()).await;
+        let worker = chat::server::Worker {
+            key: self.key,
+            network: self.network,
+            seller: seller.clone(),
+            engines: Arc::new(move |model: &str| engines.find(model)),
+            ledger: self.ledger,
+        };
+        tasks.push(tokio::spawn(chat::server::run(endpoint, Arc::new(worker))));
+        seller
+    }
+}
+
+struct Dispatch {
+    buyer: Buyer,
+    seller: Option<Seller>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Dispatch {
+    async fn run(self, mut events: mpsc::Receiver<net::Event>) {
+        while let Some(event) = events.recv().await {
+            if !self.pass_on(event) {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether everybody concerned had room for it.
+    fn pass_on(&self, event: net::Event) -> bool {
+        use net::Event;
+        match event {
+            Event::Ad(ad) => {
+                let sold = self.sell(seller_market::Input::Ad(ad.clone()));
+                self.buyer.try_tell(buyer_market::Input::Ad(ad)) && sold
+            }
+            Event::Offer(offer) => self.sell(seller_market::Input::Offer(offer)),
+            Event::Accept(accept) => self.sell(seller_market::Input::Accept(accept)),
+            Event::Answer(answer) => self.buyer.try_tell(buyer_market::Input::Answer(answer)),
+            Event::Receipt(receipt) => {
+                debug!(job = %receipt.receipt().job, "receipt heard");
+                true
+            }
+            Event::Rtt { peer, ms } => {
+                self.buyer.observe(peer, Observation::Rtt(ms));
+                true
+            }
+            Event::PeerConnected(peer) => {
+                debug!(peer = %peer.short(), "connected");
+                self.seller.as_ref().is_none_or(Seller::try_greet)
+            }
+            Event::PeerDisconnected(peer) => {
+                debug!(peer = %peer.short(), "disconnected");
+                true
+            }
+        }
+    }
+
+    fn sell(&self, input: seller_market::Input) -> bool {
+        self.seller.as_ref().is_none_or(|seller| seller.try_tell(input))
+    }
+}
+
+async fn cache_peers(net: Net, store: Arc<dyn Store>) {
+    loop {
+        sleep(PEER_CACHE).await;
+        save_peers(&net, &*store).await;
+    }
+}
+
+async fn save_peers(net: &Net, store: &dyn Store) {
+    let addresses = net.peers().await.into_iter().flat_map(|p| p.addresses).take(MAX_CACHED_PEERS);
+    let addresses: Vec<String> = addresses.map(|a| a.to_string()).collect();
+    if addresses.is_empty() {
+        return;
+    }
+    if let Err(error) = store.put_peers(&addresses) {
+        warn!("the peer cache can't be written: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(chat: &str, listening: &[&str], expected: &[&str]) {
+        let listening: Vec<Multiaddr> = listening.iter().map(|a| a.parse().expect("a multiaddr")).collect();
+        let shown: Vec<String> = advertised(chat.parse().expect("an address"), &listening).into_iter().map(String::from).collect();
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn wildcards_are_advertised_as_real_addresses() {
+        check("192.0.2.1:46337", &["/ip4/10.0.0.1/tcp/1"], &["192.0.2.1:46337"]);
+        check("0.0.0.0:46337", &["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.1/udp/1/quic-v1"], &["10.0.0.1:46337"]);
+        check("0.0.0.0:46337", &["/ip4/127.0.0.1/tcp/1"], &["127.0.0.1:46337"]);
+        check("[::]:46337", &["/ip6/2001:db8::1/tcp/1", "/ip4/10.0.0.1/tcp/1"], &["10.0.0.1:46337", "[2001:db8::1]:46337"]);
+        check("0.0.0.0:46337", &["/ip6/2001:db8::1/tcp/1"], &[]);
+    }
+}

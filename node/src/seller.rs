@@ -1,0 +1,354 @@
+//! The worker's role: drives [`market::seller`](crate::market::seller).
+//!
+//! One task owns the decider. Offers, ads and accepts come in from gossip, claims from chat streams; bids go out, signed, by
+//! the cheapest private route, and the worker's ad is published and refreshed. A [`Slot`] is a claimed place: dropping it frees
+//! the place, whatever became of the job, because room for that message was reserved when the place was claimed.
+
+use crate::{
+    clock,
+    market::seller::{self as market, Claim, ClaimError, Input, Output},
+    net::Net,
+    store::Store,
+};
+use infernet_wire::{
+    accept::JobAccept,
+    bid::Answer,
+    capability::{CapabilityAd, ModelAd, SocketAddrText},
+    envelope::Verified,
+    id::NodeId,
+    key::NodeKey,
+    limits,
+    time::UnixMillis,
+    topic::{self, NetworkId},
+};
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::sleep,
+};
+use tracing::{Instrument, debug, info, info_span, warn};
+
+/// Messages waiting for the task beyond one per slot: a burst of offers from every neighbour.
+const QUEUE: usize = 1_024;
+/// Answers on their way out at once. More means that the network is stuck; further ones are dropped and counted.
+const MAX_ANSWERS: usize = 256;
+
+/// A handle to the seller's task; cheap to clone.
+#[derive(Clone)]
+pub struct Seller {
+    commands: mpsc::Sender<Command>,
+}
+
+/// What the task is told.
+enum Command {
+    /// Something was heard.
+    Input(Input),
+    /// A peer connected, and has not seen our ad.
+    Newcomer,
+    /// A stream presents an accept.
+    Claim { accept: Box<Verified<JobAccept>>, from: NodeId, slot: mpsc::OwnedPermit<Command>, reply: oneshot::Sender<ClaimReply> },
+    /// A job is over.
+    Finish { job: infernet_wire::id::JobId, settled: bool },
+    /// The engines serve this now.
+    Catalogue(Vec<ModelAd>),
+    /// Bid on nothing more.
+    Drain,
+    /// How are we doing?
+    Status(oneshot::Sender<Status>),
+}
+
+type ClaimReply = Result<Slot, ClaimError>;
+
+/// The seller's state, for people.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Status {
+    /// Jobs running.
+    pub running: usize,
+    /// Slots held for bids.
+    pub held: usize,
+    /// Slots in all.
+    pub slots: u16,
+    /// Models advertised.
+    pub models: Vec<String>,
+    /// Bids, refusals and losses by reason.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A claimed place.
+#[derive(Debug)]
+pub struct Slot {
+    claim: Claim,
+    release: Option<mpsc::OwnedPermit<Command>>,
+    settled: bool,
+}
+
+impl Slot {
+    /// Whether both sides signed: the buyer is no stranger from then on.
+    pub fn set_settled(&mut self, settled: bool) {
+        self.settled = settled;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(release) = self.release.take() {
+            release.send(Command::Finish { job: self.claim.job, settled: self.settled });
+        }
+    }
+}
+
+impl std::ops::Deref for Slot {
+    type Target = Claim;
+
+    fn deref(&self) -> &Claim {
+        &self.claim
+    }
+}
+
+/// What the task works with.
+pub struct Settings {
+    /// Signs bids and ads.
+    pub key: NodeKey,
+    /// The network.
+    pub network: NetworkId,
+    /// Jobs at once.
+    pub slots: u16,
+    /// Role and hardware tags of the ad.
+    pub tags: Vec<String>,
+    /// Where the chat endpoint answers.
+    pub chat: Vec<SocketAddrText>,
+}
+
+impl Seller {
+    /// Starts the task. It ends when every handle and [`Slot`] is gone.
+    pub fn spawn(settings: Settings, net: Net, store: Arc<dyn Store>) -> Self {
+        let (commands, inbox) = mpsc::channel(QUEUE + usize::from(settings.slots));
+        let span = info_span!("seller", me = %settings.key.id().short());
+        let mut market = market::Seller::new(settings.key.id(), settings.slots);
+        market.set_addresses(settings.chat.clone());
+        let task = Task {
+            market,
+            ad: Ad { published: None, models: Vec::new(), due: clock::now() },
+            answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
+            dropped_answers: 0,
+            wake: None,
+            settings,
+            net,
+            store,
+        };
+        tokio::spawn(task.run(inbox).instrument(span));
+        Seller { commands }
+    }
+
+    /// Tells of something heard. `false` if the task is too busy: the message is dropped.
+    pub fn try_tell(&self, input: Input) -> bool {
+        self.commands.try_send(Command::Input(input)).is_ok()
+    }
+
+    /// Tells that a peer connected that has not seen our ad.
+    pub fn try_greet(&self) -> bool {
+        self.commands.try_send(Command::Newcomer).is_ok()
+    }
+
+    /// Turns the hold that `accept` names into a slot, once.
+    pub async fn claim(&self, accept: Verified<JobAccept>, from: NodeId) -> ClaimReply {
+        let (reply, answer) = oneshot::channel();
+        let slot = self.commands.clone().reserve_owned().await.map_err(|_| ClaimError::ShuttingDown)?;
+        let claim = Command::Claim { accept: Box::new(accept), from, slot, reply };
+        self.commands.send(claim).await.map_err(|_| ClaimError::ShuttingDown)?;
+        answer.await.map_err(|_| ClaimError::ShuttingDown)?
+    }
+
+    /// Replaces what is advertised and bid on.
+    pub async fn set_catalogue(&self, models: Vec<ModelAd>) {
+        let _ = self.commands.send(Command::Catalogue(models)).await;
+    }
+
+    /// Stops bidding; running jobs go on.
+    pub async fn drain(&self) {
+        let _ = self.commands.send(Command::Drain).await;
+    }
+
+    /// The state now; `None` once the task has ended.
+    pub async fn status(&self) -> Option<Status> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Status(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+struct Task {
+    market: market::Seller,
+    ad: Ad,
+    answers: Arc<Semaphore>,
+    dropped_answers: u64,
+    wake: Option<UnixMillis>,
+    settings: Settings,
+    net: Net,
+    store: Arc<dyn Store>,
+}
+
+/// When to advertise what.
+struct Ad {
+    published: Option<UnixMillis>,
+    models: Vec<ModelAd>,
+    due: UnixMillis,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        loop {
+            let next = self.ad.due.min(self.wake.unwrap_or(UnixMillis(u64::MAX)));
+            tokio::select! {
+                biased;
+                command = inbox.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return,
+                },
+                () = sleep(clock::until(next)) => self.on_timer(),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Input(input) => self.handle(input),
+            Command::Newcomer => self.advertise_soon(),
+            Command::Claim { accept, from, slot, reply } => {
+                let claimed = self.market.claim(&accept, from, clock::now());
+                // The asker may be gone; then the slot is dropped, and freed, right here.
+                let _ = reply.send(claimed.map(|claim| Slot { claim, release: Some(slot), settled: false }));
+            }
+            Command::Finish { job, settled } => self.market.finish(job, settled),
+            Command::Catalogue(models) => self.set_catalogue(models),
+            Command::Drain => self.market.set_draining(true),
+            Command::Status(reply) => {
+                let _ = reply.send(self.status());
+            }
+        }
+    }
+
+    fn on_timer(&mut self) {
+        let now = clock::now();
+        if self.wake.is_some_and(|at| at <= now) {
+            self.wake = None;
+            self.handle(Input::Wake);
+        }
+        if self.ad.due <= now {
+            self.advertise(now);
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        for output in self.market.handle(input, clock::now()) {
+            match output {
+                Output::Bid { buyer, body } => {
+                    let offer = body.offer;
+                    match self.settings.key.sign(&self.settings.network, body) {
+                        Ok(bid) => {
+                            self.market.bid_signed(offer, bid.digest());
+                            self.answer(buyer, Answer::Bid(bid));
+                        }
+                        Err(refusal) => warn!("can't sign a bid: {refusal}"),
+                    }
+                }
+                Output::NoBid { buyer, body } => match self.settings.key.sign(&self.settings.network, body) {
+                    Ok(no) => self.answer(buyer, Answer::NoBid(no)),
+                    Err(refusal) => warn!("can't sign a refusal: {refusal}"),
+                },
+                Output::Lost { offer, winner, winning_score } => {
+                    debug!(%offer, winner = %winner.short(), winning_score, "lost");
+                }
+                Output::Wake { at } => self.wake = Some(self.wake.map_or(at, |w| w.min(at))),
+                Output::Ignored(reason) => debug!(reason, "offer ignored"),
+            }
+        }
+    }
+
+    /// Sends in the background, so that the next offer is looked at at once.
+    fn answer(&mut self, buyer: NodeId, answer: Answer) {
+        let Ok(permit) = self.answers.clone().try_acquire_owned() else {
+            self.dropped_answers += 1;
+            return;
+        };
+        let net = self.net.clone();
+        tokio::spawn(async move {
+            let route = net.answer(buyer, answer).await;
+            debug!(buyer = %buyer.short(), ?route, "answered");
+            drop(permit);
+        });
+    }
+
+    fn set_catalogue(&mut self, models: Vec<ModelAd>) {
+        if models != self.ad.models {
+            info!(models = models.len(), "catalogue changed");
+            self.market.set_catalogue(models.clone());
+            self.ad.models = models;
+            self.advertise_soon();
+        }
+    }
+
+    /// Advertises again, at once or as soon as others would listen.
+    fn advertise_soon(&mut self) {
+        let earliest = self.ad.published.map_or(UnixMillis(0), |at| at.after(limits::AD_MIN_INTERVAL_MS));
+        self.ad.due = self.ad.due.min(earliest.max(clock::now()));
+    }
+
+    fn advertise(&mut self, now: UnixMillis) {
+        let [spread] = clock::random::<1>();
+        let range = limits::AD_REFRESH_MS;
+        self.ad.due = now.after(range.start + (range.end - range.start) * u64::from(spread) / 256);
+        if self.ad.models.is_empty() {
+            return;
+        }
+        match self.signed_ad(now) {
+            Ok(ad) => {
+                self.ad.published = Some(now);
+                let (net, raw, deadline) = (self.net.clone(), ad.raw().clone(), now.after(limits::AD_MIN_INTERVAL_MS));
+                tokio::spawn(async move {
+                    if let Err(error) = net.publish(topic::CAPABILITIES.into(), raw, deadline).await {
+                        debug!("ad not published: {error}");
+                    }
+                });
+            }
+            Err(error) => warn!("can't advertise: {error}"),
+        }
+    }
+
+    /// The ad; models at its end are left out while it is too large.
+    fn signed_ad(&mut self, now: UnixMillis) -> Result<Verified<CapabilityAd>, String> {
+        let sequence = self.store.next_ad_sequence().map_err(|e| e.to_string())?;
+        let mut models = self.ad.models.clone();
+        loop {
+            let ad = CapabilityAd {
+                sequence,
+                issued: now,
+                expires: now.after(limits::AD_TTL_MS),
+                tags: self.settings.tags.clone(),
+                models: models.clone(),
+                slots: self.settings.slots,
+                chat: self.settings.chat.clone(),
+            };
+            match self.settings.key.sign(&self.settings.network, ad) {
+                Err(infernet_wire::envelope::Refusal::TooLarge | infernet_wire::envelope::Refusal::Field("models"))
+                    if models.len() > 1 =>
+                {
+                    models.pop();
+                }
+                other => return other.map_err(|e| e.to_string()),
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let mut counters: BTreeMap<String, u64> = self.market.counters().iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+        counters.insert("answers_dropped".into(), self.dropped_answers);
+        Status {
+            running: self.market.running(),
+            held: self.market.held(clock::now()),
+            slots: self.settings.slots,
+            models: self.ad.models.iter().map(|m| m.id.clone()).collect(),
+            counters,
+        }
+    }
+}
