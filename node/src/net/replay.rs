@@ -35,7 +35,7 @@ mod tests {
         let t0 = UnixMillis(1_000_000);
         seen.insert(sha256(b"a"), t0);
         for step in 0..120 {
-            seen.insert(sha256(&[step]), t0.after(u64::from(step) * 1_000));
+            seen.insert(sha256(&[step, 0]), t0.after(u64::from(step) * 1_000));
             assert!(seen.contains(&sha256(b"a")));
         }
         assert!(!seen.contains(&sha256(b"b")));
