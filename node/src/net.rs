@@ -1,1 +1,263 @@
-//! Not yet written.
+//! The mesh: who is connected, what is gossiped, how an answer finds its buyer.
+//!
+//! [`start`] binds the sockets and returns a [`Net`], a small handle that may be cloned, and the one stream of [`Event`]s. One
+//! task (`task`) owns the libp2p swarm; handles send it `Command`s and never share state with it.
+//!
+//! **A gossip message's way in:** socket → gossipsub (its signature, duplicates) → `gossip::Gate::admit`, pure, which decides by
+//! size, quotas, age, author, replay set and signature → an [`Event`] to the node, if it has room for one → the verdict back to
+//! gossipsub, in the same turn, which only then passes an accepted message on.
+//!
+//! **A message's way out:** [`Net::publish`] → the same gate, so that we never say what others refuse → gossipsub, or the
+//! `outbox` while nobody subscribes.
+//!
+//! **An answer's way** (a bid, or a refusal to bid) is not gossip, so that an auction's cost does not grow with the network. This
+//! refines section 4 of the protocol ("over an existing connection or circuit to the buyer, else on the topic encrypted"):
+//! 1. *direct*, in the plain: the worker is connected to the buyer;
+//! 2. *back along the path*, sealed to the buyer: to the neighbour that first brought the offer, from there to the buyer or to its
+//!    own such neighbour (`routes`). Each link carries each answer once, and each hop allows one answer per worker and offer;
+//! 3. *on the topic*, sealed, when neither works.
+//!
+//! Nobody dials an address because an offer names it.
+//!
+//! The network knows nothing of prices, slots or models: it never imports `market`. It stores nothing. Its bounds are constants
+//! beside the code that keeps them; when one is reached, the newcomer is refused and a counter tells ([`Net::counters`]).
+
+mod behaviour;
+mod command;
+mod counters;
+mod direct;
+mod discovery;
+mod event;
+mod generations;
+mod gossip;
+mod outbox;
+mod peers;
+mod quota;
+mod replay;
+mod routes;
+mod score;
+mod task;
+mod transport;
+
+pub use event::Event;
+pub use peers::{Direction, PeerInfo, Transport};
+
+use crate::clock;
+use command::Command;
+use infernet_wire::{bid::Answer, id::NodeId, key::NodeKey, time::UnixMillis, topic::NetworkId};
+use libp2p::Multiaddr;
+use std::{collections::BTreeMap, fmt, io, sync::Arc};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Events that wait for the node: a second of a busy network. When full, a message is dropped, counted and not passed on.
+const EVENTS: usize = 1_024;
+/// Commands that wait for the network. When full, callers wait.
+const COMMANDS: usize = 256;
+/// Connections of a node that sets no other bound: a mesh of eight, and room for those who look for one.
+const MAX_PEERS: u32 = 128;
+
+/// How to join the mesh.
+#[derive(Debug, Clone)]
+pub struct NetConfig {
+    /// Messages of other networks are refused.
+    pub network: NetworkId,
+    /// Where to listen: TCP (`/ip4/0.0.0.0/tcp/46337`) and QUIC (`/ip4/0.0.0.0/udp/46338/quic-v1`). May be empty.
+    pub listen: Vec<Multiaddr>,
+    /// Where to begin, best with `/p2p/…` at the end.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Whether to find peers on the local network by multicast.
+    pub mdns: bool,
+    /// The most established connections.
+    pub max_peers: u32,
+    /// Peers of earlier runs, with `/p2p/…` at the end; tried before `bootstrap`.
+    pub known_peers: Vec<Multiaddr>,
+    /// Whether to answer DHT queries from the start: for nodes that others can reach, such as workers and bootstrap nodes.
+    /// Others begin to when libp2p finds that they can be reached.
+    pub serves: bool,
+    /// Gets a copy of every raw message seen or published, with its topic: for tests that search for what must not be there.
+    /// What does not fit is dropped.
+    pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
+}
+
+impl Default for NetConfig {
+    /// Listens nowhere and knows nobody.
+    fn default() -> Self {
+        NetConfig {
+            network: NetworkId::default(),
+            listen: Vec::new(),
+            bootstrap: Vec::new(),
+            mdns: false,
+            max_peers: MAX_PEERS,
+            known_peers: Vec::new(),
+            serves: false,
+            tap: None,
+        }
+    }
+}
+
+/// The network could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// A socket could not be opened.
+    #[error("can't listen on {address}: {reason}; {fix}")]
+    Listen {
+        /// Where.
+        address: Multiaddr,
+        /// What went wrong.
+        reason: String,
+        /// What to do about it.
+        fix: &'static str,
+    },
+    /// libp2p refused its settings or the key.
+    #[error("can't set up the network: {0}")]
+    Setup(String),
+}
+
+impl NetError {
+    fn listen(address: &Multiaddr, error: &io::Error) -> Self {
+        let fix = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program uses this port, perhaps another node: stop it, or listen on another port"
+            }
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address: use one of its own, or 0.0.0.0 or ::",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: use a higher one",
+            _ => "use another address",
+        };
+        NetError::Listen { address: address.clone(), reason: error.to_string(), fix }
+    }
+}
+
+/// A message was not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Until the deadline, no connected peer subscribed to the topic.
+    #[error("no peer subscribed to the topic before the deadline")]
+    NoPeers,
+    /// Other nodes would refuse the message; the reason as counted there.
+    #[error("other nodes would refuse the message: {0}")]
+    Refused(&'static str),
+    /// Too many messages wait for a peer already, or all peers are slower than we publish.
+    #[error("too many messages are waiting")]
+    Busy,
+    /// The network has been shut down.
+    #[error("the network is shut down")]
+    Stopped,
+}
+
+impl PublishError {
+    /// Whether the same message may succeed later.
+    pub fn retryable(&self) -> bool {
+        matches!(self, PublishError::NoPeers | PublishError::Busy)
+    }
+}
+
+/// Which way an answer took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Route {
+    /// Over a connection to the buyer; it has arrived.
+    Direct,
+    /// Sealed, from neighbour to neighbour; it has arrived.
+    Path,
+    /// Sealed, on the topic; it is on its way.
+    Topic,
+    /// The buyer, or a neighbour on the way, did not want it: too late, or one too many.
+    Refused,
+    /// No way was open.
+    Nowhere,
+}
+
+impl Route {
+    /// A short stable name, for counters.
+    pub fn label(self) -> &'static str {
+        match self {
+            Route::Direct => "direct",
+            Route::Path => "path",
+            Route::Topic => "topic",
+            Route::Refused => "refused",
+            Route::Nowhere => "nowhere",
+        }
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// A handle to the network. When the last one is dropped, the network stops.
+#[derive(Debug, Clone)]
+pub struct Net {
+    id: NodeId,
+    commands: mpsc::Sender<Command>,
+    subscribers: watch::Receiver<usize>,
+}
+
+/// Joins the mesh. All sockets are bound when this returns; connections come later, see [`Net::wait_connected`].
+/// The events must be read: while their queue is full, messages are dropped. Dropping the receiver instead is fine: the node
+/// then only passes messages on.
+pub async fn start(key: &NodeKey, config: NetConfig) -> Result<(Net, mpsc::Receiver<Event>), NetError> {
+    let (commands, commands_in) = mpsc::channel(COMMANDS);
+    let (events_out, events) = mpsc::channel(EVENTS);
+    let (subscribers_out, subscribers) = watch::channel(0);
+    task::spawn(key, config, task::Ends { commands: commands_in, events: events_out, subscribers: subscribers_out }).await?;
+    Ok((Net { id: key.id(), commands, subscribers }, events))
+}
+
+impl Net {
+    /// Who we are.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where we listen, each with `/p2p/` and our id at the end; empty after the shutdown.
+    pub async fn listen_addresses(&self) -> Vec<Multiaddr> {
+        self.ask(|reply| Command::ListenAddresses { reply }).await.unwrap_or_default()
+    }
+
+    /// Publishes a signed message. Returns when it was handed to at least one peer that subscribes to `topic`; until there is one
+    /// it waits, `deadline` at most. If the caller stops waiting, the message is published all the same.
+    pub async fn publish(&self, topic: String, bytes: Arc<[u8]>, deadline: UnixMillis) -> Result<(), PublishError> {
+        self.ask(|reply| Command::Publish { topic, bytes, deadline, reply }).await.unwrap_or(Err(PublishError::Stopped))
+    }
+
+    /// Brings our answer to an offer to its buyer, by the best way that works.
+    pub async fn answer(&self, buyer: NodeId, answer: Answer) -> Route {
+        self.ask(|reply| Command::Answer { buyer, answer, reply }).await.unwrap_or(Route::Nowhere)
+    }
+
+    /// The connected peers, by id; empty after the shutdown.
+    pub async fn peers(&self) -> Vec<PeerInfo> {
+        self.ask(|reply| Command::Peers { reply }).await.unwrap_or_default()
+    }
+
+    /// Starts to connect to `address`. Whether that works shows in an [`Event::PeerConnected`].
+    pub async fn dial(&self, address: Multiaddr) {
+        // Nobody is left to connect after the shutdown.
+        let _ = self.commands.send(Command::Dial { address }).await;
+    }
+
+    /// What happened how often since the start, by `area.what`, such as `gossip.expired`; empty after the shutdown.
+    pub async fn counters(&self) -> BTreeMap<String, u64> {
+        self.ask(|reply| Command::Counters { reply }).await.unwrap_or_default()
+    }
+
+    /// Waits until a connected peer subscribes to any of our topics; false if that does not happen before `deadline`.
+    pub async fn wait_connected(&self, deadline: UnixMillis) -> bool {
+        let mut subscribers = self.subscribers.clone();
+        let connected = subscribers.wait_for(|count| *count > 0);
+        matches!(tokio::time::timeout(clock::until(deadline), connected).await, Ok(Ok(_)))
+    }
+
+    /// Closes all connections and frees the sockets; returns when that is done.
+    pub async fn shutdown(self) {
+        let _ = self.commands.send(Command::Shutdown).await;
+        self.commands.closed().await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}

@@ -1,0 +1,132 @@
+//! The libp2p protocols that a node speaks, and their settings.
+
+use super::{NetConfig, NetError, direct, peers::peer_id, score};
+use infernet_wire::{id::NodeId, limits, topic};
+use libp2p::{
+    PeerId, StreamProtocol, connection_limits,
+    connection_limits::ConnectionLimits,
+    gossipsub::{self, IdentTopic, IdentityTransform, MessageAuthenticity, ValidationMode, WhitelistSubscriptionFilter},
+    identify,
+    identity::Keypair,
+    kad::{self, store::MemoryStore},
+    mdns, ping,
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+use std::time::Duration;
+
+/// The name of our DHT, as in c0mpute.
+pub(super) const KAD: StreamProtocol = StreamProtocol::new("/c0mpute/kad/1.0.0");
+const IDENTIFY: &str = "/c0mpute/id/1.0.0";
+const AGENT: &str = concat!("infernet/", env!("CARGO_PKG_VERSION"));
+
+/// Short, so that the first mesh stands at once; gossipsub's own default is five seconds.
+const FIRST_HEARTBEAT: Duration = Duration::from_millis(100);
+/// Gossip about missed messages goes out with each heartbeat, and a bid window is at most two seconds.
+const HEARTBEAT: Duration = Duration::from_millis(700);
+/// Longer than any message but a receipt may live, so that gossipsub itself stops most replays.
+const REMEMBER_IDS: Duration = Duration::from_millis(limits::AD_TTL_MS + 2 * limits::CLOCK_SKEW_MS);
+/// Messages queued for one peer: two seconds of a busy network. gossipsub's default is 5 000, 320 MB of the largest.
+const PEER_QUEUE: usize = 1_000;
+/// Connections to one peer: two when both dial at once; more are waste.
+const PER_PEER: u32 = 2;
+/// Handshakes at once, in either direction: as many as take two cores a second.
+const HANDSHAKES: u32 = 64;
+
+/// All protocols of a node.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    /// First, so that it refuses a connection before others prepare for it.
+    pub(super) limits: connection_limits::Behaviour,
+    pub(super) gossip: gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>,
+    pub(super) kad: kad::Behaviour<MemoryStore>,
+    pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) answers: direct::Behaviour,
+}
+
+impl Behaviour {
+    pub(super) fn new(keypair: &Keypair, config: &NetConfig) -> Result<Self, NetError> {
+        let me = keypair.public().to_peer_id();
+        Ok(Behaviour {
+            limits: limits(config.max_peers),
+            gossip: gossip(keypair)?,
+            kad: kad(me, config.serves),
+            identify: identify::Behaviour::new(
+                identify::Config::new(IDENTIFY.into(), keypair.public())
+                    .with_agent_version(AGENT.into())
+                    .with_push_listen_addr_updates(true),
+            ),
+            ping: ping::Behaviour::default(),
+            mdns: mdns(me, config.mdns).into(),
+            answers: direct::behaviour(),
+        })
+    }
+
+    /// Whether `peer`'s messages are still read.
+    pub(super) fn score(&self, peer: &NodeId) -> f64 {
+        peer_id(peer).and_then(|peer| self.gossip.peer_score(&peer)).unwrap_or_default()
+    }
+}
+
+/// The topics that every node follows, so that it can pass them on.
+pub(super) fn topics() -> [IdentTopic; 3] {
+    [topic::CAPABILITIES.into(), topic::jobs(topic::INFERENCE), topic::RECEIPTS.into()]
+        .map(|name: String| IdentTopic::new(name))
+}
+
+fn limits(max_peers: u32) -> connection_limits::Behaviour {
+    connection_limits::Behaviour::new(
+        ConnectionLimits::default()
+            .with_max_established(Some(max_peers))
+            .with_max_established_per_peer(Some(PER_PEER))
+            .with_max_pending_incoming(Some(HANDSHAKES))
+            .with_max_pending_outgoing(Some(HANDSHAKES)),
+    )
+}
+
+fn gossip(keypair: &Keypair) -> Result<gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>, NetError> {
+    let config = gossipsub::ConfigBuilder::default()
+        .heartbeat_initial_delay(FIRST_HEARTBEAT)
+        .heartbeat_interval(HEARTBEAT)
+        .validation_mode(ValidationMode::Strict)
+        .validate_messages()
+        .max_transmit_size(limits::MAX_GOSSIP_BYTES)
+        .duplicate_cache_time(REMEMBER_IDS)
+        .flood_publish(true)
+        .connection_handler_queue_len(PEER_QUEUE)
+        .build()
+        .map_err(|error| NetError::Setup(error.to_string()))?;
+    let hashes = topics().map(|topic| topic.hash());
+    let followed = WhitelistSubscriptionFilter(hashes.iter().cloned().collect());
+    let signed = MessageAuthenticity::Signed(keypair.clone());
+    let setup = |error: &dyn ToString| NetError::Setup(error.to_string());
+    let mut gossip =
+        gossipsub::Behaviour::new_with_subscription_filter(signed, config, followed).map_err(|error| setup(&error))?;
+    gossip.with_peer_score(score::params(&hashes), score::thresholds()).map_err(|error| setup(&error))?;
+    for topic in topics() {
+        gossip.subscribe(&topic).map_err(|error| setup(&error))?;
+    }
+    Ok(gossip)
+}
+
+fn kad(me: PeerId, serves: bool) -> kad::Behaviour<MemoryStore> {
+    let mut config = kad::Config::new(KAD);
+    // Addresses come from identify, filtered; see `discovery`.
+    config.set_kbucket_inserts(kad::BucketInserts::Manual);
+    // Nothing is stored in the DHT: it only finds peers.
+    config.set_record_filtering(kad::StoreInserts::FilterBoth);
+    let mut kad = kad::Behaviour::with_config(me, MemoryStore::new(me), config);
+    kad.set_mode(serves.then_some(kad::Mode::Server));
+    kad
+}
+
+/// Without multicast (containers, some clouds) the node lives on without mDNS.
+fn mdns(me: PeerId, wanted: bool) -> Option<mdns::tokio::Behaviour> {
+    if !wanted {
+        return None;
+    }
+    mdns::tokio::Behaviour::new(mdns::Config::default(), me)
+        .inspect_err(|error| tracing::warn!(%error, "no mDNS: peers on the local network will not be found by themselves"))
+        .ok()
+}

@@ -1,0 +1,26 @@
+//! What the rest of the node asks of the network.
+
+use super::{PeerInfo, PublishError, Route};
+use infernet_wire::{bid::Answer, id::NodeId, time::UnixMillis};
+use libp2p::Multiaddr;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::oneshot;
+
+/// One request to the [`super::task::NetTask`]. An asker that is gone is no error.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Hand a signed message to the mesh, once somebody is there to take it.
+    Publish { topic: String, bytes: Arc<[u8]>, deadline: UnixMillis, reply: oneshot::Sender<Result<(), PublishError>> },
+    /// Bring an answer to its buyer.
+    Answer { buyer: NodeId, answer: Answer, reply: oneshot::Sender<Route> },
+    /// Tell where we listen.
+    ListenAddresses { reply: oneshot::Sender<Vec<Multiaddr>> },
+    /// Tell who is connected.
+    Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
+    /// Tell what happened how often.
+    Counters { reply: oneshot::Sender<BTreeMap<String, u64>> },
+    /// Connect to an address.
+    Dial { address: Multiaddr },
+    /// Say goodbye and end.
+    Shutdown,
+}

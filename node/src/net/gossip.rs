@@ -1,0 +1,392 @@
+//! Admission: what happens to a message before anybody acts on it. Pure: bytes and `now` in, a verdict out.
+//!
+//! The checks go from cheap to dear: size, the forwarder's quota, decoding, kind, network, fields and age, author, seen before?,
+//! the author's quota, signature (50 µs), then it is marked as seen. gossipsub has already checked its own signature, so the
+//! author is real; an author who is not the signer of what it publishes is refused, which is why a stranger can't use up
+//! somebody else's quota.
+//!
+//! `Reject` counts against the forwarder, so it is given only for what the forwarder should have refused itself by the same
+//! rules. Clocks, versions, quotas and memory differ among honest peers: that is `Ignore`. Unknown kinds and versions too.
+//!
+//! A replay set does not survive a restart. So whatever was made before this process started is ignored, except ads, whose
+//! sequence numbers already order them.
+
+use super::{
+    event::Event,
+    generations::Generations,
+    quota::{Quota, Rate},
+    replay::Seen,
+    routes::{NextHop, Routes},
+};
+use infernet_wire::{
+    accept::JobAccept,
+    bid::{Answer, SealedAnswer},
+    capability::CapabilityAd,
+    envelope::{Envelope, Kind, Message, Refusal, Unverified, Verified},
+    hash,
+    id::{Hash, NodeId},
+    key::NodeKey,
+    limits,
+    offer::JobOffer,
+    receipt::{Countersign, JobReceipt, ReceiptParts, SignedReceipt},
+    time::UnixMillis,
+    topic::{self, NetworkId},
+};
+
+/// All messages of all authors that one neighbour may pass on. 500 a second are 5 % of a core to check; a neighbour that is
+/// the only way to a busy network needs hundreds.
+const FORWARDER: Rate = Rate { interval_ms: 2, burst: 1_000 };
+/// One ad per interval, with room for one more at a restart and one when a model comes or goes.
+const ADS: Rate = Rate { interval_ms: limits::AD_MIN_INTERVAL_MS, burst: 3 };
+/// As the protocol says.
+const OFFERS: Rate = Rate { interval_ms: 1_000 / limits::OFFERS_PER_SECOND as u64, burst: limits::OFFER_BURST as u64 };
+/// Every offer may lead to one accept, and one more per runner-up.
+const ACCEPTS: Rate = Rate { interval_ms: OFFERS.interval_ms / 3, burst: OFFERS.burst * 3 };
+/// A worker may answer many buyers; but on the topic it answers only for want of a better way.
+const ANSWERS: Rate = Rate { interval_ms: 50, burst: 64 };
+/// Short jobs on sixteen slots, published by both sides. What is dropped can still be asked for.
+const RECEIPTS: Rate = Rate { interval_ms: 20, burst: 200 };
+/// Peers and authors whose buckets are kept per generation, each in about 100 bytes.
+const QUOTA_KEYS: usize = 4_096;
+/// Ads live longest of all messages but receipts: 90 s, and the skew at both ends.
+const SEEN_MS: u64 = limits::AD_TTL_MS + 2 * limits::CLOCK_SKEW_MS;
+/// As above, for receipts.
+const SEEN_RECEIPTS_MS: u64 = limits::RECEIPT_TTL_MS + 2 * limits::CLOCK_SKEW_MS;
+/// Digests per generation: 500 messages a second for the whole span, in about 3 MB.
+const SEEN_DIGESTS: usize = 65_536;
+/// Workers whose newest sequence is known, per generation.
+const SEQUENCES: usize = 16_384;
+
+/// What gossipsub is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Good: pass it on.
+    Accept,
+    /// Not to be passed on, and nobody's fault.
+    Ignore,
+    /// Not to be passed on, and its forwarder should have known.
+    Reject,
+}
+
+/// The outcome of [`Gate::admit`].
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// For gossipsub.
+    pub(super) verdict: Verdict,
+    /// For the counters.
+    pub(super) reason: &'static str,
+    /// For the node.
+    pub(super) event: Option<Event>,
+}
+
+/// The outcome of [`Gate::answer`].
+#[derive(Debug)]
+pub(super) enum AnswerAdmitted {
+    /// It answers an offer of ours.
+    Ours(Answer),
+    /// It is to be passed on: to the buyer if connected, else to this neighbour.
+    Forward { buyer: NodeId, via: NodeId },
+    /// Neither, and why.
+    Refused(&'static str),
+}
+
+/// Why a message goes no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    Wire(Refusal),
+    Ignore(&'static str),
+    Reject(&'static str),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Refused::Wire(refusal)
+    }
+}
+
+impl Refused {
+    fn label(self) -> &'static str {
+        match self {
+            Refused::Wire(refusal) => refusal.label(),
+            Refused::Ignore(label) | Refused::Reject(label) => label,
+        }
+    }
+
+    fn verdict(self) -> Verdict {
+        match self {
+            Refused::Wire(refusal) if refusal.is_fault() => Verdict::Reject,
+            Refused::Reject(_) => Verdict::Reject,
+            Refused::Wire(_) | Refused::Ignore(_) => Verdict::Ignore,
+        }
+    }
+}
+
+type Judged = Result<Option<Event>, Refused>;
+
+/// Who published a message, and who brought it. Of our own, nothing is asked that only protects us from others.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    Us,
+    Peer { author: NodeId, forwarder: NodeId },
+}
+
+#[derive(Debug)]
+struct AuthorQuotas {
+    ads: Quota<NodeId>,
+    offers: Quota<NodeId>,
+    accepts: Quota<NodeId>,
+    answers: Quota<NodeId>,
+    receipts: Quota<NodeId>,
+}
+
+impl AuthorQuotas {
+    fn new() -> Self {
+        let quota = |rate| Quota::new(rate, QUOTA_KEYS);
+        AuthorQuotas {
+            ads: quota(ADS),
+            offers: quota(OFFERS),
+            accepts: quota(ACCEPTS),
+            answers: quota(ANSWERS),
+            receipts: quota(RECEIPTS),
+        }
+    }
+
+    fn take(&mut self, kind: Kind, author: NodeId, now: UnixMillis) -> Result<(), Refused> {
+        let quota = match kind {
+            Kind::CapabilityAd => &mut self.ads,
+            Kind::JobOffer => &mut self.offers,
+            Kind::JobAccept => &mut self.accepts,
+            Kind::JobBid | Kind::NoBid | Kind::SealedAnswer => &mut self.answers,
+            Kind::JobReceipt | Kind::Countersign => &mut self.receipts,
+        };
+        if quota.try_take(author, now) { Ok(()) } else { Err(Refused::Ignore("author_quota")) }
+    }
+}
+
+/// Decides about every message from outside, and remembers what that takes.
+#[derive(Debug)]
+pub(super) struct Gate {
+    key: NodeKey,
+    network: NetworkId,
+    started: UnixMillis,
+    forwarders: Quota<NodeId>,
+    authors: AuthorQuotas,
+    seen: Seen,
+    seen_receipts: Seen,
+    sequences: Generations<NodeId, u64>,
+    routes: Routes,
+}
+
+impl Gate {
+    /// `started` is when this process began to remember what it has seen.
+    pub(super) fn new(key: NodeKey, network: NetworkId, started: UnixMillis) -> Self {
+        Gate {
+            key,
+            network,
+            started,
+            forwarders: Quota::new(FORWARDER, QUOTA_KEYS),
+            authors: AuthorQuotas::new(),
+            seen: Seen::new(SEEN_DIGESTS, SEEN_MS),
+            seen_receipts: Seen::new(SEEN_DIGESTS, SEEN_RECEIPTS_MS),
+            sequences: Generations::new(SEQUENCES, limits::AD_TTL_MS),
+            routes: Routes::new(),
+        }
+    }
+
+    /// Judges a gossip message that `author` published and `forwarder` brought.
+    pub(super) fn admit(&mut self, topic: &str, bytes: &[u8], author: NodeId, forwarder: NodeId, now: UnixMillis) -> Admitted {
+        match self.judge(topic, bytes, Origin::Peer { author, forwarder }, now) {
+            Ok(Some(event @ Event::Answer(_))) => {
+                // It has arrived: nobody else needs it.
+                Admitted { verdict: Verdict::Ignore, reason: "answer_for_us", event: Some(event) }
+            }
+            Ok(event) => Admitted { verdict: Verdict::Accept, reason: "accepted", event },
+            Err(refused) => Admitted { verdict: refused.verdict(), reason: refused.label(), event: None },
+        }
+    }
+
+    /// Judges what we are about to publish by the rules of those who will get it, and remembers it, so that answers are known
+    /// and an echo is not. Refused: the reason.
+    pub(super) fn publish(&mut self, topic: &str, bytes: &[u8], now: UnixMillis) -> Result<(), &'static str> {
+        self.judge(topic, bytes, Origin::Us, now).map(|_| ()).map_err(Refused::label)
+    }
+
+    /// Judges an answer that `peer` sent to us alone: a plain one for us, or a sealed one for us or to be passed on.
+    pub(super) fn answer(&mut self, bytes: &[u8], peer: NodeId, now: UnixMillis) -> AnswerAdmitted {
+        self.judge_answer(bytes, peer, now).unwrap_or_else(|refused| AnswerAdmitted::Refused(refused.label()))
+    }
+
+    /// The neighbour that brought `offer`.
+    pub(super) fn way_back(&self, offer: &Hash) -> Option<NodeId> {
+        match self.routes.next_hop(offer)? {
+            NextHop::Here => None,
+            NextHop::There { via, .. } => Some(via),
+        }
+    }
+
+    fn judge(&mut self, topic: &str, bytes: &[u8], origin: Origin, now: UnixMillis) -> Judged {
+        if bytes.len() > limits::MAX_GOSSIP_BYTES {
+            return Err(Refusal::TooLarge.into());
+        }
+        if let Origin::Peer { forwarder, .. } = origin {
+            self.take_forwarder(forwarder, now)?;
+        }
+        match topic {
+            topic::CAPABILITIES => self.ad(Envelope::decode(bytes)?, origin, now),
+            topic::RECEIPTS => self.receipt(ReceiptParts::decode(bytes)?, origin, now),
+            _ => self.job(topic, Envelope::decode(bytes)?, origin, now),
+        }
+    }
+
+    fn take_forwarder(&mut self, forwarder: NodeId, now: UnixMillis) -> Result<(), Refused> {
+        if self.forwarders.try_take(forwarder, now) { Ok(()) } else { Err(Refused::Ignore("forwarder_quota")) }
+    }
+
+    fn job(&mut self, topic: &str, envelope: Envelope, origin: Origin, now: UnixMillis) -> Judged {
+        if topic != topic::jobs(topic::INFERENCE) {
+            return Err(Refused::Ignore("unknown_topic"));
+        }
+        match envelope.kind() {
+            Kind::JobOffer => self.offer(envelope, origin, now),
+            Kind::JobAccept => Ok(Some(Event::Accept(self.verified::<JobAccept>(envelope, origin, now)?))),
+            Kind::SealedAnswer => self.sealed_answer(envelope, origin, now),
+            _ => Err(Refusal::UnexpectedKind.into()),
+        }
+    }
+
+    fn ad(&mut self, envelope: Envelope, origin: Origin, now: UnixMillis) -> Judged {
+        let ad = self.verified::<CapabilityAd>(envelope, origin, now)?;
+        if self.sequences.get(&ad.signer()).is_some_and(|newest| ad.sequence <= *newest) {
+            return Err(Refused::Ignore("stale_ad"));
+        }
+        self.sequences.insert(ad.signer(), ad.sequence, now);
+        Ok(Some(Event::Ad(ad)))
+    }
+
+    fn offer(&mut self, envelope: Envelope, origin: Origin, now: UnixMillis) -> Judged {
+        let offer = self.verified::<JobOffer>(envelope, origin, now)?;
+        if offer.workload != topic::INFERENCE {
+            return Err(Refused::Reject("wrong_workload"));
+        }
+        match origin {
+            Origin::Us => self.routes.learn_own(offer.digest(), now),
+            Origin::Peer { forwarder, .. } => self.routes.learn(offer.digest(), offer.signer(), forwarder, now),
+        }
+        Ok(Some(Event::Offer(offer)))
+    }
+
+    fn sealed_answer(&mut self, envelope: Envelope, origin: Origin, now: UnixMillis) -> Judged {
+        let sealed = self.verified::<SealedAnswer>(envelope, origin, now)?;
+        if sealed.to != self.key.id() {
+            return Ok(None);
+        }
+        self.claim_ours(&sealed.offer, sealed.signer()).map_err(Refused::Ignore)?;
+        // Nobody on the way could look inside, so a bad inside is nobody's fault but the worker's.
+        let answer = sealed.unseal(&self.key, &self.network, now).map_err(|_| Refused::Ignore("bad_seal"))?;
+        Ok(Some(Event::Answer(answer)))
+    }
+
+    fn claim_ours(&mut self, offer: &Hash, worker: NodeId) -> Result<(), &'static str> {
+        match self.routes.next_hop(offer) {
+            Some(NextHop::Here) => self.routes.claim(offer, worker).map(|_| ()),
+            _ => Err("not_our_offer"),
+        }
+    }
+
+    fn receipt(&mut self, parts: ReceiptParts, origin: Origin, now: UnixMillis) -> Judged {
+        let receipt = parts.receipt.open::<JobReceipt>(&self.network, now)?;
+        let countersign = parts.countersign.map(|part| part.open::<Countersign>(&self.network, now)).transpose()?;
+        // With and without the countersignature are two messages: the first may come before the second.
+        let digest = receipt_digest(receipt.digest(), countersign.as_ref().map(Unverified::digest));
+        let author = self.check_new(&self.seen_receipts, &digest, origin)?;
+        self.authors.take(Kind::JobReceipt, author, now)?;
+        let signed = SignedReceipt::new(receipt.verify()?, countersign.map(Unverified::verify).transpose()?)?;
+        let body = signed.receipt();
+        if author != body.worker && author != body.buyer {
+            return Err(Refused::Reject("wrong_author"));
+        }
+        self.check_made_since_start(body.issued(), origin)?;
+        self.seen_receipts.insert(digest, now);
+        Ok(Some(Event::Receipt(signed)))
+    }
+
+    /// The checks that all messages of one envelope share.
+    fn verified<T: Message>(&mut self, envelope: Envelope, origin: Origin, now: UnixMillis) -> Result<Verified<T>, Refused> {
+        let signer = envelope.signer();
+        let message = envelope.open::<T>(&self.network, now)?;
+        let author = self.author(origin);
+        if author != signer {
+            return Err(Refused::Reject("wrong_author"));
+        }
+        self.check_new(&self.seen, &message.digest(), origin)?;
+        self.authors.take(T::KIND, author, now)?;
+        let message = message.verify()?;
+        if T::KIND != Kind::CapabilityAd {
+            self.check_made_since_start(message.issued(), origin)?;
+        }
+        self.seen.insert(message.digest(), now);
+        Ok(message)
+    }
+
+    fn author(&self, origin: Origin) -> NodeId {
+        match origin {
+            Origin::Us => self.key.id(),
+            Origin::Peer { author, .. } => author,
+        }
+    }
+
+    fn check_new(&self, seen: &Seen, digest: &Hash, origin: Origin) -> Result<NodeId, Refused> {
+        match origin {
+            Origin::Peer { .. } if seen.contains(digest) => Err(Refused::Ignore("seen")),
+            _ => Ok(self.author(origin)),
+        }
+    }
+
+    fn check_made_since_start(&self, issued: UnixMillis, origin: Origin) -> Result<(), Refused> {
+        match origin {
+            Origin::Peer { .. } if issued < self.started => Err(Refused::Ignore("before_start")),
+            _ => Ok(()),
+        }
+    }
+
+    fn judge_answer(&mut self, bytes: &[u8], peer: NodeId, now: UnixMillis) -> Result<AnswerAdmitted, Refused> {
+        self.take_forwarder(peer, now)?;
+        let envelope = Envelope::decode(bytes)?;
+        match envelope.kind() {
+            Kind::JobBid | Kind::NoBid => self.plain_answer(&envelope, bytes, peer, now),
+            Kind::SealedAnswer => self.relayed_answer(envelope, now),
+            _ => Err(Refusal::UnexpectedKind.into()),
+        }
+    }
+
+    fn plain_answer(
+        &mut self,
+        envelope: &Envelope,
+        bytes: &[u8],
+        peer: NodeId,
+        now: UnixMillis,
+    ) -> Result<AnswerAdmitted, Refused> {
+        if envelope.signer() != peer {
+            return Err(Refused::Reject("wrong_author"));
+        }
+        let answer = Answer::read(bytes, &self.network, now)?;
+        self.claim_ours(&answer.offer(), peer).map_err(Refused::Ignore)?;
+        Ok(AnswerAdmitted::Ours(answer))
+    }
+
+    fn relayed_answer(&mut self, envelope: Envelope, now: UnixMillis) -> Result<AnswerAdmitted, Refused> {
+        let sealed = envelope.open::<SealedAnswer>(&self.network, now)?.verify()?;
+        match self.routes.claim(&sealed.offer, sealed.signer()).map_err(Refused::Ignore)? {
+            NextHop::Here => {
+                let answer = sealed.unseal(&self.key, &self.network, now)?;
+                Ok(AnswerAdmitted::Ours(answer))
+            }
+            NextHop::There { buyer, via } => Ok(AnswerAdmitted::Forward { buyer, via }),
+        }
+    }
+}
+
+fn receipt_digest(receipt: Hash, countersign: Option<Hash>) -> Hash {
+    let countersign = countersign.as_ref().map(AsRef::as_ref).unwrap_or_default();
+    hash::tagged("infernet/receipt-seen/1", &[receipt.as_ref(), countersign])
+}

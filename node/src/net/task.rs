@@ -1,0 +1,597 @@
+//! The task that owns the swarm. It carries out what `gossip`, `routes`, `outbox` and `discovery` decide, and never waits for
+//! anybody: events go out by `try_send`.
+
+use super::{
+    Event, NetConfig, NetError, PublishError, Route,
+    behaviour::{self, Behaviour, BehaviourEvent},
+    command::Command,
+    counters::Counters,
+    direct::{self, Reply},
+    discovery::{self, Discovery},
+    gossip::{AnswerAdmitted, Gate, Verdict},
+    outbox::{Outbox, Waiting},
+    peers::{Peers, node_id, peer_id},
+    transport,
+};
+use crate::clock;
+use futures::StreamExt;
+use infernet_wire::{
+    bid::{Answer, SealedAnswer},
+    id::NodeId,
+    key::NodeKey,
+    limits,
+    time::UnixMillis,
+    topic::{self, NetworkId},
+};
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    core::{ConnectedPoint, transport::ListenerId},
+    gossipsub::{self, MessageAcceptance, TopicHash},
+    identify, mdns, ping,
+    request_response::{self, OutboundRequestId},
+    swarm::{
+        SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
+
+/// Binding a local socket takes milliseconds; name lookups for a wildcard address a little longer.
+const BIND_DEADLINE: Duration = Duration::from_secs(5);
+/// For goodbyes to leave the sockets.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// Answers, ours and others', whose outcome we wait for: two whole auctions' worth for each of eight neighbours.
+const MAX_PENDING: usize = 1_024;
+
+/// The task's ends of the channels to [`super::Net`].
+pub(super) struct Ends {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) subscribers: watch::Sender<usize>,
+}
+
+/// Who waits for a message to be published.
+#[derive(Debug)]
+enum Publisher {
+    Caller(oneshot::Sender<Result<(), PublishError>>),
+    Answer(oneshot::Sender<Route>),
+}
+
+/// An answer that somebody else has now.
+enum Pending {
+    /// Ours, and which way it went.
+    Ours { buyer: NodeId, answer: Answer, way: Route, reply: oneshot::Sender<Route> },
+    /// Another worker's; whoever gave it to us is waiting.
+    Relayed(direct::Channel),
+}
+
+/// Owns the swarm and everything that is decided with.
+pub(super) struct NetTask {
+    key: NodeKey,
+    network: NetworkId,
+    swarm: Swarm<Behaviour>,
+    gate: Gate,
+    peers: Peers,
+    discovery: Discovery,
+    outbox: Outbox<Publisher>,
+    pending: BTreeMap<OutboundRequestId, Pending>,
+    counters: Counters,
+    tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
+    ends: Ends,
+}
+
+type Happening = SwarmEvent<BehaviourEvent>;
+
+/// Binds the sockets and starts the task, which ends by [`Command::Shutdown`] or with the last handle.
+pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Result<(), NetError> {
+    let keypair = transport::keypair(key)?;
+    let mut swarm = transport::swarm(&keypair, Behaviour::new(&keypair, &config)?)?;
+    let backlog = listen(&mut swarm, &config.listen).await?;
+    let me = key.id();
+    let seeds = config.known_peers.into_iter().chain(config.bootstrap);
+    let task = NetTask {
+        gate: Gate::new(key.clone(), config.network.clone(), clock::now()),
+        key: key.clone(),
+        network: config.network,
+        swarm,
+        peers: Peers::default(),
+        discovery: Discovery::new(seeds, config.max_peers),
+        outbox: Outbox::new(),
+        pending: BTreeMap::new(),
+        counters: Counters::default(),
+        tap: config.tap,
+        ends,
+    };
+    tokio::spawn(task.run(backlog).instrument(tracing::info_span!("net", me = me.short())));
+    Ok(())
+}
+
+/// Binds all addresses. Returns what else happened meanwhile.
+async fn listen(swarm: &mut Swarm<Behaviour>, addresses: &[Multiaddr]) -> Result<Vec<Happening>, NetError> {
+    let mut waiting = HashMap::new();
+    for address in addresses {
+        transport::check_free(address)?;
+        let id = swarm
+            .listen_on(address.clone())
+            .map_err(|error| NetError::listen(address, &io::Error::other(error.to_string())))?;
+        waiting.insert(id, address.clone());
+    }
+    let mut backlog = Vec::new();
+    let bound = tokio::time::timeout(BIND_DEADLINE, bind_all(swarm, &mut waiting, &mut backlog)).await;
+    match (bound, waiting.values().next()) {
+        (Ok(outcome), _) => outcome.map(|()| backlog),
+        (Err(_), Some(address)) => Err(NetError::listen(address, &io::ErrorKind::TimedOut.into())),
+        (Err(_), None) => Ok(backlog),
+    }
+}
+
+async fn bind_all(
+    swarm: &mut Swarm<Behaviour>,
+    waiting: &mut HashMap<ListenerId, Multiaddr>,
+    backlog: &mut Vec<Happening>,
+) -> Result<(), NetError> {
+    while !waiting.is_empty() {
+        match swarm.select_next_some().await {
+            SwarmEvent::NewListenAddr { listener_id, .. } => drop(waiting.remove(&listener_id)),
+            SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
+            | SwarmEvent::ListenerError { listener_id, error } => {
+                if let Some(address) = waiting.get(&listener_id) {
+                    return Err(NetError::listen(address, &error));
+                }
+            }
+            other => backlog.push(other),
+        }
+    }
+    Ok(())
+}
+
+impl NetTask {
+    async fn run(mut self, backlog: Vec<Happening>) {
+        backlog.into_iter().for_each(|event| self.on_swarm_event(event));
+        loop {
+            let sleep = clock::until(self.next_wake());
+            tokio::select! {
+                biased;
+                command = self.ends.commands.recv() => match command {
+                    None | Some(Command::Shutdown) => break,
+                    Some(command) => self.on_command(command),
+                },
+                // Before the network: timers are few, and a flood of messages must not hold up a deadline.
+                () = tokio::time::sleep(sleep) => self.on_timer(clock::now()),
+                event = self.swarm.select_next_some() => self.on_swarm_event(event),
+            }
+        }
+        self.say_goodbye().await;
+    }
+
+    fn next_wake(&self) -> UnixMillis {
+        let round = self.discovery.next();
+        self.outbox.next_deadline().map_or(round, |deadline| deadline.min(round))
+    }
+
+    async fn say_goodbye(mut self) {
+        let connected: Vec<PeerId> = self.swarm.connected_peers().copied().collect();
+        for peer in connected {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let closed = async {
+            while self.swarm.network_info().connection_counters().num_established() > 0 {
+                self.swarm.select_next_some().await;
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, closed).await;
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Publish { topic, bytes, deadline, reply } => {
+                self.publish(Waiting { topic, bytes, deadline, reply: Publisher::Caller(reply) });
+            }
+            Command::Answer { buyer, answer, reply } => self.answer(buyer, answer, reply),
+            Command::ListenAddresses { reply } => tell(reply, self.listen_addresses()),
+            Command::Peers { reply } => tell(reply, self.peers.infos(|id| self.swarm.behaviour().score(id))),
+            Command::Counters { reply } => tell(reply, self.counters.snapshot()),
+            Command::Dial { address } => self.dial(address),
+            Command::Shutdown => {}
+        }
+    }
+
+    fn listen_addresses(&self) -> Vec<Multiaddr> {
+        let me = *self.swarm.local_peer_id();
+        let addresses: BTreeSet<_> = self.swarm.listeners().map(|address| address.clone().with_p2p(me)).collect();
+        addresses.into_iter().map(|address| address.unwrap_or_else(|address| address)).collect()
+    }
+
+    fn on_timer(&mut self, now: UnixMillis) {
+        for late in self.outbox.take_expired(now) {
+            self.published(late.reply, Err(PublishError::NoPeers));
+        }
+        if self.discovery.next() <= now {
+            self.look_for_peers(now);
+        }
+    }
+
+    // ---- publishing
+
+    fn publish(&mut self, message: Waiting<Publisher>) {
+        match self.gate.publish(&message.topic, &message.bytes, clock::now()) {
+            Ok(()) => self.hand_out(message),
+            Err(reason) => self.published(message.reply, Err(PublishError::Refused(reason))),
+        }
+    }
+
+    fn hand_out(&mut self, message: Waiting<Publisher>) {
+        let topic = TopicHash::from_raw(message.topic.clone());
+        let outcome = match self.swarm.behaviour_mut().gossip.publish(topic, message.bytes.to_vec()) {
+            Ok(_) => {
+                self.tap(&message.topic, &message.bytes);
+                Ok(())
+            }
+            Err(gossipsub::PublishError::NoPeersSubscribedToTopic) => return self.queue(message),
+            Err(gossipsub::PublishError::AllQueuesFull(_)) => Err(PublishError::Busy),
+            Err(error) => {
+                tracing::error!(%error, "gossipsub refuses a checked message");
+                Err(PublishError::Refused("gossipsub"))
+            }
+        };
+        self.published(message.reply, outcome);
+    }
+
+    fn queue(&mut self, message: Waiting<Publisher>) {
+        self.counters.add("publish", "queued");
+        if let Err(message) = self.outbox.try_push(message) {
+            self.published(message.reply, Err(PublishError::Busy));
+        }
+    }
+
+    fn published(&mut self, publisher: Publisher, outcome: Result<(), PublishError>) {
+        let what = match &outcome {
+            Ok(()) => "sent",
+            Err(PublishError::NoPeers) => "no_peers",
+            Err(PublishError::Refused(reason)) => reason,
+            Err(PublishError::Busy) => "busy",
+            Err(PublishError::Stopped) => "stopped",
+        };
+        self.counters.add("publish", what);
+        match publisher {
+            Publisher::Caller(reply) => tell(reply, outcome),
+            Publisher::Answer(reply) => self.answered(reply, outcome.map_or(Route::Nowhere, |()| Route::Topic)),
+        }
+    }
+
+    // ---- answers
+
+    fn answer(&mut self, buyer: NodeId, answer: Answer, reply: oneshot::Sender<Route>) {
+        if self.peers.is_connected(&buyer) {
+            let bytes = answer.raw().clone();
+            return self.send_answer(buyer, bytes, Pending::Ours { buyer, answer, way: Route::Direct, reply });
+        }
+        self.answer_by_path(buyer, answer, reply);
+    }
+
+    fn answer_by_path(&mut self, buyer: NodeId, answer: Answer, reply: oneshot::Sender<Route>) {
+        let Some(sealed) = self.seal(buyer, &answer) else { return self.answered(reply, Route::Nowhere) };
+        let via = self.gate.way_back(&answer.offer()).filter(|via| *via != buyer && self.peers.is_connected(via));
+        match via {
+            Some(via) => self.send_answer(via, sealed, Pending::Ours { buyer, answer, way: Route::Path, reply }),
+            None => self.answer_on_topic(sealed, reply),
+        }
+    }
+
+    fn answer_on_topic(&mut self, bytes: Arc<[u8]>, reply: oneshot::Sender<Route>) {
+        let deadline = clock::now().after(limits::MAX_BID_WINDOW_MS);
+        self.publish(Waiting { topic: topic::jobs(topic::INFERENCE), bytes, deadline, reply: Publisher::Answer(reply) });
+    }
+
+    fn seal(&self, buyer: NodeId, answer: &Answer) -> Option<Arc<[u8]>> {
+        let sealed = SealedAnswer::seal(answer, &buyer, clock::now(), &clock::random()).ok()?;
+        Some(self.key.sign(&self.network, sealed).ok()?.raw().clone())
+    }
+
+    fn send_answer(&mut self, to: NodeId, bytes: Arc<[u8]>, pending: Pending) {
+        match peer_id(&to) {
+            Some(to) if self.pending.len() < MAX_PENDING => {
+                let id = self.swarm.behaviour_mut().answers.send_request(&to, bytes);
+                self.pending.insert(id, pending);
+            }
+            _ => self.on_answer_outcome(pending, Reply::NO_ROUTE),
+        }
+    }
+
+    fn on_answer_outcome(&mut self, pending: Pending, outcome: Reply) {
+        match pending {
+            Pending::Relayed(channel) => self.reply(channel, outcome),
+            Pending::Ours { way, reply, .. } if outcome == Reply::DELIVERED => self.answered(reply, way),
+            Pending::Ours { buyer, answer, way: Route::Direct, reply } if outcome == Reply::NO_ROUTE => {
+                self.answer_by_path(buyer, answer, reply);
+            }
+            Pending::Ours { buyer, answer, reply, .. } if outcome == Reply::NO_ROUTE => match self.seal(buyer, &answer) {
+                Some(sealed) => self.answer_on_topic(sealed, reply),
+                None => self.answered(reply, Route::Nowhere),
+            },
+            Pending::Ours { reply, .. } => self.answered(reply, Route::Refused),
+        }
+    }
+
+    fn answered(&mut self, reply: oneshot::Sender<Route>, route: Route) {
+        self.counters.add("answer_sent", route.label());
+        tell(reply, route);
+    }
+
+    fn on_answers(&mut self, event: direct::Event) {
+        match event {
+            request_response::Event::Message { peer, message, .. } => match message {
+                request_response::Message::Request { request, channel, .. } => self.on_answer(peer, &request, channel),
+                request_response::Message::Response { request_id, response } => self.on_reply(request_id, response),
+            },
+            request_response::Event::OutboundFailure { request_id, error, .. } => {
+                tracing::debug!(%error, "an answer did not get through");
+                self.counters.add("answer", "send_failed");
+                self.on_reply(request_id, Reply::NO_ROUTE);
+            }
+            request_response::Event::InboundFailure { error, .. } => {
+                tracing::debug!(%error, "an answer could not be read");
+                self.counters.add("answer", "receive_failed");
+            }
+            request_response::Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn on_reply(&mut self, id: OutboundRequestId, reply: Reply) {
+        if let Some(pending) = self.pending.remove(&id) {
+            self.on_answer_outcome(pending, reply);
+        }
+    }
+
+    fn on_answer(&mut self, peer: PeerId, bytes: &Arc<[u8]>, channel: direct::Channel) {
+        self.tap(direct::PROTOCOL.as_ref(), bytes);
+        let Some(from) = node_id(&peer) else { return self.reply(channel, Reply::REFUSED) };
+        match self.gate.answer(bytes, from, clock::now()) {
+            AnswerAdmitted::Ours(answer) => {
+                self.counters.add("answer", "received");
+                let taken = self.emit(Event::Answer(answer));
+                self.reply(channel, if taken { Reply::DELIVERED } else { Reply::REFUSED });
+            }
+            AnswerAdmitted::Forward { buyer, via } => self.relay(from, [buyer, via], bytes.clone(), channel),
+            AnswerAdmitted::Refused(reason) => {
+                self.counters.add("answer", reason);
+                // The topic may still lead to the buyer.
+                self.reply(channel, if reason == "unknown_offer" { Reply::NO_ROUTE } else { Reply::REFUSED });
+            }
+        }
+    }
+
+    fn relay(&mut self, from: NodeId, ways: [NodeId; 2], bytes: Arc<[u8]>, channel: direct::Channel) {
+        let next = ways.into_iter().find(|next| *next != from && self.peers.is_connected(next));
+        self.counters.add("answer", if next.is_some() { "relayed" } else { "no_route" });
+        match next {
+            Some(next) => self.send_answer(next, bytes, Pending::Relayed(channel)),
+            None => self.reply(channel, Reply::NO_ROUTE),
+        }
+    }
+
+    fn reply(&mut self, channel: direct::Channel, reply: Reply) {
+        // Whoever asked may be gone.
+        let _ = self.swarm.behaviour_mut().answers.send_response(channel, reply);
+    }
+
+    // ---- what the swarm says
+
+    fn on_swarm_event(&mut self, event: Happening) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => self.on_connected(peer_id, &endpoint),
+            SwarmEvent::ConnectionClosed { peer_id, .. } => self.on_disconnected(peer_id),
+            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
+                tracing::debug!(?peer_id, %error, "could not connect");
+                self.counters.add("connection", "dial_failed");
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                tracing::debug!(%send_back_addr, %error, "a connection was not taken");
+                self.counters.add("connection", "refused");
+            }
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => tracing::error!(?addresses, ?reason, "no longer listening"),
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "trouble with a listening socket"),
+            SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
+            _ => {}
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Gossip(event) => self.on_gossip(event),
+            BehaviourEvent::Answers(event) => self.on_answers(event),
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.on_identified(peer_id, &info),
+            BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => self.on_ping(peer, rtt),
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_found_nearby(found),
+            _ => {}
+        }
+    }
+
+    fn on_connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+        let Some(id) = node_id(&peer) else {
+            let _ = self.swarm.disconnect_peer_id(peer);
+            return self.counters.add("connection", "not_secp256k1");
+        };
+        if let ConnectedPoint::Dialer { address, .. } = endpoint {
+            self.discovery.answered(address, peer);
+        }
+        if self.peers.connected(id, endpoint, clock::now()) {
+            self.counters.add("connection", "opened");
+            self.emit(Event::PeerConnected(id));
+        }
+    }
+
+    fn on_disconnected(&mut self, peer: PeerId) {
+        let Some(id) = node_id(&peer) else { return };
+        if !self.peers.disconnected(&id) {
+            return;
+        }
+        self.counters.add("connection", "closed");
+        self.emit(Event::PeerDisconnected(id));
+        self.tell_subscribers();
+        if self.peers.len() == 0 {
+            self.discovery.hurry(clock::now(), chance());
+        }
+    }
+
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        match event {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
+                let acceptance = self.on_message(&propagation_source, &message);
+                let gossip = &mut self.swarm.behaviour_mut().gossip;
+                gossip.report_message_validation_result(&message_id, &propagation_source, acceptance);
+            }
+            gossipsub::Event::Subscribed { peer_id, topic, .. } => self.on_subscribed(peer_id, topic),
+            gossipsub::Event::Unsubscribed { peer_id, topic } => {
+                if let Some(id) = node_id(&peer_id) {
+                    self.peers.unsubscribed(&id, &topic);
+                }
+                self.tell_subscribers();
+            }
+            gossipsub::Event::SlowPeer { .. } => self.counters.add("connection", "slow_peer"),
+            gossipsub::Event::GossipsubNotSupported { .. } => self.counters.add("connection", "no_gossipsub"),
+        }
+    }
+
+    fn on_message(&mut self, source: &PeerId, message: &gossipsub::Message) -> MessageAcceptance {
+        self.tap(message.topic.as_str(), &message.data);
+        let author = message.source.as_ref().and_then(node_id);
+        let (Some(author), Some(forwarder)) = (author, node_id(source)) else {
+            self.counters.add("gossip", "no_author");
+            return MessageAcceptance::Reject;
+        };
+        let admitted = self.gate.admit(message.topic.as_str(), &message.data, author, forwarder, clock::now());
+        self.counters.add("gossip", admitted.reason);
+        let taken = admitted.event.is_none_or(|event| self.emit(event));
+        match admitted.verdict {
+            Verdict::Accept if taken => MessageAcceptance::Accept,
+            Verdict::Accept | Verdict::Ignore => MessageAcceptance::Ignore,
+            Verdict::Reject => {
+                tracing::debug!(from = forwarder.short(), reason = admitted.reason, "a peer passed on what it should not");
+                MessageAcceptance::Reject
+            }
+        }
+    }
+
+    fn on_subscribed(&mut self, peer: PeerId, topic: TopicHash) {
+        let waiting = self.outbox.take_topic(topic.as_str());
+        if let Some(id) = node_id(&peer) {
+            self.peers.subscribed(&id, topic);
+        }
+        self.tell_subscribers();
+        waiting.into_iter().for_each(|message| self.hand_out(message));
+    }
+
+    fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
+        let Some(id) = node_id(&peer) else { return };
+        let Some(remote) = self.peers.remote(&id) else { return };
+        let claimed = info.listen_addrs.iter().filter(|address| discovery::is_usable(address, remote));
+        let usable: Vec<Multiaddr> = claimed.take(discovery::MAX_ADDRESSES).cloned().collect();
+        self.peers.identified(&id, &info.agent_version, &usable);
+        if info.protocols.contains(&behaviour::KAD) {
+            for address in usable {
+                self.swarm.behaviour_mut().kad.add_address(&peer, address);
+            }
+        }
+    }
+
+    fn on_ping(&mut self, peer: PeerId, rtt: Duration) {
+        let Some(id) = node_id(&peer) else { return };
+        let ms = u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX);
+        self.peers.pinged(&id, ms);
+        self.emit(Event::Rtt { peer: id, ms });
+    }
+
+    // ---- discovery
+
+    fn on_found_nearby(&mut self, found: Vec<(PeerId, Multiaddr)>) {
+        for (peer, address) in found {
+            if self.discovery.wants_more(self.peers.len()) {
+                self.dial_peer(peer, vec![address]);
+            }
+        }
+    }
+
+    fn look_for_peers(&mut self, now: UnixMillis) {
+        let peers = &self.peers;
+        let is_connected = |peer: &PeerId| node_id(peer).is_some_and(|id| peers.is_connected(&id));
+        let round = self.discovery.round(peers.len(), is_connected, now, chance());
+        round.dial.into_iter().for_each(|address| self.dial(address));
+        if round.look_for > 0 {
+            self.look_around(round.look_for);
+        }
+    }
+
+    /// Asks the DHT about a random place, and dials a few of those it has told about before.
+    fn look_around(&mut self, wanted: usize) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        kad.get_closest_peers(clock::random::<32>().to_vec());
+        let mut known = Vec::new();
+        for bucket in kad.kbuckets() {
+            known.extend(bucket.iter().map(|entry| (*entry.node.key.preimage(), entry.node.value.iter().cloned().collect())));
+        }
+        let strangers = known.into_iter().filter(|(peer, _)| node_id(peer).is_some_and(|id| !self.peers.is_connected(&id)));
+        let strangers: Vec<(PeerId, Vec<Multiaddr>)> = strangers.take(wanted).collect();
+        strangers.into_iter().for_each(|(peer, addresses)| self.dial_peer(peer, addresses));
+    }
+
+    fn dial(&mut self, address: Multiaddr) {
+        match discovery::peer_of(&address) {
+            Some(peer) => self.dial_peer(peer, vec![address]),
+            None => self.start_dial(DialOpts::unknown_peer_id().address(address).build()),
+        }
+    }
+
+    fn dial_peer(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if peer != *self.swarm.local_peer_id() {
+            let once = PeerCondition::DisconnectedAndNotDialing;
+            self.start_dial(DialOpts::peer_id(peer).condition(once).addresses(addresses).build());
+        }
+    }
+
+    fn start_dial(&mut self, opts: DialOpts) {
+        if let Err(error) = self.swarm.dial(opts) {
+            tracing::debug!(%error, "not dialled");
+        }
+    }
+
+    // ---- to the node
+
+    /// Whether the node takes the event, or does not want any.
+    fn emit(&mut self, event: Event) -> bool {
+        match self.ends.events.try_send(event) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.counters.add("event", "dropped");
+                false
+            }
+        }
+    }
+
+    fn tell_subscribers(&mut self) {
+        self.ends.subscribers.send_replace(self.peers.subscribers());
+    }
+
+    fn tap(&self, topic: &str, bytes: &[u8]) {
+        if let Some(tap) = &self.tap {
+            let _ = tap.try_send((topic.to_owned(), bytes.to_vec()));
+        }
+    }
+}
+
+/// Whoever asked may be gone.
+fn tell<T>(reply: oneshot::Sender<T>, value: T) {
+    let _ = reply.send(value);
+}
+
+fn chance() -> u64 {
+    u64::from_be_bytes(clock::random())
+}

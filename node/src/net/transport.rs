@@ -1,0 +1,90 @@
+//! Sockets: TCP (noise, yamux) and QUIC, names resolved by DNS.
+
+use super::{NetError, behaviour::Behaviour};
+use infernet_wire::key::NodeKey;
+use libp2p::{
+    Multiaddr, PeerId, Swarm, Transport,
+    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade},
+    dns,
+    identity::{Keypair, secp256k1},
+    multiaddr::Protocol,
+    noise, quic, swarm, tcp, yamux,
+};
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    time::Duration,
+};
+
+/// Peers outside the gossip mesh are kept for direct answers; a new handshake costs more than an idle connection.
+const IDLE: Duration = Duration::from_secs(600);
+/// A handshake takes a few round trips; more than this is a dead address.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+type Out = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// The node's key as libp2p wants it.
+pub(super) fn keypair(key: &NodeKey) -> Result<Keypair, NetError> {
+    let mut secret = key.secret_bytes();
+    let secret = secp256k1::SecretKey::try_from_bytes(&mut *secret).map_err(|error| NetError::Setup(error.to_string()))?;
+    Ok(secp256k1::Keypair::from(secret).into())
+}
+
+/// A swarm that listens nowhere yet.
+pub(super) fn swarm(keypair: &Keypair, behaviour: Behaviour) -> Result<Swarm<Behaviour>, NetError> {
+    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    Ok(Swarm::new(transport(keypair)?, behaviour, keypair.public().to_peer_id(), config))
+}
+
+fn transport(keypair: &Keypair) -> Result<Out, NetError> {
+    match dns::tokio::Transport::system(sockets(keypair)?) {
+        Ok(resolving) => Ok(resolving.map(|out, _| out).boxed()),
+        Err(error) => {
+            tracing::warn!(%error, "no DNS configuration: addresses with names can't be dialled");
+            sockets(keypair)
+        }
+    }
+}
+
+fn sockets(keypair: &Keypair) -> Result<Out, NetError> {
+    let noise = noise::Config::new(keypair).map_err(|error| NetError::Setup(error.to_string()))?;
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .upgrade(upgrade::Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(yamux::Config::default())
+        .timeout(HANDSHAKE)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    Ok(quic.or_transport(tcp).map(|either, _| either.into_inner()).boxed())
+}
+
+/// Binds and lets go: libp2p listens with SO_REUSEPORT, with which a second node of the same user would silently share the
+/// port and get half the connections.
+pub(super) fn check_free(address: &Multiaddr) -> Result<(), NetError> {
+    let outcome = match socket(address) {
+        Some((_, socket)) if socket.port() == 0 => Ok(()),
+        Some((Socket::Tcp, socket)) => TcpListener::bind(socket).map(drop),
+        Some((Socket::Udp, socket)) => UdpSocket::bind(socket).map(drop),
+        None => Ok(()),
+    };
+    outcome.map_err(|error| NetError::listen(address, &error))
+}
+
+enum Socket {
+    Tcp,
+    Udp,
+}
+
+fn socket(address: &Multiaddr) -> Option<(Socket, SocketAddr)> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Tcp(port) => Some((Socket::Tcp, (ip, port).into())),
+        Protocol::Udp(port) => Some((Socket::Udp, (ip, port).into())),
+        _ => None,
+    }
+}
