@@ -1,1 +1,215 @@
-//! Not yet written.
+//! Engines: what a worker's models are served by, behind one trait.
+//!
+//! A [`Backend`] tells which models an engine has and turns a [`ChatRequest`] into a stream of [`Chunk`]s. It is made by
+//! [`connect`] from a [`BackendSpec`], the `KIND=URL` that the operator configured. It knows nothing of offers, slots, prices
+//! or peers: admission is the caller's, and so is what a chunk costs.
+//!
+//! **One job's way:** request → HTTP → lines → chunks. Dropping the stream closes the connection, which is how an engine is
+//! told to stop; nothing else is needed. Every wait has a deadline ([`Deadlines`]), and an answer that merely stops coming is
+//! [`BackendError::Truncated`], never a clean end.
+//!
+//! **What it trusts.** The URL comes from the operator's own configuration alone, never from a peer, so that no stranger can
+//! make a node call an address; proxies and redirects are off for the same reason. What an engine says of its failures is
+//! bounded and stripped of control characters before it becomes an error, for the operator to read; peers get
+//! [`BackendError::label`]. Nothing here quotes a prompt or an answer.
+
+mod http;
+mod ndjson;
+mod ollama;
+mod spec;
+
+pub use http::Deadlines;
+pub use spec::{BackendKind, BackendSpec, BadSpec};
+
+use futures::{future::BoxFuture, stream::BoxStream};
+use infernet_wire::{
+    capability::Abilities,
+    chat::{Channel, ChatRequest, FinishReason},
+    id::Hash,
+};
+use std::{fmt, time::Duration};
+
+/// A model as its engine tells of it. Prices and measurements are not the engine's to tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Model {
+    /// The name to ask the engine for it; fit for an ad (1 to 128 bytes, no control characters).
+    pub id: String,
+    /// Other names that mean it.
+    pub aliases: Vec<String>,
+    /// Architecture family, such as `llama`; empty if unknown.
+    pub family: String,
+    /// Number of parameters, 0 if unknown.
+    pub parameters: u64,
+    /// Quantisation, such as `Q4_K_M`; empty if unknown.
+    pub quantisation: String,
+    /// Tokens of input and output together that the engine would really keep, 0 if unknown.
+    pub context: u32,
+    /// SHA-256 of the weights file, if the engine tells it.
+    pub weights: Option<Hash>,
+    /// What it can do beyond text.
+    pub abilities: Abilities,
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chunk {
+    /// Text. Never empty; at most 1 MiB, so a sender with smaller frames must split it.
+    Text {
+        /// Which part of the answer.
+        channel: Channel,
+        /// The text.
+        text: String,
+        /// Output tokens so far: at least one more with each chunk, and never more than the UTF-8 bytes so far.
+        tokens: u32,
+    },
+    /// The end, exactly once and last.
+    Done {
+        /// Input tokens by the engine's own count; `None` if it does not tell.
+        input_tokens: Option<u32>,
+        /// Output tokens by the engine's own count, which may differ from the running one.
+        output_tokens: Option<u32>,
+        /// Why it ended.
+        finish: FinishReason,
+    },
+}
+
+/// An engine that serves models.
+pub trait Backend: Send + Sync {
+    /// What kind of engine, as in its [`BackendSpec`].
+    fn kind(&self) -> &'static str;
+
+    /// Where it is, for the operator to read.
+    fn url(&self) -> String;
+
+    /// The models that it could serve now. Models that an ad could not name, that can't chat, or that run elsewhere are left
+    /// out.
+    fn models(&self) -> BoxFuture<'_, Result<Vec<Model>, BackendError>>;
+
+    /// Starts a job. The future resolves when the engine has accepted it; the stream then ends after [`Chunk::Done`] or after
+    /// the first error. Dropping either cancels the job in the engine.
+    fn chat(
+        &self,
+        request: ChatRequest,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Chunk, BackendError>>, BackendError>>;
+}
+
+/// The engine that `spec` names. It is not contacted yet.
+pub fn connect(spec: &BackendSpec) -> Result<Box<dyn Backend>, BackendError> {
+    connect_with(spec, Deadlines::default())
+}
+
+/// As [`connect`], with other deadlines.
+pub fn connect_with(spec: &BackendSpec, deadlines: Deadlines) -> Result<Box<dyn Backend>, BackendError> {
+    match spec.kind {
+        BackendKind::Ollama => Ok(Box::new(ollama::Ollama::new(spec.url.clone(), deadlines)?)),
+    }
+}
+
+/// What was waited for when a deadline passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The connection.
+    Connect,
+    /// The list of models.
+    Describe,
+    /// The first byte of an answer: loading the model and reading the prompt happen here.
+    FirstByte,
+    /// The next piece of an answer.
+    NextChunk,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Connect => "connect",
+            Stage::Describe => "describe its models",
+            Stage::FirstByte => "start its answer",
+            Stage::NextChunk => "continue its answer",
+        })
+    }
+}
+
+/// Why an engine could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// The HTTP client itself could not be made.
+    #[error("can't make an HTTP client: {0}")]
+    Client(String),
+    /// No connection, or it broke before an answer.
+    #[error("can't reach the engine at {url}: {reason}; is it running?")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// A deadline passed.
+    #[error("the engine did not {stage} within {} ms", limit.as_millis())]
+    Timeout {
+        /// What was waited for.
+        stage: Stage,
+        /// For how long.
+        limit: Duration,
+    },
+    /// The engine refused.
+    #[error("the engine answered HTTP {status}: {message}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+        /// What the engine says, at most 300 characters.
+        message: String,
+    },
+    /// The engine began to answer and then said that it failed.
+    #[error("the engine failed: {0}")]
+    Engine(String),
+    /// The answer stopped without its end.
+    #[error("the engine's answer was cut off")]
+    Truncated,
+    /// The answer has a longer line than any honest one.
+    #[error("the engine sent a line of more than {limit} bytes")]
+    LineTooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// A description is larger than any honest one.
+    #[error("the engine described itself in more than {limit} bytes")]
+    TooLarge {
+        /// The limit.
+        limit: usize,
+    },
+    /// The answer is not in the engine's format: probably another program listens there.
+    #[error("the engine at {url} does not answer like {kind}; check the backend's KIND and URL")]
+    Malformed {
+        /// What was expected.
+        kind: &'static str,
+        /// Where.
+        url: String,
+    },
+}
+
+impl BackendError {
+    /// Whether the same request may succeed with another worker, or with this one later. Only what the engine refuses because
+    /// of the request itself is final.
+    pub fn retryable(&self) -> bool {
+        match self {
+            // 404: the model is gone here. 408, 425, 429: not now.
+            BackendError::Status { status, .. } => !(400..500).contains(status) || matches!(status, 404 | 408 | 425 | 429),
+            _ => true,
+        }
+    }
+
+    /// A short stable name for counters, and for peers, who need not know the engine's address.
+    pub fn label(&self) -> &'static str {
+        match self {
+            BackendError::Client(_) => "client",
+            BackendError::Unreachable { .. } => "unreachable",
+            BackendError::Timeout { .. } => "timeout",
+            BackendError::Status { .. } => "refused",
+            BackendError::Engine(_) => "failed",
+            BackendError::Truncated => "truncated",
+            BackendError::LineTooLong { .. } => "line_too_long",
+            BackendError::TooLarge { .. } => "too_large",
+            BackendError::Malformed { .. } => "malformed",
+        }
+    }
+}

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod chat;
 pub mod clock;
 pub mod config;
+pub mod hardware;
 pub mod identity;
 pub mod market;
 pub mod net;

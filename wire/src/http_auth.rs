@@ -139,7 +139,7 @@ impl Fields {
             .or_else(|_| GeneralPurpose::new(&STANDARD, lenient).decode(header))
             .map_err(|_| AuthError::Malformed("not base64"))?;
         let fields: Fields = serde_json::from_slice(&json).map_err(|_| AuthError::Malformed("not a JSON object"))?;
-        if fields.v == Value::from(1) { Ok(fields) } else { Err(AuthError::Version(fields.v.to_string())) }
+        if fields.v == 1 { Ok(fields) } else { Err(AuthError::Version(fields.v.to_string())) }
     }
 
     fn pubkey(&self) -> Result<[u8; 32], AuthError> {

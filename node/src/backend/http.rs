@@ -1,0 +1,259 @@
+//! HTTP to an engine: deadlines, bounds and typed errors. The only file that names `reqwest`.
+
+use super::{BackendError, BadSpec, Stage};
+use bytes::Bytes;
+use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect::Policy};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::{fmt, time::Duration};
+use tokio::time::timeout;
+
+/// The longest description of a model: metadata of a large one with its licence and tensor list is a few hundred kilobytes.
+const MAX_DESCRIPTION_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of an error's body that are read.
+const MAX_ERROR_BYTES: usize = 64 * 1024;
+/// Characters of an engine's message that are kept: two sentences.
+const MAX_MESSAGE_CHARS: usize = 300;
+
+/// How long an engine may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// To accept a connection. It is local, or one hop away.
+    pub connect: Duration,
+    /// To answer one question about its models.
+    pub describe: Duration,
+    /// From request to response, and again to the first line: loading a large model from a disk takes a minute.
+    pub first_byte: Duration,
+    /// Between two pieces of an answer.
+    pub between: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Deadlines {
+            connect: Duration::from_secs(2),
+            describe: Duration::from_secs(10),
+            first_byte: Duration::from_secs(120),
+            between: Duration::from_secs(30),
+        }
+    }
+}
+
+/// An http or https URL with a host and nothing secret in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EngineUrl(Url);
+
+impl EngineUrl {
+    /// Reads a URL; without a scheme it is `http://` and `default_port`.
+    pub(super) fn parse(text: &str, default_port: u16) -> Result<Self, BadSpec> {
+        let bare = !text.contains("://");
+        let full = if bare { format!("http://{text}") } else { text.to_owned() };
+        let bad = |reason: &dyn fmt::Display| BadSpec::Url { url: text.into(), reason: reason.to_string() };
+        let mut url = match Url::parse(&full) {
+            Err(_) if full.contains('@') => return Err(BadSpec::Credentials),
+            Err(error) => return Err(bad(&error)),
+            Ok(url) => url,
+        };
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(BadSpec::Scheme(url.scheme().into()));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(BadSpec::Credentials);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(BadSpec::Extra(text.into()));
+        }
+        if bare && url.port().is_none() {
+            url.set_port(Some(default_port)).map_err(|()| bad(&"no host"))?;
+        }
+        Ok(EngineUrl(url))
+    }
+
+    fn join(&self, path: &str) -> String {
+        format!("{self}{path}")
+    }
+}
+
+impl fmt::Display for EngineUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+/// One engine's HTTP side.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    client: Client,
+    kind: &'static str,
+    url: EngineUrl,
+    deadlines: Deadlines,
+}
+
+impl Http {
+    /// A client for the engine at `url`.
+    pub(super) fn new(kind: &'static str, url: EngineUrl, deadlines: Deadlines) -> Result<Self, BackendError> {
+        let mut builder = Client::builder()
+            .no_proxy()
+            .redirect(Policy::none())
+            .connect_timeout(deadlines.connect)
+            .user_agent(concat!("infernet/", env!("CARGO_PKG_VERSION")));
+        if url.0.scheme() == "http" {
+            // Else a host without CA certificates, such as a slim container, could not even reach its own loopback.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|error| BackendError::Client(root_cause(&error)))?;
+        Ok(Http { client, kind, url, deadlines })
+    }
+
+    /// Where the engine is.
+    pub(super) fn url(&self) -> String {
+        self.url.to_string()
+    }
+
+    /// GETs a description.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, BackendError> {
+        self.describe(self.client.request(Method::GET, self.url.join(path))).await
+    }
+
+    /// POSTs a question and reads a description.
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, BackendError> {
+        self.describe(self.client.request(Method::POST, self.url.join(path)).json(body)).await
+    }
+
+    async fn describe<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, BackendError> {
+        let limit = self.deadlines.describe;
+        let read = async {
+            let mut response = self.accepted(request).await?;
+            let body = self.read_up_to(&mut response, MAX_DESCRIPTION_BYTES).await?;
+            let body = body.ok_or(BackendError::TooLarge { limit: MAX_DESCRIPTION_BYTES })?;
+            serde_json::from_slice(&body).map_err(|_| self.malformed())
+        };
+        timeout(limit, read).await.map_err(|_| BackendError::Timeout { stage: Stage::Describe, limit })?
+    }
+
+    /// POSTs a job. Resolves with the response's headers; the body follows piece by piece.
+    pub(super) async fn start(&self, path: &str, body: &impl Serialize) -> Result<Body, BackendError> {
+        let request = self.client.request(Method::POST, self.url.join(path)).json(body);
+        let limit = self.deadlines.first_byte;
+        let response = timeout(limit, self.accepted(request))
+            .await
+            .map_err(|_| BackendError::Timeout { stage: Stage::FirstByte, limit })??;
+        Ok(Body { response, http: self.clone(), started: false })
+    }
+
+    /// Something other than this engine answers there.
+    pub(super) fn malformed(&self) -> BackendError {
+        BackendError::Malformed { kind: self.kind, url: self.url() }
+    }
+
+    async fn accepted(&self, request: RequestBuilder) -> Result<Response, BackendError> {
+        let mut response = request.send().await.map_err(|error| self.failure(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = self.read_up_to(&mut response, MAX_ERROR_BYTES).await.ok().flatten().unwrap_or_default();
+        let message = error_message(&body).unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").into());
+        Err(BackendError::Status { status: status.as_u16(), message })
+    }
+
+    /// The whole body, or `None` if it is longer than `limit`.
+    async fn read_up_to(&self, response: &mut Response, limit: usize) -> Result<Option<Vec<u8>>, BackendError> {
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.failure(&error))? {
+            body.extend_from_slice(&piece);
+            if body.len() > limit {
+                return Ok(None);
+            }
+        }
+        Ok(Some(body))
+    }
+
+    fn failure(&self, error: &reqwest::Error) -> BackendError {
+        if error.is_timeout() {
+            BackendError::Timeout { stage: Stage::Connect, limit: self.deadlines.connect }
+        } else if error.is_body() || error.is_decode() {
+            BackendError::Truncated
+        } else {
+            BackendError::Unreachable { url: self.url(), reason: root_cause(error) }
+        }
+    }
+}
+
+/// A running response. Dropping it closes the connection.
+#[derive(Debug)]
+pub(super) struct Body {
+    response: Response,
+    http: Http,
+    started: bool,
+}
+
+impl Body {
+    /// The next bytes; `None` at the end. The caller holds the deadline, [`Body::deadline`], over whatever it waits for.
+    pub(super) async fn read(&mut self) -> Result<Option<Bytes>, BackendError> {
+        self.response.chunk().await.map_err(|error| self.http.failure(&error))
+    }
+
+    /// How long the next line may take, and what it is; the first takes longer.
+    pub(super) fn deadline(&self) -> (Stage, Duration) {
+        let deadlines = &self.http.deadlines;
+        if self.started { (Stage::NextChunk, deadlines.between) } else { (Stage::FirstByte, deadlines.first_byte) }
+    }
+
+    /// Says that a line was read.
+    pub(super) fn started(&mut self) {
+        self.started = true;
+    }
+
+    /// Something other than this engine answers there.
+    pub(super) fn malformed(&self) -> BackendError {
+        self.http.malformed()
+    }
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    clean(&cause.to_string())
+}
+
+/// What an error's body says, be it `{"error":"…"}`, `{"error":{"message":"…"}}` or plain text.
+fn error_message(body: &[u8]) -> Option<String> {
+    let message = match serde_json::from_slice::<Value>(body) {
+        Ok(json) => error_text(json.get("error")?)?,
+        Err(_) => clean(&String::from_utf8_lossy(body)),
+    };
+    (!message.is_empty()).then_some(message)
+}
+
+/// The text of an `error` value, bounded and without control characters.
+pub(super) fn error_text(error: &Value) -> Option<String> {
+    error.as_str().or_else(|| error.get("message")?.as_str()).map(clean)
+}
+
+fn clean(text: &str) -> String {
+    let shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect();
+    shown.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, expected: Option<&str>) {
+        assert_eq!(error_message(body.as_bytes()).as_deref(), expected, "{body}");
+    }
+
+    #[test]
+    fn engines_messages_are_found_bounded_and_harmless() {
+        check(r#"{"error":"model 'nope' not found"}"#, Some("model 'nope' not found"));
+        check(r#"{"error":{"message":"unexpected EOF","type":"x"}}"#, Some("unexpected EOF"));
+        check("404 page not found\n", Some("404 page not found"));
+        check("a\u{1b}[31mred\u{7}", Some("a [31mred"));
+        check("", None);
+        check("{}", None);
+        check(&"x".repeat(1000), Some(&"x".repeat(MAX_MESSAGE_CHARS)));
+    }
+}

@@ -1,0 +1,374 @@
+//! Ollama, by its own API: `/api/tags`, `/api/show` and `/api/ps` to describe, `/api/chat` to answer, one JSON object per line.
+//!
+//! **Tokens.** While it runs Ollama sends one object per token, sometimes one for several, and no count; so the running count
+//! is the number of content pieces so far. The final object has the true counts (`prompt_eval_count`, `eval_count`).
+//!
+//! **Context.** A model's own `context_length` is not what Ollama keeps: it is the loaded model's (`/api/ps`), else the
+//! `num_ctx` that its Modelfile sets, else a default that depends on the machine. What does not fit Ollama silently cuts off
+//! at the front, so we advertise what is certain, and ask for an error instead (`truncate: false`, `shift: false`; versions
+//! that do not know these ignore them).
+//!
+//! Cloud models (`remote_host`) are never listed: their prompts would leave this machine for a company's.
+
+use super::{
+    Backend, BackendError, Chunk, Deadlines, Model,
+    http::{self, Body, EngineUrl, Http},
+    ndjson::{self, LineBuffer},
+    spec::BackendKind,
+};
+use futures::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use infernet_wire::{
+    capability::Abilities,
+    chat::{Channel, ChatMessage, ChatRequest, FinishReason},
+    id::Hash,
+    limits,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, VecDeque};
+use tokio::time::timeout;
+
+/// Ollama's default context where neither the Modelfile nor a loaded model says otherwise: 4096 on machines with little
+/// memory, more on others. The least is the one that holds everywhere.
+const UNDECLARED_CONTEXT: u32 = 4096;
+
+/// An Ollama server.
+#[derive(Debug, Clone)]
+pub(super) struct Ollama {
+    http: Http,
+}
+
+impl Ollama {
+    pub(super) fn new(url: EngineUrl, deadlines: Deadlines) -> Result<Self, BackendError> {
+        Ok(Ollama { http: Http::new(BackendKind::Ollama.name(), url, deadlines)? })
+    }
+
+    async fn describe(&self) -> Result<Vec<Model>, BackendError> {
+        let tags: Tags = self.http.get("/api/tags").await?;
+        let loaded = self.loaded().await?;
+        let mut models = Vec::new();
+        for tag in tags.models.iter().filter(|tag| tag.is_local() && is_name(&tag.name)).take(limits::MAX_AD_MODELS) {
+            let show = optional(self.http.post("/api/show", &Named { model: &tag.name }).await)?;
+            models.extend(tag.model(&show, loaded.get(&tag.name).copied()));
+        }
+        Ok(models)
+    }
+
+    /// The context of each model that is in memory now.
+    async fn loaded(&self) -> Result<BTreeMap<String, u32>, BackendError> {
+        let running: Running = optional(self.http.get("/api/ps").await)?;
+        let known = running.models.into_iter().filter(|model| model.context_length > 0);
+        Ok(known.map(|model| (model.name, model.context_length)).collect())
+    }
+
+    async fn answer(&self, request: &ChatRequest) -> Result<Answer, BackendError> {
+        let body = self.http.start("/api/chat", &ChatCall::from(request)).await?;
+        Ok(Answer { body, lines: LineBuffer::default(), pending: VecDeque::new(), tokens: 0, done: false })
+    }
+}
+
+impl Backend for Ollama {
+    fn kind(&self) -> &'static str {
+        BackendKind::Ollama.name()
+    }
+
+    fn url(&self) -> String {
+        self.http.url()
+    }
+
+    fn models(&self) -> BoxFuture<'_, Result<Vec<Model>, BackendError>> {
+        self.describe().boxed()
+    }
+
+    fn chat(
+        &self,
+        request: ChatRequest,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Chunk, BackendError>>, BackendError>> {
+        async move {
+            let answer = self.answer(&request).await?;
+            Ok(stream::try_unfold(answer, Answer::next).boxed())
+        }
+        .boxed()
+    }
+}
+
+/// What an older Ollama, or one whose model was just deleted, does not tell is simply unknown.
+fn optional<T: Default>(told: Result<T, BackendError>) -> Result<T, BackendError> {
+    match told {
+        Err(BackendError::Status { .. }) => Ok(T::default()),
+        other => other,
+    }
+}
+
+/// Whether an ad can carry the name (`wire`'s rule for names).
+fn is_name(text: &str) -> bool {
+    (1..=limits::MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+fn name_or_empty(text: &str) -> String {
+    if is_name(text) { text.to_owned() } else { String::new() }
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    model: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Tags {
+    models: Vec<Tag>,
+}
+
+#[derive(Deserialize)]
+struct Tag {
+    name: String,
+    #[serde(default)]
+    details: Details,
+    #[serde(default)]
+    capabilities: Vec<String>,
+    #[serde(default)]
+    remote_host: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Details {
+    family: String,
+    parameter_size: String,
+    quantization_level: String,
+    context_length: u32,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Show {
+    modelfile: String,
+    parameters: String,
+    model_info: Map<String, Value>,
+    capabilities: Vec<String>,
+    remote_host: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Running {
+    models: Vec<Loaded>,
+}
+
+#[derive(Deserialize)]
+struct Loaded {
+    name: String,
+    #[serde(default)]
+    context_length: u32,
+}
+
+impl Tag {
+    fn is_local(&self) -> bool {
+        self.remote_host.is_empty()
+    }
+
+    /// The model, or `None` if it can't chat here.
+    fn model(&self, show: &Show, loaded_context: Option<u32>) -> Option<Model> {
+        let capabilities = if show.capabilities.is_empty() { &self.capabilities } else { &show.capabilities };
+        // Versions before 0.6.4 tell no capabilities at all.
+        let chats = capabilities.is_empty() || capabilities.iter().any(|c| c == "completion");
+        (chats && show.remote_host.is_empty()).then(|| Model {
+            id: self.name.clone(),
+            aliases: Vec::new(),
+            family: name_or_empty(&self.details.family),
+            parameters: show.parameter_count().unwrap_or_else(|| parse_size(&self.details.parameter_size)),
+            quantisation: name_or_empty(&self.details.quantization_level),
+            context: self.context(show, loaded_context),
+            weights: show.weights(),
+            abilities: capabilities.iter().fold(Abilities::default(), |all, name| all.with(ability(name))),
+        })
+    }
+
+    fn context(&self, show: &Show, loaded: Option<u32>) -> u32 {
+        let kept = loaded.or_else(|| show.num_ctx()).unwrap_or(UNDECLARED_CONTEXT);
+        match show.context_length().unwrap_or(self.details.context_length) {
+            0 => kept,
+            trained => kept.min(trained),
+        }
+    }
+}
+
+impl Show {
+    fn parameter_count(&self) -> Option<u64> {
+        self.model_info.get("general.parameter_count")?.as_u64()
+    }
+
+    /// What the model was trained for: `<architecture>.context_length`.
+    fn context_length(&self) -> Option<u32> {
+        let architecture = self.model_info.get("general.architecture")?.as_str()?;
+        let length = self.model_info.get(&format!("{architecture}.context_length"))?.as_u64()?;
+        Some(u32::try_from(length).unwrap_or(u32::MAX))
+    }
+
+    /// The Modelfile's `PARAMETER num_ctx`.
+    fn num_ctx(&self) -> Option<u32> {
+        let line = self.parameters.lines().find_map(|line| line.trim_start().strip_prefix("num_ctx"))?;
+        line.trim().parse().ok()
+    }
+
+    /// The digest in the Modelfile's `FROM …/blobs/sha256-…`: that of the weights file, equal wherever the same file is served.
+    fn weights(&self) -> Option<Hash> {
+        let from = self.modelfile.lines().find_map(|line| line.strip_prefix("FROM "))?;
+        from.trim().rsplit_once("sha256-")?.1.parse().ok()
+    }
+}
+
+fn ability(capability: &str) -> Abilities {
+    match capability {
+        "tools" => Abilities::TOOLS,
+        "vision" => Abilities::VISION,
+        "embedding" => Abilities::EMBEDDINGS,
+        _ => Abilities::default(),
+    }
+}
+
+/// `820K`, `8.0B`; 0 if it is something else.
+fn parse_size(text: &str) -> u64 {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let unit: u64 = match text.get(digits.len()..) {
+        Some("K") => 1_000,
+        Some("M") => 1_000_000,
+        Some("B") => 1_000_000_000,
+        Some("T") => 1_000_000_000_000,
+        _ => 1,
+    };
+    let tenth = fraction.get(..1).and_then(|digit| digit.parse::<u64>().ok()).unwrap_or(0);
+    whole.parse::<u64>().map_or(0, |whole| whole.saturating_mul(unit).saturating_add(tenth * (unit / 10)))
+}
+
+#[derive(Serialize)]
+struct ChatCall<'a> {
+    model: &'a str,
+    messages: &'a [ChatMessage],
+    stream: bool,
+    truncate: bool,
+    shift: bool,
+    options: Options<'a>,
+}
+
+#[derive(Serialize)]
+struct Options<'a> {
+    num_predict: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    stop: &'a [String],
+}
+
+impl<'a> From<&'a ChatRequest> for ChatCall<'a> {
+    fn from(request: &'a ChatRequest) -> Self {
+        ChatCall {
+            model: &request.model,
+            messages: &request.messages,
+            stream: true,
+            truncate: false,
+            shift: false,
+            options: Options {
+                num_predict: request.max_tokens,
+                temperature: request.temperature,
+                top_p: request.top_p,
+                seed: request.seed,
+                stop: &request.stop,
+            },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    error: Option<Value>,
+    message: Option<Message>,
+    #[serde(default)]
+    done: bool,
+    done_reason: Option<String>,
+    prompt_eval_count: Option<u32>,
+    eval_count: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    #[serde(default)]
+    content: String,
+    #[serde(default)]
+    thinking: String,
+}
+
+/// A running answer.
+struct Answer {
+    body: Body,
+    lines: LineBuffer,
+    pending: VecDeque<Chunk>,
+    tokens: u32,
+    done: bool,
+}
+
+impl Answer {
+    async fn next(mut self) -> Result<Option<(Chunk, Self)>, BackendError> {
+        while self.pending.is_empty() && !self.done {
+            let (stage, limit) = self.body.deadline();
+            let line = timeout(limit, self.line()).await.map_err(|_| BackendError::Timeout { stage, limit })??;
+            self.body.started();
+            self.absorb(line)?;
+        }
+        Ok(self.pending.pop_front().map(|chunk| (chunk, self)))
+    }
+
+    async fn line(&mut self) -> Result<Line, BackendError> {
+        loop {
+            let next = self.lines.next_line();
+            if let Some(line) = next.map_err(|_| BackendError::LineTooLong { limit: ndjson::MAX_LINE_BYTES })? {
+                return serde_json::from_slice(&line).map_err(|_| self.body.malformed());
+            }
+            match self.body.read().await? {
+                Some(bytes) => self.lines.push(&bytes),
+                // The last line may lack its line feed; half a line is no line.
+                None => {
+                    let rest = self.lines.rest().ok_or(BackendError::Truncated)?;
+                    return serde_json::from_slice(&rest).map_err(|_| BackendError::Truncated);
+                }
+            }
+        }
+    }
+
+    fn absorb(&mut self, line: Line) -> Result<(), BackendError> {
+        if let Some(error) = line.error {
+            return Err(BackendError::Engine(http::error_text(&error).unwrap_or_else(|| "no reason given".into())));
+        }
+        if let Some(message) = line.message {
+            self.text(Channel::REASONING, message.thinking);
+            self.text(Channel::ANSWER, message.content);
+        }
+        if line.done {
+            self.done = true;
+            self.pending.push_back(Chunk::Done {
+                input_tokens: line.prompt_eval_count,
+                output_tokens: line.eval_count,
+                finish: if line.done_reason.as_deref() == Some("length") { FinishReason::LENGTH } else { FinishReason::STOP },
+            });
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, channel: Channel, text: String) {
+        if !text.is_empty() {
+            self.tokens = self.tokens.saturating_add(1);
+            self.pending.push_back(Chunk::Text { channel, text, tokens: self.tokens });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

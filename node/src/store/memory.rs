@@ -1,0 +1,87 @@
+//! A store that forgets when it is dropped.
+
+use super::{Counts, MAX_PAGE, Page, Position, Put, Store, StoreError, bounded_peers, sequence_after};
+use infernet_wire::{
+    id::{JobId, NodeId},
+    receipt::SignedReceipt,
+    time::UnixMillis,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// A [`Store`] in memory. It grows with its receipts: for tests and short runs.
+#[derive(Debug, Default)]
+pub struct MemoryStore(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    receipts: BTreeMap<(JobId, NodeId), SignedReceipt>,
+    by_time: BTreeSet<Position>,
+    ad_sequence: u64,
+    peers: Vec<String>,
+}
+
+impl MemoryStore {
+    /// Every change is complete before the lock is given back, so a panic elsewhere leaves nothing half done.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn put_receipt(&self, receipt: &SignedReceipt) -> Result<Put, StoreError> {
+        let mut state = self.state();
+        let position = Position::of(receipt);
+        let key = (position.job, position.worker);
+        let stored = state.receipts.get(&key);
+        let put = Put::decide(stored, receipt);
+        if put.is_kept() {
+            let old = stored.map(Position::of);
+            old.map(|old| state.by_time.remove(&old));
+            state.by_time.insert(position);
+            state.receipts.insert(key, receipt.clone());
+        }
+        Ok(put)
+    }
+
+    fn receipts(&self, page: Page) -> Result<Vec<SignedReceipt>, StoreError> {
+        let state = self.state();
+        let older = state.by_time.iter().rev().filter(|position| page.before.is_none_or(|before| **position < before));
+        let found = older.filter_map(|position| state.receipts.get(&(position.job, position.worker)));
+        Ok(found.take(page.limit.min(MAX_PAGE)).cloned().collect())
+    }
+
+    fn receipts_of(&self, job: &JobId) -> Result<Vec<SignedReceipt>, StoreError> {
+        let first = (*job, NodeId([0; 33]));
+        let last = (*job, NodeId([0xff; 33]));
+        Ok(self.state().receipts.range(first..=last).map(|(_, receipt)| receipt.clone()).collect())
+    }
+
+    fn counts(&self) -> Result<Counts, StoreError> {
+        let state = self.state();
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let countersigned = state.receipts.values().filter(|receipt| receipt.countersign().is_some()).count();
+        Ok(Counts { receipts: count(state.receipts.len()), countersigned: count(countersigned), unreadable: 0 })
+    }
+
+    fn next_ad_sequence(&self, now: UnixMillis) -> Result<u64, StoreError> {
+        let mut state = self.state();
+        state.ad_sequence = sequence_after(state.ad_sequence, now);
+        Ok(state.ad_sequence)
+    }
+
+    fn put_peers(&self, peers: &[String]) -> Result<(), StoreError> {
+        self.state().peers = bounded_peers(peers);
+        Ok(())
+    }
+
+    fn peers(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.state().peers.clone())
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
