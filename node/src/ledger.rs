@@ -6,7 +6,7 @@
 use crate::{
     clock,
     net::Net,
-    store::{Store, StoreError},
+    store::{Put, Store, StoreError},
 };
 use infernet_wire::{limits, receipt::SignedReceipt, topic};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl Ledger {
     }
 
     /// Resolves when the receipt is on disk. Idempotent.
-    pub async fn keep(&self, receipt: SignedReceipt) -> Result<(), StoreError> {
+    pub async fn keep(&self, receipt: SignedReceipt) -> Result<Put, StoreError> {
         let store = self.store.clone();
         let write = tokio::task::spawn_blocking(move || store.put_receipt(&receipt));
         write.await.map_err(|e| StoreError::Interrupted(e.to_string()))?

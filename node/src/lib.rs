@@ -1,11 +1,35 @@
 //! A peer of the infernet inference market, as a library; the `infernet` binary is a thin shell over it.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`net`] | the libp2p mesh: gossip, discovery, how an answer finds its buyer |
+//! | [`market`] | **pure** decisions: registry, auction, rank, holds |
+//! | [`seller`], [`buyer`] | the two roles: drive `market`, sign, time, retry |
+//! | [`chat`] | the QUIC stream between buyer and worker |
+//! | [`backend`], [`engines`] | the engines beside a worker |
+//! | [`ledger`], [`store`] | receipts, kept before anyone is told |
+//! | [`node`] | all of the above, started in order |
+//! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
+//! | [`config`], [`identity`], [`hardware`], [`clock`] | the edges: file, key, machine, time |
+//!
+//! **Invariants.** `market` imports only `infernet_wire` and `std`. `net` never imports `market`. Only [`node`] knows everybody.
+//! Prompt and answer are in `buyer`, `chat` and `backend`, and in no log, store or gossip. Every wait has a deadline and every
+//! queue a bound. The swarm never waits for a consumer.
 
 pub mod backend;
+pub mod buyer;
 pub mod chat;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
+pub mod engines;
 pub mod hardware;
 pub mod identity;
+pub mod ledger;
 pub mod market;
 pub mod net;
+pub mod node;
+pub mod report;
+pub mod seller;
 pub mod store;

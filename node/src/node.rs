@@ -11,6 +11,7 @@ use crate::{
         endpoint::{BindError, Endpoint},
         pool::Pool,
     },
+    control::schema::StatusReport,
     engines::Engines,
     hardware,
     ledger::Ledger,
@@ -104,6 +105,7 @@ pub enum StartError {
 /// A running node.
 pub struct Node {
     id: NodeId,
+    network: NetworkId,
     net: Net,
     endpoint: Endpoint,
     chat_addr: SocketAddr,
@@ -122,7 +124,7 @@ impl Node {
         }
         // Fails only if a provider is installed already, which is just as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let id = settings.key.id();
+        let (id, network) = (settings.key.id(), settings.network.clone());
         let endpoint = Endpoint::bind(&settings.key, settings.chat_listen)?;
         let chat_addr = endpoint.local_addr().map_err(StartError::Address)?;
         let (net, events) = net::start(&settings.key, net_config(&settings, &*store)).await?;
@@ -151,7 +153,7 @@ impl Node {
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
         info!(me = %id, chat = %chat_addr, "started");
-        Ok(Node { id, net, endpoint, chat_addr, buyer, seller, store, dropped, tasks })
+        Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, tasks })
     }
 
     /// Who it is.
@@ -191,12 +193,38 @@ impl Node {
         counters
     }
 
-    /// Stops bidding, waits at most `grace` for running jobs, then closes everything.
-    pub async fn shutdown(self, grace: Duration) {
+    /// The network it takes part in.
+    pub fn network(&self) -> &NetworkId {
+        &self.network
+    }
+
+    /// The state now, for people.
+    pub async fn status(&self) -> StatusReport {
+        StatusReport {
+            version: env!("CARGO_PKG_VERSION").into(),
+            id: self.id,
+            network: self.network.to_string(),
+            listen: self.net.listen_addresses().await.iter().map(ToString::to_string).collect(),
+            chat: self.chat_addr.to_string(),
+            peers: self.net.peers().await.len(),
+            seller: match &self.seller {
+                Some(seller) => seller.status().await,
+                None => None,
+            },
+        }
+    }
+
+    /// Stops bidding and waits at most `grace` for running jobs.
+    pub async fn drain(&self, grace: Duration) {
         if let Some(seller) = &self.seller {
             seller.drain().await;
             let _ = timeout(grace, idle(seller)).await;
         }
+    }
+
+    /// Drains, then closes everything.
+    pub async fn shutdown(self, grace: Duration) {
+        self.drain(grace).await;
         save_peers(&self.net, &*self.store).await;
         self.endpoint.close().await;
         self.tasks.iter().for_each(JoinHandle::abort);

@@ -317,7 +317,7 @@ impl Task {
 
     /// The ad; models at its end are left out while it is too large.
     fn signed_ad(&mut self, now: UnixMillis) -> Result<Verified<CapabilityAd>, String> {
-        let sequence = self.store.next_ad_sequence().map_err(|e| e.to_string())?;
+        let sequence = self.store.next_ad_sequence(now).map_err(|e| e.to_string())?;
         let mut models = self.ad.models.clone();
         loop {
             let ad = CapabilityAd {

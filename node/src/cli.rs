@@ -1,0 +1,169 @@
+//! The `infernet` command: parses, calls the library, prints.
+//!
+//! Answers go to stdout, everything about them to stderr, so that output can be piped. `--json` prints one JSON value per
+//! line instead. Every failure is one sentence on stderr and an exit code from [`exit`].
+
+mod chat;
+pub mod exit;
+mod query;
+mod start;
+
+use crate::config::{self, Partial};
+use clap::{Args, Parser, Subcommand};
+use exit::Exit;
+use std::{
+    ffi::OsString,
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Buy and sell AI inference, peer to peer.
+#[derive(Debug, Parser)]
+#[command(name = "infernet", version, propagate_version = true)]
+struct Cli {
+    /// Where this node keeps its key, configuration and receipts.
+    #[arg(long, global = true, env = "INFERNET_HOME", value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// Print JSON for scripts.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this node's key and a commented config.toml.
+    Init,
+    /// Run this node: join the mesh, and sell what the engines beside it can do.
+    Start(start::StartArgs),
+    /// Ask a model something: auction, answer, receipt.
+    Chat(chat::ChatArgs),
+    /// Show which models the mesh offers, and for how much.
+    Models(query::ModelsArgs),
+    /// Show the peers of the running node.
+    Peers,
+    /// Show receipts, newest first.
+    Receipts(query::ReceiptsArgs),
+    /// Show this node's identity.
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Show the public half.
+    Show,
+}
+
+/// Flags of every command that joins the mesh.
+#[derive(Debug, Clone, Default, Args)]
+struct MeshArgs {
+    /// Multiaddr of the mesh to listen on, TCP or QUIC; repeatable. [default: TCP 46337 and QUIC on UDP 46338]
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// UDP address of the chat endpoint. [default: [::]:46337]
+    #[arg(long, value_name = "ADDR")]
+    chat_listen: Option<String>,
+    /// Multiaddr of a peer to meet first; repeatable.
+    #[arg(long, value_name = "MULTIADDR")]
+    bootstrap: Vec<String>,
+    /// Don't look for peers on the local network.
+    #[arg(long)]
+    no_mdns: bool,
+    /// Network to take part in. [default: main]
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// Connections at most. [default: 128]
+    #[arg(long, value_name = "N")]
+    max_peers: Option<u32>,
+}
+
+impl MeshArgs {
+    fn partial(&self) -> Partial {
+        let list = |items: &[String]| (!items.is_empty()).then(|| items.to_vec());
+        Partial {
+            network: self.network.clone(),
+            listen: list(&self.listen),
+            chat_listen: self.chat_listen.clone().map(|addr| vec![addr]),
+            bootstrap: list(&self.bootstrap),
+            mdns: self.no_mdns.then_some(false),
+            max_peers: self.max_peers,
+            ..Partial::default()
+        }
+    }
+}
+
+/// What every command needs.
+struct Context {
+    home: PathBuf,
+    json: bool,
+}
+
+impl Context {
+    /// One line on stdout.
+    fn print(&self, line: impl AsRef<str>) {
+        // A closed pipe is the reader's wish to hear no more.
+        let _ = writeln!(std::io::stdout().lock(), "{}", line.as_ref());
+    }
+
+    /// One JSON value on stdout.
+    fn print_json(&self, value: &impl serde::Serialize) -> Result<(), Exit> {
+        self.print(serde_json::to_string(value).map_err(|e| Exit::new(exit::FAILED, e))?);
+        Ok(())
+    }
+
+    /// One line on stderr.
+    fn note(&self, line: impl AsRef<str>) {
+        let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
+    }
+}
+
+/// Runs the command line `args`, the program's name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    log_to_stderr(if matches!(cli.command, Command::Start(_)) { "info" } else { "error" });
+    let json = cli.json;
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            exit.show(json);
+            ExitCode::from(exit.code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Exit> {
+    let context = Context { home: config::home(cli.home.as_deref())?, json: cli.json };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Exit::new(exit::FAILED, e))?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Init => query::init(&context),
+            Command::Start(args) => start::run(&context, args).await,
+            Command::Chat(args) => chat::run(&context, args).await,
+            Command::Models(args) => query::models(&context, args).await,
+            Command::Peers => query::peers(&context).await,
+            Command::Receipts(args) => query::receipts(&context, args).await,
+            Command::Key { command: KeyCommand::Show } => query::key_show(&context),
+        }
+    })
+}
+
+/// `RUST_LOG` decides, else `default` for this software and warnings of the libraries' own trouble.
+fn log_to_stderr(default: &str) {
+    let fallback = format!("error,infernet_node={default},infernet_testnet={default}");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    // A second call, in tests, keeps the first.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).try_init();
+}

@@ -1,0 +1,256 @@
+//! `infernet chat`: asks through the running node of this home, else joins the mesh for one question.
+
+use super::{Context, MeshArgs, exit, exit::Exit, start::settings};
+use crate::{
+    buyer::{ChatEvent, DEFAULT_WINDOW_MS},
+    clock,
+    config::Config,
+    control::{
+        client::Client,
+        error_report,
+        schema::{ChatOrderBody, ChatStep},
+    },
+    identity,
+    node::Node,
+    report::ChatReport,
+    store,
+};
+use clap::{Args, ValueEnum};
+use infernet_wire::chat::{ChatMessage, Role};
+use std::{
+    io::{IsTerminal, Read, Write},
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+
+/// A prompt from a pipe is read up to this size; it must fit a request.
+const MAX_PROMPT_BYTES: u64 = infernet_wire::limits::MAX_REQUEST_BYTES as u64;
+/// How long a short-lived buyer looks for the mesh.
+const JOIN_MS: u64 = 10_000;
+/// How long a short-lived buyer takes to leave.
+const LEAVE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Rule {
+    /// Money first, and a price on waiting.
+    Balanced,
+    /// The lowest price.
+    Cheapest,
+    /// The earliest answer.
+    Fastest,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ChatArgs {
+    /// What to ask; `-` reads it from stdin.
+    prompt: String,
+    /// Model to ask, by id or alias.
+    #[arg(long, short)]
+    model: String,
+    /// The most to pay per million tokens, input or output, in micro-USD.
+    #[arg(long, value_name = "MICRO_USD", default_value_t = 10_000_000)]
+    max_price: u64,
+    /// The most to pay for this answer, in micro-USD. [default: what the tokens can cost at --max-price]
+    #[arg(long, value_name = "MICRO_USD")]
+    budget: Option<u64>,
+    /// The most tokens to answer with.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    max_tokens: u32,
+    /// Instructions for the model.
+    #[arg(long)]
+    system: Option<String>,
+    /// Sampling temperature, 0 to 2. [default: the engine's]
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Sampling seed, for engines that can repeat themselves.
+    #[arg(long)]
+    seed: Option<i64>,
+    /// How to choose among the bids.
+    #[arg(long, value_enum, default_value = "balanced")]
+    rule: Rule,
+    /// How long to collect bids at most, in milliseconds; most auctions close far earlier.
+    #[arg(long, value_name = "MS", default_value_t = DEFAULT_WINDOW_MS)]
+    window_ms: u16,
+    #[command(flatten)]
+    mesh: MeshArgs,
+}
+
+impl ChatArgs {
+    fn order(&self) -> Result<ChatOrderBody, Exit> {
+        let message = |role, content| ChatMessage { role, content };
+        let system = self.system.clone().map(|text| message(Role::System, text));
+        let prompt = if self.prompt == "-" { read_stdin()? } else { self.prompt.clone() };
+        if prompt.trim().is_empty() {
+            return Err(Exit::new(exit::USAGE, "the prompt is empty: write it in quotes, or pipe it in and give `-`"));
+        }
+        Ok(ChatOrderBody {
+            model: self.model.clone(),
+            messages: system.into_iter().chain([message(Role::User, prompt)]).collect(),
+            max_tokens: self.max_tokens,
+            temperature: self.temperature,
+            seed: self.seed,
+            max_price: self.max_price,
+            budget: self.budget,
+            rule: match self.rule {
+                Rule::Balanced => 0,
+                Rule::Cheapest => 1,
+                Rule::Fastest => 2,
+            },
+            window_ms: self.window_ms,
+        })
+    }
+}
+
+fn read_stdin() -> Result<String, Exit> {
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(MAX_PROMPT_BYTES).read_to_string(&mut text);
+    read.map_err(|e| Exit::new(exit::USAGE, format!("can't read the prompt from stdin: {e}")))?;
+    Ok(text)
+}
+
+pub(super) async fn run(context: &Context, args: ChatArgs) -> Result<(), Exit> {
+    let order = args.order()?;
+    let mut screen = Screen::new(context);
+    let last = match Client::connect(&context.home) {
+        Some(node) => node.chat(&order, |step| screen.show(step)).await?,
+        None => short_lived(context, &args, order, &mut screen).await?,
+    };
+    screen.end(last)
+}
+
+/// Joins, asks, leaves.
+async fn short_lived(context: &Context, args: &ChatArgs, order: ChatOrderBody, screen: &mut Screen<'_>) -> Result<ChatStep, Exit> {
+    let node = join(context, &args.mesh).await?;
+    let (events, mut heard) = mpsc::channel::<ChatEvent>(16);
+    let (cancel, mut cancelled) = watch::channel(false);
+    let asking = async {
+        let result = node.buyer().chat(order.into(), &events, &mut cancelled).await;
+        drop(events);
+        result
+    };
+    let showing = async {
+        while let Some(event) = heard.recv().await {
+            screen.show(&event.into());
+        }
+    };
+    let interrupted = async {
+        // Ctrl-C cancels the job in order: what was delivered is settled.
+        let _ = tokio::signal::ctrl_c().await;
+        let _ = cancel.send(true);
+        std::future::pending::<()>().await
+    };
+    let result = tokio::select! {
+        (result, ()) = async { tokio::join!(asking, showing) } => result,
+        () = interrupted => return Err(Exit::new(exit::FAILED, "interrupted")),
+    };
+    node.shutdown(LEAVE).await;
+    Ok(match result {
+        Ok(report) => ChatStep::Done(Box::new(report)),
+        Err(error) => ChatStep::Error(error_report(&error)),
+    })
+}
+
+/// Starts a node that only buys, on free ports, and waits until it has met a peer.
+pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exit> {
+    let mut partial = mesh.partial();
+    partial.backend = Some(Vec::new());
+    let mut config = Config::load(&context.home, partial)?;
+    if mesh.listen.is_empty() {
+        config.listen = Vec::new();
+    }
+    if mesh.chat_listen.is_none() {
+        config.chat_listen.set_port(0);
+    }
+    let key = identity::init(&context.home)?;
+    let store = store::open(&context.home, &config.network)?;
+    let node = Node::start(settings(config, key, None), store).await?;
+    if !node.net().wait_connected(clock::now().after(JOIN_MS)).await {
+        node.shutdown(LEAVE).await;
+        let fix = "name a node of the network with --bootstrap MULTIADDR (`infernet start` prints its own), or start one here";
+        return Err(Exit::new(exit::NO_PEERS, format!("no peers found within {} s; {fix}", JOIN_MS / 1000)));
+    }
+    Ok(node)
+}
+
+/// Tokens to stdout as they come, the rest to stderr.
+struct Screen<'a> {
+    context: &'a Context,
+    reasoning: bool,
+    wrote: bool,
+}
+
+impl<'a> Screen<'a> {
+    fn new(context: &'a Context) -> Self {
+        Screen { context, reasoning: false, wrote: false }
+    }
+
+    fn show(&mut self, step: &ChatStep) {
+        if self.context.json {
+            return;
+        }
+        match step {
+            ChatStep::Auction(auction) => self.context.note(format!(
+                "{} bids in {:.1} ms; {} won: {}",
+                auction.bids.len(),
+                auction.elapsed_ms,
+                auction.winner.short(),
+                auction.reason
+            )),
+            ChatStep::Retry { worker, reason } => {
+                self.context.note(format!("{} failed before its first token ({reason}); asking the next", worker.short()));
+            }
+            ChatStep::Opened { path, .. } => self.context.note(format!("answer comes {path}")),
+            ChatStep::Text { reasoning, text } => self.write(*reasoning, text),
+            ChatStep::Done(_) | ChatStep::Error(_) => {}
+        }
+    }
+
+    fn write(&mut self, reasoning: bool, text: &str) {
+        if reasoning != self.reasoning {
+            self.reasoning = reasoning;
+            self.context.note(if reasoning { "reasoning:" } else { "" });
+        }
+        let written = if reasoning {
+            std::io::stderr().lock().write_all(text.as_bytes())
+        } else {
+            self.wrote = true;
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+        };
+        // A closed pipe ends the output, not the job's settlement.
+        let _ = written;
+    }
+
+    fn end(self, last: ChatStep) -> Result<(), Exit> {
+        if self.wrote && (std::io::stdout().is_terminal() || matches!(last, ChatStep::Done(_))) {
+            self.context.print("");
+        }
+        match last {
+            ChatStep::Done(report) if self.context.json => self.context.print_json(&report),
+            ChatStep::Done(report) => {
+                self.context.note(summary(&report));
+                if report.stream.finish == "error" {
+                    return Err(Exit::new(exit::WORKER, "the engine failed; the answer is incomplete, and only what came is charged"));
+                }
+                Ok(())
+            }
+            ChatStep::Error(error) => {
+                if let (Some(partial), true) = (&error.partial, self.context.json) {
+                    self.context.print_json(&serde_json::json!({ "answer": partial, "complete": false }))?;
+                }
+                Err(Exit::new(error.exit, error.message))
+            }
+            _ => Err(Exit::new(exit::FAILED, "the answer ended without a result")),
+        }
+    }
+}
+
+fn summary(report: &ChatReport) -> String {
+    let stream = &report.stream;
+    let ttft = stream.ttft_ms.map_or("no token".into(), |ms| format!("first token {ms:.1} ms"));
+    let paid = report.receipt.as_ref().map_or("free of charge".into(), |r| {
+        let signed = if r.verified { "signed by both" } else { "not acknowledged" };
+        format!("{} for {} + {} tokens, receipt {} {signed}", r.amount(), r.input_tokens, r.output_tokens, r.job_id)
+    });
+    format!("{} served {}: {ttft}, {:.1} ms in all; {paid}", report.auction.winner.short(), report.model, stream.duration_ms)
+}

@@ -1,0 +1,117 @@
+//! How a command ends: one sentence, and a code that scripts can rely on.
+
+use crate::{
+    buyer::ChatError,
+    config::ConfigError,
+    control::{ControlError, client::AskError, schema::ErrorReport},
+    identity::IdentityError,
+    node::StartError,
+    store::StoreError,
+};
+use std::io::Write;
+
+/// Something else went wrong.
+pub const FAILED: u8 = 1;
+/// The command line is not understood.
+pub const USAGE: u8 = 2;
+/// Home, key or configuration can't be used.
+pub const CONFIG: u8 = 3;
+/// A socket can't be opened, or another node runs in this home.
+pub const ADDRESS: u8 = 4;
+/// No engine answers.
+pub const NO_ENGINE: u8 = 5;
+/// No peers.
+pub const NO_PEERS: u8 = 6;
+/// Nobody bid.
+pub const NO_BIDS: u8 = 7;
+/// Nobody bid at that price.
+pub const TOO_CHEAP: u8 = 8;
+/// A worker failed and no other could take over.
+pub const WORKER: u8 = 9;
+/// A signature does not verify.
+pub const UNVERIFIED: u8 = 10;
+/// No node runs in this home.
+pub const NOT_RUNNING: u8 = 11;
+/// Busy: try again later.
+pub const BUSY: u8 = 12;
+
+/// A command's failure.
+#[derive(Debug)]
+pub struct Exit {
+    /// The exit code.
+    pub code: u8,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Exit {
+    /// Ends with `code` and says `message`.
+    pub fn new(code: u8, message: impl ToString) -> Self {
+        Exit { code, message: message.to_string() }
+    }
+
+    /// Tells stderr; with `json` as an object.
+    pub fn show(&self, json: bool) {
+        let mut stderr = std::io::stderr().lock();
+        let _ = if json {
+            let report = ErrorReport { exit: self.code, message: self.message.clone(), partial: None };
+            writeln!(stderr, "{}", serde_json::json!({ "error": report }))
+        } else {
+            writeln!(stderr, "infernet: {}", self.message)
+        };
+    }
+}
+
+/// The exit code of a chat that failed.
+pub fn of_chat(error: &ChatError) -> u8 {
+    match error {
+        ChatError::Request(_) | ChatError::Offer(_) => USAGE,
+        ChatError::NoPeers(_) => NO_PEERS,
+        ChatError::NoBids(no) if no.is_too_cheap() => TOO_CHEAP,
+        ChatError::NoBids(_) => NO_BIDS,
+        ChatError::Busy => BUSY,
+        ChatError::Failed { .. } => WORKER,
+        ChatError::ShuttingDown => FAILED,
+    }
+}
+
+impl From<ConfigError> for Exit {
+    fn from(error: ConfigError) -> Self {
+        Exit::new(CONFIG, error)
+    }
+}
+
+impl From<IdentityError> for Exit {
+    fn from(error: IdentityError) -> Self {
+        Exit::new(CONFIG, error)
+    }
+}
+
+impl From<StoreError> for Exit {
+    fn from(error: StoreError) -> Self {
+        let code = if matches!(error, StoreError::Locked { .. }) { ADDRESS } else { CONFIG };
+        Exit::new(code, error)
+    }
+}
+
+impl From<ControlError> for Exit {
+    fn from(error: ControlError) -> Self {
+        Exit::new(ADDRESS, error)
+    }
+}
+
+impl From<AskError> for Exit {
+    fn from(error: AskError) -> Self {
+        Exit::new(FAILED, error)
+    }
+}
+
+impl From<StartError> for Exit {
+    fn from(error: StartError) -> Self {
+        let code = match &error {
+            StartError::Net(_) | StartError::Chat(_) | StartError::Address(_) => ADDRESS,
+            StartError::Store(_) | StartError::KeyLog => CONFIG,
+        };
+        Exit::new(code, error)
+    }
+}

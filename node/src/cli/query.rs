@@ -1,0 +1,207 @@
+//! The short commands: `init`, `models`, `peers`, `receipts`, `key show`.
+
+use super::{Context, MeshArgs, chat, exit, exit::Exit};
+use crate::{
+    clock,
+    config::{self, Config, Partial},
+    control::{
+        client::Client,
+        schema::{ModelReport, PeerReport},
+    },
+    identity,
+    report::ReceiptReport,
+    store::{self, Page},
+};
+use clap::{Args, Subcommand};
+use infernet_wire::{money::MicroUsd, receipt::SignedReceipt};
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long a newcomer listens for ads: workers repeat theirs for a newcomer after ten seconds at most.
+const LISTEN_MS: u64 = 12_000;
+/// How often it looks whether one came.
+const LOOK: Duration = Duration::from_millis(100);
+
+#[derive(Debug, Args)]
+pub(super) struct ModelsArgs {
+    #[command(flatten)]
+    mesh: MeshArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReceiptsArgs {
+    /// Receipts at most.
+    #[arg(long, global = true, value_name = "N", default_value_t = 50)]
+    limit: usize,
+    #[command(subcommand)]
+    command: Option<ReceiptsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ReceiptsCommand {
+    /// Check every signature again, and say which receipts both sides signed.
+    Verify,
+}
+
+pub(super) fn init(context: &Context) -> Result<(), Exit> {
+    let key = identity::init(&context.home)?;
+    let file = config::write_default(&context.home)?;
+    if context.json {
+        return context.print_json(&json!({ "id": key.id(), "home": context.home, "config": file }));
+    }
+    context.print(key.id().to_string());
+    context.note(format!("key and configuration are in {}; next: `infernet start`", context.home.display()));
+    Ok(())
+}
+
+pub(super) fn key_show(context: &Context) -> Result<(), Exit> {
+    let id = identity::load(&context.home)?.id();
+    let (public, x_only) = (hex::encode(id.as_bytes()), hex::encode(id.x_only()));
+    if context.json {
+        return context.print_json(&json!({ "id": id, "public_key": public, "x_only": x_only }));
+    }
+    context.print(format!("node id     {id}"));
+    context.print(format!("public key  {public}"));
+    context.print(format!("x-only      {x_only}"));
+    Ok(())
+}
+
+pub(super) async fn models(context: &Context, args: ModelsArgs) -> Result<(), Exit> {
+    let models: Vec<ModelReport> = match Client::connect(&context.home) {
+        Some(node) => node.get("models").await?,
+        None => listen_for_models(context, &args.mesh).await?,
+    };
+    if context.json {
+        return context.print_json(&models);
+    }
+    if models.is_empty() {
+        context.note("no model is offered that this node knows of yet");
+        return Ok(());
+    }
+    context.print(format!("{:<40} {:>7} {:>14} {:>14} {:>9}", "MODEL", "WORKERS", "IN $/M FROM", "OUT $/M", "CONTEXT"));
+    for model in &models {
+        let (input, output) = (MicroUsd(model.price_in).to_string(), MicroUsd(model.price_out).to_string());
+        context.print(format!("{:<40} {:>7} {input:>14} {output:>14} {:>9}", model.id, model.workers, model.context));
+    }
+    Ok(())
+}
+
+/// Joins, and waits until ads have come and no more come.
+async fn listen_for_models(context: &Context, mesh: &MeshArgs) -> Result<Vec<ModelReport>, Exit> {
+    let node = chat::join(context, mesh).await?;
+    context.note(format!("no node runs here, so listening to the mesh for up to {} s", LISTEN_MS / 1000));
+    let end = clock::now().after(LISTEN_MS);
+    let mut models = Vec::new();
+    while clock::now() < end && models.is_empty() {
+        sleep(LOOK).await;
+        models = node.buyer().known_models().await;
+    }
+    if !models.is_empty() {
+        // Whoever else answers the same greeting does so at about the same time.
+        sleep(LOOK * 10).await;
+        models = node.buyer().known_models().await;
+    }
+    node.shutdown(Duration::ZERO).await;
+    Ok(models.iter().map(ModelReport::from).collect())
+}
+
+pub(super) async fn peers(context: &Context) -> Result<(), Exit> {
+    let node = Client::connect(&context.home).ok_or_else(|| {
+        Exit::new(exit::NOT_RUNNING, format!("no node runs in {}; start it with `infernet start`", context.home.display()))
+    })?;
+    let peers: Vec<PeerReport> = node.get("peers").await?;
+    if context.json {
+        return context.print_json(&peers);
+    }
+    if peers.is_empty() {
+        context.note("no peers yet: name one with --bootstrap, or wait for the local network to answer");
+        return Ok(());
+    }
+    context.print(format!("{:<10} {:<5} {:<9} {:>8} {:>7} {:>9}  {}", "PEER", "OVER", "DIRECTION", "RTT", "SCORE", "SINCE", "REMOTE"));
+    for peer in &peers {
+        let rtt = peer.rtt_ms.map_or("-".into(), |ms| format!("{ms} ms"));
+        let since = format!("{} s", peer.connected_ms / 1000);
+        context.print(format!(
+            "{:<10} {:<5} {:<9} {rtt:>8} {:>7.1} {since:>9}  {}",
+            peer.id.short(),
+            peer.transport,
+            peer.direction,
+            peer.score,
+            peer.remote
+        ));
+    }
+    Ok(())
+}
+
+pub(super) async fn receipts(context: &Context, args: ReceiptsArgs) -> Result<(), Exit> {
+    let config = Config::load(&context.home, Partial::default())?;
+    let (receipts, bad) = match Client::connect(&context.home) {
+        Some(node) => {
+            let status: crate::control::schema::StatusReport = node.get("status").await?;
+            let network = status.network.parse().unwrap_or(config.network);
+            let rows: Vec<String> = node.get(&format!("receipts?limit={}", args.limit)).await?;
+            let total = rows.len();
+            let read = |row: &String| SignedReceipt::decode_stored(&hex::decode(row).ok()?, &network).ok();
+            let receipts: Vec<_> = rows.iter().filter_map(read).collect();
+            let bad = total - receipts.len();
+            (receipts, bad)
+        }
+        None => {
+            let store = store::open(&context.home, &config.network)?;
+            let receipts = store.receipts(Page::newest(args.limit))?;
+            let bad = usize::try_from(store.counts()?.unreadable).unwrap_or(usize::MAX);
+            (receipts, bad)
+        }
+    };
+    let reports: Vec<ReceiptReport> = receipts.iter().map(ReceiptReport::from).collect();
+    match args.command {
+        None => list(context, &reports),
+        Some(ReceiptsCommand::Verify) => verify(context, &reports, bad),
+    }
+}
+
+fn list(context: &Context, receipts: &[ReceiptReport]) -> Result<(), Exit> {
+    if context.json {
+        return context.print_json(&receipts);
+    }
+    if receipts.is_empty() {
+        context.note("no receipts yet");
+        return Ok(());
+    }
+    context.print(format!(
+        "{:<32} {:<8} {:<8} {:<24} {:>8} {:>8} {:>12} {:<10} {}",
+        "JOB", "WORKER", "BUYER", "MODEL", "IN", "OUT", "AMOUNT", "STATUS", "SIGNED BY"
+    ));
+    for r in receipts {
+        context.print(format!(
+            "{:<32} {:<8} {:<8} {:<24} {:>8} {:>8} {:>12} {:<10} {}",
+            r.job_id,
+            r.worker.short(),
+            r.buyer.short(),
+            r.model,
+            r.input_tokens,
+            r.output_tokens,
+            r.amount().to_string(),
+            r.status,
+            if r.verified { "both" } else { "worker only" }
+        ));
+    }
+    Ok(())
+}
+
+/// Reading a receipt verifies it; here that is counted and told.
+fn verify(context: &Context, receipts: &[ReceiptReport], bad: usize) -> Result<(), Exit> {
+    let both = receipts.iter().filter(|r| r.verified).count();
+    let unacknowledged = receipts.len() - both;
+    if context.json {
+        context.print_json(&json!({ "signed_by_both": both, "unacknowledged": unacknowledged, "invalid": bad }))?;
+    } else {
+        context.print(format!("{both} signed by both, {unacknowledged} by the worker only, {bad} invalid"));
+    }
+    if bad > 0 {
+        let text = format!("{bad} receipts do not verify: the store was changed by something else; keep a copy of it");
+        return Err(Exit::new(exit::UNVERIFIED, text));
+    }
+    Ok(())
+}

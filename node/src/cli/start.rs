@@ -1,0 +1,143 @@
+//! `infernet start`: runs the node until it is told to stop.
+
+use super::{Context, MeshArgs, exit, exit::Exit};
+use crate::{
+    backend::{self, Backend},
+    config::{Config, Partial},
+    control::{Control, schema::StatusReport},
+    engines::{Engines, Probed},
+    identity,
+    node::{Node, Serve, Settings},
+    store,
+};
+use clap::Args;
+use std::{sync::Arc, time::Duration};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long running jobs may take to end after the first signal.
+const GRACE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(super) struct StartArgs {
+    #[command(flatten)]
+    mesh: MeshArgs,
+    /// Engine to sell, such as ollama=http://127.0.0.1:11434; repeatable. [default: an Ollama on this machine]
+    #[arg(long, value_name = "KIND=URL", conflicts_with = "no_serve")]
+    backend: Vec<String>,
+    /// Only buy and pass messages on; needs no engine.
+    #[arg(long)]
+    no_serve: bool,
+    /// Price of a million input tokens, in micro-USD. [default: 100000]
+    #[arg(long, value_name = "MICRO_USD")]
+    price_in: Option<u64>,
+    /// Price of a million output tokens, in micro-USD. [default: 400000]
+    #[arg(long, value_name = "MICRO_USD")]
+    price_out: Option<u64>,
+    /// Jobs at once. [default: 2]
+    #[arg(long, value_name = "N")]
+    slots: Option<u16>,
+}
+
+impl StartArgs {
+    fn partial(&self) -> Partial {
+        let backend = if self.no_serve { Some(Vec::new()) } else { (!self.backend.is_empty()).then(|| self.backend.clone()) };
+        Partial { backend, price_in: self.price_in, price_out: self.price_out, slots: self.slots, ..self.mesh.partial() }
+    }
+}
+
+pub(super) async fn run(context: &Context, args: StartArgs) -> Result<(), Exit> {
+    let config = Config::load(&context.home, args.partial())?;
+    let key = identity::init(&context.home)?;
+    let mut control = Control::bind(&context.home)?;
+    let store = store::open(&context.home, &config.network)?;
+    let serve = serve(context, &config).await?;
+    let mut stop = Stop::listen()?;
+    let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
+    control.serve(node.clone());
+    ready(context, &node).await?;
+    stop.first().await;
+    context.note("stopping: no new jobs; running ones may take a minute; again to stop at once");
+    drop(control);
+    let closing = async {
+        match Arc::try_unwrap(node) {
+            Ok(node) => node.shutdown(GRACE).await,
+            // A command still asks something over the control socket: it is cut.
+            Err(node) => node.drain(GRACE).await,
+        }
+    };
+    tokio::select! {
+        () = closing => Ok(()),
+        () = stop.first() => Err(Exit::new(exit::FAILED, "stopped at once; running jobs were cut")),
+    }
+}
+
+/// The engines that answer. It is an error if there should be some and none does: the operator would wait for earnings in vain.
+async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit> {
+    if config.backend.is_empty() {
+        return Ok(None);
+    }
+    let connect = |spec| backend::connect(spec).map(Arc::<dyn Backend>::from).map_err(|e| Exit::new(exit::NO_ENGINE, e));
+    let engines = config.backend.iter().map(connect).collect::<Result<Vec<_>, _>>()?;
+    let probed = Engines::probe(&engines).await;
+    for Probed { engine, models } in &probed {
+        match models {
+            Ok(n) => context.note(format!("engine {engine}: {n} models")),
+            Err(reason) => context.note(format!("engine {engine}: {reason}")),
+        }
+    }
+    if probed.iter().all(|p| p.models.is_err()) {
+        let fix = "start an engine, name one with --backend KIND=URL, or use --no-serve to only buy";
+        return Err(Exit::new(exit::NO_ENGINE, format!("no engine answers; {fix}")));
+    }
+    if probed.iter().all(|p| p.models.as_ref().is_ok_and(|n| *n == 0)) {
+        context.note("no engine has a model yet: pull one, for example with `ollama pull llama3.2`; it is offered as soon as it is there");
+    }
+    Ok(Some(Serve { engines, price: config.price, slots: config.slots }))
+}
+
+pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: Option<Serve>) -> Settings {
+    Settings {
+        key,
+        network: config.network,
+        listen: config.listen,
+        chat_listen: config.chat_listen,
+        bootstrap: config.bootstrap,
+        mdns: config.mdns,
+        max_peers: config.max_peers,
+        serve,
+        tap: None,
+    }
+}
+
+async fn ready(context: &Context, node: &Node) -> Result<(), Exit> {
+    let status: StatusReport = node.status().await;
+    if context.json {
+        return context.print_json(&status);
+    }
+    context.note(format!("node {} on network {}", status.id, status.network));
+    status.listen.iter().for_each(|address| context.note(format!("mesh {address}")));
+    context.note(format!("chat udp {}", status.chat));
+    if status.seller.is_none() {
+        context.note("selling nothing; ask with `infernet chat`");
+    }
+    Ok(())
+}
+
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, Exit> {
+        let signal = |kind| signal(kind).map_err(|e| Exit::new(exit::FAILED, format!("can't listen for signals: {e}")));
+        Ok(Stop { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn first(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

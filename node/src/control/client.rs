@@ -1,0 +1,71 @@
+//! The commands' end of the control socket.
+
+use super::{
+    SOCKET,
+    schema::{ChatOrderBody, ChatStep},
+};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use std::{os::unix::net::UnixStream, path::Path, time::Duration};
+
+/// A node answers a question about itself at once, unless it is stuck.
+const ANSWER: Duration = Duration::from_secs(10);
+/// A step of a chat is one delta of at most 64 KiB, but the last holds the whole answer.
+const MAX_LINE: usize = 16 * 1024 * 1024;
+
+/// The running node can't be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// It does not answer.
+    #[error("the running node does not answer: {0}; see its log, or stop it")]
+    Http(#[from] reqwest::Error),
+    /// It answers nonsense.
+    #[error("the running node answers in another format; is it of another version?")]
+    Malformed,
+    /// It closed the line.
+    #[error("the running node ended the answer early; see its log")]
+    Cut,
+}
+
+/// A connection to the node that runs in a home.
+pub struct Client {
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// The node in `home`; `None` if none runs there.
+    pub fn connect(home: &Path) -> Option<Self> {
+        let path = home.join(SOCKET);
+        UnixStream::connect(&path).ok()?;
+        let http = reqwest::Client::builder().unix_socket(path).no_proxy().build().ok()?;
+        Some(Client { http })
+    }
+
+    /// Asks for `path` below `/v0/`.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
+        let answer = self.http.get(format!("http://node/v0/{path}")).timeout(ANSWER).send().await?;
+        Ok(answer.error_for_status()?.json().await?)
+    }
+
+    /// Runs a chat; `on_step` sees each step. Returns the last one.
+    pub async fn chat(&self, order: &ChatOrderBody, mut on_step: impl FnMut(&ChatStep)) -> Result<ChatStep, AskError> {
+        let answer = self.http.post("http://node/v0/chat").json(order).send().await?.error_for_status()?;
+        let mut bytes = answer.bytes_stream();
+        let mut buffer = Vec::new();
+        while let Some(chunk) = bytes.next().await {
+            buffer.extend_from_slice(&chunk?);
+            while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=end).collect();
+                let step: ChatStep = serde_json::from_slice(&line).map_err(|_| AskError::Malformed)?;
+                if matches!(step, ChatStep::Done(_) | ChatStep::Error(_)) {
+                    return Ok(step);
+                }
+                on_step(&step);
+            }
+            if buffer.len() > MAX_LINE {
+                return Err(AskError::Malformed);
+            }
+        }
+        Err(AskError::Cut)
+    }
+}

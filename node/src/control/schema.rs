@@ -1,0 +1,210 @@
+//! What goes over the control socket, and what `--json` prints.
+
+use crate::{
+    buyer::{ChatEvent, ChatOrder},
+    chat::client::Progress,
+    market::registry::KnownModel,
+    net::{Direction, PeerInfo, Transport},
+    report::{AuctionReport, ChatReport},
+    seller,
+};
+use infernet_wire::{
+    chat::{Channel, ChatMessage},
+    id::NodeId,
+    money::{MicroUsd, Price},
+    offer::SelectionRule,
+    time::UnixMillis,
+};
+use serde::{Deserialize, Serialize};
+
+/// `infernet status`, and what `infernet start --json` prints when it is ready.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Version of the software.
+    pub version: String,
+    /// The node.
+    pub id: NodeId,
+    /// The network it takes part in.
+    pub network: String,
+    /// Multiaddrs of the mesh.
+    pub listen: Vec<String>,
+    /// UDP address of the chat endpoint.
+    pub chat: String,
+    /// Connected peers.
+    pub peers: usize,
+    /// The worker's side, if it has one.
+    pub seller: Option<seller::Status>,
+}
+
+/// A connected peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// Who.
+    pub id: NodeId,
+    /// The other end of the connection.
+    pub remote: String,
+    /// `tcp` or `quic`.
+    pub transport: String,
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// Round trip time in milliseconds, once measured.
+    pub rtt_ms: Option<u32>,
+    /// What software it says it runs.
+    pub agent: Option<String>,
+    /// gossipsub's score; below zero means trouble.
+    pub score: f64,
+    /// For how long it has been connected, in milliseconds.
+    pub connected_ms: u64,
+}
+
+impl PeerReport {
+    /// Describes `peer` at `now`.
+    pub fn new(peer: &PeerInfo, now: UnixMillis) -> Self {
+        PeerReport {
+            id: peer.id,
+            remote: peer.remote.to_string(),
+            transport: match peer.transport {
+                Transport::Tcp => "tcp".into(),
+                Transport::Quic => "quic".into(),
+            },
+            direction: match peer.direction {
+                Direction::Inbound => "inbound".into(),
+                Direction::Outbound => "outbound".into(),
+            },
+            rtt_ms: peer.rtt_ms,
+            agent: peer.agent.clone(),
+            score: peer.score,
+            connected_ms: now.since(peer.connected_since),
+        }
+    }
+}
+
+/// A model that live ads name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ModelReport {
+    /// Its id.
+    pub id: String,
+    /// Workers that serve it.
+    pub workers: usize,
+    /// The cheapest price for input, in micro-USD per million tokens.
+    pub price_in: u64,
+    /// The same worker's price for output.
+    pub price_out: u64,
+    /// The longest context offered, in tokens; 0 if unknown.
+    pub context: u32,
+}
+
+impl From<&KnownModel> for ModelReport {
+    fn from(model: &KnownModel) -> Self {
+        ModelReport {
+            id: model.id.clone(),
+            workers: model.workers,
+            price_in: model.cheapest.input.0,
+            price_out: model.cheapest.output.0,
+            context: model.context,
+        }
+    }
+}
+
+/// What to ask, as JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChatOrderBody {
+    /// The model.
+    pub model: String,
+    /// The conversation.
+    pub messages: Vec<ChatMessage>,
+    /// The most output tokens.
+    pub max_tokens: u32,
+    /// Sampling temperature.
+    pub temperature: Option<f64>,
+    /// Sampling seed.
+    pub seed: Option<i64>,
+    /// The most to pay per million tokens, input or output, in micro-USD.
+    pub max_price: u64,
+    /// The most to pay for the job, in micro-USD.
+    pub budget: Option<u64>,
+    /// How to choose: 0 balanced, 1 cheapest, 2 fastest.
+    pub rule: u8,
+    /// How long to collect bids at most, in milliseconds.
+    pub window_ms: u16,
+}
+
+impl From<ChatOrderBody> for ChatOrder {
+    fn from(body: ChatOrderBody) -> Self {
+        ChatOrder {
+            model: body.model,
+            messages: body.messages,
+            max_tokens: body.max_tokens,
+            temperature: body.temperature,
+            top_p: None,
+            seed: body.seed,
+            stop: Vec::new(),
+            ceiling: Price { input: MicroUsd(body.max_price), output: MicroUsd(body.max_price) },
+            budget: body.budget.map(MicroUsd),
+            rule: SelectionRule(body.rule),
+            window_ms: body.window_ms,
+        }
+    }
+}
+
+/// A step of a chat.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChatStep {
+    /// An auction was decided.
+    Auction(Box<AuctionReport>),
+    /// A worker failed before its first token.
+    Retry {
+        /// Who.
+        worker: NodeId,
+        /// How.
+        reason: String,
+    },
+    /// The winner has the job.
+    Opened {
+        /// How the stream goes.
+        path: String,
+        /// Input tokens charged at most.
+        input_tokens: u32,
+    },
+    /// A piece of the answer.
+    Text {
+        /// Whether it is reasoning, not answer.
+        #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+        reasoning: bool,
+        /// The text.
+        text: String,
+    },
+    /// The end.
+    Done(Box<ChatReport>),
+    /// The end, without an answer.
+    Error(ErrorReport),
+}
+
+impl From<ChatEvent> for ChatStep {
+    fn from(event: ChatEvent) -> Self {
+        match event {
+            ChatEvent::Auction(report) => ChatStep::Auction(report),
+            ChatEvent::Retry { worker, reason } => ChatStep::Retry { worker, reason },
+            ChatEvent::Stream(Progress::Opened { path, input_tokens }) => {
+                ChatStep::Opened { path: path.to_string(), input_tokens }
+            }
+            ChatEvent::Stream(Progress::Text { channel, text, .. }) => {
+                ChatStep::Text { reasoning: channel == Channel::REASONING, text }
+            }
+        }
+    }
+}
+
+/// An error, in one sentence.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorReport {
+    /// The exit code that `infernet` ends with.
+    pub exit: u8,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// What had arrived of the answer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub partial: Option<String>,
+}
