@@ -679,9 +679,10 @@ async fn check_refused(message: &Bad, raw: &mut Raw, victim: &mut Node) {
     assert_eq!(victim.count(message.counted).await, before + 1, "{} for {:?}", message.counted, message.bytes);
 }
 
+/// What the victim thinks of the peer; as bad as can be once it closed the connection.
 async fn score_of(victim: &Node, raw: &Raw) -> f64 {
     let peers = victim.net.peers().await;
-    peers.iter().find(|peer| peer.id == raw.key.id()).map(|peer| peer.score).expect("still connected")
+    peers.iter().find(|peer| peer.id == raw.key.id()).map_or(f64::NEG_INFINITY, |peer| peer.score)
 }
 
 /// Below this, gossipsub reads nothing more of a peer.
@@ -718,6 +719,7 @@ async fn net_untimely_messages_are_ignored_without_a_penalty() {
     let offer = an_offer(&raw.key);
     raw.say(&jobs(), offer.raw());
     assert_eq!(raw.during(behind.offer()).await.digest(), offer.digest());
+    victim.sees(offer.raw()).await;
     // The same again, in a new gossip message.
     check_refused(&bad(&jobs(), offer.raw(), "gossip.seen"), &mut raw, &mut victim).await;
     assert!(score_of(&victim, &raw).await >= 0.0);
@@ -781,9 +783,11 @@ async fn net_an_oversized_gossip_message_costs_the_connection_not_the_node() {
 #[tokio::test]
 async fn net_bad_answers_are_refused_and_counted() {
     let mut victim = hub(1, TCP).await;
+    let _friend = leaf(2, &victim).await;
+    victim.connected().await;
     let mut raw = Raw::join(9, &victim).await;
     let offer = an_offer(&victim.key);
-    victim.publish(&jobs(), offer.raw()).await.unwrap();
+    raw.during(victim.publish(&jobs(), offer.raw())).await.unwrap();
     let cases = [
         (b"garbage".to_vec(), "answer.malformed"),
         (vec![], "answer.malformed"),

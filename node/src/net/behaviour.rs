@@ -29,6 +29,8 @@ const REMEMBER_IDS: Duration = Duration::from_millis(limits::AD_TTL_MS + 2 * lim
 const PEER_QUEUE: usize = 1_000;
 /// Connections to one peer: two when both dial at once; more are waste.
 const PER_PEER: u32 = 2;
+/// Connections that only we can open: a mesh's worth.
+const CHOSEN: u32 = 8;
 /// Handshakes at once, in either direction: as many as take two cores a second.
 const HANDSHAKES: u32 = 64;
 
@@ -63,7 +65,7 @@ impl Behaviour {
         })
     }
 
-    /// Whether `peer`'s messages are still read.
+    /// gossipsub's score of `peer`, zero if it has none.
     pub(super) fn score(&self, peer: &NodeId) -> f64 {
         peer_id(peer).and_then(|peer| self.gossip.peer_score(&peer)).unwrap_or_default()
     }
@@ -76,9 +78,12 @@ pub(super) fn topics() -> [IdentTopic; 3] {
 }
 
 fn limits(max_peers: u32) -> connection_limits::Behaviour {
+    // Some are kept for peers that we choose, so that strangers can't surround us.
+    let chosen = CHOSEN.min(max_peers / 2);
     connection_limits::Behaviour::new(
         ConnectionLimits::default()
             .with_max_established(Some(max_peers))
+            .with_max_established_incoming(Some(max_peers - chosen))
             .with_max_established_per_peer(Some(PER_PEER))
             .with_max_pending_incoming(Some(HANDSHAKES))
             .with_max_pending_outgoing(Some(HANDSHAKES)),

@@ -11,7 +11,7 @@ use super::{
     gossip::{AnswerAdmitted, Gate, Verdict},
     outbox::{Outbox, Waiting},
     peers::{Peers, node_id, peer_id},
-    transport,
+    score, transport,
 };
 use crate::clock;
 use futures::StreamExt;
@@ -214,6 +214,7 @@ impl NetTask {
             self.published(late.reply, Err(PublishError::NoPeers));
         }
         if self.discovery.next() <= now {
+            self.drop_graylisted();
             self.look_for_peers(now);
         }
     }
@@ -360,12 +361,20 @@ impl NetTask {
                 self.reply(channel, if taken { Reply::DELIVERED } else { Reply::REFUSED });
             }
             AnswerAdmitted::Forward { buyer, via } => self.relay(from, [buyer, via], bytes.clone(), channel),
-            AnswerAdmitted::Refused(reason) => {
+            AnswerAdmitted::Refused { reason, fault } => {
                 self.counters.add("answer", reason);
+                if fault {
+                    self.blame(&peer, from);
+                }
                 // The topic may still lead to the buyer.
                 self.reply(channel, if reason == "unknown_offer" { Reply::NO_ROUTE } else { Reply::REFUSED });
             }
         }
+    }
+
+    fn blame(&mut self, peer: &PeerId, id: NodeId) {
+        let penalty = score::penalty(self.peers.blamed(&id));
+        self.swarm.behaviour_mut().gossip.set_application_score(peer, penalty);
     }
 
     fn relay(&mut self, from: NodeId, ways: [NodeId; 2], bytes: Arc<[u8]>, channel: direct::Channel) {
@@ -517,6 +526,15 @@ impl NetTask {
             if self.discovery.wants_more(self.peers.len()) {
                 self.dial_peer(peer, vec![address]);
             }
+        }
+    }
+
+    /// Frees the places of those who are not listened to. Should they come back, their score is as it was.
+    fn drop_graylisted(&mut self) {
+        let infos = self.peers.infos(|id| self.swarm.behaviour().score(id));
+        for peer in infos.iter().filter(|peer| score::is_graylisted(peer.score)).filter_map(|peer| peer_id(&peer.id)) {
+            self.counters.add("connection", "graylisted");
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 
