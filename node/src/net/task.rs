@@ -67,7 +67,7 @@ enum Publisher {
 /// An answer that somebody else has now.
 enum Pending {
     /// Ours, and which way it went.
-    Ours { buyer: NodeId, answer: Answer, way: Route, reply: oneshot::Sender<Route> },
+    Ours { buyer: NodeId, answer: Box<Answer>, way: Route, reply: oneshot::Sender<Route> },
     /// Another worker's; whoever gave it to us is waiting.
     Relayed(direct::Channel),
 }
@@ -269,7 +269,7 @@ impl NetTask {
 
     // ---- answers
 
-    fn answer(&mut self, buyer: NodeId, answer: Answer, reply: oneshot::Sender<Route>) {
+    fn answer(&mut self, buyer: NodeId, answer: Box<Answer>, reply: oneshot::Sender<Route>) {
         if self.peers.is_connected(&buyer) {
             let bytes = answer.raw().clone();
             return self.send_answer(buyer, bytes, Pending::Ours { buyer, answer, way: Route::Direct, reply });
@@ -277,7 +277,7 @@ impl NetTask {
         self.answer_by_path(buyer, answer, reply);
     }
 
-    fn answer_by_path(&mut self, buyer: NodeId, answer: Answer, reply: oneshot::Sender<Route>) {
+    fn answer_by_path(&mut self, buyer: NodeId, answer: Box<Answer>, reply: oneshot::Sender<Route>) {
         let Some(sealed) = self.seal(buyer, &answer) else { return self.answered(reply, Route::Nowhere) };
         let via = self.gate.way_back(&answer.offer()).filter(|via| *via != buyer && self.peers.is_connected(via));
         match via {
@@ -357,7 +357,7 @@ impl NetTask {
         match self.gate.answer(bytes, from, clock::now()) {
             AnswerAdmitted::Ours(answer) => {
                 self.counters.add("answer", "received");
-                let taken = self.emit(Event::Answer(answer));
+                let taken = self.emit(Event::Answer(*answer));
                 self.reply(channel, if taken { Reply::DELIVERED } else { Reply::REFUSED });
             }
             AnswerAdmitted::Forward { buyer, via } => self.relay(from, [buyer, via], bytes.clone(), channel),
@@ -505,9 +505,12 @@ impl NetTask {
         let claimed = info.listen_addrs.iter().filter(|address| discovery::is_usable(address, remote));
         let usable: Vec<Multiaddr> = claimed.take(discovery::MAX_ADDRESSES).cloned().collect();
         self.peers.identified(&id, &info.agent_version, &usable);
+        // What it said before is forgotten, or it could make us remember ever more.
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        kad.remove_peer(&peer);
         if info.protocols.contains(&behaviour::KAD) {
             for address in usable {
-                self.swarm.behaviour_mut().kad.add_address(&peer, address);
+                kad.add_address(&peer, address);
             }
         }
     }
