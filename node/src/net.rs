@@ -223,7 +223,7 @@ impl Net {
 
     /// Brings our answer to an offer to its buyer, by the best way that works.
     pub async fn answer(&self, buyer: NodeId, answer: Answer) -> Route {
-        self.ask(|reply| Command::Answer { buyer, answer, reply }).await.unwrap_or(Route::Nowhere)
+        self.ask(|reply| Command::Answer { buyer, answer: Box::new(answer), reply }).await.unwrap_or(Route::Nowhere)
     }
 
     /// The connected peers, by id; empty after the shutdown.

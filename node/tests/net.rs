@@ -4,7 +4,7 @@
 use futures::StreamExt;
 use infernet_node::{
     clock,
-    net::{self, Event, Net, NetConfig, NetError, PublishError, Route, Transport},
+    net::{self, Direction, Event, Net, NetConfig, NetError, PublishError, Route, Transport},
 };
 use infernet_wire::{
     accept::JobAccept,
@@ -286,12 +286,12 @@ async fn net_first_offer_on_a_cold_mesh_reaches_a_worker_two_hops_away() {
     let began = clock::instant();
     buyer.publish(&jobs(), offer.raw()).await.unwrap();
     assert_eq!(worker.offer().await.digest(), offer.digest());
-    eprintln_latency("cold first offer, two hops", began.elapsed());
+    show_latency("cold first offer, two hops", began.elapsed());
 }
 
 /// Shown by `cargo test -- --nocapture`.
 #[expect(clippy::print_stderr, reason = "a measurement for people")]
-fn eprintln_latency(what: &str, took: Duration) {
+fn show_latency(what: &str, took: Duration) {
     eprintln!("{what}: {took:?}");
 }
 
@@ -331,7 +331,7 @@ async fn net_bid_goes_directly_to_a_connected_buyer() {
     let bid = a_bid(&worker.key, offer.digest());
     let began = clock::instant();
     assert_eq!(worker.net.answer(buyer.id(), bid.clone()).await, Route::Direct);
-    eprintln_latency("direct answer, with its acknowledgement", began.elapsed());
+    show_latency("direct answer, with its acknowledgement", began.elapsed());
     assert_eq!(buyer.answer().await.raw(), bid.raw());
     assert_eq!(worker.net.answer(buyer.id(), bid).await, Route::Refused, "one answer per worker and offer");
     assert_eq!(buyer.count("answer.already_answered").await, 1);
@@ -350,7 +350,7 @@ async fn net_bid_goes_back_along_the_offers_path() {
     let bid = a_bid(&worker.key, offer.digest());
     let began = clock::instant();
     assert_eq!(worker.net.answer(buyer.id(), bid.clone()).await, Route::Path);
-    eprintln_latency("answer over one relay, with its acknowledgement", began.elapsed());
+    show_latency("answer over one relay, with its acknowledgement", began.elapsed());
     assert_eq!(buyer.answer().await.raw(), bid.raw());
     assert_eq!(hub.count("answer.relayed").await, 1);
     assert_eq!(hub.count("gossip.answer_for_us").await, 0);
@@ -373,6 +373,109 @@ async fn net_bid_falls_back_to_the_topic() {
     assert_eq!(worker.net.answer(buyer.id(), bid.clone()).await, Route::Topic);
     assert_eq!(buyer.answer().await.raw(), bid.raw());
     assert_eq!(buyer.count("gossip.answer_for_us").await, 1);
+}
+
+#[tokio::test]
+async fn net_bid_goes_back_over_two_relays() {
+    // buyer → first → second → worker, who dials nobody; nobody has room for a shortcut.
+    let two = || NetConfig { max_peers: 2, ..config() };
+    let second = node(1, two()).await;
+    let first = node(2, NetConfig { bootstrap: second.net.listen_addresses().await, ..two() }).await;
+    first.connected().await;
+    let mut worker = node(3, NetConfig { max_peers: 1, ..config() }).await;
+    second.net.dial(worker.net.listen_addresses().await.remove(0)).await;
+    worker.connected().await;
+    let mut buyer = leaf(4, &first).await;
+    buyer.connected().await;
+    let offer = an_offer(&buyer.key);
+    let began = clock::instant();
+    buyer.publish(&jobs(), offer.raw()).await.unwrap();
+    let offer = worker.offer().await;
+    show_latency("offer over three hops", began.elapsed());
+    let bid = a_bid(&worker.key, offer.digest());
+    assert_eq!(worker.net.answer(buyer.id(), bid.clone()).await, Route::Path);
+    assert_eq!(buyer.answer().await.raw(), bid.raw());
+    assert_eq!((first.count("answer.relayed").await, second.count("answer.relayed").await), (1, 1));
+}
+
+#[tokio::test]
+async fn net_bid_to_a_buyer_that_left_is_left_on_the_topic() {
+    let mut hub = hub(1, TCP).await;
+    let mut worker = leaf(2, &hub).await;
+    let buyer = leaf(3, &hub).await;
+    worker.connected().await;
+    buyer.connected().await;
+    buyer.publish(&jobs(), an_offer(&buyer.key).raw()).await.unwrap();
+    let offer = worker.offer().await;
+    buyer.net.shutdown().await;
+    hub.next("the loss", |event| matches!(event, Event::PeerDisconnected(id) if id == offer.signer()).then_some(())).await;
+    let bid = a_bid(&worker.key, offer.digest());
+    assert_eq!(worker.net.answer(offer.signer(), bid).await, Route::Topic);
+    assert_eq!(hub.count("answer.no_route").await, 1);
+}
+
+#[tokio::test]
+async fn net_offer_reaches_every_leaf_of_a_star_within_a_bid_window() {
+    let hub = hub(1, TCP).await;
+    let mut leaves = Vec::new();
+    for n in 2..22 {
+        leaves.push(leaf(n, &hub).await);
+    }
+    for leaf in &leaves {
+        leaf.connected().await;
+    }
+    let buyer = leaf(30, &hub).await;
+    buyer.connected().await;
+    let offer = an_offer(&buyer.key);
+    let began = clock::instant();
+    buyer.publish(&jobs(), offer.raw()).await.unwrap();
+    for leaf in &mut leaves {
+        assert_eq!(leaf.offer().await.digest(), offer.digest());
+    }
+    show_latency("offer to all of 20 leaves of a star", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(limits::MAX_BID_WINDOW_MS), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn net_passes_on_what_nobody_here_reads() {
+    let Node { net, events, tap, key } = hub(1, TCP).await;
+    drop(events);
+    let hub = Node { net, events: mpsc::channel(1).1, tap, key };
+    let mut worker = leaf(2, &hub).await;
+    let buyer = leaf(3, &hub).await;
+    worker.connected().await;
+    buyer.connected().await;
+    buyer.publish(&jobs(), an_offer(&buyer.key).raw()).await.unwrap();
+    worker.offer().await;
+}
+
+#[tokio::test]
+async fn net_tells_who_is_connected() {
+    let hub = hub(1, QUIC).await;
+    let mut leaf = leaf(2, &hub).await;
+    leaf.next("a ping", |event| matches!(event, Event::Rtt { .. }).then_some(())).await;
+    let known = soon("identify", async {
+        loop {
+            let peers = leaf.net.peers().await;
+            if peers.iter().any(|peer| peer.agent.is_some()) {
+                return peers;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let [peer] = &known[..] else { panic!("{known:?}") };
+    assert_eq!((peer.id, peer.direction, peer.transport), (hub.id(), Direction::Outbound, Transport::Quic));
+    assert_eq!(peer.agent.as_deref(), Some(concat!("infernet/", env!("CARGO_PKG_VERSION"))));
+    assert!(peer.rtt_ms.is_some() && peer.score >= 0.0);
+    let cached: Multiaddr = format!("{}/p2p/{}", peer.addresses[0], peer.id).parse().unwrap();
+    assert_eq!(hub.net.listen_addresses().await, [cached]);
+    assert_eq!(hub.net.peers().await[0].direction, Direction::Inbound);
+}
+
+#[tokio::test]
+async fn net_starts_with_mdns_wherever_it_runs() {
+    node(1, NetConfig { mdns: true, ..config() }).await.net.shutdown().await;
 }
 
 #[tokio::test]
@@ -434,7 +537,7 @@ async fn net_peers_find_each_other_through_one_bootstrap_node() {
     let hub = hub(1, TCP).await;
     let bootstrap = hub.net.listen_addresses().await;
     let config = || NetConfig { bootstrap: bootstrap.clone(), serves: true, ..config() };
-    let mut nodes = vec![node(2, config()).await, node(3, config()).await];
+    let mut nodes = [node(2, config()).await, node(3, config()).await];
     let other = nodes[0].id();
     nodes[1].next("the other peer", |event| matches!(event, Event::PeerConnected(id) if id == other).then_some(())).await;
 }
@@ -679,9 +782,10 @@ async fn check_refused(message: &Bad, raw: &mut Raw, victim: &mut Node) {
     assert_eq!(victim.count(message.counted).await, before + 1, "{} for {:?}", message.counted, message.bytes);
 }
 
+/// What the victim thinks of the peer; as bad as can be once it closed the connection.
 async fn score_of(victim: &Node, raw: &Raw) -> f64 {
     let peers = victim.net.peers().await;
-    peers.iter().find(|peer| peer.id == raw.key.id()).map(|peer| peer.score).expect("still connected")
+    peers.iter().find(|peer| peer.id == raw.key.id()).map_or(f64::NEG_INFINITY, |peer| peer.score)
 }
 
 /// Below this, gossipsub reads nothing more of a peer.
@@ -718,6 +822,7 @@ async fn net_untimely_messages_are_ignored_without_a_penalty() {
     let offer = an_offer(&raw.key);
     raw.say(&jobs(), offer.raw());
     assert_eq!(raw.during(behind.offer()).await.digest(), offer.digest());
+    victim.sees(offer.raw()).await;
     // The same again, in a new gossip message.
     check_refused(&bad(&jobs(), offer.raw(), "gossip.seen"), &mut raw, &mut victim).await;
     assert!(score_of(&victim, &raw).await >= 0.0);
@@ -781,13 +886,15 @@ async fn net_an_oversized_gossip_message_costs_the_connection_not_the_node() {
 #[tokio::test]
 async fn net_bad_answers_are_refused_and_counted() {
     let mut victim = hub(1, TCP).await;
+    let _friend = leaf(2, &victim).await;
+    victim.connected().await;
     let mut raw = Raw::join(9, &victim).await;
     let offer = an_offer(&victim.key);
-    victim.publish(&jobs(), offer.raw()).await.unwrap();
+    raw.during(victim.publish(&jobs(), offer.raw())).await.unwrap();
     let cases = [
         (b"garbage".to_vec(), "answer.malformed"),
         (vec![], "answer.malformed"),
-        (vec![7; 100_000], "answer.receive_failed"),
+        (vec![7; 100_000], "answer.too_large"),
         (offer.raw().to_vec(), "answer.unexpected_kind"),
         (a_bid(&key(77), offer.digest()).raw().to_vec(), "answer.wrong_author"),
         (a_bid(&raw.key, sha256(b"no offer of the victim's")).raw().to_vec(), "answer.not_our_offer"),

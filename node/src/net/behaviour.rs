@@ -25,10 +25,16 @@ const FIRST_HEARTBEAT: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_millis(700);
 /// Longer than any message but a receipt may live, so that gossipsub itself stops most replays.
 const REMEMBER_IDS: Duration = Duration::from_millis(limits::AD_TTL_MS + 2 * limits::CLOCK_SKEW_MS);
+/// gossipsub's own bound of a mesh. A node takes more, all that it is connected to, if they ask: peers ask only while they have
+/// too few, and behind a NAT the bootstrap node may be all they have. Turned away, they would get each message a heartbeat
+/// or two late, after the bids are in. Where peers have choice, meshes stay at about six.
+const MESH_HIGH: usize = 12;
 /// Messages queued for one peer: two seconds of a busy network. gossipsub's default is 5 000, 320 MB of the largest.
 const PEER_QUEUE: usize = 1_000;
 /// Connections to one peer: two when both dial at once; more are waste.
 const PER_PEER: u32 = 2;
+/// Connections that only we can open: a mesh's worth.
+const CHOSEN: u32 = 8;
 /// Handshakes at once, in either direction: as many as take two cores a second.
 const HANDSHAKES: u32 = 64;
 
@@ -50,7 +56,7 @@ impl Behaviour {
         let me = keypair.public().to_peer_id();
         Ok(Behaviour {
             limits: limits(config.max_peers),
-            gossip: gossip(keypair)?,
+            gossip: gossip(keypair, config.max_peers)?,
             kad: kad(me, config.serves),
             identify: identify::Behaviour::new(
                 identify::Config::new(IDENTIFY.into(), keypair.public())
@@ -63,7 +69,7 @@ impl Behaviour {
         })
     }
 
-    /// Whether `peer`'s messages are still read.
+    /// gossipsub's score of `peer`, zero if it has none.
     pub(super) fn score(&self, peer: &NodeId) -> f64 {
         peer_id(peer).and_then(|peer| self.gossip.peer_score(&peer)).unwrap_or_default()
     }
@@ -76,16 +82,22 @@ pub(super) fn topics() -> [IdentTopic; 3] {
 }
 
 fn limits(max_peers: u32) -> connection_limits::Behaviour {
+    // Some are kept for peers that we choose, so that strangers can't surround us.
+    let chosen = CHOSEN.min(max_peers / 2);
     connection_limits::Behaviour::new(
         ConnectionLimits::default()
             .with_max_established(Some(max_peers))
+            .with_max_established_incoming(Some(max_peers - chosen))
             .with_max_established_per_peer(Some(PER_PEER))
             .with_max_pending_incoming(Some(HANDSHAKES))
             .with_max_pending_outgoing(Some(HANDSHAKES)),
     )
 }
 
-fn gossip(keypair: &Keypair) -> Result<gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>, NetError> {
+fn gossip(
+    keypair: &Keypair,
+    max_peers: u32,
+) -> Result<gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>, NetError> {
     let config = gossipsub::ConfigBuilder::default()
         .heartbeat_initial_delay(FIRST_HEARTBEAT)
         .heartbeat_interval(HEARTBEAT)
@@ -94,6 +106,7 @@ fn gossip(keypair: &Keypair) -> Result<gossipsub::Behaviour<IdentityTransform, W
         .max_transmit_size(limits::MAX_GOSSIP_BYTES)
         .duplicate_cache_time(REMEMBER_IDS)
         .flood_publish(true)
+        .mesh_n_high(usize::try_from(max_peers).unwrap_or(usize::MAX).max(MESH_HIGH))
         .connection_handler_queue_len(PEER_QUEUE)
         .build()
         .map_err(|error| NetError::Setup(error.to_string()))?;

@@ -12,7 +12,7 @@ pub(super) enum Command {
     /// Hand a signed message to the mesh, once somebody is there to take it.
     Publish { topic: String, bytes: Arc<[u8]>, deadline: UnixMillis, reply: oneshot::Sender<Result<(), PublishError>> },
     /// Bring an answer to its buyer.
-    Answer { buyer: NodeId, answer: Answer, reply: oneshot::Sender<Route> },
+    Answer { buyer: NodeId, answer: Box<Answer>, reply: oneshot::Sender<Route> },
     /// Tell where we listen.
     ListenAddresses { reply: oneshot::Sender<Vec<Multiaddr>> },
     /// Tell who is connected.

@@ -9,7 +9,7 @@ use std::{io, sync::Arc, time::Duration};
 /// The protocol's name.
 pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/infernet/bid/1");
 /// An answer inside a seal inside an envelope.
-const MAX_REQUEST_BYTES: usize = bid::MAX_ANSWER_BYTES + 2 * limits::ENVELOPE_OVERHEAD_BYTES;
+pub(super) const MAX_REQUEST_BYTES: usize = bid::MAX_ANSWER_BYTES + 2 * limits::ENVELOPE_OVERHEAD_BYTES;
 /// Half the longest bid window: later, the other way is not worth trying either.
 const TIMEOUT: Duration = Duration::from_millis(limits::MAX_BID_WINDOW_MS / 2);
 /// Answers in flight per connection: those to one offer by all who may answer it, twice over.
@@ -48,10 +48,8 @@ impl request_response::Codec for Codec {
 
     async fn read_request<T: AsyncRead + Unpin + Send>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Arc<[u8]>> {
         let mut bytes = Vec::new();
+        // One more than may be: the gate refuses and counts it, while an error here would go unnoticed.
         io.take(MAX_REQUEST_BYTES as u64 + 1).read_to_end(&mut bytes).await?;
-        if bytes.len() > MAX_REQUEST_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "answer is too large"));
-        }
         Ok(bytes.into())
     }
 

@@ -66,10 +66,10 @@ impl Discovery {
         connected < self.target
     }
 
-    /// Asks for a round soon, after the last peer is gone.
+    /// Asks for a round soon, after the last peer is gone. How soon depends on how often that was so before: a bootstrap node
+    /// that is full takes a connection and closes it again.
     pub(super) fn hurry(&mut self, now: UnixMillis, chance: u64) {
-        self.failures = 0;
-        self.next = now.after(spread(FIRST_PAUSE_MS, chance));
+        self.next = self.next.min(now.after(spread(self.pause(0), chance)));
     }
 
     /// A seed without `/p2p/` answered.
@@ -215,6 +215,17 @@ mod tests {
             let ms = spread(30_000, chance * 7);
             assert!((22_500..=37_500).contains(&ms), "{ms}");
         }
+    }
+
+    #[test]
+    fn a_lost_peer_is_sought_soon_but_a_full_one_is_not_pestered() {
+        let mut discovery = Discovery::new(seeds(1), 128);
+        discovery.round(8, |_| false, T0, 0);
+        discovery.hurry(T0, 0);
+        assert_eq!(discovery.next().since(T0), 375);
+        (0..12).for_each(|_| drop(discovery.round(0, |_| false, T0, 0)));
+        discovery.hurry(T0, 0);
+        assert_eq!(discovery.next().since(T0), 22_500);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! sequence numbers already order them.
 
 use super::{
+    direct,
     event::Event,
     generations::Generations,
     quota::{Quota, Rate},
@@ -83,11 +84,11 @@ pub(super) struct Admitted {
 #[derive(Debug)]
 pub(super) enum AnswerAdmitted {
     /// It answers an offer of ours.
-    Ours(Answer),
+    Ours(Box<Answer>),
     /// It is to be passed on: to the buyer if connected, else to this neighbour.
     Forward { buyer: NodeId, via: NodeId },
-    /// Neither, and why.
-    Refused(&'static str),
+    /// Neither: why, and whether an honest peer would not have sent it.
+    Refused { reason: &'static str, fault: bool },
 }
 
 /// Why a message goes no further.
@@ -213,7 +214,10 @@ impl Gate {
 
     /// Judges an answer that `peer` sent to us alone: a plain one for us, or a sealed one for us or to be passed on.
     pub(super) fn answer(&mut self, bytes: &[u8], peer: NodeId, now: UnixMillis) -> AnswerAdmitted {
-        self.judge_answer(bytes, peer, now).unwrap_or_else(|refused| AnswerAdmitted::Refused(refused.label()))
+        self.judge_answer(bytes, peer, now).unwrap_or_else(|refused| AnswerAdmitted::Refused {
+            reason: refused.label(),
+            fault: refused.verdict() == Verdict::Reject,
+        })
     }
 
     /// The neighbour that brought `offer`.
@@ -350,6 +354,9 @@ impl Gate {
     }
 
     fn judge_answer(&mut self, bytes: &[u8], peer: NodeId, now: UnixMillis) -> Result<AnswerAdmitted, Refused> {
+        if bytes.len() > direct::MAX_REQUEST_BYTES {
+            return Err(Refusal::TooLarge.into());
+        }
         self.take_forwarder(peer, now)?;
         let envelope = Envelope::decode(bytes)?;
         match envelope.kind() {
@@ -371,15 +378,15 @@ impl Gate {
         }
         let answer = Answer::read(bytes, &self.network, now)?;
         self.claim_ours(&answer.offer(), peer).map_err(Refused::Ignore)?;
-        Ok(AnswerAdmitted::Ours(answer))
+        Ok(AnswerAdmitted::Ours(answer.into()))
     }
 
     fn relayed_answer(&mut self, envelope: Envelope, now: UnixMillis) -> Result<AnswerAdmitted, Refused> {
         let sealed = envelope.open::<SealedAnswer>(&self.network, now)?.verify()?;
         match self.routes.claim(&sealed.offer, sealed.signer()).map_err(Refused::Ignore)? {
             NextHop::Here => {
-                let answer = sealed.unseal(&self.key, &self.network, now)?;
-                Ok(AnswerAdmitted::Ours(answer))
+                let answer = sealed.unseal(&self.key, &self.network, now).map_err(|_| Refused::Ignore("bad_seal"))?;
+                Ok(AnswerAdmitted::Ours(answer.into()))
             }
             NextHop::There { buyer, via } => Ok(AnswerAdmitted::Forward { buyer, via }),
         }
@@ -389,4 +396,279 @@ impl Gate {
 fn receipt_digest(receipt: Hash, countersign: Option<Hash>) -> Hash {
     let countersign = countersign.as_ref().map(AsRef::as_ref).unwrap_or_default();
     hash::tagged("infernet/receipt-seen/1", &[receipt.as_ref(), countersign])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infernet_wire::{
+        bid::{JobBid, NoBid, NoBidReason},
+        capability::Abilities,
+        hash::sha256,
+        id::{JobId, OfferId},
+        money::{MicroUsd, Price},
+        offer::SelectionRule,
+        receipt::JobStatus,
+    };
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    const START: UnixMillis = UnixMillis(1_800_000_000_000);
+    const NOW: UnixMillis = UnixMillis(START.0 + 60_000);
+
+    fn key(n: u8) -> NodeKey {
+        NodeKey::from_bytes(&[n; 32]).unwrap()
+    }
+
+    fn network() -> NetworkId {
+        NetworkId::default()
+    }
+
+    /// The gate of node 1.
+    fn gate() -> Gate {
+        Gate::new(key(1), network(), START)
+    }
+
+    fn jobs() -> String {
+        topic::jobs(topic::INFERENCE)
+    }
+
+    fn offer(n: u8, issued: UnixMillis) -> JobOffer {
+        JobOffer {
+            id: OfferId([n; 16]),
+            issued,
+            expires: issued.after(5_000),
+            workload: topic::INFERENCE.into(),
+            model: "tiny".into(),
+            abilities: Abilities::default(),
+            input_tokens: 1,
+            output_tokens: 1,
+            ceiling: Price::default(),
+            budget: MicroUsd(1),
+            deadline: issued.after(60_000),
+            window_ms: 500,
+            rule: SelectionRule::BALANCED,
+            commitment: sha256(b"request"),
+        }
+    }
+
+    fn ad(sequence: u64) -> CapabilityAd {
+        let (tags, models, chat) = (vec![], vec![], vec![]);
+        CapabilityAd { sequence, issued: NOW, expires: NOW.after(1_000), tags, models, slots: 1, chat }
+    }
+
+    fn signed<T: Message>(key: &NodeKey, body: T) -> Verified<T> {
+        key.sign(&network(), body).unwrap()
+    }
+
+    fn no_bid(worker: &NodeKey, offer: Hash) -> Answer {
+        Answer::NoBid(signed(worker, NoBid { offer, issued: NOW, reason: NoBidReason::NO_SLOT }))
+    }
+
+    fn sealed(worker: &NodeKey, answer: &Answer, buyer: NodeId) -> Arc<[u8]> {
+        signed(worker, SealedAnswer::seal(answer, &buyer, NOW, &[5; 32]).unwrap()).raw().clone()
+    }
+
+    /// From node `author`, brought by node 9.
+    fn check(gate: &mut Gate, topic: &str, bytes: &[u8], author: u8, verdict: Verdict, reason: &str) {
+        let admitted = gate.admit(topic, bytes, key(author).id(), key(9).id(), NOW);
+        assert_eq!((admitted.verdict, admitted.reason), (verdict, reason));
+        let is_good = verdict == Verdict::Accept || reason == "answer_for_us";
+        assert!(is_good || admitted.event.is_none(), "only what is good reaches the node");
+    }
+
+    fn check_offer(bytes: &[u8], author: u8, verdict: Verdict, reason: &str) {
+        check(&mut gate(), &jobs(), bytes, author, verdict, reason);
+    }
+
+    #[test]
+    fn a_good_message_is_passed_on_once() {
+        let mut gate = gate();
+        let bytes = signed(&key(2), offer(1, NOW));
+        check(&mut gate, &jobs(), bytes.raw(), 2, Verdict::Accept, "accepted");
+        check(&mut gate, &jobs(), bytes.raw(), 2, Verdict::Ignore, "seen");
+    }
+
+    #[test]
+    fn faults_are_rejected() {
+        let good = signed(&key(2), offer(1, NOW));
+        let mut forged = good.raw().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        let foreign = key(2).sign(&"other".parse().unwrap(), offer(1, NOW)).unwrap();
+        let workload = JobOffer { workload: "other".into(), ..offer(1, NOW) };
+        check_offer(&[0; limits::MAX_GOSSIP_BYTES + 1], 2, Verdict::Reject, "too_large");
+        check_offer(b"x", 2, Verdict::Reject, "malformed");
+        check_offer(&forged, 2, Verdict::Reject, "bad_signature");
+        check_offer(foreign.raw(), 2, Verdict::Reject, "wrong_network");
+        check_offer(good.raw(), 3, Verdict::Reject, "wrong_author");
+        check_offer(signed(&key(2), workload).raw(), 2, Verdict::Reject, "wrong_workload");
+        check_offer(signed(&key(2), ad(1)).raw(), 2, Verdict::Reject, "unexpected_kind");
+        check_offer(no_bid(&key(2), good.digest()).raw(), 2, Verdict::Reject, "unexpected_kind");
+        check(&mut gate(), topic::CAPABILITIES, good.raw(), 2, Verdict::Reject, "unexpected_kind");
+    }
+
+    #[test]
+    fn what_honest_peers_may_pass_on_is_ignored() {
+        let old = UnixMillis(NOW.0 - 16_000);
+        check_offer(signed(&key(2), offer(1, old)).raw(), 2, Verdict::Ignore, "expired");
+        check_offer(signed(&key(2), offer(1, NOW.after(10_001))).raw(), 2, Verdict::Ignore, "future");
+        check_offer(&key(2).sign_foreign(Kind::JobOffer, 7, &network(), vec![1]), 2, Verdict::Ignore, "unknown");
+        check(&mut gate(), "c0mpute/jobs/other", signed(&key(2), offer(1, NOW)).raw(), 2, Verdict::Ignore, "unknown_topic");
+    }
+
+    #[test]
+    fn a_forged_copy_does_not_shut_out_the_real_message() {
+        let mut gate = gate();
+        let good = signed(&key(2), offer(1, NOW));
+        let mut forged = good.raw().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        check(&mut gate, &jobs(), &forged, 2, Verdict::Reject, "bad_signature");
+        check(&mut gate, &jobs(), good.raw(), 2, Verdict::Accept, "accepted");
+    }
+
+    #[test]
+    fn after_a_restart_only_ads_from_before_count() {
+        let mut restarted = Gate::new(key(1), network(), NOW.after(1));
+        check(&mut restarted, &jobs(), signed(&key(2), offer(1, NOW)).raw(), 2, Verdict::Ignore, "before_start");
+        check(&mut restarted, topic::CAPABILITIES, signed(&key(2), ad(1)).raw(), 2, Verdict::Accept, "accepted");
+    }
+
+    #[test]
+    fn the_newest_ad_wins() {
+        let mut gate = gate();
+        for (sequence, verdict, reason) in [
+            (2, Verdict::Accept, "accepted"),
+            (1, Verdict::Ignore, "stale_ad"),
+            (3, Verdict::Accept, "accepted"),
+            (4, Verdict::Ignore, "author_quota"),
+        ] {
+            check(&mut gate, topic::CAPABILITIES, signed(&key(2), ad(sequence)).raw(), 2, verdict, reason);
+        }
+    }
+
+    #[test]
+    fn a_buyer_has_its_quota_of_offers_and_a_neighbour_one_of_messages() {
+        let mut gate = gate();
+        let offers: Vec<_> = (0..30).map(|n| signed(&key(2), offer(n, NOW))).collect();
+        let mut say = |bytes: &[u8], forwarder: u8| gate.admit(&jobs(), bytes, key(2).id(), key(forwarder).id(), NOW).reason;
+        let reasons: Vec<_> = offers.iter().map(|offer| say(offer.raw(), 9)).collect();
+        assert_eq!(reasons.iter().filter(|reason| **reason == "accepted").count(), 20);
+        assert_eq!(reasons.iter().filter(|reason| **reason == "author_quota").count(), 10);
+        let flood = (0..2_000).map(|_| say(b"x", 9));
+        assert_eq!(flood.filter(|reason| *reason == "malformed").count(), 970);
+        assert_eq!(say(b"x", 8), "malformed", "another neighbour");
+    }
+
+    #[test]
+    fn a_receipt_comes_from_its_worker_or_its_buyer() {
+        let (worker, buyer) = (key(2), key(3));
+        let body = JobReceipt {
+            job: JobId([1; 16]),
+            accept: sha256(b"accept"),
+            buyer: buyer.id(),
+            worker: worker.id(),
+            workload: topic::INFERENCE.into(),
+            model: "tiny".into(),
+            weights: None,
+            input_tokens: 0,
+            output_tokens: 0,
+            price: Price::default(),
+            amount: MicroUsd(0),
+            paid: MicroUsd(0),
+            started: NOW,
+            finished: NOW,
+            status: JobStatus::COMPLETED,
+            request: sha256(b"request"),
+            transcript: sha256(b"transcript"),
+        };
+        let receipt = signed(&worker, body);
+        let countersign = signed(&buyer, Countersign { receipt: receipt.digest(), issued: NOW });
+        let alone = SignedReceipt::new(receipt.clone(), None).unwrap().encode();
+        let both = SignedReceipt::new(receipt, Some(countersign)).unwrap().encode();
+        let mut gate = gate();
+        check(&mut gate, topic::RECEIPTS, &alone, 4, Verdict::Reject, "wrong_author");
+        check(&mut gate, topic::RECEIPTS, &alone, 2, Verdict::Accept, "accepted");
+        check(&mut gate, topic::RECEIPTS, &both, 3, Verdict::Accept, "accepted");
+        check(&mut gate, topic::RECEIPTS, &both, 2, Verdict::Ignore, "seen");
+    }
+
+    #[test]
+    fn answers_are_only_for_our_own_offers() {
+        let mut gate = gate();
+        let ours = signed(&key(1), offer(1, NOW));
+        let refused = |outcome| if let AnswerAdmitted::Refused { reason, .. } = outcome { reason } else { "taken" };
+        let answer = no_bid(&key(2), ours.digest());
+        assert_eq!(refused(gate.answer(answer.raw(), key(2).id(), NOW)), "not_our_offer");
+        gate.publish(&jobs(), ours.raw(), NOW).unwrap();
+        assert_eq!(refused(gate.answer(answer.raw(), key(3).id(), NOW)), "wrong_author");
+        assert!(matches!(gate.answer(answer.raw(), key(2).id(), NOW), AnswerAdmitted::Ours(_)));
+        assert_eq!(refused(gate.answer(answer.raw(), key(2).id(), NOW)), "already_answered");
+        check(&mut gate, &jobs(), &sealed(&key(2), &answer, key(1).id()), 2, Verdict::Ignore, "already_answered");
+        let late = no_bid(&key(3), ours.digest());
+        check(&mut gate, &jobs(), &sealed(&key(3), &late, key(1).id()), 3, Verdict::Ignore, "answer_for_us");
+        check(&mut gate, &jobs(), ours.raw(), 1, Verdict::Ignore, "seen");
+    }
+
+    #[test]
+    fn sealed_answers_for_others_go_back_where_the_offer_came_from() {
+        let mut gate = gate();
+        let theirs = signed(&key(3), offer(1, NOW));
+        let bytes = sealed(&key(2), &no_bid(&key(2), theirs.digest()), key(3).id());
+        let unknown = AnswerAdmitted::Refused { reason: "unknown_offer", fault: false };
+        assert_eq!(format!("{:?}", gate.answer(&bytes, key(2).id(), NOW)), format!("{unknown:?}"));
+        check(&mut gate, &jobs(), theirs.raw(), 3, Verdict::Accept, "accepted");
+        assert_eq!(gate.way_back(&theirs.digest()), Some(key(9).id()));
+        let AnswerAdmitted::Forward { buyer, via } = gate.answer(&bytes, key(2).id(), NOW) else { panic!("not forwarded") };
+        assert_eq!((buyer, via), (key(3).id(), key(9).id()));
+    }
+
+    #[test]
+    fn a_seal_with_somebody_elses_answer_inside_is_refused() {
+        let mut gate = gate();
+        let ours = signed(&key(1), offer(1, NOW));
+        gate.publish(&jobs(), ours.raw(), NOW).unwrap();
+        let stolen = no_bid(&key(2), ours.digest());
+        check(&mut gate, &jobs(), &sealed(&key(3), &stolen, key(1).id()), 3, Verdict::Ignore, "bad_seal");
+    }
+
+    /// Bytes that look more and more like a message.
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        let bid = JobBid {
+            offer: sha256(b"offer"),
+            issued: NOW,
+            hold_until: NOW.after(1_000),
+            model: "tiny".into(),
+            price: Price::default(),
+            queue_ms: 0,
+            ttft_ms: 0,
+            tokens_per_second: 0,
+            chat: vec![],
+        };
+        let real = vec![
+            signed(&key(2), offer(1, NOW)).raw().to_vec(),
+            signed(&key(2), ad(1)).raw().to_vec(),
+            signed(&key(2), bid).raw().to_vec(),
+            sealed(&key(2), &no_bid(&key(2), sha256(b"offer")), key(1).id()).to_vec(),
+        ];
+        let altered = (prop::sample::select(real), any::<prop::sample::Index>(), any::<u8>(), any::<bool>());
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..300),
+            altered.prop_map(|(mut bytes, at, value, cut)| {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+                bytes.truncate(if cut { at } else { bytes.len() });
+                bytes
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_can_break_the_gate(bytes in hostile(), topic in prop::sample::select(vec![jobs(), topic::CAPABILITIES.into(), topic::RECEIPTS.into()])) {
+            let mut gate = gate();
+            let admitted = gate.admit(&topic, &bytes, key(2).id(), key(9).id(), NOW);
+            prop_assert!(admitted.event.is_none() || admitted.verdict != Verdict::Reject);
+            gate.answer(&bytes, key(2).id(), NOW);
+        }
+    }
 }

@@ -30,8 +30,10 @@ pub enum Direction {
 pub struct PeerInfo {
     /// Who it is.
     pub id: NodeId,
-    /// The addresses at which it says it listens, as far as we could use them; else the one it is connected by.
+    /// Where it says it listens, without `/p2p/`, as far as we can use it: what to put into a peer cache. Empty if it tells none.
     pub addresses: Vec<Multiaddr>,
+    /// The other end of the first connection. Of an inbound one, nobody listens there.
+    pub remote: Multiaddr,
     /// The first connection's transport.
     pub transport: Transport,
     /// The first connection's direction.
@@ -59,10 +61,9 @@ pub(super) fn node_id(peer: &PeerId) -> Option<NodeId> {
 #[derive(Debug)]
 struct Peer {
     info: PeerInfo,
-    /// Where it is connected from or to.
-    remote: Multiaddr,
     connections: u32,
     topics: BTreeSet<TopicHash>,
+    faults: u32,
 }
 
 /// See the module.
@@ -96,14 +97,12 @@ impl Peers {
     pub(super) fn identified(&mut self, id: &NodeId, agent: &str, usable: &[Multiaddr]) {
         let Some(peer) = self.0.get_mut(id) else { return };
         peer.info.agent = Some(agent.chars().filter(|c| !c.is_control()).take(MAX_AGENT_CHARS).collect());
-        if !usable.is_empty() {
-            peer.info.addresses = usable.to_vec();
-        }
+        peer.info.addresses = usable.to_vec();
     }
 
     /// Where a peer is connected from or to.
     pub(super) fn remote(&self, id: &NodeId) -> Option<&Multiaddr> {
-        self.0.get(id).map(|peer| &peer.remote)
+        self.0.get(id).map(|peer| &peer.info.remote)
     }
 
     pub(super) fn pinged(&mut self, id: &NodeId, rtt_ms: u32) {
@@ -124,6 +123,13 @@ impl Peers {
         }
     }
 
+    /// A peer sent what it must not. How often it did so far.
+    pub(super) fn blamed(&mut self, id: &NodeId) -> u32 {
+        let Some(peer) = self.0.get_mut(id) else { return 0 };
+        peer.faults = peer.faults.saturating_add(1);
+        peer.faults
+    }
+
     /// Peers that follow any of our topics.
     pub(super) fn subscribers(&self) -> usize {
         self.0.values().filter(|peer| !peer.topics.is_empty()).count()
@@ -140,15 +146,16 @@ impl Peer {
         let remote = endpoint.get_remote_address().clone();
         let info = PeerInfo {
             id,
-            addresses: vec![remote.clone()],
+            addresses: vec![],
             transport: transport(&remote),
+            remote,
             direction: if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound },
             rtt_ms: None,
             agent: None,
             score: 0.0,
             connected_since: now,
         };
-        Peer { info, remote, connections: 0, topics: BTreeSet::new() }
+        Peer { info, connections: 0, topics: BTreeSet::new(), faults: 0 }
     }
 }
 

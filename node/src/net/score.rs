@@ -24,13 +24,24 @@ pub(super) fn thresholds() -> PeerScoreThresholds {
     }
 }
 
+/// The application's part (P5) for a peer that sent `faults` invalid answers: as gossipsub's P4.
+pub(super) fn penalty(faults: u32) -> f64 {
+    -f64::from(faults).powi(2)
+}
+
+/// Whether nothing that a peer of this score says is read.
+pub(super) fn is_graylisted(score: f64) -> bool {
+    score < thresholds().graylist_threshold
+}
+
 /// The parameters for `topics`.
 pub(super) fn params(topics: &[TopicHash]) -> PeerScoreParams {
     PeerScoreParams {
         topics: topics.iter().map(|topic| (topic.clone(), topic_params())).collect::<HashMap<_, _>>(),
         // Good deeds are worth at most one or two invalid messages.
         topic_score_cap: 5.0,
-        app_specific_weight: 0.0,
+        // Invalid answers, counted by us; see `penalty`.
+        app_specific_weight: 1.0,
         // Forty peers behind one address are a data centre or a village behind one NAT; fifty are graylisted.
         ip_colocation_factor_weight: -1.0,
         ip_colocation_factor_threshold: 40.0,

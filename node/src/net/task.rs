@@ -11,7 +11,7 @@ use super::{
     gossip::{AnswerAdmitted, Gate, Verdict},
     outbox::{Outbox, Waiting},
     peers::{Peers, node_id, peer_id},
-    transport,
+    score, transport,
 };
 use crate::clock;
 use futures::StreamExt;
@@ -67,7 +67,7 @@ enum Publisher {
 /// An answer that somebody else has now.
 enum Pending {
     /// Ours, and which way it went.
-    Ours { buyer: NodeId, answer: Answer, way: Route, reply: oneshot::Sender<Route> },
+    Ours { buyer: NodeId, answer: Box<Answer>, way: Route, reply: oneshot::Sender<Route> },
     /// Another worker's; whoever gave it to us is waiting.
     Relayed(direct::Channel),
 }
@@ -214,6 +214,7 @@ impl NetTask {
             self.published(late.reply, Err(PublishError::NoPeers));
         }
         if self.discovery.next() <= now {
+            self.drop_graylisted();
             self.look_for_peers(now);
         }
     }
@@ -268,7 +269,7 @@ impl NetTask {
 
     // ---- answers
 
-    fn answer(&mut self, buyer: NodeId, answer: Answer, reply: oneshot::Sender<Route>) {
+    fn answer(&mut self, buyer: NodeId, answer: Box<Answer>, reply: oneshot::Sender<Route>) {
         if self.peers.is_connected(&buyer) {
             let bytes = answer.raw().clone();
             return self.send_answer(buyer, bytes, Pending::Ours { buyer, answer, way: Route::Direct, reply });
@@ -276,7 +277,7 @@ impl NetTask {
         self.answer_by_path(buyer, answer, reply);
     }
 
-    fn answer_by_path(&mut self, buyer: NodeId, answer: Answer, reply: oneshot::Sender<Route>) {
+    fn answer_by_path(&mut self, buyer: NodeId, answer: Box<Answer>, reply: oneshot::Sender<Route>) {
         let Some(sealed) = self.seal(buyer, &answer) else { return self.answered(reply, Route::Nowhere) };
         let via = self.gate.way_back(&answer.offer()).filter(|via| *via != buyer && self.peers.is_connected(via));
         match via {
@@ -356,16 +357,24 @@ impl NetTask {
         match self.gate.answer(bytes, from, clock::now()) {
             AnswerAdmitted::Ours(answer) => {
                 self.counters.add("answer", "received");
-                let taken = self.emit(Event::Answer(answer));
+                let taken = self.emit(Event::Answer(*answer));
                 self.reply(channel, if taken { Reply::DELIVERED } else { Reply::REFUSED });
             }
             AnswerAdmitted::Forward { buyer, via } => self.relay(from, [buyer, via], bytes.clone(), channel),
-            AnswerAdmitted::Refused(reason) => {
+            AnswerAdmitted::Refused { reason, fault } => {
                 self.counters.add("answer", reason);
+                if fault {
+                    self.blame(&peer, from);
+                }
                 // The topic may still lead to the buyer.
                 self.reply(channel, if reason == "unknown_offer" { Reply::NO_ROUTE } else { Reply::REFUSED });
             }
         }
+    }
+
+    fn blame(&mut self, peer: &PeerId, id: NodeId) {
+        let penalty = score::penalty(self.peers.blamed(&id));
+        self.swarm.behaviour_mut().gossip.set_application_score(peer, penalty);
     }
 
     fn relay(&mut self, from: NodeId, ways: [NodeId; 2], bytes: Arc<[u8]>, channel: direct::Channel) {
@@ -496,9 +505,12 @@ impl NetTask {
         let claimed = info.listen_addrs.iter().filter(|address| discovery::is_usable(address, remote));
         let usable: Vec<Multiaddr> = claimed.take(discovery::MAX_ADDRESSES).cloned().collect();
         self.peers.identified(&id, &info.agent_version, &usable);
+        // What it said before is forgotten, or it could make us remember ever more.
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        kad.remove_peer(&peer);
         if info.protocols.contains(&behaviour::KAD) {
             for address in usable {
-                self.swarm.behaviour_mut().kad.add_address(&peer, address);
+                kad.add_address(&peer, address);
             }
         }
     }
@@ -517,6 +529,15 @@ impl NetTask {
             if self.discovery.wants_more(self.peers.len()) {
                 self.dial_peer(peer, vec![address]);
             }
+        }
+    }
+
+    /// Frees the places of those who are not listened to. Should they come back, their score is as it was.
+    fn drop_graylisted(&mut self) {
+        let infos = self.peers.infos(|id| self.swarm.behaviour().score(id));
+        for peer in infos.iter().filter(|peer| score::is_graylisted(peer.score)).filter_map(|peer| peer_id(&peer.id)) {
+            self.counters.add("connection", "graylisted");
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 
