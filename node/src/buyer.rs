@@ -550,7 +550,7 @@ impl Task {
                 let digest = offer.digest();
                 self.replies.insert(digest, reply);
                 self.handle(Input::Open(*offer));
-                let (mine, others): (Vec<_>, _) = self.early.drain(..).partition(|a| a.offer() == digest);
+                let (mine, others): (VecDeque<_>, VecDeque<_>) = self.early.drain(..).partition(|a| a.offer() == digest);
                 self.early = others;
                 mine.into_iter().for_each(|answer| self.handle(Input::Answer(answer)));
             }

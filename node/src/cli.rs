@@ -89,7 +89,7 @@ impl MeshArgs {
         Partial {
             network: self.network.clone(),
             listen: list(&self.listen),
-            chat_listen: self.chat_listen.clone().map(|addr| vec![addr]),
+            chat_listen: self.chat_listen.clone(),
             bootstrap: list(&self.bootstrap),
             mdns: self.no_mdns.then_some(false),
             max_peers: self.max_peers,

@@ -71,9 +71,9 @@ pub struct Partial {
     /// Multiaddrs of the mesh: TCP 46337 and QUIC on UDP 46338, IPv4 and IPv6, by default.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one_or_many")]
     pub listen: Option<Vec<String>>,
-    /// Socket addresses of the chat endpoint (QUIC on UDP); `[::]:46337`, which takes IPv4 too, by default.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one_or_many")]
-    pub chat_listen: Option<Vec<String>>,
+    /// Socket address of the chat endpoint (QUIC on UDP); `[::]:46337`, which takes IPv4 too, by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_listen: Option<String>,
     /// Multiaddrs of peers to meet first. None by default.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one_or_many")]
     pub bootstrap: Option<Vec<String>>,
@@ -106,8 +106,8 @@ pub struct Config {
     pub network: NetworkId,
     /// Where the mesh listens: TCP and QUIC.
     pub listen: Vec<Multiaddr>,
-    /// Where the chat endpoint listens, at least one.
-    pub chat_listen: Vec<SocketAddr>,
+    /// Where the chat endpoint listens.
+    pub chat_listen: SocketAddr,
     /// Peers to meet first.
     pub bootstrap: Vec<Multiaddr>,
     /// Whether to find peers on the local network.
@@ -224,7 +224,7 @@ fn default_file() -> String {
 # ]
 
 # Where buyers open chat streams: QUIC on UDP. [::] takes IPv4 too.
-# chat_listen = ["{DEFAULT_CHAT_LISTEN}"]
+# chat_listen = "{DEFAULT_CHAT_LISTEN}"
 
 # Peers to meet first, such as "/dns4/example.org/tcp/46337/p2p/16Uiu2H...".
 # bootstrap = []
@@ -274,7 +274,7 @@ fn from_env(env: impl Fn(&str) -> Option<String>) -> Result<Partial, ConfigError
     Ok(Partial {
         network: text("network"),
         listen: list("listen"),
-        chat_listen: list("chat_listen"),
+        chat_listen: text("chat_listen"),
         bootstrap: list("bootstrap"),
         mdns: parsed("mdns", text("mdns"), "true or false")?,
         max_peers: parsed("max_peers", text("max_peers"), "a whole number")?,
@@ -367,17 +367,14 @@ impl Parser {
         let defaults = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let network = partial.network.unwrap_or_else(|| NetworkId::default().to_string());
         let listen = partial.listen.unwrap_or_else(|| defaults(&DEFAULT_LISTEN));
-        let chat_listen = partial.chat_listen.unwrap_or_else(|| defaults(&[DEFAULT_CHAT_LISTEN]));
+        let chat_listen = partial.chat_listen.unwrap_or_else(|| DEFAULT_CHAT_LISTEN.into());
         let backend_is_guess = partial.backend.is_none();
         let backend = partial.backend.unwrap_or_else(|| defaults(&[DEFAULT_BACKEND]));
-        if chat_listen.is_empty() {
-            return Err(self.bad("chat_listen", &"empty", "write at least one address, such as [::]:46337"));
-        }
         Ok(Config {
             home: home.into(),
             network: self.one("network", &network, |text| text.parse::<NetworkId>().map_err(|error| error.to_string()))?,
             listen: self.all("listen", &listen, limits::MAX_ADDRESSES, mesh_address)?,
-            chat_listen: self.all("chat_listen", &chat_listen, limits::MAX_ADDRESSES, socket_address)?,
+            chat_listen: self.one("chat_listen", &chat_listen, socket_address)?,
             bootstrap: self.all("bootstrap", &partial.bootstrap.unwrap_or_default(), MAX_BOOTSTRAP, peer_address)?,
             mdns: partial.mdns.unwrap_or(true),
             max_peers: self.within("max_peers", partial.max_peers.unwrap_or(DEFAULT_MAX_PEERS), 1, MAX_MAX_PEERS)?,

@@ -168,6 +168,9 @@ pub enum StoreError {
         /// What the operating system said.
         reason: String,
     },
+    /// The node is shutting down.
+    #[error("the store was closed while writing: {0}")]
+    Interrupted(String),
 }
 
 /// The number after `last`, never below the clock.

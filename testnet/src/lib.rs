@@ -1,3 +1,19 @@
-//! A whole infernet on one machine: the parts that the demo, the benchmarks and the tests are built of.
+//! A whole infernet on one machine, from the same parts that run everywhere else.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`engine`] | a real tiny language model behind an Ollama-compatible server |
+//! | [`cluster`] | nodes on loopback with homes of their own: in this process, or as processes that can be killed |
+//! | [`demo`] | what a newcomer runs |
+//! | [`bench`] | the numbers, each a command |
+//! | [`shim`] | a TCP link that is slower than loopback |
+//! | [`machine`] | what a number was measured on |
+//!
+//! Nothing depends on this crate. Fault injection is done from outside a node: by signals, by links, by its engine.
 
+pub mod bench;
+pub mod cluster;
+pub mod demo;
 pub mod engine;
+pub mod machine;
+pub mod shim;

@@ -340,7 +340,7 @@ async fn countersigned(worker: &Worker, receipt: &Verified<JobReceipt>, reader: 
         }
     };
     match worker.ledger.keep(signed.clone()).await {
-        Ok(()) => worker.ledger.publish(signed),
+        Ok(_) => worker.ledger.publish(signed),
         Err(error) => {
             warn!("can't keep the countersigned receipt: {error}; free some disk space");
             return false;

@@ -1,0 +1,161 @@
+//! Nodes on loopback, on free ports, with homes of their own.
+//!
+//! [`Member`] is a node in this process, for a demo or a test that looks inside. [`Process`](process::Process) is the real
+//! `infernet` in a process of its own, for what only a process can show: SIGKILL, SIGSTOP, ports, memory.
+
+pub mod process;
+
+use infernet_node::{
+    backend::{self, Backend},
+    clock,
+    node::{Node, Serve, Settings, StartError},
+    store::{self, StoreError},
+};
+use infernet_wire::{
+    key::NodeKey,
+    money::{MicroUsd, Price},
+    topic::NetworkId,
+};
+use libp2p_multiaddr::Multiaddr;
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, time::sleep};
+
+/// The network of everything in this crate.
+pub const NETWORK: &str = "testnet";
+
+/// A cluster can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No temporary directory.
+    #[error("can't make a temporary home: {0}")]
+    Home(std::io::Error),
+    /// A node.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An engine's address.
+    #[error("bad engine: {0}")]
+    Engine(String),
+    /// Something that must happen did not.
+    #[error("{what} did not happen within {} s", .within.as_secs())]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        within: Duration,
+    },
+}
+
+/// What a member is.
+#[derive(Debug, Clone)]
+pub struct MemberSpec {
+    /// Who to connect to first.
+    pub bootstrap: Vec<Multiaddr>,
+    /// What it sells.
+    pub sells: Option<Sells>,
+    /// Connections at most.
+    pub max_peers: u32,
+    /// A copy of every gossip payload.
+    pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
+}
+
+/// What a worker sells.
+#[derive(Debug, Clone)]
+pub struct Sells {
+    /// URL of an Ollama-compatible engine.
+    pub engine: String,
+    /// Its price.
+    pub price: Price,
+    /// Jobs at once.
+    pub slots: u16,
+}
+
+impl Sells {
+    /// `engine` at `price_in` and `price_out` micro-USD per million tokens.
+    pub fn new(engine: impl Into<String>, price_in: u64, price_out: u64, slots: u16) -> Self {
+        let price = Price { input: MicroUsd(price_in), output: MicroUsd(price_out) };
+        Sells { engine: engine.into(), price, slots }
+    }
+}
+
+impl MemberSpec {
+    /// A node that only buys.
+    pub fn buyer(bootstrap: Vec<Multiaddr>) -> Self {
+        MemberSpec { bootstrap, sells: None, max_peers: 64, tap: None }
+    }
+
+    /// A node that sells.
+    pub fn worker(bootstrap: Vec<Multiaddr>, sells: Sells) -> Self {
+        MemberSpec { sells: Some(sells), ..MemberSpec::buyer(bootstrap) }
+    }
+}
+
+/// A node in this process.
+pub struct Member {
+    /// The node.
+    pub node: Node,
+    /// Its home, removed with it.
+    pub home: TempDir,
+}
+
+impl Member {
+    /// Starts a node with a fresh key and home.
+    pub async fn start(spec: MemberSpec) -> Result<Self, ClusterError> {
+        let home = tempfile::Builder::new().prefix("infernet-").tempdir().map_err(ClusterError::Home)?;
+        let key = NodeKey::from_bytes(&clock::random()).map_err(|e| ClusterError::Engine(e.to_string()))?;
+        let network: NetworkId = NETWORK.parse().unwrap_or_default();
+        let store = store::open(home.path(), &network)?;
+        let settings = Settings {
+            key,
+            network,
+            listen: vec![loopback()],
+            chat_listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            bootstrap: spec.bootstrap,
+            mdns: false,
+            max_peers: spec.max_peers,
+            serve: spec.sells.map(serve).transpose()?,
+            tap: spec.tap,
+        };
+        Ok(Member { node: Node::start(settings, store).await?, home })
+    }
+
+    /// Its addresses, for others to start from.
+    pub async fn addresses(&self) -> Vec<Multiaddr> {
+        self.node.net().listen_addresses().await
+    }
+
+    /// Waits until it knows `workers` workers that serve `model`.
+    pub async fn knows(&self, model: &str, workers: usize, within: Duration) -> Result<(), ClusterError> {
+        let known = || async {
+            let models = self.node.buyer().known_models().await;
+            models.iter().filter(|m| m.answers_to(model)).map(|m| m.workers).sum::<usize>() >= workers
+        };
+        eventually(&format!("hearing of {workers} workers that serve {model}"), within, known).await
+    }
+}
+
+/// TCP on a free port of 127.0.0.1.
+pub fn loopback() -> Multiaddr {
+    Multiaddr::from(Ipv4Addr::LOCALHOST).with(libp2p_multiaddr::Protocol::Tcp(0))
+}
+
+fn serve(sells: Sells) -> Result<Serve, ClusterError> {
+    let spec = format!("ollama={}", sells.engine).parse().map_err(|e| ClusterError::Engine(format!("{e}")))?;
+    let engine = backend::connect(&spec).map_err(|e| ClusterError::Engine(e.to_string()))?;
+    Ok(Serve { engines: vec![Arc::<dyn Backend>::from(engine)], price: sells.price, slots: sells.slots })
+}
+
+/// Waits until `holds`, looking every few milliseconds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, within: Duration, holds: impl Fn() -> F) -> Result<(), ClusterError> {
+    let end = clock::instant() + within;
+    while clock::instant() < end {
+        if holds().await {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    Err(ClusterError::Timeout { what: what.into(), within })
+}

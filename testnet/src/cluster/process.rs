@@ -1,0 +1,86 @@
+//! Nodes as processes: this very binary, started again as `infernet-testnet node …`, which is `infernet …`.
+
+use super::{ClusterError, NETWORK, Sells};
+use infernet_node::control::schema::StatusReport;
+use std::{process::Stdio, time::Duration};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// How long a process may take until it listens.
+const START: Duration = Duration::from_secs(30);
+
+/// A running `infernet start`. Dropping it kills it.
+pub struct Process {
+    child: Child,
+    /// What it said when it was ready.
+    pub status: StatusReport,
+    /// Its home, removed with it.
+    pub home: TempDir,
+}
+
+impl Process {
+    /// Starts a worker that sells `sells` and starts from `bootstrap`. `binary` is a program whose `node` subcommand is
+    /// `infernet`; `extra` are more flags of `infernet start`.
+    pub async fn worker(binary: &std::path::Path, sells: &Sells, bootstrap: &[String], extra: &[&str]) -> Result<Self, ClusterError> {
+        let home = tempfile::Builder::new().prefix("infernet-").tempdir().map_err(ClusterError::Home)?;
+        let mut command = Command::new(binary);
+        command.args(["node", "--json", "--home"]).arg(home.path()).args(["start", "--no-mdns", "--network", NETWORK]);
+        command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--chat-listen", "127.0.0.1:0"]);
+        command.args(["--backend", &format!("ollama={}", sells.engine), "--slots", &sells.slots.to_string()]);
+        command.args(["--price-in", &sells.price.input.0.to_string(), "--price-out", &sells.price.output.0.to_string()]);
+        bootstrap.iter().for_each(|address| drop(command.args(["--bootstrap", address])));
+        command.args(extra).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(ClusterError::Home)?;
+        match timeout(START, first_line(&mut child)).await {
+            Ok(Some(status)) => Ok(Process { child, status, home }),
+            Ok(None) => Err(ClusterError::Engine(format!("a node did not start: {}", last_words(&mut child).await))),
+            Err(_) => Err(ClusterError::Timeout { what: "a node's start".into(), within: START }),
+        }
+    }
+
+    /// Its process id; `None` once it has ended.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// SIGKILL, and the wait for its end.
+    pub async fn kill(&mut self) {
+        // Fails only if it has ended already.
+        let _ = self.child.kill().await;
+    }
+
+    /// Sends a signal by name, such as `STOP`. Whether there was a process to take it.
+    pub async fn signal(&self, name: &str) -> bool {
+        let Some(pid) = self.pid() else { return false };
+        let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().await;
+        sent.is_ok_and(|status| status.success())
+    }
+
+    /// Resident memory in kilobytes; `None` once it has ended.
+    pub fn rss_kb(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
+    }
+}
+
+/// The status it prints when ready; stderr is drained in the background so that it never blocks.
+async fn first_line(child: &mut Child) -> Option<StatusReport> {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take()?).read_line(&mut line).await.ok()?;
+    let status = serde_json::from_str(&line).ok()?;
+    let mut stderr = child.stderr.take()?;
+    tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
+    Some(status)
+}
+
+async fn last_words(child: &mut Child) -> String {
+    let mut text = String::new();
+    if let Some(stderr) = child.stderr.as_mut() {
+        let _ = timeout(Duration::from_secs(1), stderr.read_to_string(&mut text)).await;
+    }
+    text.trim().lines().last().unwrap_or("it said nothing").to_owned()
+}
