@@ -16,7 +16,7 @@ use infernet_wire::{
     money::{MicroUsd, Price},
     topic::NetworkId,
 };
-use libp2p_multiaddr::Multiaddr;
+use libp2p::Multiaddr;
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::sleep};
@@ -139,7 +139,7 @@ impl Member {
 
 /// TCP on a free port of 127.0.0.1.
 pub fn loopback() -> Multiaddr {
-    Multiaddr::from(Ipv4Addr::LOCALHOST).with(libp2p_multiaddr::Protocol::Tcp(0))
+    Multiaddr::from(Ipv4Addr::LOCALHOST).with(libp2p::multiaddr::Protocol::Tcp(0))
 }
 
 fn serve(sells: Sells) -> Result<Serve, ClusterError> {
