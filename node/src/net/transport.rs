@@ -45,6 +45,9 @@ pub(super) fn keypair(key: &NodeKey) -> Result<Keypair, NetError> {
 
 /// A swarm that listens nowhere yet.
 pub(super) fn swarm(keypair: &Keypair, behaviour: Behaviour) -> Result<Swarm<Behaviour>, NetError> {
+    if std::env::var_os("SSLKEYLOGFILE").is_some() {
+        return Err(NetError::KeyLog);
+    }
     let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
     Ok(Swarm::new(transport(keypair)?, behaviour, keypair.public().to_peer_id(), config))
 }
