@@ -108,6 +108,9 @@ pub enum NetError {
         /// What to do about it.
         fix: &'static str,
     },
+    /// libp2p's QUIC would write the secrets of every connection to a file, and has no setting against it.
+    #[error("the environment variable SSLKEYLOGFILE is set, which would reveal the node's traffic; unset it")]
+    KeyLog,
     /// libp2p refused its settings or the key.
     #[error("can't set up the network: {0}")]
     Setup(String),

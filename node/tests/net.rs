@@ -195,15 +195,19 @@ fn a_bid(key: &NodeKey, offer: Hash) -> Answer {
     Answer::Bid(key.sign(&network(), bid).unwrap())
 }
 
-fn an_accept(key: &NodeKey, winner: NodeId) -> Verified<JobAccept> {
+fn an_accept(key: &NodeKey) -> Verified<JobAccept> {
+    an_accept_of(key, JobId([1; 16]))
+}
+
+fn an_accept_of(key: &NodeKey, job: JobId) -> Verified<JobAccept> {
     let now = clock::now();
     let accept = JobAccept {
         offer: sha256(b"offer"),
         bid: sha256(b"bid"),
-        winner,
+        winner: key.id(),
         model: "tiny".into(),
         price: price(),
-        job: JobId([1; 16]),
+        job,
         attempt: 1,
         runners_up: vec![],
         bids: sha256(b"bids"),
@@ -487,9 +491,9 @@ async fn net_accepts_and_receipts_spread_once() {
     for node in [&worker, &buyer, &observer] {
         node.connected().await;
     }
-    buyer.publish(&jobs(), an_accept(&buyer.key, worker.id()).raw()).await.unwrap();
+    buyer.publish(&jobs(), an_accept(&buyer.key).raw()).await.unwrap();
     let accept = observer.next("an accept", |event| if let Event::Accept(accept) = event { Some(accept) } else { None }).await;
-    assert_eq!(accept.winner, worker.id());
+    assert_eq!(accept.signer(), buyer.id());
 
     let unacknowledged = a_receipt(&worker.key, &buyer.key, false);
     worker.publish(topic::RECEIPTS, &unacknowledged).await.unwrap();
@@ -851,6 +855,35 @@ async fn net_offers_above_the_quota_are_dropped() {
     let (taken, dropped) = (victim.count("gossip.accepted").await, victim.count("gossip.author_quota").await);
     assert_eq!(taken + dropped, 50);
     assert!((20..=40).contains(&taken), "{taken} of 50 were taken");
+}
+
+#[tokio::test]
+async fn net_events_that_nobody_takes_are_dropped_and_counted() {
+    let mut victim = hub(1, TCP).await;
+    let began = clock::instant();
+    let mut talkers = tokio::task::JoinSet::new();
+    for n in 100..120 {
+        let mut raw = Raw::join(n, &victim).await;
+        for _ in 0..60 {
+            raw.say(&jobs(), an_accept_of(&raw.key, JobId(clock::random())).raw());
+        }
+        talkers.spawn(async move { raw.during(std::future::pending::<()>()).await });
+    }
+    soon("a full queue", async {
+        while victim.count("event.dropped").await == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    show_latency("1 000 accepts of 20 strangers, checked", began.elapsed());
+    let accepted = victim.count("gossip.accepted").await;
+    assert!(accepted >= 1_000, "{accepted}");
+    // It goes on as soon as somebody takes them.
+    while victim.events.try_recv().is_ok() {}
+    let friend = leaf(2, &victim).await;
+    friend.connected().await;
+    friend.publish(topic::CAPABILITIES, &an_ad(&friend.key, 1)).await.unwrap();
+    victim.ad().await;
 }
 
 #[tokio::test]

@@ -25,9 +25,7 @@ const FIRST_HEARTBEAT: Duration = Duration::from_millis(100);
 const HEARTBEAT: Duration = Duration::from_millis(700);
 /// Longer than any message but a receipt may live, so that gossipsub itself stops most replays.
 const REMEMBER_IDS: Duration = Duration::from_millis(limits::AD_TTL_MS + 2 * limits::CLOCK_SKEW_MS);
-/// gossipsub's own bound of a mesh. A node takes more, all that it is connected to, if they ask: peers ask only while they have
-/// too few, and behind a NAT the bootstrap node may be all they have. Turned away, they would get each message a heartbeat
-/// or two late, after the bids are in. Where peers have choice, meshes stay at about six.
+/// gossipsub's own bound of a mesh; see [`mesh_high`].
 const MESH_HIGH: usize = 12;
 /// Messages queued for one peer: two seconds of a busy network. gossipsub's default is 5 000, 320 MB of the largest.
 const PEER_QUEUE: usize = 1_000;
@@ -106,7 +104,7 @@ fn gossip(
         .max_transmit_size(limits::MAX_GOSSIP_BYTES)
         .duplicate_cache_time(REMEMBER_IDS)
         .flood_publish(true)
-        .mesh_n_high(usize::try_from(max_peers).unwrap_or(usize::MAX).max(MESH_HIGH))
+        .mesh_n_high(mesh_high(max_peers))
         .connection_handler_queue_len(PEER_QUEUE)
         .build()
         .map_err(|error| NetError::Setup(error.to_string()))?;
@@ -121,6 +119,13 @@ fn gossip(
         gossip.subscribe(&topic).map_err(|error| setup(&error))?;
     }
     Ok(gossip)
+}
+
+/// A node takes all its connections into its mesh, if they ask: peers ask only while they have too few, and behind a NAT the
+/// bootstrap node may be all they have. With gossipsub's own bound, a star of 21 leaves lost its first offer for good for some
+/// of them. Where peers have a choice, meshes stay at about six. One more than can be, since reaching it prunes down to six.
+fn mesh_high(max_peers: u32) -> usize {
+    usize::try_from(max_peers).unwrap_or(usize::MAX).saturating_add(1).max(MESH_HIGH)
 }
 
 fn kad(me: PeerId, serves: bool) -> kad::Behaviour<MemoryStore> {

@@ -1,54 +1,42 @@
 //! The task that owns the swarm. It carries out what `gossip`, `routes`, `outbox` and `discovery` decide, and never waits for
 //! anybody: events go out by `try_send`.
 
+mod answers;
+
 use super::{
     Event, NetConfig, NetError, PublishError, Route,
     behaviour::{self, Behaviour, BehaviourEvent},
     command::Command,
     counters::Counters,
-    direct::{self, Reply},
     discovery::{self, Discovery},
-    gossip::{AnswerAdmitted, Gate, Verdict},
+    gossip::{Gate, Verdict},
     outbox::{Outbox, Waiting},
     peers::{Peers, node_id, peer_id},
     score, transport,
 };
 use crate::clock;
 use futures::StreamExt;
-use infernet_wire::{
-    bid::{Answer, SealedAnswer},
-    id::NodeId,
-    key::NodeKey,
-    limits,
-    time::UnixMillis,
-    topic::{self, NetworkId},
-};
+use infernet_wire::{key::NodeKey, time::UnixMillis, topic::NetworkId};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::{ConnectedPoint, transport::ListenerId},
+    core::ConnectedPoint,
     gossipsub::{self, MessageAcceptance, TopicHash},
     identify, mdns, ping,
-    request_response::{self, OutboundRequestId},
+    request_response::OutboundRequestId,
     swarm::{
         SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    io,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
 
-/// Binding a local socket takes milliseconds; name lookups for a wildcard address a little longer.
-const BIND_DEADLINE: Duration = Duration::from_secs(5);
 /// For goodbyes to leave the sockets.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// Answers, ours and others', whose outcome we wait for: two whole auctions' worth for each of eight neighbours.
-const MAX_PENDING: usize = 1_024;
 
 /// The task's ends of the channels to [`super::Net`].
 pub(super) struct Ends {
@@ -64,14 +52,6 @@ enum Publisher {
     Answer(oneshot::Sender<Route>),
 }
 
-/// An answer that somebody else has now.
-enum Pending {
-    /// Ours, and which way it went.
-    Ours { buyer: NodeId, answer: Box<Answer>, way: Route, reply: oneshot::Sender<Route> },
-    /// Another worker's; whoever gave it to us is waiting.
-    Relayed(direct::Channel),
-}
-
 /// Owns the swarm and everything that is decided with.
 pub(super) struct NetTask {
     key: NodeKey,
@@ -81,7 +61,7 @@ pub(super) struct NetTask {
     peers: Peers,
     discovery: Discovery,
     outbox: Outbox<Publisher>,
-    pending: BTreeMap<OutboundRequestId, Pending>,
+    pending: BTreeMap<OutboundRequestId, answers::Pending>,
     counters: Counters,
     tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
     ends: Ends,
@@ -93,7 +73,7 @@ type Happening = SwarmEvent<BehaviourEvent>;
 pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Result<(), NetError> {
     let keypair = transport::keypair(key)?;
     let mut swarm = transport::swarm(&keypair, Behaviour::new(&keypair, &config)?)?;
-    let backlog = listen(&mut swarm, &config.listen).await?;
+    let backlog = transport::listen(&mut swarm, &config.listen).await?;
     let me = key.id();
     let seeds = config.known_peers.into_iter().chain(config.bootstrap);
     let task = NetTask {
@@ -110,45 +90,6 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
         ends,
     };
     tokio::spawn(task.run(backlog).instrument(tracing::info_span!("net", me = me.short())));
-    Ok(())
-}
-
-/// Binds all addresses. Returns what else happened meanwhile.
-async fn listen(swarm: &mut Swarm<Behaviour>, addresses: &[Multiaddr]) -> Result<Vec<Happening>, NetError> {
-    let mut waiting = HashMap::new();
-    for address in addresses {
-        transport::check_free(address)?;
-        let id = swarm
-            .listen_on(address.clone())
-            .map_err(|error| NetError::listen(address, &io::Error::other(error.to_string())))?;
-        waiting.insert(id, address.clone());
-    }
-    let mut backlog = Vec::new();
-    let bound = tokio::time::timeout(BIND_DEADLINE, bind_all(swarm, &mut waiting, &mut backlog)).await;
-    match (bound, waiting.values().next()) {
-        (Ok(outcome), _) => outcome.map(|()| backlog),
-        (Err(_), Some(address)) => Err(NetError::listen(address, &io::ErrorKind::TimedOut.into())),
-        (Err(_), None) => Ok(backlog),
-    }
-}
-
-async fn bind_all(
-    swarm: &mut Swarm<Behaviour>,
-    waiting: &mut HashMap<ListenerId, Multiaddr>,
-    backlog: &mut Vec<Happening>,
-) -> Result<(), NetError> {
-    while !waiting.is_empty() {
-        match swarm.select_next_some().await {
-            SwarmEvent::NewListenAddr { listener_id, .. } => drop(waiting.remove(&listener_id)),
-            SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
-            | SwarmEvent::ListenerError { listener_id, error } => {
-                if let Some(address) = waiting.get(&listener_id) {
-                    return Err(NetError::listen(address, &error));
-                }
-            }
-            other => backlog.push(other),
-        }
-    }
     Ok(())
 }
 
@@ -265,130 +206,6 @@ impl NetTask {
             Publisher::Caller(reply) => tell(reply, outcome),
             Publisher::Answer(reply) => self.answered(reply, outcome.map_or(Route::Nowhere, |()| Route::Topic)),
         }
-    }
-
-    // ---- answers
-
-    fn answer(&mut self, buyer: NodeId, answer: Box<Answer>, reply: oneshot::Sender<Route>) {
-        if self.peers.is_connected(&buyer) {
-            let bytes = answer.raw().clone();
-            return self.send_answer(buyer, bytes, Pending::Ours { buyer, answer, way: Route::Direct, reply });
-        }
-        self.answer_by_path(buyer, answer, reply);
-    }
-
-    fn answer_by_path(&mut self, buyer: NodeId, answer: Box<Answer>, reply: oneshot::Sender<Route>) {
-        let Some(sealed) = self.seal(buyer, &answer) else { return self.answered(reply, Route::Nowhere) };
-        let via = self.gate.way_back(&answer.offer()).filter(|via| *via != buyer && self.peers.is_connected(via));
-        match via {
-            Some(via) => self.send_answer(via, sealed, Pending::Ours { buyer, answer, way: Route::Path, reply }),
-            None => self.answer_on_topic(sealed, reply),
-        }
-    }
-
-    fn answer_on_topic(&mut self, bytes: Arc<[u8]>, reply: oneshot::Sender<Route>) {
-        let deadline = clock::now().after(limits::MAX_BID_WINDOW_MS);
-        self.publish(Waiting { topic: topic::jobs(topic::INFERENCE), bytes, deadline, reply: Publisher::Answer(reply) });
-    }
-
-    fn seal(&self, buyer: NodeId, answer: &Answer) -> Option<Arc<[u8]>> {
-        let sealed = SealedAnswer::seal(answer, &buyer, clock::now(), &clock::random()).ok()?;
-        Some(self.key.sign(&self.network, sealed).ok()?.raw().clone())
-    }
-
-    fn send_answer(&mut self, to: NodeId, bytes: Arc<[u8]>, pending: Pending) {
-        match peer_id(&to) {
-            Some(to) if self.pending.len() < MAX_PENDING => {
-                let id = self.swarm.behaviour_mut().answers.send_request(&to, bytes);
-                self.pending.insert(id, pending);
-            }
-            _ => self.on_answer_outcome(pending, Reply::NO_ROUTE),
-        }
-    }
-
-    fn on_answer_outcome(&mut self, pending: Pending, outcome: Reply) {
-        match pending {
-            Pending::Relayed(channel) => self.reply(channel, outcome),
-            Pending::Ours { way, reply, .. } if outcome == Reply::DELIVERED => self.answered(reply, way),
-            Pending::Ours { buyer, answer, way: Route::Direct, reply } if outcome == Reply::NO_ROUTE => {
-                self.answer_by_path(buyer, answer, reply);
-            }
-            Pending::Ours { buyer, answer, reply, .. } if outcome == Reply::NO_ROUTE => match self.seal(buyer, &answer) {
-                Some(sealed) => self.answer_on_topic(sealed, reply),
-                None => self.answered(reply, Route::Nowhere),
-            },
-            Pending::Ours { reply, .. } => self.answered(reply, Route::Refused),
-        }
-    }
-
-    fn answered(&mut self, reply: oneshot::Sender<Route>, route: Route) {
-        self.counters.add("answer_sent", route.label());
-        tell(reply, route);
-    }
-
-    fn on_answers(&mut self, event: direct::Event) {
-        match event {
-            request_response::Event::Message { peer, message, .. } => match message {
-                request_response::Message::Request { request, channel, .. } => self.on_answer(peer, &request, channel),
-                request_response::Message::Response { request_id, response } => self.on_reply(request_id, response),
-            },
-            request_response::Event::OutboundFailure { request_id, error, .. } => {
-                tracing::debug!(%error, "an answer did not get through");
-                self.counters.add("answer", "send_failed");
-                self.on_reply(request_id, Reply::NO_ROUTE);
-            }
-            request_response::Event::InboundFailure { error, .. } => {
-                tracing::debug!(%error, "an answer could not be read");
-                self.counters.add("answer", "receive_failed");
-            }
-            request_response::Event::ResponseSent { .. } => {}
-        }
-    }
-
-    fn on_reply(&mut self, id: OutboundRequestId, reply: Reply) {
-        if let Some(pending) = self.pending.remove(&id) {
-            self.on_answer_outcome(pending, reply);
-        }
-    }
-
-    fn on_answer(&mut self, peer: PeerId, bytes: &Arc<[u8]>, channel: direct::Channel) {
-        self.tap(direct::PROTOCOL.as_ref(), bytes);
-        let Some(from) = node_id(&peer) else { return self.reply(channel, Reply::REFUSED) };
-        match self.gate.answer(bytes, from, clock::now()) {
-            AnswerAdmitted::Ours(answer) => {
-                self.counters.add("answer", "received");
-                let taken = self.emit(Event::Answer(*answer));
-                self.reply(channel, if taken { Reply::DELIVERED } else { Reply::REFUSED });
-            }
-            AnswerAdmitted::Forward { buyer, via } => self.relay(from, [buyer, via], bytes.clone(), channel),
-            AnswerAdmitted::Refused { reason, fault } => {
-                self.counters.add("answer", reason);
-                if fault {
-                    self.blame(&peer, from);
-                }
-                // The topic may still lead to the buyer.
-                self.reply(channel, if reason == "unknown_offer" { Reply::NO_ROUTE } else { Reply::REFUSED });
-            }
-        }
-    }
-
-    fn blame(&mut self, peer: &PeerId, id: NodeId) {
-        let penalty = score::penalty(self.peers.blamed(&id));
-        self.swarm.behaviour_mut().gossip.set_application_score(peer, penalty);
-    }
-
-    fn relay(&mut self, from: NodeId, ways: [NodeId; 2], bytes: Arc<[u8]>, channel: direct::Channel) {
-        let next = ways.into_iter().find(|next| *next != from && self.peers.is_connected(next));
-        self.counters.add("answer", if next.is_some() { "relayed" } else { "no_route" });
-        match next {
-            Some(next) => self.send_answer(next, bytes, Pending::Relayed(channel)),
-            None => self.reply(channel, Reply::NO_ROUTE),
-        }
-    }
-
-    fn reply(&mut self, channel: direct::Channel, reply: Reply) {
-        // Whoever asked may be gone.
-        let _ = self.swarm.behaviour_mut().answers.send_response(channel, reply);
     }
 
     // ---- what the swarm says

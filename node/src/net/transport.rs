@@ -1,22 +1,36 @@
 //! Sockets: TCP (noise, yamux) and QUIC, names resolved by DNS.
 
-use super::{NetError, behaviour::Behaviour};
+use super::{
+    NetError,
+    behaviour::{Behaviour, BehaviourEvent},
+};
+use futures::StreamExt;
 use infernet_wire::key::NodeKey;
 use libp2p::{
     Multiaddr, PeerId, Swarm, Transport,
-    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade},
+    core::{
+        muxing::StreamMuxerBox,
+        transport::{Boxed, ListenerId},
+        upgrade,
+    },
     dns,
     identity::{Keypair, secp256k1},
     multiaddr::Protocol,
-    noise, quic, swarm, tcp, yamux,
+    noise, quic,
+    swarm::{self, SwarmEvent},
+    tcp, yamux,
 };
 use std::{
+    collections::HashMap,
+    io,
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     time::Duration,
 };
 
 /// Peers outside the gossip mesh are kept for direct answers; a new handshake costs more than an idle connection.
 const IDLE: Duration = Duration::from_secs(600);
+/// Binding a local socket takes milliseconds; name lookups for a wildcard address a little longer.
+const BIND_DEADLINE: Duration = Duration::from_secs(5);
 /// A handshake takes a few round trips; more than this is a dead address.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -31,6 +45,9 @@ pub(super) fn keypair(key: &NodeKey) -> Result<Keypair, NetError> {
 
 /// A swarm that listens nowhere yet.
 pub(super) fn swarm(keypair: &Keypair, behaviour: Behaviour) -> Result<Swarm<Behaviour>, NetError> {
+    if std::env::var_os("SSLKEYLOGFILE").is_some() {
+        return Err(NetError::KeyLog);
+    }
     let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
     Ok(Swarm::new(transport(keypair)?, behaviour, keypair.public().to_peer_id(), config))
 }
@@ -58,9 +75,51 @@ fn sockets(keypair: &Keypair) -> Result<Out, NetError> {
     Ok(quic.or_transport(tcp).map(|either, _| either.into_inner()).boxed())
 }
 
+/// Binds all addresses. Returns what else happened meanwhile.
+pub(super) async fn listen(
+    swarm: &mut Swarm<Behaviour>,
+    addresses: &[Multiaddr],
+) -> Result<Vec<SwarmEvent<BehaviourEvent>>, NetError> {
+    let mut waiting = HashMap::new();
+    for address in addresses {
+        check_free(address)?;
+        let id = swarm
+            .listen_on(address.clone())
+            .map_err(|error| NetError::listen(address, &io::Error::other(error.to_string())))?;
+        waiting.insert(id, address.clone());
+    }
+    let mut backlog = Vec::new();
+    let bound = tokio::time::timeout(BIND_DEADLINE, bind_all(swarm, &mut waiting, &mut backlog)).await;
+    match (bound, waiting.values().next()) {
+        (Ok(outcome), _) => outcome.map(|()| backlog),
+        (Err(_), Some(address)) => Err(NetError::listen(address, &io::ErrorKind::TimedOut.into())),
+        (Err(_), None) => Ok(backlog),
+    }
+}
+
+async fn bind_all(
+    swarm: &mut Swarm<Behaviour>,
+    waiting: &mut HashMap<ListenerId, Multiaddr>,
+    backlog: &mut Vec<SwarmEvent<BehaviourEvent>>,
+) -> Result<(), NetError> {
+    while !waiting.is_empty() {
+        match swarm.select_next_some().await {
+            SwarmEvent::NewListenAddr { listener_id, .. } => drop(waiting.remove(&listener_id)),
+            SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. }
+            | SwarmEvent::ListenerError { listener_id, error } => {
+                if let Some(address) = waiting.get(&listener_id) {
+                    return Err(NetError::listen(address, &error));
+                }
+            }
+            other => backlog.push(other),
+        }
+    }
+    Ok(())
+}
+
 /// Binds and lets go: libp2p listens with SO_REUSEPORT, with which a second node of the same user would silently share the
 /// port and get half the connections.
-pub(super) fn check_free(address: &Multiaddr) -> Result<(), NetError> {
+fn check_free(address: &Multiaddr) -> Result<(), NetError> {
     let outcome = match socket(address) {
         Some((_, socket)) if socket.port() == 0 => Ok(()),
         Some((Socket::Tcp, socket)) => TcpListener::bind(socket).map(drop),
