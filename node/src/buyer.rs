@@ -15,7 +15,7 @@ use crate::{
         auction::{Closed, Won},
         buyer::{self as market, Input, Observation, Output},
         job::{Attempt, Attempts},
-        registry::KnownModel,
+        registry::{self, KnownModel},
     },
     net::{Net, PublishError},
     report::{AuctionReport, ChatReport, ReceiptReport, StreamReport, millis},
@@ -47,10 +47,14 @@ use tracing::{Instrument, debug, info, info_span};
 const QUEUE: usize = 1_024;
 /// Auctions for one job: one more if every worker of the first failed.
 const MAX_AUCTIONS: u32 = 2;
+/// Models that an error names at most.
+const MAX_NAMES: usize = 20;
 /// How long a job waits for its turn to hold an auction: sixteen jobs before it, each with a full window.
 const TURN: Duration = Duration::from_secs(30);
 /// The bid window asked for when the caller names none. Auctions close earlier as soon as waiting does not pay.
 pub const DEFAULT_WINDOW_MS: u16 = 1_000;
+/// How long a job waits for a first peer.
+const JOIN_MS: u64 = 10_000;
 /// How long the whole answer may take when the caller names no deadline.
 const DEFAULT_DEADLINE_MS: u64 = 10 * 60_000;
 
@@ -113,13 +117,15 @@ pub enum ChatError {
     #[error("the offer is not valid: {0}; shorten the model's name or ask for fewer tokens")]
     Offer(#[from] Refusal),
     /// Nobody to ask.
-    #[error("no peers: nobody heard the offer within {0} ms; name a --bootstrap address or check the network")]
-    NoPeers(u64),
+    #[error("no peers: nobody heard the offer within {} s; name a --bootstrap address or check the network", JOIN_MS / 1000)]
+    NoPeers,
     /// Nobody wants to.
     #[error("{}", no_bids(.0))]
     NoBids(Box<NoBids>),
     /// Too many jobs wait for their auction.
-    #[error("busy: other jobs' auctions took more than {} s; try again later", TURN.as_secs())]
+    #[error(
+        "busy: this node has more jobs waiting for their auction than workers allow one buyer (five a second); try again later"
+    )]
     Busy,
     /// A worker failed and no other could take over.
     #[error("{failure}{}", if failure.after_first_token { "; the answer so far is incomplete" } else { "; no other worker could take over, try again" })]
@@ -166,10 +172,14 @@ fn no_bids(no: &NoBids) -> String {
             "no bids: the cheapest {model} costs {} in and {} out per million tokens, above your ceiling of {} and {}; raise --max-price",
             price.input.0, price.output.0, ceiling.input.0, ceiling.output.0
         ),
-        _ if no.is_too_cheap() => format!("no bids: the price ceiling or budget is too low for {model}; raise --max-price or --budget"),
+        _ if no.is_too_cheap() => {
+            format!("no bids: the price ceiling or budget is too low for {model}; raise --max-price or --budget")
+        }
         Some(_) if refusals.is_empty() => format!("no bids: the workers that serve {model} did not answer; try again"),
         Some(_) => format!("no bids: the workers that serve {model} refused ({}); try again later", reasons(refusals)),
-        None if models.is_empty() => format!("no bids for {model}: no worker is known yet; see `infernet peers` and `infernet models`"),
+        None if models.is_empty() => {
+            format!("no bids for {model}: no worker is known yet; see `infernet peers` and `infernet models`")
+        }
         None => format!("no bids: no known worker serves {model}; known models: {}", models.join(", ")),
     }
 }
@@ -259,6 +269,7 @@ enum Command {
     Abandon(Hash),
     Observe(NodeId, Observation),
     Known(oneshot::Sender<Vec<KnownModel>>),
+    Survey { model: String, reply: oneshot::Sender<(Vec<String>, Option<Price>)> },
 }
 
 impl Buyer {
@@ -266,7 +277,13 @@ impl Buyer {
     pub fn spawn(client: client::Buyer, net: Net) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let span = info_span!("buyer", me = %client.key.id().short());
-        let task = Task { market: market::Buyer::new(), replies: BTreeMap::new(), early: VecDeque::new(), wake: None, pool: client.pool.clone() };
+        let task = Task {
+            market: market::Buyer::new(registry::MAX_ADS),
+            replies: BTreeMap::new(),
+            early: VecDeque::new(),
+            wake: None,
+            pool: client.pool.clone(),
+        };
         tokio::spawn(task.run(inbox).instrument(span));
         let shared = Shared { client, net, turn: Arc::new(Semaphore::new(1)) };
         Buyer { commands, shared: Arc::new(shared) }
@@ -322,51 +339,50 @@ impl Buyer {
     pub async fn auction(&self, prepared: &Prepared) -> Result<Decided, ChatError> {
         let waiting = timeout(TURN, self.shared.turn.clone().acquire_owned());
         let turn = waiting.await.map_err(|_| ChatError::Busy)?.map_err(|_| ChatError::ShuttingDown)?;
-        let client = &self.shared.client;
+        let Shared { client, net, .. } = &*self.shared;
+        // The bid window starts when the offer is signed, so first there must be somebody to hear it.
+        if !net.wait_connected(clock::now().after(JOIN_MS)).await {
+            return Err(ChatError::NoPeers);
+        }
+        let started = clock::instant();
         let offer = client.key.sign(&client.network, prepared.offer(clock::now()))?;
-        let (started, digest) = (clock::instant(), offer.digest());
-        let closed = self.offer(offer, prepared).await;
+        let digest = offer.digest();
+        let closed = self.offer(offer).await;
         if closed.is_err() {
             let _ = self.commands.send(Command::Abandon(digest)).await;
         }
         match closed? {
             Closed::Won(won) => {
                 let report = AuctionReport::new(&won, started.elapsed());
-                info!(winner = %won.winner().short(), bids = won.bids.len(), ms = report.elapsed_ms, "auction: {}", report.reason);
+                info!(winner = %report.winner.short(), bids = won.bids.len(), ms = report.elapsed_ms, "auction: {}", report.reason);
                 Ok(Decided { won: *won, report, turn })
             }
-            Closed::NoBids { no_bids, asked } => Err(ChatError::NoBids(Box::new(self.no_bids(prepared, no_bids, asked).await))),
+            Closed::NoBids { no_bids, asked, .. } => {
+                Err(ChatError::NoBids(Box::new(self.no_bids(prepared, no_bids, asked).await)))
+            }
         }
     }
 
     /// Publishes the offer and waits for the auction to close.
-    async fn offer(&self, offer: Verified<JobOffer>, prepared: &Prepared) -> Result<Closed, ChatError> {
+    async fn offer(&self, offer: Verified<JobOffer>) -> Result<Closed, ChatError> {
         let (reply, closed) = oneshot::channel();
         let (raw, topic) = (offer.raw().clone(), topic::jobs(&offer.workload));
-        let window = u64::from(prepared.order.window_ms).max(1);
-        let deadline = clock::now().after(window.max(5_000));
-        // The auction's own clock starts when somebody can hear the offer.
-        match self.shared.net.publish(topic, raw, deadline).await {
+        match self.shared.net.publish(topic, raw, offer.window_end()).await {
             Ok(()) => {}
-            Err(PublishError::NoPeers) => return Err(ChatError::NoPeers(window.max(5_000))),
-            Err(_) => return Err(ChatError::ShuttingDown),
+            Err(PublishError::NoPeers) => return Err(ChatError::NoPeers),
+            Err(PublishError::Refused(_) | PublishError::Busy) => return Err(ChatError::Busy),
+            Err(PublishError::Stopped) => return Err(ChatError::ShuttingDown),
         }
         self.commands.send(Command::Open { offer: Box::new(offer), reply }).await.map_err(|_| ChatError::ShuttingDown)?;
         closed.await.map_err(|_| ChatError::ShuttingDown)
     }
 
     async fn no_bids(&self, prepared: &Prepared, refusals: Vec<(NodeId, NoBidReason)>, asked: usize) -> NoBids {
-        let known = self.known_models().await;
         let order = &prepared.order;
-        let serving = known.iter().filter(|m| m.answers_to(&order.model));
-        NoBids {
-            model: order.model.clone(),
-            ceiling: order.ceiling,
-            asked,
-            refusals,
-            cheapest: serving.map(|m| m.cheapest).min_by_key(|p| p.output),
-            models: known.iter().take(20).map(|m| m.id.clone()).collect(),
-        }
+        let (reply, survey) = oneshot::channel();
+        let _ = self.commands.send(Command::Survey { model: order.model.clone(), reply }).await;
+        let (models, cheapest) = survey.await.unwrap_or_default();
+        NoBids { model: order.model.clone(), ceiling: order.ceiling, asked, refusals, cheapest, models }
     }
 
     /// Gives the job to the winner, then to the runners-up while none has delivered a token.
@@ -381,7 +397,7 @@ impl Buyer {
         let Decided { won, report, turn } = decided;
         let mut turn = Some(turn);
         let offer = won.offer.clone();
-        let mut attempts = Attempts::new(won);
+        let mut attempts = Attempts::new(&won);
         let mut last = None;
         while let Some(attempt) = attempts.next(clock::now()) {
             let worker = attempt.bid.signer();
@@ -472,8 +488,9 @@ impl Buyer {
                 let ttft = completed.ttft.unwrap_or(completed.duration);
                 let streaming = completed.duration.saturating_sub(ttft).as_secs_f64();
                 let after_first = f64::from(completed.usage.output_tokens.saturating_sub(1));
-                let speed = (streaming > 0.0 && after_first > 0.0).then(|| (after_first / streaming) as u32);
-                self.observe(worker, Observation::Completed { ttft_ms: millis(ttft) as u32, tokens_per_second: speed });
+                // Too few tokens tell nothing about speed; the estimate then stays what it was.
+                let tps = if streaming > 0.0 { (after_first / streaming) as u32 } else { 0 };
+                self.observe(worker, Observation::Completed { ttft_ms: millis(ttft) as u32, tps });
             }
             Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => {}
             Err(_) => self.observe(worker, Observation::Failed),
@@ -562,7 +579,18 @@ impl Task {
             Command::Known(reply) => {
                 let _ = reply.send(self.market.registry().known_models(clock::now()));
             }
+            Command::Survey { model, reply } => {
+                let _ = reply.send(self.survey(&model));
+            }
         }
+    }
+
+    /// Some models that are known, and the cheapest price of the one asked for.
+    fn survey(&self, model: &str) -> (Vec<String>, Option<Price>) {
+        let (registry, now) = (self.market.registry(), clock::now());
+        let names = registry.known_models(now).into_iter().map(|m| m.id).take(MAX_NAMES).collect();
+        let serving = registry.workers(now).flat_map(|(_, ad)| &ad.models).filter(|m| m.answers_to(model));
+        (names, serving.map(|m| m.price).min_by_key(|p| (p.output, p.input)))
     }
 
     fn on_answer(&mut self, answer: Answer) {
@@ -582,7 +610,8 @@ impl Task {
     fn handle(&mut self, input: Input) {
         for output in self.market.handle(input, clock::now()) {
             match output {
-                Output::Wake { at } => self.wake = Some(self.wake.map_or(at, |w| w.min(at))),
+                Output::Wake { at } => self.wake = Some(at),
+                Output::Busy { offer } => drop(self.replies.remove(&offer)),
                 Output::Closed { offer, outcome } => {
                     if let Some(reply) = self.replies.remove(&offer) {
                         let _ = reply.send(outcome);
@@ -593,4 +622,3 @@ impl Task {
         }
     }
 }
-

@@ -7,7 +7,7 @@ use crate::{
     backend::{Backend, Model},
     seller::Seller,
 };
-use infernet_wire::{capability::ModelAd, limits, money::Price};
+use infernet_wire::{capability::ModelAd, id::Hash, limits, money::Price};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
@@ -19,7 +19,18 @@ const POLL: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Engines {
     backends: Arc<[Arc<dyn Backend>]>,
-    routes: watch::Receiver<BTreeMap<String, usize>>,
+    routes: watch::Receiver<Routes>,
+}
+
+/// By model: the engine's index, and the digest of the weights if it tells.
+type Routes = BTreeMap<String, (usize, Option<Hash>)>;
+
+/// What serves a model.
+pub struct Engine {
+    /// The engine.
+    pub backend: Arc<dyn Backend>,
+    /// Digest of the model's weights, if the engine tells.
+    pub weights: Option<Hash>,
 }
 
 /// What an engine answered when asked at start.
@@ -52,9 +63,9 @@ impl Engines {
     }
 
     /// The engine that serves `model` now.
-    pub fn find(&self, model: &str) -> Option<Arc<dyn Backend>> {
-        let index = *self.routes.borrow().get(model)?;
-        self.backends.get(index).cloned()
+    pub fn find(&self, model: &str) -> Option<Engine> {
+        let (index, weights) = *self.routes.borrow().get(model)?;
+        Some(Engine { backend: self.backends.get(index)?.clone(), weights })
     }
 }
 
@@ -62,7 +73,7 @@ struct Poll {
     backends: Arc<[Arc<dyn Backend>]>,
     price: Price,
     seller: Seller,
-    routes: watch::Sender<BTreeMap<String, usize>>,
+    routes: watch::Sender<Routes>,
     failing: BTreeMap<usize, String>,
 }
 
@@ -78,12 +89,12 @@ impl Poll {
     }
 
     async fn poll(&mut self) {
-        let mut routes = BTreeMap::new();
+        let mut routes = Routes::new();
         let mut ads = Vec::new();
         for index in 0..self.backends.len() {
             for model in self.ask(index).await {
                 if !routes.contains_key(&model.id) && ads.len() < limits::MAX_AD_MODELS {
-                    routes.insert(model.id.clone(), index);
+                    routes.insert(model.id.clone(), (index, model.weights));
                     ads.push(advertise(model, self.price));
                 }
             }

@@ -1,1 +1,48 @@
-//! Not yet written.
+//! The market: everything that decides, and nothing that acts.
+//!
+//! A buyer's offer becomes an [`auction`]; workers [`quote`] it and hold a slot ([`admission`]); the bids are put in order
+//! ([`rank`]) and one wins, with others to fall back on ([`job`]). [`buyer`] and [`seller`] are the two deciders that own this
+//! state; the drivers beside this module carry their outputs out: publish, sign, dial, set timers.
+//!
+//! | module | its one idea |
+//! |---|---|
+//! | [`registry`] | who is there: the newest live ad of each worker |
+//! | [`quote`] | what a job may cost, and whether a model can serve it |
+//! | [`select`] | which of many workers answer an offer |
+//! | [`admission`] | slots, holds and running jobs of a worker |
+//! | [`rank`] | which bid is best, and why |
+//! | [`record`] | who usually answers, and how fast |
+//! | [`patience`] | how long waiting for more bids is worth it |
+//! | [`auction`] | one auction, from the offer to its outcome |
+//! | [`job`] | the winner, then the runners-up |
+//! | [`buyer`], [`seller`] | the two deciders |
+//! | [`recent`] | a map that forgets the least recently used |
+//!
+//! **One auction's way:** `buyer` opens it and the driver publishes the offer → each worker's `seller` quotes, takes a hold and
+//! bids → the buyer's `auction` closes as soon as waiting is not worth it → `job` yields the accept → `seller::claim` turns the
+//! hold into a running slot, once.
+//!
+//! **What is absent:** tokio, clocks, randomness, keys, sockets, stores, logging. `now` is an argument, so the simulator runs
+//! exactly this code. Only `infernet_wire` and `std` are imported. Nothing here looks at a prompt: an offer has none.
+//!
+//! **Clocks.** Nodes' clocks differ by seconds, auctions take milliseconds. So no decision compares one node's time with
+//! another's: a peer's message only lends *durations* (`hold_until − issued`, `deadline − issued`), which are then counted on
+//! our own clock.
+
+pub mod admission;
+pub mod auction;
+pub mod buyer;
+pub mod job;
+pub mod patience;
+pub mod quote;
+pub mod rank;
+pub mod recent;
+pub mod record;
+pub mod registry;
+pub mod select;
+pub mod seller;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod invariants;

@@ -20,14 +20,7 @@ use crate::{
     seller::{self, Seller},
     store::{Store, StoreError},
 };
-use infernet_wire::{
-    capability::SocketAddrText,
-    id::NodeId,
-    key::NodeKey,
-    limits,
-    money::Price,
-    topic::NetworkId,
-};
+use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, limits, money::Price, topic::NetworkId};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -86,7 +79,9 @@ pub struct Serve {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Secrets would leak.
-    #[error("SSLKEYLOGFILE is set, so TLS libraries would write the secrets of every connection to a file; unset it and start again")]
+    #[error(
+        "SSLKEYLOGFILE is set, so TLS libraries would write the secrets of every connection to a file; unset it and start again"
+    )]
     KeyLog,
     /// The mesh.
     #[error(transparent)]
@@ -130,18 +125,15 @@ impl Node {
         let (net, events) = net::start(&settings.key, net_config(&settings, &*store)).await?;
         let ledger = Ledger::new(store.clone(), net.clone());
         let pool = Pool::new(endpoint.clone());
-        let client = chat::client::Buyer {
-            key: settings.key.clone(),
-            network: settings.network.clone(),
-            ledger: ledger.clone(),
-            pool,
-        };
+        let client =
+            chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
         let buyer = Buyer::spawn(client, net.clone());
         let mut tasks = Vec::new();
         let addresses = net.listen_addresses().await;
         let seller = match settings.serve {
             Some(serve) => {
-                let worker = Worker { key: settings.key, network: settings.network, net: net.clone(), store: store.clone(), ledger };
+                let worker =
+                    Worker { key: settings.key, network: settings.network, net: net.clone(), store: store.clone(), ledger };
                 let chat = advertised(chat_addr, &addresses);
                 Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
             }
@@ -292,7 +284,13 @@ struct Worker {
 }
 
 impl Worker {
-    async fn start(self, serve: Serve, chat: Vec<SocketAddrText>, endpoint: Endpoint, tasks: &mut Vec<JoinHandle<()>>) -> Seller {
+    async fn start(
+        self,
+        serve: Serve,
+        chat: Vec<SocketAddrText>,
+        endpoint: Endpoint,
+        tasks: &mut Vec<JoinHandle<()>>,
+    ) -> Seller {
         let settings = seller::Settings {
             key: self.key.clone(),
             network: self.network.clone(),
@@ -388,14 +386,19 @@ mod tests {
 
     fn check(chat: &str, listening: &[&str], expected: &[&str]) {
         let listening: Vec<Multiaddr> = listening.iter().map(|a| a.parse().expect("a multiaddr")).collect();
-        let shown: Vec<String> = advertised(chat.parse().expect("an address"), &listening).into_iter().map(String::from).collect();
+        let shown: Vec<String> =
+            advertised(chat.parse().expect("an address"), &listening).into_iter().map(String::from).collect();
         assert_eq!(shown, expected);
     }
 
     #[test]
     fn wildcards_are_advertised_as_real_addresses() {
         check("192.0.2.1:46337", &["/ip4/10.0.0.1/tcp/1"], &["192.0.2.1:46337"]);
-        check("0.0.0.0:46337", &["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.1/udp/1/quic-v1"], &["10.0.0.1:46337"]);
+        check(
+            "0.0.0.0:46337",
+            &["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.1/udp/1/quic-v1"],
+            &["10.0.0.1:46337"],
+        );
         check("0.0.0.0:46337", &["/ip4/127.0.0.1/tcp/1"], &["127.0.0.1:46337"]);
         check("[::]:46337", &["/ip6/2001:db8::1/tcp/1", "/ip4/10.0.0.1/tcp/1"], &["10.0.0.1:46337", "[2001:db8::1]:46337"]);
         check("0.0.0.0:46337", &["/ip6/2001:db8::1/tcp/1"], &[]);

@@ -134,9 +134,10 @@ impl AuctionReport {
             offer_id: won.offer.id,
             bids: won.ranking.iter().filter_map(|scored| BidReport::new(won, scored)).collect(),
             no_bids: won.no_bids.iter().map(no_bid).collect(),
-            winner: won.winner(),
+            // A won auction has a winner; were its ranking empty, the buyer would be on its own.
+            winner: won.ranking.first().map_or(won.offer.signer(), |best| best.worker),
             reason: rank::explain(&won.ranking),
-            closed: won.reason.to_string(),
+            closed: won.reason.label().into(),
             elapsed_ms: millis(elapsed),
         }
     }

@@ -6,7 +6,10 @@
 
 use crate::{
     clock,
-    market::seller::{self as market, Claim, ClaimError, Input, Output},
+    market::{
+        admission::ClaimError,
+        seller::{self as market, Claim, Input, Output},
+    },
     net::Net,
     store::Store,
 };
@@ -46,7 +49,12 @@ enum Command {
     /// A peer connected, and has not seen our ad.
     Newcomer,
     /// A stream presents an accept.
-    Claim { accept: Box<Verified<JobAccept>>, from: NodeId, slot: mpsc::OwnedPermit<Command>, reply: oneshot::Sender<ClaimReply> },
+    Claim {
+        accept: Box<Verified<JobAccept>>,
+        from: NodeId,
+        slot: mpsc::OwnedPermit<Command>,
+        reply: oneshot::Sender<ClaimReply>,
+    },
     /// A job is over.
     Finish { job: infernet_wire::id::JobId, settled: bool },
     /// The engines serve this now.
@@ -57,7 +65,18 @@ enum Command {
     Status(oneshot::Sender<Status>),
 }
 
-type ClaimReply = Result<Slot, ClaimError>;
+type ClaimReply = Result<Slot, Unclaimed>;
+
+/// Why a claim got no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unclaimed {
+    /// The accept is not good for a slot.
+    #[error(transparent)]
+    Refused(#[from] ClaimError),
+    /// The node is shutting down.
+    #[error("the worker is shutting down")]
+    ShuttingDown,
+}
 
 /// The seller's state, for people.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -153,10 +172,10 @@ impl Seller {
     /// Turns the hold that `accept` names into a slot, once.
     pub async fn claim(&self, accept: Verified<JobAccept>, from: NodeId) -> ClaimReply {
         let (reply, answer) = oneshot::channel();
-        let slot = self.commands.clone().reserve_owned().await.map_err(|_| ClaimError::ShuttingDown)?;
+        let slot = self.commands.clone().reserve_owned().await.map_err(|_| Unclaimed::ShuttingDown)?;
         let claim = Command::Claim { accept: Box::new(accept), from, slot, reply };
-        self.commands.send(claim).await.map_err(|_| ClaimError::ShuttingDown)?;
-        answer.await.map_err(|_| ClaimError::ShuttingDown)?
+        self.commands.send(claim).await.map_err(|_| Unclaimed::ShuttingDown)?;
+        answer.await.map_err(|_| Unclaimed::ShuttingDown)?
     }
 
     /// Replaces what is advertised and bid on.
@@ -217,9 +236,10 @@ impl Task {
             Command::Claim { accept, from, slot, reply } => {
                 let claimed = self.market.claim(&accept, from, clock::now());
                 // The asker may be gone; then the slot is dropped, and freed, right here.
-                let _ = reply.send(claimed.map(|claim| Slot { claim, release: Some(slot), settled: false }));
+                let slot = claimed.map(|claim| Slot { claim, release: Some(slot), settled: false });
+                let _ = reply.send(slot.map_err(Unclaimed::from));
             }
-            Command::Finish { job, settled } => self.market.finish(job, settled),
+            Command::Finish { job, settled } => self.market.finish(&job, settled),
             Command::Catalogue(models) => self.set_catalogue(models),
             Command::Drain => self.market.set_draining(true),
             Command::Status(reply) => {
@@ -256,11 +276,11 @@ impl Task {
                     Ok(no) => self.answer(buyer, Answer::NoBid(no)),
                     Err(refusal) => warn!("can't sign a refusal: {refusal}"),
                 },
-                Output::Lost { offer, winner, winning_score } => {
-                    debug!(%offer, winner = %winner.short(), winning_score, "lost");
+                Output::Lost { offer, winner, winning_score, our_score } => {
+                    debug!(%offer, winner = %winner.short(), winning_score, our_score, "lost");
                 }
-                Output::Wake { at } => self.wake = Some(self.wake.map_or(at, |w| w.min(at))),
-                Output::Ignored(reason) => debug!(reason, "offer ignored"),
+                Output::Wake { at } => self.wake = Some(at),
+                Output::Ignored(reason) => debug!(reason = reason.label(), "offer ignored"),
             }
         }
     }
@@ -304,6 +324,7 @@ impl Task {
         match self.signed_ad(now) {
             Ok(ad) => {
                 self.ad.published = Some(now);
+                self.handle(Input::Ad(ad.clone()));
                 let (net, raw, deadline) = (self.net.clone(), ad.raw().clone(), now.after(limits::AD_MIN_INTERVAL_MS));
                 tokio::spawn(async move {
                     if let Err(error) = net.publish(topic::CAPABILITIES.into(), raw, deadline).await {
@@ -341,11 +362,27 @@ impl Task {
     }
 
     fn status(&self) -> Status {
-        let mut counters: BTreeMap<String, u64> = self.market.counters().iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
-        counters.insert("answers_dropped".into(), self.dropped_answers);
+        let (tally, admission) = (self.market.tally(), self.market.admission());
+        let named = |area: &'static str, counts: &BTreeMap<&'static str, u64>| -> Vec<(String, u64)> {
+            counts.iter().map(|(reason, n)| (format!("{area}.{reason}"), *n)).collect()
+        };
+        let mut counters: BTreeMap<String, u64> = [
+            ("offers", tally.offers),
+            ("bids", tally.bids),
+            ("lost", tally.lost),
+            ("lapsed", admission.lapsed()),
+            ("claims", tally.claims),
+            ("finished", tally.finished),
+            ("answers_dropped", self.dropped_answers),
+        ]
+        .map(|(name, n)| (name.to_owned(), n))
+        .into();
+        counters.extend(named("no_bid", &tally.no_bids));
+        counters.extend(named("ignored", &tally.ignored));
+        counters.extend(named("claim_refused", &tally.claims_refused));
         Status {
-            running: self.market.running(),
-            held: self.market.held(clock::now()),
+            running: admission.running(),
+            held: admission.held(),
             slots: self.settings.slots,
             models: self.ad.models.iter().map(|m| m.id.clone()).collect(),
             counters,

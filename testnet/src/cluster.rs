@@ -12,6 +12,7 @@ use infernet_node::{
     store::{self, StoreError},
 };
 use infernet_wire::{
+    capability::ModelAd,
     key::NodeKey,
     money::{MicroUsd, Price},
     topic::NetworkId,
@@ -131,10 +132,15 @@ impl Member {
     pub async fn knows(&self, model: &str, workers: usize, within: Duration) -> Result<(), ClusterError> {
         let known = || async {
             let models = self.node.buyer().known_models().await;
-            models.iter().filter(|m| m.answers_to(model)).map(|m| m.workers).sum::<usize>() >= workers
+            models.iter().filter(|m| names(&m.id, model)).map(|m| m.workers).sum::<usize>() >= workers
         };
         eventually(&format!("hearing of {workers} workers that serve {model}"), within, known).await
     }
+}
+
+/// Whether `id` is what a buyer who asks for `model` means.
+fn names(id: &str, model: &str) -> bool {
+    ModelAd { id: id.into(), ..ModelAd::default() }.answers_to(model)
 }
 
 /// TCP on a free port of 127.0.0.1.
@@ -149,7 +155,11 @@ fn serve(sells: Sells) -> Result<Serve, ClusterError> {
 }
 
 /// Waits until `holds`, looking every few milliseconds.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, within: Duration, holds: impl Fn() -> F) -> Result<(), ClusterError> {
+pub async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    within: Duration,
+    holds: impl Fn() -> F,
+) -> Result<(), ClusterError> {
     let end = clock::instant() + within;
     while clock::instant() < end {
         if holds().await {

@@ -30,11 +30,8 @@ const OLLAMA: &str = "http://127.0.0.1:11434";
 const FORM: Duration = Duration::from_secs(30);
 
 /// The three sellers: name, micro-USD per million tokens in and out, tokens per second.
-const WORKERS: [(&str, u64, u64, f64); 3] = [
-    ("a fast one", 300_000, 1_200_000, 400.0),
-    ("a cheap one", 60_000, 240_000, 150.0),
-    ("a slow one", 80_000, 300_000, 40.0),
-];
+const WORKERS: [(&str, u64, u64, f64); 3] =
+    [("a fast one", 300_000, 1_200_000, 400.0), ("a cheap one", 60_000, 240_000, 150.0), ("a slow one", 80_000, 300_000, 40.0)];
 
 /// What to show.
 #[derive(Debug, Clone)]
@@ -108,13 +105,19 @@ impl Network {
     async fn start(options: &DemoOptions, say: &mut Say<'_>) -> Result<Self, DemoError> {
         let buyer = Member::start(MemberSpec::buyer(Vec::new())).await?;
         let bootstrap = buyer.addresses().await;
-        say(format!("buyer   {}  {}", buyer.node.id().short(), bootstrap.first().map(ToString::to_string).unwrap_or_default()))?;
+        say(format!(
+            "buyer   {}  {}",
+            buyer.node.id().short(),
+            bootstrap.first().map(ToString::to_string).unwrap_or_default()
+        ))?;
         let (mut workers, mut engines, mut names) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (name, price_in, price_out, speed) in WORKERS {
             let url = match &options.ollama {
                 Some(_) => OLLAMA.to_owned(),
                 None => {
-                    let engine = EngineServer::start(EngineOptions { tokens_per_second: Some(speed), ..EngineOptions::default() }).await?;
+                    let engine =
+                        EngineServer::start(EngineOptions { tokens_per_second: Some(speed), ..EngineOptions::default() })
+                            .await?;
                     let url = engine.url();
                     engines.push(engine);
                     url
@@ -123,7 +126,13 @@ impl Network {
             let worker = Member::start(MemberSpec::worker(bootstrap.clone(), Sells::new(url, price_in, price_out, 4))).await?;
             let id = worker.node.id();
             let dollars = (MicroUsd(price_in), MicroUsd(price_out));
-            say(format!("worker  {}  {name}: {} in, {} out per million tokens; chat on udp {}", id.short(), dollars.0, dollars.1, worker.node.chat_addr()))?;
+            say(format!(
+                "worker  {}  {name}: {} in, {} out per million tokens; chat on udp {}",
+                id.short(),
+                dollars.0,
+                dollars.1,
+                worker.node.chat_addr()
+            ))?;
             names.insert(id.to_string(), name);
             workers.push(worker);
         }
@@ -154,7 +163,10 @@ impl Network {
         let node: Arc<Node> = Arc::new(buyer.node);
         let mut control = Control::bind(&home)?;
         control.serve(node.clone());
-        say(format!("\nstill running; try, in another terminal:\n  infernet --home {0} chat \"Count to 5.\" --model {model}\n  infernet --home {0} peers\n  infernet --home {0} receipts verify\nCtrl-C stops it", home.display()))?;
+        say(format!(
+            "\nstill running; try, in another terminal:\n  infernet --home {0} chat \"Count to 5.\" --model {model}\n  infernet --home {0} peers\n  infernet --home {0} receipts verify\nCtrl-C stops it",
+            home.display()
+        ))?;
         let _ = tokio::signal::ctrl_c().await;
         drop(control);
         for worker in workers {
@@ -228,7 +240,13 @@ fn auction(network: &Network, report: &AuctionReport, say: &mut Say<'_>) -> std:
     for bid in &report.bids {
         let mark = if bid.worker == report.winner { "→" } else { " " };
         let name = network.name(&bid.worker.to_string());
-        say(format!("  {mark} {}  {name:<12} {:>9} µ$/M out, score {:>6} µ$, {:>6} ms expected", bid.worker.short(), bid.price_out, bid.score, bid.expected_ms))?;
+        say(format!(
+            "  {mark} {}  {name:<12} {:>9} µ$/M out, score {:>6} µ$, {:>6} ms expected",
+            bid.worker.short(),
+            bid.price_out,
+            bid.score,
+            bid.expected_ms
+        ))?;
     }
     say(format!("  {}", report.reason))
 }

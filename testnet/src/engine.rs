@@ -86,10 +86,7 @@ impl EngineOptions {
     /// Options of a [`EngineKind::Metronome`] that has room for thousands of streams.
     pub fn metronome(tokens_per_second: f64, tokens: u32) -> Self {
         Self {
-            kind: EngineKind::Metronome {
-                tokens_per_second,
-                tokens,
-            },
+            kind: EngineKind::Metronome { tokens_per_second, tokens },
             max_concurrent: 4096, // twice the 2 000 streams that the benchmark asks for
             ..Self::default()
         }

@@ -155,7 +155,11 @@ pub struct Caller<'a, T> {
 }
 
 /// Runs `order` to its end.
-pub async fn run<T: From<Progress> + Send>(buyer: &Buyer, order: Order, mut caller: Caller<'_, T>) -> Result<Completed, Failure> {
+pub async fn run<T: From<Progress> + Send>(
+    buyer: &Buyer,
+    order: Order,
+    mut caller: Caller<'_, T>,
+) -> Result<Completed, Failure> {
     let before = |cause| Failure { cause, after_first_token: false };
     let mut attempt = Attempt::start(buyer, &order).await.map_err(before)?;
     let result = attempt.drive(buyer, &mut caller).await;
@@ -232,6 +236,7 @@ impl Attempt {
             () if self.cancelled => deadline::CANCEL,
             () if !self.opened => deadline::OPENED,
             () if self.usage.is_some() => deadline::SIGN,
+            () if self.first_token.is_none() => deadline::SILENCE_BEFORE_TOKEN,
             () => deadline::SILENCE,
         }
     }
@@ -252,11 +257,13 @@ impl Attempt {
             BuyerEvent::Opened { input_tokens } => {
                 self.opened = true;
                 (caller.on_opened)();
-                self.tell(caller, Progress::Opened { path: self.path, input_tokens }).await;
+                tell(caller.progress, Progress::Opened { path: self.path, input_tokens }).await;
             }
             BuyerEvent::Text { channel, text, tokens } => {
                 self.first_token.get_or_insert_with(clock::instant);
-                self.tell(caller, Progress::Text { channel, text, tokens }).await;
+                if !self.cancelled {
+                    tell(caller.progress, Progress::Text { channel, text, tokens }).await;
+                }
             }
             BuyerEvent::Usage(usage) => self.usage = Some((usage, clock::instant())),
             BuyerEvent::Free(usage) => {
@@ -270,13 +277,6 @@ impl Attempt {
             }
         }
         Ok(None)
-    }
-
-    /// A caller that went away is noticed as a cancel; what it misses is lost to nobody.
-    async fn tell<T: From<Progress>>(&self, caller: &Caller<'_, T>, step: Progress) {
-        if !self.cancelled {
-            let _ = timeout(deadline::WRITE, caller.progress.send(step.into())).await;
-        }
     }
 
     /// Checks, keeps, then sends. A countersignature that can't be sent still counts: the worker will ask again.
@@ -308,6 +308,11 @@ impl Attempt {
             duration: ended - self.started,
         })
     }
+}
+
+/// A caller that went away is noticed as a cancel; what it misses is lost to nobody.
+async fn tell<T: From<Progress>>(progress: &mpsc::Sender<T>, step: Progress) {
+    let _ = timeout(deadline::WRITE, progress.send(step.into())).await;
 }
 
 /// Resolves when the caller wants no more.

@@ -9,10 +9,13 @@ pub const CONNECT: Duration = Duration::from_millis(2_500);
 pub const OPENED: Duration = Duration::from_millis(750);
 /// From `Opened` to the first token, keep-alives or not: a large model on a CPU reads a long prompt for a minute.
 pub const FIRST_TOKEN: Duration = Duration::from_secs(120);
-/// Between two frames of the worker: it sends a keep-alive every [`KEEP_ALIVE`].
+/// Between two frames before the first token. A killed worker sends nothing more, not even a close, so this is what a take-over
+/// costs; it must end before the runners-up's holds lapse. Workers send a keep-alive every [`KEEP_ALIVE`].
+pub const SILENCE_BEFORE_TOKEN: Duration = Duration::from_millis(1_000);
+/// Between two frames after the first token. Nobody can take over unseen any more, so a network that pauses gets time.
 pub const SILENCE: Duration = Duration::from_secs(10);
-/// How often a worker that has nothing to say says so.
-pub const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// How often a worker that has nothing to say says so: four chances to be heard in time.
+pub const KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// From `Usage` to `Receipt`, and from `Receipt` to `Countersign`: signing and one disk flush.
 pub const SIGN: Duration = Duration::from_secs(10);
 /// From an accepted stream to the whole `Open` frame.

@@ -15,16 +15,17 @@ use super::{
 use crate::{
     backend::{Backend, BackendError, Chunk},
     clock,
+    engines::Engine,
     ledger::Ledger,
-    market::seller::{Claim, ClaimError},
-    seller::{Seller, Slot},
+    market::seller::Claim,
+    seller::{Seller, Slot, Unclaimed},
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use infernet_wire::{
     accept::JobAccept,
     chat::{Channel, ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError},
     envelope::{Envelope, Verified},
-    id::NodeId,
+    id::{Hash, NodeId},
     key::NodeKey,
     limits,
     offer::commitment,
@@ -50,7 +51,7 @@ pub struct Worker {
     /// Claims holds.
     pub seller: Seller,
     /// Finds the engine of a model.
-    pub engines: Arc<dyn Fn(&str) -> Option<Arc<dyn Backend>> + Send + Sync>,
+    pub engines: Arc<dyn Fn(&str) -> Option<Engine> + Send + Sync>,
     /// Keeps receipts.
     pub ledger: Ledger,
 }
@@ -122,14 +123,15 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
         return Err(refuse(ErrorCode::PROTOCOL, false, "the first frame must be open"));
     };
     let accept = read_accept(worker, &open)?;
-    let claim = worker.seller.claim(accept.clone(), peer).await.map_err(refused_claim)?;
+    let claim = worker.seller.claim(accept, peer).await.map_err(refused_claim)?;
     let request = reader.read_raw(open.request_len as usize, deadline::REQUEST).await.map_err(broken)?;
     let parsed = read_request(&claim, &open, &request)?;
-    let backend = (worker.engines)(&claim.model).ok_or_else(|| refuse(ErrorCode::ENGINE, true, "no engine serves the model now"))?;
-    let terms = terms(worker, &claim, &accept, &parsed);
+    let engine =
+        (worker.engines)(&claim.model).ok_or_else(|| refuse(ErrorCode::ENGINE, true, "no engine serves the model now"))?;
+    let terms = terms(worker, &claim, engine.weights, &parsed);
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let (session, opened) = WorkerSession::open(terms, &first.bytes, &request, clock::now());
-    Ok(Job { claim, session, opened, chunks: ask(backend, request_for_engine) })
+    Ok(Job { claim, session, opened, chunks: ask(engine.backend, request_for_engine) })
 }
 
 fn read_accept(worker: &Worker, open: &Open) -> Result<Verified<JobAccept>, StreamError> {
@@ -142,9 +144,12 @@ fn read_accept(worker: &Worker, open: &Open) -> Result<Verified<JobAccept>, Stre
         .map_err(|refusal| refuse(ErrorCode::BAD_ACCEPT, false, refusal))
 }
 
-fn refused_claim(error: ClaimError) -> StreamError {
-    let code = if error.is_forgery() { ErrorCode::BAD_ACCEPT } else { ErrorCode::NO_HOLD };
-    refuse(code, true, error)
+fn refused_claim(error: Unclaimed) -> StreamError {
+    match error {
+        Unclaimed::ShuttingDown => refuse(ErrorCode::BUSY, true, error),
+        Unclaimed::Refused(reason) if reason.retryable() => refuse(ErrorCode::NO_HOLD, true, error),
+        Unclaimed::Refused(_) => refuse(ErrorCode::BAD_ACCEPT, false, error),
+    }
 }
 
 fn read_request(claim: &Claim, open: &Open, request: &[u8]) -> Result<ChatRequest, StreamError> {
@@ -159,15 +164,15 @@ fn read_request(claim: &Claim, open: &Open, request: &[u8]) -> Result<ChatReques
     Ok(parsed)
 }
 
-fn terms(worker: &Worker, claim: &Claim, accept: &Verified<JobAccept>, request: &ChatRequest) -> Terms {
+fn terms(worker: &Worker, claim: &Claim, weights: Option<Hash>, request: &ChatRequest) -> Terms {
     Terms {
         job: claim.job,
-        accept: accept.digest(),
+        accept: claim.accept,
         buyer: claim.buyer,
         worker: worker.key.id(),
         workload: claim.offer.workload.clone(),
         model: claim.model.clone(),
-        weights: claim.weights,
+        weights,
         price: claim.price,
         budget: claim.offer.budget,
         input_tokens: request.input_token_bound(),

@@ -119,7 +119,12 @@ pub(super) async fn run(context: &Context, args: ChatArgs) -> Result<(), Exit> {
 }
 
 /// Joins, asks, leaves.
-async fn short_lived(context: &Context, args: &ChatArgs, order: ChatOrderBody, screen: &mut Screen<'_>) -> Result<ChatStep, Exit> {
+async fn short_lived(
+    context: &Context,
+    args: &ChatArgs,
+    order: ChatOrderBody,
+    screen: &mut Screen<'_>,
+) -> Result<ChatStep, Exit> {
     let node = join(context, &args.mesh).await?;
     let (events, mut heard) = mpsc::channel::<ChatEvent>(16);
     let (cancel, mut cancelled) = watch::channel(false);
@@ -230,7 +235,10 @@ impl<'a> Screen<'a> {
             ChatStep::Done(report) => {
                 self.context.note(summary(&report));
                 if report.stream.finish == "error" {
-                    return Err(Exit::new(exit::WORKER, "the engine failed; the answer is incomplete, and only what came is charged"));
+                    return Err(Exit::new(
+                        exit::WORKER,
+                        "the engine failed; the answer is incomplete, and only what came is charged",
+                    ));
                 }
                 Ok(())
             }

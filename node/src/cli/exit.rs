@@ -66,7 +66,7 @@ impl Exit {
 pub fn of_chat(error: &ChatError) -> u8 {
     match error {
         ChatError::Request(_) | ChatError::Offer(_) => USAGE,
-        ChatError::NoPeers(_) => NO_PEERS,
+        ChatError::NoPeers => NO_PEERS,
         ChatError::NoBids(no) if no.is_too_cheap() => TOO_CHEAP,
         ChatError::NoBids(_) => NO_BIDS,
         ChatError::Busy => BUSY,

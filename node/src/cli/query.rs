@@ -118,7 +118,10 @@ pub(super) async fn peers(context: &Context) -> Result<(), Exit> {
         context.note("no peers yet: name one with --bootstrap, or wait for the local network to answer");
         return Ok(());
     }
-    context.print(format!("{:<10} {:<5} {:<9} {:>8} {:>7} {:>9}  {}", "PEER", "OVER", "DIRECTION", "RTT", "SCORE", "SINCE", "REMOTE"));
+    context.print(format!(
+        "{:<10} {:<5} {:<9} {:>8} {:>7} {:>9}  {}",
+        "PEER", "OVER", "DIRECTION", "RTT", "SCORE", "SINCE", "REMOTE"
+    ));
     for peer in &peers {
         let rtt = peer.rtt_ms.map_or("-".into(), |ms| format!("{ms} ms"));
         let since = format!("{} s", peer.connected_ms / 1000);

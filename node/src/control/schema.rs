@@ -99,8 +99,8 @@ impl From<&KnownModel> for ModelReport {
         ModelReport {
             id: model.id.clone(),
             workers: model.workers,
-            price_in: model.cheapest.input.0,
-            price_out: model.cheapest.output.0,
+            price_in: model.price.input.0,
+            price_out: model.price.output.0,
             context: model.context,
         }
     }

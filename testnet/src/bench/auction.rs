@@ -133,7 +133,8 @@ pub async fn run(options: AuctionOptions) -> Result<AuctionResult, BenchError> {
     let late_and_silent = round(&buyer, options.auctions, late_price).await?;
     silent.signal("CONT").await;
     let rss = workers.iter().filter_map(Process::rss_kb).map(|kb| kb as f64).collect();
-    let result = AuctionResult { machine, nodes: options.nodes, regular, late_and_silent, worker_rss_kb: Distribution::of(rss) };
+    let result =
+        AuctionResult { machine, nodes: options.nodes, regular, late_and_silent, worker_rss_kb: Distribution::of(rss) };
     for mut worker in workers.into_iter().chain([silent]) {
         worker.kill().await;
     }
@@ -185,7 +186,11 @@ async fn one(buyer: &Member) -> Result<Sample, BenchError> {
     let (events, mut heard) = mpsc::channel(16);
     let (cancel, mut cancelled) = watch::channel(false);
     let mut retries = 0;
-    let running = role.run(decision, &prepared, &events, &mut cancelled, &mut retries);
+    let running = async {
+        let result = role.run(decision, &prepared, &events, &mut cancelled, &mut retries).await;
+        drop(events);
+        result
+    };
     let watching = async {
         let mut opened = None;
         while opened.is_none() {
@@ -199,14 +204,7 @@ async fn one(buyer: &Member) -> Result<Sample, BenchError> {
         while heard.recv().await.is_some() {}
         opened
     };
-    let (result, opened) = tokio::join!(
-        async {
-            let result = running.await;
-            drop(events);
-            result
-        },
-        watching
-    );
+    let (result, opened) = tokio::join!(running, watching);
     result?;
     Ok(Sample { decided, opened: opened.unwrap_or(f64::NAN), bids, price, retries })
 }

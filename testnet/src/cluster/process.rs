@@ -25,14 +25,21 @@ pub struct Process {
 impl Process {
     /// Starts a worker that sells `sells` and starts from `bootstrap`. `binary` is a program whose `node` subcommand is
     /// `infernet`; `extra` are more flags of `infernet start`.
-    pub async fn worker(binary: &std::path::Path, sells: &Sells, bootstrap: &[String], extra: &[&str]) -> Result<Self, ClusterError> {
+    pub async fn worker(
+        binary: &std::path::Path,
+        sells: &Sells,
+        bootstrap: &[String],
+        extra: &[&str],
+    ) -> Result<Self, ClusterError> {
         let home = tempfile::Builder::new().prefix("infernet-").tempdir().map_err(ClusterError::Home)?;
         let mut command = Command::new(binary);
         command.args(["node", "--json", "--home"]).arg(home.path()).args(["start", "--no-mdns", "--network", NETWORK]);
         command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--chat-listen", "127.0.0.1:0"]);
         command.args(["--backend", &format!("ollama={}", sells.engine), "--slots", &sells.slots.to_string()]);
         command.args(["--price-in", &sells.price.input.0.to_string(), "--price-out", &sells.price.output.0.to_string()]);
-        bootstrap.iter().for_each(|address| drop(command.args(["--bootstrap", address])));
+        for address in bootstrap {
+            command.args(["--bootstrap", address]);
+        }
         command.args(extra).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(ClusterError::Home)?;
         match timeout(START, first_line(&mut child)).await {

@@ -68,17 +68,9 @@ impl From<Options> for Sampling {
         Self {
             temperature: options.temperature.unwrap_or(defaults.temperature),
             top_p: options.top_p.unwrap_or(defaults.top_p),
-            top_k: options
-                .top_k
-                .map_or(defaults.top_k, |k| usize::try_from(k).unwrap_or(0)),
-            seed: options
-                .seed
-                .and_then(|s| u64::try_from(s).ok())
-                .unwrap_or_else(random),
-            max_tokens: options
-                .num_predict
-                .filter(|n| *n > 0)
-                .map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
+            top_k: options.top_k.map_or(defaults.top_k, |k| usize::try_from(k).unwrap_or(0)),
+            seed: options.seed.and_then(|s| u64::try_from(s).ok()).unwrap_or_else(random),
+            max_tokens: options.num_predict.filter(|n| *n > 0).map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
             stop: options.stop,
         }
     }
@@ -143,12 +135,7 @@ pub(super) struct Writer {
 impl Writer {
     /// `model` is the name as the client wrote it.
     pub(super) fn new(shape: Shape, model: String) -> Self {
-        Self {
-            shape,
-            model,
-            started: Instant::now(),
-            first: None,
-        }
+        Self { shape, model, started: Instant::now(), first: None }
     }
 
     /// A line with a piece of the answer.
@@ -178,22 +165,14 @@ impl Writer {
 
     /// What Ollama says to a request without a prompt, which only asks it to load the model.
     pub(super) fn loaded(&self) -> Bytes {
-        let end = End {
-            done_reason: "load",
-            context: None,
-            counts: None,
-        };
+        let end = End { done_reason: "load", context: None, counts: None };
         self.line("", Some(end))
     }
 
     fn counts(&self, answer: &Answer) -> Counts {
         // Paced tokens leave later than the model made them; clients compute rates from what they see.
         let sent = self.first.map_or(Duration::ZERO, |first| first.elapsed());
-        let (total, prompt, eval) = (
-            self.started.elapsed(),
-            answer.prompt_eval_duration,
-            answer.eval_duration.max(sent),
-        );
+        let (total, prompt, eval) = (self.started.elapsed(), answer.prompt_eval_duration, answer.eval_duration.max(sent));
         Counts {
             total_duration: nanoseconds(total),
             load_duration: nanoseconds(total.saturating_sub(prompt + eval)),
@@ -208,10 +187,7 @@ impl Writer {
         let line = Line {
             model: &self.model,
             created_at: rfc3339(SystemTime::now()),
-            message: (self.shape == Shape::Chat).then_some(Said {
-                role: "assistant",
-                content: text,
-            }),
+            message: (self.shape == Shape::Chat).then_some(Said { role: "assistant", content: text }),
             response: (self.shape == Shape::Generate).then_some(text),
             done: end.is_some(),
             end,
@@ -233,29 +209,17 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 /// `time` in UTC with nanoseconds. The calendar is Howard Hinnant's `civil_from_days`, with years that begin in March.
 pub(super) fn rfc3339(time: SystemTime) -> String {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let shifted = days + 719_468; // days since 0000-03-01
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second, nanos) = (
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-        since.subsec_nanos(),
-    );
+    let (hour, minute, second, nanos) = (second / 3600, second / 60 % 60, second % 60, since.subsec_nanos());
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
 }
 
@@ -268,24 +232,16 @@ mod tests {
         let at = |seconds, nanos| rfc3339(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos));
         assert_eq!(at(0, 0), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(at(951_827_696, 7), "2000-02-29T12:34:56.000000007Z");
-        assert_eq!(
-            at(1_795_359_917, 781_498_840),
-            "2026-11-22T15:05:17.781498840Z"
-        );
+        assert_eq!(at(1_795_359_917, 781_498_840), "2026-11-22T15:05:17.781498840Z");
         assert_eq!(at(4_107_542_399, 0), "2100-02-28T23:59:59.000000000Z");
         assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000000000Z");
     }
 
     #[test]
     fn missing_options_are_ollamas() {
-        let options =
-            |json| Sampling::from(serde_json::from_str::<Options>(json).expect("valid options"));
+        let options = |json| Sampling::from(serde_json::from_str::<Options>(json).expect("valid options"));
         let sampling = options(r#"{"seed": 7, "num_predict": -1, "num_ctx": 9, "top_k": -3}"#);
-        let expected = Sampling {
-            seed: 7,
-            top_k: 0,
-            ..Sampling::default()
-        };
+        let expected = Sampling { seed: 7, top_k: 0, ..Sampling::default() };
         assert_eq!(sampling, expected);
         assert_ne!(options("{}").seed, options("{}").seed);
         assert_eq!(options(r#"{"num_predict": 12}"#).max_tokens, Some(12));

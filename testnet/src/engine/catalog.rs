@@ -12,7 +12,8 @@ use super::{EngineError, EngineKind, EngineOptions, TinyModel, api::rfc3339};
 /// Ollama unloads an idle model after this.
 const KEEP_ALIVE: Duration = Duration::from_secs(300);
 /// How `/api/show` describes [`TinyModel::chat_prompt`].
-const TEMPLATE: &str = "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n";
+const TEMPLATE: &str =
+    "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n";
 const PARAMETERS: &str = "stop                           \"<|im_start|>\"\nstop                           \"<|im_end|>\"\nnum_ctx                        1024";
 
 /// The names of one set of weights.
@@ -34,21 +35,11 @@ impl Catalog {
             }
         }
         let (digest, tensors) = match options.kind {
-            EngineKind::TinyModel => (
-                TinyModel::load()?.digest().to_owned(),
-                TinyModel::tensors()?,
-            ),
+            EngineKind::TinyModel => (TinyModel::load()?.digest().to_owned(), TinyModel::tensors()?),
             EngineKind::Metronome { .. } => ("0".repeat(64), Vec::new()),
         };
-        let tensors = tensors
-            .into_iter()
-            .map(|(name, shape)| json!({ "name": name, "type": "F32", "shape": shape }));
-        Ok(Self {
-            names,
-            digest,
-            tensors: tensors.collect(),
-            modified: now,
-        })
+        let tensors = tensors.into_iter().map(|(name, shape)| json!({ "name": name, "type": "F32", "shape": shape }));
+        Ok(Self { names, digest, tensors: tensors.collect(), modified: now })
     }
 
     /// Whether a client's `model` is one of ours.
@@ -112,11 +103,7 @@ impl Catalog {
 }
 
 fn full_name(model: &str) -> String {
-    if model.contains(':') {
-        model.to_owned()
-    } else {
-        format!("{model}:latest")
-    }
+    if model.contains(':') { model.to_owned() } else { format!("{model}:latest") }
 }
 
 fn details() -> BTreeMap<&'static str, Value> {
@@ -168,17 +155,11 @@ mod tests {
 
     #[test]
     fn a_name_without_a_tag_is_the_latest() {
-        let options = EngineOptions {
-            aliases: vec!["llama3.2:3b".into(), "tiny-chat".into()],
-            ..EngineOptions::metronome(1.0, 1)
-        };
+        let options =
+            EngineOptions { aliases: vec!["llama3.2:3b".into(), "tiny-chat".into()], ..EngineOptions::metronome(1.0, 1) };
         let catalog = Catalog::new(&options, SystemTime::UNIX_EPOCH).expect("no model to load");
         assert_eq!(catalog.names, ["tiny-chat:latest", "llama3.2:3b"]);
-        assert!(
-            catalog.has("tiny-chat")
-                && catalog.has("tiny-chat:latest")
-                && catalog.has("llama3.2:3b")
-        );
+        assert!(catalog.has("tiny-chat") && catalog.has("tiny-chat:latest") && catalog.has("llama3.2:3b"));
         assert!(!catalog.has("llama3.2") && !catalog.has("") && !catalog.has("tiny-chat:1b"));
     }
 }

@@ -74,14 +74,8 @@ pub(super) struct Jobs {
 }
 
 enum Source {
-    Model {
-        model: Arc<TinyModel>,
-        pace: Option<Pace>,
-    },
-    Metronome {
-        pace: Pace,
-        tokens: u32,
-    },
+    Model { model: Arc<TinyModel>, pace: Option<Pace> },
+    Metronome { pace: Pace, tokens: u32 },
 }
 
 impl Jobs {
@@ -108,9 +102,7 @@ impl Jobs {
 
     /// Admits a request or refuses it at once.
     pub(super) fn submit(self: &Arc<Self>, work: Work) -> Result<Pieces, Busy> {
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_| Busy)?;
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Busy)?;
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
         let watch = Watch::start(request, self.events.clone());
         let jobs = Arc::clone(self);
@@ -127,9 +119,7 @@ impl Jobs {
         }
         let held = Held(place, slot);
         match &self.source {
-            Source::Metronome { pace, tokens } => {
-                metronome(pace.clone(), *tokens, &work, watch, held)
-            }
+            Source::Metronome { pace, tokens } => metronome(pace.clone(), *tokens, &work, watch, held),
             Source::Model { model, pace } => match self.threads.take() {
                 Ok(thread) => received(self.spawn(&thread, model, work, watch, held), pace.clone()),
                 Err(e) => failed(&mut watch, &e.to_string()),
@@ -147,11 +137,7 @@ impl Jobs {
         held: Held,
     ) -> mpsc::Receiver<Piece> {
         let (pieces, received) = mpsc::channel(AHEAD);
-        let (model, threads, own) = (
-            Arc::clone(model),
-            Arc::clone(&self.threads),
-            Arc::clone(thread),
-        );
+        let (model, threads, own) = (Arc::clone(model), Arc::clone(&self.threads), Arc::clone(thread));
         thread.spawn(move || {
             let last = answer(&model, &work, &mut watch, &pieces);
             watch.end(&last);
@@ -168,17 +154,12 @@ impl Jobs {
 impl Source {
     fn new(options: &EngineOptions) -> Result<Self, EngineError> {
         Ok(match options.kind {
-            EngineKind::TinyModel => Self::Model {
-                model: TinyModel::load()?,
-                pace: options.tokens_per_second.map(Pace::new).transpose()?,
-            },
-            EngineKind::Metronome {
-                tokens_per_second,
-                tokens,
-            } => Self::Metronome {
-                pace: Pace::new(tokens_per_second)?,
-                tokens,
-            },
+            EngineKind::TinyModel => {
+                Self::Model { model: TinyModel::load()?, pace: options.tokens_per_second.map(Pace::new).transpose()? }
+            }
+            EngineKind::Metronome { tokens_per_second, tokens } => {
+                Self::Metronome { pace: Pace::new(tokens_per_second)?, tokens }
+            }
         })
     }
 }
@@ -198,10 +179,7 @@ impl Threads {
     }
 
     fn give_back(&self, thread: Arc<ThreadPool>) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(thread);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
     }
 }
 
@@ -216,12 +194,7 @@ fn new_thread() -> Result<Arc<ThreadPool>, EngineError> {
 }
 
 /// Generates one answer; runs on a slot's thread.
-fn answer(
-    model: &TinyModel,
-    work: &Work,
-    watch: &mut Watch,
-    pieces: &mpsc::Sender<Piece>,
-) -> Piece {
+fn answer(model: &TinyModel, work: &Work, watch: &mut Watch, pieces: &mpsc::Sender<Piece>) -> Piece {
     let generated = model.encode(&work.prompt).and_then(|prompt| {
         let prompt = TinyModel::fit(prompt);
         let on_token = |token: super::Token| {
@@ -269,11 +242,7 @@ fn metronome(pace: Pace, tokens: u32, work: &Work, watch: Watch, held: Held) -> 
     let limit = work.sampling.max_tokens.unwrap_or(tokens);
     let words = u32::try_from(work.prompt.split_whitespace().count()).unwrap_or(u32::MAX);
     let answer = Answer {
-        finish: if limit < tokens {
-            Finish::Length
-        } else {
-            Finish::Stop
-        },
+        finish: if limit < tokens { Finish::Length } else { Finish::Stop },
         prompt_tokens: words,
         eval_count: limit.min(tokens),
         tokens: Vec::new(),
@@ -290,10 +259,7 @@ fn metronome(pace: Pace, tokens: u32, work: &Work, watch: Watch, held: Held) -> 
         }
         pace.tick().await;
         watch.token();
-        Some((
-            Piece::Text(TICK.into()),
-            Some((left - 1, pace, answer, watch, held)),
-        ))
+        Some((Piece::Text(TICK.into()), Some((left - 1, pace, answer, watch, held))))
     })
     .boxed()
 }

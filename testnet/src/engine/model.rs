@@ -113,25 +113,17 @@ impl TinyModel {
     fn build() -> Result<Self, EngineError> {
         let config = serde_json::from_slice::<LlamaConfig>(CONFIG)?.into_config(false);
         let weights = VarBuilder::from_slice_safetensors(WEIGHTS, DType::F32, &Device::Cpu)?;
-        let tokenizer =
-            Tokenizer::from_bytes(TOKENIZER).map_err(|e| EngineError::Tokenizer(e.to_string()))?;
+        let tokenizer = Tokenizer::from_bytes(TOKENIZER).map_err(|e| EngineError::Tokenizer(e.to_string()))?;
         let alphabet = byte_alphabet();
         let vocabulary = (0..config.vocab_size)
-            .map(|id| {
-                u32::try_from(id)
-                    .ok()
-                    .and_then(|id| tokenizer.id_to_token(id))
-            })
+            .map(|id| u32::try_from(id).ok().and_then(|id| tokenizer.id_to_token(id)))
             .map(|token| token_bytes(&token.unwrap_or_default(), &alphabet))
             .collect();
         Ok(Self {
             llama: Llama::load(weights, &config)?,
             empty: Cache::new(true, DType::F32, &config, &Device::Cpu)?,
             vocabulary,
-            ends: END_TOKENS
-                .iter()
-                .filter_map(|t| tokenizer.token_to_id(t))
-                .collect(),
+            ends: END_TOKENS.iter().filter_map(|t| tokenizer.token_to_id(t)).collect(),
             digest: hex::encode(Sha256::digest(WEIGHTS)),
             tokenizer,
         })
@@ -149,9 +141,7 @@ impl TinyModel {
     /// The tokens of `text`. As in llama.cpp and Ollama, the names of special tokens in it become those tokens.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, EngineError> {
         let encoding = self.tokenizer.encode(text, false);
-        encoding
-            .map(|e| e.get_ids().to_vec())
-            .map_err(|e| EngineError::Tokenizer(e.to_string()))
+        encoding.map(|e| e.get_ids().to_vec()).map_err(|e| EngineError::Tokenizer(e.to_string()))
     }
 
     /// A prompt that leaves room for an answer: one that fills the context window is cut, as llama.cpp does, to its
@@ -203,11 +193,7 @@ impl TinyModel {
     /// Names and shapes of the weights, for `/api/show`.
     pub(super) fn tensors() -> Result<Vec<(String, Vec<usize>)>, EngineError> {
         let tensors = SliceSafetensors::new(WEIGHTS)?;
-        let mut shapes: Vec<_> = tensors
-            .tensors()
-            .into_iter()
-            .map(|(n, t)| (n, t.shape().to_vec()))
-            .collect();
+        let mut shapes: Vec<_> = tensors.tensors().into_iter().map(|(n, t)| (n, t.shape().to_vec())).collect();
         shapes.sort();
         Ok(shapes)
     }
@@ -256,11 +242,7 @@ impl<'a> Generation<'a> {
     }
 
     /// The logits after the prompt, or `None` if it was cancelled.
-    fn prefill(
-        &mut self,
-        prompt: &[u32],
-        cancelled: &impl Fn() -> bool,
-    ) -> Result<Option<Tensor>, EngineError> {
+    fn prefill(&mut self, prompt: &[u32], cancelled: &impl Fn() -> bool) -> Result<Option<Tensor>, EngineError> {
         let mut logits = None;
         for chunk in prompt.chunks(PREFILL_CHUNK) {
             if cancelled() {
@@ -279,20 +261,13 @@ impl<'a> Generation<'a> {
 
     fn advance(&mut self, tokens: &[u32]) -> Result<Tensor, EngineError> {
         let input = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
-        let logits = self
-            .model
-            .llama
-            .forward(&input, self.position, &mut self.cache)?;
+        let logits = self.model.llama.forward(&input, self.position, &mut self.cache)?;
         self.position += tokens.len();
         Ok(logits.squeeze(0)?)
     }
 
     /// Chooses the next token and says whether there may be another.
-    fn choose(
-        &mut self,
-        logits: &Tensor,
-        on_token: &mut impl FnMut(Token),
-    ) -> Result<ControlFlow<()>, EngineError> {
+    fn choose(&mut self, logits: &Tensor, on_token: &mut impl FnMut(Token)) -> Result<ControlFlow<()>, EngineError> {
         let id = self.sampler.next(logits)?;
         self.answer.eval_count += 1;
         if self.model.ends.contains(&id) {
@@ -304,11 +279,7 @@ impl<'a> Generation<'a> {
         }
         self.answer.tokens.push(id);
         let index = usize::try_from(id).unwrap_or(usize::MAX);
-        let bytes = self
-            .model
-            .vocabulary
-            .get(index)
-            .map_or(&[][..], Vec::as_slice);
+        let bytes = self.model.vocabulary.get(index).map_or(&[][..], Vec::as_slice);
         let text = match self.text.push(bytes) {
             Fed::Text(text) => text,
             Fed::Stopped(text) => {

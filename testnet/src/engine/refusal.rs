@@ -30,11 +30,7 @@ pub(super) enum Refusal {
 
 /// Go's decoder, and so Ollama, calls a document that breaks off an unexpected end of file.
 fn json_error(error: &serde_json::Error) -> String {
-    if error.is_eof() {
-        "unexpected EOF".into()
-    } else {
-        error.to_string()
-    }
+    if error.is_eof() { "unexpected EOF".into() } else { error.to_string() }
 }
 
 impl Refusal {

@@ -27,25 +27,14 @@ pub struct Sampling {
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self {
-            temperature: 0.8,
-            top_p: 0.9,
-            top_k: 40,
-            seed: 0,
-            max_tokens: None,
-            stop: Vec::new(),
-        }
+        Self { temperature: 0.8, top_p: 0.9, top_k: 40, seed: 0, max_tokens: None, stop: Vec::new() }
     }
 }
 
 impl Sampling {
     /// Temperature 0 and at most `max_tokens`.
     pub fn greedy(max_tokens: u32) -> Self {
-        Self {
-            temperature: 0.0,
-            max_tokens: Some(max_tokens),
-            ..Self::default()
-        }
+        Self { temperature: 0.0, max_tokens: Some(max_tokens), ..Self::default() }
     }
 
     fn method(&self) -> Method {
@@ -68,10 +57,7 @@ pub(super) struct Sampler(LogitsProcessor);
 
 impl Sampler {
     pub(super) fn new(sampling: &Sampling) -> Self {
-        Self(LogitsProcessor::from_sampling(
-            sampling.seed,
-            sampling.method(),
-        ))
+        Self(LogitsProcessor::from_sampling(sampling.seed, sampling.method()))
     }
 
     /// `logits` has one dimension, the vocabulary.

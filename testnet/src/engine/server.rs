@@ -77,10 +77,7 @@ impl EngineServer {
             stop: stop.subscribe(),
         };
         let events = engine.jobs.events();
-        let bind = |source| EngineError::Bind {
-            addr: options.addr,
-            source,
-        };
+        let bind = |source| EngineError::Bind { addr: options.addr, source };
         let listener = listen(options.addr).map_err(bind)?;
         let addr = listener.local_addr().map_err(bind)?;
         // Tokens are small writes; with Nagle's algorithm they would wait for each other.
@@ -92,12 +89,7 @@ impl EngineServer {
             let _ = stopping.wait_for(|stop| *stop != Stop::Run).await;
         });
         let task = tokio::spawn(serve.into_future());
-        Ok(Self {
-            addr,
-            stop,
-            task,
-            events,
-        })
+        Ok(Self { addr, stop, task, events })
     }
 
     /// Where it listens.
@@ -203,10 +195,7 @@ fn parse<T: DeserializeOwned>(body: RawBody) -> Result<T, Refusal> {
 async fn show(State(engine): Shared, body: RawBody) -> Result<Response, Refusal> {
     let request: ShowRequest = parse(body)?;
     engine.known(&request.model)?;
-    Ok(json_response(
-        StatusCode::OK,
-        &engine.catalog.show(&request.model),
-    ))
+    Ok(json_response(StatusCode::OK, &engine.catalog.show(&request.model)))
 }
 
 async fn chat(State(engine): Shared, body: RawBody) -> Result<Response, Refusal> {
@@ -217,9 +206,7 @@ async fn chat(State(engine): Shared, body: RawBody) -> Result<Response, Refusal>
     }
     let prompt = (!request.messages.is_empty()).then(|| TinyModel::chat_prompt(&request.messages));
     let writer = Writer::new(Shape::Chat, request.model);
-    engine
-        .answer(prompt, request.options.into(), writer, request.stream)
-        .await
+    engine.answer(prompt, request.options.into(), writer, request.stream).await
 }
 
 async fn generate(State(engine): Shared, body: RawBody) -> Result<Response, Refusal> {
@@ -227,33 +214,21 @@ async fn generate(State(engine): Shared, body: RawBody) -> Result<Response, Refu
     engine.known(&request.model)?;
     let prompt = generate_prompt(request.prompt, request.system, request.raw);
     let writer = Writer::new(Shape::Generate, request.model);
-    engine
-        .answer(prompt, request.options.into(), writer, request.stream)
-        .await
+    engine.answer(prompt, request.options.into(), writer, request.stream).await
 }
 
 fn generate_prompt(prompt: String, system: String, raw: bool) -> Option<String> {
     if raw || prompt.is_empty() {
         return Some(prompt).filter(|p| !p.is_empty());
     }
-    let said = [("system", system), ("user", prompt)].map(|(role, content)| Message {
-        role: role.into(),
-        content,
-    });
-    let said: Vec<Message> = said
-        .into_iter()
-        .filter(|message| !message.content.is_empty())
-        .collect();
+    let said = [("system", system), ("user", prompt)].map(|(role, content)| Message { role: role.into(), content });
+    let said: Vec<Message> = said.into_iter().filter(|message| !message.content.is_empty()).collect();
     Some(TinyModel::chat_prompt(&said))
 }
 
 impl Engine {
     fn known(&self, model: &str) -> Result<(), Refusal> {
-        if self.catalog.has(model) {
-            Ok(())
-        } else {
-            Err(Refusal::UnknownModel(model.into()))
-        }
+        if self.catalog.has(model) { Ok(()) } else { Err(Refusal::UnknownModel(model.into())) }
     }
 
     /// Answers in the way asked for; without a prompt there is nothing to answer.
@@ -287,11 +262,7 @@ fn cut(mut stop: watch::Receiver<Stop>) -> Cut {
 }
 
 /// Collects an answer. Cancel-safe: dropped with the connection, it takes the answer with it.
-async fn whole(
-    mut pieces: Pieces,
-    mut writer: Writer,
-    stop: watch::Receiver<Stop>,
-) -> Result<Bytes, Refusal> {
+async fn whole(mut pieces: Pieces, mut writer: Writer, stop: watch::Receiver<Stop>) -> Result<Bytes, Refusal> {
     let (mut cut, mut text) = (cut(stop), String::new());
     loop {
         let piece = tokio::select! {
@@ -313,12 +284,7 @@ async fn whole(
 
 /// Sends an answer line by line.
 fn streamed(pieces: Pieces, writer: Writer, stop: watch::Receiver<Stop>) -> Response {
-    let lines = Lines {
-        pieces,
-        writer,
-        cut: cut(stop),
-        over: false,
-    };
+    let lines = Lines { pieces, writer, cut: cut(stop), over: false };
     let lines = stream::unfold(lines, async |mut lines| Some((lines.next().await?, lines)));
     ([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response()
 }

@@ -56,10 +56,7 @@ impl TextOut {
     /// `stops` that are empty are left out: they would stop everything.
     pub(super) fn new(stops: &[String]) -> Self {
         let stops = stops.iter().filter(|s| !s.is_empty()).cloned().collect();
-        Self {
-            stops,
-            ..Self::default()
-        }
+        Self { stops, ..Self::default() }
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) -> Fed {
@@ -84,9 +81,7 @@ impl TextOut {
 
 /// Whether some end of `text` is a beginning of `stop`.
 fn may_begin(text: &str, stop: &str) -> bool {
-    stop.char_indices()
-        .skip(1)
-        .any(|(at, _)| text.ends_with(stop.get(..at).unwrap_or(stop)))
+    stop.char_indices().skip(1).any(|(at, _)| text.ends_with(stop.get(..at).unwrap_or(stop)))
 }
 
 /// Takes the whole characters off the front of `bytes`; what can never become a character comes out as U+FFFD.
@@ -96,8 +91,7 @@ fn take_characters(bytes: &mut Vec<u8>) -> String {
     while let Some(chunk) = rest.utf8_chunks().next() {
         text.push_str(chunk.valid());
         let (_, after) = rest.split_at(chunk.valid().len());
-        let unfinished = std::str::from_utf8(after)
-            .is_err_and(|e| e.valid_up_to() == 0 && e.error_len().is_none());
+        let unfinished = std::str::from_utf8(after).is_err_and(|e| e.valid_up_to() == 0 && e.error_len().is_none());
         if unfinished {
             rest = after;
             break;
@@ -142,28 +136,13 @@ mod tests {
 
     #[test]
     fn characters_are_never_split() {
-        check(
-            &[],
-            &[&[0xf0], &[0x9f, 0xa6], &[0x8a], b"!"],
-            &["", "", "🦊", "!"],
-            "",
-        );
-        check(
-            &[],
-            &["aé".as_bytes().split_at(2).0, &[0xa9]],
-            &["a", "é"],
-            "",
-        );
+        check(&[], &[&[0xf0], &[0x9f, 0xa6], &[0x8a], b"!"], &["", "", "🦊", "!"], "");
+        check(&[], &["aé".as_bytes().split_at(2).0, &[0xa9]], &["a", "é"], "");
     }
 
     #[test]
     fn impossible_bytes_become_replacements_at_once() {
-        check(
-            &[],
-            &[&[0xff], &[0x80, b'a'], &[0xe2], b"b"],
-            &["\u{fffd}", "\u{fffd}a", "", "\u{fffd}b"],
-            "",
-        );
+        check(&[], &[&[0xff], &[0x80, b'a'], &[0xe2], b"b"], &["\u{fffd}", "\u{fffd}a", "", "\u{fffd}b"], "");
         check(&[], &[&[0xff, 0xf0, 0x9f]], &["\u{fffd}"], "");
     }
 
@@ -174,12 +153,7 @@ mod tests {
 
     #[test]
     fn stop_string_over_two_tokens_cuts_before_it() {
-        check(
-            &["fox"],
-            &[b"ave", b" fo", b"x runs"],
-            &["ave", "", " [stop]"],
-            "",
-        );
+        check(&["fox"], &[b"ave", b" fo", b"x runs"], &["ave", "", " [stop]"], "");
     }
 
     #[test]
@@ -196,12 +170,7 @@ mod tests {
     #[test]
     fn stop_string_may_hold_wide_characters() {
         let stop = "→🦊";
-        check(
-            &[stop],
-            &["a→".as_bytes(), "🦊".as_bytes()],
-            &["", "a[stop]"],
-            "",
-        );
+        check(&[stop], &["a→".as_bytes(), "🦊".as_bytes()], &["", "a[stop]"], "");
         check(&[stop], &["a→".as_bytes(), b"b"], &["", "a→b"], "");
     }
 }

@@ -16,21 +16,14 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn start(request: u64, events: broadcast::Sender<EngineEvent>) -> Self {
-        let watch = Self {
-            request,
-            tokens: 0,
-            over: false,
-            events,
-        };
+        let watch = Self { request, tokens: 0, over: false, events };
         watch.tell(EngineEvent::Started { request });
         watch
     }
 
     pub(super) fn token(&mut self) {
         if self.tokens == 0 {
-            self.tell(EngineEvent::FirstToken {
-                request: self.request,
-            });
+            self.tell(EngineEvent::FirstToken { request: self.request });
         }
         self.tokens += 1;
     }
@@ -39,10 +32,7 @@ impl Watch {
         let (request, tokens) = (self.request, self.tokens);
         let event = match last {
             Piece::Done(answer, _) if answer.finish == Finish::Cancelled => return,
-            Piece::Done(answer, _) => EngineEvent::Finished {
-                request,
-                tokens: answer.eval_count,
-            },
+            Piece::Done(answer, _) => EngineEvent::Finished { request, tokens: answer.eval_count },
             Piece::Text(_) | Piece::Failed(_) => EngineEvent::Failed { request, tokens },
         };
         self.over = true;

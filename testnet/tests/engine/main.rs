@@ -1,9 +1,6 @@
 //! The embedded engine: against recorded answers of real engines (`recorded`), by itself (`model`), as a server (`serving`).
 
-#![expect(
-    clippy::indexing_slicing,
-    reason = "a missing field fails the test, as it should"
-)]
+#![expect(clippy::indexing_slicing, reason = "a missing field fails the test, as it should")]
 
 mod model;
 mod recorded;
@@ -27,26 +24,16 @@ fn lines(body: &str) -> Vec<Value> {
 }
 
 async fn engine(options: EngineOptions) -> EngineServer {
-    EngineServer::start(options)
-        .await
-        .expect("the engine starts")
+    EngineServer::start(options).await.expect("the engine starts")
 }
 
 async fn post(engine: &EngineServer, path: &str, body: &Value) -> reqwest::Response {
-    let request = reqwest::Client::new()
-        .post(engine.url() + path)
-        .body(body.to_string());
-    timeout(DEADLINE, request.send())
-        .await
-        .expect("answers in time")
-        .expect("answers")
+    let request = reqwest::Client::new().post(engine.url() + path).body(body.to_string());
+    timeout(DEADLINE, request.send()).await.expect("answers in time").expect("answers")
 }
 
 async fn text(response: reqwest::Response) -> String {
-    timeout(DEADLINE, response.text())
-        .await
-        .expect("ends in time")
-        .expect("ends well")
+    timeout(DEADLINE, response.text()).await.expect("ends in time").expect("ends well")
 }
 
 async fn get(engine: &EngineServer, path: &str) -> String {

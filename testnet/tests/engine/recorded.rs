@@ -22,10 +22,7 @@ impl Recording {
         let call: Value = serde_json::from_str(&text).expect("recordings are JSON");
         Self {
             request: call["request"].clone(),
-            status: call["status"]
-                .as_u64()
-                .and_then(|s| u16::try_from(s).ok())
-                .expect("a status"),
+            status: call["status"].as_u64().and_then(|s| u16::try_from(s).ok()).expect("a status"),
             body: call["body"].as_str().expect("a body").to_owned(),
         }
     }
@@ -40,16 +37,9 @@ impl Recording {
 
     /// The pieces of text of an OpenAI event stream, without the empty ones.
     fn deltas(&self) -> Vec<String> {
-        let events = self
-            .body
-            .lines()
-            .filter_map(|line| line.strip_prefix("data: {"));
+        let events = self.body.lines().filter_map(|line| line.strip_prefix("data: {"));
         let events = events.map(|event| json_of(&format!("{{{event}")));
-        let text = events.filter_map(|e| {
-            e["choices"][0]["delta"]["content"]
-                .as_str()
-                .map(str::to_owned)
-        });
+        let text = events.filter_map(|e| e["choices"][0]["delta"]["content"].as_str().map(str::to_owned));
         text.filter(|text| !text.is_empty()).collect()
     }
 }
@@ -72,10 +62,7 @@ async fn check_replay(name: &str) {
     let path = recording.request["path"].as_str().expect("a path");
     let response = post(&engine, path, &recording.request["body"]).await;
     assert_eq!(response.status().as_u16(), recording.status);
-    let said: Vec<Value> = lines(&text(response).await)
-        .into_iter()
-        .map(timeless)
-        .collect();
+    let said: Vec<Value> = lines(&text(response).await).into_iter().map(timeless).collect();
     let recorded: Vec<Value> = recording.lines().into_iter().map(timeless).collect();
     assert_eq!(said, recorded, "{name}");
 }
@@ -110,9 +97,7 @@ async fn broken_json_is_a_bad_request() {
     let recording = Recording::load("ollama-err-api-badjson");
     let engine = engine(EngineOptions::default()).await;
     let sent = recording.request["body"].as_str().expect("text").to_owned();
-    let request = reqwest::Client::new()
-        .post(engine.url() + "/api/chat")
-        .body(sent);
+    let request = reqwest::Client::new().post(engine.url() + "/api/chat").body(sent);
     let response = request.send().await.expect("answers");
     assert_eq!(response.status().as_u16(), recording.status);
     assert_eq!(json_of(&text(response).await), json_of(&recording.body));
@@ -122,25 +107,15 @@ async fn broken_json_is_a_bad_request() {
 fn check_deltas(name: &str, sampling: &Sampling) {
     let recording = Recording::load(name);
     let model = TinyModel::load().expect("the embedded model loads");
-    let prompt = model
-        .encode(&TinyModel::chat_prompt(&recording.messages()))
-        .expect("encodes");
+    let prompt = model.encode(&TinyModel::chat_prompt(&recording.messages())).expect("encodes");
     let mut said = Vec::new();
-    let answer = model
-        .generate(&prompt, sampling, || false, |token| said.push(token.text))
-        .expect("generates");
+    let answer = model.generate(&prompt, sampling, || false, |token| said.push(token.text)).expect("generates");
     said.retain(|text| !text.is_empty());
     assert_eq!(said, recording.deltas(), "{name}");
     let body = &recording.body;
-    for (count, field) in [
-        (answer.prompt_tokens, "prompt_tokens"),
-        (answer.eval_count, "completion_tokens"),
-    ] {
+    for (count, field) in [(answer.prompt_tokens, "prompt_tokens"), (answer.eval_count, "completion_tokens")] {
         let usage = format!("\"{field}\":{count},");
-        assert!(
-            !body.contains("\"usage\"") || body.contains(&usage),
-            "{name}: {usage}"
-        );
+        assert!(!body.contains("\"usage\"") || body.contains(&usage), "{name}: {usage}");
     }
 }
 
@@ -156,10 +131,7 @@ fn counts_equal_llama_server() {
 
 #[test]
 fn stop_string_equals_ollama() {
-    let sampling = Sampling {
-        stop: vec!["fox".into()],
-        ..Sampling::greedy(60)
-    };
+    let sampling = Sampling { stop: vec!["fox".into()], ..Sampling::greedy(60) };
     check_deltas("ollama-chat-stop", &sampling);
 }
 
@@ -167,20 +139,10 @@ fn stop_string_equals_ollama() {
 fn raw_continuation_equals_llama_server() {
     let recording = Recording::load("llama-server-native-completion-stream");
     let model = TinyModel::load().expect("the embedded model loads");
-    let prompt = model
-        .encode(recording.request["body"]["prompt"].as_str().expect("text"))
-        .expect("encodes");
-    let answer = model
-        .generate(&prompt, &Sampling::greedy(6), || false, |_| ())
-        .expect("generates");
-    let events = recording
-        .body
-        .lines()
-        .filter_map(|line| line.strip_prefix("data: "))
-        .map(json_of);
-    let recorded: Vec<Value> = events
-        .flat_map(|e| e["tokens"].as_array().cloned().unwrap_or_default())
-        .collect();
+    let prompt = model.encode(recording.request["body"]["prompt"].as_str().expect("text")).expect("encodes");
+    let answer = model.generate(&prompt, &Sampling::greedy(6), || false, |_| ()).expect("generates");
+    let events = recording.body.lines().filter_map(|line| line.strip_prefix("data: ")).map(json_of);
+    let recorded: Vec<Value> = events.flat_map(|e| e["tokens"].as_array().cloned().unwrap_or_default()).collect();
     assert_eq!(json!(answer.tokens), json!(recorded));
 }
 
@@ -191,9 +153,7 @@ fn template_and_tokens_equal_llama_server() {
     assert_eq!(json!({ "prompt": prompt }), json_of(&template.body));
     let tokenize = Recording::load("llama-server-tokenize");
     let model = TinyModel::load().expect("the embedded model loads");
-    let tokens = model
-        .encode(tokenize.request["body"]["content"].as_str().expect("text"))
-        .expect("encodes");
+    let tokens = model.encode(tokenize.request["body"]["content"].as_str().expect("text")).expect("encodes");
     assert_eq!(json!({ "tokens": tokens }), json_of(&tokenize.body));
 }
 
@@ -201,11 +161,7 @@ fn template_and_tokens_equal_llama_server() {
 async fn overlong_prompt_is_cut_to_ollamas_514_tokens() {
     // Ollama said 514 to this conversation, of 18 010 tokens.
     let engine = engine(EngineOptions::default()).await;
-    let request = chat(
-        &"fox ".repeat(9000),
-        false,
-        json!({ "temperature": 0, "num_predict": 1 }),
-    );
+    let request = chat(&"fox ".repeat(9000), false, json!({ "temperature": 0, "num_predict": 1 }));
     let answer = json_of(&text(post(&engine, "/api/chat", &request).await).await);
     assert_eq!(answer["prompt_eval_count"], 514);
 }
@@ -214,8 +170,7 @@ async fn overlong_prompt_is_cut_to_ollamas_514_tokens() {
 fn check_shape(said: &Value, recorded: &Value, at: &str) {
     match (said, recorded) {
         (Value::Object(said), Value::Object(recorded)) => {
-            let keys =
-                |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<BTreeSet<_>>();
+            let keys = |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<BTreeSet<_>>();
             assert_eq!(keys(said), keys(recorded), "{at}");
             for (key, value) in said {
                 check_shape(value, &recorded[key], &format!("{at}.{key}"));
@@ -226,28 +181,16 @@ fn check_shape(said: &Value, recorded: &Value, at: &str) {
                 check_shape(value, &recorded[0], &format!("{at}[]"));
             }
         }
-        _ => assert_eq!(
-            std::mem::discriminant(said),
-            std::mem::discriminant(recorded),
-            "{at}"
-        ),
+        _ => assert_eq!(std::mem::discriminant(said), std::mem::discriminant(recorded), "{at}"),
     }
 }
 
 #[tokio::test]
 async fn descriptions_have_ollamas_shape() {
-    let engine = engine(EngineOptions {
-        aliases: vec!["other:1b".into()],
-        ..EngineOptions::default()
-    })
-    .await;
+    let engine = engine(EngineOptions { aliases: vec!["other:1b".into()], ..EngineOptions::default() }).await;
     for path in ["/api/version", "/api/tags", "/api/ps"] {
         let recording = Recording::load(&format!("ollama{}", path.replace('/', "-")));
-        check_shape(
-            &json_of(&get(&engine, path).await),
-            &json_of(&recording.body),
-            path,
-        );
+        check_shape(&json_of(&get(&engine, path).await), &json_of(&recording.body), path);
     }
     let recording = Recording::load("ollama-api-show");
     let said = text(post(&engine, "/api/show", &json!({ "model": "other:1b" })).await).await;

@@ -1,0 +1,239 @@
+//! Which bid is best, and why.
+//!
+//! A bid is **weighed**: what the job will probably cost, and how long it will take, `queue + RTT + TTFT + output ÷ speed`. Both
+//! grow with the share of this worker's jobs that failed. The offer's rule puts the weights in order:
+//!
+//! | rule | order |
+//! |---|---|
+//! | `BALANCED`, and any unknown one | cost + time × [`VALUE_OF_TIME`] |
+//! | `CHEAPEST` | cost, then time |
+//! | `FASTEST` | time, then cost |
+//!
+//! What this buyer has measured counts instead of what a worker claims, so a boast wins once. What nobody knows is assumed
+//! mediocre: a newcomer is neither preferred nor shut out. Ties go by a hash of offer and worker: another worker each time, and
+//! none can grind it, as it could a hash of its bid.
+//!
+//! All is integer arithmetic on the arguments: offer, bids and facts always give the same order, in whatever order they come.
+
+use super::quote::Estimate;
+use infernet_wire::{
+    bid::JobBid,
+    capability::ModelAd,
+    envelope::Verified,
+    hash,
+    id::{Hash, NodeId},
+    money::{MicroUsd, Price},
+    offer::{JobOffer, SelectionRule},
+};
+use std::collections::BTreeMap;
+
+/// What a millisecond costs a `BALANCED` buyer, in 10⁻¹² USD: 5 micro-USD per second, 1.8 US cents per hour. Modest on
+/// purpose: ten seconds weigh as much as 500 output tokens at 0.1 USD per million, so it parts the slow from the usable, while
+/// among workers of like speed the price decides. Who values time more asks for `FASTEST`.
+pub const VALUE_OF_TIME: u64 = 5_000;
+/// What a millisecond costs in the *score* of a `FASTEST` auction: 1 USD per second, above any price difference seen.
+const VALUE_OF_HASTE: u64 = 1_000_000_000;
+
+/// Assumed while unmeasured: between two continents.
+const UNKNOWN_RTT_MS: u32 = 100;
+/// Assumed while unmeasured and unclaimed: a model that is loaded, on a busy machine.
+const UNKNOWN_TTFT_MS: u32 = 1_000;
+/// Assumed while unmeasured and unclaimed, in tokens per second: a mid-size model on a laptop.
+const UNKNOWN_SPEED: u32 = 20;
+/// Completed jobs that every worker is credited with, so that one failure is no verdict.
+const BENEFIT_OF_DOUBT: u32 = 2;
+
+const PICO_PER_MICRO: u128 = 1_000_000;
+
+/// What this buyer has observed of a worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Round trip.
+    pub rtt_ms: Option<u32>,
+    /// Jobs it completed.
+    pub completed: u32,
+    /// Jobs it failed.
+    pub failed: u32,
+    /// From the accept to the first token, without the round trip.
+    pub measured_ttft_ms: Option<u32>,
+    /// Tokens per second while streaming.
+    pub measured_tps: Option<u32>,
+}
+
+/// A bid in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scored {
+    /// Who bid.
+    pub worker: NodeId,
+    /// Digest of the bid.
+    pub bid: Hash,
+    /// What the job is expected to cost in micro-USD, with failures, and with time as the rule values it.
+    pub score: u64,
+    /// What will probably be paid.
+    pub expected_cost: MicroUsd,
+    /// How long the answer will probably take.
+    pub expected_ms: u64,
+}
+
+/// All bids, best first.
+pub fn rank(offer: &Verified<JobOffer>, bids: &[Verified<JobBid>], facts: &BTreeMap<NodeId, Facts>) -> Vec<Scored> {
+    let mut ranking: Vec<_> = bids.iter().map(|bid| place(offer, bid, facts)).collect();
+    ranking.sort_by_key(|(key, _)| *key);
+    ranking.into_iter().map(|(_, scored)| scored).collect()
+}
+
+type Place = (Order, Hash, NodeId, Hash);
+
+fn place(offer: &Verified<JobOffer>, bid: &Verified<JobBid>, facts: &BTreeMap<NodeId, Facts>) -> (Place, Scored) {
+    let worker = bid.signer();
+    let facts = facts.get(&worker).copied().unwrap_or_default();
+    let weight = Weight::of(offer, &Terms::from(&**bid), &facts);
+    let tie = hash::tagged("infernet/rank-tie/1", &[offer.digest().as_ref(), worker.as_ref()]);
+    // The same worker's bids tie by their own digests, only to make the order total.
+    ((weight.order(offer.rule), tie, worker, bid.digest()), weight.scored(offer.rule, worker, bid.digest()))
+}
+
+/// What a worker asks and claims, in a bid or standing in an ad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The price.
+    pub price: Price,
+    /// Wait for the engine.
+    pub queue_ms: u32,
+    /// Claimed time to the first token, 0 if unknown.
+    pub ttft_ms: u32,
+    /// Claimed speed, 0 if unknown.
+    pub tokens_per_second: u32,
+}
+
+impl From<&JobBid> for Terms {
+    fn from(bid: &JobBid) -> Self {
+        Terms { price: bid.price, queue_ms: bid.queue_ms, ttft_ms: bid.ttft_ms, tokens_per_second: bid.tokens_per_second }
+    }
+}
+
+impl From<&ModelAd> for Terms {
+    fn from(ad: &ModelAd) -> Self {
+        Terms { price: ad.price, queue_ms: 0, ttft_ms: ad.ttft_ms, tokens_per_second: ad.tokens_per_second }
+    }
+}
+
+/// What two weights are compared by: the first number, then the second.
+pub type Order = (u128, u128);
+
+/// Expected cost and time of a job with one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight {
+    /// In 10⁻¹² USD, in which a price per million tokens times tokens is exact.
+    cost: u128,
+    ms: u64,
+    /// Jobs tried per job completed, as a fraction.
+    tries: (u64, u64),
+}
+
+impl Weight {
+    /// Weighs `terms` for `offer`, given what was observed of the worker.
+    pub fn of(offer: &JobOffer, terms: &Terms, facts: &Facts) -> Self {
+        let completed = u64::from(facts.completed) + u64::from(BENEFIT_OF_DOUBT);
+        Weight {
+            cost: cost(offer, &terms.price),
+            ms: time(offer, terms, facts),
+            tries: (completed + u64::from(facts.failed), completed),
+        }
+    }
+
+    /// What it is compared by under `rule`: less is better.
+    pub fn order(&self, rule: SelectionRule) -> Order {
+        let (cost, ms) = (self.with_failures(self.cost), self.with_failures(self.ms.into()));
+        match rule {
+            SelectionRule::CHEAPEST => (cost, ms),
+            SelectionRule::FASTEST => (ms, cost),
+            _ => (cost.saturating_add(ms.saturating_mul(VALUE_OF_TIME.into())), ms),
+        }
+    }
+
+    /// The number that a buyer publishes, and losers compare theirs with.
+    pub fn score(&self, rule: SelectionRule) -> u64 {
+        let value_of_time = match rule {
+            SelectionRule::CHEAPEST => 0,
+            SelectionRule::FASTEST => VALUE_OF_HASTE,
+            _ => VALUE_OF_TIME,
+        };
+        let total = self.cost.saturating_add(u128::from(self.ms) * u128::from(value_of_time));
+        micro(self.with_failures(total))
+    }
+
+    /// The same job, begun `ms` later.
+    #[must_use]
+    pub fn delayed(self, ms: u64) -> Self {
+        Weight { ms: self.ms.saturating_add(ms), ..self }
+    }
+
+    fn with_failures(&self, amount: u128) -> u128 {
+        amount.saturating_mul(self.tries.0.into()) / u128::from(self.tries.1.max(1))
+    }
+
+    fn scored(&self, rule: SelectionRule, worker: NodeId, bid: Hash) -> Scored {
+        Scored { worker, bid, score: self.score(rule), expected_cost: MicroUsd(micro(self.cost)), expected_ms: self.ms }
+    }
+}
+
+fn micro(pico: u128) -> u64 {
+    u64::try_from(pico.div_ceil(PICO_PER_MICRO)).unwrap_or(u64::MAX)
+}
+
+fn cost(offer: &JobOffer, price: &Price) -> u128 {
+    let Estimate { input, output } = Estimate::of(offer);
+    u128::from(price.input.0) * u128::from(input) + u128::from(price.output.0) * u128::from(output)
+}
+
+fn time(offer: &JobOffer, terms: &Terms, facts: &Facts) -> u64 {
+    let rtt = facts.rtt_ms.unwrap_or(UNKNOWN_RTT_MS);
+    let ttft = facts.measured_ttft_ms.or(known(terms.ttft_ms)).unwrap_or(UNKNOWN_TTFT_MS);
+    let speed = facts.measured_tps.or(known(terms.tokens_per_second)).unwrap_or(UNKNOWN_SPEED);
+    let decode = u64::from(Estimate::of(offer).output) * 1_000 / u64::from(speed.max(1));
+    u64::from(terms.queue_ms) + u64::from(rtt) + u64::from(ttft) + decode
+}
+
+fn known(claim: u32) -> Option<u32> {
+    (claim > 0).then_some(claim)
+}
+
+/// One sentence on why the first of `ranking` won.
+pub fn explain(ranking: &[Scored]) -> String {
+    let Some((first, others)) = ranking.split_first() else {
+        return "no bids".into();
+    };
+    let (cost, ms) = (first.expected_cost, first.expected_ms);
+    let (Some(least), Some(soonest)) = (min(others, |s| s.expected_cost.0), min(others, |s| s.expected_ms)) else {
+        return format!("the only bid: {cost} expected, {ms} ms");
+    };
+    let rank = match (cost.0 <= least, ms <= soonest) {
+        (true, true) => "cheapest and fastest",
+        (true, false) => "cheapest",
+        (false, true) => "fastest",
+        (false, false) => "best balance of price and time",
+    };
+    format!("{rank} of {}: {cost} expected, {}; {}", ranking.len(), compare_cost(cost.0, least), compare_ms(ms, soonest))
+}
+
+fn min(ranking: &[Scored], by: impl Fn(&Scored) -> u64) -> Option<u64> {
+    ranking.iter().map(by).min()
+}
+
+fn compare_cost(cost: u64, other: u64) -> String {
+    let percent = |difference: u64, of: u64| u128::from(difference) * 100 / u128::from(of.max(1));
+    match cost.cmp(&other) {
+        std::cmp::Ordering::Less => format!("{} % below the next", percent(other - cost, other)),
+        std::cmp::Ordering::Equal => "as the next".into(),
+        std::cmp::Ordering::Greater => format!("{} % above the cheapest", percent(cost - other, other)),
+    }
+}
+
+fn compare_ms(ms: u64, other: u64) -> String {
+    match ms.cmp(&other) {
+        std::cmp::Ordering::Less => format!("{} ms faster than the next", other - ms),
+        std::cmp::Ordering::Equal => "as fast as the next".into(),
+        std::cmp::Ordering::Greater => format!("{} ms slower than the fastest", ms - other),
+    }
+}
