@@ -46,3 +46,5 @@ pub mod seller;
 mod fixture;
 #[cfg(test)]
 mod invariants;
+#[cfg(test)]
+mod stories;

@@ -241,11 +241,13 @@ impl Admission {
     /// Drops the buyer's older hold. An older offer that comes late does not take the newer one's place.
     fn supersede(&mut self, wish: &HoldRequest) -> Result<(), NoBidReason> {
         let open = self.holds.iter().find(|(_, hold)| hold.buyer == wish.buyer);
-        match open.map(|(offer, hold)| (*offer, hold.issued)) {
-            Some((_, issued)) if issued > wish.issued => return Err(NoBidReason::NO_SLOT),
-            Some((offer, _)) => self.release(&offer),
-            None => false,
+        let Some((offer, issued)) = open.map(|(offer, hold)| (*offer, hold.issued)) else {
+            return Ok(());
         };
+        if issued > wish.issued {
+            return Err(NoBidReason::NO_SLOT);
+        }
+        self.release(&offer);
         Ok(())
     }
 
@@ -309,5 +311,116 @@ impl Bucket {
         let spent = self.milli.checked_sub(MILLI);
         self.milli = spent.unwrap_or(self.milli);
         spent.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::fixture::{at, node};
+
+    const BUYER: u16 = 1;
+    const JOB: JobId = JobId([1; 16]);
+
+    fn offer(n: u8) -> Hash {
+        Hash([n; 32])
+    }
+
+    fn bid(n: u8) -> Hash {
+        Hash([100 + n; 32])
+    }
+
+    fn hold(admission: &mut Admission, n: u8, buyer: u16, ms: u64) -> Result<(), NoBidReason> {
+        let wish = HoldRequest { offer: offer(n), buyer: node(buyer), issued: at(ms), until: at(ms + 1_500) };
+        admission.hold(wish, at(ms))?;
+        admission.bid_signed(&offer(n), bid(n));
+        Ok(())
+    }
+
+    /// Slots, known buyers; then holds by these buyers, one offer each, and what they get.
+    fn check(slots: u16, known: &[u16], wishes: &[(u16, Result<(), NoBidReason>)]) {
+        let mut admission = Admission::new(slots);
+        known.iter().for_each(|buyer| admission.mark_known(node(*buyer)));
+        for (n, (buyer, expected)) in (1..).zip(wishes) {
+            assert_eq!(hold(&mut admission, n, *buyer, 0), *expected, "wish {n} of buyer {buyer}");
+        }
+    }
+
+    #[test]
+    fn strangers_share_half_of_what_is_free() {
+        let full = Err(NoBidReason::STRANGER_POOL_FULL);
+        check(4, &[], &[(1, Ok(())), (2, Ok(())), (3, full)]);
+        check(4, &[9], &[(9, Ok(())), (1, Ok(())), (2, full)]);
+        check(4, &[9], &[(1, Ok(())), (2, Ok(())), (3, full), (9, Ok(()))]);
+        check(3, &[], &[(1, Ok(())), (2, full)]);
+    }
+
+    #[test]
+    fn a_single_slot_serves_whoever_comes() {
+        check(1, &[], &[(1, Ok(())), (2, Err(NoBidReason::NO_SLOT))]);
+        check(1, &[9], &[(9, Ok(())), (1, Err(NoBidReason::NO_SLOT))]);
+    }
+
+    #[test]
+    fn a_newer_offer_supersedes_the_buyers_hold() {
+        let mut admission = Admission::new(4);
+        assert_eq!(hold(&mut admission, 1, BUYER, 10), Ok(()));
+        assert_eq!(hold(&mut admission, 2, BUYER, 20), Ok(()));
+        assert_eq!((admission.held(), admission.holder(&offer(1)).is_none()), (1, true));
+        let older = HoldRequest { offer: offer(3), buyer: node(BUYER), issued: at(5), until: at(2_000) };
+        assert_eq!(admission.hold(older, at(20)), Err(NoBidReason::NO_SLOT));
+        assert_eq!(admission.holder(&offer(2)), Some(&node(BUYER)));
+    }
+
+    #[test]
+    fn a_hold_becomes_one_job() {
+        let mut admission = Admission::new(2);
+        assert_eq!(hold(&mut admission, 1, BUYER, 0), Ok(()));
+        let mut claim =
+            |n, the_bid, buyer, job, ms| admission.claim(&offer(n), &bid(the_bid), &node(buyer), JobId([job; 16]), at(ms));
+        assert_eq!(claim(2, 2, BUYER, 1, 0), Err(ClaimError::NoHold));
+        assert_eq!(claim(1, 1, 2, 1, 0), Err(ClaimError::WrongBuyer));
+        assert_eq!(claim(1, 2, BUYER, 1, 0), Err(ClaimError::WrongBid));
+        assert_eq!(claim(1, 1, BUYER, 1, 1_501), Err(ClaimError::Lapsed));
+        assert_eq!(claim(1, 1, BUYER, 1, 1_500), Ok(()));
+        assert_eq!(claim(1, 1, BUYER, 1, 1_500), Err(ClaimError::AlreadyUsed));
+        assert_eq!((admission.running(), admission.held()), (1, 0));
+        assert_eq!(hold(&mut admission, 2, 3, 0), Err(NoBidReason::STRANGER_POOL_FULL));
+        assert_eq!(admission.finish(&JOB), Some(node(BUYER)));
+        assert_eq!(admission.finish(&JOB), None);
+        assert_eq!(hold(&mut admission, 2, 3, 0), Ok(()));
+    }
+
+    #[test]
+    fn an_unsigned_bid_or_a_running_job_can_not_be_claimed() {
+        let mut admission = Admission::new(4);
+        let wish = HoldRequest { offer: offer(1), buyer: node(BUYER), issued: at(0), until: at(9) };
+        assert_eq!(admission.hold(wish, at(0)), Ok(()));
+        assert_eq!(admission.claim(&offer(1), &bid(1), &node(BUYER), JOB, at(0)), Err(ClaimError::WrongBid));
+        admission.bid_signed(&offer(1), bid(1));
+        assert_eq!(admission.claim(&offer(1), &bid(1), &node(BUYER), JOB, at(0)), Ok(()));
+        assert_eq!(hold(&mut admission, 2, BUYER, 0), Ok(()));
+        assert_eq!(admission.claim(&offer(2), &bid(2), &node(BUYER), JOB, at(0)), Err(ClaimError::JobRunning));
+    }
+
+    #[test]
+    fn a_lapsed_hold_makes_room_and_is_counted() {
+        let mut admission = Admission::new(1);
+        assert_eq!(hold(&mut admission, 1, BUYER, 0), Ok(()));
+        assert_eq!(admission.next_expiry(), Some(at(1_501)));
+        assert_eq!(hold(&mut admission, 2, 2, 1_500), Err(NoBidReason::NO_SLOT));
+        assert_eq!(hold(&mut admission, 2, 2, 1_501), Ok(()));
+        assert_eq!((admission.lapsed(), admission.held()), (1, 1));
+    }
+
+    #[test]
+    fn a_buyer_has_a_burst_and_then_a_rate() {
+        let mut admission = Admission::new(4);
+        for n in 0..20 {
+            assert_eq!(hold(&mut admission, n, BUYER, 0), Ok(()), "offer {n}");
+        }
+        assert_eq!(hold(&mut admission, 20, BUYER, 199), Err(NoBidReason::RATE_LIMITED));
+        assert_eq!(hold(&mut admission, 21, BUYER, 200), Ok(()));
+        assert_eq!(hold(&mut admission, 22, BUYER, 0), Err(NoBidReason::RATE_LIMITED), "a clock that went back fills nothing");
     }
 }

@@ -7,11 +7,11 @@ use super::{
     patience::{Prospect, Reply, Situation},
     quote::price_job,
     rank::{self, Facts, Scored, Terms, Weight},
-    record::AnswerRecords,
+    record::{AnswerRecords, Promise},
     registry::Candidate,
 };
 use infernet_wire::{
-    bid::{Answer, JobBid, NoBid, NoBidReason, bids_commitment},
+    bid::{Answer, JobBid, NoBidReason, bids_commitment},
     capability::ModelAd,
     envelope::Verified,
     id::{Hash, NodeId},
@@ -76,8 +76,8 @@ impl fmt::Display for AnswerRefused {
 pub struct Heard {
     /// How long it took.
     pub after_ms: u64,
-    /// Whether it is a bid no dearer than the worker's ad.
-    pub kept: bool,
+    /// Whether it keeps what the worker's ad promised.
+    pub promise: Promise,
 }
 
 /// An auction that is open.
@@ -185,11 +185,12 @@ impl Auction {
     /// Takes an answer, with what is known of its signer.
     pub fn on_answer(&mut self, answer: Answer, facts: Facts, now: UnixMillis) -> Result<Heard, AnswerRefused> {
         self.check_answer(&answer, now)?;
-        let kept = match answer {
+        let promise = self.note_reply(&answer);
+        match answer {
             Answer::Bid(bid) => self.keep_bid(bid, facts, now),
-            Answer::NoBid(no) => self.keep_refusal(no),
-        };
-        Ok(Heard { after_ms: now.since(self.opened), kept })
+            Answer::NoBid(no) => _ = self.no_bids.insert(no.signer(), no.reason),
+        }
+        Ok(Heard { after_ms: now.since(self.opened), promise })
     }
 
     /// What to do at `now`. Idempotent; to be asked again after every answer.
@@ -280,30 +281,95 @@ impl Auction {
         advertised || ModelAd { id: bid.model.clone(), ..ModelAd::default() }.answers_to(&self.offer.model)
     }
 
-    fn keep_bid(&mut self, bid: Verified<JobBid>, facts: Facts, now: UnixMillis) -> bool {
-        let worker = bid.signer();
+    fn note_reply(&mut self, answer: &Answer) -> Promise {
+        let Some(prospect) = self.prospects.get_mut(&answer.signer()) else {
+            return Promise::NoneMade;
+        };
+        prospect.reply = if matches!(answer, Answer::Bid(_)) { Reply::Bid } else { Reply::NoBid };
+        Promise::of(answer, &prospect.price)
+    }
+
+    fn keep_bid(&mut self, bid: Verified<JobBid>, facts: Facts, now: UnixMillis) {
+        let (worker, rule) = (bid.signer(), self.offer.rule);
         let weight = Weight::of(&self.offer, &Terms::from(&*bid), &facts);
-        let rule = self.offer.rule;
         if self.best.is_none_or(|best| weight.order(rule) < best.order(rule)) {
             self.best = Some(weight);
         }
         self.first_bid.get_or_insert(now);
-        let kept = self.reply(&worker, Reply::Bid).is_some_and(|standing| bid.price.within(&standing));
         self.facts.insert(worker, facts);
         self.bids.insert(worker, bid);
-        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::fixture::{T0, at, bid_with, bids, model, node, offer, offer_body, refuses};
+    use infernet_wire::money::MicroUsd;
+
+    fn open(offer: &Verified<JobOffer>, candidates: Vec<Candidate>) -> Auction {
+        Auction::open(offer.clone(), candidates, |_| Facts::default(), &AnswerRecords::default(), T0)
     }
 
-    fn keep_refusal(&mut self, no: Verified<NoBid>) -> bool {
-        self.reply(&no.signer(), Reply::NoBid);
-        self.no_bids.insert(no.signer(), no.reason);
-        false
+    fn check(change: impl FnOnce(&mut JobBid), expected: Option<AnswerRefused>) {
+        let mut alias = model("weights-v2", 1, 1);
+        alias.aliases = vec!["tiny".into()];
+        let offer = offer(9, 1, |offer| offer.budget = MicroUsd(2_000));
+        let mut auction = open(&offer, vec![Candidate { worker: node(1), model: alias, slots: 1 }]);
+        let answer = Answer::Bid(bid_with(1, &offer, 1_000_000, change));
+        assert_eq!(auction.on_answer(answer, Facts::default(), T0).err(), expected);
     }
 
-    /// Notes a candidate's reply and returns its standing price.
-    fn reply(&mut self, worker: &NodeId, reply: Reply) -> Option<Price> {
-        let prospect = self.prospects.get_mut(worker)?;
-        prospect.reply = reply;
-        Some(prospect.price)
+    #[test]
+    fn only_bids_on_the_offers_terms_count() {
+        check(|_| {}, None);
+        check(|bid| bid.model = "weights-v2".into(), None);
+        check(|bid| bid.model = "TINY:latest".into(), None);
+        check(|bid| bid.model = "tiniest".into(), Some(AnswerRefused::WrongModel));
+        check(|bid| bid.price.input = MicroUsd(10_000_001), Some(AnswerRefused::AboveCeiling));
+        check(|bid| bid.price.output = MicroUsd(9_500_000), None);
+        check(|bid| bid.price.output = MicroUsd(9_500_001), Some(AnswerRefused::OverBudget));
+        check(|bid| bid.hold_until = bid.issued.after(1_000), None);
+        check(|bid| bid.hold_until = bid.issued.after(999), Some(AnswerRefused::NotHeldLongEnough));
+        check(|bid| bid.offer = Hash([1; 32]), Some(AnswerRefused::WrongOffer));
+    }
+
+    #[test]
+    fn a_workers_clock_does_not_matter() {
+        let hour = 3_600_000;
+        check(|bid| (bid.issued, bid.hold_until) = (at(hour), at(hour + 1_000)), None);
+    }
+
+    #[test]
+    fn a_late_bid_is_refused() {
+        let offer = offer(9, 1, |_| {});
+        let mut auction = open(&offer, vec![]);
+        let window = u64::from(offer_body().window_ms);
+        assert!(auction.on_answer(bids(1, &offer, 1), Facts::default(), at(window - 1)).is_ok());
+        assert_eq!(auction.on_answer(bids(2, &offer, 1), Facts::default(), at(window)).err(), Some(AnswerRefused::Late));
+    }
+
+    #[test]
+    fn a_crowd_of_unexpected_bidders_leaves_room_for_the_expected() {
+        let offer = offer(9, 1, |_| {});
+        let mut auction = open(&offer, vec![Candidate { worker: node(1), model: model("tiny", 1, 1), slots: 1 }]);
+        let refused = (2..50).filter(|n| auction.on_answer(bids(*n, &offer, 1), Facts::default(), T0).is_err()).count();
+        assert_eq!(refused, 48 - MAX_UNEXPECTED);
+        assert!(auction.on_answer(bids(1, &offer, 1), Facts::default(), T0).is_ok());
+    }
+
+    #[test]
+    fn the_outcome_tells_who_refused_and_why() {
+        let offer = offer(9, 1, |_| {});
+        let mut auction = open(&offer, vec![]);
+        let refusal = refuses(1, &offer, NoBidReason::DRAINING);
+        assert!(auction.on_answer(refusal.clone(), Facts::default(), at(3)).is_ok());
+        assert_eq!(auction.on_answer(refusal, Facts::default(), at(3)).err(), Some(AnswerRefused::Duplicate));
+        match auction.close(CloseReason::WindowEnded, at(9)) {
+            Closed::NoBids { no_bids, asked, elapsed_ms, .. } => {
+                assert_eq!((no_bids.as_slice(), asked, elapsed_ms), ([(node(1), NoBidReason::DRAINING)].as_slice(), 0, 9));
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

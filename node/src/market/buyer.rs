@@ -8,7 +8,7 @@ use super::{
     auction::{AnswerRefused, Auction, Closed, Heard, Missing, Step},
     rank::Facts,
     recent::Recent,
-    record::AnswerRecords,
+    record::{AnswerRecords, Promise},
     registry::{MAX_ADS, Registry},
     select,
 };
@@ -194,8 +194,8 @@ impl Buyer {
             None => Err(self.on_late_answer(&answer, now)),
         };
         match heard {
-            Ok(Heard { after_ms, kept }) => {
-                self.records.answered(worker, after_ms, kept);
+            Ok(Heard { after_ms, promise }) => {
+                self.records.answered(worker, after_ms, promise);
                 None
             }
             Err(reason) => Some(Output::Refused { worker, reason }),
@@ -210,17 +210,18 @@ impl Buyer {
         if now < past.window_end
             && let Some(price) = past.missing.remove(&answer.signer())
         {
-            let kept = matches!(answer, Answer::Bid(bid) if bid.price.within(&price));
-            self.records.answered_late(answer.signer(), now.since(past.opened), kept);
+            self.records.answered_late(answer.signer(), now.since(past.opened), Promise::of(answer, &price));
         }
         AnswerRefused::Late
     }
 
     fn close_finished(&mut self, now: UnixMillis, outputs: &mut Vec<Output>) {
-        let finished = self.open.extract_if(.., |_, auction| matches!(auction.step(now), Step::Close(_)));
-        let finished: Vec<_> = finished.collect();
-        for (offer, auction) in finished {
-            if let Step::Close(reason) = auction.step(now) {
+        let finished = self.open.iter().filter_map(|(offer, auction)| match auction.step(now) {
+            Step::Close(reason) => Some((*offer, reason)),
+            Step::Wait { .. } => None,
+        });
+        for (offer, reason) in finished.collect::<Vec<_>>() {
+            if let Some(auction) = self.open.remove(&offer) {
                 self.remember(offer, &auction, now);
                 outputs.push(Output::Closed { offer, outcome: auction.close(reason, now) });
             }
@@ -266,4 +267,74 @@ impl Facts {
 fn smooth(mean: Option<u32>, sample: u32) -> Option<u32> {
     let mean = u64::from(mean.unwrap_or(sample));
     u32::try_from((3 * mean + u64::from(sample)).div_ceil(4)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::fixture::{T0, ad, at, bids, node, offer};
+
+    fn facts(observations: &[Observation]) -> Facts {
+        let mut buyer = Buyer::default();
+        observations.iter().for_each(|observation| buyer.observe(node(1), *observation));
+        buyer.facts(&node(1))
+    }
+
+    #[test]
+    fn observations_are_smoothed() {
+        let facts = facts(&[
+            Observation::Rtt(10),
+            Observation::Rtt(50),
+            Observation::Completed { ttft_ms: 100, tps: 40 },
+            Observation::Completed { ttft_ms: 200, tps: 40 },
+        ]);
+        assert_eq!((facts.rtt_ms, facts.measured_ttft_ms, facts.measured_tps), (Some(20), Some(125), Some(40)));
+        assert_eq!((facts.completed, facts.failed), (2, 0));
+    }
+
+    #[test]
+    fn old_failures_fade() {
+        let mut story = vec![Observation::Failed; 60];
+        story.extend([Observation::Completed { ttft_ms: 1, tps: 1 }; 200]);
+        let facts = facts(&story);
+        assert!(facts.failed < 4 && facts.completed > 20, "{facts:?}");
+    }
+
+    #[test]
+    fn too_many_auctions_are_refused_at_once() {
+        let mut buyer = Buyer::default();
+        for id in 0..MAX_OPEN_AUCTIONS as u8 {
+            let outputs = buyer.handle(Input::Open(offer(9, id, |_| {})), T0);
+            assert!(matches!(outputs.as_slice(), [Output::Wake { at: wake }] if *wake == at(1_000)), "{outputs:?}");
+        }
+        let outputs = buyer.handle(Input::Open(offer(9, 255, |_| {})), T0);
+        assert!(matches!(outputs.as_slice(), [Output::Busy { .. }, Output::Wake { .. }]), "{outputs:?}");
+    }
+
+    #[test]
+    fn an_abandoned_auction_tells_nothing_and_blames_nobody() {
+        let mut buyer = Buyer::default();
+        buyer.handle(Input::Ad(ad(1, 1, 1, T0)), T0);
+        let offer = offer(9, 1, |_| {});
+        buyer.handle(Input::Open(offer.clone()), T0);
+        assert!(buyer.handle(Input::Abandon(offer.digest()), T0).is_empty());
+        let outputs = buyer.handle(Input::Answer(bids(1, &offer, 1)), at(5));
+        assert!(matches!(outputs.as_slice(), [Output::Refused { reason: AnswerRefused::WrongOffer, .. }]), "{outputs:?}");
+        assert!(buyer.records().is_empty());
+    }
+
+    #[test]
+    fn a_replayed_input_changes_nothing() {
+        let mut buyer = Buyer::default();
+        (1..=2).for_each(|n| _ = buyer.handle(Input::Ad(ad(n, 1, 1_000_000, T0)), T0));
+        let offer = offer(9, 1, |_| {});
+        let script = || [Input::Open(offer.clone()), Input::Answer(bids(1, &offer, 1_000_000))];
+        script().into_iter().for_each(|input| _ = buyer.handle(input, T0));
+        let before = *buyer.records().get(&node(1)).expect("answered");
+        for now in [T0, at(2_000), at(2_001)] {
+            script().into_iter().for_each(|input| _ = buyer.handle(input, now));
+        }
+        assert_eq!(buyer.records().get(&node(1)), Some(&before));
+        assert_eq!(buyer.open_auctions(), 0);
+    }
 }

@@ -1,5 +1,9 @@
 //! Nodes, offers, ads and bids for the market's tests.
 
+use super::{
+    auction::{AnswerRefused, CloseReason, Closed},
+    buyer::{self, Buyer},
+};
 use infernet_wire::{
     bid::{Answer, JobBid, NoBid, NoBidReason},
     capability::{CapabilityAd, ModelAd},
@@ -108,4 +112,101 @@ pub(crate) fn bids(n: u16, offer: &Verified<JobOffer>, each: u64) -> Answer {
 
 pub(crate) fn refuses(n: u16, offer: &Verified<JobOffer>, reason: NoBidReason) -> Answer {
     Answer::NoBid(sign(n, NoBid { offer: offer.digest(), issued: T0, reason }))
+}
+
+/// A buyer and a script of answers, on a virtual clock that begins anew with each auction.
+pub(crate) struct Scene {
+    pub(crate) buyer: Buyer,
+    pub(crate) rule: SelectionRule,
+    pub(crate) window_ms: u16,
+    rounds: u8,
+}
+
+/// How an auction of a [`Scene`] ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    pub(crate) after_ms: u64,
+    pub(crate) reason: CloseReason,
+    /// The winner and its price.
+    pub(crate) won: Option<(u16, u64)>,
+    pub(crate) refused: Vec<AnswerRefused>,
+}
+
+/// When a worker answers, and with which price; without one it refuses.
+pub(crate) type Line = (u16, u64, Option<u64>);
+
+impl Scene {
+    /// A buyer that knows these workers' ads and prices.
+    pub(crate) fn new(ads: impl IntoIterator<Item = (u16, u64)>) -> Self {
+        let mut buyer = Buyer::default();
+        for (n, each) in ads {
+            buyer.handle(buyer::Input::Ad(ad(n, 1, each, T0)), T0);
+        }
+        Scene { buyer, rule: SelectionRule::BALANCED, window_ms: 1_000, rounds: 0 }
+    }
+
+    /// Runs one auction. Answers of the script that come after its end are delivered too.
+    pub(crate) fn run(&mut self, script: &[Line]) -> Ended {
+        self.rounds += 1;
+        let (rule, window_ms) = (self.rule, self.window_ms);
+        let offer = offer(999, self.rounds, |offer| (offer.rule, offer.window_ms) = (rule, window_ms));
+        let mut script = script.to_vec();
+        script.sort_by_key(|(_, ms, _)| *ms);
+        let mut ended = None;
+        let mut refused = Vec::new();
+        let mut wake = self.feed(buyer::Input::Open(offer.clone()), T0, &mut ended, &mut refused);
+        for (n, ms, each) in script {
+            wake = self.wake_before(wake, at(ms), &mut ended, &mut refused);
+            let answer = each.map_or_else(|| refuses(n, &offer, NoBidReason::NO_SLOT), |each| bids(n, &offer, each));
+            wake =
+                self.feed(buyer::Input::Answer(answer), at(ms), &mut ended, &mut refused).or(wake.filter(|_| ended.is_none()));
+        }
+        self.wake_before(wake, at(1_000_000), &mut ended, &mut refused);
+        let (after_ms, outcome) = ended.expect("every auction ends");
+        let (reason, won) = outcome_of(&outcome);
+        Ended { after_ms, reason, won, refused }
+    }
+
+    fn wake_before(
+        &mut self,
+        mut wake: Option<UnixMillis>,
+        end: UnixMillis,
+        ended: &mut Option<(u64, Closed)>,
+        refused: &mut Vec<AnswerRefused>,
+    ) -> Option<UnixMillis> {
+        while let Some(at) = wake.filter(|at| *at <= end) {
+            wake = self.feed(buyer::Input::Wake, at, ended, refused);
+        }
+        wake
+    }
+
+    fn feed(
+        &mut self,
+        input: buyer::Input,
+        now: UnixMillis,
+        ended: &mut Option<(u64, Closed)>,
+        refused: &mut Vec<AnswerRefused>,
+    ) -> Option<UnixMillis> {
+        let mut wake = None;
+        for output in self.buyer.handle(input, now) {
+            match output {
+                buyer::Output::Wake { at } => wake = Some(at),
+                buyer::Output::Closed { outcome, .. } => *ended = Some((now.since(T0), outcome)),
+                buyer::Output::Refused { reason, .. } => refused.push(reason),
+                buyer::Output::Busy { .. } => panic!("one auction at a time"),
+            }
+        }
+        wake
+    }
+}
+
+fn outcome_of(outcome: &Closed) -> (CloseReason, Option<(u16, u64)>) {
+    match outcome {
+        Closed::NoBids { reason, .. } => (*reason, None),
+        Closed::Won(won) => {
+            let best = &won.ranking[0];
+            let n = (1..1_000).find(|n| node(*n) == best.worker).expect("a worker of the fixture");
+            (won.reason, Some((n, won.bids[&best.worker].price.output.0)))
+        }
+    }
 }

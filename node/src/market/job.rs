@@ -78,3 +78,66 @@ impl Attempts {
 fn holds(bid: &JobBid, opened: UnixMillis, now: UnixMillis) -> bool {
     now <= opened.after(bid.hold_until.since(bid.issued))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::{
+        auction::{Auction, CloseReason, Closed},
+        fixture::{T0, at, bid_with, node, offer, sign},
+        rank::Facts,
+        record::AnswerRecords,
+    };
+    use infernet_wire::bid::Answer;
+
+    const JOB: JobId = JobId([5; 16]);
+
+    /// An auction won by worker 1, then 2, 3 and so on; `holds[i]` is how long worker i + 1 holds.
+    fn won(holds: &[u64]) -> Won {
+        let offer = offer(9, 1, |_| {});
+        let mut auction = Auction::open(offer.clone(), vec![], |_| Facts::default(), &AnswerRecords::default(), T0);
+        for (n, hold) in (1..).zip(holds) {
+            let bid = bid_with(n, &offer, 1_000_000 * u64::from(n), |bid| bid.hold_until = bid.issued.after(*hold));
+            auction.on_answer(Answer::Bid(bid), Facts::default(), T0).expect("counts");
+        }
+        match auction.close(CloseReason::TargetMet, T0) {
+            Closed::Won(won) => *won,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// At these times, these workers are tried, with these behind them.
+    fn check(holds: &[u64], tries: &[(u64, Option<(u16, &[u16])>)]) {
+        let mut attempts = Attempts::new(&won(holds));
+        for (ms, expected) in tries {
+            let attempt = attempts.next(at(*ms)).map(|attempt| (attempt.bid.signer(), attempt.runners_up));
+            let expected = expected.map(|(n, next)| (node(n), next.iter().copied().map(node).collect()));
+            assert_eq!(attempt, expected, "at {ms}");
+        }
+    }
+
+    #[test]
+    fn the_winner_is_tried_and_then_two_runners_up() {
+        check(&[1_500; 5], &[(5, Some((1, &[2, 3]))), (9, Some((2, &[3]))), (9, Some((3, &[]))), (9, None)]);
+    }
+
+    #[test]
+    fn only_those_whose_holds_last_are_tried() {
+        check(&[1_500, 1_000, 1_500], &[(5, Some((1, &[2, 3]))), (1_000, Some((2, &[3])))]);
+        check(&[1_500, 1_000, 1_500], &[(5, Some((1, &[2, 3]))), (1_001, Some((3, &[])))]);
+        check(&[1_000, 1_500], &[(1_001, Some((2, &[])))]);
+        check(&[1_500], &[(1_501, None)]);
+    }
+
+    #[test]
+    fn an_accept_names_bid_price_and_successors() {
+        let won = won(&[1_500; 3]);
+        let mut attempts = Attempts::new(&won);
+        let first = attempts.next(at(5)).expect("the winner");
+        let accept = sign(9, attempts.accept_body(&first, JOB, at(5)));
+        assert_eq!((accept.winner, accept.attempt, accept.bid), (node(1), 1, won.bids[&node(1)].digest()));
+        assert_eq!((accept.runners_up.as_slice(), accept.bids), ([node(2), node(3)].as_slice(), won.commitment));
+        let second = attempts.next(at(6)).expect("a runner-up");
+        assert_eq!(attempts.accept_body(&second, JOB, at(6)).attempt, 2);
+    }
+}

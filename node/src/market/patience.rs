@@ -7,8 +7,8 @@
 //! 3. When all who may answer have answered, it closes.
 //! 4. A **believed** worker whose ad beats the best bid by more than [`MARGIN_PERCENT`] is waited for, for its usual time.
 //! 5. When the best bid is within that margin of the best that any believed worker advertises, it closes: the target is met.
-//! 6. Else there is one short **grace** after the first bid for strangers with tempting ads, and for anybody if no candidate is
-//!    known: as long as the first bid took, within [`GRACE_MS`]. One for all of them together, so a swarm of ads that never
+//! 6. Else there is one short **grace** after the first bid for strangers with tempting ads, and for anybody if nobody is
+//!    expected: as long as the first bid took, within [`GRACE_MS`]. One for all of them together, so a swarm of ads that never
 //!    answer delays an auction by at most this, and only while nobody is believed.
 //!
 //! Silent workers are never waited for. Whoever comes after the close is still recorded, and is waited for next time.
@@ -121,7 +121,7 @@ impl Situation<'_> {
     }
 
     fn step_with_bids(&self, best: Weight, first_bid: UnixMillis, now: UnixMillis) -> Step {
-        if !self.prospects.is_empty() && self.all_answered() {
+        if self.all_answered() {
             return Step::Close(CloseReason::AllAnswered);
         }
         if let Some(until) = self.believed_until(best, now) {
@@ -140,9 +140,14 @@ impl Situation<'_> {
         Step::Wait { until: until.min(self.window_end) }
     }
 
-    /// Nobody is missing who may still answer. Silent candidates alone make an auction neither open nor complete.
+    /// Somebody was expected to answer, and nobody is missing who may still.
     fn all_answered(&self) -> bool {
-        !self.prospects.values().any(Prospect::may_answer)
+        !self.nobody_expected() && !self.prospects.values().any(Prospect::may_answer)
+    }
+
+    /// No candidate is known, or all have been silent, as after an outage of our own network.
+    fn nobody_expected(&self) -> bool {
+        self.prospects.values().all(|prospect| prospect.regard == Regard::Silent)
     }
 
     /// When the last believed worker that is worth waiting for has had its usual time.
@@ -169,7 +174,7 @@ impl Situation<'_> {
         let end = first_bid.after(took.clamp(*GRACE_MS.start(), *GRACE_MS.end()));
         let mut strangers =
             self.prospects.values().filter(|prospect| prospect.may_answer() && prospect.regard == Regard::Stranger);
-        let worth = self.prospects.is_empty() || strangers.any(|stranger| self.is_tempting(stranger, best, end.since(now)));
+        let worth = self.nobody_expected() || strangers.any(|stranger| self.is_tempting(stranger, best, end.since(now)));
         (now < end && worth).then_some(end)
     }
 

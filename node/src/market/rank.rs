@@ -237,3 +237,132 @@ fn compare_ms(ms: u64, other: u64) -> String {
         std::cmp::Ordering::Greater => format!("{} ms slower than the fastest", ms - other),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::fixture::{bid, bid_with, node, offer};
+
+    fn facts(change: impl FnOnce(&mut Facts)) -> Facts {
+        let mut facts = Facts::default();
+        change(&mut facts);
+        facts
+    }
+
+    /// A worker: price in USD per million tokens, claimed TTFT and speed, facts.
+    type Row = (u64, u32, u32, Facts);
+
+    /// Which of workers 1, 2 and 3 is put first?
+    fn check(rule: SelectionRule, rows: [Row; 3], first: u16) {
+        let offer = offer(9, 1, |offer| offer.rule = rule);
+        let bids = (1..).zip(&rows).map(|(n, (usd, ttft_ms, tps, _))| {
+            bid_with(n, &offer, usd * 1_000_000, |bid| (bid.ttft_ms, bid.tokens_per_second) = (*ttft_ms, *tps))
+        });
+        let facts = (1..).zip(&rows).map(|(n, (.., facts))| (node(n), *facts)).collect();
+        let ranking = rank(&offer, &bids.collect::<Vec<_>>(), &facts);
+        assert_eq!(ranking[0].worker, node(first), "{ranking:#?}");
+    }
+
+    #[test]
+    fn rules_put_price_or_time_first() {
+        let none = Facts::default();
+        // 300 tokens at 1, 2 and 5 USD per million; 200 tokens of output at 1, 100 and 110 per second.
+        let rows = [(1, 100, 1, none), (2, 100, 100, none), (5, 100, 110, none)];
+        check(SelectionRule::CHEAPEST, rows, 1);
+        check(SelectionRule::BALANCED, rows, 2);
+        check(SelectionRule::FASTEST, rows, 3);
+        check(SelectionRule(77), rows, 2);
+        let equal_price = [(1, 300, 50, none), (1, 200, 50, none), (1, 400, 50, none)];
+        check(SelectionRule::CHEAPEST, equal_price, 2);
+        let equal_time = [(3, 100, 50, none), (2, 100, 50, none), (1, 100, 50, none)];
+        check(SelectionRule::FASTEST, equal_time, 3);
+    }
+
+    #[test]
+    fn what_was_measured_counts_instead_of_what_is_claimed() {
+        let slow = facts(|facts| (facts.measured_tps, facts.measured_ttft_ms) = (Some(10), Some(500)));
+        let none = Facts::default();
+        check(SelectionRule::FASTEST, [(1, 1, 1_000_000, none), (1, 100, 50, none), (1, 100, 40, none)], 1);
+        check(SelectionRule::FASTEST, [(1, 1, 1_000_000, slow), (1, 100, 50, none), (1, 100, 40, none)], 2);
+        let near = facts(|facts| facts.rtt_ms = Some(1));
+        check(SelectionRule::FASTEST, [(1, 100, 50, none), (1, 100, 50, none), (1, 100, 50, near)], 3);
+    }
+
+    #[test]
+    fn the_unknown_is_neither_preferred_nor_shut_out() {
+        let none = Facts::default();
+        check(SelectionRule::FASTEST, [(1, 0, 0, none), (1, 500, 60, none), (1, 5_000, 2, none)], 2);
+        check(SelectionRule::FASTEST, [(1, 5_000, 2, none), (1, 0, 0, none), (1, 9_000, 2, none)], 2);
+    }
+
+    #[test]
+    fn failures_make_a_worker_dearer_and_slower() {
+        let none = Facts::default();
+        let failing = facts(|facts| facts.failed = 10);
+        let once = facts(|facts| (facts.failed, facts.completed) = (1, 50));
+        for rule in [SelectionRule::BALANCED, SelectionRule::CHEAPEST, SelectionRule::FASTEST] {
+            check(rule, [(4, 100, 50, failing), (5, 110, 50, none), (6, 120, 50, none)], 2);
+            check(rule, [(4, 100, 50, once), (5, 200, 40, none), (6, 300, 30, none)], 1);
+        }
+    }
+
+    #[test]
+    fn ties_favour_nobody() {
+        let first = |id| {
+            let offer = offer(9, id, |_| {});
+            rank(&offer, &[bid(1, &offer, 1), bid(2, &offer, 1)], &BTreeMap::new())[0].worker
+        };
+        let wins = (0..40).filter(|id| first(*id) == node(1)).count();
+        assert!((8..=32).contains(&wins), "{wins}");
+    }
+
+    #[test]
+    fn a_score_is_cost_and_time_in_micro_usd() {
+        let offer = offer(9, 1, |_| {});
+        let scored = |rule| {
+            let bid = bid_with(1, &offer, 1_000_000, |bid| (bid.ttft_ms, bid.tokens_per_second) = (100, 100));
+            let weight = Weight::of(&offer, &Terms::from(&*bid), &facts(|facts| facts.rtt_ms = Some(20)));
+            (weight.score(rule), weight.ms)
+        };
+        // 300 tokens at 1 USD per million, and 20 + 100 + 2000 ms.
+        assert_eq!(scored(SelectionRule::CHEAPEST), (300, 2_120));
+        assert_eq!(scored(SelectionRule::BALANCED), (311, 2_120));
+        assert_eq!(scored(SelectionRule::FASTEST), (300 + 2_120_000, 2_120));
+    }
+
+    #[test]
+    fn the_largest_numbers_do_not_overflow() {
+        let offer = offer(9, 1, |offer| (offer.input_tokens, offer.output_tokens) = (u32::MAX, 1 << 20));
+        let bid =
+            bid_with(1, &offer, u64::MAX, |bid| (bid.queue_ms, bid.ttft_ms, bid.tokens_per_second) = (u32::MAX, u32::MAX, 1));
+        let facts = facts(|facts| (facts.failed, facts.completed, facts.rtt_ms) = (u32::MAX, u32::MAX, Some(u32::MAX)));
+        let ranking = rank(&offer, &[bid], &BTreeMap::from([(node(1), facts)]));
+        assert_eq!(ranking[0].score, u64::MAX);
+    }
+
+    #[test]
+    fn the_winner_is_explained() {
+        let scored = |cost, expected_ms| Scored {
+            worker: node(1),
+            bid: Hash([0; 32]),
+            score: 0,
+            expected_cost: MicroUsd(cost),
+            expected_ms,
+        };
+        let check = |costs: &[(u64, u64)], expected: &str| {
+            let ranking: Vec<_> = costs.iter().map(|(cost, ms)| scored(*cost, *ms)).collect();
+            assert_eq!(explain(&ranking), expected);
+        };
+        check(&[], "no bids");
+        check(&[(21, 900)], "the only bid: $0.000021 expected, 900 ms");
+        check(
+            &[(21, 900), (34, 780), (50, 2_000)],
+            "cheapest of 3: $0.000021 expected, 38 % below the next; 120 ms slower than the fastest",
+        );
+        check(
+            &[(30, 500), (20, 9_000)],
+            "fastest of 2: $0.000030 expected, 50 % above the cheapest; 8500 ms faster than the next",
+        );
+        check(&[(0, 5), (0, 5)], "cheapest and fastest of 2: $0.000000 expected, as the next; as fast as the next");
+    }
+}

@@ -15,14 +15,14 @@
 //! one auction of eight, and an honest one is waited for again at once after a bid in time.
 
 use super::recent::Recent;
-use infernet_wire::id::NodeId;
+use infernet_wire::{bid::Answer, id::NodeId, money::Price};
 
 /// Workers whose records are kept: far more than the 32 that answer one auction.
 pub const MAX_RECORDS: usize = 4_096;
 /// Misses in a row after which a worker counts as silent. One may be a lost packet.
 pub const SILENT_AFTER: u8 = 2;
-/// Nobody is given up on earlier than this, in milliseconds: timers and schedulers are no finer.
-pub const USUAL_FLOOR_MS: u64 = 5;
+/// Milliseconds beyond the mean that everybody has: timers and schedulers are no finer (RFC 6298's clock granularity).
+pub const LEAST_SPREAD_MS: u64 = 5;
 
 /// What one broken promise adds to a worker's doubt, and so how many kept late bids make up for it.
 const BREACH: u8 = 8;
@@ -47,6 +47,27 @@ pub enum Regard {
     Stranger,
     /// Did not answer lately.
     Silent,
+}
+
+/// How an answer compares with the worker's ad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// A bid no dearer than the ad.
+    Kept,
+    /// A refusal, or a dearer bid.
+    Broken,
+    /// We know of no ad that promised anything.
+    NoneMade,
+}
+
+impl Promise {
+    /// Compares `answer` with the price of an ad.
+    pub fn of(answer: &Answer, standing: &Price) -> Self {
+        match answer {
+            Answer::Bid(bid) if bid.price.within(standing) => Promise::Kept,
+            _ => Promise::Broken,
+        }
+    }
 }
 
 /// What is remembered of one worker.
@@ -74,7 +95,7 @@ impl Record {
     }
 
     fn usual_ms(&self) -> u64 {
-        (self.mean + 4 * self.deviation).div_ceil(FINE).max(USUAL_FLOOR_MS)
+        (self.mean + (4 * self.deviation).max(LEAST_SPREAD_MS * FINE)).div_ceil(FINE)
     }
 
     fn count_answer(&mut self, ms: u64) {
@@ -118,12 +139,16 @@ impl AnswerRecords {
         self.records.get(worker)
     }
 
-    /// `worker` answered after `ms`, while the auction was open. `kept` tells whether with a bid no dearer than its ad.
-    pub fn answered(&mut self, worker: NodeId, ms: u64, kept: bool) {
+    /// `worker` answered after `ms`, while the auction was open.
+    pub fn answered(&mut self, worker: NodeId, ms: u64, promise: Promise) {
         self.records.update(worker, |record| {
             record.asked = record.asked.saturating_add(1);
             record.count_answer(ms);
-            if kept { record.doubt = 0 } else { record.count_breach() }
+            match promise {
+                Promise::Kept => record.doubt = 0,
+                Promise::Broken => record.count_breach(),
+                Promise::NoneMade => {}
+            }
         });
     }
 
@@ -140,10 +165,14 @@ impl AnswerRecords {
 
     /// `worker` answered after `ms`, when the auction had closed early: so a slow worker is not silent, and next time it is
     /// known how long it takes.
-    pub fn answered_late(&mut self, worker: NodeId, ms: u64, kept: bool) {
+    pub fn answered_late(&mut self, worker: NodeId, ms: u64, promise: Promise) {
         self.records.update(worker, |record| {
             record.count_answer(ms);
-            if kept { record.doubt = record.doubt.saturating_sub(1) } else { record.count_breach() }
+            match promise {
+                Promise::Kept => record.doubt = record.doubt.saturating_sub(1),
+                Promise::Broken => record.count_breach(),
+                Promise::NoneMade => {}
+            }
         });
     }
 
@@ -163,7 +192,7 @@ mod tests {
     use super::*;
     use crate::market::fixture::node;
 
-    const BELIEVED: Regard = Regard::Believed { usual_ms: USUAL_FLOOR_MS };
+    const BELIEVED: Regard = Regard::Believed { usual_ms: 1 + LEAST_SPREAD_MS };
 
     fn check(story: impl FnOnce(&mut AnswerRecords, NodeId), expected: Regard) {
         let (mut records, worker) = (AnswerRecords::default(), node(1));
@@ -175,7 +204,7 @@ mod tests {
     fn regard_is_earned_and_lost() {
         check(|_, _| {}, Regard::Stranger);
         check(|records, w| records.missed(w, false), Regard::Stranger);
-        check(|records, w| records.answered(w, 1, true), BELIEVED);
+        check(|records, w| records.answered(w, 1, Promise::Kept), BELIEVED);
         check(
             |records, w| {
                 records.missed(w, false);
@@ -190,7 +219,7 @@ mod tests {
         check(
             |records, w| {
                 (0..9).for_each(|_| records.missed(w, false));
-                records.answered_late(w, 1, true);
+                records.answered_late(w, 1, Promise::Kept);
             },
             BELIEVED,
         );
@@ -198,13 +227,13 @@ mod tests {
 
     #[test]
     fn refusals_bring_doubt_and_one_kept_bid_ends_it() {
-        let refuse = |records: &mut AnswerRecords, w, times| (0..times).for_each(|_| records.answered(w, 1, false));
+        let refuse = |records: &mut AnswerRecords, w, times| (0..times).for_each(|_| records.answered(w, 1, Promise::Broken));
         check(|records, w| refuse(records, w, 1), BELIEVED);
         check(|records, w| refuse(records, w, 2), Regard::Doubted);
         check(
             |records, w| {
                 refuse(records, w, 99);
-                records.answered(w, 1, true);
+                records.answered(w, 1, Promise::Kept);
             },
             BELIEVED,
         );
@@ -218,7 +247,7 @@ mod tests {
             let waited = matches!(records.regard(&w), Regard::Believed { .. });
             waits += u32::from(waited);
             records.missed(w, waited);
-            records.answered_late(w, 1_000, true);
+            records.answered_late(w, 1_000, Promise::Kept);
         }
         assert!((8..=12).contains(&waits), "{waits}");
     }
@@ -227,13 +256,13 @@ mod tests {
     fn usual_time_follows_the_mean_and_its_spread() {
         let usual = |samples: &[u64]| {
             let mut records = AnswerRecords::default();
-            samples.iter().for_each(|ms| records.answered(node(1), *ms, true));
+            samples.iter().for_each(|ms| records.answered(node(1), *ms, Promise::Kept));
             match records.regard(&node(1)) {
                 Regard::Believed { usual_ms } => usual_ms,
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(usual(&[2; 50]), USUAL_FLOOR_MS);
+        assert_eq!(usual(&[2; 50]), 2 + LEAST_SPREAD_MS);
         assert!((100..110).contains(&usual(&[100; 50])), "{}", usual(&[100; 50]));
         assert!(usual(&[80, 120, 80, 120, 80, 120, 80, 120]) > 140);
         assert!(usual(&[u64::MAX]) < 200_000);

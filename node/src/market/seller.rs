@@ -412,3 +412,180 @@ impl Seller {
 fn count(counters: &mut BTreeMap<&'static str, u64>, label: &'static str) {
     *counters.entry(label).or_default() += 1;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::fixture::{T0, ad, ad_with, at, model, node, offer, sign};
+    use infernet_wire::{capability::Abilities, money::MicroUsd};
+
+    const ME: u16 = 1;
+    const BUYER: u16 = 9;
+    const DEAR: u64 = 1_000_000;
+
+    fn seller(slots: u16) -> Seller {
+        let mut seller = Seller::new(node(ME), slots);
+        seller.set_catalogue(vec![model("tiny", DEAR, DEAR)]);
+        seller
+    }
+
+    /// What the seller says to an offer: the first output.
+    fn answer(seller: &mut Seller, offer: &Verified<JobOffer>) -> Output {
+        seller.handle(Input::Offer(offer.clone()), T0).into_iter().next().expect("every offer has an output")
+    }
+
+    /// Lets the seller bid, signs the bid, and returns the accept that would win it.
+    fn bid(seller: &mut Seller, offer: &Verified<JobOffer>) -> JobAccept {
+        let Output::Bid { body, .. } = answer(seller, offer) else { panic!("a bid") };
+        let bid = sign(ME, body);
+        seller.bid_signed(offer.digest(), bid.digest());
+        JobAccept {
+            offer: offer.digest(),
+            bid: bid.digest(),
+            winner: node(ME),
+            model: bid.model.clone(),
+            price: bid.price,
+            job: JobId([3; 16]),
+            attempt: 1,
+            runners_up: vec![],
+            bids: Hash([0; 32]),
+            score: 77,
+            issued: T0,
+            expires: at(10_000),
+        }
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum Says {
+        Bid,
+        NoBid(NoBidReason),
+        Nothing(Ignored),
+    }
+
+    fn check(prepare: impl FnOnce(&mut Seller), change: impl FnOnce(&mut JobOffer), expected: Says) {
+        let mut seller = seller(2);
+        prepare(&mut seller);
+        let says = match answer(&mut seller, &offer(BUYER, 1, change)) {
+            Output::Bid { .. } => Says::Bid,
+            Output::NoBid { body, .. } => Says::NoBid(body.reason),
+            Output::Ignored(reason) => Says::Nothing(reason),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(says, expected);
+    }
+
+    #[test]
+    fn every_offer_meets_a_bid_a_reason_or_silence() {
+        check(|_| {}, |_| {}, Says::Bid);
+        check(|seller| seller.set_draining(true), |_| {}, Says::NoBid(NoBidReason::DRAINING));
+        check(|_| {}, |offer| offer.ceiling.output = MicroUsd(DEAR - 1), Says::NoBid(NoBidReason::CEILING_TOO_LOW));
+        check(|_| {}, |offer| offer.abilities = Abilities::TOOLS, Says::NoBid(NoBidReason::MISSING_ABILITY));
+        check(|_| {}, |offer| offer.model = "other".into(), Says::Nothing(Ignored::OtherModel));
+        check(|_| {}, |offer| offer.workload = "ffmpeg.transcode".into(), Says::Nothing(Ignored::OtherWorkload));
+    }
+
+    #[test]
+    fn who_advertised_what_is_gone_says_so() {
+        let advertise = |seller: &mut Seller| _ = seller.handle(Input::Ad(ad(ME, 1, 1, T0)), T0);
+        let lose_the_engine = |seller: &mut Seller| {
+            advertise(seller);
+            seller.set_catalogue(vec![]);
+        };
+        check(lose_the_engine, |_| {}, Says::NoBid(NoBidReason::NO_ENGINE));
+        let lose_the_model = |seller: &mut Seller| {
+            advertise(seller);
+            seller.set_catalogue(vec![model("other", 1, 1)]);
+        };
+        check(lose_the_model, |_| {}, Says::NoBid(NoBidReason::UNKNOWN_MODEL));
+    }
+
+    #[test]
+    fn among_many_rivals_some_stay_silent() {
+        let answers = (0..40).filter(|id| {
+            let mut seller = seller(2);
+            (100..300).for_each(|n| _ = seller.handle(Input::Ad(ad(n, 1, 1, T0)), T0));
+            matches!(answer(&mut seller, &offer(BUYER, *id, |_| {})), Output::Bid { .. })
+        });
+        let answers = answers.count();
+        assert!((1..20).contains(&answers), "{answers} of 40, of which 32 in 201 are expected");
+    }
+
+    #[test]
+    fn own_and_replayed_offers_are_left_alone() {
+        let mut seller = seller(2);
+        let (own, foreign) = (offer(ME, 1, |_| {}), offer(BUYER, 1, |_| {}));
+        assert_eq!(answer(&mut seller, &own), Output::Ignored(Ignored::Own));
+        let accept = sign(BUYER, bid(&mut seller, &foreign));
+        assert_eq!(answer(&mut seller, &foreign), Output::Ignored(Ignored::Replayed));
+        assert!(seller.claim(&accept, node(BUYER), T0).is_ok());
+        assert_eq!(answer(&mut seller, &foreign), Output::Ignored(Ignored::Replayed));
+        assert_eq!((seller.admission().running(), seller.admission().held()), (1, 0));
+    }
+
+    fn check_claim(change: impl FnOnce(&mut JobAccept), signer: u16, from: u16, ms: u64, expected: Option<ClaimError>) {
+        let mut seller = seller(2);
+        let mut accept = bid(&mut seller, &offer(BUYER, 1, |_| {}));
+        change(&mut accept);
+        assert_eq!(seller.claim(&sign(signer, accept), node(from), at(ms)).err(), expected);
+        assert_eq!(seller.admission().running(), usize::from(expected.is_none()));
+    }
+
+    #[test]
+    fn only_the_accept_of_our_bid_by_its_buyer_is_honoured() {
+        check_claim(|_| {}, BUYER, BUYER, 0, None);
+        check_claim(|_| {}, BUYER, 8, 0, Some(ClaimError::WrongBuyer));
+        check_claim(|_| {}, 8, 8, 0, Some(ClaimError::WrongBuyer));
+        check_claim(|_| {}, 8, BUYER, 0, Some(ClaimError::WrongBuyer));
+        check_claim(|accept| accept.winner = node(2), BUYER, BUYER, 0, Some(ClaimError::NotWinner));
+        check_claim(|accept| accept.bid = Hash([1; 32]), BUYER, BUYER, 0, Some(ClaimError::WrongBid));
+        check_claim(|accept| accept.offer = Hash([1; 32]), BUYER, BUYER, 0, Some(ClaimError::NoHold));
+        check_claim(|accept| accept.price.output = MicroUsd(1), BUYER, BUYER, 0, Some(ClaimError::TermsDiffer));
+        check_claim(|accept| accept.model = "other".into(), BUYER, BUYER, 0, Some(ClaimError::TermsDiffer));
+        check_claim(|_| {}, BUYER, BUYER, 1_501, Some(ClaimError::Lapsed));
+        check_claim(|_| {}, BUYER, BUYER, 20_001, Some(ClaimError::Expired));
+    }
+
+    #[test]
+    fn an_accept_is_used_once() {
+        let mut seller = seller(2);
+        let accept = sign(BUYER, bid(&mut seller, &offer(BUYER, 1, |_| {})));
+        let claim = seller.claim(&accept, node(BUYER), T0).expect("a slot");
+        assert_eq!((claim.job, claim.accept, claim.offer.digest()), (accept.job, accept.digest(), accept.offer));
+        assert_eq!(seller.claim(&accept, node(BUYER), T0).err(), Some(ClaimError::AlreadyUsed));
+        seller.finish(&accept.job, true);
+        assert_eq!(seller.claim(&accept, node(BUYER), T0).err(), Some(ClaimError::AlreadyUsed));
+        assert!(seller.admission().is_known(&node(BUYER)));
+        assert_eq!(seller.tally().claims_refused, BTreeMap::from([("already_used", 2)]));
+    }
+
+    #[test]
+    fn a_loser_lets_go_and_learns_the_score() {
+        let check = |signer, change: fn(&mut JobAccept), released: bool| {
+            let mut seller = seller(2);
+            let mut accept = bid(&mut seller, &offer(BUYER, 1, |_| {}));
+            accept.winner = node(2);
+            change(&mut accept);
+            let outputs = seller.handle(Input::Accept(sign(signer, accept)), T0);
+            let lost = outputs.iter().any(|output| matches!(output, Output::Lost { winning_score: 77, .. }));
+            assert_eq!((lost, seller.admission().held()), (released, usize::from(!released)));
+        };
+        check(BUYER, |_| {}, true);
+        check(8, |_| {}, false);
+        check(BUYER, |accept| accept.winner = node(ME), false);
+        check(BUYER, |accept| accept.runners_up = vec![node(3), node(ME)], false);
+    }
+
+    #[test]
+    fn the_cheapest_model_is_bid_and_a_wake_is_asked_for() {
+        let mut seller = seller(2);
+        let mut cheap = model("small", 1, 1);
+        cheap.aliases = vec!["tiny".into()];
+        seller.set_catalogue(vec![model("tiny", DEAR, DEAR), cheap]);
+        seller.handle(Input::Ad(ad_with(2, 1, vec![model("tiny", 1, 1)], T0)), T0);
+        let outputs = seller.handle(Input::Offer(offer(BUYER, 1, |_| {})), T0);
+        let [Output::Bid { buyer, body }, Output::Wake { at: wake }] = outputs.as_slice() else { panic!("{outputs:?}") };
+        assert_eq!((*buyer, body.model.as_str(), *wake), (node(BUYER), "small", at(1_501)));
+        assert!(seller.handle(Input::Wake, *wake).is_empty());
+        assert_eq!(seller.admission().lapsed(), 1);
+    }
+}
