@@ -464,6 +464,7 @@ impl Buyer {
             salt: prepared.salt,
             request: prepared.request.clone(),
             addrs: attempt.bid.chat.iter().map(|a| a.0).collect(),
+            deadline: offer.deadline,
             accept: accept.clone(),
         };
         let mut on_opened = || {

@@ -3,7 +3,7 @@
 //! [`endpoint`] is QUIC on UDP 46337 with the node's own key as TLS identity, so both sides know each other's PeerId before
 //! the first byte. [`pool`] keeps connections to workers warm. [`framing`] cuts the byte stream into frames. [`session`] is
 //! the protocol, pure: what each side may send when, the transcript hash, the token rules. [`server`] runs it for a worker
-//! between the stream, the engine and the market; [`client`] runs it for a buyer.
+//! between the stream, the engine and the market, and keeps a [`tally`]; [`client`] runs it for a buyer.
 //!
 //! One job: the buyer opens a stream on a warm connection and sends `Open` and the request at once; the worker checks the
 //! accept against its hold, answers `Opened`, and passes each token on as one `Delta`; at the end both sign the receipt.
@@ -17,3 +17,4 @@ pub mod framing;
 pub mod pool;
 pub mod server;
 pub mod session;
+pub mod tally;

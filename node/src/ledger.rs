@@ -8,7 +8,12 @@ use crate::{
     net::Net,
     store::{Put, Store, StoreError},
 };
-use infernet_wire::{limits, receipt::SignedReceipt, topic};
+use infernet_wire::{
+    id::{JobId, NodeId},
+    limits,
+    receipt::SignedReceipt,
+    topic,
+};
 use std::sync::Arc;
 use tracing::debug;
 
@@ -30,6 +35,14 @@ impl Ledger {
         let store = self.store.clone();
         let write = tokio::task::spawn_blocking(move || store.put_receipt(&receipt));
         write.await.map_err(|e| StoreError::Interrupted(e.to_string()))?
+    }
+
+    /// Whether a receipt of `worker` for `job` is kept.
+    pub async fn has_receipt(&self, job: JobId, worker: NodeId) -> Result<bool, StoreError> {
+        let store = self.store.clone();
+        let read = tokio::task::spawn_blocking(move || store.receipts_of(&job));
+        let receipts = read.await.map_err(|e| StoreError::Interrupted(e.to_string()))??;
+        Ok(receipts.iter().any(|kept| kept.receipt().worker == worker))
     }
 
     /// Tells the network of a receipt, in the background: nobody's job waits for it.

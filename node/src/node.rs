@@ -10,6 +10,7 @@ use crate::{
         self,
         endpoint::{BindError, Endpoint},
         pool::Pool,
+        tally::Tally,
     },
     control::schema::StatusReport,
     engines::Engines,
@@ -108,6 +109,7 @@ pub struct Node {
     seller: Option<Seller>,
     store: Arc<dyn Store>,
     dropped: Arc<AtomicU64>,
+    chat_tally: Tally,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -128,12 +130,18 @@ impl Node {
         let client =
             chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
         let buyer = Buyer::spawn(client, net.clone());
-        let mut tasks = Vec::new();
+        let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
         let addresses = net.listen_addresses().await;
         let seller = match settings.serve {
             Some(serve) => {
-                let worker =
-                    Worker { key: settings.key, network: settings.network, net: net.clone(), store: store.clone(), ledger };
+                let worker = Worker {
+                    key: settings.key,
+                    network: settings.network,
+                    net: net.clone(),
+                    store: store.clone(),
+                    ledger,
+                    tally: chat_tally.clone(),
+                };
                 let chat = advertised(chat_addr, &addresses);
                 Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
             }
@@ -145,7 +153,7 @@ impl Node {
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
         info!(me = %id, chat = %chat_addr, "started");
-        Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, tasks })
+        Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, chat_tally, tasks })
     }
 
     /// Who it is.
@@ -182,6 +190,7 @@ impl Node {
     pub async fn counters(&self) -> BTreeMap<String, u64> {
         let mut counters = self.net.counters().await;
         counters.insert("events_dropped".into(), self.dropped.load(Ordering::Relaxed));
+        counters.extend(self.chat_tally.counters());
         counters
     }
 
@@ -281,6 +290,7 @@ struct Worker {
     net: Net,
     store: Arc<dyn Store>,
     ledger: Ledger,
+    tally: Tally,
 }
 
 impl Worker {
@@ -306,6 +316,7 @@ impl Worker {
             seller: seller.clone(),
             engines: Arc::new(move |model: &str| engines.find(model)),
             ledger: self.ledger,
+            tally: self.tally,
         };
         tasks.push(tokio::spawn(chat::server::run(endpoint, Arc::new(worker))));
         seller

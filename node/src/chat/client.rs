@@ -18,6 +18,7 @@ use infernet_wire::{
     envelope::{Envelope, Refusal, Verified},
     key::NodeKey,
     receipt::{Countersign, JobReceipt, SignedReceipt},
+    time::UnixMillis,
     topic::NetworkId,
 };
 use serde_bytes::{ByteArray, ByteBuf};
@@ -29,7 +30,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{mpsc, watch},
-    time::{sleep_until, timeout},
+    time::{Instant as TimerInstant, sleep_until, timeout},
 };
 use tracing::warn;
 
@@ -45,6 +46,8 @@ pub struct Order {
     pub terms: Terms,
     /// Where the worker answers.
     pub addrs: Vec<SocketAddr>,
+    /// When the whole answer must be there, whatever the worker says until then.
+    pub deadline: UnixMillis,
 }
 
 /// What a buyer signs and keeps with.
@@ -167,7 +170,12 @@ pub async fn run<T: From<Progress> + Send>(
         // Whoever is next should not wait on a dead connection.
         buyer.pool.drop_connection(&order.terms.worker);
     }
-    result.map_err(|cause| Failure { cause, after_first_token: attempt.session.has_received() })
+    let after_first_token = attempt.session.has_received();
+    result.map_err(|cause| match cause {
+        // Nobody waits for another worker's answer.
+        _ if attempt.cancelled && !after_first_token => before(Cause::Cancelled),
+        cause => Failure { cause, after_first_token },
+    })
 }
 
 struct Attempt {
@@ -180,6 +188,23 @@ struct Attempt {
     usage: Option<(Usage, Instant)>,
     opened: bool,
     cancelled: bool,
+    /// When the stream must have reached its next stage, however many frames come until then.
+    give_up: Limit,
+    /// When it must be over.
+    deadline: Limit,
+}
+
+/// A stage's end, and how long the stage may take.
+#[derive(Clone, Copy)]
+struct Limit {
+    at: TimerInstant,
+    after: Duration,
+}
+
+impl Limit {
+    fn from_now(after: Duration) -> Self {
+        Limit { at: clock::deadline(after), after }
+    }
 }
 
 impl Attempt {
@@ -207,11 +232,12 @@ impl Attempt {
             usage: None,
             opened: false,
             cancelled: false,
+            give_up: Limit::from_now(deadline::FIRST_TOKEN),
+            deadline: Limit::from_now(clock::until(order.deadline)),
         })
     }
 
     async fn drive<T: From<Progress> + Send>(&mut self, buyer: &Buyer, caller: &mut Caller<'_, T>) -> Result<Completed, Cause> {
-        let first_token = clock::deadline(deadline::FIRST_TOKEN);
         loop {
             let raw = tokio::select! {
                 biased;
@@ -219,10 +245,8 @@ impl Attempt {
                     self.cancel().await?;
                     continue;
                 }
+                () = sleep_until(self.give_up.at) => return Err(FrameError::Timeout(self.give_up.after).into()),
                 raw = self.reader.next_within(self.patience()) => raw?,
-                () = sleep_until(first_token), if self.first_token.is_none() => {
-                    return Err(FrameError::Timeout(deadline::FIRST_TOKEN).into());
-                }
             };
             if let Some(completed) = self.on_frame(raw, buyer, caller).await? {
                 return Ok(completed);
@@ -243,6 +267,7 @@ impl Attempt {
 
     async fn cancel(&mut self) -> Result<(), Cause> {
         self.cancelled = true;
+        self.give_up = Limit::from_now(deadline::CANCEL);
         Ok(self.writer.write(&Frame::Cancel.encode(), deadline::WRITE).await?)
     }
 
@@ -260,15 +285,23 @@ impl Attempt {
                 tell(caller.progress, Progress::Opened { path: self.path, input_tokens }).await;
             }
             BuyerEvent::Text { channel, text, tokens } => {
-                self.first_token.get_or_insert_with(clock::instant);
+                if self.first_token.is_none() {
+                    self.first_token = Some(clock::instant());
+                    self.give_up = if self.cancelled { self.give_up } else { self.deadline };
+                }
                 if !self.cancelled {
                     tell(caller.progress, Progress::Text { channel, text, tokens }).await;
                 }
             }
-            BuyerEvent::Usage(usage) => self.usage = Some((usage, clock::instant())),
+            BuyerEvent::Usage(usage) => {
+                self.usage = Some((usage, clock::instant()));
+                self.give_up = Limit::from_now(deadline::SIGN);
+            }
+            // Nobody asked it to stop: to end like this is to refuse the job, which another worker may take.
+            BuyerEvent::Free(_) if !self.cancelled => return Err(Violation::Unexpected("usage").into()),
             BuyerEvent::Free(usage) => {
                 self.usage = Some((usage, clock::instant()));
-                return if self.cancelled { Ok(self.completed(None)) } else { Err(Cause::Cancelled) };
+                return Ok(self.completed(None));
             }
             BuyerEvent::Failed(error) => return Err(Cause::Worker(error)),
             BuyerEvent::Receipt(bytes) => {

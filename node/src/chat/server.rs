@@ -11,6 +11,7 @@ use super::{
     endpoint::{ChatStream, Dialling, Endpoint},
     framing::{FrameError, FrameReader, FrameWriter},
     session::{Finished, Terms, WorkerSession},
+    tally::Tally,
 };
 use crate::{
     backend::{Backend, BackendError, Chunk},
@@ -54,6 +55,8 @@ pub struct Worker {
     pub engines: Arc<dyn Fn(&str) -> Option<Engine> + Send + Sync>,
     /// Keeps receipts.
     pub ledger: Ledger,
+    /// Counts what happens.
+    pub tally: Tally,
 }
 
 type Reader = FrameReader<Pin<Box<dyn AsyncRead + Send>>>;
@@ -79,8 +82,10 @@ async fn serve_connection(dialling: Dialling, worker: Arc<Worker>) {
 async fn serve_stream(worker: &Worker, stream: ChatStream) {
     let ChatStream { peer, path, recv, send } = stream;
     let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
+    worker.tally.count("streams");
     match admit(worker, peer, &mut reader).await {
         Ok(job) => {
+            worker.tally.count("started");
             let span = info_span!("job", job = %job.claim.job, buyer = %peer.short());
             async {
                 info!(%path, model = job.claim.model, "opened");
@@ -88,8 +93,10 @@ async fn serve_stream(worker: &Worker, stream: ChatStream) {
             }
             .instrument(span)
             .await;
+            worker.tally.count("finished");
         }
         Err(refusal) => {
+            worker.tally.count_reason("refused", refusal.code.label());
             debug!(peer = %peer.short(), code = refusal.code.label(), "refused: {}", refusal.message);
             let _ = writer.write(&Frame::Error(refusal).encode(), deadline::WRITE).await;
         }
@@ -124,6 +131,7 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
     };
     let accept = read_accept(worker, &open)?;
     let claim = worker.seller.claim(accept, peer).await.map_err(refused_claim)?;
+    check_unused(worker, &claim).await?;
     let request = reader.read_raw(open.request_len as usize, deadline::REQUEST).await.map_err(broken)?;
     let parsed = read_request(&claim, &open, &request)?;
     let engine =
@@ -141,7 +149,26 @@ fn read_accept(worker: &Worker, open: &Open) -> Result<Verified<JobAccept>, Stre
     }
     Envelope::decode(&open.accept)
         .and_then(|envelope| envelope.open::<JobAccept>(&worker.network, clock::now())?.verify())
-        .map_err(|refusal| refuse(ErrorCode::BAD_ACCEPT, false, refusal))
+        .map_err(|refusal| {
+            worker.tally.count_reason("accept_refused", refusal.label());
+            refuse(ErrorCode::BAD_ACCEPT, false, refusal)
+        })
+}
+
+/// A receipt is kept per job and worker, the first one for good: under a job id that has its receipt, we would work and have
+/// nothing to show for it.
+async fn check_unused(worker: &Worker, claim: &Claim) -> Result<(), StreamError> {
+    match worker.ledger.has_receipt(claim.job, worker.key.id()).await {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            worker.tally.count_reason("accept_refused", "job_settled");
+            Err(refuse(ErrorCode::BAD_ACCEPT, false, "the job has its receipt already"))
+        }
+        Err(error) => {
+            warn!("can't look for earlier receipts: {error}");
+            Err(refuse(ErrorCode::BUSY, true, "the worker's store does not answer"))
+        }
+    }
 }
 
 fn refused_claim(error: Unclaimed) -> StreamError {
@@ -289,6 +316,7 @@ impl Job {
         match sign(worker, body).await {
             Ok(receipt) => {
                 let acknowledged = told && countersigned(worker, &receipt, reader, writer).await;
+                worker.tally.count(if acknowledged { "acknowledged" } else { "unacknowledged" });
                 claim.set_settled(acknowledged);
                 info!(finish = end.finish.label(), tokens, %amount, acknowledged, "done");
             }
@@ -341,6 +369,7 @@ async fn countersigned(worker: &Worker, receipt: &Verified<JobReceipt>, reader: 
         Ok(signed) => signed,
         Err(refusal) => {
             debug!("countersignature refused: {refusal}");
+            worker.tally.count_reason("countersign_refused", refusal.label());
             return false;
         }
     };

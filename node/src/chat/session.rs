@@ -8,6 +8,7 @@ use infernet_wire::{
     chat::{Channel, Delta, FinishReason, Frame, Opened, StreamError, Transcript, Usage, request_hash},
     envelope::Verified,
     id::{Hash, JobId, NodeId},
+    limits,
     money::{MicroUsd, Price},
     receipt::{JobReceipt, JobStatus},
     time::UnixMillis,
@@ -76,6 +77,12 @@ fn largest(max: u32, holds: impl Fn(u32) -> bool) -> u32 {
     low
 }
 
+/// Bytes of an answer at most, however few tokens it claims to be: four for each of the most tokens there may be, and as much
+/// again. A buyer keeps the whole answer in memory.
+pub const MAX_ANSWER_BYTES: u64 = 8 * limits::MAX_OUTPUT_TOKENS as u64;
+/// What a worker may still send when it finds its answer full: one chunk of an engine is never longer.
+const MAX_CHUNK_BYTES: u64 = 1024 * 1024;
+
 /// Text delivered so far, and what it may be counted as.
 #[derive(Debug, Clone, Copy, Default)]
 struct Delivered {
@@ -141,9 +148,9 @@ impl WorkerSession {
         self.delivered.frames > 0
     }
 
-    /// Whether the token limit is reached, so that more text means an engine that ignores it.
+    /// Whether the limit of tokens or bytes is reached, so that more text means an engine that ignores it.
     pub fn is_full(&self) -> bool {
-        self.delivered.tokens >= self.terms.output_tokens
+        self.delivered.tokens >= self.terms.output_tokens || self.delivered.bytes >= MAX_ANSWER_BYTES - MAX_CHUNK_BYTES
     }
 
     /// Ends the job. `input` and `output` are the engine's final counts where it tells them; they lower the charge, never
@@ -237,6 +244,9 @@ pub enum Violation {
         /// What is possible.
         most: u32,
     },
+    /// More text than any honest answer.
+    #[error("the answer is longer than {MAX_ANSWER_BYTES} bytes")]
+    TooLong,
     /// More input tokens than the request can have.
     #[error("claims {claimed} input tokens, the request has at most {most}")]
     Input {
@@ -333,6 +343,9 @@ impl BuyerSession {
         }
         self.delivered.frames += 1;
         self.delivered.bytes += delta.text.len() as u64;
+        if self.delivered.bytes > MAX_ANSWER_BYTES {
+            return Err(Violation::TooLong);
+        }
         let most = self.delivered.cap(self.terms.output_tokens);
         if delta.tokens > most || delta.tokens < self.delivered.tokens {
             return Err(Violation::Tokens { claimed: delta.tokens, most });
