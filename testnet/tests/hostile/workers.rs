@@ -1,0 +1,531 @@
+//! Workers who cheat a buyer: what the buyer's client makes of it, and that it signs and keeps nothing.
+
+use super::{
+    MODEL, SOON, Stage,
+    rogue::{Line, Rogue, chat_endpoint, fresh_key, network, request},
+    soon,
+};
+use futures::{FutureExt, future::BoxFuture};
+use infernet_node::{
+    buyer::{ChatError, ChatEvent},
+    chat::{
+        client::{self, Buyer, Caller, Cause, Completed, Failure, Order, Progress},
+        framing::{FrameError, FrameReader, FrameWriter},
+        pool::Pool,
+        session::{MAX_ANSWER_BYTES, Terms, Violation, WorkerSession},
+    },
+    clock,
+    ledger::Ledger,
+    net::{self, Event, NetConfig},
+    store::{MemoryStore, Store},
+};
+use infernet_testnet::demo::order;
+use infernet_wire::{
+    accept::JobAccept,
+    bid::{Answer, JobBid},
+    chat::{Channel, Delta, ErrorCode, FinishReason, Frame, Opened, StreamError, Usage},
+    id::{Hash, JobId},
+    key::NodeKey,
+    limits,
+    money::{MicroUsd, Price},
+    receipt::JobReceipt,
+    topic,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{mpsc, watch};
+
+/// A worker at the moment when the buyer's `Open` and request have come.
+struct Cheat {
+    key: NodeKey,
+    line: Line,
+    session: WorkerSession,
+    opened: Vec<u8>,
+    terms: Terms,
+}
+
+type Script = fn(Cheat) -> BoxFuture<'static, Cheat>;
+
+impl Cheat {
+    async fn send(&mut self, frame: &Frame) {
+        self.line.write(&frame.encode(), &[]).await;
+    }
+
+    async fn open(&mut self) {
+        let opened = self.opened.clone();
+        self.line.write(&opened, &[]).await;
+    }
+
+    async fn say(&mut self, text: &str, tokens: u32) {
+        let frame = self.session.delta(Channel::ANSWER, text.into(), tokens);
+        self.line.write(&frame, &[]).await;
+    }
+
+    async fn delta(&mut self, seq: u64, text: &str, tokens: u32) {
+        self.send(&Frame::Delta(Delta { seq, channel: Channel::ANSWER, text: text.into(), tokens })).await;
+    }
+
+    /// Goes well up to the receipt, which `change` bends and `key` signs.
+    async fn receipt(mut self, key: Option<NodeKey>, change: fn(&mut JobReceipt)) -> Self {
+        self.open().await;
+        self.say("Once upon", 2).await;
+        let Cheat { key: own, mut line, session, opened, terms } = self;
+        let finished = session.finish(FinishReason::STOP, Some(5), Some(2), clock::now());
+        line.write(&finished.usage, &[]).await;
+        let mut body = finished.receipt.expect("a receipt");
+        change(&mut body);
+        body.amount = body.price.cost(body.input_tokens, body.output_tokens).expect("a small amount");
+        let signed = key.as_ref().unwrap_or(&own).sign(&network(), body).expect("a receipt");
+        line.write(&Frame::Receipt(signed.raw().to_vec().into()).encode(), &[]).await;
+        let (session, _) = WorkerSession::open(terms.clone(), &[], &[], clock::now());
+        Cheat { key: own, line, session, opened, terms }
+    }
+}
+
+/// What became of a job that a cheat got.
+struct Seen {
+    result: Result<Completed, Failure>,
+    /// The answer as far as it came.
+    partial: String,
+    /// Whether the buyer signed anything.
+    countersigned: bool,
+    /// Receipts that it kept.
+    kept: u64,
+}
+
+fn terms(buyer: &NodeKey, worker: &NodeKey, accept: Hash, job: JobId) -> Terms {
+    Terms {
+        job,
+        accept,
+        buyer: buyer.id(),
+        worker: worker.id(),
+        workload: topic::INFERENCE.into(),
+        model: MODEL.into(),
+        weights: None,
+        price: Price { input: MicroUsd(1_000_000), output: MicroUsd(1_000_000) },
+        budget: MicroUsd(60),
+        input_tokens: request(100).input_token_bound(),
+        output_tokens: 100,
+    }
+}
+
+/// Gives a job to a worker that follows `script`; the buyer cancels when it has heard `cancel_after` pieces, and has
+/// `within` for the whole answer.
+async fn cheated(script: Script, cancel_after: Option<usize>, within: Duration) -> Seen {
+    let (key, worker) = (fresh_key(), fresh_key());
+    let (net, _events) = net::start(&key, NetConfig { network: network(), ..NetConfig::default() }).await.expect("a net");
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let pool = Pool::new(chat_endpoint(&key));
+    let buyer = Buyer { key: key.clone(), network: network(), ledger: Ledger::new(store.clone(), net), pool };
+
+    let (now, job) = (clock::now(), JobId(clock::random()));
+    let accept = JobAccept {
+        offer: Hash([1; 32]),
+        bid: Hash([2; 32]),
+        winner: worker.id(),
+        model: MODEL.into(),
+        price: Price { input: MicroUsd(1_000_000), output: MicroUsd(1_000_000) },
+        job,
+        attempt: 1,
+        runners_up: Vec::new(),
+        bids: Hash([3; 32]),
+        score: 1,
+        issued: now,
+        expires: now.after(limits::ACCEPT_TTL_MS),
+    };
+    let accept = key.sign(&network(), accept).expect("an accept");
+    let terms = terms(&key, &worker, accept.digest(), job);
+    let endpoint = chat_endpoint(&worker);
+    let order = Order {
+        accept,
+        salt: [0; 32],
+        request: request(100).encode().expect("a request"),
+        terms: terms.clone(),
+        addrs: vec![endpoint.local_addr().expect("an address")],
+        deadline: now.after(within.as_millis() as u64),
+    };
+    let serving = tokio::spawn(async move {
+        let connection = endpoint.accept().await.expect("a dial").finish().await.expect("a handshake");
+        let stream = connection.accept().await.expect("a stream");
+        let mut line = Line { connection, reader: FrameReader::new(stream.recv), writer: FrameWriter::new(stream.send) };
+        let first = line.raw().await.expect("a frame");
+        let Frame::Open(open) = first.frame else { panic!("not open") };
+        let request = line.reader.read_raw(open.request_len as usize, SOON).await.expect("a request");
+        let (session, opened) = WorkerSession::open(terms.clone(), &first.bytes, &request, clock::now());
+        let mut cheat = script(Cheat { key: worker, line, session, opened, terms }).await;
+        loop {
+            match cheat.line.raw().await {
+                Ok(raw) if matches!(raw.frame, Frame::Countersign(_)) => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    });
+    let (progress, mut steps) = mpsc::channel::<Progress>(1);
+    let (cancel_now, mut cancel) = watch::channel(false);
+    let listening = tokio::spawn(async move {
+        let (mut partial, mut pieces) = (String::new(), 0);
+        while let Some(step) = steps.recv().await {
+            if let Progress::Text { text, .. } = step {
+                partial.push_str(&text);
+                pieces += 1;
+            }
+            if cancel_after == Some(pieces) {
+                cancel_now.send_replace(true);
+            }
+        }
+        partial
+    });
+    let caller = Caller { progress: &progress, cancel: &mut cancel, on_opened: &mut || {} };
+    let result = soon("the job ends", client::run(&buyer, order, caller)).await;
+    drop(progress);
+    let countersigned = soon("the cheat ends", serving).await.expect("the cheat runs");
+    drop(buyer);
+    let partial = listening.await.expect("the listener ends");
+    Seen { result, partial, countersigned, kept: store.counts().expect("the store").receipts }
+}
+
+/// The buyer must fail as `expected` says, having heard `partial`; it signs and keeps nothing.
+async fn check(script: Script, partial: &str, expected: fn(&Cause) -> bool) {
+    let seen = cheated(script, None, SOON).await;
+    let failure = seen.result.expect_err("a cheat gets nothing");
+    assert!(expected(&failure.cause), "{:?}", failure.cause);
+    assert_eq!(seen.partial, partial, "{failure}");
+    assert_eq!((failure.after_first_token, failure.is_retryable()), (!partial.is_empty(), partial.is_empty()), "{failure}");
+    assert_eq!((seen.countersigned, seen.kept), (false, 0), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_honest_script_goes_well() {
+    let seen = cheated(|cheat| cheat.receipt(None, |_| {}).boxed(), None, SOON).await;
+    let completed = seen.result.expect("an answer");
+    assert_eq!((seen.partial.as_str(), seen.countersigned, seen.kept), ("Once upon", true, 1));
+    assert_eq!(completed.receipt.expect("a receipt").receipt().amount, MicroUsd(7));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_beginning_is_a_violation_that_another_worker_can_mend() {
+    check(
+        |mut c| {
+            async move {
+                c.send(&Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 1 })).await;
+                c
+            }
+            .boxed()
+        },
+        "",
+        |cause| matches!(cause, Cause::Violation(Violation::Job)),
+    )
+    .await;
+    check(
+        |mut c| {
+            async move {
+                let input_tokens = c.terms.input_tokens + 1;
+                c.send(&Frame::Opened(Opened { job: c.terms.job, input_tokens })).await;
+                c
+            }
+            .boxed()
+        },
+        "",
+        |cause| matches!(cause, Cause::Violation(Violation::Input { .. })),
+    )
+    .await;
+    check(
+        |mut c| async move { (c.delta(0, "early", 1).await, c).1 }.boxed(),
+        "",
+        |cause| matches!(cause, Cause::Violation(Violation::Unexpected("delta"))),
+    )
+    .await;
+    check(
+        |mut c| async move { (c.line.write(b"no frame", &[]).await, c).1 }.boxed(),
+        "",
+        |cause| matches!(cause, Cause::Stream(FrameError::Malformed)),
+    )
+    .await;
+    // To end before the first token, unasked, is to refuse the job; that is not the caller's cancel.
+    check(
+        |mut c| {
+            async move {
+                c.open().await;
+                let finish = FinishReason::CANCELLED;
+                c.send(&Frame::Usage(Usage { input_tokens: 0, output_tokens: 0, finish })).await;
+                c
+            }
+            .boxed()
+        },
+        "",
+        |cause| matches!(cause, Cause::Violation(Violation::Unexpected("usage"))),
+    )
+    .await;
+    check(
+        |mut c| {
+            async move {
+                let error = StreamError { code: ErrorCode::BUSY, retryable: true, message: "no".into() };
+                c.send(&Frame::Error(error)).await;
+                c
+            }
+            .boxed()
+        },
+        "",
+        |cause| matches!(cause, Cause::Worker(_)),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bent_answer_is_a_violation_with_the_partial_answer() {
+    check(
+        |mut c| {
+            async move {
+                c.open().await;
+                c.say("Once", 1).await;
+                c.delta(2, " upon", 2).await;
+                c
+            }
+            .boxed()
+        },
+        "Once",
+        |cause| matches!(cause, Cause::Violation(Violation::Sequence { expected: 1, got: 2 })),
+    )
+    .await;
+    check(
+        |mut c| {
+            async move {
+                c.open().await;
+                c.say("Once", 1).await;
+                c.delta(1, "!", 6).await;
+                c
+            }
+            .boxed()
+        },
+        "Once",
+        |cause| matches!(cause, Cause::Violation(Violation::Tokens { claimed: 6, most: 5 })),
+    )
+    .await;
+    check(
+        |mut c| {
+            async move {
+                c.open().await;
+                c.say("Once", 1).await;
+                c.send(&Frame::Usage(Usage { input_tokens: 0, output_tokens: 2, finish: FinishReason::STOP })).await;
+                c
+            }
+            .boxed()
+        },
+        "Once",
+        |cause| matches!(cause, Cause::Violation(Violation::Tokens { claimed: 2, most: 1 })),
+    )
+    .await;
+    // 61 micro-USD of a budget of 60.
+    check(
+        |mut c| {
+            async move {
+                c.open().await;
+                c.say("Once", 1).await;
+                c.send(&Frame::Usage(Usage { input_tokens: 60, output_tokens: 1, finish: FinishReason::STOP })).await;
+                c
+            }
+            .boxed()
+        },
+        "Once",
+        |cause| matches!(cause, Cause::Violation(Violation::Budget(MicroUsd(61), MicroUsd(60)))),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_that_is_not_what_happened_is_not_signed() {
+    let receipt = |cause: &Cause| matches!(cause, Cause::Violation(Violation::Receipt(_)));
+    check(|c| c.receipt(None, |r| r.output_tokens += 1).boxed(), "Once upon", receipt).await;
+    check(|c| c.receipt(None, |r| r.price.output.0 *= 2).boxed(), "Once upon", receipt).await;
+    check(|c| c.receipt(None, |r| r.transcript.0[0] ^= 1).boxed(), "Once upon", receipt).await;
+    check(|c| c.receipt(None, |r| r.job.0[0] ^= 1).boxed(), "Once upon", receipt).await;
+    check(|c| c.receipt(Some(fresh_key()), |_| {}).boxed(), "Once upon", receipt).await;
+    check(
+        |c| c.receipt(None, |r| (r.started, r.finished) = (clock::now(), clock::now().after(60_000))).boxed(),
+        "Once upon",
+        |cause| matches!(cause, Cause::Receipt(_)),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_or_silent_stream_is_never_a_clean_end() {
+    check(
+        |mut c| {
+            async move {
+                c.open().await;
+                c.say("Once", 1).await;
+                let _ = c.line.writer.finish().await;
+                c
+            }
+            .boxed()
+        },
+        "Once",
+        |cause| matches!(cause, Cause::Stream(FrameError::Closed)),
+    )
+    .await;
+    // After `Usage`, without a receipt.
+    check(
+        |mut c| {
+            async move {
+                c.open().await;
+                c.say("Once", 1).await;
+                c.send(&Frame::Usage(Usage { input_tokens: 1, output_tokens: 1, finish: FinishReason::STOP })).await;
+                let _ = c.line.writer.finish().await;
+                c
+            }
+            .boxed()
+        },
+        "Once",
+        |cause| matches!(cause, Cause::Stream(FrameError::Closed)),
+    )
+    .await;
+    let timeout = |cause: &Cause| matches!(cause, Cause::Stream(FrameError::Timeout(_)));
+    check(|c| async move { c }.boxed(), "", timeout).await;
+    check(|mut c| async move { (c.open().await, c).1 }.boxed(), "", timeout).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_only_keeps_busy_is_left_at_the_jobs_deadline() {
+    let forever: Script = |mut c| {
+        async move {
+            c.open().await;
+            c.say("Once", 1).await;
+            while c.line.connection.is_open() {
+                c.send(&Frame::KeepAlive).await;
+                tokio::task::yield_now().await;
+            }
+            c
+        }
+        .boxed()
+    };
+    let seen = cheated(forever, None, Duration::from_millis(1_500)).await;
+    let failure = seen.result.expect_err("no answer");
+    assert!(matches!(failure.cause, Cause::Stream(FrameError::Timeout(_))), "{failure}");
+    assert_eq!((seen.partial.as_str(), failure.after_first_token, seen.countersigned), ("Once", true, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_goes_on_after_a_cancel_is_left_in_time() {
+    let deaf: Script = |mut c| {
+        async move {
+            c.open().await;
+            while c.line.connection.is_open() {
+                c.say("x", 1).await;
+            }
+            c
+        }
+        .boxed()
+    };
+    let seen = cheated(deaf, Some(1), SOON).await;
+    let failure = seen.result.expect_err("no answer");
+    assert!(matches!(failure.cause, Cause::Stream(FrameError::Timeout(_))), "{failure}");
+    assert_eq!((failure.is_retryable(), seen.countersigned, seen.kept), (false, false, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_end_is_cut_at_its_bound() {
+    let flood: Script = |mut c| {
+        async move {
+            c.open().await;
+            let text = "x".repeat(60_000);
+            while c.line.connection.is_open()
+                && c.line.writer.write(&c.session.delta(Channel::ANSWER, text.clone(), 1), SOON).await.is_ok()
+            {}
+            c
+        }
+        .boxed()
+    };
+    let seen = cheated(flood, None, SOON).await;
+    let failure = seen.result.expect_err("no answer");
+    assert!(matches!(failure.cause, Cause::Violation(Violation::TooLong)), "{failure}");
+    assert!(seen.partial.len() as u64 <= MAX_ANSWER_BYTES);
+}
+
+// ---- in the mesh: the cheat wins an auction
+
+/// Bids next to nothing on the first offer heard, then serves the one stream that comes of it by `script`.
+async fn undercut(mut rogue: Rogue, script: Script) {
+    let offer = soon("an offer", async {
+        loop {
+            if let Event::Offer(offer) = rogue.events.recv().await.expect("the mesh runs") {
+                return offer;
+            }
+        }
+    })
+    .await;
+    let bid = JobBid {
+        offer: offer.digest(),
+        issued: clock::now(),
+        hold_until: clock::now().after(u64::from(offer.window_ms) + limits::HOLD_SLACK_MS),
+        model: MODEL.into(),
+        price: Price { input: MicroUsd(1), output: MicroUsd(1) },
+        queue_ms: 0,
+        ttft_ms: 1,
+        tokens_per_second: 10_000,
+        chat: vec![rogue.chat_address()],
+    };
+    let bid = rogue.key.sign(&network(), bid).expect("a bid");
+    rogue.net.answer(offer.signer(), Answer::Bid(bid)).await;
+    let connection = soon("a dial", rogue.endpoint.accept()).await.expect("runs").finish().await.expect("a handshake");
+    let stream = soon("a stream", connection.accept()).await.expect("a stream");
+    let mut line = Line { connection, reader: FrameReader::new(stream.recv), writer: FrameWriter::new(stream.send) };
+    let first = line.raw().await.expect("a frame");
+    let Frame::Open(open) = first.frame else { panic!("not open") };
+    let accept = infernet_wire::envelope::Envelope::decode(&open.accept).expect("an envelope");
+    let accept = accept.open::<JobAccept>(&network(), clock::now()).expect("an accept").verify().expect("signed");
+    assert_eq!((accept.signer(), accept.winner), (offer.signer(), rogue.id()));
+    let mut terms = terms(&rogue.key, &rogue.key, accept.digest(), accept.job);
+    (terms.buyer, terms.input_tokens) = (accept.signer(), 1);
+    let request = line.reader.read_raw(open.request_len as usize, SOON).await.expect("a request");
+    let (session, opened) = WorkerSession::open(terms.clone(), &first.bytes, &request, clock::now());
+    let mut cheat = script(Cheat { key: rogue.key.clone(), line, session, opened, terms }).await;
+    while cheat.line.raw().await.is_ok() {}
+}
+
+/// The honest buyer's job, which a cheat wins.
+async fn won_by(script: Script) -> (Result<infernet_node::report::ChatReport, ChatError>, usize) {
+    let stage = Stage::start().await;
+    let rogue = Rogue::join(&stage.worker).await;
+    rogue.advertise().await;
+    stage.honest.knows(MODEL, 2, SOON).await.expect("the cheat is known");
+    let cheating = tokio::spawn(undercut(rogue, script));
+    let (events, mut heard) = mpsc::channel(64);
+    let (_never, mut cancel) = watch::channel(false);
+    let counting = tokio::spawn(async move {
+        let mut retries = 0;
+        while let Some(event) = heard.recv().await {
+            retries += usize::from(matches!(event, ChatEvent::Retry { .. }));
+        }
+        retries
+    });
+    let asked = order(MODEL, "Tell me a story about a fox.", 8);
+    let result = soon("the job", stage.honest.node.buyer().chat(asked, &events, &mut cancel)).await;
+    drop(events);
+    soon("the cheat ends", cheating).await.expect("it was given the job");
+    (result, counting.await.expect("the counter ends"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_winner_that_breaks_off_is_an_error_with_the_partial_answer() {
+    let (result, retries) = won_by(|mut c| {
+        async move {
+            c.open().await;
+            c.say("Once", 1).await;
+            let _ = c.line.writer.finish().await;
+            c
+        }
+        .boxed()
+    })
+    .await;
+    let Err(ChatError::Failed { failure, partial }) = result else { panic!("{result:?}") };
+    assert_eq!((partial.as_str(), failure.after_first_token, retries), ("Once", true, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_winner_that_cheats_before_the_first_token_is_replaced_unseen() {
+    let (result, retries) = won_by(|mut c| async move { (c.delta(0, "early", 1).await, c).1 }.boxed()).await;
+    let report = result.expect("the runner-up answers");
+    assert!(!report.answer.contains("early") && report.receipt.is_some_and(|r| r.verified));
+    assert_eq!((report.stream.retries, retries), (1, 1));
+}
