@@ -324,7 +324,7 @@ impl Buyer {
                 let _ = events.send(ChatEvent::Auction(Box::new(decided.report.clone()))).await;
                 match self.run(decided, &prepared, events, cancel, &mut retries).await {
                     Err(ChatError::Failed { failure, .. }) if failure.is_retryable() && round < MAX_AUCTIONS => {
-                        debug!("every worker of the auction failed, the last one: {failure}");
+                        debug!(cause = failure.cause.label(), "every worker of the auction failed");
                     }
                     result => return result,
                 }
@@ -417,9 +417,8 @@ impl Buyer {
                 }
                 Err(failure) if failure.is_retryable() => {
                     *retries += 1;
-                    let reason = failure.to_string();
-                    info!(worker = %worker.short(), "retrying elsewhere: {reason}");
-                    let _ = events.send(ChatEvent::Retry { worker, reason }).await;
+                    info!(worker = %worker.short(), cause = failure.cause.label(), "retrying elsewhere");
+                    let _ = events.send(ChatEvent::Retry { worker, reason: failure.to_string() }).await;
                     last = Some(failure);
                 }
                 Err(failure) => return Err(ChatError::Failed { failure, partial: answer }),

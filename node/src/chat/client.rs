@@ -135,6 +135,21 @@ pub enum Cause {
     Cancelled,
 }
 
+impl Cause {
+    /// A short stable name, for logs: an error's text may hold what the worker wrote, and that may be the prompt.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Cause::Connect(_) => "connect",
+            Cause::Stream(_) => "stream",
+            Cause::Worker(error) => error.code.label(),
+            Cause::Violation(_) => "violation",
+            Cause::Receipt(refusal) => refusal.label(),
+            Cause::Keep(_) => "store",
+            Cause::Cancelled => "cancelled",
+        }
+    }
+}
+
 impl Failure {
     /// Whether another worker may do what this one did not.
     pub fn is_retryable(&self) -> bool {

@@ -282,7 +282,8 @@ impl Job {
     }
 
     fn engine_failed(&self, error: &BackendError) -> Result<End, StreamError> {
-        warn!("engine: {error}");
+        // Not in its own words: an engine may quote the prompt in them. Its own log has them.
+        warn!(retryable = error.retryable(), "the engine failed: {}", error.label());
         if self.session.has_delivered() {
             return Ok(End::new(FinishReason::FAILED));
         }

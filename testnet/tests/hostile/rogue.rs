@@ -44,6 +44,10 @@ pub(crate) fn chat_endpoint(key: &NodeKey) -> Endpoint {
     Endpoint::bind(key, (Ipv4Addr::LOCALHOST, 0).into()).expect("it binds")
 }
 
+pub(crate) fn chat_address(endpoint: &Endpoint) -> SocketAddrText {
+    SocketAddrText(endpoint.local_addr().expect("an address"))
+}
+
 /// A request for `max_tokens` of a story.
 pub(crate) fn request(max_tokens: u32) -> ChatRequest {
     ChatRequest {
@@ -110,15 +114,11 @@ impl Rogue {
             tags: Vec::new(),
             models: vec![model],
             slots: 8,
-            chat: vec![self.chat_address()],
+            chat: vec![chat_address(&self.endpoint)],
         };
         let ad = self.key.sign(&network(), ad).expect("an ad");
         let published = self.net.publish(topic::CAPABILITIES.into(), ad.raw().clone(), now.after(10_000)).await;
         published.expect("it is published");
-    }
-
-    pub(crate) fn chat_address(&self) -> SocketAddrText {
-        SocketAddrText(self.endpoint.local_addr().expect("an address"))
     }
 
     /// An offer that commits to `request`.

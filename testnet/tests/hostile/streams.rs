@@ -226,3 +226,34 @@ async fn a_slow_reader_slows_only_itself() {
         running.await.expect("free");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_fails_is_told_of_by_kind_and_paid_for_what_came() {
+    let words = || "no /secret/path".to_owned();
+    let engine = Scripted::start(move |prompt| match prompt {
+        "refuse" => Reply::Refuse(words()),
+        "fail" => Reply::Fail(vec!["Once".into(), " upon".into()], words()),
+        _ => Reply::Drone("x".into()),
+    })
+    .await;
+    let stage = Stage::over(&engine.url()).await;
+    let mut buyer = Rogue::join(&stage.worker).await;
+    let mut begin = async |prompt: &str| {
+        let mut asked = request(50);
+        asked.messages[0].content = prompt.into();
+        let deal = buyer.deal_for(asked.encode().expect("a request"), 50, |_| {}).await;
+        let mut line = Line::open(buyer.dial(&stage.worker).await).await;
+        line.write(&deal.open(buyer.accept(&deal, |_| {}).raw()), &deal.request).await;
+        assert!(matches!(line.next().await, Frame::Opened(_)));
+        line
+    };
+    let refusal = begin("refuse").await.refusal().await;
+    assert_eq!(refusal.code, ErrorCode::ENGINE);
+    assert!(!refusal.message.contains("secret"), "{refusal}");
+    let (receipt, tokens) = begin("fail").await.receipt().await;
+    assert_eq!((receipt.status, receipt.output_tokens, tokens), (JobStatus::FAILED, 2, 2));
+    // An engine that never ends is stopped at the limit that the buyer set.
+    let (receipt, tokens) = begin("drone").await.receipt().await;
+    assert_eq!((receipt.status, receipt.output_tokens, tokens), (JobStatus::COMPLETED, 50, 50));
+    stage.idle().await;
+}

@@ -2,14 +2,15 @@
 
 use super::{
     MODEL, SOON, Stage,
-    rogue::{Line, Rogue, chat_endpoint, fresh_key, network, request},
+    rogue::{Line, Rogue, chat_address, chat_endpoint, fresh_key, network, request},
     soon,
 };
 use futures::{FutureExt, future::BoxFuture};
 use infernet_node::{
-    buyer::{ChatError, ChatEvent},
+    buyer::{ChatError, ChatEvent, ChatOrder},
     chat::{
         client::{self, Buyer, Caller, Cause, Completed, Failure, Order, Progress},
+        endpoint::Endpoint,
         framing::{FrameError, FrameReader, FrameWriter},
         pool::Pool,
         session::{MAX_ANSWER_BYTES, Terms, Violation, WorkerSession},
@@ -17,6 +18,7 @@ use infernet_node::{
     clock,
     ledger::Ledger,
     net::{self, Event, NetConfig},
+    report::ChatReport,
     store::{MemoryStore, Store},
 };
 use infernet_testnet::demo::order;
@@ -24,10 +26,12 @@ use infernet_wire::{
     accept::JobAccept,
     bid::{Answer, JobBid},
     chat::{Channel, Delta, ErrorCode, FinishReason, Frame, Opened, StreamError, Usage},
+    envelope::{Envelope, Verified},
     id::{Hash, JobId},
     key::NodeKey,
     limits,
     money::{MicroUsd, Price},
+    offer::{JobOffer, SelectionRule},
     receipt::JobReceipt,
     topic,
 };
@@ -144,9 +148,7 @@ async fn cheated(script: Script, cancel_after: Option<usize>, within: Duration) 
         deadline: now.after(within.as_millis() as u64),
     };
     let serving = tokio::spawn(async move {
-        let connection = endpoint.accept().await.expect("a dial").finish().await.expect("a handshake");
-        let stream = connection.accept().await.expect("a stream");
-        let mut line = Line { connection, reader: FrameReader::new(stream.recv), writer: FrameWriter::new(stream.send) };
+        let mut line = first_stream(&endpoint).await;
         let first = line.raw().await.expect("a frame");
         let Frame::Open(open) = first.frame else { panic!("not open") };
         let request = line.reader.read_raw(open.request_len as usize, SOON).await.expect("a request");
@@ -444,16 +446,7 @@ async fn an_answer_without_end_is_cut_at_its_bound() {
 
 // ---- in the mesh: the cheat wins an auction
 
-/// Bids next to nothing on the first offer heard, then serves the one stream that comes of it by `script`.
-async fn undercut(mut rogue: Rogue, script: Script) {
-    let offer = soon("an offer", async {
-        loop {
-            if let Event::Offer(offer) = rogue.events.recv().await.expect("the mesh runs") {
-                return offer;
-            }
-        }
-    })
-    .await;
+async fn underbid(key: &NodeKey, net: &net::Net, endpoint: &Endpoint, offer: &Verified<JobOffer>) {
     let bid = JobBid {
         offer: offer.digest(),
         issued: clock::now(),
@@ -463,18 +456,37 @@ async fn undercut(mut rogue: Rogue, script: Script) {
         queue_ms: 0,
         ttft_ms: 1,
         tokens_per_second: 10_000,
-        chat: vec![rogue.chat_address()],
+        chat: vec![chat_address(endpoint)],
     };
-    let bid = rogue.key.sign(&network(), bid).expect("a bid");
-    rogue.net.answer(offer.signer(), Answer::Bid(bid)).await;
-    let connection = soon("a dial", rogue.endpoint.accept()).await.expect("runs").finish().await.expect("a handshake");
-    let stream = soon("a stream", connection.accept()).await.expect("a stream");
-    let mut line = Line { connection, reader: FrameReader::new(stream.recv), writer: FrameWriter::new(stream.send) };
+    let bid = key.sign(&network(), bid).expect("a bid");
+    net.answer(offer.signer(), Answer::Bid(bid)).await;
+}
+
+async fn first_stream(endpoint: &Endpoint) -> Line {
+    let connection = endpoint.accept().await.expect("it runs").finish().await.expect("a handshake");
+    let stream = connection.accept().await.expect("a stream");
+    Line { connection, reader: FrameReader::new(stream.recv), writer: FrameWriter::new(stream.send) }
+}
+
+/// Bids next to nothing on every offer, and serves the first stream that comes of it by `script`.
+async fn undercut(mut rogue: Rogue, script: Script) {
+    let Rogue { key, net, events, endpoint } = &mut rogue;
+    let bidding = async {
+        while let Some(event) = events.recv().await {
+            if let Event::Offer(offer) = event {
+                underbid(key, net, endpoint, &offer).await;
+            }
+        }
+    };
+    let mut line = tokio::select! {
+        () = bidding => panic!("the mesh ends"),
+        line = first_stream(endpoint) => line,
+    };
     let first = line.raw().await.expect("a frame");
     let Frame::Open(open) = first.frame else { panic!("not open") };
-    let accept = infernet_wire::envelope::Envelope::decode(&open.accept).expect("an envelope");
+    let accept = Envelope::decode(&open.accept).expect("an envelope");
     let accept = accept.open::<JobAccept>(&network(), clock::now()).expect("an accept").verify().expect("signed");
-    assert_eq!((accept.signer(), accept.winner), (offer.signer(), rogue.id()));
+    assert_eq!(accept.winner, rogue.id());
     let mut terms = terms(&rogue.key, &rogue.key, accept.digest(), accept.job);
     (terms.buyer, terms.input_tokens) = (accept.signer(), 1);
     let request = line.reader.read_raw(open.request_len as usize, SOON).await.expect("a request");
@@ -483,27 +495,40 @@ async fn undercut(mut rogue: Rogue, script: Script) {
     while cheat.line.raw().await.is_ok() {}
 }
 
-/// The honest buyer's job, which a cheat wins.
-async fn won_by(script: Script) -> (Result<infernet_node::report::ChatReport, ChatError>, usize) {
+/// The honest buyer's first job that a cheat wins, with the number of retries that the caller heard of. A cheat has to be
+/// known for its answers before an auction waits for them, so some jobs go to the honest worker first.
+async fn won_by(script: Script) -> (Result<ChatReport, ChatError>, usize) {
     let stage = Stage::start().await;
     let rogue = Rogue::join(&stage.worker).await;
     rogue.advertise().await;
     stage.honest.knows(MODEL, 2, SOON).await.expect("the cheat is known");
+    let cheat = rogue.id();
     let cheating = tokio::spawn(undercut(rogue, script));
-    let (events, mut heard) = mpsc::channel(64);
-    let (_never, mut cancel) = watch::channel(false);
-    let counting = tokio::spawn(async move {
-        let mut retries = 0;
-        while let Some(event) = heard.recv().await {
-            retries += usize::from(matches!(event, ChatEvent::Retry { .. }));
+    for _ in 0..20 {
+        let (events, mut heard) = mpsc::channel(64);
+        let (_never, mut cancel) = watch::channel(false);
+        let counting = tokio::spawn(async move {
+            let (mut retries, mut winner) = (0, None);
+            while let Some(event) = heard.recv().await {
+                match event {
+                    ChatEvent::Retry { .. } => retries += 1,
+                    ChatEvent::Auction(report) => winner = Some(report.winner),
+                    ChatEvent::Stream(_) => {}
+                }
+            }
+            (retries, winner)
+        });
+        let asked = ChatOrder { rule: SelectionRule::CHEAPEST, ..order(MODEL, "Tell me a story about a fox.", 8) };
+        let result = soon("the job", stage.honest.node.buyer().chat(asked, &events, &mut cancel)).await;
+        drop(events);
+        let (retries, winner) = counting.await.expect("the counter ends");
+        if winner == Some(cheat) {
+            soon("the cheat ends", cheating).await.expect("it was given the job");
+            return (result, retries);
         }
-        retries
-    });
-    let asked = order(MODEL, "Tell me a story about a fox.", 8);
-    let result = soon("the job", stage.honest.node.buyer().chat(asked, &events, &mut cancel)).await;
-    drop(events);
-    soon("the cheat ends", cheating).await.expect("it was given the job");
-    (result, counting.await.expect("the counter ends"))
+        result.expect("an honest answer");
+    }
+    panic!("the cheat never wins");
 }
 
 #[tokio::test(flavor = "multi_thread")]
