@@ -598,7 +598,8 @@ impl Task {
             let addrs: Vec<_> = bid.chat.iter().map(|a| a.0).collect();
             self.pool.warm(bid.signer(), &addrs);
         }
-        if self.replies.contains_key(&answer.offer()) {
+        // After the close it is no bid any more, but still tells how its worker answers.
+        if self.market.has_opened(&answer.offer()) {
             return self.handle(Input::Answer(answer));
         }
         if self.early.len() >= limits::MAX_BIDDERS * 2 {

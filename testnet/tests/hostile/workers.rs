@@ -504,6 +504,7 @@ async fn won_by(script: Script) -> (Result<ChatReport, ChatError>, usize) {
     stage.honest.knows(MODEL, 2, SOON).await.expect("the cheat is known");
     let cheat = rogue.id();
     let cheating = tokio::spawn(undercut(rogue, script));
+    let mut honest = Vec::new();
     for _ in 0..20 {
         let (events, mut heard) = mpsc::channel(64);
         let (_never, mut cancel) = watch::channel(false);
@@ -512,7 +513,7 @@ async fn won_by(script: Script) -> (Result<ChatReport, ChatError>, usize) {
             while let Some(event) = heard.recv().await {
                 match event {
                     ChatEvent::Retry { .. } => retries += 1,
-                    ChatEvent::Auction(report) => winner = Some(report.winner),
+                    ChatEvent::Auction(report) => winner = Some((report.winner, report.bids.len(), report.closed.clone())),
                     ChatEvent::Stream(_) => {}
                 }
             }
@@ -522,13 +523,14 @@ async fn won_by(script: Script) -> (Result<ChatReport, ChatError>, usize) {
         let result = soon("the job", stage.honest.node.buyer().chat(asked, &events, &mut cancel)).await;
         drop(events);
         let (retries, winner) = counting.await.expect("the counter ends");
-        if winner == Some(cheat) {
+        if winner.as_ref().is_some_and(|(id, ..)| *id == cheat) {
             soon("the cheat ends", cheating).await.expect("it was given the job");
             return (result, retries);
         }
         result.expect("an honest answer");
+        honest.push(winner);
     }
-    panic!("the cheat never wins");
+    panic!("the cheat never wins: {honest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use axum::{
 };
 use futures::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 /// The model it serves.
@@ -20,13 +20,16 @@ pub(crate) const MODEL: &str = "tiny-chat:latest";
 pub(crate) enum Reply {
     /// Says these pieces and ends well.
     Say(Vec<String>),
-    /// Says this piece again and again until nobody listens.
+    /// Says this piece every few milliseconds until nobody listens.
     Drone(String),
     /// Says these pieces, then that it failed, in these words.
     Fail(Vec<String>, String),
     /// Refuses at once with HTTP 500 and these words.
     Refuse(String),
 }
+
+/// Slower than a cancel, fast enough for a test.
+const PACE: Duration = Duration::from_millis(5);
 
 type Decide = Arc<dyn Fn(&str) -> Reply + Send + Sync>;
 
@@ -71,7 +74,7 @@ async fn chat(State(decide): State<Decide>, Json(request): Json<Value>) -> Respo
             let end = json!({ "message": { "content": "" }, "done": true, "done_reason": "stop", "eval_count": count });
             lines(stream::iter(pieces.into_iter().map(piece)).chain(stream::iter([end])))
         }
-        Reply::Drone(text) => lines(stream::iter(std::iter::repeat_with(move || piece(text.clone())))),
+        Reply::Drone(text) => lines(ticks().map(move |()| piece(text.clone()))),
         Reply::Fail(pieces, error) => {
             lines(stream::iter(pieces.into_iter().map(piece)).chain(stream::iter([json!({ "error": error })])))
         }
@@ -79,6 +82,11 @@ async fn chat(State(decide): State<Decide>, Json(request): Json<Value>) -> Respo
             (axum::http::StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "error": error }))).into_response()
         }
     }
+}
+
+fn ticks() -> impl stream::Stream<Item = ()> {
+    stream::unfold(tokio::time::interval(PACE), |mut interval| async move { Some((interval.tick().await, interval)) })
+        .map(|_| ())
 }
 
 fn piece(text: String) -> Value {
