@@ -60,7 +60,7 @@ fn a_bid_at_the_best_known_price_wins_at_once() {
 #[test]
 fn a_winner_without_runners_up_waits_a_grace_for_them() {
     let mut scene = Scene::new((1..=4).map(|n| (n, DEAR)));
-    let answers = |last| [(1, 2, Some(DEAR)), (2, 3, Some(DEAR)), (3, last, Some(DEAR))];
+    let answers = |last| [(1, 2, Some(DEAR)), (2, 3, Some(DEAR)), (3, last, Some(DEAR)), (4, 600, Some(DEAR))];
     let ended = steady(&mut scene, &answers(5));
     assert_eq!((ended.after_ms, ended.reason), (5, CloseReason::TargetMet), "three bids are enough");
     let ended = scene.run(&answers(500));
