@@ -264,7 +264,7 @@ struct Shared {
 }
 
 enum Command {
-    Input(Input),
+    Input(Box<Input>),
     Open { offer: Box<Verified<JobOffer>>, reply: oneshot::Sender<Closed> },
     Abandon(Hash),
     Observe(NodeId, Observation),
@@ -291,7 +291,7 @@ impl Buyer {
 
     /// Tells of something heard. `false` if the task is too busy: the message is dropped.
     pub fn try_tell(&self, input: Input) -> bool {
-        self.commands.try_send(Command::Input(input)).is_ok()
+        self.commands.try_send(Command::Input(Box::new(input))).is_ok()
     }
 
     /// Notes how a worker behaves, for the next auctions.
@@ -561,10 +561,12 @@ impl Task {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Input(Input::Answer(answer)) => self.on_answer(answer),
-            Command::Input(input) => {
-                self.handle(input);
-            }
+            Command::Input(input) => match *input {
+                Input::Answer(answer) => self.on_answer(answer),
+                input => {
+                    self.handle(input);
+                }
+            },
             Command::Open { offer, reply } => {
                 let digest = offer.digest();
                 self.replies.insert(digest, reply);

@@ -300,13 +300,8 @@ impl Worker {
         };
         let seller = Seller::spawn(settings, self.net, self.store);
         let engines = Engines::spawn(serve.engines, serve.price, seller.clone()).await;
-        let worker = chat::server::Worker {
-            key: self.key,
-            network: self.network,
-            seller: seller.clone(),
-            engines: Arc::new(move |model: &str| engines.find(model)),
-            ledger: self.ledger,
-        };
+        let worker =
+            chat::server::Worker { key: self.key, network: self.network, seller: seller.clone(), engines, ledger: self.ledger };
         tasks.push(tokio::spawn(chat::server::run(endpoint, Arc::new(worker))));
         seller
     }

@@ -80,7 +80,7 @@ impl Market {
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let answer = http.post(format!("{}/api/chat", self.engine.url())).json(&body).send().await.expect("an answer");
         let answer: serde_json::Value = answer.json().await.expect("JSON");
-        answer["message"]["content"].as_str().expect("text").to_owned()
+        answer.pointer("/message/content").and_then(|text| text.as_str()).expect("text").to_owned()
     }
 
     async fn check_answer(&self, report: &ChatReport, dead: &Process) {
