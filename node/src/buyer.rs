@@ -12,7 +12,7 @@ use crate::{
     chat::session::Terms,
     clock,
     market::{
-        auction::{Closed, Won},
+        auction::{AnswerRefused, Closed, Won},
         buyer::{self as market, Input, Observation, Output},
         job::{Attempt, Attempts},
         registry::{self, KnownModel},
@@ -264,7 +264,7 @@ struct Shared {
 }
 
 enum Command {
-    Input(Input),
+    Input(Box<Input>),
     Open { offer: Box<Verified<JobOffer>>, reply: oneshot::Sender<Closed> },
     Abandon(Hash),
     Observe(NodeId, Observation),
@@ -291,7 +291,7 @@ impl Buyer {
 
     /// Tells of something heard. `false` if the task is too busy: the message is dropped.
     pub fn try_tell(&self, input: Input) -> bool {
-        self.commands.try_send(Command::Input(input)).is_ok()
+        self.commands.try_send(Command::Input(Box::new(input))).is_ok()
     }
 
     /// Notes how a worker behaves, for the next auctions.
@@ -561,15 +561,21 @@ impl Task {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Input(Input::Answer(answer)) => self.on_answer(answer),
-            Command::Input(input) => self.handle(input),
+            Command::Input(input) => match *input {
+                Input::Answer(answer) => self.on_answer(answer),
+                input => {
+                    self.handle(input);
+                }
+            },
             Command::Open { offer, reply } => {
                 let digest = offer.digest();
                 self.replies.insert(digest, reply);
                 self.handle(Input::Open(*offer));
                 let (mine, others): (VecDeque<_>, VecDeque<_>) = self.early.drain(..).partition(|a| a.offer() == digest);
                 self.early = others;
-                mine.into_iter().for_each(|answer| self.handle(Input::Answer(answer)));
+                for answer in mine {
+                    self.handle(Input::Answer(answer));
+                }
             }
             Command::Abandon(offer) => {
                 self.replies.remove(&offer);
@@ -598,17 +604,18 @@ impl Task {
             let addrs: Vec<_> = bid.chat.iter().map(|a| a.0).collect();
             self.pool.warm(bid.signer(), &addrs);
         }
-        // After the close it is no bid any more, but still tells how its worker answers.
-        if self.market.has_opened(&answer.offer()) {
-            return self.handle(Input::Answer(answer));
+        let unknown = self.handle(Input::Answer(answer.clone()));
+        if unknown {
+            if self.early.len() >= limits::MAX_BIDDERS * 2 {
+                self.early.pop_front();
+            }
+            self.early.push_back(answer);
         }
-        if self.early.len() >= limits::MAX_BIDDERS * 2 {
-            self.early.pop_front();
-        }
-        self.early.push_back(answer);
     }
 
-    fn handle(&mut self, input: Input) {
+    /// Carries out what the decider says. Whether it was an answer to an offer that the decider does not know (yet).
+    fn handle(&mut self, input: Input) -> bool {
+        let mut unknown = false;
         for output in self.market.handle(input, clock::now()) {
             match output {
                 Output::Wake { at } => self.wake = Some(at),
@@ -618,8 +625,12 @@ impl Task {
                         let _ = reply.send(outcome);
                     }
                 }
-                Output::Refused { worker, reason } => debug!(worker = %worker.short(), %reason, "answer refused"),
+                Output::Refused { worker, reason } => {
+                    unknown |= reason == AnswerRefused::WrongOffer;
+                    debug!(worker = %worker.short(), %reason, "answer refused");
+                }
             }
         }
+        unknown
     }
 }

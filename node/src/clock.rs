@@ -10,6 +10,12 @@ pub fn now() -> UnixMillis {
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Wall time as the standard library has it, to show; see [`now`] for what is signed.
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn system_time() -> SystemTime {
+    SystemTime::now()
+}
+
 /// A monotonic instant, to measure durations that are shown, never signed.
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn instant() -> Instant {

@@ -314,7 +314,7 @@ impl Worker {
             key: self.key,
             network: self.network,
             seller: seller.clone(),
-            engines: Arc::new(move |model: &str| engines.find(model)),
+            engines,
             ledger: self.ledger,
             tally: self.tally,
         };

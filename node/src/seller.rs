@@ -45,7 +45,7 @@ pub struct Seller {
 /// What the task is told.
 enum Command {
     /// Something was heard.
-    Input(Input),
+    Input(Box<Input>),
     /// A peer connected, and has not seen our ad.
     Newcomer,
     /// A stream presents an accept.
@@ -161,7 +161,7 @@ impl Seller {
 
     /// Tells of something heard. `false` if the task is too busy: the message is dropped.
     pub fn try_tell(&self, input: Input) -> bool {
-        self.commands.try_send(Command::Input(input)).is_ok()
+        self.commands.try_send(Command::Input(Box::new(input))).is_ok()
     }
 
     /// Tells that a peer connected that has not seen our ad.
@@ -231,7 +231,7 @@ impl Task {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Input(input) => self.handle(input),
+            Command::Input(input) => self.handle(*input),
             Command::Newcomer => self.advertise_soon(),
             Command::Claim { accept, from, slot, reply } => {
                 let claimed = self.market.claim(&accept, from, clock::now());

@@ -2,6 +2,7 @@
 //!
 //! Links are given to nodes as if they were the other side's address, so nodes themselves need no fault switch.
 
+use infernet_node::clock;
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -58,7 +59,7 @@ async fn pass(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, delay: 
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(n @ 1..) = from.read(&mut buffer).await {
             let chunk = buffer.get(..n).unwrap_or_default().to_vec();
-            if sender.send((Instant::now() + delay, chunk)).await.is_err() {
+            if sender.send((clock::deadline(delay), chunk)).await.is_err() {
                 return;
             }
         }

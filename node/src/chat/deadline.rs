@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-/// A buyer's QUIC handshake with a worker. A lost first packet is repeated after about 1 s at most; a dead host never answers.
-pub const CONNECT: Duration = Duration::from_millis(2_500);
+/// A buyer's QUIC handshake with a worker. It starts when the bid comes in, so a live worker's is long over when the job is
+/// due; a dead one must not use up the time for which runners-up hold their slots.
+pub const CONNECT: Duration = Duration::from_millis(750);
+/// A stranger's handshake with us: two lost packets, each repeated after about a second, are forgiven.
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
 /// From `Open` to `Opened` on a live connection: one round trip and a table look-up. A worker that was killed costs the buyer
 /// this much before the runner-up is tried, so it is short; 250 ms of network leave room for the slowest links.
 pub const OPENED: Duration = Duration::from_millis(750);

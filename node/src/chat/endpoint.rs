@@ -202,7 +202,7 @@ impl Dialling {
     /// Completes the handshake; `None` if the peer fails or is no infernet node.
     pub async fn finish(self) -> Option<Connection> {
         let connecting = self.incoming.accept().ok()?;
-        let inner = timeout(deadline::CONNECT, connecting).await.ok()?.ok()?;
+        let inner = timeout(deadline::HANDSHAKE, connecting).await.ok()?.ok()?;
         Connection::identify(inner)
     }
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     backend::{Backend, BackendError, Chunk},
     clock,
-    engines::Engine,
+    engines::Engines,
     ledger::Ledger,
     market::seller::Claim,
     seller::{Seller, Slot, Unclaimed},
@@ -52,7 +52,7 @@ pub struct Worker {
     /// Claims holds.
     pub seller: Seller,
     /// Finds the engine of a model.
-    pub engines: Arc<dyn Fn(&str) -> Option<Engine> + Send + Sync>,
+    pub engines: Engines,
     /// Keeps receipts.
     pub ledger: Ledger,
     /// Counts what happens.
@@ -135,7 +135,7 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
     let request = reader.read_raw(open.request_len as usize, deadline::REQUEST).await.map_err(broken)?;
     let parsed = read_request(&claim, &open, &request)?;
     let engine =
-        (worker.engines)(&claim.model).ok_or_else(|| refuse(ErrorCode::ENGINE, true, "no engine serves the model now"))?;
+        worker.engines.find(&claim.model).ok_or_else(|| refuse(ErrorCode::ENGINE, true, "no engine serves the model now"))?;
     let terms = terms(worker, &claim, engine.weights, &parsed);
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let (session, opened) = WorkerSession::open(terms, &first.bytes, &request, clock::now());

@@ -201,6 +201,7 @@ impl Auction {
             window_end: self.offer.window_end(),
             first_bid: self.first_bid,
             best: self.best,
+            bids: self.bids.len(),
             prospects: &self.prospects,
         }
         .step(now)

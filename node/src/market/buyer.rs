@@ -172,14 +172,9 @@ impl Buyer {
         self.open.len()
     }
 
-    /// Whether an auction for `offer` is open, or was not long ago.
-    pub fn has_opened(&self, offer: &Hash) -> bool {
-        self.open.contains_key(offer) || self.past.contains(offer)
-    }
-
     fn on_open(&mut self, offer: Verified<JobOffer>, now: UnixMillis) -> Option<Output> {
         let digest = offer.digest();
-        if self.has_opened(&digest) {
+        if self.open.contains_key(&digest) || self.past.contains(&digest) {
             return None;
         }
         if self.open.len() >= MAX_OPEN_AUCTIONS {

@@ -156,10 +156,9 @@ impl Scene {
         let mut refused = Vec::new();
         let mut wake = self.feed(buyer::Input::Open(offer.clone()), T0, &mut ended, &mut refused);
         for (n, ms, each) in script {
-            wake = self.wake_before(wake, at(ms), &mut ended, &mut refused);
+            self.wake_before(wake, at(ms), &mut ended, &mut refused);
             let answer = each.map_or_else(|| refuses(n, &offer, NoBidReason::NO_SLOT), |each| bids(n, &offer, each));
-            wake =
-                self.feed(buyer::Input::Answer(answer), at(ms), &mut ended, &mut refused).or(wake.filter(|_| ended.is_none()));
+            wake = self.feed(buyer::Input::Answer(answer), at(ms), &mut ended, &mut refused);
         }
         self.wake_before(wake, at(1_000_000), &mut ended, &mut refused);
         let (after_ms, outcome) = ended.expect("every auction ends");

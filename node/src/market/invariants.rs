@@ -157,7 +157,7 @@ proptest! {
 
     #[test]
     fn known_workers_that_keep_their_ads_lose_no_more_than_the_margin(
-        workers in vec((1_000_000..3_000_000u64, 1..400u64), 1..8),
+        workers in vec((1_000..1_200u64, 1..400u64), 1..8),
     ) {
         let lines = || (1..).zip(&workers);
         let mut scene = Scene::new(lines().map(|(n, (each, _))| (n, *each)));
@@ -166,9 +166,7 @@ proptest! {
         (0..20).for_each(|_| _ = scene.run(&script));
         let (_, paid) = scene.run(&script).won.expect("all bid");
         let best = workers.iter().map(|(each, _)| *each).min().expect("somebody");
-        // Time counts too, alike for all here: 300 tokens, and 11.1 s at the value of time.
-        let time = 55_500_000_000 / 300_000_000;
-        prop_assert!((paid + time) * 100 <= (best + time) * 102 + 100, "paid {paid}, best {best}");
+        prop_assert!(paid * 100 <= best * 102, "paid {paid}, best {best}");
     }
 
     #[test]

@@ -106,8 +106,10 @@ mod tests {
         }
     }
 
-    /// At these times, these workers are tried, with these behind them.
-    fn check(holds: &[u64], tries: &[(u64, Option<(u16, &[u16])>)]) {
+    /// At a time, who is tried, and who is behind.
+    type Try = (u64, Option<(u16, &'static [u16])>);
+
+    fn check(holds: &[u64], tries: &[Try]) {
         let mut attempts = Attempts::new(&won(holds));
         for (ms, expected) in tries {
             let attempt = attempts.next(at(*ms)).map(|attempt| (attempt.bid.signer(), attempt.runners_up));

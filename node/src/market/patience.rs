@@ -11,16 +11,22 @@
 //!    expected: as long as the first bid took, within [`GRACE_MS`]. One for all of them together, so a swarm of ads that never
 //!    answer delays an auction by at most this, and only while nobody is believed.
 //!
+//! While there are fewer than [`ENOUGH_BIDS`], that grace is given to everybody who may answer, tempting or not: a winner without
+//! runners-up costs a second auction when it fails, and a bid may be lower than its worker's ad.
+//!
 //! Silent workers are never waited for. Whoever comes after the close is still recorded, and is waited for next time.
 
 use super::{rank::Weight, record::Regard};
-use infernet_wire::{id::NodeId, money::Price, offer::SelectionRule, time::UnixMillis};
+use infernet_wire::{id::NodeId, limits::MAX_RUNNERS_UP, money::Price, offer::SelectionRule, time::UnixMillis};
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// A gain up to this is not worth a wait.
 pub const MARGIN_PERCENT: u128 = 2;
 /// Bounds of the grace in milliseconds: below, a scheduler's hiccup decides; above, people notice.
 pub const GRACE_MS: RangeInclusive<u64> = 5..=50;
+
+/// A winner and the runners-up that an accept can name.
+pub const ENOUGH_BIDS: usize = 1 + MAX_RUNNERS_UP;
 
 /// What an auction does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +107,7 @@ pub(crate) struct Situation<'a> {
     pub(crate) window_end: UnixMillis,
     pub(crate) first_bid: Option<UnixMillis>,
     pub(crate) best: Option<Weight>,
+    pub(crate) bids: usize,
     pub(crate) prospects: &'a BTreeMap<NodeId, Prospect>,
 }
 
@@ -125,6 +132,9 @@ impl Situation<'_> {
             return Step::Close(CloseReason::AllAnswered);
         }
         if let Some(until) = self.believed_until(best, now) {
+            return self.wait(until);
+        }
+        if let Some(until) = self.runners_up_until(first_bid, now) {
             return self.wait(until);
         }
         if self.target_met(best) {
@@ -160,33 +170,41 @@ impl Situation<'_> {
         tempting.max()
     }
 
+    /// Until when there is time for runners-up; `None` if there are enough, or nobody is missing, or the time is over.
+    fn runners_up_until(&self, first_bid: UnixMillis, now: UnixMillis) -> Option<UnixMillis> {
+        let until = self.grace_end(first_bid);
+        let wanted = self.bids < ENOUGH_BIDS && self.prospects.values().any(Prospect::may_answer);
+        (wanted && now < until).then_some(until)
+    }
+
+    /// As long again as the first bid took, within bounds.
+    fn grace_end(&self, first_bid: UnixMillis) -> UnixMillis {
+        let took = first_bid.since(self.opened);
+        first_bid.after(took.clamp(*GRACE_MS.start(), *GRACE_MS.end()))
+    }
+
     fn target_met(&self, best: Weight) -> bool {
-        let promises = self
-            .prospects
-            .values()
-            .filter(|prospect| prospect.reply != Reply::NoBid && prospect.expected_by(self.opened).is_some());
-        let target = promises.map(|prospect| self.order(prospect.standing)).min();
-        target.is_some_and(|target| !beats_by_margin(target, self.order(best)))
+        let promises = |prospect: &&Prospect| prospect.reply != Reply::NoBid && prospect.expected_by(self.opened).is_some();
+        let mut targets = self.prospects.values().filter(promises).peekable();
+        targets.peek().is_some() && !targets.any(|prospect| self.is_tempting(prospect, best, 0))
     }
 
     fn grace_until(&self, best: Weight, first_bid: UnixMillis, now: UnixMillis) -> Option<UnixMillis> {
-        let took = first_bid.since(self.opened);
-        let end = first_bid.after(took.clamp(*GRACE_MS.start(), *GRACE_MS.end()));
+        let end = self.grace_end(first_bid);
         let mut strangers =
             self.prospects.values().filter(|prospect| prospect.may_answer() && prospect.regard == Regard::Stranger);
         let worth = self.nobody_expected() || strangers.any(|stranger| self.is_tempting(stranger, best, end.since(now)));
         (now < end && worth).then_some(end)
     }
 
-    /// Whether the ad beats the best bid by more than the margin. Who asked for the fastest also counts the wait itself; to the
-    /// other rules a wait within the window is cheap by the buyer's own choice of that window.
+    /// Whether the ad is better than the best bid by more than the margin: in money, or in all that counts after the wait. Money
+    /// is compared apart because in a small job time outweighs it, and a wait within the window is cheap by the buyer's own
+    /// choice of that window. Who asked for the fastest has no use for money saved.
     fn is_tempting(&self, prospect: &Prospect, best: Weight, wait_ms: u64) -> bool {
-        let wait_ms = if self.rule == SelectionRule::FASTEST { wait_ms } else { 0 };
-        beats_by_margin(self.order(prospect.standing.delayed(wait_ms)), self.order(best))
-    }
-
-    fn order(&self, weight: Weight) -> u128 {
-        weight.order(self.rule).0
+        let (standing, rule) = (prospect.standing, self.rule);
+        let saves_money = rule != SelectionRule::FASTEST && beats_by_margin(standing.likely_cost(), best.likely_cost());
+        let saves_in_all = || beats_by_margin(standing.delayed(wait_ms).order(rule).0, best.order(rule).0);
+        standing.order(rule) < best.order(rule) && (saves_money || saves_in_all())
     }
 }
 

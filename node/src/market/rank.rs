@@ -144,7 +144,7 @@ impl Weight {
 
     /// What it is compared by under `rule`: less is better.
     pub fn order(&self, rule: SelectionRule) -> Order {
-        let (cost, ms) = (self.with_failures(self.cost), self.with_failures(self.ms.into()));
+        let (cost, ms) = (self.likely_cost(), self.with_failures(self.ms.into()));
         match rule {
             SelectionRule::CHEAPEST => (cost, ms),
             SelectionRule::FASTEST => (ms, cost),
@@ -161,6 +161,11 @@ impl Weight {
         };
         let total = self.cost.saturating_add(u128::from(self.ms) * u128::from(value_of_time));
         micro(self.with_failures(total))
+    }
+
+    /// Its cost in 10⁻¹² USD, with failures.
+    pub fn likely_cost(&self) -> u128 {
+        self.with_failures(self.cost)
     }
 
     /// The same job, begun `ms` later.

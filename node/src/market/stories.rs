@@ -38,7 +38,7 @@ fn among_strangers_the_first_bid_opens_a_short_grace() {
     let mut scene = Scene::new([(1, DEAR), (2, CHEAP), (3, CHEAP)]);
     check(&scene.run(&[(1, 2, Some(DEAR))]), 7, CloseReason::NotWorthWaiting, Some(1));
     let mut scene = Scene::new([(1, DEAR), (2, CHEAP), (3, CHEAP)]);
-    check(&scene.run(&[(1, 30, Some(DEAR)), (2, 55, Some(CHEAP))]), 55, CloseReason::NotWorthWaiting, Some(2));
+    check(&scene.run(&[(1, 30, Some(DEAR)), (2, 55, Some(CHEAP))]), 60, CloseReason::NotWorthWaiting, Some(2));
     let mut scene = Scene::new([(1, DEAR), (2, CHEAP)]);
     check(&scene.run(&[(1, 200, Some(DEAR))]), 250, CloseReason::NotWorthWaiting, Some(1));
 }
@@ -58,6 +58,16 @@ fn a_bid_at_the_best_known_price_wins_at_once() {
 }
 
 #[test]
+fn a_winner_without_runners_up_waits_a_grace_for_them() {
+    let mut scene = Scene::new((1..=4).map(|n| (n, DEAR)));
+    let answers = |last| [(1, 2, Some(DEAR)), (2, 3, Some(DEAR)), (3, last, Some(DEAR)), (4, 600, Some(DEAR))];
+    let ended = steady(&mut scene, &answers(5));
+    assert_eq!((ended.after_ms, ended.reason), (5, CloseReason::TargetMet), "three bids are enough");
+    let ended = scene.run(&answers(500));
+    assert_eq!((ended.after_ms, ended.reason), (7, CloseReason::TargetMet), "but not worth more than the grace");
+}
+
+#[test]
 fn a_late_cheaper_worker_is_waited_for_once_it_is_known_to_answer() {
     let (mut scene, mut script) = nine_and_a_cheaper();
     script.push((10, 25, Some(CHEAP)));
@@ -70,7 +80,22 @@ fn a_late_cheaper_worker_is_waited_for_once_it_is_known_to_answer() {
 fn a_little_cheaper_is_not_worth_a_wait() {
     let script = [(1, 2, Some(1_000_000)), (2, 25, Some(990_000))];
     let mut scene = Scene::new([(1, 1_000_000), (2, 990_000)]);
-    check(&steady(&mut scene, &script), 2, CloseReason::TargetMet, Some(1));
+    check(&steady(&mut scene, &script), 7, CloseReason::TargetMet, Some(1));
+}
+
+#[test]
+fn three_percent_of_a_tiny_price_are_worth_a_wait() {
+    // 300 tokens cost $0.0000003, and the value of the 11 s they take is two hundred times that.
+    let script = [(1, 2, Some(1_000)), (2, 25, Some(970))];
+    let mut scene = Scene::new([(1, 1_000), (2, 970)]);
+    check(&steady(&mut scene, &script), 25, CloseReason::AllAnswered, Some(2));
+}
+
+#[test]
+fn who_has_refused_sets_no_target() {
+    let mut scene = Scene::new([(1, DEAR), (2, CHEAP), (3, DEAR), (4, CHEAP)]);
+    scene.run(&[(1, 2, Some(DEAR)), (2, 2, Some(CHEAP)), (3, 2, Some(DEAR))]);
+    check(&scene.run(&[(2, 1, None), (1, 2, Some(DEAR))]), 7, CloseReason::TargetMet, Some(1));
 }
 
 #[test]
@@ -139,7 +164,7 @@ fn who_wants_the_fastest_does_not_wait_for_it_longer_than_it_saves() {
     // All speeds are unknown and so alike: nobody is worth a wait, however cheap.
     let mut scene = Scene::new([(1, DEAR), (2, CHEAP)]);
     scene.rule = SelectionRule::FASTEST;
-    check(&steady(&mut scene, &[(1, 2, Some(DEAR)), (2, 25, Some(CHEAP))]), 2, CloseReason::TargetMet, Some(1));
+    check(&steady(&mut scene, &[(1, 2, Some(DEAR)), (2, 25, Some(CHEAP))]), 7, CloseReason::TargetMet, Some(1));
 }
 
 #[test]

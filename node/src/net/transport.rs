@@ -48,7 +48,10 @@ pub(super) fn swarm(keypair: &Keypair, behaviour: Behaviour) -> Result<Swarm<Beh
     if std::env::var_os("SSLKEYLOGFILE").is_some() {
         return Err(NetError::KeyLog);
     }
-    let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    // An answer goes out with the name of its protocol instead of a round trip behind it (multistream-select, 0-RTT).
+    let config = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE)
+        .with_substream_upgrade_protocol_override(upgrade::Version::V1Lazy);
     Ok(Swarm::new(transport(keypair)?, behaviour, keypair.public().to_peer_id(), config))
 }
 

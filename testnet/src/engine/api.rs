@@ -1,5 +1,6 @@
 //! The JSON of Ollama's interface, as its recorded answers have it (`testnet/tests/fixtures/`).
 
+use infernet_node::clock;
 use std::{
     hash::{BuildHasher, RandomState},
     time::{Duration, Instant, SystemTime},
@@ -135,7 +136,7 @@ pub(super) struct Writer {
 impl Writer {
     /// `model` is the name as the client wrote it.
     pub(super) fn new(shape: Shape, model: String) -> Self {
-        Self { shape, model, started: Instant::now(), first: None }
+        Self { shape, model, started: clock::instant(), first: None }
     }
 
     /// A line with a piece of the answer.
@@ -145,7 +146,7 @@ impl Writer {
 
     /// Notes that a token has come, whether or not it makes a line.
     pub(super) fn token(&mut self) {
-        self.first.get_or_insert_with(Instant::now);
+        self.first.get_or_insert_with(clock::instant);
     }
 
     /// The last line; `text` is the whole answer if it isn't streamed.
@@ -186,7 +187,7 @@ impl Writer {
     fn line(&self, text: &str, end: Option<End>) -> Bytes {
         let line = Line {
             model: &self.model,
-            created_at: rfc3339(SystemTime::now()),
+            created_at: rfc3339(clock::system_time()),
             message: (self.shape == Shape::Chat).then_some(Said { role: "assistant", content: text }),
             response: (self.shape == Shape::Generate).then_some(text),
             done: end.is_some(),

@@ -3,11 +3,12 @@
 //! Candle's own llama runs the weights as they are. The model is immutable and shared; whatever an answer changes (the
 //! key-value cache, the random numbers, text kept back) lives in a `Generation` and dies with it.
 
+use infernet_node::clock;
 use std::{
     collections::BTreeSet,
     ops::ControlFlow,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use candle_core::{DType, Device, Tensor, safetensors::SliceSafetensors};
@@ -167,10 +168,10 @@ impl TinyModel {
         mut on_token: impl FnMut(Token),
     ) -> Result<Answer, EngineError> {
         let mut generation = Generation::new(self, prompt, sampling)?;
-        let started = Instant::now();
+        let started = clock::instant();
         let prefilled = generation.prefill(prompt, &cancelled)?;
         generation.answer.prompt_eval_duration = started.elapsed();
-        let started = Instant::now();
+        let started = clock::instant();
         if let Some(mut logits) = prefilled {
             while generation.choose(&logits, &mut on_token)?.is_continue() && !cancelled() {
                 logits = generation.forward()?;

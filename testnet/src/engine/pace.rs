@@ -1,5 +1,6 @@
 //! Slows an answer down to a rate.
 
+use infernet_node::clock;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -26,7 +27,7 @@ impl Pace {
 
     /// The first tick comes at once and starts the clock.
     pub(super) async fn tick(&mut self) {
-        let due = *self.next.get_or_insert_with(Instant::now);
+        let due = *self.next.get_or_insert_with(|| clock::deadline(Duration::ZERO));
         sleep_until(due).await;
         self.next = due.checked_add(self.period);
     }

@@ -2,13 +2,8 @@
 //!
 //! Requests are bounded in size here and in number by `jobs`; connections are not, as only this machine can reach them.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use infernet_node::clock;
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -73,7 +68,7 @@ impl EngineServer {
         let stop = watch::Sender::new(Stop::Run);
         let engine = Engine {
             jobs: Arc::new(Jobs::new(&options)?),
-            catalog: Catalog::new(&options, SystemTime::now())?,
+            catalog: Catalog::new(&options, clock::system_time())?,
             stop: stop.subscribe(),
         };
         let events = engine.jobs.events();
@@ -169,7 +164,7 @@ fn router(engine: Engine) -> Router {
         .route(
             "/api/ps",
             get(|State(engine): Shared| async move {
-                json_response(StatusCode::OK, &engine.catalog.running(SystemTime::now()))
+                json_response(StatusCode::OK, &engine.catalog.running(clock::system_time()))
             }),
         )
         .route("/api/show", post(show))
