@@ -140,7 +140,7 @@ impl Cause {
     pub fn label(&self) -> &'static str {
         match self {
             Cause::Connect(_) => "connect",
-            Cause::Stream(_) => "stream",
+            Cause::Stream(error) => error.label(),
             Cause::Worker(error) => error.code.label(),
             Cause::Violation(_) => "violation",
             Cause::Receipt(refusal) => refusal.label(),
@@ -340,7 +340,7 @@ impl Attempt {
         let signed = SignedReceipt::new(receipt, Some(countersign)).map_err(Cause::Receipt)?;
         buyer.ledger.keep(signed.clone()).await.map_err(|e| Cause::Keep(e.to_string()))?;
         if let Err(error) = self.writer.write(&frame, deadline::WRITE).await {
-            warn!("the worker did not take the countersignature: {error}");
+            warn!(cause = error.label(), "the worker did not take the countersignature");
         }
         let _ = self.writer.finish().await;
         Ok(signed)

@@ -40,6 +40,18 @@ pub enum FrameError {
 }
 
 impl FrameError {
+    /// A short stable name, for logs: the transport's text quotes the words with which the other side closed.
+    pub fn label(&self) -> &'static str {
+        match self {
+            FrameError::Closed => "closed",
+            FrameError::Cut => "cut",
+            FrameError::TooLarge(_) => "too_large",
+            FrameError::Malformed => "malformed",
+            FrameError::Timeout(_) => "timeout",
+            FrameError::Io(_) => "transport",
+        }
+    }
+
     /// Whether the other side broke the protocol, rather than the network failing.
     pub fn is_violation(&self) -> bool {
         matches!(self, FrameError::TooLarge(_) | FrameError::Malformed)

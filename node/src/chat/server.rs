@@ -335,7 +335,7 @@ fn heard(frame: Result<Frame, FrameError>) -> End {
             End::gone()
         }
         Err(error) => {
-            debug!("buyer is gone: {error}");
+            debug!(cause = error.label(), "buyer is gone");
             End::gone()
         }
     }
