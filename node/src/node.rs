@@ -42,6 +42,8 @@ use tracing::{Instrument, debug, info, info_span, warn};
 const PEER_CACHE: Duration = Duration::from_secs(60);
 /// Peers kept for the next start.
 const MAX_CACHED_PEERS: usize = 64;
+/// Who comes and goes is told up to so many peers; in a larger mesh nobody reads it.
+const TOLD_PEERS: usize = 8;
 
 /// What a node is made of.
 pub struct Settings {
@@ -140,7 +142,7 @@ impl Node {
             None => None,
         };
         let dropped = Arc::new(AtomicU64::new(0));
-        let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone() };
+        let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone(), peers: 0 };
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
@@ -214,14 +216,19 @@ impl Node {
         }
     }
 
-    /// Drains, then closes everything.
+    /// Drains, then closes everything, and lets go of the store.
     pub async fn shutdown(self, grace: Duration) {
+        self.close(grace).await;
+    }
+
+    /// [`Node::shutdown`] for a node that others still hold: the store stays locked until the last of them is gone.
+    pub async fn close(&self, grace: Duration) {
         self.drain(grace).await;
         save_peers(&self.net, &*self.store).await;
         self.endpoint.close().await;
         self.tasks.iter().for_each(JoinHandle::abort);
-        self.net.shutdown().await;
-        let store = self.store;
+        self.net.clone().shutdown().await;
+        let store = self.store.clone();
         let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
             warn!("the store was not flushed in order");
@@ -316,10 +323,11 @@ struct Dispatch {
     buyer: Buyer,
     seller: Option<Seller>,
     dropped: Arc<AtomicU64>,
+    peers: usize,
 }
 
 impl Dispatch {
-    async fn run(self, mut events: mpsc::Receiver<net::Event>) {
+    async fn run(mut self, mut events: mpsc::Receiver<net::Event>) {
         while let Some(event) = events.recv().await {
             if !self.pass_on(event) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -328,7 +336,7 @@ impl Dispatch {
     }
 
     /// Whether everybody concerned had room for it.
-    fn pass_on(&self, event: net::Event) -> bool {
+    fn pass_on(&mut self, event: net::Event) -> bool {
         use net::Event;
         match event {
             Event::Ad(ad) => {
@@ -347,13 +355,23 @@ impl Dispatch {
                 true
             }
             Event::PeerConnected(peer) => {
-                debug!(peer = %peer.short(), "connected");
+                self.peers += 1;
+                self.tell(peer, "peer joined");
                 self.seller.as_ref().is_none_or(Seller::try_greet)
             }
             Event::PeerDisconnected(peer) => {
-                debug!(peer = %peer.short(), "disconnected");
+                self.peers = self.peers.saturating_sub(1);
+                self.tell(peer, "peer left");
                 true
             }
+        }
+    }
+
+    fn tell(&self, peer: NodeId, what: &str) {
+        if self.peers <= TOLD_PEERS {
+            info!(peer = %peer.short(), peers = self.peers, "{what}");
+        } else {
+            debug!(peer = %peer.short(), peers = self.peers, "{what}");
         }
     }
 
