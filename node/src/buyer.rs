@@ -163,6 +163,11 @@ impl NoBids {
         let by_price = |r: &NoBidReason| matches!(*r, NoBidReason::CEILING_TOO_LOW | NoBidReason::BUDGET_TOO_LOW);
         self.cheapest.is_some_and(|price| !price.within(&self.ceiling)) || self.refusals.iter().any(|(_, r)| by_price(r))
     }
+
+    /// Whether everybody refused because prompt and answer are too long.
+    fn is_too_long(&self) -> bool {
+        !self.refusals.is_empty() && self.refusals.iter().all(|(_, r)| *r == NoBidReason::CONTEXT_TOO_LONG)
+    }
 }
 
 fn no_bids(no: &NoBids) -> String {
@@ -175,12 +180,17 @@ fn no_bids(no: &NoBids) -> String {
         _ if no.is_too_cheap() => {
             format!("no bids: the price ceiling or budget is too low for {model}; raise --max-price or --budget")
         }
+        _ if no.is_too_long() => format!(
+            "no bids: prompt and answer don't fit the context of the workers that serve {model}; lower --max-tokens or shorten the prompt"
+        ),
         Some(_) if refusals.is_empty() => format!("no bids: the workers that serve {model} did not answer; try again"),
-        Some(_) => format!("no bids: the workers that serve {model} refused ({}); try again later", reasons(refusals)),
-        None if models.is_empty() => {
+        _ if !refusals.is_empty() => {
+            format!("no bids: the workers that serve {model} refused ({}); try again later", reasons(refusals))
+        }
+        _ if models.is_empty() => {
             format!("no bids for {model}: no worker is known yet; see `infernet peers` and `infernet models`")
         }
-        None => format!("no bids: no known worker serves {model}; known models: {}", models.join(", ")),
+        _ => format!("no bids: no known worker serves {model}; known models: {}", models.join(", ")),
     }
 }
 
