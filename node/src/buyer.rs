@@ -271,6 +271,8 @@ struct Shared {
     client: client::Buyer,
     net: Net,
     turn: Arc<Semaphore>,
+    /// Jobs under way.
+    running: watch::Sender<usize>,
 }
 
 enum Command {
@@ -295,7 +297,7 @@ impl Buyer {
             pool: client.pool.clone(),
         };
         tokio::spawn(task.run(inbox).instrument(span));
-        let shared = Shared { client, net, turn: Arc::new(Semaphore::new(1)) };
+        let shared = Shared { client, net, turn: Arc::new(Semaphore::new(1)), running: watch::Sender::new(0) };
         Buyer { commands, shared: Arc::new(shared) }
     }
 
@@ -308,6 +310,13 @@ impl Buyer {
     pub fn observe(&self, worker: NodeId, observation: Observation) {
         // Losing one of these when busy only means choosing by older facts.
         let _ = self.commands.try_send(Command::Observe(worker, observation));
+    }
+
+    /// Resolves when no job runs.
+    pub async fn idle(&self) {
+        let mut running = self.shared.running.subscribe();
+        // Fails only if the sender is gone, which `self` holds.
+        let _ = running.wait_for(|jobs| *jobs == 0).await;
     }
 
     /// Every model that a live ad names.
@@ -326,6 +335,7 @@ impl Buyer {
         cancel: &mut watch::Receiver<bool>,
     ) -> Result<ChatReport, ChatError> {
         let prepared = Prepared::new(order)?;
+        let _running = Running::new(&self.shared.running);
         let span = info_span!("job", job = %prepared.job);
         async {
             let mut retries = 0;
@@ -505,6 +515,22 @@ impl Buyer {
             Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => {}
             Err(_) => self.observe(worker, Observation::Failed),
         }
+    }
+}
+
+/// Counts a job while it lives.
+struct Running<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Running<'a> {
+    fn new(jobs: &'a watch::Sender<usize>) -> Self {
+        jobs.send_modify(|jobs| *jobs += 1);
+        Running(jobs)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|jobs| *jobs -= 1);
     }
 }
 

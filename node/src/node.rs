@@ -146,7 +146,7 @@ impl Node {
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
-        info!(me = %id, chat = %chat_addr, "started");
+        debug!(me = %id, chat = %chat_addr, "started");
         Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, tasks })
     }
 
@@ -208,12 +208,15 @@ impl Node {
         }
     }
 
-    /// Stops bidding and waits at most `grace` for running jobs.
+    /// Stops bidding and waits at most `grace` for running jobs, sold and bought.
     pub async fn drain(&self, grace: Duration) {
-        if let Some(seller) = &self.seller {
-            seller.drain().await;
-            let _ = timeout(grace, idle(seller)).await;
-        }
+        let sold = async {
+            if let Some(seller) = &self.seller {
+                seller.drain().await;
+                idle(seller).await;
+            }
+        };
+        let _ = timeout(grace, async { tokio::join!(sold, self.buyer.idle()) }).await;
     }
 
     /// Drains, then closes everything, and lets go of the store.

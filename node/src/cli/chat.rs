@@ -127,14 +127,16 @@ pub(super) async fn run(context: &Context, args: ChatArgs) -> Result<(), Exit> {
 async fn through_node(context: &Context, node: &Client, order: ChatOrderBody) -> Result<(), Exit> {
     let mut screen = Screen::new(context);
     let last = tokio::select! {
-        last = node.chat(&order, |step| screen.show(step)) => last?,
-        () = interrupt() => {
-            return Err(Exit::new(exit::INTERRUPTED, "interrupted; the running node settles what had arrived"));
-        }
+        last = node.chat(&order, |step| screen.show(step)) => Some(last?),
+        () = interrupt() => None,
     };
     match last {
-        Some(last) => screen.end(last, false),
+        Some(Some(last)) => screen.end(last, false),
         None => {
+            screen.break_line(false);
+            Err(Exit::new(exit::INTERRUPTED, "interrupted; the running node settles what had arrived"))
+        }
+        Some(None) => {
             context.note("nobody reads the answer any more; the running node settles what had arrived");
             Ok(())
         }
@@ -264,10 +266,15 @@ impl<'a> Screen<'a> {
         }
     }
 
-    fn end(self, last: ChatStep, interrupted: bool) -> Result<(), Exit> {
-        if self.wrote && (std::io::stdout().is_terminal() || matches!(last, ChatStep::Done(_))) {
+    /// Ends the answer's line, for the eye or because the answer is `complete`: what follows is about it.
+    fn break_line(&self, complete: bool) {
+        if self.wrote && (complete || std::io::stdout().is_terminal()) {
             self.context.print("");
         }
+    }
+
+    fn end(self, last: ChatStep, interrupted: bool) -> Result<(), Exit> {
+        self.break_line(matches!(last, ChatStep::Done(_)));
         match last {
             ChatStep::Done(report) => {
                 if self.context.json {

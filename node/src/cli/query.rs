@@ -13,7 +13,7 @@ use crate::{
     store::{self, Page},
 };
 use clap::{Args, Subcommand};
-use infernet_wire::{money::MicroUsd, receipt::SignedReceipt, topic::NetworkId};
+use infernet_wire::{limits, money::MicroUsd, receipt::SignedReceipt, topic::NetworkId};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -21,8 +21,8 @@ use tokio::time::sleep;
 /// Receipts that are listed unless told otherwise.
 const LISTED: usize = 50;
 
-/// How long a newcomer listens for ads: workers repeat theirs for a newcomer after ten seconds at most.
-const LISTEN_MS: u64 = 12_000;
+/// How long a newcomer listens for ads. Neighbours repeat theirs within ten seconds; others when they are due.
+const LISTEN_MS: u64 = limits::AD_REFRESH_MS.end + 1_000;
 /// How often it looks whether one came.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -82,7 +82,7 @@ pub(super) async fn models(context: &Context, args: ModelsArgs) -> Result<(), Ex
         return context.print_json(&models);
     }
     if models.is_empty() {
-        context.note("no model is known yet; workers repeat what they offer about twice a minute, so try again");
+        context.note("no model is offered here; see who is connected with `infernet peers`");
         return Ok(());
     }
     context.print(format!("{:<40} {:>7} {:>14} {:>14} {:>9}", "MODEL", "WORKERS", "IN $/M FROM", "OUT $/M", "CONTEXT"));

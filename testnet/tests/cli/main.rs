@@ -1,4 +1,5 @@
 //! The `infernet` command as a stranger meets it: processes, exit codes, what is on stdout and what on stderr.
+#![cfg(test)]
 
 mod good;
 mod mistakes;

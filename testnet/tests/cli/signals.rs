@@ -35,6 +35,20 @@ async fn sigterm_lets_the_running_job_end() {
 }
 
 #[tokio::test]
+async fn sigterm_lets_the_running_nodes_own_question_end() {
+    let (worker_home, buyer_home, engine) = (home(), home(), slow_engine(50.0, 60).await);
+    let worker = Started::worker(worker_home.path(), &engine).await;
+    let mut buyer = Started::buyer(buyer_home.path(), &worker).await;
+    let mut events = engine.events();
+    let asking = command(buyer_home.path(), &["chat", "Count", "--model", MODEL, "--json"]).spawn().expect("starts");
+    first_token(&mut events).await;
+    buyer.signal("TERM");
+    let report = ended(asking).await.json();
+    assert_eq!((&report["stream"]["finish"], &report["receipt"]["verified"]), (&"stop".into(), &true.into()), "{report}");
+    assert_eq!(buyer.end().await, Some(0));
+}
+
+#[tokio::test]
 async fn second_sigterm_stops_at_once() {
     let (worker_home, buyer_home, engine) = (home(), home(), slow_engine(2.0, 200).await);
     let mut worker = Started::worker(worker_home.path(), &engine).await;
