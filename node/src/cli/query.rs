@@ -74,15 +74,15 @@ pub(super) fn key_show(context: &Context) -> Result<(), Exit> {
 }
 
 pub(super) async fn models(context: &Context, args: ModelsArgs) -> Result<(), Exit> {
-    let models: Vec<ModelReport> = match Client::connect(&context.home) {
-        Some(node) => node.get("models").await?,
-        None => listen_for_models(context, &args.mesh).await?,
+    let (models, none): (Vec<ModelReport>, _) = match Client::connect(&context.home) {
+        Some(node) => (node.get("models").await?, "no other node's model is known yet; a node hears of all within a minute"),
+        None => (listen_for_models(context, &args.mesh).await?, "nobody offers a model"),
     };
     if context.json {
         return context.print_json(&models);
     }
     if models.is_empty() {
-        context.note("no model is offered here; see who is connected with `infernet peers`");
+        context.note(none);
         return Ok(());
     }
     context.print(format!("{:<40} {:>7} {:>14} {:>14} {:>9}", "MODEL", "WORKERS", "IN $/M FROM", "OUT $/M", "CONTEXT"));

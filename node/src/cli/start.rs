@@ -82,9 +82,9 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
         return Err(Exit::new(exit::NO_ENGINE, format!("no engine answers ({}): {fix}", reasons.join("; "))));
     }
     for Probed { engine, models } in &probed {
-        match models {
-            Ok(models) => context.note(format!("engine {engine} has {}", counted(models.len(), "model"))),
-            Err(reason) => context.note(format!("engine {engine} does not answer: {reason}")),
+        // Whoever does not answer is logged when its models are first missed.
+        if let Ok(models) = models {
+            context.note(format!("engine {engine} has {}", counted(models.len(), "model")));
         }
     }
     if !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty())) {
