@@ -163,6 +163,11 @@ impl NoBids {
         let by_price = |r: &NoBidReason| matches!(*r, NoBidReason::CEILING_TOO_LOW | NoBidReason::BUDGET_TOO_LOW);
         self.cheapest.is_some_and(|price| !price.within(&self.ceiling)) || self.refusals.iter().any(|(_, r)| by_price(r))
     }
+
+    /// Whether everybody refused because prompt and answer are too long.
+    fn is_too_long(&self) -> bool {
+        !self.refusals.is_empty() && self.refusals.iter().all(|(_, r)| *r == NoBidReason::CONTEXT_TOO_LONG)
+    }
 }
 
 fn no_bids(no: &NoBids) -> String {
@@ -175,12 +180,17 @@ fn no_bids(no: &NoBids) -> String {
         _ if no.is_too_cheap() => {
             format!("no bids: the price ceiling or budget is too low for {model}; raise --max-price or --budget")
         }
+        _ if no.is_too_long() => format!(
+            "no bids: prompt and answer don't fit the context of the workers that serve {model}; lower --max-tokens or shorten the prompt"
+        ),
         Some(_) if refusals.is_empty() => format!("no bids: the workers that serve {model} did not answer; try again"),
-        Some(_) => format!("no bids: the workers that serve {model} refused ({}); try again later", reasons(refusals)),
-        None if models.is_empty() => {
+        _ if !refusals.is_empty() => {
+            format!("no bids: the workers that serve {model} refused ({}); try again later", reasons(refusals))
+        }
+        _ if models.is_empty() => {
             format!("no bids for {model}: no worker is known yet; see `infernet peers` and `infernet models`")
         }
-        None => format!("no bids: no known worker serves {model}; known models: {}", models.join(", ")),
+        _ => format!("no bids: no known worker serves {model}; known models: {}", models.join(", ")),
     }
 }
 
@@ -261,6 +271,8 @@ struct Shared {
     client: client::Buyer,
     net: Net,
     turn: Arc<Semaphore>,
+    /// Jobs under way.
+    running: watch::Sender<usize>,
 }
 
 enum Command {
@@ -285,7 +297,7 @@ impl Buyer {
             pool: client.pool.clone(),
         };
         tokio::spawn(task.run(inbox).instrument(span));
-        let shared = Shared { client, net, turn: Arc::new(Semaphore::new(1)) };
+        let shared = Shared { client, net, turn: Arc::new(Semaphore::new(1)), running: watch::Sender::new(0) };
         Buyer { commands, shared: Arc::new(shared) }
     }
 
@@ -298,6 +310,13 @@ impl Buyer {
     pub fn observe(&self, worker: NodeId, observation: Observation) {
         // Losing one of these when busy only means choosing by older facts.
         let _ = self.commands.try_send(Command::Observe(worker, observation));
+    }
+
+    /// Resolves when no job runs.
+    pub async fn idle(&self) {
+        let mut running = self.shared.running.subscribe();
+        // Fails only if the sender is gone, which `self` holds.
+        let _ = running.wait_for(|jobs| *jobs == 0).await;
     }
 
     /// Every model that a live ad names.
@@ -316,6 +335,7 @@ impl Buyer {
         cancel: &mut watch::Receiver<bool>,
     ) -> Result<ChatReport, ChatError> {
         let prepared = Prepared::new(order)?;
+        let _running = Running::new(&self.shared.running);
         let span = info_span!("job", job = %prepared.job);
         async {
             let mut retries = 0;
@@ -495,6 +515,22 @@ impl Buyer {
             Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => {}
             Err(_) => self.observe(worker, Observation::Failed),
         }
+    }
+}
+
+/// Counts a job while it lives.
+struct Running<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Running<'a> {
+    fn new(jobs: &'a watch::Sender<usize>) -> Self {
+        jobs.send_modify(|jobs| *jobs += 1);
+        Running(jobs)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|jobs| *jobs -= 1);
     }
 }
 

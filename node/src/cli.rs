@@ -19,15 +19,18 @@ use std::{
 };
 use tracing_subscriber::EnvFilter;
 
+/// Behind the flags of the command itself, in `--help`.
+const LAST: usize = 900;
+
 /// Buy and sell AI inference, peer to peer.
 #[derive(Debug, Parser)]
-#[command(name = "infernet", version, propagate_version = true)]
+#[command(name = "infernet", version, after_help = exit::HELP)]
 struct Cli {
     /// Where this node keeps its key, configuration and receipts.
-    #[arg(long, global = true, env = "INFERNET_HOME", value_name = "DIR")]
+    #[arg(long, global = true, env = "INFERNET_HOME", hide_env_values = true, value_name = "DIR", display_order = LAST)]
     home: Option<PathBuf>,
     /// Print JSON for scripts.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = LAST)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -62,11 +65,12 @@ enum KeyCommand {
 
 /// Flags of every command that joins the mesh.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Mesh")]
 struct MeshArgs {
-    /// Multiaddr of the mesh to listen on, TCP or QUIC; repeatable. [default: TCP 46337 and QUIC on UDP 46338]
+    /// Multiaddr of the mesh to listen on, TCP or QUIC; repeatable [default: TCP 46337 and QUIC on UDP 46338]
     #[arg(long, value_name = "MULTIADDR")]
     listen: Vec<String>,
-    /// UDP address of the chat endpoint. [default: [::]:46337]
+    /// UDP address of the chat endpoint [default: [::]:46337]
     #[arg(long, value_name = "ADDR")]
     chat_listen: Option<String>,
     /// Multiaddr of a peer to meet first; repeatable.
@@ -75,10 +79,10 @@ struct MeshArgs {
     /// Don't look for peers on the local network.
     #[arg(long)]
     no_mdns: bool,
-    /// Network to take part in. [default: main]
+    /// Network to take part in [default: main]
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
-    /// Connections at most. [default: 128]
+    /// Connections at most [default: 128]
     #[arg(long, value_name = "N")]
     max_peers: Option<u32>,
 }
@@ -117,20 +121,21 @@ impl Context {
         Ok(())
     }
 
-    /// One line on stderr.
+    /// One line on stderr, for people.
     fn note(&self, line: impl AsRef<str>) {
+        if self.json {
+            return;
+        }
         let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
     }
 }
 
 /// Runs the command line `args`, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return not_understood(&error, args.iter().any(|arg| arg == "--json")),
     };
     log_to_stderr(if matches!(cli.command, Command::Start(_)) { "info" } else { "error" });
     let json = cli.json;
@@ -141,6 +146,17 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(exit.code)
         }
     }
+}
+
+/// Help was asked for, or is needed.
+fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
+    let no_command = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if error.use_stderr() && !no_command {
+        Exit::usage(error).show(json);
+    } else {
+        let _ = error.print();
+    }
+    if error.use_stderr() { ExitCode::from(exit::USAGE) } else { ExitCode::SUCCESS }
 }
 
 fn run(cli: Cli) -> Result<(), Exit> {
@@ -157,6 +173,11 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Key { command: KeyCommand::Show } => query::key_show(&context),
         }
     })
+}
+
+/// `1 bid`, `2 bids`.
+fn counted(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// `RUST_LOG` decides, else `default` for this software and warnings of the libraries' own trouble.

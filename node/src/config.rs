@@ -21,13 +21,18 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{
     fmt, fs,
     io::Write,
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 /// The file's name in a home.
 pub const CONFIG_FILE: &str = "config.toml";
+
+/// Without IPv6: the addresses of [`DEFAULT_LISTEN`] that can be had.
+const LISTEN_V4: [&str; 2] = ["/ip4/0.0.0.0/tcp/46337", "/ip4/0.0.0.0/udp/46338/quic-v1"];
+/// Without IPv6, instead of [`DEFAULT_CHAT_LISTEN`].
+const CHAT_LISTEN_V4: &str = "0.0.0.0:46337";
 
 /// Before a key's name, in capitals, in the environment.
 const ENV_PREFIX: &str = "INFERNET_";
@@ -161,15 +166,28 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The configuration of `home` under `flags`. The file need not exist.
+    /// The configuration of `home` under `flags`. The file need not exist. On a machine without IPv6 the default addresses are
+    /// those of IPv4; addresses that somebody wrote stay as they are.
     pub fn load(home: &Path, flags: Partial) -> Result<Self, ConfigError> {
-        Self::load_from(home, flags, |name| std::env::var(name).ok())
+        let defaults = if has_ipv6() { Partial::default() } else { ipv4_only() };
+        Self::load_over(defaults, home, flags, |name| std::env::var(name).ok())
     }
 
+    #[cfg(test)]
     fn load_from(home: &Path, flags: Partial, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        Self::load_over(Partial::default(), home, flags, env)
+    }
+
+    fn load_over(
+        defaults: Partial,
+        home: &Path,
+        flags: Partial,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         let file = home.join(CONFIG_FILE);
         let exists = file.try_exists().unwrap_or(true);
-        let layers = if exists { Figment::from(Toml::file_exact(&file)) } else { Figment::new() }
+        let base = Figment::from(Layer { name: DEFAULT_LAYER, values: defaults });
+        let layers = if exists { base.merge(Toml::file_exact(&file)) } else { base }
             .merge(Layer { name: ENV_LAYER, values: from_env(env)? })
             .merge(Layer { name: FLAG_LAYER, values: flags });
         let partial = layers.extract::<Partial>().map_err(|error| refused(&file, &error))?;
@@ -180,6 +198,16 @@ impl Config {
     pub fn defaults(home: &Path) -> Result<Self, ConfigError> {
         Parser { layers: Figment::new(), partial: Partial::default() }.parse(home)
     }
+}
+
+/// Whether sockets can have IPv6 addresses here. Containers often have the family, but no address of it: even loopback has none.
+fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+fn ipv4_only() -> Partial {
+    let listen = LISTEN_V4.map(str::to_owned).to_vec();
+    Partial { listen: Some(listen), chat_listen: Some(CHAT_LISTEN_V4.into()), ..Partial::default() }
 }
 
 /// The home: `flag`, else `INFERNET_HOME`, else the user's data directory (`~/.local/share/infernet` on Linux). Absolute.
@@ -248,6 +276,7 @@ fn default_file() -> String {
     )
 }
 
+const DEFAULT_LAYER: &str = "default";
 const ENV_LAYER: &str = "environment";
 const FLAG_LAYER: &str = "command line";
 

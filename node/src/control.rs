@@ -10,7 +10,7 @@ use crate::{
     buyer::{ChatError, ChatEvent},
     clock,
     node::Node,
-    store::Page,
+    store::{Page, Store, StoreError},
 };
 use axum::{
     Json, Router,
@@ -21,7 +21,7 @@ use axum::{
     routing::{get, post},
 };
 use futures::{Stream, stream};
-use schema::{ChatStep, ErrorReport, ModelReport, PeerReport, StatusReport};
+use schema::{ChatStep, ErrorReport, ModelReport, PeerReport, ReceiptRows, StatusReport};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -136,15 +136,22 @@ struct Limit {
     limit: usize,
 }
 
-/// Receipts as hex of their bytes, newest first: the reader verifies them itself.
+/// Receipts as hex of their bytes, newest first: the reader verifies them itself. And how many can't be read.
 async fn receipts(State(node): State<Arc<Node>>, Query(Limit { limit }): Query<Limit>) -> Response {
     let store = node.store().clone();
-    let read = tokio::task::spawn_blocking(move || store.receipts(Page::newest(limit))).await;
+    let read = tokio::task::spawn_blocking(move || receipt_rows(&*store, limit)).await;
     match read {
-        Ok(Ok(receipts)) => Json(receipts.iter().map(|r| hex::encode(r.encode())).collect::<Vec<_>>()).into_response(),
+        Ok(Ok(rows)) => Json(rows).into_response(),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+fn receipt_rows(store: &dyn Store, limit: usize) -> Result<ReceiptRows, StoreError> {
+    let before = store.counts()?.unreadable;
+    let receipts = store.receipts(Page::newest(limit))?;
+    let unreadable = store.counts()?.unreadable.saturating_sub(before);
+    Ok(ReceiptRows { rows: receipts.iter().map(|r| hex::encode(r.encode())).collect(), unreadable })
 }
 
 /// Runs a chat. The job is cancelled when the reader goes away.
@@ -159,12 +166,18 @@ async fn run_chat(node: Arc<Node>, order: schema::ChatOrderBody, steps: mpsc::Se
     let forwarding = {
         let steps = steps.clone();
         async move {
-            while let Some(event) = heard.recv().await {
-                // Dropping `heard` cancels the job.
+            // Dropping `heard` cancels the job. The reader may go away while nothing happens, too.
+            loop {
+                let event = tokio::select! {
+                    () = steps.closed() => break,
+                    event = heard.recv() => event,
+                };
+                let Some(event) = event else { break };
                 if steps.send(ChatStep::from(event)).await.is_err() {
                     break;
                 }
             }
+            drop(heard);
         }
     };
     let (_never, mut cancel) = watch::channel(false);

@@ -38,8 +38,8 @@ pub struct Engine {
 pub struct Probed {
     /// `KIND at URL`.
     pub engine: String,
-    /// Models, or why there are none.
-    pub models: Result<usize, String>,
+    /// Its models, or why it does not tell.
+    pub models: Result<Vec<String>, String>,
 }
 
 impl Engines {
@@ -47,17 +47,19 @@ impl Engines {
     pub async fn probe(backends: &[Arc<dyn Backend>]) -> Vec<Probed> {
         let mut probed = Vec::new();
         for backend in backends {
-            let models = backend.models().await.map(|m| m.len()).map_err(|e| e.to_string());
+            let models = backend.models().await.map(|all| all.into_iter().map(|m| m.id).collect()).map_err(|e| e.to_string());
             probed.push(Probed { engine: format!("{} at {}", backend.kind(), backend.url()), models });
         }
         probed
     }
 
-    /// Starts polling; `seller` learns of every change. Ends with the last handle.
+    /// Polls once, so that `seller` knows the models when this returns, and goes on in the background; `seller` learns of every
+    /// change. Ends with the last handle.
     pub async fn spawn(backends: Vec<Arc<dyn Backend>>, price: Price, seller: Seller) -> Self {
         let (sender, routes) = watch::channel(BTreeMap::new());
         let engines = Engines { backends: backends.into(), routes };
-        let poll = Poll { backends: engines.backends.clone(), price, seller, routes: sender, failing: BTreeMap::new() };
+        let mut poll = Poll { backends: engines.backends.clone(), price, seller, routes: sender, failing: BTreeMap::new() };
+        poll.poll().await;
         tokio::spawn(poll.run());
         engines
     }
@@ -80,9 +82,8 @@ struct Poll {
 impl Poll {
     async fn run(mut self) {
         while !self.routes.is_closed() {
-            self.poll().await;
             tokio::select! {
-                () = sleep(POLL) => {}
+                () = sleep(POLL) => self.poll().await,
                 () = self.routes.closed() => return,
             }
         }

@@ -43,6 +43,8 @@ use tracing::{Instrument, debug, info, info_span, warn};
 const PEER_CACHE: Duration = Duration::from_secs(60);
 /// Peers kept for the next start.
 const MAX_CACHED_PEERS: usize = 64;
+/// Who comes and goes is told up to so many peers; in a larger mesh nobody reads it.
+const TOLD_PEERS: usize = 8;
 
 /// What a node is made of.
 pub struct Settings {
@@ -148,11 +150,11 @@ impl Node {
             None => None,
         };
         let dropped = Arc::new(AtomicU64::new(0));
-        let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone() };
+        let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone(), peers: 0 };
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
-        info!(me = %id, chat = %chat_addr, "started");
+        debug!(me = %id, chat = %chat_addr, "started");
         Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, chat_tally, tasks })
     }
 
@@ -215,22 +217,30 @@ impl Node {
         }
     }
 
-    /// Stops bidding and waits at most `grace` for running jobs.
+    /// Stops bidding and waits at most `grace` for running jobs, sold and bought.
     pub async fn drain(&self, grace: Duration) {
-        if let Some(seller) = &self.seller {
-            seller.drain().await;
-            let _ = timeout(grace, idle(seller)).await;
-        }
+        let sold = async {
+            if let Some(seller) = &self.seller {
+                seller.drain().await;
+                idle(seller).await;
+            }
+        };
+        let _ = timeout(grace, async { tokio::join!(sold, self.buyer.idle()) }).await;
     }
 
-    /// Drains, then closes everything.
+    /// Drains, then closes everything, and lets go of the store.
     pub async fn shutdown(self, grace: Duration) {
+        self.close(grace).await;
+    }
+
+    /// [`Node::shutdown`] for a node that others still hold: the store stays locked until the last of them is gone.
+    pub async fn close(&self, grace: Duration) {
         self.drain(grace).await;
         save_peers(&self.net, &*self.store).await;
         self.endpoint.close().await;
         self.tasks.iter().for_each(JoinHandle::abort);
-        self.net.shutdown().await;
-        let store = self.store;
+        self.net.clone().shutdown().await;
+        let store = self.store.clone();
         let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
         if !matches!(flushed, Ok(Ok(()))) {
             warn!("the store was not flushed in order");
@@ -327,10 +337,11 @@ struct Dispatch {
     buyer: Buyer,
     seller: Option<Seller>,
     dropped: Arc<AtomicU64>,
+    peers: usize,
 }
 
 impl Dispatch {
-    async fn run(self, mut events: mpsc::Receiver<net::Event>) {
+    async fn run(mut self, mut events: mpsc::Receiver<net::Event>) {
         while let Some(event) = events.recv().await {
             if !self.pass_on(event) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -339,7 +350,7 @@ impl Dispatch {
     }
 
     /// Whether everybody concerned had room for it.
-    fn pass_on(&self, event: net::Event) -> bool {
+    fn pass_on(&mut self, event: net::Event) -> bool {
         use net::Event;
         match event {
             Event::Ad(ad) => {
@@ -358,13 +369,23 @@ impl Dispatch {
                 true
             }
             Event::PeerConnected(peer) => {
-                debug!(peer = %peer.short(), "connected");
+                self.peers += 1;
+                self.tell(peer, "peer joined");
                 self.seller.as_ref().is_none_or(Seller::try_greet)
             }
             Event::PeerDisconnected(peer) => {
-                debug!(peer = %peer.short(), "disconnected");
+                self.peers = self.peers.saturating_sub(1);
+                self.tell(peer, "peer left");
                 true
             }
+        }
+    }
+
+    fn tell(&self, peer: NodeId, what: &str) {
+        if self.peers <= TOLD_PEERS {
+            info!(peer = %peer.short(), peers = self.peers, "{what}");
+        } else {
+            debug!(peer = %peer.short(), peers = self.peers, "{what}");
         }
     }
 

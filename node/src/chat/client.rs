@@ -343,6 +343,8 @@ impl Attempt {
             warn!(cause = error.label(), "the worker did not take the countersignature");
         }
         let _ = self.writer.finish().await;
+        // However this ends, the job is done: the worker would ask again.
+        let _ = self.reader.next_within(deadline::KEPT).await;
         Ok(signed)
     }
 

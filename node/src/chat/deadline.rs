@@ -21,6 +21,9 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 pub const KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// From `Usage` to `Receipt`, and from `Receipt` to `Countersign`: signing and one disk flush.
 pub const SIGN: Duration = Duration::from_secs(10);
+/// From the countersignature to the worker's end of the stream, which says that it was kept: a round trip and two disk flushes.
+/// A buyer that closes its connection earlier may take the bytes with it.
+pub const KEPT: Duration = Duration::from_secs(2);
 /// From an accepted stream to the whole `Open` frame.
 pub const OPEN_FRAME: Duration = Duration::from_secs(5);
 /// From the `Open` frame to the last byte of the request: 8 MiB at 1 MB/s.

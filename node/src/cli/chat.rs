@@ -1,6 +1,6 @@
 //! `infernet chat`: asks through the running node of this home, else joins the mesh for one question.
 
-use super::{Context, MeshArgs, exit, exit::Exit, start::settings};
+use super::{Context, MeshArgs, counted, exit, exit::Exit, start::settings};
 use crate::{
     buyer::{ChatEvent, DEFAULT_WINDOW_MS},
     clock,
@@ -18,10 +18,15 @@ use crate::{
 use clap::{Args, ValueEnum};
 use infernet_wire::chat::{ChatMessage, Role};
 use std::{
+    cell::Cell,
     io::{IsTerminal, Read, Write},
+    ops::ControlFlow,
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 /// A prompt from a pipe is read up to this size; it must fit a request.
 const MAX_PROMPT_BYTES: u64 = infernet_wire::limits::MAX_REQUEST_BYTES as u64;
@@ -29,14 +34,16 @@ const MAX_PROMPT_BYTES: u64 = infernet_wire::limits::MAX_REQUEST_BYTES as u64;
 const JOIN_MS: u64 = 10_000;
 /// How long a short-lived buyer takes to leave.
 const LEAVE: Duration = Duration::from_secs(2);
+/// How long an interrupted job may take to be settled: the worker's last frame and its receipt.
+const SETTLE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Rule {
-    /// Money first, and a price on waiting.
+    // Money first, and a price on waiting.
     Balanced,
-    /// The lowest price.
+    // The lowest price.
     Cheapest,
-    /// The earliest answer.
+    // The earliest answer.
     Fastest,
 }
 
@@ -50,22 +57,22 @@ pub(super) struct ChatArgs {
     /// The most to pay per million tokens, input or output, in micro-USD.
     #[arg(long, value_name = "MICRO_USD", default_value_t = 10_000_000)]
     max_price: u64,
-    /// The most to pay for this answer, in micro-USD. [default: what the tokens can cost at --max-price]
+    /// The most to pay for this answer, in micro-USD [default: what the tokens can cost at --max-price]
     #[arg(long, value_name = "MICRO_USD")]
     budget: Option<u64>,
     /// The most tokens to answer with.
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", default_value_t = 512)]
     max_tokens: u32,
     /// Instructions for the model.
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// Sampling temperature, 0 to 2. [default: the engine's]
-    #[arg(long)]
+    /// Sampling temperature, 0 to 2 [default: the engine's]
+    #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// Sampling seed, for engines that can repeat themselves.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     seed: Option<i64>,
-    /// How to choose among the bids.
+    /// How to choose among the bids; balanced puts a price on waiting.
     #[arg(long, value_enum, default_value = "balanced")]
     rule: Rule,
     /// How long to collect bids at most, in milliseconds; most auctions close far earlier.
@@ -110,22 +117,37 @@ fn read_stdin() -> Result<String, Exit> {
 
 pub(super) async fn run(context: &Context, args: ChatArgs) -> Result<(), Exit> {
     let order = args.order()?;
-    let mut screen = Screen::new(context);
-    let last = match Client::connect(&context.home) {
-        Some(node) => node.chat(&order, |step| screen.show(step)).await?,
-        None => short_lived(context, &args, order, &mut screen).await?,
-    };
-    screen.end(last)
+    match Client::connect(&context.home) {
+        Some(node) => through_node(context, &node, order).await,
+        None => short_lived(context, &args, order).await,
+    }
 }
 
-/// Joins, asks, leaves.
-async fn short_lived(
-    context: &Context,
-    args: &ChatArgs,
-    order: ChatOrderBody,
-    screen: &mut Screen<'_>,
-) -> Result<ChatStep, Exit> {
+/// Asks through the node that runs here. It settles the job even if this command ends early.
+async fn through_node(context: &Context, node: &Client, order: ChatOrderBody) -> Result<(), Exit> {
+    let mut screen = Screen::new(context);
+    let last = tokio::select! {
+        last = node.chat(&order, |step| screen.show(step)) => Some(last?),
+        () = interrupt() => None,
+    };
+    match last {
+        Some(Some(last)) => screen.end(last, false),
+        None => {
+            screen.break_line(false);
+            Err(Exit::new(exit::INTERRUPTED, "interrupted; the running node settles what had arrived"))
+        }
+        Some(None) => {
+            context.note("nobody reads the answer any more; the running node settles what had arrived");
+            Ok(())
+        }
+    }
+}
+
+/// Joins, asks, leaves. Ctrl-C, or a reader of the answer who goes away, cancels the job in order: what was delivered is settled.
+async fn short_lived(context: &Context, args: &ChatArgs, order: ChatOrderBody) -> Result<(), Exit> {
     let node = join(context, &args.mesh).await?;
+    let mut screen = Screen::new(context);
+    let interrupted = Cell::new(false);
     let (events, mut heard) = mpsc::channel::<ChatEvent>(16);
     let (cancel, mut cancelled) = watch::channel(false);
     let asking = async {
@@ -135,24 +157,37 @@ async fn short_lived(
     };
     let showing = async {
         while let Some(event) = heard.recv().await {
-            screen.show(&event.into());
+            if screen.show(&event.into()).is_break() {
+                cancel.send_replace(true);
+            }
         }
     };
-    let interrupted = async {
-        // Ctrl-C cancels the job in order: what was delivered is settled.
-        let _ = tokio::signal::ctrl_c().await;
-        let _ = cancel.send(true);
-        std::future::pending::<()>().await
+    let impatient = async {
+        interrupt().await;
+        interrupted.set(true);
+        cancel.send_replace(true);
+        // A second Ctrl-C does not wait for the worker's receipt.
+        let _ = timeout(SETTLE, interrupt()).await;
     };
     let result = tokio::select! {
-        (result, ()) = async { tokio::join!(asking, showing) } => result,
-        () = interrupted => return Err(Exit::new(exit::FAILED, "interrupted")),
+        (result, ()) = async { tokio::join!(asking, showing) } => Some(result),
+        () = impatient => None,
     };
     node.shutdown(LEAVE).await;
-    Ok(match result {
-        Ok(report) => ChatStep::Done(Box::new(report)),
-        Err(error) => ChatStep::Error(error_report(&error)),
-    })
+    let last = match result {
+        Some(Ok(report)) => ChatStep::Done(Box::new(report)),
+        Some(Err(error)) => ChatStep::Error(error_report(&error)),
+        None => return Err(Exit::new(exit::INTERRUPTED, "interrupted before the worker's receipt came")),
+    };
+    screen.end(last, interrupted.get())
+}
+
+/// Resolves at the next Ctrl-C.
+async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        // Then it ends the process, as it would have without us.
+        std::future::pending::<()>().await;
+    }
 }
 
 /// Starts a node that only buys, on free ports, and waits until it has met a peer.
@@ -168,10 +203,13 @@ pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exi
     }
     let key = identity::init(&context.home)?;
     let store = store::open(&context.home, &config.network)?;
+    let fix = "name a node of the network with --bootstrap MULTIADDR (`infernet start` prints its own), or start one here";
+    if config.listen.is_empty() && config.bootstrap.is_empty() && !config.mdns && store.peers()?.is_empty() {
+        return Err(Exit::new(exit::NO_PEERS, format!("no peers: this node knows none and may not look for any; {fix}")));
+    }
     let node = Node::start(settings(config, key, None), store).await?;
     if !node.net().wait_connected(clock::now().after(JOIN_MS)).await {
         node.shutdown(LEAVE).await;
-        let fix = "name a node of the network with --bootstrap MULTIADDR (`infernet start` prints its own), or start one here";
         return Err(Exit::new(exit::NO_PEERS, format!("no peers found within {} s; {fix}", JOIN_MS / 1000)));
     }
     Ok(node)
@@ -182,21 +220,23 @@ struct Screen<'a> {
     context: &'a Context,
     reasoning: bool,
     wrote: bool,
+    closed: bool,
 }
 
 impl<'a> Screen<'a> {
     fn new(context: &'a Context) -> Self {
-        Screen { context, reasoning: false, wrote: false }
+        Screen { context, reasoning: false, wrote: false, closed: false }
     }
 
-    fn show(&mut self, step: &ChatStep) {
+    /// Breaks when nobody reads the answer any more, as in `infernet chat … | head`.
+    fn show(&mut self, step: &ChatStep) -> ControlFlow<()> {
         if self.context.json {
-            return;
+            return ControlFlow::Continue(());
         }
         match step {
             ChatStep::Auction(auction) => self.context.note(format!(
-                "{} bids in {:.1} ms; {} won: {}",
-                auction.bids.len(),
+                "{} in {:.1} ms; {} won: {}",
+                counted(auction.bids.len(), "bid"),
                 auction.elapsed_ms,
                 auction.winner.short(),
                 auction.reason
@@ -208,6 +248,7 @@ impl<'a> Screen<'a> {
             ChatStep::Text { reasoning, text } => self.write(*reasoning, text),
             ChatStep::Done(_) | ChatStep::Error(_) => {}
         }
+        if self.closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn write(&mut self, reasoning: bool, text: &str) {
@@ -215,33 +256,41 @@ impl<'a> Screen<'a> {
             self.reasoning = reasoning;
             self.context.note(if reasoning { "reasoning:" } else { "" });
         }
-        let written = if reasoning {
-            std::io::stderr().lock().write_all(text.as_bytes())
-        } else {
+        if reasoning {
+            // Whoever does not read it still wants the answer.
+            let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        } else if !self.closed {
             self.wrote = true;
             let mut stdout = std::io::stdout().lock();
-            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
-        };
-        // A closed pipe ends the output, not the job's settlement.
-        let _ = written;
+            self.closed = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err();
+        }
     }
 
-    fn end(self, last: ChatStep) -> Result<(), Exit> {
-        if self.wrote && (std::io::stdout().is_terminal() || matches!(last, ChatStep::Done(_))) {
+    /// Ends the answer's line, for the eye or because the answer is `complete`: what follows is about it.
+    fn break_line(&self, complete: bool) {
+        if self.wrote && (complete || std::io::stdout().is_terminal()) {
             self.context.print("");
         }
+    }
+
+    fn end(self, last: ChatStep, interrupted: bool) -> Result<(), Exit> {
+        self.break_line(matches!(last, ChatStep::Done(_)));
         match last {
-            ChatStep::Done(report) if self.context.json => self.context.print_json(&report),
             ChatStep::Done(report) => {
+                if self.context.json {
+                    self.context.print_json(&report)?;
+                }
                 self.context.note(summary(&report));
+                if interrupted {
+                    return Err(Exit::new(exit::INTERRUPTED, "interrupted; only what had arrived is charged"));
+                }
                 if report.stream.finish == "error" {
-                    return Err(Exit::new(
-                        exit::WORKER,
-                        "the engine failed; the answer is incomplete, and only what came is charged",
-                    ));
+                    let text = "the engine failed; the answer is incomplete, and only what came is charged";
+                    return Err(Exit::new(exit::WORKER, text));
                 }
                 Ok(())
             }
+            ChatStep::Error(_) if interrupted => Err(Exit::new(exit::INTERRUPTED, "interrupted; there is no receipt")),
             ChatStep::Error(error) => {
                 if let (Some(partial), true) = (&error.partial, self.context.json) {
                     self.context.print_json(&serde_json::json!({ "answer": partial, "complete": false }))?;

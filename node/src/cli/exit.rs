@@ -35,6 +35,18 @@ pub const NOT_RUNNING: u8 = 11;
 /// Busy: try again later.
 pub const BUSY: u8 = 12;
 
+/// Interrupted by Ctrl-C, as shells say it: 128 + SIGINT.
+pub const INTERRUPTED: u8 = 130;
+
+/// What `infernet --help` says about all of these.
+pub(super) const HELP: &str = "\
+Exit codes:
+  0 fine               5 no engine          10 a signature does not verify
+  1 anything else      6 no peers           11 no node running
+  2 usage              7 no bids            12 busy
+  3 home, key, config  8 price too low     130 interrupted
+  4 address in use     9 worker failed";
+
 /// A command's failure.
 #[derive(Debug)]
 pub struct Exit {
@@ -48,6 +60,15 @@ impl Exit {
     /// Ends with `code` and says `message`.
     pub fn new(code: u8, message: impl ToString) -> Self {
         Exit { code, message: message.to_string() }
+    }
+
+    /// What clap says in paragraphs, in one line.
+    pub(super) fn usage(error: &clap::Error) -> Self {
+        let text = error.to_string();
+        let said: Vec<&str> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+        let said = said.into_iter().filter(|line| !line.is_empty() && !line.starts_with("For more")).collect::<Vec<_>>();
+        let said = said.join(" ").replacen("error: ", "", 1).replace(" tip: ", "; ");
+        Exit::new(USAGE, format!("{said}; see `infernet --help`, or --help after a command"))
     }
 
     /// Tells stderr; with `json` as an object.
@@ -96,7 +117,8 @@ impl From<StoreError> for Exit {
 
 impl From<ControlError> for Exit {
     fn from(error: ControlError) -> Self {
-        Exit::new(ADDRESS, error)
+        let code = if matches!(error, ControlError::PathTooLong(_)) { CONFIG } else { ADDRESS };
+        Exit::new(code, error)
     }
 }
 

@@ -5,21 +5,24 @@ use crate::{
     clock,
     config::{self, Config, Partial},
     control::{
-        client::Client,
-        schema::{ModelReport, PeerReport},
+        client::{AskError, Client},
+        schema::{ModelReport, PeerReport, ReceiptRows, StatusReport},
     },
     identity,
     report::ReceiptReport,
     store::{self, Page},
 };
 use clap::{Args, Subcommand};
-use infernet_wire::{money::MicroUsd, receipt::SignedReceipt};
+use infernet_wire::{limits, money::MicroUsd, receipt::SignedReceipt, topic::NetworkId};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How long a newcomer listens for ads: workers repeat theirs for a newcomer after ten seconds at most.
-const LISTEN_MS: u64 = 12_000;
+/// Receipts that are listed unless told otherwise.
+const LISTED: usize = 50;
+
+/// How long a newcomer listens for ads. Neighbours repeat theirs within ten seconds; others when they are due.
+const LISTEN_MS: u64 = limits::AD_REFRESH_MS.end + 1_000;
 /// How often it looks whether one came.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -31,9 +34,12 @@ pub(super) struct ModelsArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ReceiptsArgs {
-    /// Receipts at most.
-    #[arg(long, global = true, value_name = "N", default_value_t = 50)]
-    limit: usize,
+    /// Receipts at most [default: 50, all to verify]
+    #[arg(long, global = true, value_name = "N")]
+    limit: Option<usize>,
+    /// Network that the receipts are of [default: the running node's, else main]
+    #[arg(long, global = true, value_name = "NAME")]
+    network: Option<String>,
     #[command(subcommand)]
     command: Option<ReceiptsCommand>,
 }
@@ -68,15 +74,15 @@ pub(super) fn key_show(context: &Context) -> Result<(), Exit> {
 }
 
 pub(super) async fn models(context: &Context, args: ModelsArgs) -> Result<(), Exit> {
-    let models: Vec<ModelReport> = match Client::connect(&context.home) {
-        Some(node) => node.get("models").await?,
-        None => listen_for_models(context, &args.mesh).await?,
+    let (models, none): (Vec<ModelReport>, _) = match Client::connect(&context.home) {
+        Some(node) => (node.get("models").await?, "no other node's model is known yet; a node hears of all within a minute"),
+        None => (listen_for_models(context, &args.mesh).await?, "nobody offers a model"),
     };
     if context.json {
         return context.print_json(&models);
     }
     if models.is_empty() {
-        context.note("no model is offered that this node knows of yet");
+        context.note(none);
         return Ok(());
     }
     context.print(format!("{:<40} {:>7} {:>14} {:>14} {:>9}", "MODEL", "WORKERS", "IN $/M FROM", "OUT $/M", "CONTEXT"));
@@ -138,30 +144,43 @@ pub(super) async fn peers(context: &Context) -> Result<(), Exit> {
 }
 
 pub(super) async fn receipts(context: &Context, args: ReceiptsArgs) -> Result<(), Exit> {
-    let config = Config::load(&context.home, Partial::default())?;
+    let flags = Partial { network: args.network.clone(), ..Partial::default() };
+    let network = Config::load(&context.home, flags)?.network;
+    let limit = args.limit.unwrap_or(if args.command.is_some() { store::MAX_PAGE } else { LISTED });
     let (receipts, bad) = match Client::connect(&context.home) {
-        Some(node) => {
-            let status: crate::control::schema::StatusReport = node.get("status").await?;
-            let network = status.network.parse().unwrap_or(config.network);
-            let rows: Vec<String> = node.get(&format!("receipts?limit={}", args.limit)).await?;
-            let total = rows.len();
-            let read = |row: &String| SignedReceipt::decode_stored(&hex::decode(row).ok()?, &network).ok();
-            let receipts: Vec<_> = rows.iter().filter_map(read).collect();
-            let bad = total - receipts.len();
-            (receipts, bad)
-        }
-        None => {
-            let store = store::open(&context.home, &config.network)?;
-            let receipts = store.receipts(Page::newest(args.limit))?;
-            let bad = usize::try_from(store.counts()?.unreadable).unwrap_or(usize::MAX);
-            (receipts, bad)
-        }
+        Some(node) => ask_receipts(&node, args.network.is_some().then_some(network), limit).await?,
+        None => read_receipts(context, &network, limit)?,
     };
     let reports: Vec<ReceiptReport> = receipts.iter().map(ReceiptReport::from).collect();
     match args.command {
         None => list(context, &reports),
         Some(ReceiptsCommand::Verify) => verify(context, &reports, bad),
     }
+}
+
+/// Those of the running node, verified here, and how many do not verify.
+async fn ask_receipts(node: &Client, network: Option<NetworkId>, limit: usize) -> Result<(Vec<SignedReceipt>, u64), Exit> {
+    let status: StatusReport = node.get("status").await?;
+    if let Some(other) = network.filter(|network| network.to_string() != status.network) {
+        let text = format!("the running node is on network {}; stop it to read the receipts of {other}", status.network);
+        return Err(Exit::new(exit::USAGE, text));
+    }
+    let network: NetworkId = status.network.parse().map_err(|_| AskError::Malformed)?;
+    let ReceiptRows { rows, unreadable } = node.get(&format!("receipts?limit={limit}")).await?;
+    let read = |row: &String| SignedReceipt::decode_stored(&hex::decode(row).ok()?, &network).ok();
+    let receipts: Vec<_> = rows.iter().filter_map(read).collect();
+    let refused = rows.len() - receipts.len();
+    Ok((receipts, unreadable.saturating_add(refused as u64)))
+}
+
+/// Those on disk, and how many do not verify.
+fn read_receipts(context: &Context, network: &NetworkId, limit: usize) -> Result<(Vec<SignedReceipt>, u64), Exit> {
+    if !context.home.is_dir() {
+        return Ok((Vec::new(), 0));
+    }
+    let store = store::open(&context.home, network)?;
+    let receipts = store.receipts(Page::newest(limit))?;
+    Ok((receipts, store.counts()?.unreadable))
 }
 
 fn list(context: &Context, receipts: &[ReceiptReport]) -> Result<(), Exit> {
@@ -194,7 +213,7 @@ fn list(context: &Context, receipts: &[ReceiptReport]) -> Result<(), Exit> {
 }
 
 /// Reading a receipt verifies it; here that is counted and told.
-fn verify(context: &Context, receipts: &[ReceiptReport], bad: usize) -> Result<(), Exit> {
+fn verify(context: &Context, receipts: &[ReceiptReport], bad: u64) -> Result<(), Exit> {
     let both = receipts.iter().filter(|r| r.verified).count();
     let unacknowledged = receipts.len() - both;
     if context.json {
@@ -203,7 +222,7 @@ fn verify(context: &Context, receipts: &[ReceiptReport], bad: usize) -> Result<(
         context.print(format!("{both} signed by both, {unacknowledged} by the worker only, {bad} invalid"));
     }
     if bad > 0 {
-        let text = format!("{bad} receipts do not verify: the store was changed by something else; keep a copy of it");
+        let text = format!("{bad} of the receipts did not verify: the store was changed by something else; keep a copy of it");
         return Err(Exit::new(exit::UNVERIFIED, text));
     }
     Ok(())

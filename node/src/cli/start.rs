@@ -1,6 +1,6 @@
 //! `infernet start`: runs the node until it is told to stop.
 
-use super::{Context, MeshArgs, exit, exit::Exit};
+use super::{Context, MeshArgs, counted, exit, exit::Exit};
 use crate::{
     backend::{self, Backend},
     config::{Config, Partial},
@@ -8,34 +8,37 @@ use crate::{
     engines::{Engines, Probed},
     identity,
     node::{Node, Serve, Settings},
-    store,
+    seller, store,
 };
 use clap::Args;
+use infernet_wire::money::Price;
 use std::{sync::Arc, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Models that the line about what is sold names.
+const NAMED_MODELS: usize = 5;
 /// How long running jobs may take to end after the first signal.
 const GRACE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct StartArgs {
-    #[command(flatten)]
-    mesh: MeshArgs,
-    /// Engine to sell, such as ollama=http://127.0.0.1:11434; repeatable. [default: an Ollama on this machine]
+    /// Engine to sell, such as ollama=http://127.0.0.1:11434; repeatable [default: an Ollama on this machine]
     #[arg(long, value_name = "KIND=URL", conflicts_with = "no_serve")]
     backend: Vec<String>,
     /// Only buy and pass messages on; needs no engine.
     #[arg(long)]
     no_serve: bool,
-    /// Price of a million input tokens, in micro-USD. [default: 100000]
+    /// Price of a million input tokens, in micro-USD [default: 100000]
     #[arg(long, value_name = "MICRO_USD")]
     price_in: Option<u64>,
-    /// Price of a million output tokens, in micro-USD. [default: 400000]
+    /// Price of a million output tokens, in micro-USD [default: 400000]
     #[arg(long, value_name = "MICRO_USD")]
     price_out: Option<u64>,
-    /// Jobs at once. [default: 2]
+    /// Jobs at once [default: 2]
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
+    #[command(flatten)]
+    mesh: MeshArgs,
 }
 
 impl StartArgs {
@@ -52,21 +55,15 @@ pub(super) async fn run(context: &Context, args: StartArgs) -> Result<(), Exit> 
     let store = store::open(&context.home, &config.network)?;
     let serve = serve(context, &config).await?;
     let mut stop = Stop::listen()?;
+    let price = config.price;
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
     control.serve(node.clone());
-    ready(context, &node).await?;
+    ready(context, &node, price).await?;
     stop.first().await;
     context.note("stopping: no new jobs; running ones may take a minute; again to stop at once");
     drop(control);
-    let closing = async {
-        match Arc::try_unwrap(node) {
-            Ok(node) => node.shutdown(GRACE).await,
-            // A command still asks something over the control socket: it is cut.
-            Err(node) => node.drain(GRACE).await,
-        }
-    };
     tokio::select! {
-        () = closing => Ok(()),
+        () = node.close(GRACE) => Ok(()),
         () = stop.first() => Err(Exit::new(exit::FAILED, "stopped at once; running jobs were cut")),
     }
 }
@@ -79,17 +76,18 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
     let connect = |spec| backend::connect(spec).map(Arc::<dyn Backend>::from).map_err(|e| Exit::new(exit::NO_ENGINE, e));
     let engines = config.backend.iter().map(connect).collect::<Result<Vec<_>, _>>()?;
     let probed = Engines::probe(&engines).await;
+    if probed.iter().all(|p| p.models.is_err()) {
+        let reasons: Vec<String> = probed.into_iter().filter_map(|p| p.models.err()).collect();
+        let fix = "start one, name one with --backend KIND=URL, or use --no-serve to only buy";
+        return Err(Exit::new(exit::NO_ENGINE, format!("no engine answers ({}): {fix}", reasons.join("; "))));
+    }
     for Probed { engine, models } in &probed {
-        match models {
-            Ok(n) => context.note(format!("engine {engine}: {n} models")),
-            Err(reason) => context.note(format!("engine {engine}: {reason}")),
+        // Whoever does not answer is logged when its models are first missed.
+        if let Ok(models) = models {
+            context.note(format!("engine {engine} has {}", counted(models.len(), "model")));
         }
     }
-    if probed.iter().all(|p| p.models.is_err()) {
-        let fix = "start an engine, name one with --backend KIND=URL, or use --no-serve to only buy";
-        return Err(Exit::new(exit::NO_ENGINE, format!("no engine answers; {fix}")));
-    }
-    if probed.iter().all(|p| p.models.as_ref().is_ok_and(|n| *n == 0)) {
+    if !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty())) {
         context.note("no engine has a model yet: pull one, for example with `ollama pull llama3.2`; it is offered as soon as it is there");
     }
     Ok(Some(Serve { engines, price: config.price, slots: config.slots }))
@@ -109,7 +107,7 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
     }
 }
 
-async fn ready(context: &Context, node: &Node) -> Result<(), Exit> {
+async fn ready(context: &Context, node: &Node, price: Price) -> Result<(), Exit> {
     let status: StatusReport = node.status().await;
     if context.json {
         return context.print_json(&status);
@@ -117,10 +115,26 @@ async fn ready(context: &Context, node: &Node) -> Result<(), Exit> {
     context.note(format!("node {} on network {}", status.id, status.network));
     status.listen.iter().for_each(|address| context.note(format!("mesh {address}")));
     context.note(format!("chat udp {}", status.chat));
-    if status.seller.is_none() {
-        context.note("selling nothing; ask with `infernet chat`");
-    }
+    context.note(match &status.seller {
+        Some(seller) => offer(seller, price),
+        None => "sells nothing; ask with `infernet chat`".into(),
+    });
     Ok(())
+}
+
+/// What is for sale, in a line.
+fn offer(seller: &seller::Status, price: Price) -> String {
+    let models = match seller.models.as_slice() {
+        [] => "nothing yet".into(),
+        all if all.len() <= NAMED_MODELS => all.join(", "),
+        all => format!(
+            "{} and {} more",
+            all.iter().take(NAMED_MODELS).cloned().collect::<Vec<_>>().join(", "),
+            all.len() - NAMED_MODELS
+        ),
+    };
+    let jobs = counted(seller.slots.into(), "job");
+    format!("sells {models} at {} in and {} out per million tokens, {jobs} at once", price.input, price.output)
 }
 
 struct Stop {

@@ -142,3 +142,18 @@ fn the_home_is_a_flag_else_the_environment_else_the_users() {
     let users = home_from(None, Some(PathBuf::new())).map(|path| path.ends_with("infernet"));
     assert!(matches!(users, Ok(true) | Err(ConfigError::NoHome)));
 }
+
+#[test]
+fn without_ipv6_only_the_defaults_change() {
+    let home = Home::with("");
+    let load = |flags| Config::load_over(ipv4_only(), home.0.path(), flags, |_| None).unwrap();
+    let config = load(Partial::default());
+    let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+    assert_eq!((listen, config.chat_listen), (LISTEN_V4.map(str::to_owned).to_vec(), CHAT_LISTEN_V4.parse().unwrap()));
+    let config = load(Partial {
+        listen: Some(vec!["/ip6/::1/tcp/1".into()]),
+        chat_listen: Some("[::1]:1".into()),
+        ..Partial::default()
+    });
+    assert_eq!((config.listen.len(), config.chat_listen), (1, "[::1]:1".parse().unwrap()));
+}

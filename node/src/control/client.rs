@@ -6,7 +6,8 @@ use super::{
 };
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
-use std::{os::unix::net::UnixStream, path::Path, time::Duration};
+use std::{ops::ControlFlow, os::unix::net::UnixStream, path::Path, time::Duration};
+use tokio::time::timeout;
 
 /// A node answers a question about itself at once, unless it is stuck.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -22,6 +23,9 @@ pub enum AskError {
     /// It answers nonsense.
     #[error("the running node answers in another format; is it of another version?")]
     Malformed,
+    /// It is stuck.
+    #[error("the running node does not answer within {} s; see its log, or stop it", ANSWER.as_secs())]
+    Silent,
     /// It closed the line.
     #[error("the running node ended the answer early; see its log")]
     Cut,
@@ -47,9 +51,15 @@ impl Client {
         Ok(answer.error_for_status()?.json().await?)
     }
 
-    /// Runs a chat; `on_step` sees each step. Returns the last one.
-    pub async fn chat(&self, order: &ChatOrderBody, mut on_step: impl FnMut(&ChatStep)) -> Result<ChatStep, AskError> {
-        let answer = self.http.post("http://node/v0/chat").json(order).send().await?.error_for_status()?;
+    /// Runs a chat; `on_step` sees each step. Returns the last one; `None` if `on_step` broke off. Then, or when this future is
+    /// dropped, the node cancels the job and settles what had arrived.
+    pub async fn chat(
+        &self,
+        order: &ChatOrderBody,
+        mut on_step: impl FnMut(&ChatStep) -> ControlFlow<()>,
+    ) -> Result<Option<ChatStep>, AskError> {
+        let sending = timeout(ANSWER, self.http.post("http://node/v0/chat").json(order).send());
+        let answer = sending.await.map_err(|_| AskError::Silent)??.error_for_status()?;
         let mut bytes = answer.bytes_stream();
         let mut buffer = Vec::new();
         while let Some(chunk) = bytes.next().await {
@@ -58,9 +68,11 @@ impl Client {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
                 let step: ChatStep = serde_json::from_slice(&line).map_err(|_| AskError::Malformed)?;
                 if matches!(step, ChatStep::Done(_) | ChatStep::Error(_)) {
-                    return Ok(step);
+                    return Ok(Some(step));
                 }
-                on_step(&step);
+                if on_step(&step).is_break() {
+                    return Ok(None);
+                }
             }
             if buffer.len() > MAX_LINE {
                 return Err(AskError::Malformed);

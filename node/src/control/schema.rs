@@ -106,6 +106,15 @@ impl From<&KnownModel> for ModelReport {
     }
 }
 
+/// Receipts as they are stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReceiptRows {
+    /// Each in hex, newest first.
+    pub rows: Vec<String>,
+    /// Rows that could not be read meanwhile: nobody knows any more what they were.
+    pub unreadable: u64,
+}
+
 /// What to ask, as JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,0 +1,174 @@
+//! Each mistake gives one sentence that names the way out, nothing on stdout, and its exit code; `--json` the same as an object.
+
+use super::{Reply, START, Started, chat, command, ended, engine, home, infernet, with_stdin};
+use serde_json::Value;
+use std::{
+    fs,
+    net::{TcpListener, UdpSocket},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+/// Runs `args` in `home`, for people and for scripts.
+async fn check(home: &Path, args: &[&str], code: i32, words: &[&str]) {
+    check_reply(&infernet(home, args).await, code, words);
+    check_json(&infernet(home, &[&["--json"], args].concat()).await, code, words);
+}
+
+fn check_reply(reply: &Reply, code: i32, words: &[&str]) {
+    assert_eq!((reply.code, reply.out.as_str()), (code, ""), "{reply:?}");
+    let lines: Vec<&str> = reply.err.lines().collect();
+    let [line] = lines.as_slice() else { panic!("one line: {reply:?}") };
+    let said = line.strip_prefix("infernet: ").unwrap_or_else(|| panic!("says who speaks: {line}"));
+    check_words(said, words);
+}
+
+fn check_json(reply: &Reply, code: i32, words: &[&str]) {
+    assert_eq!((reply.code, reply.out.as_str()), (code, ""), "{reply:?}");
+    let object: Value = serde_json::from_str(&reply.err).unwrap_or_else(|e| panic!("{e}: {reply:?}"));
+    assert_eq!(object["error"]["exit"], code);
+    check_words(object["error"]["message"].as_str().expect("a message"), words);
+}
+
+fn check_words(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "{word:?} in {said:?}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+fn start<'a>(extra: &[&'a str]) -> Vec<&'a str> {
+    [&START[..], extra].concat()
+}
+
+#[tokio::test]
+async fn unknown_flags_and_missing_ones() {
+    let home = home();
+    check(home.path(), &["chat", "hi"], 2, &["--model", "--help"]).await;
+    check(home.path(), &["chat", "hi", "--modle", "x"], 2, &["--modle", "'--model'"]).await;
+    check(home.path(), &["strat"], 2, &["strat", "'start'"]).await;
+    check(home.path(), &["chat", "hi", "-m", "x", "--max-price", "cheap"], 2, &["cheap", "--max-price"]).await;
+    check(home.path(), &["chat", "hi", "-m", "x", "--rule", "best"], 2, &["best", "balanced", "cheapest", "fastest"]).await;
+    check(home.path(), &["start", "--no-serve", "--backend", "ollama=http://127.0.0.1:1"], 2, &["--backend", "--no-serve"])
+        .await;
+}
+
+#[tokio::test]
+async fn empty_prompt() {
+    let home = home();
+    check(home.path(), &["chat", " ", "--model", "x"], 2, &["prompt is empty", "quotes"]).await;
+    check_reply(&with_stdin(command(home.path(), &["chat", "-", "--model", "x"]), "\n").await, 2, &["prompt is empty"]);
+}
+
+#[tokio::test]
+async fn bad_addresses() {
+    let home = home();
+    check(home.path(), &["start", "--listen", "foo"], 3, &["\"foo\"", "--listen", "/ip4/0.0.0.0/tcp/46337"]).await;
+    check(home.path(), &["start", "--bootstrap", "example.org:46337"], 3, &["--bootstrap", "/dns4/example.org/tcp/46337"])
+        .await;
+    check(home.path(), &["start", "--chat-listen", "46337"], 3, &["--chat-listen", "0.0.0.0:46337"]).await;
+    check(home.path(), &["start", "--backend", "ollama"], 3, &["--backend", "KIND=URL"]).await;
+    check(home.path(), &["start", "--slots", "0"], 3, &["--slots", "from 1 to"]).await;
+}
+
+#[tokio::test]
+async fn mesh_port_in_use() {
+    let (home, taken) = (home(), TcpListener::bind("127.0.0.1:0").expect("binds"));
+    let address = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().expect("an address").port());
+    let args = ["start", "--no-mdns", "--no-serve", "--chat-listen", "127.0.0.1:0", "--listen", &address];
+    check(home.path(), &args, 4, &[&address, "stop it", "another port"]).await;
+}
+
+#[tokio::test]
+async fn chat_port_in_use() {
+    let (home, taken) = (home(), UdpSocket::bind("127.0.0.1:0").expect("binds"));
+    let address = taken.local_addr().expect("an address").to_string();
+    let args = ["start", "--no-mdns", "--no-serve", "--listen", "/ip4/127.0.0.1/tcp/0", "--chat-listen", &address];
+    check(home.path(), &args, 4, &[&address, "--chat-listen"]).await;
+}
+
+#[tokio::test]
+async fn key_that_others_may_read() {
+    let home = home();
+    infernet(home.path(), &["init"]).await.fine();
+    let key = home.path().join("identity.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("chmod");
+    for command in [&["key", "show"][..], &start(&["--no-serve"]), &["init"]] {
+        check(home.path(), command, 3, &["0644", "chmod 600", &key.display().to_string()]).await;
+    }
+}
+
+#[tokio::test]
+async fn no_key() {
+    check(home().path(), &["key", "show"], 3, &["no key", "infernet init"]).await;
+}
+
+#[tokio::test]
+async fn unknown_key_in_the_configuration() {
+    let home = home();
+    fs::write(home.path().join("config.toml"), "prise_out = 1\n").expect("writes");
+    check(home.path(), &["start"], 3, &["config.toml", "prise_out", "price_out"]).await;
+}
+
+#[tokio::test]
+async fn home_with_too_long_a_path() {
+    let home = home();
+    let deep = home.path().join("x".repeat(120));
+    check(&deep, &start(&["--no-serve"]), 3, &["too long", "--home"]).await;
+}
+
+#[tokio::test]
+async fn secrets_would_be_logged() {
+    let home = home();
+    let mut command = command(home.path(), &start(&["--no-serve"]));
+    command.env("SSLKEYLOGFILE", home.path().join("secrets"));
+    check_reply(&ended(command.spawn().expect("starts")).await, 3, &["SSLKEYLOGFILE", "unset"]);
+    assert!(!home.path().join("secrets").exists());
+}
+
+#[tokio::test]
+async fn no_engine() {
+    let args = start(&["--backend", "ollama=http://127.0.0.1:1"]);
+    check(home().path(), &args, 5, &["http://127.0.0.1:1", "--backend", "--no-serve"]).await;
+}
+
+#[tokio::test]
+async fn nobody_to_ask() {
+    let args = ["chat", "hi", "--model", "x", "--no-mdns", "--network", "testnet"];
+    check(home().path(), &args, 6, &["no peers", "--bootstrap"]).await;
+}
+
+#[tokio::test]
+async fn bootstrap_peer_that_is_not_there() {
+    let args = ["models", "--no-mdns", "--network", "testnet", "--bootstrap", "/ip4/127.0.0.1/tcp/1"];
+    check_reply(&infernet(home().path(), &args).await, 6, &["no peers", "--bootstrap"]);
+}
+
+#[tokio::test]
+async fn no_node_runs() {
+    check(home().path(), &["peers"], 11, &["no node runs", "infernet start"]).await;
+}
+
+#[tokio::test]
+async fn second_node_in_the_same_home() {
+    let home = home();
+    let first = Started::new(home.path(), &["--no-serve"]).await;
+    check(home.path(), &start(&["--no-serve"]), 4, &["another node", "--home"]).await;
+    assert_eq!(infernet(home.path(), &["peers", "--json"]).await.fine(), "[]\n", "the first is unharmed");
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn orders_that_nobody_takes() {
+    let (engine, worker_home, buyer_home, passing) = (engine().await, home(), home(), home());
+    let worker = Started::worker(worker_home.path(), &engine).await;
+    let order = |more: &[&'static str]| [&chat(&worker, "hi")[..], more].concat();
+    check(passing.path(), &order(&["--max-price", "5"]), 8, &["no bids", "--max-price"]).await;
+    check(passing.path(), &order(&["--budget", "0"]), 8, &["no bids", "--budget"]).await;
+    check(passing.path(), &order(&["--max-tokens", "100000"]), 7, &["no bids", "--max-tokens"]).await;
+
+    let _buyer = Started::buyer(buyer_home.path(), &worker).await;
+    check(buyer_home.path(), &["chat", "hi", "--model", "gpt-9"], 7, &["no bids", "gpt-9", "tiny-chat:latest"]).await;
+    let cheap = ["chat", "hi", "--model", "tiny-chat", "--max-price", "5"];
+    check(buyer_home.path(), &cheap, 8, &["100000", "400000", "--max-price"]).await;
+}
