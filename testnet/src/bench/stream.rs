@@ -120,19 +120,39 @@ pub async fn run(options: StreamOptions) -> Result<StreamResult, BenchError> {
 /// What streams share: how many run, and when samples count.
 struct Stage {
     running: AtomicUsize,
+    failed: AtomicUsize,
     stop: watch::Sender<bool>,
     measure: watch::Sender<bool>,
 }
 
 impl Stage {
     fn new() -> Arc<Self> {
-        Arc::new(Stage { running: AtomicUsize::new(0), stop: watch::channel(false).0, measure: watch::channel(false).0 })
+        Arc::new(Stage {
+            running: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
+            stop: watch::channel(false).0,
+            measure: watch::channel(false).0,
+        })
+    }
+
+    /// Whether a stream gave up; its error is what the measurement ends with.
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) > 0
+    }
+
+    fn note<T, E>(&self, result: Result<T, E>) -> Result<T, E> {
+        self.failed.fetch_add(usize::from(result.is_err()), Ordering::Relaxed);
+        result
     }
 
     /// Waits until all run, lets samples count for a while, stops; returns the processor time spent meanwhile.
     async fn conduct(&self, streams: usize) -> Result<Duration, BenchError> {
-        let all_run = || async { self.running.load(Ordering::Relaxed) >= streams };
-        crate::cluster::eventually("the start of all streams", PATIENCE, all_run).await?;
+        let settled = || async { self.running.load(Ordering::Relaxed) >= streams || self.has_failed() };
+        crate::cluster::eventually("the start of all streams", PATIENCE, settled).await?;
+        if self.has_failed() {
+            self.stop.send_replace(true);
+            return Ok(Duration::ZERO);
+        }
         sleep(Duration::from_secs(1)).await;
         let before = cpu_time();
         self.measure.send_replace(true);
@@ -198,7 +218,8 @@ async fn direct(url: &str, streams: usize) -> Result<Side, BenchError> {
     let http = reqwest::Client::builder().no_proxy().build()?;
     let (stage, mut tasks) = (Stage::new(), JoinSet::new());
     for _ in 0..streams {
-        tasks.spawn(ask_directly(http.clone(), url.to_owned(), stage.clone()));
+        let (http, url, stage) = (http.clone(), url.to_owned(), stage.clone());
+        tasks.spawn(async move { stage.note(ask_directly(http, url, &stage).await) });
         sleep(Duration::from_millis(1)).await;
     }
     let cpu = stage.conduct(streams).await?;
@@ -209,7 +230,7 @@ async fn direct(url: &str, streams: usize) -> Result<Side, BenchError> {
     Ok(side(samples, cpu))
 }
 
-async fn ask_directly(http: reqwest::Client, url: String, stage: Arc<Stage>) -> Result<Samples, BenchError> {
+async fn ask_directly(http: reqwest::Client, url: String, stage: &Stage) -> Result<Samples, BenchError> {
     let body = serde_json::json!({ "model": "tiny-chat", "messages": [{ "role": "user", "content": "Go." }], "options": { "num_predict": 1_000_000 } });
     let mut stop = stage.stop.subscribe();
     let (mut samples, started) = (Samples::default(), clock::instant());
@@ -217,7 +238,7 @@ async fn ask_directly(http: reqwest::Client, url: String, stage: Arc<Stage>) -> 
     loop {
         tokio::select! {
             chunk = answer.next() => match chunk {
-                Some(chunk) => for _ in chunk?.iter().filter(|b| **b == b'\n') { samples.token(&stage, started) },
+                Some(chunk) => for _ in chunk?.iter().filter(|b| **b == b'\n') { samples.token(stage, started) },
                 None => return Ok(samples),
             },
             _ = stop.wait_for(|s| *s) => return Ok(samples),
@@ -247,7 +268,8 @@ async fn network(url: &str, streams: usize) -> Result<Side, BenchError> {
                 if started >= PER_BUYER {
                     sleep(OFFER_PAUSE).await;
                 }
-                jobs.spawn(ask_the_network(role.clone(), stage.clone()));
+                let (role, stage) = (role.clone(), stage.clone());
+                jobs.spawn(async move { stage.note(ask_the_network(role, &stage).await) });
             }
             jobs.join_all().await
         });
@@ -263,7 +285,7 @@ async fn network(url: &str, streams: usize) -> Result<Side, BenchError> {
     Ok(side(samples, cpu))
 }
 
-async fn ask_the_network(role: infernet_node::buyer::Buyer, stage: Arc<Stage>) -> Result<Samples, BenchError> {
+async fn ask_the_network(role: infernet_node::buyer::Buyer, stage: &Stage) -> Result<Samples, BenchError> {
     let (events, mut heard) = mpsc::channel(16);
     let mut stop = stage.stop.subscribe();
     let running = async {
@@ -276,7 +298,7 @@ async fn ask_the_network(role: infernet_node::buyer::Buyer, stage: Arc<Stage>) -
         while let Some(event) = heard.recv().await {
             match event {
                 ChatEvent::Stream(Progress::Opened { .. }) => opened = clock::instant(),
-                ChatEvent::Stream(Progress::Text { .. }) => samples.token(&stage, opened),
+                ChatEvent::Stream(Progress::Text { .. }) => samples.token(stage, opened),
                 _ => {}
             }
         }

@@ -14,7 +14,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(300);
 /// How `/api/show` describes [`TinyModel::chat_prompt`].
 const TEMPLATE: &str =
     "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n";
-const PARAMETERS: &str = "stop                           \"<|im_start|>\"\nstop                           \"<|im_end|>\"\nnum_ctx                        1024";
+/// A metronome has no window to fill.
+const ENDLESS: usize = 1 << 22;
+/// What `/api/show` says of the parameters, up to the number of `num_ctx`.
+const PARAMETERS: &str = "stop                           \"<|im_start|>\"\nstop                           \"<|im_end|>\"\nnum_ctx                        ";
 
 /// The names of one set of weights.
 pub(super) struct Catalog {
@@ -23,6 +26,9 @@ pub(super) struct Catalog {
     digest: String,
     tensors: Vec<Value>,
     modified: SystemTime,
+    /// Tokens of input and output together, as loaded and as trained.
+    context: usize,
+    trained: usize,
 }
 
 impl Catalog {
@@ -34,12 +40,12 @@ impl Catalog {
                 names.push(name);
             }
         }
-        let (digest, tensors) = match options.kind {
-            EngineKind::TinyModel => (TinyModel::load()?.digest().to_owned(), TinyModel::tensors()?),
-            EngineKind::Metronome { .. } => ("0".repeat(64), Vec::new()),
+        let (digest, tensors, context, trained) = match options.kind {
+            EngineKind::TinyModel => (TinyModel::load()?.digest().to_owned(), TinyModel::tensors()?, TinyModel::CONTEXT, 2048),
+            EngineKind::Metronome { .. } => ("0".repeat(64), Vec::new(), ENDLESS, ENDLESS),
         };
         let tensors = tensors.into_iter().map(|(name, shape)| json!({ "name": name, "type": "F32", "shape": shape }));
-        Ok(Self { names, digest, tensors: tensors.collect(), modified: now })
+        Ok(Self { names, digest, tensors: tensors.collect(), modified: now, context, trained })
     }
 
     /// Whether a client's `model` is one of ours.
@@ -55,7 +61,7 @@ impl Catalog {
 
     fn tag(&self, name: &str) -> Value {
         let mut details = details();
-        details.insert("context_length", json!(2048));
+        details.insert("context_length", json!(self.trained));
         details.insert("embedding_length", json!(128));
         json!({
             "name": name,
@@ -79,7 +85,7 @@ impl Catalog {
                 "details": details(),
                 "expires_at": rfc3339(now + KEEP_ALIVE),
                 "size_vram": 0,
-                "context_length": TinyModel::CONTEXT,
+                "context_length": self.context,
             })
         };
         let models: Vec<Value> = self.names.iter().map(model).collect();
@@ -91,10 +97,10 @@ impl Catalog {
         let name = full_name(model);
         json!({
             "modelfile": format!("FROM {name}\nTEMPLATE \"{TEMPLATE}\"\n"),
-            "parameters": PARAMETERS,
+            "parameters": format!("{PARAMETERS}{}", self.context),
             "template": TEMPLATE,
             "details": details(),
-            "model_info": model_info(),
+            "model_info": model_info(self.trained),
             "tensors": self.tensors,
             "capabilities": ["completion"],
             "modified_at": rfc3339(self.modified),
@@ -117,7 +123,7 @@ fn details() -> BTreeMap<&'static str, Value> {
     ])
 }
 
-fn model_info() -> Value {
+fn model_info(trained: usize) -> Value {
     json!({
         "general.architecture": "llama",
         "general.description": "tiny test chat model, trained from self-generated text",
@@ -131,7 +137,7 @@ fn model_info() -> Value {
         "llama.attention.head_count_kv": 2,
         "llama.attention.layer_norm_rms_epsilon": 0.00001,
         "llama.block_count": 4,
-        "llama.context_length": 2048,
+        "llama.context_length": trained,
         "llama.embedding_length": 128,
         "llama.feed_forward_length": 320,
         "llama.rope.dimension_count": 32,
