@@ -7,39 +7,36 @@
 //! A buyer holds **one auction at a time**, until its winner has opened: workers keep one hold per buyer, so a second offer
 //! would take back the first one's hold.
 
+mod order;
+mod refused;
+mod tap;
+mod task;
+
+pub use order::{ChatOrder, DEFAULT_WINDOW_MS, Prepared};
+pub use refused::{ChatError, NoBids};
+
 use crate::{
-    chat::client::{self, Caller, Failure, Order, Progress},
-    chat::session::Terms,
+    chat::{
+        client::{self, Caller, Failure, Order, Progress},
+        session::Terms,
+    },
     clock,
     market::{
-        auction::{AnswerRefused, Closed, Won},
-        buyer::{self as market, Input, Observation, Output},
+        auction::{Closed, Won},
+        buyer::{Input, Observation},
         job::{Attempt, Attempts},
-        registry::{self, KnownModel},
+        registry::KnownModel,
     },
     net::{Net, PublishError},
     report::{AuctionReport, ChatReport, ReceiptReport, StreamReport, millis},
 };
-use infernet_wire::{
-    bid::{Answer, NoBidReason},
-    capability::Abilities,
-    chat::{BadRequest, Channel, ChatMessage, ChatRequest},
-    envelope::{Refusal, Verified},
-    id::{Hash, JobId, NodeId, OfferId},
-    limits,
-    money::{MicroUsd, Price},
-    offer::{JobOffer, SelectionRule, commitment},
-    time::UnixMillis,
-    topic,
-};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use infernet_wire::{bid::NoBidReason, envelope::Verified, id::NodeId, offer::JobOffer, topic};
+use std::{sync::Arc, time::Duration};
+use tap::Tap;
+use task::{Command, Task};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tracing::{Instrument, debug, info, info_span};
 
@@ -47,43 +44,10 @@ use tracing::{Instrument, debug, info, info_span};
 const QUEUE: usize = 1_024;
 /// Auctions for one job: one more if every worker of the first failed.
 const MAX_AUCTIONS: u32 = 2;
-/// Models that an error names at most.
-const MAX_NAMES: usize = 20;
 /// How long a job waits for its turn to hold an auction: sixteen jobs before it, each with a full window.
 const TURN: Duration = Duration::from_secs(30);
-/// The bid window asked for when the caller names none. Auctions close earlier as soon as waiting does not pay.
-pub const DEFAULT_WINDOW_MS: u16 = 1_000;
 /// How long a job waits for a first peer.
 const JOIN_MS: u64 = 10_000;
-/// How long the whole answer may take when the caller names no deadline.
-const DEFAULT_DEADLINE_MS: u64 = 10 * 60_000;
-
-/// What a caller wants done.
-#[derive(Debug, Clone)]
-pub struct ChatOrder {
-    /// The model: an id or alias.
-    pub model: String,
-    /// The conversation.
-    pub messages: Vec<ChatMessage>,
-    /// The most output tokens.
-    pub max_tokens: u32,
-    /// Sampling temperature.
-    pub temperature: Option<f64>,
-    /// Nucleus sampling.
-    pub top_p: Option<f64>,
-    /// Sampling seed.
-    pub seed: Option<i64>,
-    /// Stop sequences.
-    pub stop: Vec<String>,
-    /// The most to pay per million tokens.
-    pub ceiling: Price,
-    /// The most to pay for the job; the ceiling's worst case if absent.
-    pub budget: Option<MicroUsd>,
-    /// How to choose.
-    pub rule: SelectionRule,
-    /// How long to collect bids at most, in milliseconds.
-    pub window_ms: u16,
-}
 
 /// A step of a job, for whoever waits for it.
 #[derive(Debug, Clone)]
@@ -104,151 +68,6 @@ pub enum ChatEvent {
 impl From<Progress> for ChatEvent {
     fn from(progress: Progress) -> Self {
         ChatEvent::Stream(progress)
-    }
-}
-
-/// Why a job has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ChatError {
-    /// The request itself.
-    #[error("{0}")]
-    Request(#[from] BadRequest),
-    /// The offer can't be signed.
-    #[error("the offer is not valid: {0}; shorten the model's name or ask for fewer tokens")]
-    Offer(#[from] Refusal),
-    /// Nobody to ask.
-    #[error("no peers: nobody heard the offer within {} s; name a --bootstrap address or check the network", JOIN_MS / 1000)]
-    NoPeers,
-    /// Nobody wants to.
-    #[error("{}", no_bids(.0))]
-    NoBids(Box<NoBids>),
-    /// Too many jobs wait for their auction.
-    #[error(
-        "busy: this node has more jobs waiting for their auction than workers allow one buyer (five a second); try again later"
-    )]
-    Busy,
-    /// A worker failed and no other could take over.
-    #[error("{failure}{}", if failure.after_first_token { "; the answer so far is incomplete" } else { "; no other worker could take over, try again" })]
-    Failed {
-        /// The last failure.
-        failure: Failure,
-        /// What had arrived.
-        partial: String,
-    },
-    /// The node is shutting down.
-    #[error("the node is shutting down")]
-    ShuttingDown,
-}
-
-/// What is known when nobody bid.
-#[derive(Debug, Clone)]
-pub struct NoBids {
-    /// The model asked for.
-    pub model: String,
-    /// The ceiling asked for.
-    pub ceiling: Price,
-    /// Workers known to serve the model.
-    pub asked: usize,
-    /// Who refused, and why.
-    pub refusals: Vec<(NodeId, NoBidReason)>,
-    /// What the model costs at the cheapest known worker.
-    pub cheapest: Option<Price>,
-    /// Models that somebody serves.
-    pub models: Vec<String>,
-}
-
-impl NoBids {
-    /// Whether a higher ceiling or budget would have brought a bid.
-    pub fn is_too_cheap(&self) -> bool {
-        let by_price = |r: &NoBidReason| matches!(*r, NoBidReason::CEILING_TOO_LOW | NoBidReason::BUDGET_TOO_LOW);
-        self.cheapest.is_some_and(|price| !price.within(&self.ceiling)) || self.refusals.iter().any(|(_, r)| by_price(r))
-    }
-
-    /// Whether everybody refused because prompt and answer are too long.
-    fn is_too_long(&self) -> bool {
-        !self.refusals.is_empty() && self.refusals.iter().all(|(_, r)| *r == NoBidReason::CONTEXT_TOO_LONG)
-    }
-}
-
-fn no_bids(no: &NoBids) -> String {
-    let NoBids { model, ceiling, cheapest, refusals, models, .. } = no;
-    match cheapest {
-        Some(price) if !price.within(ceiling) => format!(
-            "no bids: the cheapest {model} costs {} in and {} out per million tokens, above your ceiling of {} and {}; raise --max-price",
-            price.input.0, price.output.0, ceiling.input.0, ceiling.output.0
-        ),
-        _ if no.is_too_cheap() => {
-            format!("no bids: the price ceiling or budget is too low for {model}; raise --max-price or --budget")
-        }
-        _ if no.is_too_long() => format!(
-            "no bids: prompt and answer don't fit the context of the workers that serve {model}; lower --max-tokens or shorten the prompt"
-        ),
-        Some(_) if refusals.is_empty() => format!("no bids: the workers that serve {model} did not answer; try again"),
-        _ if !refusals.is_empty() => {
-            format!("no bids: the workers that serve {model} refused ({}); try again later", reasons(refusals))
-        }
-        _ if models.is_empty() => {
-            format!("no bids for {model}: no worker is known yet; see `infernet peers` and `infernet models`")
-        }
-        _ => format!("no bids: no known worker serves {model}; known models: {}", models.join(", ")),
-    }
-}
-
-fn reasons(refusals: &[(NodeId, NoBidReason)]) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    refusals.iter().for_each(|(_, reason)| *counts.entry(reason.label()).or_default() += 1);
-    counts.iter().map(|(reason, n)| format!("{n} × {reason}")).collect::<Vec<_>>().join(", ")
-}
-
-/// A request ready to be offered: its bytes, and the salt that hides it in the offer.
-#[derive(Clone)]
-pub struct Prepared {
-    order: ChatOrder,
-    request: Vec<u8>,
-    salt: [u8; 32],
-    input_tokens: u32,
-    job: JobId,
-}
-
-impl Prepared {
-    /// Checks and encodes `order`.
-    pub fn new(order: ChatOrder) -> Result<Self, ChatError> {
-        let request = ChatRequest {
-            model: order.model.clone(),
-            messages: order.messages.clone(),
-            max_tokens: order.max_tokens,
-            temperature: order.temperature,
-            top_p: order.top_p,
-            seed: order.seed,
-            stop: order.stop.clone(),
-        };
-        let input_tokens = request.input_token_bound();
-        let request = request.encode()?;
-        Ok(Prepared { order, request, salt: clock::random(), input_tokens, job: JobId(clock::random()) })
-    }
-
-    fn budget(&self) -> MicroUsd {
-        let worst = self.order.ceiling.cost(self.input_tokens, self.order.max_tokens).unwrap_or(MicroUsd(u64::MAX));
-        self.order.budget.unwrap_or(worst)
-    }
-
-    fn offer(&self, now: UnixMillis) -> JobOffer {
-        JobOffer {
-            id: OfferId(clock::random()),
-            issued: now,
-            expires: now.after(limits::OFFER_TTL_MS),
-            workload: topic::INFERENCE.into(),
-            model: self.order.model.clone(),
-            abilities: Abilities::default(),
-            input_tokens: self.input_tokens,
-            output_tokens: self.order.max_tokens,
-            ceiling: self.order.ceiling,
-            budget: self.budget(),
-            deadline: now.after(DEFAULT_DEADLINE_MS),
-            window_ms: self.order.window_ms,
-            rule: self.order.rule,
-            commitment: commitment(&self.salt, &self.request),
-        }
     }
 }
 
@@ -275,27 +94,12 @@ struct Shared {
     running: watch::Sender<usize>,
 }
 
-enum Command {
-    Input(Box<Input>),
-    Open { offer: Box<Verified<JobOffer>>, reply: oneshot::Sender<Closed> },
-    Abandon(Hash),
-    Observe(NodeId, Observation),
-    Known(oneshot::Sender<Vec<KnownModel>>),
-    Survey { model: String, reply: oneshot::Sender<(Vec<String>, Option<Price>)> },
-}
-
 impl Buyer {
     /// Starts the task. It ends when every handle is gone.
     pub fn spawn(client: client::Buyer, net: Net) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let span = info_span!("buyer", me = %client.key.id().short());
-        let task = Task {
-            market: market::Buyer::new(registry::MAX_ADS),
-            replies: BTreeMap::new(),
-            early: VecDeque::new(),
-            wake: None,
-            pool: client.pool.clone(),
-        };
+        let task = Task::new(client.pool.clone());
         tokio::spawn(task.run(inbox).instrument(span));
         let shared = Shared { client, net, turn: Arc::new(Semaphore::new(1)), running: watch::Sender::new(0) };
         Buyer { commands, shared: Arc::new(shared) }
@@ -531,142 +335,5 @@ impl<'a> Running<'a> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|jobs| *jobs -= 1);
-    }
-}
-
-/// Passes progress on to the caller and keeps the text for the report.
-struct Tap {
-    events: mpsc::Sender<ChatEvent>,
-}
-
-struct Taken {
-    events: mpsc::Receiver<ChatEvent>,
-    caller: mpsc::Sender<ChatEvent>,
-}
-
-impl Tap {
-    /// Capacity 1: a caller that does not read must slow the worker down, not fill memory.
-    fn new(caller: mpsc::Sender<ChatEvent>) -> (Self, Taken) {
-        let (events, inner) = mpsc::channel(1);
-        (Tap { events }, Taken { events: inner, caller })
-    }
-}
-
-impl Taken {
-    /// Answer and reasoning, once the stream is over. A caller that goes away closes the stream too.
-    async fn collect(mut self) -> (String, String) {
-        let (mut answer, mut reasoning) = (String::new(), String::new());
-        while let Some(event) = self.events.recv().await {
-            if let ChatEvent::Stream(Progress::Text { channel, text, .. }) = &event {
-                if *channel == Channel::REASONING { reasoning.push_str(text) } else { answer.push_str(text) }
-            }
-            if self.caller.send(event).await.is_err() {
-                break;
-            }
-        }
-        (answer, reasoning)
-    }
-}
-
-struct Task {
-    market: market::Buyer,
-    replies: BTreeMap<Hash, oneshot::Sender<Closed>>,
-    /// Answers that overtook the news that their offer is out.
-    early: VecDeque<Answer>,
-    wake: Option<UnixMillis>,
-    pool: crate::chat::pool::Pool,
-}
-
-impl Task {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
-        loop {
-            let next = self.wake.unwrap_or(UnixMillis(u64::MAX));
-            tokio::select! {
-                biased;
-                command = inbox.recv() => match command {
-                    Some(command) => self.on_command(command),
-                    None => return,
-                },
-                () = sleep(clock::until(next)) => {
-                    self.wake = None;
-                    self.handle(Input::Wake);
-                }
-            }
-        }
-    }
-
-    fn on_command(&mut self, command: Command) {
-        match command {
-            Command::Input(input) => match *input {
-                Input::Answer(answer) => self.on_answer(answer),
-                input => {
-                    self.handle(input);
-                }
-            },
-            Command::Open { offer, reply } => {
-                let digest = offer.digest();
-                self.replies.insert(digest, reply);
-                self.handle(Input::Open(*offer));
-                let (mine, others): (VecDeque<_>, VecDeque<_>) = self.early.drain(..).partition(|a| a.offer() == digest);
-                self.early = others;
-                for answer in mine {
-                    self.handle(Input::Answer(answer));
-                }
-            }
-            Command::Abandon(offer) => {
-                self.replies.remove(&offer);
-                self.handle(Input::Abandon(offer));
-            }
-            Command::Observe(worker, observation) => self.market.observe(worker, observation),
-            Command::Known(reply) => {
-                let _ = reply.send(self.market.registry().known_models(clock::now()));
-            }
-            Command::Survey { model, reply } => {
-                let _ = reply.send(self.survey(&model));
-            }
-        }
-    }
-
-    /// Some models that are known, and the cheapest price of the one asked for.
-    fn survey(&self, model: &str) -> (Vec<String>, Option<Price>) {
-        let (registry, now) = (self.market.registry(), clock::now());
-        let names = registry.known_models(now).into_iter().map(|m| m.id).take(MAX_NAMES).collect();
-        let serving = registry.workers(now).flat_map(|(_, ad)| &ad.models).filter(|m| m.answers_to(model));
-        (names, serving.map(|m| m.price).min_by_key(|p| (p.output, p.input)))
-    }
-
-    fn on_answer(&mut self, answer: Answer) {
-        if let Answer::Bid(bid) = &answer {
-            let addrs: Vec<_> = bid.chat.iter().map(|a| a.0).collect();
-            self.pool.warm(bid.signer(), &addrs);
-        }
-        let unknown = self.handle(Input::Answer(answer.clone()));
-        if unknown {
-            if self.early.len() >= limits::MAX_BIDDERS * 2 {
-                self.early.pop_front();
-            }
-            self.early.push_back(answer);
-        }
-    }
-
-    /// Carries out what the decider says. Whether it was an answer to an offer that the decider does not know (yet).
-    fn handle(&mut self, input: Input) -> bool {
-        let mut unknown = false;
-        for output in self.market.handle(input, clock::now()) {
-            match output {
-                Output::Wake { at } => self.wake = Some(at),
-                Output::Busy { offer } => drop(self.replies.remove(&offer)),
-                Output::Closed { offer, outcome } => {
-                    if let Some(reply) = self.replies.remove(&offer) {
-                        let _ = reply.send(outcome);
-                    }
-                }
-                Output::Refused { worker, reason } => {
-                    unknown |= reason == AnswerRefused::WrongOffer;
-                    debug!(worker = %worker.short(), %reason, "answer refused");
-                }
-            }
-        }
-        unknown
     }
 }

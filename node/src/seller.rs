@@ -59,6 +59,8 @@ enum Command {
     Finish { job: infernet_wire::id::JobId, settled: bool },
     /// The engines serve this now.
     Catalogue(Vec<ModelAd>),
+    /// A job has shown how fast a model is.
+    Measured(String, Measured),
     /// Bid on nothing more.
     Drain,
     /// How are we doing?
@@ -76,6 +78,15 @@ pub enum Unclaimed {
     /// The node is shutting down.
     #[error("the worker is shutting down")]
     ShuttingDown,
+}
+
+/// How fast a job was.
+#[derive(Debug, Clone, Copy)]
+pub struct Measured {
+    /// From asking the engine to its first token, in milliseconds.
+    pub ttft_ms: u32,
+    /// Tokens per second after the first; `None` if there were too few.
+    pub tokens_per_second: Option<u32>,
 }
 
 /// The seller's state, for people.
@@ -183,6 +194,11 @@ impl Seller {
         let _ = self.commands.send(Command::Catalogue(models)).await;
     }
 
+    /// Tells how fast a job was, for ad and bids. Losing one when busy only means older numbers.
+    pub fn try_measured(&self, model: &str, measured: Measured) {
+        let _ = self.commands.try_send(Command::Measured(model.to_owned(), measured));
+    }
+
     /// Stops bidding; running jobs go on.
     pub async fn drain(&self) {
         let _ = self.commands.send(Command::Drain).await;
@@ -241,6 +257,7 @@ impl Task {
             }
             Command::Finish { job, settled } => self.market.finish(&job, settled),
             Command::Catalogue(models) => self.set_catalogue(models),
+            Command::Measured(model, measured) => self.on_measured(&model, measured),
             Command::Drain => self.market.set_draining(true),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
@@ -299,13 +316,29 @@ impl Task {
         });
     }
 
-    fn set_catalogue(&mut self, models: Vec<ModelAd>) {
+    /// Engines don't know their speed; what was measured stays with the model while it is served.
+    fn set_catalogue(&mut self, mut models: Vec<ModelAd>) {
+        for model in &mut models {
+            if let Some(known) = self.ad.models.iter().find(|m| m.id == model.id) {
+                (model.ttft_ms, model.tokens_per_second) = (known.ttft_ms, known.tokens_per_second);
+            }
+        }
         if models != self.ad.models {
             info!(models = models.len(), "catalogue changed");
             self.market.set_catalogue(models.clone());
             self.ad.models = models;
             self.advertise_soon();
         }
+    }
+
+    /// Bids tell it at once, the ad when it is refreshed.
+    fn on_measured(&mut self, model: &str, measured: Measured) {
+        let Some(ad) = self.ad.models.iter_mut().find(|m| m.id == model) else { return };
+        ad.ttft_ms = smooth(ad.ttft_ms, measured.ttft_ms.max(1));
+        if let Some(speed) = measured.tokens_per_second {
+            ad.tokens_per_second = smooth(ad.tokens_per_second, speed.max(1));
+        }
+        self.market.set_catalogue(self.ad.models.clone());
     }
 
     /// Advertises again, at once or as soon as others would listen.
@@ -388,4 +421,9 @@ impl Task {
             counters,
         }
     }
+}
+
+/// Three parts of what was known and one of the newest; 0 is nothing known.
+fn smooth(known: u32, sample: u32) -> u32 {
+    if known == 0 { sample } else { u32::try_from((3 * u64::from(known) + u64::from(sample)).div_ceil(4)).unwrap_or(u32::MAX) }
 }

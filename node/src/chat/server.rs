@@ -19,7 +19,7 @@ use crate::{
     engines::Engines,
     ledger::Ledger,
     market::seller::Claim,
-    seller::{Seller, Slot, Unclaimed},
+    seller::{Measured, Seller, Slot, Unclaimed},
 };
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use infernet_wire::{
@@ -33,7 +33,7 @@ use infernet_wire::{
     receipt::{JobReceipt, SignedReceipt},
     topic::NetworkId,
 };
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Instant};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep_until,
@@ -42,6 +42,9 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 /// Text in one delta at most: a frame with room for the rest. Engines send a token or a few; only a hostile one sends more.
 const MAX_DELTA_BYTES: usize = 16 * 1024;
+
+/// Fewer tokens tell nothing about speed.
+const MIN_MEASURED_TOKENS: u32 = 8;
 
 /// What a worker serves jobs with.
 pub struct Worker {
@@ -121,6 +124,7 @@ struct Job {
     session: WorkerSession,
     opened: Vec<u8>,
     chunks: Chunks,
+    pace: Pace,
 }
 
 /// Everything before `Opened`.
@@ -139,7 +143,7 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
     let terms = terms(worker, &claim, engine.weights, &parsed);
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let (session, opened) = WorkerSession::open(terms, &first.bytes, &request, clock::now());
-    Ok(Job { claim, session, opened, chunks: ask(engine.backend, request_for_engine) })
+    Ok(Job { claim, session, opened, chunks: ask(engine.backend, request_for_engine), pace: Pace::start() })
 }
 
 fn read_accept(worker: &Worker, open: &Open) -> Result<Verified<JobAccept>, StreamError> {
@@ -232,6 +236,39 @@ impl End {
     }
 }
 
+/// How fast the engine was, for the next bids.
+struct Pace {
+    asked: Instant,
+    first: Option<Instant>,
+    last: Instant,
+    tokens: u32,
+}
+
+impl Pace {
+    /// The engine is asked now.
+    fn start() -> Self {
+        let asked = clock::instant();
+        Pace { asked, first: None, last: asked, tokens: 0 }
+    }
+
+    fn token(&mut self, tokens: u32) {
+        self.last = clock::instant();
+        self.first.get_or_insert(self.last);
+        self.tokens = tokens;
+    }
+
+    /// `None` if no token came.
+    fn measured(&self) -> Option<Measured> {
+        let first = self.first?;
+        let streaming = (self.last - first).as_secs_f64();
+        let enough = self.tokens >= MIN_MEASURED_TOKENS && streaming > 0.0;
+        Some(Measured {
+            ttft_ms: u32::try_from((first - self.asked).as_millis()).unwrap_or(u32::MAX),
+            tokens_per_second: enough.then(|| (f64::from(self.tokens - 1) / streaming) as u32),
+        })
+    }
+}
+
 impl Job {
     async fn run(mut self, worker: &Worker, reader: &mut Reader, writer: &mut Writer) {
         if writer.write(&self.opened, deadline::WRITE).await.is_err() {
@@ -270,6 +307,7 @@ impl Job {
                     if self.pass_on(channel, text, tokens, writer).await.is_err() {
                         return Ok(End::gone());
                     }
+                    self.pace.token(tokens);
                     quiet_until = clock::deadline(deadline::KEEP_ALIVE);
                 }
                 Some(Ok(Chunk::Done { input_tokens, output_tokens, finish })) => {
@@ -305,8 +343,11 @@ impl Job {
 
     /// Usage, receipt, countersignature. The engine is let go first.
     async fn settle(self, end: End, worker: &Worker, reader: &mut Reader, writer: &mut Writer) {
-        let Job { mut claim, session, chunks, .. } = self;
+        let Job { mut claim, session, chunks, pace, .. } = self;
         drop(chunks);
+        if let Some(measured) = pace.measured() {
+            worker.seller.try_measured(&claim.model, measured);
+        }
         let Finished { usage, receipt } = session.finish(end.finish, end.input, end.output, clock::now());
         let told = !end.gone && writer.write(&usage, deadline::WRITE).await.is_ok();
         let Some(body) = receipt else {
