@@ -5,7 +5,7 @@
 //! | [`engine`] | a real tiny language model behind an Ollama-compatible server |
 //! | [`cluster`] | nodes on loopback with homes of their own: in this process, or as processes that can be killed |
 //! | [`demo`] | what a newcomer runs |
-//! | [`bench`] | the numbers, each a command |
+//! | [`mod@bench`] | the numbers, each a command |
 //! | [`shim`] | a TCP link that is slower than loopback |
 //! | [`machine`] | what a number was measured on |
 //!
