@@ -1,8 +1,8 @@
 //! `bench auction`: from the signed offer to the winner's `Opened`.
 //!
 //! Workers are processes of their own on loopback, all started from one bootstrap address; the buyer, in this process, is
-//! connected to at most three of them. Two rounds of the same network: as it is, and with a cheaper worker behind a slow link
-//! and a worker that was stopped (SIGSTOP) after it had advertised.
+//! connected to at most three of them. Two rounds: the network as it is, and with two more workers, a cheaper one
+//! behind a slow link and one that was stopped (SIGSTOP) after it had advertised.
 
 use super::BenchError;
 use crate::{
@@ -64,7 +64,7 @@ pub struct AuctionResult {
     pub nodes: usize,
     /// The network as it is.
     pub regular: Round,
-    /// With a late cheaper worker and a silent one.
+    /// With two more: a late cheaper worker and a silent one.
     pub late_and_silent: Round,
     /// Resident memory of the worker processes, in kilobytes.
     pub worker_rss_kb: Distribution,
@@ -113,10 +113,9 @@ pub async fn run(options: AuctionOptions) -> Result<AuctionResult, BenchError> {
     workers.push(Process::worker(&options.binary, &sells(0), &[], &[]).await?);
     let bootstrap: Vec<String> = workers.iter().flat_map(|w| w.status.listen.clone()).collect();
     let buyer = Member::start(MemberSpec { max_peers: BUYER_PEERS, ..MemberSpec::buyer(parse(&bootstrap)) }).await?;
-    for n in 1..options.nodes - 2 {
+    for n in 1..options.nodes - 1 {
         workers.push(Process::worker(&options.binary, &sells(n), &bootstrap, &[]).await?);
     }
-    // Two more in the second round make up the number.
     let regular_workers = workers.len();
     buyer.knows("tiny-chat", regular_workers, FORM).await?;
     let regular = round(&buyer, options.auctions, BASE_PRICE).await?;
