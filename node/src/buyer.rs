@@ -12,7 +12,7 @@ mod refused;
 mod tap;
 mod task;
 
-pub use order::{ChatOrder, DEFAULT_WINDOW_MS, Prepared};
+pub use order::{ChatOrder, DEFAULT_CEILING, DEFAULT_WINDOW_MS, Prepared};
 pub use refused::{ChatError, NoBids};
 
 use crate::{
@@ -204,9 +204,9 @@ impl Buyer {
     async fn no_bids(&self, prepared: &Prepared, refusals: Vec<(NodeId, NoBidReason)>, asked: usize) -> NoBids {
         let order = &prepared.order;
         let (reply, survey) = oneshot::channel();
-        let _ = self.commands.send(Command::Survey { model: order.model.clone(), reply }).await;
+        let _ = self.commands.send(Command::Survey { model: order.request.model.clone(), reply }).await;
         let (models, cheapest) = survey.await.unwrap_or_default();
-        NoBids { model: order.model.clone(), ceiling: order.ceiling, asked, refusals, cheapest, models }
+        NoBids { model: order.request.model.clone(), ceiling: order.ceiling, asked, refusals, cheapest, models }
     }
 
     /// Gives the job to the winner, then to the runners-up while none has delivered a token.
@@ -227,12 +227,13 @@ impl Buyer {
             let worker = attempt.bid.signer();
             let (tap, taken) = Tap::new(events.clone());
             let attempted = self.attempt(&attempts, &attempt, &offer, prepared, tap, cancel, &mut turn);
-            let (result, (answer, reasoning)) = tokio::join!(attempted, taken.collect());
+            let (result, text) = tokio::join!(attempted, taken.collect());
             match result {
                 Ok(completed) => {
                     return Ok(ChatReport {
-                        answer,
-                        reasoning,
+                        answer: text.answer,
+                        reasoning: text.reasoning,
+                        tool_calls: text.tool_calls,
                         model: attempt.bid.model.clone(),
                         stream: StreamReport::new(&completed, *retries),
                         receipt: completed.receipt.as_ref().map(ReceiptReport::from),
@@ -245,7 +246,7 @@ impl Buyer {
                     let _ = events.send(ChatEvent::Retry { worker, reason: failure.to_string() }).await;
                     last = Some(failure);
                 }
-                Err(failure) => return Err(ChatError::Failed { failure, partial: answer }),
+                Err(failure) => return Err(ChatError::Failed { failure, partial: text.answer }),
             }
         }
         match last {
@@ -282,13 +283,14 @@ impl Buyer {
                 price: attempt.bid.price,
                 budget: offer.budget,
                 input_tokens: prepared.input_tokens,
-                output_tokens: prepared.order.max_tokens,
+                output_tokens: prepared.order.request.max_tokens,
             },
             salt: prepared.salt,
             request: prepared.request.clone(),
             addrs: attempt.bid.chat.iter().map(|a| a.0).collect(),
             deadline: offer.deadline,
             accept: accept.clone(),
+            offer: None,
         };
         let mut on_opened = || {
             *turn = None;

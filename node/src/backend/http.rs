@@ -10,6 +10,8 @@ use tokio::time::timeout;
 
 /// The longest description of a model: metadata of a large one with its licence and tensor list is a few hundred kilobytes.
 const MAX_DESCRIPTION_BYTES: usize = 8 * 1024 * 1024;
+/// The longest answer in one piece: 256 vectors of 4096 numbers, each of some twelve characters.
+const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of an error's body that are read.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// Characters of an engine's message that are kept: two sentences.
@@ -122,13 +124,22 @@ impl Http {
 
     async fn describe<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, BackendError> {
         let limit = self.deadlines.describe;
-        let read = async {
-            let mut response = self.accepted(request).await?;
-            let body = self.read_up_to(&mut response, MAX_DESCRIPTION_BYTES).await?;
-            let body = body.ok_or(BackendError::TooLarge { limit: MAX_DESCRIPTION_BYTES })?;
-            serde_json::from_slice(&body).map_err(|_| self.malformed())
-        };
+        let read = self.read_json(request, MAX_DESCRIPTION_BYTES);
         timeout(limit, read).await.map_err(|_| BackendError::Timeout { stage: Stage::Describe, limit })?
+    }
+
+    async fn read_json<T: DeserializeOwned>(&self, request: RequestBuilder, limit: usize) -> Result<T, BackendError> {
+        let mut response = self.accepted(request).await?;
+        let body = self.read_up_to(&mut response, limit).await?;
+        serde_json::from_slice(&body.ok_or(BackendError::TooLarge { limit })?).map_err(|_| self.malformed())
+    }
+
+    /// POSTs a job whose answer comes in one piece, and may take as long as a first byte.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, BackendError> {
+        let limit = self.deadlines.first_byte;
+        let request = self.client.request(Method::POST, self.url.join(path)).json(body);
+        let read = self.read_json(request, MAX_ANSWER_BYTES);
+        timeout(limit, read).await.map_err(|_| BackendError::Timeout { stage: Stage::FirstByte, limit })?
     }
 
     /// POSTs a job. Resolves with the response's headers; the body follows piece by piece.

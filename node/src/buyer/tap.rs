@@ -2,7 +2,7 @@
 
 use super::ChatEvent;
 use crate::chat::client::Progress;
-use infernet_wire::chat::Channel;
+use infernet_wire::chat::{Channel, ToolCall, ToolCallDelta};
 use tokio::sync::mpsc;
 
 /// Passes progress on to the caller and keeps the text for the report.
@@ -26,17 +26,50 @@ impl Tap {
 }
 
 impl Taken {
-    /// Answer and reasoning, once the stream is over. A caller that goes away closes the stream too.
-    pub(super) async fn collect(mut self) -> (String, String) {
-        let (mut answer, mut reasoning) = (String::new(), String::new());
+    /// What was said, once the stream is over. A caller that goes away closes the stream too.
+    pub(super) async fn collect(mut self) -> Said {
+        let mut said = Said::default();
         while let Some(event) = self.events.recv().await {
-            if let ChatEvent::Stream(Progress::Text { channel, text, .. }) = &event {
-                if *channel == Channel::REASONING { reasoning.push_str(text) } else { answer.push_str(text) }
+            if let ChatEvent::Stream(progress) = &event {
+                said.note(progress);
             }
             if self.caller.send(event).await.is_err() {
                 break;
             }
         }
-        (answer, reasoning)
+        said
+    }
+}
+
+/// A whole answer.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) answer: String,
+    pub(super) reasoning: String,
+    pub(super) tool_calls: Vec<ToolCall>,
+}
+
+impl Said {
+    fn note(&mut self, progress: &Progress) {
+        match progress {
+            Progress::Text { channel: Channel::REASONING, text, .. } => self.reasoning.push_str(text),
+            Progress::Text { text, .. } => self.answer.push_str(text),
+            Progress::ToolCall(piece) => self.note_call(piece),
+            // Vectors are the caller's to keep: they are larger than any answer, and no report shows them.
+            Progress::Embedding(_) | Progress::Opened { .. } => {}
+        }
+    }
+
+    /// The first piece of a call names it; others lengthen its arguments. Pieces of one call come one after the other.
+    fn note_call(&mut self, piece: &ToolCallDelta) {
+        let ToolCallDelta { id, name, arguments, .. } = piece;
+        match (name, self.tool_calls.last_mut()) {
+            (None, Some(call)) => call.arguments.push_str(arguments),
+            _ => self.tool_calls.push(ToolCall {
+                id: id.clone().unwrap_or_default(),
+                name: name.clone().unwrap_or_default(),
+                arguments: arguments.clone(),
+            }),
+        }
     }
 }

@@ -14,9 +14,10 @@ use super::{
 use crate::{clock, ledger::Ledger};
 use infernet_wire::{
     accept::JobAccept,
-    chat::{Channel, ErrorCode, Frame, Open, StreamError, Usage},
+    chat::{Channel, Embedding, ErrorCode, Frame, Open, StreamError, TokenLogprob, ToolCallDelta, Usage},
     envelope::{Envelope, Refusal, Verified},
     key::NodeKey,
+    offer::JobOffer,
     receipt::{Countersign, JobReceipt, SignedReceipt},
     time::UnixMillis,
     topic::NetworkId,
@@ -38,6 +39,8 @@ use tracing::warn;
 pub struct Order {
     /// The signed accept.
     pub accept: Verified<JobAccept>,
+    /// The signed offer, if the worker has not seen it: it is asked at its ad's prices.
+    pub offer: Option<Verified<JobOffer>>,
     /// What opens the offer's commitment.
     pub salt: [u8; 32],
     /// The request's bytes.
@@ -63,7 +66,7 @@ pub struct Buyer {
 }
 
 /// A step of the stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
     /// The worker has the job.
     Opened {
@@ -80,7 +83,13 @@ pub enum Progress {
         text: String,
         /// Output tokens so far.
         tokens: u32,
+        /// Log probabilities of its tokens, if asked for.
+        logprobs: Vec<TokenLogprob>,
     },
+    /// A piece of a tool call.
+    ToolCall(ToolCallDelta),
+    /// A vector.
+    Embedding(Embedding),
 }
 
 /// A stream that ended as the protocol says.
@@ -232,6 +241,7 @@ impl Attempt {
             accept: ByteBuf::from(order.accept.raw().to_vec()),
             salt: ByteArray::new(order.salt),
             request_len: u32::try_from(order.request.len()).unwrap_or(u32::MAX),
+            offer: order.offer.as_ref().map(|offer| ByteBuf::from(offer.raw().to_vec())),
         })
         .encode();
         let started = clock::instant();
@@ -299,15 +309,11 @@ impl Attempt {
                 (caller.on_opened)();
                 tell(caller.progress, Progress::Opened { path: self.path, input_tokens }).await;
             }
-            BuyerEvent::Text { channel, text, tokens } => {
-                if self.first_token.is_none() {
-                    self.first_token = Some(clock::instant());
-                    self.give_up = if self.cancelled { self.give_up } else { self.deadline };
-                }
-                if !self.cancelled {
-                    tell(caller.progress, Progress::Text { channel, text, tokens }).await;
-                }
+            BuyerEvent::Text { channel, text, tokens, logprobs } => {
+                self.content(Progress::Text { channel, text, tokens, logprobs }, caller.progress).await;
             }
+            BuyerEvent::ToolCall(call) => self.content(Progress::ToolCall(call), caller.progress).await,
+            BuyerEvent::Embedding(embedding) => self.content(Progress::Embedding(embedding), caller.progress).await,
             BuyerEvent::Usage(usage) => {
                 self.usage = Some((usage, clock::instant()));
                 self.give_up = Limit::from_now(deadline::SIGN);
@@ -325,6 +331,16 @@ impl Attempt {
             }
         }
         Ok(None)
+    }
+
+    async fn content<T: From<Progress>>(&mut self, step: Progress, progress: &mpsc::Sender<T>) {
+        if self.first_token.is_none() {
+            self.first_token = Some(clock::instant());
+            self.give_up = if self.cancelled { self.give_up } else { self.deadline };
+        }
+        if !self.cancelled {
+            tell(progress, step).await;
+        }
     }
 
     /// Checks, keeps, then sends. A countersignature that can't be sent still counts: the worker will ask again.

@@ -24,7 +24,7 @@ use crate::{
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use infernet_wire::{
     accept::JobAccept,
-    chat::{Channel, ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError},
+    chat::{ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError, TokenLogprob, ToolCallDelta},
     envelope::{Envelope, Verified},
     id::{Hash, NodeId},
     key::NodeKey,
@@ -42,6 +42,11 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 /// Text in one delta at most: a frame with room for the rest. Engines send a token or a few; only a hostile one sends more.
 const MAX_DELTA_BYTES: usize = 16 * 1024;
+
+/// Log probabilities in one delta: with the text they fill three quarters of a frame.
+const MAX_LOGPROB_BYTES: usize = 32 * 1024;
+/// What CBOR adds to a token's text: keys, lengths, a number of nine bytes.
+const LOGPROB_OVERHEAD: usize = 24;
 
 /// Fewer tokens tell nothing about speed.
 const MIN_MEASURED_TOKENS: u32 = 8;
@@ -300,18 +305,17 @@ impl Job {
                 }
             };
             match chunk {
-                Some(Ok(Chunk::Text { channel, text, tokens })) => {
+                Some(Ok(Chunk::Done { input_tokens, output_tokens, finish })) => {
+                    return Ok(End { finish, input: input_tokens, output: output_tokens, gone: false });
+                }
+                Some(Ok(content)) => {
                     if self.session.is_full() {
                         return Ok(End::new(FinishReason::LENGTH));
                     }
-                    if self.pass_on(channel, text, tokens, writer).await.is_err() {
+                    if self.pass_on(content, writer).await.is_err() {
                         return Ok(End::gone());
                     }
-                    self.pace.token(tokens);
                     quiet_until = clock::deadline(deadline::KEEP_ALIVE);
-                }
-                Some(Ok(Chunk::Done { input_tokens, output_tokens, finish })) => {
-                    return Ok(End { finish, input: input_tokens, output: output_tokens, gone: false });
                 }
                 Some(Err(error)) => return self.engine_failed(&error),
                 None => return self.engine_failed(&BackendError::Truncated),
@@ -329,16 +333,44 @@ impl Job {
         Err(refuse(ErrorCode::ENGINE, error.retryable(), format!("the engine failed: {}", error.label())))
     }
 
-    async fn pass_on(&mut self, channel: Channel, text: String, tokens: u32, writer: &mut Writer) -> Result<(), FrameError> {
-        if text.len() <= MAX_DELTA_BYTES {
-            let frame = self.session.delta(channel, text, tokens);
-            return writer.write(&frame, deadline::WRITE).await;
+    async fn pass_on(&mut self, content: Chunk, writer: &mut Writer) -> Result<(), FrameError> {
+        match content {
+            Chunk::Text { channel, text, tokens, logprobs } if text.len() <= MAX_DELTA_BYTES => {
+                let frame = self.session.delta(channel, text, tokens, fitting(logprobs));
+                self.pace.token(tokens);
+                writer.write(&frame, deadline::WRITE).await
+            }
+            Chunk::Text { channel, text, tokens, .. } => {
+                self.pace.token(tokens);
+                for piece in pieces(&text, MAX_DELTA_BYTES) {
+                    let frame = self.session.delta(channel, piece.to_owned(), tokens, Vec::new());
+                    writer.write(&frame, deadline::WRITE).await?;
+                }
+                Ok(())
+            }
+            Chunk::ToolCall { index, mut id, mut name, arguments, tokens } => {
+                self.pace.token(tokens);
+                // A call without arguments is a call all the same.
+                let whole = [arguments.as_str()];
+                let cut: Vec<&str> = if arguments.len() <= MAX_DELTA_BYTES {
+                    whole.to_vec()
+                } else {
+                    pieces(&arguments, MAX_DELTA_BYTES).collect()
+                };
+                for piece in cut {
+                    let (id, name, arguments) = (id.take(), name.take(), piece.to_owned());
+                    let frame = self.session.tool_call(ToolCallDelta { seq: 0, index, id, name, arguments, tokens });
+                    writer.write(&frame, deadline::WRITE).await?;
+                }
+                Ok(())
+            }
+            Chunk::Embedding { index, vector } => {
+                let frame = self.session.embedding(index, &vector);
+                writer.write(&frame, deadline::WRITE).await
+            }
+            // The caller has ended the answer with it.
+            Chunk::Done { .. } => Ok(()),
         }
-        for piece in pieces(&text, MAX_DELTA_BYTES) {
-            let frame = self.session.delta(channel, piece.to_owned(), tokens);
-            writer.write(&frame, deadline::WRITE).await?;
-        }
-        Ok(())
     }
 
     /// Usage, receipt, countersignature. The engine is let go first.
@@ -380,6 +412,17 @@ fn heard(frame: Result<Frame, FrameError>) -> End {
             End::gone()
         }
     }
+}
+
+/// Log probabilities as far as a frame has room for them: an engine that says more than was asked for is cut short.
+fn fitting(logprobs: Vec<TokenLogprob>) -> Vec<TokenLogprob> {
+    let mut room = MAX_LOGPROB_BYTES;
+    let size = |token: &str| token.len() + LOGPROB_OVERHEAD;
+    let mut fits = |logprob: &TokenLogprob| {
+        let bytes = size(&logprob.token) + logprob.top.iter().map(|other| size(&other.token)).sum::<usize>();
+        room.checked_sub(bytes).map(|left| room = left).is_some()
+    };
+    logprobs.into_iter().take_while(|logprob| fits(logprob)).collect()
 }
 
 /// `text` in pieces of at most `max` bytes, cut between characters.

@@ -42,7 +42,7 @@ impl Pair {
     }
 
     fn say(&mut self, text: &str, tokens: u32) {
-        let frame = self.worker.delta(Channel::ANSWER, text.into(), tokens);
+        let frame = self.worker.delta(Channel::ANSWER, text.into(), tokens, vec![]);
         deliver(&mut self.buyer, &frame).expect("a good delta");
     }
 
@@ -104,8 +104,8 @@ fn any_change_to_a_receipt_is_found() {
 #[test]
 fn a_dropped_or_repeated_delta_is_a_violation() {
     let mut pair = Pair::new(1_000);
-    let first = pair.worker.delta(Channel::ANSWER, "a".into(), 1);
-    let second = pair.worker.delta(Channel::ANSWER, "b".into(), 2);
+    let first = pair.worker.delta(Channel::ANSWER, "a".into(), 1, vec![]);
+    let second = pair.worker.delta(Channel::ANSWER, "b".into(), 2, vec![]);
     assert!(matches!(deliver(&mut pair.buyer, &second), Err(Violation::Sequence { expected: 0, got: 1 })));
     let mut pair = Pair::new(1_000);
     deliver(&mut pair.buyer, &first).expect("the first");
@@ -115,7 +115,7 @@ fn a_dropped_or_repeated_delta_is_a_violation() {
 #[test]
 fn spliced_text_voids_the_receipt() {
     let mut pair = Pair::new(1_000);
-    let Ok(Frame::Delta(mut delta)) = Frame::decode(&pair.worker.delta(Channel::ANSWER, "yes".into(), 1)) else {
+    let Ok(Frame::Delta(mut delta)) = Frame::decode(&pair.worker.delta(Channel::ANSWER, "yes".into(), 1, vec![])) else {
         panic!("a delta")
     };
     delta.text = "no!".into();
@@ -128,7 +128,8 @@ fn spliced_text_voids_the_receipt() {
 fn more_tokens_than_bytes_or_than_asked_for_are_a_violation() {
     let claim = |text: &str, tokens: u32| {
         let mut pair = Pair::new(u64::MAX);
-        let frame = Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: text.into(), tokens }).encode();
+        let frame =
+            Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: text.into(), tokens, logprobs: vec![] }).encode();
         deliver(&mut pair.buyer, &frame).map(|_| ())
     };
     assert_eq!(claim("abc", 3), Ok(()));
@@ -212,7 +213,7 @@ fn a_cancelled_job_is_receipted_for_what_was_delivered() {
 #[test]
 fn frames_out_of_order_are_violations() {
     let fresh = || BuyerSession::new(terms(1), OPEN, REQUEST);
-    let delta = Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "x".into(), tokens: 1 });
+    let delta = Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "x".into(), tokens: 1, logprobs: vec![] });
     let usage = Frame::Usage(Usage { input_tokens: 0, output_tokens: 0, finish: FinishReason::STOP });
     for frame in [delta, usage, Frame::Receipt(ByteBuf::new()), Frame::Cancel, Frame::Countersign(ByteBuf::new())] {
         assert!(matches!(deliver(&mut fresh(), &frame.encode()), Err(Violation::Unexpected(_))), "{frame:?}");
@@ -251,7 +252,7 @@ proptest! {
         for (kind, seq, n, text) in frames {
             let frame = match kind {
                 0 => Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: n % 12 }),
-                1 | 2 => Frame::Delta(Delta { seq: seq % 3, channel: Channel(0), text, tokens: n % 20 }),
+                1 | 2 => Frame::Delta(Delta { seq: seq % 3, channel: Channel(0), text, tokens: n % 20, logprobs: vec![] }),
                 3 => Frame::Usage(Usage { input_tokens: n % 12, output_tokens: n % 20, finish: FinishReason(kind) }),
                 4 => Frame::Receipt(ByteBuf::from(text.into_bytes())),
                 5 => Frame::KeepAlive,

@@ -65,7 +65,7 @@ impl Cheat {
     }
 
     async fn delta(&mut self, seq: u64, text: &str, tokens: u32) {
-        self.send(&Frame::Delta(Delta { seq, channel: Channel::ANSWER, text: text.into(), tokens })).await;
+        self.send(&Frame::Delta(Delta { seq, channel: Channel::ANSWER, text: text.into(), tokens, logprobs: vec![] })).await;
     }
 
     /// Goes well up to the receipt, which `change` bends and `key` signs.

@@ -96,13 +96,10 @@ fn sealed_answer() {
 #[test]
 fn frames_and_transcript() {
     let request = ChatRequest {
-        model: "tiny-chat".into(),
-        messages: vec![ChatMessage { role: Role::User, content: "What is the capital of France?".into() }],
-        max_tokens: 64,
         temperature: Some(0.5),
-        top_p: None,
         seed: Some(42),
         stop: vec!["\n\n".into()],
+        ..ChatRequest::new("tiny-chat", vec![ChatMessage::new(Role::User, "What is the capital of France?")], 64)
     };
     let bytes = request.encode().unwrap();
     assert_eq!(ChatRequest::decode(&bytes).unwrap(), request);
@@ -111,10 +108,11 @@ fn frames_and_transcript() {
             accept: ByteBuf::from(vec![1, 2, 3]),
             salt: ByteArray::new([0x22; 32]),
             request_len: u32::try_from(bytes.len()).unwrap(),
+            offer: None,
         }),
         Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110 }),
-        Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "The capital".into(), tokens: 2 }),
-        Frame::Delta(Delta { seq: 1, channel: Channel::REASONING, text: " é🦊".into(), tokens: 3 }),
+        Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "The capital".into(), tokens: 2, logprobs: vec![] }),
+        Frame::Delta(Delta { seq: 1, channel: Channel::REASONING, text: " é🦊".into(), tokens: 3, logprobs: vec![] }),
         Frame::Usage(Usage { input_tokens: 19, output_tokens: 3, finish: FinishReason::STOP }),
         Frame::Receipt(ByteBuf::from(vec![4, 5])),
         Frame::Countersign(ByteBuf::from(vec![6])),

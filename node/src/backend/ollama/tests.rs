@@ -9,7 +9,7 @@ use axum::{
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use infernet_wire::chat::Role;
+use infernet_wire::chat::{ChatMessage, Role};
 use serde_json::json;
 use std::{convert::Infallible, future, sync::Arc, time::Duration};
 use tokio::{
@@ -105,13 +105,10 @@ fn recorded(path: &str) -> Response {
 
 fn request() -> ChatRequest {
     ChatRequest {
-        model: "tiny-chat".into(),
-        messages: vec![ChatMessage { role: Role::User, content: "Tell me a story about a fox.".into() }],
-        max_tokens: 24,
         temperature: Some(0.0),
-        top_p: None,
         seed: Some(7),
         stop: vec!["\n\n".into()],
+        ..ChatRequest::new("tiny-chat", vec![ChatMessage::new(Role::User, "Tell me a story about a fox.")], 24)
     }
 }
 
