@@ -14,7 +14,10 @@ use infernet_node::{
     node::Node,
     report::{AuctionReport, ChatReport},
 };
-use infernet_wire::chat::{ChatMessage, ChatRequest, Role};
+use infernet_wire::{
+    chat::{ChatMessage, ChatRequest, Role},
+    money::MicroUsd,
+};
 use std::{collections::BTreeMap, io::Write, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
