@@ -60,7 +60,7 @@ impl Cheat {
     }
 
     async fn say(&mut self, text: &str, tokens: u32) {
-        let frame = self.session.delta(Channel::ANSWER, text.into(), tokens);
+        let frame = self.session.delta(Channel::ANSWER, text.into(), tokens, vec![]);
         self.line.write(&frame, &[]).await;
     }
 
@@ -140,6 +140,7 @@ async fn cheated(script: Script, cancel_after: Option<usize>, within: Duration) 
     let terms = terms(&key, &worker, accept.digest(), job);
     let endpoint = chat_endpoint(&worker);
     let order = Order {
+        offer: None,
         accept,
         salt: [0; 32],
         request: request(100).encode().expect("a request"),
@@ -432,8 +433,9 @@ async fn an_answer_without_end_is_cut_at_its_bound() {
             c.open().await;
             let text = "x".repeat(60_000);
             while c.line.connection.is_open()
-                && c.line.writer.write(&c.session.delta(Channel::ANSWER, text.clone(), 1), SOON).await.is_ok()
-            {}
+                && c.line.writer.write(&c.session.delta(Channel::ANSWER, text.clone(), 1, vec![]), SOON).await.is_ok()
+            {
+            }
             c
         }
         .boxed()
