@@ -446,4 +446,6 @@ impl Answer {
 }
 
 #[cfg(test)]
+mod abilities_tests;
+#[cfg(test)]
 mod tests;

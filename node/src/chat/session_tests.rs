@@ -102,6 +102,44 @@ fn any_change_to_a_receipt_is_found() {
 }
 
 #[test]
+fn calls_and_vectors_are_in_the_transcript_at_their_place() {
+    let mut pair = Pair::new(1_000);
+    pair.say("Let me see.", 1);
+    let call = |arguments: &str, tokens| ToolCallDelta {
+        seq: 0,
+        index: 0,
+        id: Some("c1".into()),
+        name: Some("weather".into()),
+        arguments: arguments.into(),
+        tokens,
+    };
+    let frame = pair.worker.tool_call(call(r#"{"city":"#, 5));
+    assert!(matches!(deliver(&mut pair.buyer, &frame), Ok(BuyerEvent::ToolCall(piece)) if piece.seq == 1 && piece.tokens == 5));
+    let vector = pair.worker.embedding(0, &[1.5, -2.0]);
+    let Ok(BuyerEvent::Embedding(embedding)) = deliver(&mut pair.buyer, &vector) else { panic!("a vector") };
+    assert_eq!((embedding.seq, embedding.numbers().collect::<Vec<_>>()), (2, vec![1.5, -2.0]));
+    let (buyer, receipt) = pair.end(FinishReason::TOOL_CALLS, Some(3), Some(5));
+    let receipt = receipt.expect("a receipt");
+    assert_eq!((receipt.status, receipt.output_tokens), (JobStatus::COMPLETED, 5));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+}
+
+#[test]
+fn a_call_is_worth_no_more_tokens_than_its_bytes_and_a_vector_none() {
+    let mut pair = Pair::new(1_000);
+    let claim = |tokens| ToolCallDelta { seq: 0, index: 0, id: None, name: Some("f".into()), arguments: "{}".into(), tokens };
+    let honest = pair.worker.tool_call(claim(50));
+    assert!(matches!(deliver(&mut pair.buyer, &honest), Ok(BuyerEvent::ToolCall(piece)) if piece.tokens == 3));
+    let mut pair = Pair::new(1_000);
+    let lie = Frame::ToolCall(claim(4)).encode();
+    assert_eq!(deliver(&mut pair.buyer, &lie).err(), Some(Violation::Tokens { claimed: 4, most: 3 }));
+    let mut pair = Pair::new(1_000);
+    deliver(&mut pair.buyer, &pair.worker.embedding(0, &[0.0; 64])).expect("a vector");
+    let late = pair.worker.delta(Channel::ANSWER, String::new(), 9, vec![]);
+    assert!(matches!(deliver(&mut pair.buyer, &late), Ok(BuyerEvent::Text { tokens: 0, .. })));
+}
+
+#[test]
 fn a_dropped_or_repeated_delta_is_a_violation() {
     let mut pair = Pair::new(1_000);
     let first = pair.worker.delta(Channel::ANSWER, "a".into(), 1, vec![]);

@@ -5,8 +5,8 @@ use crate::samples::{NOW, key, network};
 use infernet_wire::{
     bid::{Answer, SealedAnswer},
     chat::{
-        Channel, ChatMessage, ChatRequest, Delta, ErrorCode, FinishReason, Frame, Open, Opened, Role, StreamError, Transcript,
-        Usage,
+        Alternative, Channel, ChatMessage, ChatRequest, Delta, Embedding, ErrorCode, FinishReason, Frame, Open, Opened,
+        ResponseFormat, Role, StreamError, Task, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Transcript, Usage,
     },
     envelope::{Envelope, Message, Refusal},
     id::JobId,
@@ -133,4 +133,105 @@ fn frames_and_transcript() {
         shown.push(json!({ "kind": frame.label(), "hex": hex::encode(&encoded), "transcript": transcript.map(|t| t.value()) }));
     }
     check_file("chat.json", json!({ "request": hex::encode(&bytes), "frames": shown }));
+}
+
+/// A request with everything that may be in one.
+fn full_request() -> ChatRequest {
+    let call = ToolCall { id: "call_1".into(), name: "weather".into(), arguments: r#"{"city":"Oslo"}"#.into() };
+    let tool =
+        Tool { name: "weather".into(), description: "Tells the weather.".into(), parameters: r#"{"type":"object"}"#.into() };
+    let messages = vec![
+        ChatMessage {
+            images: vec![ByteBuf::from(vec![0x89, 0x50])],
+            ..ChatMessage::new(Role::User, "Where is this, and is it raining?")
+        },
+        ChatMessage { tool_calls: vec![call], ..ChatMessage::new(Role::Assistant, "") },
+        ChatMessage { tool_call_id: Some("call_1".into()), ..ChatMessage::new(Role::Tool, "rain") },
+    ];
+    ChatRequest {
+        temperature: Some(0.5),
+        tools: vec![tool],
+        tool_choice: Some(ToolChoice::Named("weather".into())),
+        format: Some(ResponseFormat::JsonSchema(r#"{"type":"object"}"#.into())),
+        logprobs: Some(2),
+        presence_penalty: Some(-0.5),
+        frequency_penalty: Some(0.25),
+        ..ChatRequest::new("tiny-chat", messages, 64)
+    }
+}
+
+#[test]
+fn requests_and_frames_of_every_ability() {
+    let text = |text: &str| vec![ChatMessage::new(Role::User, text)];
+    let requests = [
+        ("everything", full_request()),
+        (
+            "completion",
+            ChatRequest { task: Task::COMPLETION, suffix: Some("}".into()), ..ChatRequest::new("m", text("fn main() {"), 9) },
+        ),
+        (
+            "embeddings",
+            ChatRequest { task: Task::EMBEDDINGS, dimensions: Some(256), ..ChatRequest::new("m", text("hello"), 1) },
+        ),
+        ("json object", ChatRequest { format: Some(ResponseFormat::JsonObject), ..ChatRequest::new("m", text("hello"), 1) }),
+    ];
+    let requests: Vec<Value> = requests
+        .iter()
+        .map(|(name, request)| {
+            let bytes = request.encode().unwrap();
+            assert_eq!(ChatRequest::decode(&bytes).as_ref(), Ok(request), "{name}");
+            json!({ "name": name, "hex": hex::encode(&bytes), "input_token_bound": request.input_token_bound(), "abilities": request.abilities().0 })
+        })
+        .collect();
+    let top = vec![Alternative { token: " Oslo".into(), logprob: -0.25 }, Alternative { token: " Rome".into(), logprob: -2.5 }];
+    let logprobs = vec![TokenLogprob { token: " Oslo".into(), logprob: -0.25, top }];
+    let frames = [
+        Frame::Open(Open {
+            accept: ByteBuf::from(vec![1]),
+            salt: ByteArray::new([0x22; 32]),
+            request_len: 7,
+            offer: Some(ByteBuf::from(vec![2, 3])),
+        }),
+        Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: " Oslo".into(), tokens: 1, logprobs }),
+        Frame::ToolCall(ToolCallDelta {
+            seq: 1,
+            index: 0,
+            id: Some("call_1".into()),
+            name: Some("weather".into()),
+            arguments: "{}".into(),
+            tokens: 2,
+        }),
+        Frame::ToolCall(ToolCallDelta { seq: 2, index: 0, id: None, name: None, arguments: " ".into(), tokens: 2 }),
+        Frame::Embedding(Embedding { seq: 3, index: 0, vector: Embedding::pack(&[1.0, -0.5]) }),
+        Frame::Usage(Usage { input_tokens: 19, output_tokens: 2, finish: FinishReason::TOOL_CALLS }),
+    ];
+    let shown: Vec<Value> = frames
+        .iter()
+        .map(|frame| {
+            assert_eq!(Frame::decode(&frame.encode()).as_ref(), Ok(frame));
+            json!({ "kind": frame.label(), "hex": hex::encode(frame.encode()) })
+        })
+        .collect();
+    check_file("chat-abilities.json", json!({ "requests": requests, "frames": shown }));
+}
+
+#[test]
+fn a_request_that_contradicts_itself_is_refused() {
+    let check = |change: fn(&mut ChatRequest), expected: &str| {
+        let mut request = full_request();
+        change(&mut request);
+        let error = request.encode().expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(|r| r.tool_choice = Some(ToolChoice::Named("other".into())), "tool_choice names a tool");
+    check(|r| r.tools.clear(), "tool_choice names a tool");
+    check(|r| r.task = Task::COMPLETION, "a completion has one text");
+    check(|r| r.task = Task::EMBEDDINGS, "no tools");
+    check(|r| r.task = Task(9), "not known");
+    check(|r| r.logprobs = Some(21), "top_logprobs");
+    check(|r| r.presence_penalty = Some(2.5), "presence_penalty");
+    check(|r| r.frequency_penalty = Some(f64::NAN), "frequency_penalty");
+    check(|r| r.suffix = Some("x".into()), "suffix");
+    check(|r| r.tools[0].name.clear(), "tool's name");
+    check(|r| r.messages[0].images = vec![ByteBuf::new(); 65], "64 images");
 }
