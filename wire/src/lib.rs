@@ -11,6 +11,7 @@
 //! | [`capability`], [`offer`], [`bid`], [`accept`] | the auction |
 //! | [`chat`] | the stream: frames, tokens, transcript |
 //! | [`receipt`] | what both sides sign at the end |
+//! | [`command`], [`rotation`] | what an operator tells a node; one node's old and new key |
 //! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
 //! | [`http_auth`] | `X-Infernet-Auth` |
 //!
@@ -26,6 +27,7 @@ pub mod bid;
 pub mod capability;
 pub mod chat;
 pub mod codec;
+pub mod command;
 pub mod envelope;
 pub mod hash;
 pub mod http_auth;
@@ -35,5 +37,6 @@ pub mod limits;
 pub mod money;
 pub mod offer;
 pub mod receipt;
+pub mod rotation;
 pub mod time;
 pub mod topic;
