@@ -30,6 +30,7 @@ pub mod ledger;
 pub mod market;
 pub mod net;
 pub mod node;
+pub mod operator;
 pub mod report;
 pub mod seller;
 pub mod store;

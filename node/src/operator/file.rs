@@ -91,7 +91,9 @@ pub enum Added {
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorsError {
     /// Not a public key.
-    #[error("{0:?} is no operator key: give 64 hex digits (x-only) or a node id; `infernet key show` prints both where the key is")]
+    #[error(
+        "{0:?} is no operator key: give 64 hex digits (x-only) or a node id; `infernet key show` prints both where the key is"
+    )]
     Key(String),
     /// It is not there.
     #[error("{0} is no operator of this node; `infernet operator list` shows who is")]
