@@ -1,6 +1,6 @@
 //! `infernet chat`: asks through the running node of this home, else joins the mesh for one question.
 
-use super::{Context, MeshArgs, counted, exit, exit::Exit, start::settings};
+use super::{Context, counted, exit, exit::Exit, flags::MeshArgs, start::settings};
 use crate::{
     buyer::{ChatEvent, DEFAULT_WINDOW_MS},
     clock,
