@@ -247,7 +247,7 @@ impl<'a> Screen<'a> {
             ChatStep::Opened { path, .. } => self.context.note(format!("answer comes {path}")),
             ChatStep::Text { reasoning, text } => self.write(*reasoning, text),
             // The command offers no tools and asks for no vectors.
-            ChatStep::ToolCall { .. } | ChatStep::Embedding { .. } => {}
+            ChatStep::ToolCall { .. } | ChatStep::Embedding { .. } | ChatStep::Usage { .. } => {}
             ChatStep::Done(_) | ChatStep::Error(_) => {}
         }
         if self.closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
