@@ -76,6 +76,8 @@ pub struct Serve {
     pub price: Price,
     /// Jobs at once.
     pub slots: u16,
+    /// Where others reach the chat endpoint; empty if at its own addresses.
+    pub chat_advertise: Vec<SocketAddr>,
 }
 
 /// Why a node can't start.
@@ -144,7 +146,10 @@ impl Node {
                     ledger,
                     tally: chat_tally.clone(),
                 };
-                let chat = advertised(chat_addr, &addresses);
+                let chat = match serve.chat_advertise.as_slice() {
+                    [] => advertised(chat_addr, &addresses),
+                    outer => outer.iter().copied().take(limits::MAX_ADDRESSES).map(SocketAddrText).collect(),
+                };
                 Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
             }
             None => None,

@@ -61,8 +61,8 @@ enum Command {
     Catalogue(Vec<ModelAd>),
     /// A job has shown how fast a model is.
     Measured(String, Measured),
-    /// Bid on nothing more.
-    Drain,
+    /// Bid on nothing more, or bid again.
+    Drain(bool),
     /// How are we doing?
     Status(oneshot::Sender<Status>),
 }
@@ -196,7 +196,12 @@ impl Seller {
 
     /// Stops bidding; running jobs go on.
     pub async fn drain(&self) {
-        let _ = self.commands.send(Command::Drain).await;
+        let _ = self.commands.send(Command::Drain(true)).await;
+    }
+
+    /// Bids again.
+    pub async fn resume(&self) {
+        let _ = self.commands.send(Command::Drain(false)).await;
     }
 
     /// The state now; `None` once the task has ended.
@@ -257,7 +262,7 @@ impl Task {
             Command::Finish { job, settled } => self.market.finish(&job, settled),
             Command::Catalogue(models) => self.set_catalogue(models),
             Command::Measured(model, measured) => self.on_measured(&model, measured),
-            Command::Drain => self.market.set_draining(true),
+            Command::Drain(draining) => self.market.set_draining(draining),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
             }

@@ -151,7 +151,12 @@ pub fn loopback() -> Multiaddr {
 fn serve(sells: Sells) -> Result<Serve, ClusterError> {
     let spec = format!("ollama={}", sells.engine).parse().map_err(|e| ClusterError::Engine(format!("{e}")))?;
     let engine = backend::connect(&spec).map_err(|e| ClusterError::Engine(e.to_string()))?;
-    Ok(Serve { engines: vec![Arc::<dyn Backend>::from(engine)], price: sells.price, slots: sells.slots })
+    Ok(Serve {
+        engines: vec![Arc::<dyn Backend>::from(engine)],
+        price: sells.price,
+        slots: sells.slots,
+        chat_advertise: Vec::new(),
+    })
 }
 
 /// Waits until `holds`, looking every few milliseconds.

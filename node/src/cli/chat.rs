@@ -10,7 +10,6 @@ use crate::{
         error_report,
         schema::{ChatOrderBody, ChatStep},
     },
-    identity,
     node::Node,
     report::ChatReport,
     store,
@@ -201,7 +200,7 @@ pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exi
     if mesh.chat_listen.is_none() {
         config.chat_listen.set_port(0);
     }
-    let key = identity::init(&context.home)?;
+    let key = context.key_or_new()?;
     let store = store::open(&context.home, &config.network)?;
     let fix = "name a node of the network with --bootstrap MULTIADDR (`infernet start` prints its own), or start one here";
     if config.listen.is_empty() && config.bootstrap.is_empty() && !config.mdns && store.peers()?.is_empty() {

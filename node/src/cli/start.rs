@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
-    identity,
+    logfile,
     node::{Node, Serve, Settings},
     seller, store,
 };
@@ -21,8 +21,12 @@ const GRACE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let config = Config::load(&context.home, args.partial())?;
-    let key = identity::init(&context.home)?;
+    let key = context.key_or_new()?;
     let mut control = Control::bind(&context.home)?;
+    // Only now is the home this node's, and so is its log.
+    if let Some(error) = logfile::log_to(config.log_file.then_some(context.home.as_path()), "info") {
+        context.note(format!("no log is written to the home: {error}"));
+    }
     let store = store::open(&context.home, &config.network)?;
     let serve = serve(context, &config).await?;
     let mut stop = Stop::listen()?;
@@ -61,7 +65,8 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
     if !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty())) {
         context.note("no engine has a model yet: pull one, for example with `ollama pull llama3.2`; it is offered as soon as it is there");
     }
-    Ok(Some(Serve { engines, price: config.price, slots: config.slots }))
+    let chat_advertise = config.chat_advertise.clone();
+    Ok(Some(Serve { engines, price: config.price, slots: config.slots, chat_advertise }))
 }
 
 pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: Option<Serve>) -> Settings {

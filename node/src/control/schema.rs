@@ -242,6 +242,17 @@ impl From<ChatEvent> for ChatStep {
     }
 }
 
+/// A command that was obeyed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandReport {
+    /// What was done.
+    pub verb: String,
+    /// Who said so.
+    pub operator: NodeId,
+    /// The command's number; lower ones count no more.
+    pub sequence: u64,
+}
+
 /// An error, in one sentence.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ErrorReport {

@@ -171,7 +171,9 @@ fn rotations_make_a_chain_and_keep_the_old_keys() {
     assert_eq!(mode(&rotated.backup), 0o600);
     turn(&second, 2);
     let third = load(home.path()).unwrap();
-    let ids = |key: &NodeKey| history(home.path(), &key.id(), &main_net()).unwrap().iter().map(|r| r.statement().new).collect::<Vec<_>>();
+    let ids = |key: &NodeKey| {
+        history(home.path(), &key.id(), &main_net()).unwrap().iter().map(|r| r.statement().new).collect::<Vec<_>>()
+    };
     assert_eq!(ids(&third), [second.id(), third.id()]);
     assert_eq!(ids(&second), [second.id()]);
     assert_eq!(ids(&first), []);
