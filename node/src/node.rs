@@ -5,7 +5,7 @@
 
 use crate::{
     backend::Backend,
-    buyer::Buyer,
+    buyer::{Buyer, Preferences},
     chat::{
         self,
         endpoint::{BindError, Endpoint},
@@ -64,6 +64,8 @@ pub struct Settings {
     pub max_peers: u32,
     /// What it sells; `None` for a node that only buys.
     pub serve: Option<Serve>,
+    /// How it buys.
+    pub preferences: Preferences,
     /// For tests: a copy of every gossip payload.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
 }
@@ -131,7 +133,7 @@ impl Node {
         let pool = Pool::new(endpoint.clone());
         let client =
             chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
-        let buyer = Buyer::spawn(client, net.clone());
+        let buyer = Buyer::spawn(client, net.clone(), settings.preferences);
         let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
         let addresses = net.listen_addresses().await;
         let seller = match settings.serve {
@@ -362,7 +364,7 @@ impl Dispatch {
             Event::Answer(answer) => self.buyer.try_tell(buyer_market::Input::Answer(answer)),
             Event::Receipt(receipt) => {
                 debug!(job = %receipt.receipt().job, "receipt heard");
-                true
+                self.buyer.try_tell(buyer_market::Input::Receipt(Box::new(receipt)))
             }
             Event::Rtt { peer, ms } => {
                 self.buyer.observe(peer, Observation::Rtt(ms));

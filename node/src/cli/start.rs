@@ -3,6 +3,7 @@
 use super::{Context, MeshArgs, counted, exit, exit::Exit};
 use crate::{
     backend::{self, Backend},
+    buyer::Preferences,
     config::{Config, Partial},
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
@@ -103,6 +104,7 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
         mdns: config.mdns,
         max_peers: config.max_peers,
         serve,
+        preferences: Preferences::default(),
         tap: None,
     }
 }
