@@ -12,8 +12,8 @@ mod conversation;
 mod loads;
 mod order;
 mod refused;
+mod said;
 mod standing;
-mod tap;
 mod task;
 mod waiting;
 
@@ -41,8 +41,8 @@ use infernet_wire::{
     standing::StandingOffer, time::UnixMillis, topic,
 };
 use loads::{Load, Loads};
+use said::Said;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tap::{Said, Tap};
 use task::{Command, Survey, Task};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
@@ -339,16 +339,17 @@ impl Buyer {
         cancel: &mut watch::Receiver<bool>,
         on_opened: &mut (dyn FnMut() + Send),
     ) -> (Result<client::Completed, Failure>, Said) {
-        let (tap, taken) = Tap::new(events.clone());
         let (worker, standing) = (deal.accept.winner, deal.offer.is_some());
         let (order, _load) = self.order(deal, prepared);
-        let running = async {
-            let caller = Caller { progress: &tap.events, cancel, on_opened };
-            let result = client::run(&self.shared.client, order, caller).await;
-            drop(tap);
-            result
+        let mut said = Said::default();
+        let mut on_step = |step: &Progress| {
+            said.note(step);
+            if matches!(step, Progress::Opened { .. }) {
+                on_opened();
+            }
         };
-        let (result, said) = tokio::join!(running, taken.collect());
+        let caller = Caller { on_step: &mut on_step, progress: events, cancel };
+        let result = client::run(&self.shared.client, order, caller).await;
         self.observe_result(worker, &result, standing, prepared);
         (result, said)
     }

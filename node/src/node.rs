@@ -12,6 +12,7 @@ use crate::{
         pool::Pool,
         tally::Tally,
     },
+    config::{Alias, Region},
     control::schema::StatusReport,
     engines::Engines,
     hardware,
@@ -78,6 +79,10 @@ pub struct Serve {
     pub price: Price,
     /// Jobs at once.
     pub slots: u16,
+    /// Other names of its models.
+    pub aliases: Vec<Alias>,
+    /// Where it says it is.
+    pub region: Option<Region>,
 }
 
 /// Why a node can't start.
@@ -317,11 +322,11 @@ impl Worker {
             key: self.key.clone(),
             network: self.network.clone(),
             slots: serve.slots,
-            tags: hardware::tags(),
+            tags: hardware::tags().into_iter().chain(serve.region.as_ref().map(Region::tag)).collect(),
             chat,
         };
         let seller = Seller::spawn(settings, self.net, self.store);
-        let engines = Engines::spawn(serve.engines, serve.price, seller.clone()).await;
+        let engines = Engines::spawn(serve.engines, serve.price, serve.aliases, seller.clone()).await;
         let worker = chat::server::Worker {
             key: self.key,
             network: self.network,

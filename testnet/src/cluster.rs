@@ -155,7 +155,13 @@ pub fn loopback() -> Multiaddr {
 fn serve(sells: Sells) -> Result<Serve, ClusterError> {
     let spec = format!("ollama={}", sells.engine).parse().map_err(|e| ClusterError::Engine(format!("{e}")))?;
     let engine = backend::connect(&spec).map_err(|e| ClusterError::Engine(e.to_string()))?;
-    Ok(Serve { engines: vec![Arc::<dyn Backend>::from(engine)], price: sells.price, slots: sells.slots })
+    Ok(Serve {
+        engines: vec![Arc::<dyn Backend>::from(engine)],
+        price: sells.price,
+        slots: sells.slots,
+        aliases: Vec::new(),
+        region: None,
+    })
 }
 
 /// Waits until `holds`, looking every few milliseconds.

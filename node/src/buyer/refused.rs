@@ -67,7 +67,7 @@ impl ChatError {
 }
 
 /// What is known when nobody bid.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NoBids {
     /// The model asked for.
     pub model: String,
@@ -187,11 +187,9 @@ mod tests {
             model: "tiny".into(),
             ceiling: price(10),
             asked: 1,
-            refusals: Vec::new(),
             cheapest: Some(price(5)),
             models: vec!["tiny".into()],
-            left_out: BTreeMap::new(),
-            standing: None,
+            ..NoBids::default()
         };
         change(&mut no);
         let error = ChatError::NoBids(Box::new(no));

@@ -174,3 +174,42 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infernet_wire::key::NodeKey;
+    use std::net::Ipv4Addr;
+    use tokio::{sync::mpsc, time::timeout};
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn endpoint(n: u8) -> (NodeId, Endpoint) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let key = NodeKey::from_bytes(&[n; 32]).expect("a valid scalar");
+        (key.id(), Endpoint::bind(&key, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds a free port"))
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_is_lost_is_made_again() {
+        let ((worker, served), (_, buyer)) = (endpoint(2), endpoint(1));
+        let addr = served.local_addr().expect("bound");
+        let (accepted, mut connections) = mpsc::channel(8);
+        tokio::spawn(async move {
+            while let Some(dialling) = served.accept().await {
+                let _ = accepted.send(dialling.finish().await.expect("a handshake")).await;
+            }
+        });
+        let pool = Pool::new(buyer.clone());
+        pool.keep(worker, vec![addr]);
+        pool.keep(worker, vec![addr]);
+        for _ in 0..3 {
+            let connection = timeout(SOON, connections.recv()).await.expect("in time").expect("a connection");
+            connection.close("as a restarted worker would");
+        }
+        let last = timeout(SOON, connections.recv()).await.expect("in time").expect("a connection");
+        assert!(last.is_open() && pool.get(worker, &[]).await.is_ok(), "without an address, so it is there already");
+        buyer.close().await;
+        assert!(connections.is_empty());
+    }
+}

@@ -21,7 +21,10 @@ use crate::{
     market::seller::Claim,
     seller::{Measured, Presented, Seller, Slot, Unclaimed},
 };
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{self, FuturesUnordered},
+};
 use infernet_wire::{
     accept::JobAccept,
     chat::{ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError, TokenLogprob, ToolCallDelta},
@@ -34,7 +37,11 @@ use infernet_wire::{
     standing::StandingAccept,
     topic::NetworkId,
 };
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Instant,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep_until,
@@ -142,7 +149,7 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
     let accept = read_accept(worker, &open)?;
     let presented = read_presented(worker, accept, &open)?;
     let claim = worker.seller.claim(presented, peer).await.map_err(refused_claim)?;
-    check_unused(worker, &claim).await?;
+    check_unused(worker, &claim)?;
     let request = reader.read_raw(open.request_len as usize, deadline::REQUEST).await.map_err(broken)?;
     let parsed = read_request(&claim, &open, &request)?;
     let engine =
@@ -177,8 +184,8 @@ fn read_presented(worker: &Worker, accept: Verified<JobAccept>, open: &Open) -> 
 
 /// A receipt is kept per job and worker, the first one for good: under a job id that has its receipt, we would work and have
 /// nothing to show for it.
-async fn check_unused(worker: &Worker, claim: &Claim) -> Result<(), StreamError> {
-    match worker.ledger.has_receipt(claim.job, worker.key.id()).await {
+fn check_unused(worker: &Worker, claim: &Claim) -> Result<(), StreamError> {
+    match worker.ledger.has_receipt(claim.job, worker.key.id()) {
         Ok(false) => Ok(()),
         Ok(true) => {
             worker.tally.count_reason("accept_refused", "job_settled");
@@ -302,17 +309,24 @@ impl Job {
 
     /// Passes the answer on. `Err` only before the first token: then another worker can still take over.
     async fn stream(&mut self, reader: &mut Reader, writer: &mut Writer) -> Result<End, StreamError> {
+        // Polled only when the buyer says something, not with every token: a poll takes the connection's lock.
+        let mut hearing = FuturesUnordered::from_iter([reader.next()]);
         let mut quiet_until = clock::deadline(deadline::KEEP_ALIVE);
+        let mut timer = pin!(sleep_until(quiet_until));
         loop {
             let chunk = tokio::select! {
                 biased;
-                frame = reader.next() => return Ok(heard(frame.map(|raw| raw.frame))),
+                Some(frame) = hearing.next() => return Ok(heard(frame.map(|raw| raw.frame))),
                 chunk = self.chunks.next() => chunk,
-                () = sleep_until(quiet_until) => {
-                    quiet_until = clock::deadline(deadline::KEEP_ALIVE);
-                    if writer.write(&Frame::KeepAlive.encode(), deadline::WRITE).await.is_err() {
-                        return Ok(End::gone());
+                () = &mut timer => {
+                    // A token only moves the time; the timer is set anew when it rings too early.
+                    if quiet_until <= timer.deadline() {
+                        quiet_until = clock::deadline(deadline::KEEP_ALIVE);
+                        if writer.write(&Frame::KeepAlive.encode(), deadline::WRITE).await.is_err() {
+                            return Ok(End::gone());
+                        }
                     }
+                    timer.as_mut().reset(quiet_until);
                     continue;
                 }
             };

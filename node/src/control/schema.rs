@@ -208,6 +208,15 @@ pub enum ChatStep {
         /// The vector.
         vector: Vec<f32>,
     },
+    /// The answer is whole.
+    Usage {
+        /// Input tokens charged.
+        input_tokens: u32,
+        /// Output tokens charged.
+        output_tokens: u32,
+        /// Why it ended.
+        finish: String,
+    },
     /// The end.
     Done(Box<ChatReport>),
     /// The end, without an answer.
@@ -220,7 +229,7 @@ impl From<ChatEvent> for ChatStep {
             ChatEvent::Auction(report) => ChatStep::Auction(report),
             ChatEvent::Retry { worker, reason } => ChatStep::Retry { worker, reason },
             ChatEvent::Waiting { reason, next_ms } => ChatStep::Waiting { reason, next_ms },
-            ChatEvent::Stream(Progress::Opened { path, input_tokens }) => {
+            ChatEvent::Stream(Progress::Opened { path, input_tokens, .. }) => {
                 ChatStep::Opened { path: path.to_string(), input_tokens }
             }
             ChatEvent::Stream(Progress::Text { channel, text, .. }) => {
@@ -232,6 +241,11 @@ impl From<ChatEvent> for ChatStep {
             ChatEvent::Stream(Progress::Embedding(embedding)) => {
                 ChatStep::Embedding { index: embedding.index, vector: embedding.numbers().collect() }
             }
+            ChatEvent::Stream(Progress::Usage(usage)) => ChatStep::Usage {
+                input_tokens: usage.input_tokens,
+                output_tokens: usage.output_tokens,
+                finish: usage.finish.label().into(),
+            },
         }
     }
 }
