@@ -5,13 +5,14 @@
 
 use crate::{
     backend::Backend,
-    buyer::Buyer,
+    buyer::{Buyer, Preferences},
     chat::{
         self,
         endpoint::{BindError, Endpoint},
         pool::Pool,
         tally::Tally,
     },
+    config::{Alias, Region},
     control::schema::StatusReport,
     engines::Engines,
     hardware,
@@ -64,6 +65,8 @@ pub struct Settings {
     pub max_peers: u32,
     /// What it sells; `None` for a node that only buys.
     pub serve: Option<Serve>,
+    /// How it buys.
+    pub preferences: Preferences,
     /// For tests: a copy of every gossip payload.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
 }
@@ -76,6 +79,10 @@ pub struct Serve {
     pub price: Price,
     /// Jobs at once.
     pub slots: u16,
+    /// Other names of its models.
+    pub aliases: Vec<Alias>,
+    /// Where it says it is.
+    pub region: Option<Region>,
 }
 
 /// Why a node can't start.
@@ -131,7 +138,7 @@ impl Node {
         let pool = Pool::new(endpoint.clone());
         let client =
             chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
-        let buyer = Buyer::spawn(client, net.clone());
+        let buyer = Buyer::spawn(client, net.clone(), settings.preferences);
         let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
         let addresses = net.listen_addresses().await;
         let seller = match settings.serve {
@@ -315,11 +322,11 @@ impl Worker {
             key: self.key.clone(),
             network: self.network.clone(),
             slots: serve.slots,
-            tags: hardware::tags(),
+            tags: hardware::tags().into_iter().chain(serve.region.as_ref().map(Region::tag)).collect(),
             chat,
         };
         let seller = Seller::spawn(settings, self.net, self.store);
-        let engines = Engines::spawn(serve.engines, serve.price, seller.clone()).await;
+        let engines = Engines::spawn(serve.engines, serve.price, serve.aliases, seller.clone()).await;
         let worker = chat::server::Worker {
             key: self.key,
             network: self.network,
@@ -362,7 +369,7 @@ impl Dispatch {
             Event::Answer(answer) => self.buyer.try_tell(buyer_market::Input::Answer(answer)),
             Event::Receipt(receipt) => {
                 debug!(job = %receipt.receipt().job, "receipt heard");
-                true
+                self.buyer.try_tell(buyer_market::Input::Receipt(Box::new(receipt)))
             }
             Event::Rtt { peer, ms } => {
                 self.buyer.observe(peer, Observation::Rtt(ms));

@@ -129,6 +129,7 @@ pub struct ChatStream {
 #[derive(Clone)]
 pub struct Endpoint {
     inner: quinn::Endpoint,
+    closed: Arc<AtomicBool>,
 }
 
 impl Endpoint {
@@ -140,7 +141,7 @@ impl Endpoint {
         let mut inner = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server_config(&keypair)?), socket, runtime)
             .map_err(|source| BindError::Socket { addr, source })?;
         inner.set_default_client_config(client_config(&keypair)?);
-        Ok(Endpoint { inner })
+        Ok(Endpoint { inner, closed: Arc::default() })
     }
 
     /// Where it is bound.
@@ -193,8 +194,14 @@ impl Endpoint {
         }
     }
 
+    /// Whether it was closed: nothing can be dialled any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
     /// Closes every connection and waits, at most two seconds, until peers were told.
     pub async fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         self.inner.close(VarInt::from_u32(0), b"shutting down");
         let _ = timeout(Duration::from_secs(2), self.inner.wait_idle()).await;
     }
@@ -262,6 +269,11 @@ impl Connection {
     /// Whether it can still carry streams.
     pub fn is_open(&self) -> bool {
         self.inner.close_reason().is_none()
+    }
+
+    /// Resolves when it can carry no more streams.
+    pub async fn closed(&self) {
+        self.inner.closed().await;
     }
 
     /// Estimated round-trip time.
