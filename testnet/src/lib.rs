@@ -6,7 +6,7 @@
 //! | [`cluster`] | nodes on loopback with homes of their own: in this process, or as processes that can be killed |
 //! | [`demo`] | what a newcomer runs |
 //! | [`mod@bench`] | the numbers, each a command |
-//! | [`shim`] | a TCP link that is slower than loopback |
+//! | [`shim`] | TCP and UDP links that are worse than loopback |
 //! | [`machine`] | what a number was measured on |
 //!
 //! Nothing depends on this crate. Fault injection is done from outside a node: by signals, by links, by its engine.
