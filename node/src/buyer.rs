@@ -9,7 +9,7 @@
 
 mod order;
 mod refused;
-mod tap;
+mod said;
 mod task;
 
 pub use order::{ChatOrder, DEFAULT_CEILING, DEFAULT_WINDOW_MS, Prepared};
@@ -31,8 +31,8 @@ use crate::{
     report::{AuctionReport, ChatReport, ReceiptReport, StreamReport, millis},
 };
 use infernet_wire::{bid::NoBidReason, envelope::Verified, id::NodeId, offer::JobOffer, topic};
+use said::Said;
 use std::{sync::Arc, time::Duration};
-use tap::Tap;
 use task::{Command, Task};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
@@ -225,15 +225,13 @@ impl Buyer {
         let mut last = None;
         while let Some(attempt) = attempts.next(clock::now()) {
             let worker = attempt.bid.signer();
-            let (tap, taken) = Tap::new(events.clone());
-            let attempted = self.attempt(&attempts, &attempt, &offer, prepared, tap, cancel, &mut turn);
-            let (result, text) = tokio::join!(attempted, taken.collect());
-            match result {
+            let mut said = Said::default();
+            match self.attempt(&attempts, &attempt, &offer, prepared, events, &mut said, cancel, &mut turn).await {
                 Ok(completed) => {
                     return Ok(ChatReport {
-                        answer: text.answer,
-                        reasoning: text.reasoning,
-                        tool_calls: text.tool_calls,
+                        answer: said.answer,
+                        reasoning: said.reasoning,
+                        tool_calls: said.tool_calls,
                         model: attempt.bid.model.clone(),
                         stream: StreamReport::new(&completed, *retries),
                         receipt: completed.receipt.as_ref().map(ReceiptReport::from),
@@ -246,7 +244,7 @@ impl Buyer {
                     let _ = events.send(ChatEvent::Retry { worker, reason: failure.to_string() }).await;
                     last = Some(failure);
                 }
-                Err(failure) => return Err(ChatError::Failed { failure, partial: text.answer }),
+                Err(failure) => return Err(ChatError::Failed { failure, partial: said.answer }),
             }
         }
         match last {
@@ -262,7 +260,8 @@ impl Buyer {
         attempt: &Attempt,
         offer: &Verified<JobOffer>,
         prepared: &Prepared,
-        tap: Tap,
+        events: &mpsc::Sender<ChatEvent>,
+        said: &mut Said,
         cancel: &mut watch::Receiver<bool>,
         turn: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<client::Completed, Failure> {
@@ -292,11 +291,14 @@ impl Buyer {
             accept: accept.clone(),
             offer: None,
         };
-        let mut on_opened = || {
-            *turn = None;
-            self.announce(&accept);
+        let mut on_step = |step: &Progress| {
+            said.note(step);
+            if matches!(step, Progress::Opened { .. }) {
+                *turn = None;
+                self.announce(&accept);
+            }
         };
-        let caller = Caller { progress: &tap.events, cancel, on_opened: &mut on_opened };
+        let caller = Caller { on_step: &mut on_step, progress: events, cancel };
         let result = client::run(client, order, caller).await;
         self.observe_result(worker, &result);
         result

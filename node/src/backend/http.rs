@@ -1,12 +1,13 @@
 //! HTTP to an engine: deadlines, bounds and typed errors. The only file that names `reqwest`.
 
 use super::{BackendError, BadSpec, Stage};
+use crate::clock;
 use bytes::Bytes;
 use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect::Policy};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{fmt, time::Duration};
-use tokio::time::timeout;
+use std::{fmt, pin::Pin, time::Duration};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 /// The longest description of a model: metadata of a large one with its licence and tensor list is a few hundred kilobytes.
 const MAX_DESCRIPTION_BYTES: usize = 8 * 1024 * 1024;
@@ -149,7 +150,7 @@ impl Http {
         let response = timeout(limit, self.accepted(request))
             .await
             .map_err(|_| BackendError::Timeout { stage: Stage::FirstByte, limit })??;
-        Ok(Body { response, http: self.clone(), started: false })
+        Ok(Body { response, http: self.clone(), started: false, timer: Box::pin(sleep_until(clock::deadline(limit))) })
     }
 
     /// Something other than this engine answers there.
@@ -197,12 +198,29 @@ pub(super) struct Body {
     response: Response,
     http: Http,
     started: bool,
+    /// One timer for all reads: it is set anew only when it rings too early, not with every token.
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Body {
-    /// The next bytes; `None` at the end. The caller holds the deadline, [`Body::deadline`], over whatever it waits for.
-    pub(super) async fn read(&mut self) -> Result<Option<Bytes>, BackendError> {
-        self.response.chunk().await.map_err(|error| self.http.failure(&error))
+    /// The next bytes, `Some(None)` at the end; `None` if nothing came until `due`.
+    pub(super) async fn read_until(&mut self, due: Instant) -> Result<Option<Option<Bytes>>, BackendError> {
+        let Body { response, http, timer, .. } = self;
+        if due < timer.deadline() {
+            timer.as_mut().reset(due);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                read = response.chunk() => return read.map(Some).map_err(|error| http.failure(&error)),
+                () = &mut *timer => {
+                    if due <= timer.deadline() {
+                        return Ok(None);
+                    }
+                    timer.as_mut().reset(due);
+                }
+            }
+        }
     }
 
     /// How long the next line may take, and what it is; the first takes longer.

@@ -35,7 +35,6 @@ use infernet_wire::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
-use tokio::time::timeout;
 
 /// Ollama's default context where neither the Modelfile nor a loaded model says otherwise: 4096 on machines with little
 /// memory, more on others. The least is the one that holds everywhere.
@@ -373,8 +372,7 @@ struct Answer {
 impl Answer {
     async fn next(mut self) -> Result<Option<(Chunk, Self)>, BackendError> {
         while self.pending.is_empty() && !self.done {
-            let (stage, limit) = self.body.deadline();
-            let line = timeout(limit, self.line()).await.map_err(|_| BackendError::Timeout { stage, limit })??;
+            let line = self.line().await?;
             self.body.started();
             self.absorb(line)?;
         }
@@ -382,12 +380,14 @@ impl Answer {
     }
 
     async fn line(&mut self) -> Result<Line, BackendError> {
+        let (stage, limit) = self.body.deadline();
+        let due = clock::deadline(limit);
         loop {
             let next = self.lines.next_line();
             if let Some(line) = next.map_err(|_| BackendError::LineTooLong { limit: ndjson::MAX_LINE_BYTES })? {
                 return serde_json::from_slice(&line).map_err(|_| self.body.malformed());
             }
-            match self.body.read().await? {
+            match self.body.read_until(due).await?.ok_or(BackendError::Timeout { stage, limit })? {
                 Some(bytes) => self.lines.push(&bytes),
                 // The last line may lack its line feed; half a line is no line.
                 None => {

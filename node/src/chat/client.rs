@@ -25,7 +25,7 @@ use infernet_wire::{
 use serde_bytes::{ByteArray, ByteBuf};
 use std::{
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -173,23 +173,27 @@ impl Failure {
 
 /// Where progress goes, and who may stop it.
 pub struct Caller<'a, T> {
+    /// Sees each step first, in the stream's own task: a token that only passes through wakes nobody twice.
+    pub on_step: &'a mut (dyn FnMut(&Progress) + Send),
     /// Takes each step. When its receiver is dropped, the job is cancelled and what was delivered is still settled.
     pub progress: &'a mpsc::Sender<T>,
     /// Cancels the job when it becomes true.
     pub cancel: &'a mut watch::Receiver<bool>,
-    /// Called once when the worker has the job.
-    pub on_opened: &'a mut (dyn FnMut() + Send),
+}
+
+impl<T: From<Progress>> Caller<'_, T> {
+    /// A caller that went away is noticed as a cancel; what it misses is lost to nobody.
+    async fn tell(&mut self, step: Progress) {
+        (self.on_step)(&step);
+        let _ = timeout(deadline::WRITE, self.progress.send(step.into())).await;
+    }
 }
 
 /// Runs `order` to its end.
-pub async fn run<T: From<Progress> + Send>(
-    buyer: &Buyer,
-    order: Order,
-    mut caller: Caller<'_, T>,
-) -> Result<Completed, Failure> {
+pub async fn run<T: From<Progress> + Send>(buyer: &Buyer, order: Order, caller: Caller<'_, T>) -> Result<Completed, Failure> {
     let before = |cause| Failure { cause, after_first_token: false };
     let mut attempt = Attempt::start(buyer, &order).await.map_err(before)?;
-    let result = attempt.drive(buyer, &mut caller).await;
+    let result = attempt.drive(buyer, caller).await;
     if matches!(&result, Err(Cause::Stream(FrameError::Timeout(_)))) {
         // Whoever is next should not wait on a dead connection.
         buyer.pool.drop_connection(&order.terms.worker);
@@ -212,6 +216,8 @@ struct Attempt {
     usage: Option<(Usage, Instant)>,
     opened: bool,
     cancelled: bool,
+    /// When the last frame was dealt with.
+    heard: TimerInstant,
     /// When the stream must have reached its next stage, however many frames come until then.
     give_up: Limit,
     /// When it must be over.
@@ -257,26 +263,51 @@ impl Attempt {
             usage: None,
             opened: false,
             cancelled: false,
+            heard: clock::deadline(Duration::ZERO),
             give_up: Limit::from_now(deadline::FIRST_TOKEN),
             deadline: Limit::from_now(clock::until(order.deadline)),
         })
     }
 
-    async fn drive<T: From<Progress> + Send>(&mut self, buyer: &Buyer, caller: &mut Caller<'_, T>) -> Result<Completed, Cause> {
+    /// One timer serves the whole stream: a frame only moves what is due, and the timer is set anew when it rings too early.
+    async fn drive<T: From<Progress> + Send>(&mut self, buyer: &Buyer, caller: Caller<'_, T>) -> Result<Completed, Cause> {
+        let (progress, mut cancel) = (caller.progress, caller.cancel.clone());
+        let (mut caller, mut wanted) = (caller, pin!(wants_cancel(&mut cancel, progress)));
+        let mut timer = pin!(sleep_until(self.due().at));
         loop {
             let raw = tokio::select! {
                 biased;
-                () = wants_cancel(caller), if !self.cancelled => {
+                () = &mut wanted, if !self.cancelled => {
                     self.cancel().await?;
-                    continue;
+                    None
                 }
-                () = sleep_until(self.give_up.at) => return Err(FrameError::Timeout(self.give_up.after).into()),
-                raw = self.reader.next_within(self.patience()) => raw?,
+                () = &mut timer => match self.due() {
+                    due if due.at <= timer.deadline() => return Err(FrameError::Timeout(due.after).into()),
+                    due => {
+                        timer.as_mut().reset(due.at);
+                        continue;
+                    }
+                },
+                raw = self.reader.next() => Some(raw?),
             };
-            if let Some(completed) = self.on_frame(raw, buyer, caller).await? {
+            if let Some(raw) = raw
+                && let Some(completed) = self.on_frame(raw, buyer, &mut caller).await?
+            {
                 return Ok(completed);
             }
+            self.heard = clock::deadline(Duration::ZERO);
+            let due = self.due();
+            if due.at < timer.deadline() {
+                timer.as_mut().reset(due.at);
+            }
         }
+    }
+
+    /// When the stream has failed if nothing comes.
+    fn due(&self) -> Limit {
+        let patience = self.patience();
+        let silent = Limit { at: self.heard + patience, after: patience };
+        if self.give_up.at < silent.at { self.give_up } else { silent }
     }
 
     /// How long the next frame may take.
@@ -306,14 +337,13 @@ impl Attempt {
             BuyerEvent::KeepAlive => {}
             BuyerEvent::Opened { input_tokens } => {
                 self.opened = true;
-                (caller.on_opened)();
-                tell(caller.progress, Progress::Opened { path: self.path, input_tokens }).await;
+                caller.tell(Progress::Opened { path: self.path, input_tokens }).await;
             }
             BuyerEvent::Text { channel, text, tokens, logprobs } => {
-                self.content(Progress::Text { channel, text, tokens, logprobs }, caller.progress).await;
+                self.content(Progress::Text { channel, text, tokens, logprobs }, caller).await;
             }
-            BuyerEvent::ToolCall(call) => self.content(Progress::ToolCall(call), caller.progress).await,
-            BuyerEvent::Embedding(embedding) => self.content(Progress::Embedding(embedding), caller.progress).await,
+            BuyerEvent::ToolCall(call) => self.content(Progress::ToolCall(call), caller).await,
+            BuyerEvent::Embedding(embedding) => self.content(Progress::Embedding(embedding), caller).await,
             BuyerEvent::Usage(usage) => {
                 self.usage = Some((usage, clock::instant()));
                 self.give_up = Limit::from_now(deadline::SIGN);
@@ -333,13 +363,13 @@ impl Attempt {
         Ok(None)
     }
 
-    async fn content<T: From<Progress>>(&mut self, step: Progress, progress: &mpsc::Sender<T>) {
+    async fn content<T: From<Progress>>(&mut self, step: Progress, caller: &mut Caller<'_, T>) {
         if self.first_token.is_none() {
             self.first_token = Some(clock::instant());
             self.give_up = if self.cancelled { self.give_up } else { self.deadline };
         }
         if !self.cancelled {
-            tell(progress, step).await;
+            caller.tell(step).await;
         }
     }
 
@@ -376,21 +406,16 @@ impl Attempt {
     }
 }
 
-/// A caller that went away is noticed as a cancel; what it misses is lost to nobody.
-async fn tell<T: From<Progress>>(progress: &mpsc::Sender<T>, step: Progress) {
-    let _ = timeout(deadline::WRITE, progress.send(step.into())).await;
-}
-
 /// Resolves when the caller wants no more.
-async fn wants_cancel<T>(caller: &mut Caller<'_, T>) {
+async fn wants_cancel<T>(cancel: &mut watch::Receiver<bool>, progress: &mpsc::Sender<T>) {
     let asked = async {
-        if caller.cancel.wait_for(|wanted| *wanted).await.is_err() {
+        if cancel.wait_for(|wanted| *wanted).await.is_err() {
             // The one who could cancel is gone; the progress receiver decides.
             std::future::pending::<()>().await;
         }
     };
     tokio::select! {
         () = asked => {}
-        () = caller.progress.closed() => {}
+        () = progress.closed() => {}
     }
 }

@@ -21,7 +21,10 @@ use crate::{
     market::seller::Claim,
     seller::{Measured, Seller, Slot, Unclaimed},
 };
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{self, FuturesUnordered},
+};
 use infernet_wire::{
     accept::JobAccept,
     chat::{ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError, TokenLogprob, ToolCallDelta},
@@ -33,7 +36,11 @@ use infernet_wire::{
     receipt::{JobReceipt, SignedReceipt},
     topic::NetworkId,
 };
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Instant,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep_until,
@@ -290,17 +297,24 @@ impl Job {
 
     /// Passes the answer on. `Err` only before the first token: then another worker can still take over.
     async fn stream(&mut self, reader: &mut Reader, writer: &mut Writer) -> Result<End, StreamError> {
+        // Polled only when the buyer says something, not with every token: a poll takes the connection's lock.
+        let mut hearing = FuturesUnordered::from_iter([reader.next()]);
         let mut quiet_until = clock::deadline(deadline::KEEP_ALIVE);
+        let mut timer = pin!(sleep_until(quiet_until));
         loop {
             let chunk = tokio::select! {
                 biased;
-                frame = reader.next() => return Ok(heard(frame.map(|raw| raw.frame))),
+                Some(frame) = hearing.next() => return Ok(heard(frame.map(|raw| raw.frame))),
                 chunk = self.chunks.next() => chunk,
-                () = sleep_until(quiet_until) => {
-                    quiet_until = clock::deadline(deadline::KEEP_ALIVE);
-                    if writer.write(&Frame::KeepAlive.encode(), deadline::WRITE).await.is_err() {
-                        return Ok(End::gone());
+                () = &mut timer => {
+                    // A token only moves the time; the timer is set anew when it rings too early.
+                    if quiet_until <= timer.deadline() {
+                        quiet_until = clock::deadline(deadline::KEEP_ALIVE);
+                        if writer.write(&Frame::KeepAlive.encode(), deadline::WRITE).await.is_err() {
+                            return Ok(End::gone());
+                        }
                     }
+                    timer.as_mut().reset(quiet_until);
                     continue;
                 }
             };

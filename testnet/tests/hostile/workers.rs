@@ -178,7 +178,7 @@ async fn cheated(script: Script, cancel_after: Option<usize>, within: Duration) 
         }
         partial
     });
-    let caller = Caller { progress: &progress, cancel: &mut cancel, on_opened: &mut || {} };
+    let caller = Caller { progress: &progress, cancel: &mut cancel, on_step: &mut |_| {} };
     let result = soon("the job ends", client::run(&buyer, order, caller)).await;
     drop(progress);
     let countersigned = soon("the cheat ends", serving).await.expect("the cheat runs");

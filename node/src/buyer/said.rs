@@ -1,45 +1,7 @@
-//! Progress passes through here on its way to the caller; the text is kept for the report.
+//! What a worker has said so far, for the report.
 
-use super::ChatEvent;
 use crate::chat::client::Progress;
 use infernet_wire::chat::{Channel, ToolCall, ToolCallDelta};
-use tokio::sync::mpsc;
-
-/// Passes progress on to the caller and keeps the text for the report.
-pub(super) struct Tap {
-    /// Where the stream tells its progress.
-    pub(super) events: mpsc::Sender<ChatEvent>,
-}
-
-/// The other end of a [`Tap`].
-pub(super) struct Taken {
-    events: mpsc::Receiver<ChatEvent>,
-    caller: mpsc::Sender<ChatEvent>,
-}
-
-impl Tap {
-    /// Capacity 1: a caller that does not read must slow the worker down, not fill memory.
-    pub(super) fn new(caller: mpsc::Sender<ChatEvent>) -> (Self, Taken) {
-        let (events, inner) = mpsc::channel(1);
-        (Tap { events }, Taken { events: inner, caller })
-    }
-}
-
-impl Taken {
-    /// What was said, once the stream is over. A caller that goes away closes the stream too.
-    pub(super) async fn collect(mut self) -> Said {
-        let mut said = Said::default();
-        while let Some(event) = self.events.recv().await {
-            if let ChatEvent::Stream(progress) = &event {
-                said.note(progress);
-            }
-            if self.caller.send(event).await.is_err() {
-                break;
-            }
-        }
-        said
-    }
-}
 
 /// A whole answer.
 #[derive(Debug, Default)]
@@ -50,7 +12,8 @@ pub(super) struct Said {
 }
 
 impl Said {
-    fn note(&mut self, progress: &Progress) {
+    /// Adds a step of the stream.
+    pub(super) fn note(&mut self, progress: &Progress) {
         match progress {
             Progress::Text { channel: Channel::REASONING, text, .. } => self.reasoning.push_str(text),
             Progress::Text { text, .. } => self.answer.push_str(text),
