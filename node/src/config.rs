@@ -63,8 +63,8 @@ const MAX_BACKENDS: usize = 8;
 const MAX_MAX_PEERS: u32 = 10_000;
 /// One dollar per token: whoever asks for more has mistaken the unit.
 const MAX_PRICE: u64 = 1_000_000_000_000;
-/// No single node runs more jobs at once.
-const MAX_SLOTS: u16 = 1024;
+/// As many as one connection carries streams.
+const MAX_SLOTS: u16 = 4_096;
 
 /// Some of the keys: those of a file, of the environment, or of the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

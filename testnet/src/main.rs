@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
     bench::{auction, stream},
     demo,
+    engine::{EngineOptions, EngineServer},
 };
 use std::{
     ffi::OsString,
@@ -28,6 +29,13 @@ enum Command {
     Bench {
         #[command(subcommand)]
         command: BenchCommand,
+    },
+    /// A metronome instead of an engine, until it is killed; prints its URL.
+    #[command(hide = true)]
+    Engine {
+        /// Of each stream.
+        #[arg(long)]
+        tokens_per_second: f64,
     },
     /// `infernet`, for processes that the testnet starts.
     #[command(hide = true, disable_help_flag = true)]
@@ -69,9 +77,12 @@ enum BenchCommand {
     },
     /// What the network adds to a token.
     Stream {
-        /// Streams at once.
-        #[arg(long, default_value_t = 1)]
-        streams: usize,
+        /// Streams at once; several numbers are measured one after the other.
+        #[arg(long, value_delimiter = ',', default_value = "1")]
+        streams: Vec<usize>,
+        /// Which way through the network.
+        #[arg(long, value_enum, default_value_t = stream::Through::Node)]
+        through: stream::Through,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -106,14 +117,25 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let result = auction::run(auction::AuctionOptions { nodes, auctions, binary }).await?;
                 print(&result, json)?;
             }
-            Command::Bench { command: BenchCommand::Stream { streams, json } } => {
-                print(&stream::run(stream::StreamOptions { streams }).await?, json)?;
+            Command::Bench { command: BenchCommand::Stream { streams, through, json } } => {
+                let binary: PathBuf = std::env::current_exe()?;
+                print(&stream::run(stream::StreamOptions { streams, through, binary }).await?, json)?;
             }
+            Command::Engine { tokens_per_second } => engine(tokens_per_second).await?,
             // Handled before the runtime exists: it makes its own.
             Command::Node { .. } => {}
         }
         Ok(())
     })
+}
+
+/// Long answers: whoever asks says how long.
+const METRONOME_TOKENS: u32 = 1 << 20;
+
+async fn engine(tokens_per_second: f64) -> anyhow::Result<()> {
+    let engine = EngineServer::start(EngineOptions::metronome(tokens_per_second, METRONOME_TOKENS)).await?;
+    writeln!(io::stdout(), "{}", engine.url())?;
+    std::future::pending().await
 }
 
 fn print(result: &(impl serde::Serialize + std::fmt::Display), json: bool) -> anyhow::Result<()> {
