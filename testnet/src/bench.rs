@@ -2,6 +2,7 @@
 
 pub mod auction;
 pub mod engine;
+pub mod node;
 pub mod stream;
 
 use crate::{cluster::ClusterError, engine::EngineError};

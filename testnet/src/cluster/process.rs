@@ -24,8 +24,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a worker that sells `sells` and starts from `bootstrap`. `binary` is a program whose `node` subcommand is
-    /// `infernet`; `extra` are more flags of `infernet start`.
+    /// Starts a worker that sells `sells` and starts from `bootstrap`. `binary` is `infernet`, or another program whose `node`
+    /// subcommand is; `extra` are more flags of `infernet start`.
     pub async fn worker(
         binary: &Path,
         sells: &Sells,
@@ -47,7 +47,10 @@ impl Process {
     async fn start(binary: &Path, bootstrap: &[String], flags: &[&str]) -> Result<Self, ClusterError> {
         let home = tempfile::Builder::new().prefix("infernet-").tempdir().map_err(ClusterError::Home)?;
         let mut command = Command::new(binary);
-        command.args(["node", "--json", "--home"]).arg(home.path()).args(["start", "--no-mdns", "--network", NETWORK]);
+        if binary.file_stem().is_none_or(|name| name != "infernet") {
+            command.arg("node");
+        }
+        command.args(["--json", "--home"]).arg(home.path()).args(["start", "--no-mdns", "--network", NETWORK]);
         command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--chat-listen", "127.0.0.1:0"]);
         for address in bootstrap {
             command.args(["--bootstrap", address]);
