@@ -24,7 +24,7 @@ pub use spec::{BackendKind, BackendSpec, BadSpec};
 use futures::{future::BoxFuture, stream::BoxStream};
 use infernet_wire::{
     capability::Abilities,
-    chat::{Channel, ChatRequest, FinishReason},
+    chat::{Channel, ChatRequest, FinishReason, TokenLogprob},
     id::Hash,
 };
 use std::{fmt, time::Duration};
@@ -51,7 +51,7 @@ pub struct Model {
 }
 
 /// A piece of an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Chunk {
     /// Text. Never empty; at most 1 MiB, so a sender with smaller frames must split it.
     Text {
@@ -61,6 +61,28 @@ pub enum Chunk {
         text: String,
         /// Output tokens so far: at least one more with each chunk, and never more than the UTF-8 bytes so far.
         tokens: u32,
+        /// Log probabilities of its tokens, if the request asks for them.
+        logprobs: Vec<TokenLogprob>,
+    },
+    /// A tool call, or more of the arguments of one.
+    ToolCall {
+        /// Which call of this answer: 0, 1, 2 …
+        index: u32,
+        /// Its id; in its first chunk.
+        id: Option<String>,
+        /// The tool; in its first chunk.
+        name: Option<String>,
+        /// A piece of the arguments, JSON text in all.
+        arguments: String,
+        /// Output tokens so far, as for text.
+        tokens: u32,
+    },
+    /// The vector of a text.
+    Embedding {
+        /// Which of the texts.
+        index: u32,
+        /// The vector.
+        vector: Vec<f32>,
     },
     /// The end, exactly once and last.
     Done {

@@ -9,10 +9,10 @@
 
 mod order;
 mod refused;
-mod tap;
+mod said;
 mod task;
 
-pub use order::{ChatOrder, DEFAULT_WINDOW_MS, Prepared};
+pub use order::{ChatOrder, DEFAULT_CEILING, DEFAULT_WINDOW_MS, Prepared};
 pub use refused::{ChatError, NoBids};
 
 use crate::{
@@ -31,8 +31,8 @@ use crate::{
     report::{AuctionReport, ChatReport, ReceiptReport, StreamReport, millis},
 };
 use infernet_wire::{bid::NoBidReason, envelope::Verified, id::NodeId, offer::JobOffer, topic};
+use said::Said;
 use std::{sync::Arc, time::Duration};
-use tap::Tap;
 use task::{Command, Task};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
@@ -204,9 +204,9 @@ impl Buyer {
     async fn no_bids(&self, prepared: &Prepared, refusals: Vec<(NodeId, NoBidReason)>, asked: usize) -> NoBids {
         let order = &prepared.order;
         let (reply, survey) = oneshot::channel();
-        let _ = self.commands.send(Command::Survey { model: order.model.clone(), reply }).await;
+        let _ = self.commands.send(Command::Survey { model: order.request.model.clone(), reply }).await;
         let (models, cheapest) = survey.await.unwrap_or_default();
-        NoBids { model: order.model.clone(), ceiling: order.ceiling, asked, refusals, cheapest, models }
+        NoBids { model: order.request.model.clone(), ceiling: order.ceiling, asked, refusals, cheapest, models }
     }
 
     /// Gives the job to the winner, then to the runners-up while none has delivered a token.
@@ -225,14 +225,13 @@ impl Buyer {
         let mut last = None;
         while let Some(attempt) = attempts.next(clock::now()) {
             let worker = attempt.bid.signer();
-            let (tap, taken) = Tap::new(events.clone());
-            let attempted = self.attempt(&attempts, &attempt, &offer, prepared, tap, cancel, &mut turn);
-            let (result, (answer, reasoning)) = tokio::join!(attempted, taken.collect());
-            match result {
+            let mut said = Said::default();
+            match self.attempt(&attempts, &attempt, &offer, prepared, events, &mut said, cancel, &mut turn).await {
                 Ok(completed) => {
                     return Ok(ChatReport {
-                        answer,
-                        reasoning,
+                        answer: said.answer,
+                        reasoning: said.reasoning,
+                        tool_calls: said.tool_calls,
                         model: attempt.bid.model.clone(),
                         stream: StreamReport::new(&completed, *retries),
                         receipt: completed.receipt.as_ref().map(ReceiptReport::from),
@@ -245,7 +244,7 @@ impl Buyer {
                     let _ = events.send(ChatEvent::Retry { worker, reason: failure.to_string() }).await;
                     last = Some(failure);
                 }
-                Err(failure) => return Err(ChatError::Failed { failure, partial: answer }),
+                Err(failure) => return Err(ChatError::Failed { failure, partial: said.answer }),
             }
         }
         match last {
@@ -261,7 +260,8 @@ impl Buyer {
         attempt: &Attempt,
         offer: &Verified<JobOffer>,
         prepared: &Prepared,
-        tap: Tap,
+        events: &mpsc::Sender<ChatEvent>,
+        said: &mut Said,
         cancel: &mut watch::Receiver<bool>,
         turn: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<client::Completed, Failure> {
@@ -282,19 +282,23 @@ impl Buyer {
                 price: attempt.bid.price,
                 budget: offer.budget,
                 input_tokens: prepared.input_tokens,
-                output_tokens: prepared.order.max_tokens,
+                output_tokens: prepared.order.request.max_tokens,
             },
             salt: prepared.salt,
             request: prepared.request.clone(),
             addrs: attempt.bid.chat.iter().map(|a| a.0).collect(),
             deadline: offer.deadline,
             accept: accept.clone(),
+            offer: None,
         };
-        let mut on_opened = || {
-            *turn = None;
-            self.announce(&accept);
+        let mut on_step = |step: &Progress| {
+            said.note(step);
+            if matches!(step, Progress::Opened { .. }) {
+                *turn = None;
+                self.announce(&accept);
+            }
         };
-        let caller = Caller { progress: &tap.events, cancel, on_opened: &mut on_opened };
+        let caller = Caller { on_step: &mut on_step, progress: events, cancel };
         let result = client::run(client, order, caller).await;
         self.observe_result(worker, &result);
         result

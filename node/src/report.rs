@@ -7,6 +7,7 @@ use crate::{
 };
 use infernet_wire::{
     bid::NoBidReason,
+    chat::ToolCall,
     id::{JobId, NodeId, OfferId, Signature},
     money::MicroUsd,
     receipt::SignedReceipt,
@@ -111,6 +112,9 @@ pub struct ChatReport {
     /// The model's reasoning, if it told any.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub reasoning: String,
+    /// The tools it called.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub tool_calls: Vec<ToolCall>,
     /// The model, by the worker's id.
     pub model: String,
     /// The auction.

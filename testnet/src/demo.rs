@@ -8,16 +8,15 @@ use crate::{
     engine::{EngineError, EngineOptions, EngineServer},
 };
 use infernet_node::{
-    buyer::{ChatError, ChatEvent, ChatOrder, DEFAULT_WINDOW_MS},
+    buyer::{ChatError, ChatEvent, ChatOrder},
     chat::client::Progress,
     control::{Control, ControlError},
     node::Node,
     report::{AuctionReport, ChatReport},
 };
 use infernet_wire::{
-    chat::{ChatMessage, Role},
-    money::{MicroUsd, Price},
-    offer::SelectionRule,
+    chat::{ChatMessage, ChatRequest, Role},
+    money::MicroUsd,
 };
 use std::{collections::BTreeMap, io::Write, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
@@ -185,19 +184,8 @@ async fn ollama_answers() -> bool {
 
 /// The order of a short chat that may cost little.
 pub fn order(model: &str, prompt: &str, max_tokens: u32) -> ChatOrder {
-    ChatOrder {
-        model: model.into(),
-        messages: vec![ChatMessage { role: Role::User, content: prompt.into() }],
-        max_tokens,
-        temperature: Some(0.0),
-        top_p: None,
-        seed: None,
-        stop: Vec::new(),
-        ceiling: Price { input: MicroUsd(10_000_000), output: MicroUsd(10_000_000) },
-        budget: None,
-        rule: SelectionRule::BALANCED,
-        window_ms: DEFAULT_WINDOW_MS,
-    }
+    let messages = vec![ChatMessage::new(Role::User, prompt)];
+    ChatOrder::new(ChatRequest { temperature: Some(0.0), ..ChatRequest::new(model, messages, max_tokens) })
 }
 
 async fn ask(
@@ -218,7 +206,7 @@ async fn ask(
             match event {
                 ChatEvent::Auction(report) => auction(network, &report, say)?,
                 ChatEvent::Retry { worker, reason } => say(format!("{} failed: {reason}; asking the next", worker.short()))?,
-                ChatEvent::Stream(Progress::Opened { path, input_tokens }) => {
+                ChatEvent::Stream(Progress::Opened { path, input_tokens, .. }) => {
                     say(format!("\nstream  {path}, at most {input_tokens} input tokens\n"))?;
                 }
                 ChatEvent::Stream(Progress::Text { text, .. }) if !options.json => {

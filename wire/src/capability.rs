@@ -34,6 +34,12 @@ impl Abilities {
     /// Continues a started answer given as token ids.
     pub const CONTINUES_TOKENS: Self = Abilities(1 << 6);
 
+    /// Can be made to call a tool (`tool_choice` `required`, or one by name).
+    pub const FORCED_TOOLS: Self = Abilities(1 << 7);
+
+    /// Embeds, and can't chat.
+    pub const EMBEDS_ONLY: Self = Abilities(1 << 8);
+
     /// Whether all of `wanted` are present. Bits that this version does not know count like any other.
     pub fn contains(self, wanted: Self) -> bool {
         self.0 & wanted.0 == wanted.0

@@ -9,10 +9,17 @@
 //! **Transcript.** Seeded with the `Open` frame and the request, then chained over the bytes of each `Delta` and the `Usage`:
 //! dropping, reordering or splicing frames gives another value than the one in the receipt.
 //!
+//! **Standing price.** A worker's live ad is a bid at its prices. A buyer that takes it sends the offer inside [`Open`] and names
+//! the ad's digest as the accept's bid: no gossip, no auction, one round trip.
+//!
+//! **Tools and vectors.** A tool call is a frame of its own, an embedding too; both share the deltas' `seq`, so that they are in
+//! the transcript at their place.
+//!
 //! **Tokens.** The worker declares input tokens in `Opened`, at most [`ChatRequest::input_token_bound`]; `Usage` may lower the
 //! number, never raise it. The running output count never exceeds the UTF-8 bytes delivered.
 
 use crate::{
+    capability::Abilities,
     codec::{self, Malformed},
     hash,
     id::{Hash, JobId},
@@ -46,6 +53,88 @@ pub struct ChatMessage {
     pub role: Role,
     /// What it says.
     pub content: String,
+    /// Images beside the text, in a format that the engine reads (PNG, JPEG).
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub images: Vec<ByteBuf>,
+    /// What an assistant's message called.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub tool_calls: Vec<ToolCall>,
+    /// Which call a tool's message answers.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tool_call_id: Option<String>,
+}
+
+impl ChatMessage {
+    /// A message of text.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        ChatMessage { role, content: content.into(), images: Vec::new(), tool_calls: Vec::new(), tool_call_id: None }
+    }
+
+    /// The bytes that a tokenizer sees, images apart.
+    fn text_bytes(&self) -> usize {
+        let calls = self.tool_calls.iter().map(|call| call.id.len() + call.name.len() + call.arguments.len());
+        self.content.len() + calls.sum::<usize>() + self.tool_call_id.as_ref().map_or(0, String::len)
+    }
+}
+
+/// A call of a tool, as the model made it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// Tells it from the other calls of the conversation.
+    pub id: String,
+    /// The tool.
+    pub name: String,
+    /// Its arguments: JSON text, by the model, so it may be no JSON at all.
+    pub arguments: String,
+}
+
+/// A tool that the model may call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// What it is for; may be empty.
+    pub description: String,
+    /// JSON schema of its arguments, as text; empty for none.
+    pub parameters: String,
+}
+
+/// Which tools must be called. Not said: the model decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToolChoice {
+    /// None may.
+    Never,
+    /// At least one.
+    Required,
+    /// This one.
+    Named(String),
+}
+
+/// What the answer must look like.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResponseFormat {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON by this schema, given as text.
+    JsonSchema(String),
+}
+
+/// What is asked of the model. An open number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Task(pub u8);
+
+impl Task {
+    /// An answer to a conversation.
+    pub const CHAT: Self = Task(0);
+    /// The continuation of a text, the one message's, without a chat template.
+    pub const COMPLETION: Self = Task(1);
+    /// A vector for each message.
+    pub const EMBEDDINGS: Self = Task(2);
+
+    fn is_chat(&self) -> bool {
+        *self == Task::CHAT
+    }
 }
 
 /// What the model is asked. It travels only on the stream to the winner.
@@ -69,6 +158,33 @@ pub struct ChatRequest {
     /// Texts at which the answer ends.
     #[serde(default)]
     pub stop: Vec<String>,
+    /// What is asked.
+    #[serde(skip_serializing_if = "Task::is_chat", default)]
+    pub task: Task,
+    /// Tools that the model may call.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub tools: Vec<Tool>,
+    /// Which of them must be called; the model decides if absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tool_choice: Option<ToolChoice>,
+    /// What the answer must look like; free text if absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub format: Option<ResponseFormat>,
+    /// Log probabilities of the answer's tokens, each with this many alternatives; none if absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub logprobs: Option<u8>,
+    /// Penalty on tokens that are there already; the engine's default if absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub presence_penalty: Option<f64>,
+    /// Penalty on tokens by how often they are there; the engine's default if absent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub frequency_penalty: Option<f64>,
+    /// What follows the gap that a completion fills.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub suffix: Option<String>,
+    /// Length of each vector, for models that can shorten theirs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dimensions: Option<u32>,
 }
 
 /// A request that can't be sent or served.
@@ -86,6 +202,41 @@ pub enum BadRequest {
 }
 
 impl ChatRequest {
+    /// A request to `model` to answer a conversation with at most `max_tokens`; the engine's defaults for the rest.
+    pub fn new(model: impl Into<String>, messages: Vec<ChatMessage>, max_tokens: u32) -> Self {
+        ChatRequest {
+            model: model.into(),
+            messages,
+            max_tokens,
+            temperature: None,
+            top_p: None,
+            seed: None,
+            stop: Vec::new(),
+            task: Task::CHAT,
+            tools: Vec::new(),
+            tool_choice: None,
+            format: None,
+            logprobs: None,
+            presence_penalty: None,
+            frequency_penalty: None,
+            suffix: None,
+            dimensions: None,
+        }
+    }
+
+    /// What a model must be able to do to serve it.
+    pub fn abilities(&self) -> Abilities {
+        let needs = [
+            (!self.tools.is_empty() && self.tool_choice != Some(ToolChoice::Never), Abilities::TOOLS),
+            (matches!(self.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_))), Abilities::FORCED_TOOLS),
+            (self.format.is_some(), Abilities::JSON_SCHEMA),
+            (self.logprobs.is_some(), Abilities::LOGPROBS),
+            (self.messages.iter().any(|message| !message.images.is_empty()), Abilities::VISION),
+            (self.task == Task::EMBEDDINGS, Abilities::EMBEDDINGS),
+        ];
+        needs.into_iter().filter(|(needed, _)| *needed).fold(Abilities::default(), |all, (_, ability)| all.with(ability))
+    }
+
     /// The bytes sent, committed to and hashed.
     pub fn encode(&self) -> Result<Vec<u8>, BadRequest> {
         self.check()?;
@@ -110,17 +261,57 @@ impl ChatRequest {
         ensure((1..=limits::MAX_OUTPUT_TOKENS).contains(&self.max_tokens), "max_tokens must be 1 to 1048576")?;
         ensure(self.stop.len() <= limits::MAX_STOPS, "a request holds at most 16 stop sequences")?;
         ensure(self.temperature.is_none_or(|t| (0.0..=2.0).contains(&t)), "temperature must be 0 to 2")?;
-        ensure(self.top_p.is_none_or(|p| (0.0..=1.0).contains(&p)), "top_p must be 0 to 1")
+        ensure(self.top_p.is_none_or(|p| (0.0..=1.0).contains(&p)), "top_p must be 0 to 1")?;
+        self.check_task()?;
+        self.check_tools()?;
+        ensure(self.logprobs.is_none_or(|n| n <= limits::MAX_TOP_LOGPROBS), "top_logprobs must be 0 to 20")?;
+        let penalty = |p: Option<f64>| p.is_none_or(|p| (-2.0..=2.0).contains(&p));
+        ensure(penalty(self.presence_penalty), "presence_penalty must be -2 to 2")?;
+        ensure(penalty(self.frequency_penalty), "frequency_penalty must be -2 to 2")?;
+        let images: usize = self.messages.iter().map(|message| message.images.len()).sum();
+        ensure(images <= limits::MAX_IMAGES, "a request holds at most 64 images")
+    }
+
+    fn check_task(&self) -> Result<(), BadRequest> {
+        let ensure = |holds: bool, text| if holds { Ok(()) } else { Err(BadRequest::Field(text)) };
+        let chat_only = self.tools.is_empty() && self.tool_choice.is_none();
+        match self.task {
+            Task::CHAT => ensure(self.suffix.is_none(), "only a completion has a suffix"),
+            Task::COMPLETION => ensure(self.messages.len() == 1 && chat_only, "a completion has one text and no tools"),
+            Task::EMBEDDINGS => {
+                let few = self.messages.len() <= limits::MAX_EMBEDDING_INPUTS;
+                ensure(few && chat_only, "an embedding request holds at most 256 texts and no tools")
+            }
+            _ => ensure(false, "this task is not known here"),
+        }
+    }
+
+    fn check_tools(&self) -> Result<(), BadRequest> {
+        let ensure = |holds: bool, text| if holds { Ok(()) } else { Err(BadRequest::Field(text)) };
+        let named = |name: &str| (1..=limits::MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
+        ensure(self.tools.len() <= limits::MAX_TOOLS, "a request holds at most 128 tools")?;
+        ensure(self.tools.iter().all(|tool| named(&tool.name)), "a tool's name has 1 to 128 bytes")?;
+        let known = match &self.tool_choice {
+            Some(ToolChoice::Named(name)) => self.tools.iter().any(|tool| tool.name == *name),
+            Some(ToolChoice::Required) => !self.tools.is_empty(),
+            _ => true,
+        };
+        ensure(known, "tool_choice names a tool that the request does not hold")
     }
 
     /// The most input tokens that this request can honestly be: no tokenizer yields more tokens than bytes, plus what chat
     /// templates add. Both sides compute it, so an offer made before any engine has counted is still a bound.
     pub fn input_token_bound(&self) -> u32 {
-        let bytes: usize = self.messages.iter().map(|m| m.content.len()).sum();
-        let messages = u32::try_from(self.messages.len()).unwrap_or(u32::MAX);
-        u32::try_from(bytes)
-            .unwrap_or(u32::MAX)
-            .saturating_add(messages.saturating_mul(limits::TEMPLATE_TOKENS_PER_MESSAGE))
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let text: usize = self.messages.iter().map(ChatMessage::text_bytes).sum();
+        let tools: usize = self.tools.iter().map(|t| t.name.len() + t.description.len() + t.parameters.len()).sum();
+        let format = if let Some(ResponseFormat::JsonSchema(schema)) = &self.format { schema.len() } else { 0 };
+        let images: usize = self.messages.iter().map(|message| message.images.len()).sum();
+        // A template frames a tool much as it frames a message.
+        let framed = count(self.messages.len() + self.tools.len());
+        count(text + tools + format + self.suffix.as_ref().map_or(0, String::len))
+            .saturating_add(framed.saturating_mul(limits::TEMPLATE_TOKENS_PER_MESSAGE))
+            .saturating_add(count(images).saturating_mul(limits::TOKENS_PER_IMAGE))
             .saturating_add(limits::TEMPLATE_TOKENS_ONCE)
     }
 }
@@ -156,6 +347,13 @@ impl FinishReason {
     pub const CANCELLED: Self = FinishReason(2);
     /// The engine failed after some tokens.
     pub const FAILED: Self = FinishReason(3);
+    /// The model called tools and waits for what they say.
+    pub const TOOL_CALLS: Self = FinishReason(4);
+
+    /// Whether the engine came to an end of its own.
+    pub fn is_complete(self) -> bool {
+        matches!(self, Self::STOP | Self::LENGTH | Self::TOOL_CALLS)
+    }
 
     /// The word that OpenAI clients know.
     pub fn label(self) -> &'static str {
@@ -163,6 +361,7 @@ impl FinishReason {
             Self::STOP => "stop",
             Self::LENGTH => "length",
             Self::CANCELLED => "cancelled",
+            Self::TOOL_CALLS => "tool_calls",
             _ => "error",
         }
     }
@@ -214,7 +413,7 @@ impl fmt::Display for ErrorCode {
 }
 
 /// A frame. On the wire each is a map of one entry from the variant's number to the body. Append variants, never reorder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Frame {
     /// Buyer: start the accepted job. `request_len` bytes of request follow the frame.
     Open(Open),
@@ -234,6 +433,10 @@ pub enum Frame {
     Error(StreamError),
     /// Worker: still here, the engine is working.
     KeepAlive,
+    /// Worker: the model calls a tool, or goes on with the arguments of a call.
+    ToolCall(ToolCallDelta),
+    /// Worker: the vector of one text.
+    Embedding(Embedding),
 }
 
 /// Body of [`Frame::Open`].
@@ -245,6 +448,10 @@ pub struct Open {
     pub salt: ByteArray<32>,
     /// Bytes of request that follow.
     pub request_len: u32,
+    /// The payload of the [`crate::offer::JobOffer`], if the worker has not seen it: then the accept's bid is the digest of the
+    /// worker's ad, and its price the ad's. See [`crate::standing`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub offer: Option<ByteBuf>,
 }
 
 /// Body of [`Frame::Opened`].
@@ -257,7 +464,7 @@ pub struct Opened {
 }
 
 /// Body of [`Frame::Delta`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Delta {
     /// 0, 1, 2 … without a gap.
     pub seq: u64,
@@ -267,6 +474,79 @@ pub struct Delta {
     pub text: String,
     /// Output tokens so far, this delta's included.
     pub tokens: u32,
+    /// Log probabilities of this delta's tokens, if the request asks for them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// How probable a token was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// The token as text.
+    pub token: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f64,
+    /// The most probable tokens at this place, the best first.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub top: Vec<Alternative>,
+}
+
+/// A token that could have stood here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alternative {
+    /// The token as text.
+    pub token: String,
+    /// Natural logarithm of its probability.
+    pub logprob: f64,
+}
+
+/// Body of [`Frame::ToolCall`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCallDelta {
+    /// Its place among all content frames.
+    pub seq: u64,
+    /// Which call of this answer: 0, 1, 2 …
+    pub index: u32,
+    /// The call's id; with its first frame.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub id: Option<String>,
+    /// The tool; with its first frame.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub name: Option<String>,
+    /// A piece of the arguments, to be put behind those before it.
+    pub arguments: String,
+    /// Output tokens so far, this frame's included.
+    pub tokens: u32,
+}
+
+impl ToolCallDelta {
+    /// The bytes of text in it, which bound its tokens.
+    pub fn text_bytes(&self) -> usize {
+        self.arguments.len() + self.name.as_ref().map_or(0, String::len) + self.id.as_ref().map_or(0, String::len)
+    }
+}
+
+/// Body of [`Frame::Embedding`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Embedding {
+    /// Its place among all content frames.
+    pub seq: u64,
+    /// Which of the texts.
+    pub index: u32,
+    /// The vector: 32-bit floats, little endian.
+    pub vector: ByteBuf,
+}
+
+impl Embedding {
+    /// The vector's numbers.
+    pub fn numbers(&self) -> impl Iterator<Item = f32> + '_ {
+        self.vector.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
+    }
+
+    /// The bytes of a vector.
+    pub fn pack(numbers: &[f32]) -> ByteBuf {
+        ByteBuf::from(numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>())
+    }
 }
 
 /// Body of [`Frame::Usage`].
@@ -315,6 +595,8 @@ impl Frame {
             Frame::Cancel => "cancel",
             Frame::Error(_) => "error",
             Frame::KeepAlive => "keep_alive",
+            Frame::ToolCall(_) => "tool_call",
+            Frame::Embedding(_) => "embedding",
         }
     }
 }

@@ -67,6 +67,14 @@ pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 pub const MAX_MESSAGES: usize = 4_096;
 /// Stop sequences in one request.
 pub const MAX_STOPS: usize = 16;
+/// Tools in one request, as OpenAI has it.
+pub const MAX_TOOLS: usize = 128;
+/// Alternatives of a token whose probabilities may be asked for, as OpenAI has it.
+pub const MAX_TOP_LOGPROBS: u8 = 20;
+/// Images in one request: more never fit into [`MAX_REQUEST_BYTES`] at a size worth looking at.
+pub const MAX_IMAGES: usize = 64;
+/// Texts in one embedding request: their vectors of 4096 numbers are 4 MiB, half of what an answer may be.
+pub const MAX_EMBEDDING_INPUTS: usize = 256;
 /// Output tokens that one request may ask for.
 pub const MAX_OUTPUT_TOKENS: u32 = 1 << 20;
 
@@ -77,5 +85,7 @@ pub const MAX_NETWORK_BYTES: usize = 32;
 
 /// Tokens that a chat template may add for each message (role markers, turn ends). Llama 3 adds 5, Harmony 8.
 pub const TEMPLATE_TOKENS_PER_MESSAGE: u32 = 16;
+/// Tokens that an image may be at most: Qwen2-VL's limit; most models use a few hundred.
+pub const TOKENS_PER_IMAGE: u32 = 16_384;
 /// Tokens that a chat template may add once (begin of text, generation prompt, a default system prompt as in Qwen 2.5).
 pub const TEMPLATE_TOKENS_ONCE: u32 = 64;

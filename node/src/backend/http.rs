@@ -1,15 +1,18 @@
 //! HTTP to an engine: deadlines, bounds and typed errors. The only file that names `reqwest`.
 
 use super::{BackendError, BadSpec, Stage};
+use crate::clock;
 use bytes::Bytes;
 use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect::Policy};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{fmt, time::Duration};
-use tokio::time::timeout;
+use std::{fmt, pin::Pin, time::Duration};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 /// The longest description of a model: metadata of a large one with its licence and tensor list is a few hundred kilobytes.
 const MAX_DESCRIPTION_BYTES: usize = 8 * 1024 * 1024;
+/// The longest answer in one piece: 256 vectors of 4096 numbers, each of some twelve characters.
+const MAX_ANSWER_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of an error's body that are read.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 /// Characters of an engine's message that are kept: two sentences.
@@ -122,13 +125,22 @@ impl Http {
 
     async fn describe<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, BackendError> {
         let limit = self.deadlines.describe;
-        let read = async {
-            let mut response = self.accepted(request).await?;
-            let body = self.read_up_to(&mut response, MAX_DESCRIPTION_BYTES).await?;
-            let body = body.ok_or(BackendError::TooLarge { limit: MAX_DESCRIPTION_BYTES })?;
-            serde_json::from_slice(&body).map_err(|_| self.malformed())
-        };
+        let read = self.read_json(request, MAX_DESCRIPTION_BYTES);
         timeout(limit, read).await.map_err(|_| BackendError::Timeout { stage: Stage::Describe, limit })?
+    }
+
+    async fn read_json<T: DeserializeOwned>(&self, request: RequestBuilder, limit: usize) -> Result<T, BackendError> {
+        let mut response = self.accepted(request).await?;
+        let body = self.read_up_to(&mut response, limit).await?;
+        serde_json::from_slice(&body.ok_or(BackendError::TooLarge { limit })?).map_err(|_| self.malformed())
+    }
+
+    /// POSTs a job whose answer comes in one piece, and may take as long as a first byte.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, BackendError> {
+        let limit = self.deadlines.first_byte;
+        let request = self.client.request(Method::POST, self.url.join(path)).json(body);
+        let read = self.read_json(request, MAX_ANSWER_BYTES);
+        timeout(limit, read).await.map_err(|_| BackendError::Timeout { stage: Stage::FirstByte, limit })?
     }
 
     /// POSTs a job. Resolves with the response's headers; the body follows piece by piece.
@@ -138,7 +150,7 @@ impl Http {
         let response = timeout(limit, self.accepted(request))
             .await
             .map_err(|_| BackendError::Timeout { stage: Stage::FirstByte, limit })??;
-        Ok(Body { response, http: self.clone(), started: false })
+        Ok(Body { response, http: self.clone(), started: false, timer: Box::pin(sleep_until(clock::deadline(limit))) })
     }
 
     /// Something other than this engine answers there.
@@ -186,12 +198,29 @@ pub(super) struct Body {
     response: Response,
     http: Http,
     started: bool,
+    /// One timer for all reads: it is set anew only when it rings too early, not with every token.
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Body {
-    /// The next bytes; `None` at the end. The caller holds the deadline, [`Body::deadline`], over whatever it waits for.
-    pub(super) async fn read(&mut self) -> Result<Option<Bytes>, BackendError> {
-        self.response.chunk().await.map_err(|error| self.http.failure(&error))
+    /// The next bytes, `Some(None)` at the end; `None` if nothing came until `due`.
+    pub(super) async fn read_until(&mut self, due: Instant) -> Result<Option<Option<Bytes>>, BackendError> {
+        let Body { response, http, timer, .. } = self;
+        if due < timer.deadline() {
+            timer.as_mut().reset(due);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                read = response.chunk() => return read.map(Some).map_err(|error| http.failure(&error)),
+                () = &mut *timer => {
+                    if due <= timer.deadline() {
+                        return Ok(None);
+                    }
+                    timer.as_mut().reset(due);
+                }
+            }
+        }
     }
 
     /// How long the next line may take, and what it is; the first takes longer.

@@ -1,4 +1,5 @@
-//! Ollama, by its own API: `/api/tags`, `/api/show` and `/api/ps` to describe, `/api/chat` to answer, one JSON object per line.
+//! Ollama, by its own API: `/api/tags`, `/api/show`, `/api/ps` and `/api/version` to describe, `/api/chat` to answer, one JSON
+//! object per line; see [`call`] for the rest.
 //!
 //! **Tokens.** While it runs Ollama sends one object per token, sometimes one for several, and no count; so the running count
 //! is the number of content pieces so far. The final object has the true counts (`prompt_eval_count`, `eval_count`).
@@ -10,12 +11,16 @@
 //!
 //! Cloud models (`remote_host`) are never listed: their prompts would leave this machine for a company's.
 
+mod call;
+
+use self::call::{Call, EmbedCall};
 use super::{
     Backend, BackendError, Chunk, Deadlines, Model,
     http::{self, Body, EngineUrl, Http},
     ndjson::{self, LineBuffer},
     spec::BackendKind,
 };
+use crate::clock;
 use futures::{
     FutureExt, StreamExt,
     future::BoxFuture,
@@ -23,18 +28,20 @@ use futures::{
 };
 use infernet_wire::{
     capability::Abilities,
-    chat::{Channel, ChatMessage, ChatRequest, FinishReason},
+    chat::{Alternative, Channel, ChatRequest, FinishReason, Task, TokenLogprob},
     id::Hash,
     limits,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
-use tokio::time::timeout;
 
 /// Ollama's default context where neither the Modelfile nor a loaded model says otherwise: 4096 on machines with little
 /// memory, more on others. The least is the one that holds everywhere.
 const UNDECLARED_CONTEXT: u32 = 4096;
+
+/// The first version that tells log probabilities. Development builds call themselves 0.0.0 and are newer than all.
+const LOGPROBS_SINCE: (u32, u32, u32) = (0, 12, 11);
 
 /// An Ollama server.
 #[derive(Debug, Clone)]
@@ -50,10 +57,12 @@ impl Ollama {
     async fn describe(&self) -> Result<Vec<Model>, BackendError> {
         let tags: Tags = self.http.get("/api/tags").await?;
         let loaded = self.loaded().await?;
+        let version: Version = optional(self.http.get("/api/version").await)?;
+        let everywhere = version.abilities();
         let mut models = Vec::new();
         for tag in tags.models.iter().filter(|tag| tag.is_local() && is_name(&tag.name)).take(limits::MAX_AD_MODELS) {
             let show = optional(self.http.post("/api/show", &Named { model: &tag.name }).await)?;
-            models.extend(tag.model(&show, loaded.get(&tag.name).copied()));
+            models.extend(tag.model(&show, loaded.get(&tag.name).copied(), everywhere));
         }
         Ok(models)
     }
@@ -65,9 +74,20 @@ impl Ollama {
         Ok(known.map(|model| (model.name, model.context_length)).collect())
     }
 
-    async fn answer(&self, request: &ChatRequest) -> Result<Answer, BackendError> {
-        let body = self.http.start("/api/chat", &ChatCall::from(request)).await?;
-        Ok(Answer { body, lines: LineBuffer::default(), pending: VecDeque::new(), tokens: 0, done: false })
+    async fn answer(&self, call: Call<'_>) -> Result<Answer, BackendError> {
+        let body = self.http.start(call.path(), &call).await?;
+        Ok(Answer { body, lines: LineBuffer::default(), pending: VecDeque::new(), tokens: 0, calls: 0, done: false })
+    }
+
+    /// The vectors come all at once.
+    async fn embed(&self, request: &ChatRequest) -> Result<Vec<Result<Chunk, BackendError>>, BackendError> {
+        let Embedded { embeddings, prompt_eval_count } = self.http.ask("/api/embed", &EmbedCall::new(request)).await?;
+        if embeddings.len() != request.messages.len() {
+            return Err(BackendError::Truncated);
+        }
+        let done = Chunk::Done { input_tokens: prompt_eval_count, output_tokens: Some(0), finish: FinishReason::STOP };
+        let vectors = (0..).zip(embeddings).map(|(index, vector)| Chunk::Embedding { index, vector });
+        Ok(vectors.chain([done]).map(Ok).collect())
     }
 }
 
@@ -89,7 +109,12 @@ impl Backend for Ollama {
         request: ChatRequest,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Chunk, BackendError>>, BackendError>> {
         async move {
-            let answer = self.answer(&request).await?;
+            let call = match request.task {
+                Task::EMBEDDINGS => return Ok(stream::iter(self.embed(&request).await?).boxed()),
+                Task::COMPLETION => Call::completion(&request),
+                _ => Call::chat(&request),
+            };
+            let answer = self.answer(call).await?;
             Ok(stream::try_unfold(answer, Answer::next).boxed())
         }
         .boxed()
@@ -111,6 +136,32 @@ fn is_name(text: &str) -> bool {
 
 fn name_or_empty(text: &str) -> String {
     if is_name(text) { text.to_owned() } else { String::new() }
+}
+
+#[derive(Default, Deserialize)]
+struct Version {
+    version: String,
+}
+
+impl Version {
+    /// What every model can do here.
+    fn abilities(&self) -> Abilities {
+        let mut numbers = self.version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        let version = (next(), next(), next());
+        let known = !self.version.is_empty();
+        let logprobs = known && (version == (0, 0, 0) || version >= LOGPROBS_SINCE);
+        // `format` with a schema came in 0.5.0, before versions of 2025.
+        let schema = known && (version == (0, 0, 0) || version >= (0, 5, 0));
+        let pick = |has: bool, ability| if has { ability } else { Abilities::default() };
+        pick(logprobs, Abilities::LOGPROBS).with(pick(schema, Abilities::JSON_SCHEMA))
+    }
+}
+
+#[derive(Deserialize)]
+struct Embedded {
+    embeddings: Vec<Vec<f32>>,
+    prompt_eval_count: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -170,12 +221,14 @@ impl Tag {
         self.remote_host.is_empty()
     }
 
-    /// The model, or `None` if it can't chat here.
-    fn model(&self, show: &Show, loaded_context: Option<u32>) -> Option<Model> {
+    /// The model, or `None` if it can neither chat nor embed here.
+    fn model(&self, show: &Show, loaded_context: Option<u32>, everywhere: Abilities) -> Option<Model> {
         let capabilities = if show.capabilities.is_empty() { &self.capabilities } else { &show.capabilities };
         // Versions before 0.6.4 tell no capabilities at all.
         let chats = capabilities.is_empty() || capabilities.iter().any(|c| c == "completion");
-        (chats && show.remote_host.is_empty()).then(|| Model {
+        let embeds = capabilities.iter().any(|c| c == "embedding");
+        let everywhere = if chats { everywhere } else { Abilities::EMBEDS_ONLY };
+        ((chats || embeds) && show.remote_host.is_empty()).then(|| Model {
             id: self.name.clone(),
             aliases: Vec::new(),
             family: name_or_empty(&self.details.family),
@@ -183,7 +236,7 @@ impl Tag {
             quantisation: name_or_empty(&self.details.quantization_level),
             context: self.context(show, loaded_context),
             weights: show.weights(),
-            abilities: capabilities.iter().fold(Abilities::default(), |all, name| all.with(ability(name))),
+            abilities: capabilities.iter().fold(everywhere, |all, name| all.with(ability(name))),
         })
     }
 
@@ -245,52 +298,15 @@ fn parse_size(text: &str) -> u64 {
     whole.parse::<u64>().map_or(0, |whole| whole.saturating_mul(unit).saturating_add(tenth * (unit / 10)))
 }
 
-#[derive(Serialize)]
-struct ChatCall<'a> {
-    model: &'a str,
-    messages: &'a [ChatMessage],
-    stream: bool,
-    truncate: bool,
-    shift: bool,
-    options: Options<'a>,
-}
-
-#[derive(Serialize)]
-struct Options<'a> {
-    num_predict: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seed: Option<i64>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    stop: &'a [String],
-}
-
-impl<'a> From<&'a ChatRequest> for ChatCall<'a> {
-    fn from(request: &'a ChatRequest) -> Self {
-        ChatCall {
-            model: &request.model,
-            messages: &request.messages,
-            stream: true,
-            truncate: false,
-            shift: false,
-            options: Options {
-                num_predict: request.max_tokens,
-                temperature: request.temperature,
-                top_p: request.top_p,
-                seed: request.seed,
-                stop: &request.stop,
-            },
-        }
-    }
-}
-
 #[derive(Deserialize)]
 struct Line {
     error: Option<Value>,
     message: Option<Message>,
+    /// Of `/api/generate`.
+    #[serde(default)]
+    response: String,
+    #[serde(default)]
+    logprobs: Vec<Logprob>,
     #[serde(default)]
     done: bool,
     done_reason: Option<String>,
@@ -304,6 +320,43 @@ struct Message {
     content: String,
     #[serde(default)]
     thinking: String,
+    #[serde(default)]
+    tool_calls: Vec<Called>,
+}
+
+#[derive(Deserialize)]
+struct Logprob {
+    token: String,
+    logprob: f64,
+    #[serde(default)]
+    top_logprobs: Vec<TopLogprob>,
+}
+
+#[derive(Deserialize)]
+struct TopLogprob {
+    token: String,
+    logprob: f64,
+}
+
+impl From<Logprob> for TokenLogprob {
+    fn from(logprob: Logprob) -> Self {
+        let top = logprob.top_logprobs.into_iter().map(|TopLogprob { token, logprob }| Alternative { token, logprob });
+        TokenLogprob { token: logprob.token, logprob: logprob.logprob, top: top.collect() }
+    }
+}
+
+#[derive(Deserialize)]
+struct Called {
+    #[serde(default)]
+    id: String,
+    function: Function,
+}
+
+#[derive(Deserialize)]
+struct Function {
+    name: String,
+    #[serde(default)]
+    arguments: Map<String, Value>,
 }
 
 /// A running answer.
@@ -312,14 +365,14 @@ struct Answer {
     lines: LineBuffer,
     pending: VecDeque<Chunk>,
     tokens: u32,
+    calls: u32,
     done: bool,
 }
 
 impl Answer {
     async fn next(mut self) -> Result<Option<(Chunk, Self)>, BackendError> {
         while self.pending.is_empty() && !self.done {
-            let (stage, limit) = self.body.deadline();
-            let line = timeout(limit, self.line()).await.map_err(|_| BackendError::Timeout { stage, limit })??;
+            let line = self.line().await?;
             self.body.started();
             self.absorb(line)?;
         }
@@ -327,12 +380,14 @@ impl Answer {
     }
 
     async fn line(&mut self) -> Result<Line, BackendError> {
+        let (stage, limit) = self.body.deadline();
+        let due = clock::deadline(limit);
         loop {
             let next = self.lines.next_line();
             if let Some(line) = next.map_err(|_| BackendError::LineTooLong { limit: ndjson::MAX_LINE_BYTES })? {
                 return serde_json::from_slice(&line).map_err(|_| self.body.malformed());
             }
-            match self.body.read().await? {
+            match self.body.read_until(due).await?.ok_or(BackendError::Timeout { stage, limit })? {
                 Some(bytes) => self.lines.push(&bytes),
                 // The last line may lack its line feed; half a line is no line.
                 None => {
@@ -347,28 +402,50 @@ impl Answer {
         if let Some(error) = line.error {
             return Err(BackendError::Engine(http::error_text(&error).unwrap_or_else(|| "no reason given".into())));
         }
+        let mut logprobs: Vec<TokenLogprob> = line.logprobs.into_iter().map(TokenLogprob::from).collect();
         if let Some(message) = line.message {
-            self.text(Channel::REASONING, message.thinking);
-            self.text(Channel::ANSWER, message.content);
+            self.text(Channel::REASONING, message.thinking, &mut logprobs);
+            self.text(Channel::ANSWER, message.content, &mut logprobs);
+            message.tool_calls.into_iter().for_each(|call| self.tool_call(call));
         }
+        self.text(Channel::ANSWER, line.response, &mut logprobs);
         if line.done {
             self.done = true;
             self.pending.push_back(Chunk::Done {
                 input_tokens: line.prompt_eval_count,
                 output_tokens: line.eval_count,
-                finish: if line.done_reason.as_deref() == Some("length") { FinishReason::LENGTH } else { FinishReason::STOP },
+                finish: match line.done_reason.as_deref() {
+                    Some("length") => FinishReason::LENGTH,
+                    _ if self.calls > 0 => FinishReason::TOOL_CALLS,
+                    _ => FinishReason::STOP,
+                },
             });
         }
         Ok(())
     }
 
-    fn text(&mut self, channel: Channel, text: String) {
+    /// Ollama tells a call when it is whole. Older versions give it no id, which the conversation needs later.
+    fn tool_call(&mut self, call: Called) {
+        let Called { id, function: Function { name, arguments } } = call;
+        let id = if id.is_empty() { format!("call_{}", hex::encode(clock::random::<12>())) } else { id };
+        self.tokens = self.tokens.saturating_add(1);
+        let arguments = Value::Object(arguments).to_string();
+        let (index, tokens) = (self.calls, self.tokens);
+        self.pending.push_back(Chunk::ToolCall { index, id: Some(id), name: Some(name), arguments, tokens });
+        self.calls += 1;
+    }
+
+    /// The first text of a line takes the line's probabilities.
+    fn text(&mut self, channel: Channel, text: String, logprobs: &mut Vec<TokenLogprob>) {
         if !text.is_empty() {
+            let logprobs = std::mem::take(logprobs);
             self.tokens = self.tokens.saturating_add(1);
-            self.pending.push_back(Chunk::Text { channel, text, tokens: self.tokens });
+            self.pending.push_back(Chunk::Text { channel, text, tokens: self.tokens, logprobs });
         }
     }
 }
 
+#[cfg(test)]
+mod abilities_tests;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,7 @@
 use super::refused::ChatError;
 use crate::clock;
 use infernet_wire::{
-    capability::Abilities,
-    chat::{ChatMessage, ChatRequest},
+    chat::ChatRequest,
     id::{JobId, OfferId},
     limits,
     money::{MicroUsd, Price},
@@ -15,26 +14,16 @@ use infernet_wire::{
 
 /// The bid window asked for when the caller names none. Auctions close earlier as soon as waiting does not pay.
 pub const DEFAULT_WINDOW_MS: u16 = 1_000;
+/// The most to pay per million tokens when the caller names no price: ten dollars, what the dearest open models cost.
+pub const DEFAULT_CEILING: MicroUsd = MicroUsd(10_000_000);
 /// How long the whole answer may take when the caller names no deadline.
 const DEFAULT_DEADLINE_MS: u64 = 10 * 60_000;
 
 /// What a caller wants done.
 #[derive(Debug, Clone)]
 pub struct ChatOrder {
-    /// The model: an id or alias.
-    pub model: String,
-    /// The conversation.
-    pub messages: Vec<ChatMessage>,
-    /// The most output tokens.
-    pub max_tokens: u32,
-    /// Sampling temperature.
-    pub temperature: Option<f64>,
-    /// Nucleus sampling.
-    pub top_p: Option<f64>,
-    /// Sampling seed.
-    pub seed: Option<i64>,
-    /// Stop sequences.
-    pub stop: Vec<String>,
+    /// What is asked, and of which model: an id or alias.
+    pub request: ChatRequest,
     /// The most to pay per million tokens.
     pub ceiling: Price,
     /// The most to pay for the job; the ceiling's worst case if absent.
@@ -43,6 +32,19 @@ pub struct ChatOrder {
     pub rule: SelectionRule,
     /// How long to collect bids at most, in milliseconds.
     pub window_ms: u16,
+}
+
+impl ChatOrder {
+    /// `request` at the default ceiling, balanced between price and time.
+    pub fn new(request: ChatRequest) -> Self {
+        ChatOrder {
+            request,
+            ceiling: Price { input: DEFAULT_CEILING, output: DEFAULT_CEILING },
+            budget: None,
+            rule: SelectionRule::BALANCED,
+            window_ms: DEFAULT_WINDOW_MS,
+        }
+    }
 }
 
 /// A request ready to be offered: its bytes, and the salt that hides it in the offer.
@@ -58,22 +60,13 @@ pub struct Prepared {
 impl Prepared {
     /// Checks and encodes `order`.
     pub fn new(order: ChatOrder) -> Result<Self, ChatError> {
-        let request = ChatRequest {
-            model: order.model.clone(),
-            messages: order.messages.clone(),
-            max_tokens: order.max_tokens,
-            temperature: order.temperature,
-            top_p: order.top_p,
-            seed: order.seed,
-            stop: order.stop.clone(),
-        };
-        let input_tokens = request.input_token_bound();
-        let request = request.encode()?;
+        let input_tokens = order.request.input_token_bound();
+        let request = order.request.encode()?;
         Ok(Prepared { order, request, salt: clock::random(), input_tokens, job: JobId(clock::random()) })
     }
 
     fn budget(&self) -> MicroUsd {
-        let worst = self.order.ceiling.cost(self.input_tokens, self.order.max_tokens).unwrap_or(MicroUsd(u64::MAX));
+        let worst = self.order.ceiling.cost(self.input_tokens, self.order.request.max_tokens).unwrap_or(MicroUsd(u64::MAX));
         self.order.budget.unwrap_or(worst)
     }
 
@@ -84,10 +77,10 @@ impl Prepared {
             issued: now,
             expires: now.after(limits::OFFER_TTL_MS),
             workload: topic::INFERENCE.into(),
-            model: self.order.model.clone(),
-            abilities: Abilities::default(),
+            model: self.order.request.model.clone(),
+            abilities: self.order.request.abilities(),
             input_tokens: self.input_tokens,
-            output_tokens: self.order.max_tokens,
+            output_tokens: self.order.request.max_tokens,
             ceiling: self.order.ceiling,
             budget: self.budget(),
             deadline: now.after(DEFAULT_DEADLINE_MS),

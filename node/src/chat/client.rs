@@ -14,17 +14,20 @@ use super::{
 use crate::{clock, ledger::Ledger};
 use infernet_wire::{
     accept::JobAccept,
-    chat::{Channel, ErrorCode, Frame, Open, StreamError, Usage},
+    chat::{Channel, Embedding, ErrorCode, Frame, Open, StreamError, TokenLogprob, ToolCallDelta, Usage},
     envelope::{Envelope, Refusal, Verified},
+    id::{JobId, NodeId},
     key::NodeKey,
+    money::Price,
     receipt::{Countersign, JobReceipt, SignedReceipt},
+    standing::StandingOffer,
     time::UnixMillis,
     topic::NetworkId,
 };
 use serde_bytes::{ByteArray, ByteBuf};
 use std::{
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -38,6 +41,8 @@ use tracing::warn;
 pub struct Order {
     /// The signed accept.
     pub accept: Verified<JobAccept>,
+    /// The offer, if the worker has not seen it: it is asked at its ad's prices.
+    pub offer: Option<StandingOffer>,
     /// What opens the offer's commitment.
     pub salt: [u8; 32],
     /// The request's bytes.
@@ -63,7 +68,7 @@ pub struct Buyer {
 }
 
 /// A step of the stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
     /// The worker has the job.
     Opened {
@@ -71,6 +76,8 @@ pub enum Progress {
         path: Path,
         /// Input tokens that may be charged at most.
         input_tokens: u32,
+        /// What was agreed with whom.
+        agreed: Box<Agreed>,
     },
     /// A piece of the answer.
     Text {
@@ -80,7 +87,34 @@ pub enum Progress {
         text: String,
         /// Output tokens so far.
         tokens: u32,
+        /// Log probabilities of its tokens, if asked for.
+        logprobs: Vec<TokenLogprob>,
     },
+    /// A piece of a tool call.
+    ToolCall(ToolCallDelta),
+    /// A vector.
+    Embedding(Embedding),
+    /// The answer is whole: the final count, and why it ended. The receipt follows unseen.
+    Usage(Usage),
+}
+
+/// The terms of a running job, for whoever shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreed {
+    /// The job.
+    pub job: JobId,
+    /// Who serves it.
+    pub worker: NodeId,
+    /// The model, by the worker's id.
+    pub model: String,
+    /// The price.
+    pub price: Price,
+}
+
+impl From<&Terms> for Agreed {
+    fn from(terms: &Terms) -> Self {
+        Agreed { job: terms.job, worker: terms.worker, model: terms.model.clone(), price: terms.price }
+    }
 }
 
 /// A stream that ended as the protocol says.
@@ -164,23 +198,27 @@ impl Failure {
 
 /// Where progress goes, and who may stop it.
 pub struct Caller<'a, T> {
+    /// Sees each step first, in the stream's own task: a token that only passes through wakes nobody twice.
+    pub on_step: &'a mut (dyn FnMut(&Progress) + Send),
     /// Takes each step. When its receiver is dropped, the job is cancelled and what was delivered is still settled.
     pub progress: &'a mpsc::Sender<T>,
     /// Cancels the job when it becomes true.
     pub cancel: &'a mut watch::Receiver<bool>,
-    /// Called once when the worker has the job.
-    pub on_opened: &'a mut (dyn FnMut() + Send),
+}
+
+impl<T: From<Progress>> Caller<'_, T> {
+    /// A caller that went away is noticed as a cancel; what it misses is lost to nobody.
+    async fn tell(&mut self, step: Progress) {
+        (self.on_step)(&step);
+        let _ = timeout(deadline::WRITE, self.progress.send(step.into())).await;
+    }
 }
 
 /// Runs `order` to its end.
-pub async fn run<T: From<Progress> + Send>(
-    buyer: &Buyer,
-    order: Order,
-    mut caller: Caller<'_, T>,
-) -> Result<Completed, Failure> {
+pub async fn run<T: From<Progress> + Send>(buyer: &Buyer, order: Order, caller: Caller<'_, T>) -> Result<Completed, Failure> {
     let before = |cause| Failure { cause, after_first_token: false };
     let mut attempt = Attempt::start(buyer, &order).await.map_err(before)?;
-    let result = attempt.drive(buyer, &mut caller).await;
+    let result = attempt.drive(buyer, caller).await;
     if matches!(&result, Err(Cause::Stream(FrameError::Timeout(_)))) {
         // Whoever is next should not wait on a dead connection.
         buyer.pool.drop_connection(&order.terms.worker);
@@ -203,6 +241,8 @@ struct Attempt {
     usage: Option<(Usage, Instant)>,
     opened: bool,
     cancelled: bool,
+    /// When the last frame was dealt with.
+    heard: TimerInstant,
     /// When the stream must have reached its next stage, however many frames come until then.
     give_up: Limit,
     /// When it must be over.
@@ -232,6 +272,7 @@ impl Attempt {
             accept: ByteBuf::from(order.accept.raw().to_vec()),
             salt: ByteArray::new(order.salt),
             request_len: u32::try_from(order.request.len()).unwrap_or(u32::MAX),
+            offer: order.offer.as_ref().map(|offer| ByteBuf::from(offer.payload().to_vec())),
         })
         .encode();
         let started = clock::instant();
@@ -247,26 +288,52 @@ impl Attempt {
             usage: None,
             opened: false,
             cancelled: false,
+            heard: clock::deadline(Duration::ZERO),
             give_up: Limit::from_now(deadline::FIRST_TOKEN),
             deadline: Limit::from_now(clock::until(order.deadline)),
         })
     }
 
-    async fn drive<T: From<Progress> + Send>(&mut self, buyer: &Buyer, caller: &mut Caller<'_, T>) -> Result<Completed, Cause> {
+    /// One timer serves the whole stream: a frame only moves what is due, and the timer is set anew when it rings too early.
+    async fn drive<T: From<Progress> + Send>(&mut self, buyer: &Buyer, caller: Caller<'_, T>) -> Result<Completed, Cause> {
+        let (progress, mut cancel) = (caller.progress, caller.cancel.clone());
+        let (mut caller, mut wanted) = (caller, pin!(wants_cancel(&mut cancel, progress)));
+        let mut timer = pin!(sleep_until(self.due().at));
         loop {
             let raw = tokio::select! {
                 biased;
-                () = wants_cancel(caller), if !self.cancelled => {
+                // Once the answer is whole there is nothing to stop, and its receipt is still wanted.
+                () = &mut wanted, if !self.cancelled && self.usage.is_none() => {
                     self.cancel().await?;
-                    continue;
+                    None
                 }
-                () = sleep_until(self.give_up.at) => return Err(FrameError::Timeout(self.give_up.after).into()),
-                raw = self.reader.next_within(self.patience()) => raw?,
+                () = &mut timer => match self.due() {
+                    due if due.at <= timer.deadline() => return Err(FrameError::Timeout(due.after).into()),
+                    due => {
+                        timer.as_mut().reset(due.at);
+                        continue;
+                    }
+                },
+                raw = self.reader.next() => Some(raw?),
             };
-            if let Some(completed) = self.on_frame(raw, buyer, caller).await? {
+            if let Some(raw) = raw
+                && let Some(completed) = self.on_frame(raw, buyer, &mut caller).await?
+            {
                 return Ok(completed);
             }
+            self.heard = clock::deadline(Duration::ZERO);
+            let due = self.due();
+            if due.at < timer.deadline() {
+                timer.as_mut().reset(due.at);
+            }
         }
+    }
+
+    /// When the stream has failed if nothing comes.
+    fn due(&self) -> Limit {
+        let patience = self.patience();
+        let silent = Limit { at: self.heard + patience, after: patience };
+        if self.give_up.at < silent.at { self.give_up } else { silent }
     }
 
     /// How long the next frame may take.
@@ -296,21 +363,20 @@ impl Attempt {
             BuyerEvent::KeepAlive => {}
             BuyerEvent::Opened { input_tokens } => {
                 self.opened = true;
-                (caller.on_opened)();
-                tell(caller.progress, Progress::Opened { path: self.path, input_tokens }).await;
+                let agreed = Box::new(Agreed::from(self.session.terms()));
+                caller.tell(Progress::Opened { path: self.path, input_tokens, agreed }).await;
             }
-            BuyerEvent::Text { channel, text, tokens } => {
-                if self.first_token.is_none() {
-                    self.first_token = Some(clock::instant());
-                    self.give_up = if self.cancelled { self.give_up } else { self.deadline };
-                }
-                if !self.cancelled {
-                    tell(caller.progress, Progress::Text { channel, text, tokens }).await;
-                }
+            BuyerEvent::Text { channel, text, tokens, logprobs } => {
+                self.content(Progress::Text { channel, text, tokens, logprobs }, caller).await;
             }
+            BuyerEvent::ToolCall(call) => self.content(Progress::ToolCall(call), caller).await,
+            BuyerEvent::Embedding(embedding) => self.content(Progress::Embedding(embedding), caller).await,
             BuyerEvent::Usage(usage) => {
-                self.usage = Some((usage, clock::instant()));
+                self.usage = Some((usage.clone(), clock::instant()));
                 self.give_up = Limit::from_now(deadline::SIGN);
+                if !self.cancelled {
+                    caller.tell(Progress::Usage(usage)).await;
+                }
             }
             // Nobody asked it to stop: to end like this is to refuse the job, which another worker may take.
             BuyerEvent::Free(_) if !self.cancelled => return Err(Violation::Unexpected("usage").into()),
@@ -325,6 +391,16 @@ impl Attempt {
             }
         }
         Ok(None)
+    }
+
+    async fn content<T: From<Progress>>(&mut self, step: Progress, caller: &mut Caller<'_, T>) {
+        if self.first_token.is_none() {
+            self.first_token = Some(clock::instant());
+            self.give_up = if self.cancelled { self.give_up } else { self.deadline };
+        }
+        if !self.cancelled {
+            caller.tell(step).await;
+        }
     }
 
     /// Checks, keeps, then sends. A countersignature that can't be sent still counts: the worker will ask again.
@@ -360,21 +436,16 @@ impl Attempt {
     }
 }
 
-/// A caller that went away is noticed as a cancel; what it misses is lost to nobody.
-async fn tell<T: From<Progress>>(progress: &mpsc::Sender<T>, step: Progress) {
-    let _ = timeout(deadline::WRITE, progress.send(step.into())).await;
-}
-
 /// Resolves when the caller wants no more.
-async fn wants_cancel<T>(caller: &mut Caller<'_, T>) {
+async fn wants_cancel<T>(cancel: &mut watch::Receiver<bool>, progress: &mpsc::Sender<T>) {
     let asked = async {
-        if caller.cancel.wait_for(|wanted| *wanted).await.is_err() {
+        if cancel.wait_for(|wanted| *wanted).await.is_err() {
             // The one who could cancel is gone; the progress receiver decides.
             std::future::pending::<()>().await;
         }
     };
     tokio::select! {
         () = asked => {}
-        () = caller.progress.closed() => {}
+        () = progress.closed() => {}
     }
 }

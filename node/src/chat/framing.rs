@@ -180,7 +180,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(5);
 
     fn delta(text: &str) -> Frame {
-        Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: text.into(), tokens: 1 })
+        Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: text.into(), tokens: 1, logprobs: vec![] })
     }
 
     #[tokio::test]

@@ -19,21 +19,29 @@ use crate::{
     engines::Engines,
     ledger::Ledger,
     market::seller::Claim,
-    seller::{Measured, Seller, Slot, Unclaimed},
+    seller::{Measured, Presented, Seller, Slot, Unclaimed},
 };
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{self, FuturesUnordered},
+};
 use infernet_wire::{
     accept::JobAccept,
-    chat::{Channel, ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError},
+    chat::{ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError, TokenLogprob, ToolCallDelta},
     envelope::{Envelope, Verified},
     id::{Hash, NodeId},
     key::NodeKey,
     limits,
     offer::commitment,
     receipt::{JobReceipt, SignedReceipt},
+    standing::StandingAccept,
     topic::NetworkId,
 };
-use std::{pin::Pin, sync::Arc, time::Instant};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Instant,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::sleep_until,
@@ -42,6 +50,11 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 /// Text in one delta at most: a frame with room for the rest. Engines send a token or a few; only a hostile one sends more.
 const MAX_DELTA_BYTES: usize = 16 * 1024;
+
+/// Log probabilities in one delta: with the text they fill three quarters of a frame.
+const MAX_LOGPROB_BYTES: usize = 32 * 1024;
+/// What CBOR adds to a token's text: keys, lengths, a number of nine bytes.
+const LOGPROB_OVERHEAD: usize = 24;
 
 /// Fewer tokens tell nothing about speed.
 const MIN_MEASURED_TOKENS: u32 = 8;
@@ -91,7 +104,7 @@ async fn serve_stream(worker: &Worker, stream: ChatStream) {
             worker.tally.count("started");
             let span = info_span!("job", job = %job.claim.job, buyer = %peer.short());
             async {
-                info!(%path, model = job.claim.model, "opened");
+                info!(%path, model = job.claim.model, standing = job.claim.standing, "opened");
                 job.run(worker, &mut reader, &mut writer).await;
             }
             .instrument(span)
@@ -134,7 +147,8 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
         return Err(refuse(ErrorCode::PROTOCOL, false, "the first frame must be open"));
     };
     let accept = read_accept(worker, &open)?;
-    let claim = worker.seller.claim(accept, peer).await.map_err(refused_claim)?;
+    let presented = read_presented(worker, accept, &open)?;
+    let claim = worker.seller.claim(presented, peer).await.map_err(refused_claim)?;
     check_unused(worker, &claim)?;
     let request = reader.read_raw(open.request_len as usize, deadline::REQUEST).await.map_err(broken)?;
     let parsed = read_request(&claim, &open, &request)?;
@@ -159,6 +173,15 @@ fn read_accept(worker: &Worker, open: &Open) -> Result<Verified<JobAccept>, Stre
         })
 }
 
+/// With an offer beside it, the accept is one of our ad.
+fn read_presented(worker: &Worker, accept: Verified<JobAccept>, open: &Open) -> Result<Presented, StreamError> {
+    let Some(payload) = &open.offer else { return Ok(Presented::Held(accept)) };
+    StandingAccept::read(accept, payload, clock::now()).map(Presented::Standing).map_err(|refusal| {
+        worker.tally.count_reason("offer_refused", refusal.label());
+        refuse(ErrorCode::BAD_ACCEPT, false, refusal)
+    })
+}
+
 /// A receipt is kept per job and worker, the first one for good: under a job id that has its receipt, we would work and have
 /// nothing to show for it.
 fn check_unused(worker: &Worker, claim: &Claim) -> Result<(), StreamError> {
@@ -178,6 +201,7 @@ fn check_unused(worker: &Worker, claim: &Claim) -> Result<(), StreamError> {
 fn refused_claim(error: Unclaimed) -> StreamError {
     match error {
         Unclaimed::ShuttingDown => refuse(ErrorCode::BUSY, true, error),
+        Unclaimed::Refused(reason) if reason.is_busy() => refuse(ErrorCode::BUSY, true, error),
         Unclaimed::Refused(reason) if reason.retryable() => refuse(ErrorCode::NO_HOLD, true, error),
         Unclaimed::Refused(_) => refuse(ErrorCode::BAD_ACCEPT, false, error),
     }
@@ -285,33 +309,39 @@ impl Job {
 
     /// Passes the answer on. `Err` only before the first token: then another worker can still take over.
     async fn stream(&mut self, reader: &mut Reader, writer: &mut Writer) -> Result<End, StreamError> {
+        // Polled only when the buyer says something, not with every token: a poll takes the connection's lock.
+        let mut hearing = FuturesUnordered::from_iter([reader.next()]);
         let mut quiet_until = clock::deadline(deadline::KEEP_ALIVE);
+        let mut timer = pin!(sleep_until(quiet_until));
         loop {
             let chunk = tokio::select! {
                 biased;
-                frame = reader.next() => return Ok(heard(frame.map(|raw| raw.frame))),
+                Some(frame) = hearing.next() => return Ok(heard(frame.map(|raw| raw.frame))),
                 chunk = self.chunks.next() => chunk,
-                () = sleep_until(quiet_until) => {
-                    quiet_until = clock::deadline(deadline::KEEP_ALIVE);
-                    if writer.write(&Frame::KeepAlive.encode(), deadline::WRITE).await.is_err() {
-                        return Ok(End::gone());
+                () = &mut timer => {
+                    // A token only moves the time; the timer is set anew when it rings too early.
+                    if quiet_until <= timer.deadline() {
+                        quiet_until = clock::deadline(deadline::KEEP_ALIVE);
+                        if writer.write(&Frame::KeepAlive.encode(), deadline::WRITE).await.is_err() {
+                            return Ok(End::gone());
+                        }
                     }
+                    timer.as_mut().reset(quiet_until);
                     continue;
                 }
             };
             match chunk {
-                Some(Ok(Chunk::Text { channel, text, tokens })) => {
+                Some(Ok(Chunk::Done { input_tokens, output_tokens, finish })) => {
+                    return Ok(End { finish, input: input_tokens, output: output_tokens, gone: false });
+                }
+                Some(Ok(content)) => {
                     if self.session.is_full() {
                         return Ok(End::new(FinishReason::LENGTH));
                     }
-                    if self.pass_on(channel, text, tokens, writer).await.is_err() {
+                    if self.pass_on(content, writer).await.is_err() {
                         return Ok(End::gone());
                     }
-                    self.pace.token(tokens);
                     quiet_until = clock::deadline(deadline::KEEP_ALIVE);
-                }
-                Some(Ok(Chunk::Done { input_tokens, output_tokens, finish })) => {
-                    return Ok(End { finish, input: input_tokens, output: output_tokens, gone: false });
                 }
                 Some(Err(error)) => return self.engine_failed(&error),
                 None => return self.engine_failed(&BackendError::Truncated),
@@ -329,16 +359,44 @@ impl Job {
         Err(refuse(ErrorCode::ENGINE, error.retryable(), format!("the engine failed: {}", error.label())))
     }
 
-    async fn pass_on(&mut self, channel: Channel, text: String, tokens: u32, writer: &mut Writer) -> Result<(), FrameError> {
-        if text.len() <= MAX_DELTA_BYTES {
-            let frame = self.session.delta(channel, text, tokens);
-            return writer.write(&frame, deadline::WRITE).await;
+    async fn pass_on(&mut self, content: Chunk, writer: &mut Writer) -> Result<(), FrameError> {
+        match content {
+            Chunk::Text { channel, text, tokens, logprobs } if text.len() <= MAX_DELTA_BYTES => {
+                let frame = self.session.delta(channel, text, tokens, fitting(logprobs));
+                self.pace.token(tokens);
+                writer.write(&frame, deadline::WRITE).await
+            }
+            Chunk::Text { channel, text, tokens, .. } => {
+                self.pace.token(tokens);
+                for piece in pieces(&text, MAX_DELTA_BYTES) {
+                    let frame = self.session.delta(channel, piece.to_owned(), tokens, Vec::new());
+                    writer.write(&frame, deadline::WRITE).await?;
+                }
+                Ok(())
+            }
+            Chunk::ToolCall { index, mut id, mut name, arguments, tokens } => {
+                self.pace.token(tokens);
+                // A call without arguments is a call all the same.
+                let whole = [arguments.as_str()];
+                let cut: Vec<&str> = if arguments.len() <= MAX_DELTA_BYTES {
+                    whole.to_vec()
+                } else {
+                    pieces(&arguments, MAX_DELTA_BYTES).collect()
+                };
+                for piece in cut {
+                    let (id, name, arguments) = (id.take(), name.take(), piece.to_owned());
+                    let frame = self.session.tool_call(ToolCallDelta { seq: 0, index, id, name, arguments, tokens });
+                    writer.write(&frame, deadline::WRITE).await?;
+                }
+                Ok(())
+            }
+            Chunk::Embedding { index, vector } => {
+                let frame = self.session.embedding(index, &vector);
+                writer.write(&frame, deadline::WRITE).await
+            }
+            // The caller has ended the answer with it.
+            Chunk::Done { .. } => Ok(()),
         }
-        for piece in pieces(&text, MAX_DELTA_BYTES) {
-            let frame = self.session.delta(channel, piece.to_owned(), tokens);
-            writer.write(&frame, deadline::WRITE).await?;
-        }
-        Ok(())
     }
 
     /// Usage, receipt, countersignature. The engine is let go first.
@@ -380,6 +438,17 @@ fn heard(frame: Result<Frame, FrameError>) -> End {
             End::gone()
         }
     }
+}
+
+/// Log probabilities as far as a frame has room for them: an engine that says more than was asked for is cut short.
+fn fitting(logprobs: Vec<TokenLogprob>) -> Vec<TokenLogprob> {
+    let mut room = MAX_LOGPROB_BYTES;
+    let size = |token: &str| token.len() + LOGPROB_OVERHEAD;
+    let mut fits = |logprob: &TokenLogprob| {
+        let bytes = size(&logprob.token) + logprob.top.iter().map(|other| size(&other.token)).sum::<usize>();
+        room.checked_sub(bytes).map(|left| room = left).is_some()
+    };
+    logprobs.into_iter().take_while(|logprob| fits(logprob)).collect()
 }
 
 /// `text` in pieces of at most `max` bytes, cut between characters.

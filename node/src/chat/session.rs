@@ -5,7 +5,10 @@
 //! and the receipt against its own transcript. Neither knows a clock, a socket or a key.
 
 use infernet_wire::{
-    chat::{Channel, Delta, FinishReason, Frame, Opened, StreamError, Transcript, Usage, request_hash},
+    chat::{
+        Channel, Delta, Embedding, FinishReason, Frame, Opened, StreamError, TokenLogprob, ToolCallDelta, Transcript, Usage,
+        request_hash,
+    },
     envelope::Verified,
     id::{Hash, JobId, NodeId},
     limits,
@@ -83,11 +86,14 @@ pub const MAX_ANSWER_BYTES: u64 = 8 * limits::MAX_OUTPUT_TOKENS as u64;
 /// What a worker may still send when it finds its answer full: one chunk of an engine is never longer.
 const MAX_CHUNK_BYTES: u64 = 1024 * 1024;
 
-/// Text delivered so far, and what it may be counted as.
+/// What was delivered so far, and what it may be counted as.
 #[derive(Debug, Clone, Copy, Default)]
 struct Delivered {
     frames: u64,
+    /// Of text.
     bytes: u64,
+    /// Of vectors, which are no tokens.
+    vectors: u64,
     tokens: u32,
 }
 
@@ -95,6 +101,10 @@ impl Delivered {
     /// No count exceeds the bytes delivered: a token is at least one byte.
     fn cap(&self, tokens: u32) -> u32 {
         u32::try_from(self.bytes).unwrap_or(u32::MAX).min(tokens)
+    }
+
+    fn total_bytes(&self) -> u64 {
+        self.bytes.saturating_add(self.vectors)
     }
 }
 
@@ -132,13 +142,36 @@ impl WorkerSession {
     }
 
     /// The encoded frame for a piece of text; `tokens` is the engine's running count.
-    pub fn delta(&mut self, channel: Channel, text: String, tokens: u32) -> Vec<u8> {
-        self.delivered.bytes += text.len() as u64;
+    pub fn delta(&mut self, channel: Channel, text: String, tokens: u32, logprobs: Vec<TokenLogprob>) -> Vec<u8> {
+        let tokens = self.count(text.len(), tokens);
+        let seq = self.delivered.frames;
+        self.content(&Frame::Delta(Delta { seq, channel, text, tokens, logprobs }))
+    }
+
+    /// The encoded frame for a piece of a tool call. Its `seq` and count of tokens are set here; it comes with the engine's.
+    pub fn tool_call(&mut self, call: ToolCallDelta) -> Vec<u8> {
+        let tokens = self.count(call.text_bytes(), call.tokens);
+        self.content(&Frame::ToolCall(ToolCallDelta { seq: self.delivered.frames, tokens, ..call }))
+    }
+
+    /// The encoded frame for the vector of the text `index`.
+    pub fn embedding(&mut self, index: u32, vector: &[f32]) -> Vec<u8> {
+        let vector = Embedding::pack(vector);
+        self.delivered.vectors += vector.len() as u64;
+        self.content(&Frame::Embedding(Embedding { seq: self.delivered.frames, index, vector }))
+    }
+
+    /// Counts `bytes` of text that bring the engine's running count to `tokens`; what may be claimed of that.
+    fn count(&mut self, bytes: usize, tokens: u32) -> u32 {
+        self.delivered.bytes += bytes as u64;
         let tokens = self.delivered.cap(tokens).min(self.terms.output_tokens);
         self.delivered.tokens = tokens.max(self.delivered.tokens);
-        let delta = Delta { seq: self.delivered.frames, channel, text, tokens: self.delivered.tokens };
+        self.delivered.tokens
+    }
+
+    fn content(&mut self, frame: &Frame) -> Vec<u8> {
         self.delivered.frames += 1;
-        let frame = Frame::Delta(delta).encode();
+        let frame = frame.encode();
         self.transcript.absorb(&frame);
         frame
     }
@@ -150,13 +183,14 @@ impl WorkerSession {
 
     /// Whether the limit of tokens or bytes is reached, so that more text means an engine that ignores it.
     pub fn is_full(&self) -> bool {
-        self.delivered.tokens >= self.terms.output_tokens || self.delivered.bytes >= MAX_ANSWER_BYTES - MAX_CHUNK_BYTES
+        let full = self.delivered.total_bytes() >= MAX_ANSWER_BYTES - MAX_CHUNK_BYTES;
+        full || self.delivered.vectors == 0 && self.delivered.tokens >= self.terms.output_tokens
     }
 
     /// Ends the job. `input` and `output` are the engine's final counts where it tells them; they lower the charge, never
     /// raise it.
     pub fn finish(mut self, finish: FinishReason, input: Option<u32>, output: Option<u32>, now: UnixMillis) -> Finished {
-        let free = !self.has_delivered() && !matches!(finish, FinishReason::STOP | FinishReason::LENGTH);
+        let free = !self.has_delivered() && !finish.is_complete();
         let input = if free { 0 } else { input.unwrap_or(self.terms.likely_input()).min(self.terms.input_tokens) };
         let output = output.unwrap_or(u32::MAX).min(self.delivered.tokens);
         let (input_tokens, output_tokens, amount) = self.terms.charge(input, output);
@@ -187,7 +221,7 @@ impl WorkerSession {
 
 fn status(finish: FinishReason) -> JobStatus {
     match finish {
-        FinishReason::STOP | FinishReason::LENGTH => JobStatus::COMPLETED,
+        finish if finish.is_complete() => JobStatus::COMPLETED,
         FinishReason::CANCELLED => JobStatus::CANCELLED,
         _ => JobStatus::FAILED,
     }
@@ -209,7 +243,13 @@ pub enum BuyerEvent {
         text: String,
         /// Output tokens so far.
         tokens: u32,
+        /// Log probabilities of its tokens, if asked for.
+        logprobs: Vec<TokenLogprob>,
     },
+    /// A piece of a tool call.
+    ToolCall(ToolCallDelta),
+    /// A vector.
+    Embedding(Embedding),
     /// The answer is over.
     Usage(Usage),
     /// The job ended free of charge: no receipt follows.
@@ -305,6 +345,8 @@ impl BuyerSession {
         match (self.state, frame) {
             (State::Opening, Frame::Opened(opened)) => self.on_opened(&opened),
             (State::Streaming, Frame::Delta(delta)) => self.on_delta(delta, raw),
+            (State::Streaming, Frame::ToolCall(call)) => self.on_tool_call(call, raw),
+            (State::Streaming, Frame::Embedding(embedding)) => self.on_embedding(embedding, raw),
             (State::Streaming, Frame::Usage(usage)) => self.on_usage(usage, raw),
             (State::Ending, Frame::Receipt(bytes)) => {
                 self.state = State::Over;
@@ -317,6 +359,11 @@ impl BuyerSession {
             (State::Opening | State::Streaming | State::Ending, Frame::KeepAlive) => Ok(BuyerEvent::KeepAlive),
             (_, frame) => Err(Violation::Unexpected(frame.label())),
         }
+    }
+
+    /// What was agreed.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     /// Whether a piece of the answer has arrived.
@@ -337,22 +384,43 @@ impl BuyerSession {
     }
 
     fn on_delta(&mut self, delta: Delta, raw: &[u8]) -> Result<BuyerEvent, Violation> {
+        self.delivered.bytes += delta.text.len() as u64;
+        self.on_content(delta.seq, Some(delta.tokens), raw)?;
+        let Delta { channel, text, tokens, logprobs, .. } = delta;
+        Ok(BuyerEvent::Text { channel, text, tokens, logprobs })
+    }
+
+    fn on_tool_call(&mut self, call: ToolCallDelta, raw: &[u8]) -> Result<BuyerEvent, Violation> {
+        self.delivered.bytes += call.text_bytes() as u64;
+        self.on_content(call.seq, Some(call.tokens), raw)?;
+        Ok(BuyerEvent::ToolCall(call))
+    }
+
+    fn on_embedding(&mut self, embedding: Embedding, raw: &[u8]) -> Result<BuyerEvent, Violation> {
+        self.delivered.vectors += embedding.vector.len() as u64;
+        self.on_content(embedding.seq, None, raw)?;
+        Ok(BuyerEvent::Embedding(embedding))
+    }
+
+    /// What all content frames must keep: order, size, and a running count that never shrinks nor exceeds the text.
+    fn on_content(&mut self, seq: u64, tokens: Option<u32>, raw: &[u8]) -> Result<(), Violation> {
         let expected = self.delivered.frames;
-        if delta.seq != expected {
-            return Err(Violation::Sequence { expected, got: delta.seq });
+        if seq != expected {
+            return Err(Violation::Sequence { expected, got: seq });
         }
         self.delivered.frames += 1;
-        self.delivered.bytes += delta.text.len() as u64;
-        if self.delivered.bytes > MAX_ANSWER_BYTES {
+        if self.delivered.total_bytes() > MAX_ANSWER_BYTES {
             return Err(Violation::TooLong);
         }
-        let most = self.delivered.cap(self.terms.output_tokens);
-        if delta.tokens > most || delta.tokens < self.delivered.tokens {
-            return Err(Violation::Tokens { claimed: delta.tokens, most });
+        if let Some(claimed) = tokens {
+            let most = self.delivered.cap(self.terms.output_tokens);
+            if claimed > most || claimed < self.delivered.tokens {
+                return Err(Violation::Tokens { claimed, most });
+            }
+            self.delivered.tokens = claimed;
         }
-        self.delivered.tokens = delta.tokens;
         self.transcript.absorb(raw);
-        Ok(BuyerEvent::Text { channel: delta.channel, text: delta.text, tokens: delta.tokens })
+        Ok(())
     }
 
     fn on_usage(&mut self, usage: Usage, raw: &[u8]) -> Result<BuyerEvent, Violation> {

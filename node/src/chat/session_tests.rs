@@ -42,7 +42,7 @@ impl Pair {
     }
 
     fn say(&mut self, text: &str, tokens: u32) {
-        let frame = self.worker.delta(Channel::ANSWER, text.into(), tokens);
+        let frame = self.worker.delta(Channel::ANSWER, text.into(), tokens, vec![]);
         deliver(&mut self.buyer, &frame).expect("a good delta");
     }
 
@@ -102,10 +102,48 @@ fn any_change_to_a_receipt_is_found() {
 }
 
 #[test]
+fn calls_and_vectors_are_in_the_transcript_at_their_place() {
+    let mut pair = Pair::new(1_000);
+    pair.say("Let me see.", 1);
+    let call = |arguments: &str, tokens| ToolCallDelta {
+        seq: 0,
+        index: 0,
+        id: Some("c1".into()),
+        name: Some("weather".into()),
+        arguments: arguments.into(),
+        tokens,
+    };
+    let frame = pair.worker.tool_call(call(r#"{"city":"#, 5));
+    assert!(matches!(deliver(&mut pair.buyer, &frame), Ok(BuyerEvent::ToolCall(piece)) if piece.seq == 1 && piece.tokens == 5));
+    let vector = pair.worker.embedding(0, &[1.5, -2.0]);
+    let Ok(BuyerEvent::Embedding(embedding)) = deliver(&mut pair.buyer, &vector) else { panic!("a vector") };
+    assert_eq!((embedding.seq, embedding.numbers().collect::<Vec<_>>()), (2, vec![1.5, -2.0]));
+    let (buyer, receipt) = pair.end(FinishReason::TOOL_CALLS, Some(3), Some(5));
+    let receipt = receipt.expect("a receipt");
+    assert_eq!((receipt.status, receipt.output_tokens), (JobStatus::COMPLETED, 5));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+}
+
+#[test]
+fn a_call_is_worth_no_more_tokens_than_its_bytes_and_a_vector_none() {
+    let mut pair = Pair::new(1_000);
+    let claim = |tokens| ToolCallDelta { seq: 0, index: 0, id: None, name: Some("f".into()), arguments: "{}".into(), tokens };
+    let honest = pair.worker.tool_call(claim(50));
+    assert!(matches!(deliver(&mut pair.buyer, &honest), Ok(BuyerEvent::ToolCall(piece)) if piece.tokens == 3));
+    let mut pair = Pair::new(1_000);
+    let lie = Frame::ToolCall(claim(4)).encode();
+    assert_eq!(deliver(&mut pair.buyer, &lie).err(), Some(Violation::Tokens { claimed: 4, most: 3 }));
+    let mut pair = Pair::new(1_000);
+    deliver(&mut pair.buyer, &pair.worker.embedding(0, &[0.0; 64])).expect("a vector");
+    let late = pair.worker.delta(Channel::ANSWER, String::new(), 9, vec![]);
+    assert!(matches!(deliver(&mut pair.buyer, &late), Ok(BuyerEvent::Text { tokens: 0, .. })));
+}
+
+#[test]
 fn a_dropped_or_repeated_delta_is_a_violation() {
     let mut pair = Pair::new(1_000);
-    let first = pair.worker.delta(Channel::ANSWER, "a".into(), 1);
-    let second = pair.worker.delta(Channel::ANSWER, "b".into(), 2);
+    let first = pair.worker.delta(Channel::ANSWER, "a".into(), 1, vec![]);
+    let second = pair.worker.delta(Channel::ANSWER, "b".into(), 2, vec![]);
     assert!(matches!(deliver(&mut pair.buyer, &second), Err(Violation::Sequence { expected: 0, got: 1 })));
     let mut pair = Pair::new(1_000);
     deliver(&mut pair.buyer, &first).expect("the first");
@@ -115,7 +153,7 @@ fn a_dropped_or_repeated_delta_is_a_violation() {
 #[test]
 fn spliced_text_voids_the_receipt() {
     let mut pair = Pair::new(1_000);
-    let Ok(Frame::Delta(mut delta)) = Frame::decode(&pair.worker.delta(Channel::ANSWER, "yes".into(), 1)) else {
+    let Ok(Frame::Delta(mut delta)) = Frame::decode(&pair.worker.delta(Channel::ANSWER, "yes".into(), 1, vec![])) else {
         panic!("a delta")
     };
     delta.text = "no!".into();
@@ -128,7 +166,8 @@ fn spliced_text_voids_the_receipt() {
 fn more_tokens_than_bytes_or_than_asked_for_are_a_violation() {
     let claim = |text: &str, tokens: u32| {
         let mut pair = Pair::new(u64::MAX);
-        let frame = Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: text.into(), tokens }).encode();
+        let frame =
+            Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: text.into(), tokens, logprobs: vec![] }).encode();
         deliver(&mut pair.buyer, &frame).map(|_| ())
     };
     assert_eq!(claim("abc", 3), Ok(()));
@@ -212,7 +251,7 @@ fn a_cancelled_job_is_receipted_for_what_was_delivered() {
 #[test]
 fn frames_out_of_order_are_violations() {
     let fresh = || BuyerSession::new(terms(1), OPEN, REQUEST);
-    let delta = Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "x".into(), tokens: 1 });
+    let delta = Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "x".into(), tokens: 1, logprobs: vec![] });
     let usage = Frame::Usage(Usage { input_tokens: 0, output_tokens: 0, finish: FinishReason::STOP });
     for frame in [delta, usage, Frame::Receipt(ByteBuf::new()), Frame::Cancel, Frame::Countersign(ByteBuf::new())] {
         assert!(matches!(deliver(&mut fresh(), &frame.encode()), Err(Violation::Unexpected(_))), "{frame:?}");
@@ -251,7 +290,7 @@ proptest! {
         for (kind, seq, n, text) in frames {
             let frame = match kind {
                 0 => Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: n % 12 }),
-                1 | 2 => Frame::Delta(Delta { seq: seq % 3, channel: Channel(0), text, tokens: n % 20 }),
+                1 | 2 => Frame::Delta(Delta { seq: seq % 3, channel: Channel(0), text, tokens: n % 20, logprobs: vec![] }),
                 3 => Frame::Usage(Usage { input_tokens: n % 12, output_tokens: n % 20, finish: FinishReason(kind) }),
                 4 => Frame::Receipt(ByteBuf::from(text.into_bytes())),
                 5 => Frame::KeepAlive,

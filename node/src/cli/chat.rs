@@ -1,6 +1,6 @@
 //! `infernet chat`: asks through the running node of this home, else joins the mesh for one question.
 
-use super::{Context, MeshArgs, counted, exit, exit::Exit, start::settings};
+use super::{Context, counted, exit, exit::Exit, flags::MeshArgs, start::settings};
 use crate::{
     buyer::{ChatEvent, DEFAULT_WINDOW_MS},
     clock,
@@ -84,7 +84,7 @@ pub(super) struct ChatArgs {
 
 impl ChatArgs {
     fn order(&self) -> Result<ChatOrderBody, Exit> {
-        let message = |role, content| ChatMessage { role, content };
+        let message = |role, content: String| ChatMessage::new(role, content);
         let system = self.system.clone().map(|text| message(Role::System, text));
         let prompt = if self.prompt == "-" { read_stdin()? } else { self.prompt.clone() };
         if prompt.trim().is_empty() {
@@ -246,6 +246,8 @@ impl<'a> Screen<'a> {
             }
             ChatStep::Opened { path, .. } => self.context.note(format!("answer comes {path}")),
             ChatStep::Text { reasoning, text } => self.write(*reasoning, text),
+            // The command offers no tools and asks for no vectors.
+            ChatStep::ToolCall { .. } | ChatStep::Embedding { .. } | ChatStep::Usage { .. } => {}
             ChatStep::Done(_) | ChatStep::Error(_) => {}
         }
         if self.closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -9,7 +9,7 @@ use crate::{
     seller,
 };
 use infernet_wire::{
-    chat::{Channel, ChatMessage},
+    chat::{Channel, ChatMessage, ChatRequest, ToolCallDelta},
     id::NodeId,
     money::{MicroUsd, Price},
     offer::SelectionRule,
@@ -141,18 +141,17 @@ pub struct ChatOrderBody {
 
 impl From<ChatOrderBody> for ChatOrder {
     fn from(body: ChatOrderBody) -> Self {
-        ChatOrder {
-            model: body.model,
-            messages: body.messages,
-            max_tokens: body.max_tokens,
+        let request = ChatRequest {
             temperature: body.temperature,
-            top_p: None,
             seed: body.seed,
-            stop: Vec::new(),
+            ..ChatRequest::new(body.model, body.messages, body.max_tokens)
+        };
+        ChatOrder {
             ceiling: Price { input: MicroUsd(body.max_price), output: MicroUsd(body.max_price) },
             budget: body.budget.map(MicroUsd),
             rule: SelectionRule(body.rule),
             window_ms: body.window_ms,
+            ..ChatOrder::new(request)
         }
     }
 }
@@ -185,6 +184,32 @@ pub enum ChatStep {
         /// The text.
         text: String,
     },
+    /// A piece of a tool call.
+    ToolCall {
+        /// Which call: 0, 1, 2 …
+        index: u32,
+        /// The tool; in its first piece.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        name: Option<String>,
+        /// More of its arguments.
+        arguments: String,
+    },
+    /// The vector of a text.
+    Embedding {
+        /// Which text.
+        index: u32,
+        /// The vector.
+        vector: Vec<f32>,
+    },
+    /// The answer is whole.
+    Usage {
+        /// Input tokens charged.
+        input_tokens: u32,
+        /// Output tokens charged.
+        output_tokens: u32,
+        /// Why it ended.
+        finish: String,
+    },
     /// The end.
     Done(Box<ChatReport>),
     /// The end, without an answer.
@@ -196,12 +221,23 @@ impl From<ChatEvent> for ChatStep {
         match event {
             ChatEvent::Auction(report) => ChatStep::Auction(report),
             ChatEvent::Retry { worker, reason } => ChatStep::Retry { worker, reason },
-            ChatEvent::Stream(Progress::Opened { path, input_tokens }) => {
+            ChatEvent::Stream(Progress::Opened { path, input_tokens, .. }) => {
                 ChatStep::Opened { path: path.to_string(), input_tokens }
             }
             ChatEvent::Stream(Progress::Text { channel, text, .. }) => {
                 ChatStep::Text { reasoning: channel == Channel::REASONING, text }
             }
+            ChatEvent::Stream(Progress::ToolCall(ToolCallDelta { index, name, arguments, .. })) => {
+                ChatStep::ToolCall { index, name, arguments }
+            }
+            ChatEvent::Stream(Progress::Embedding(embedding)) => {
+                ChatStep::Embedding { index: embedding.index, vector: embedding.numbers().collect() }
+            }
+            ChatEvent::Stream(Progress::Usage(usage)) => ChatStep::Usage {
+                input_tokens: usage.input_tokens,
+                output_tokens: usage.output_tokens,
+                finish: usage.finish.label().into(),
+            },
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use infernet_wire::{
     bid::NoBidReason,
-    capability::ModelAd,
+    capability::{Abilities, ModelAd},
     money::{MicroUsd, Price},
     offer::JobOffer,
 };
@@ -49,6 +49,8 @@ pub struct Quote {
 pub fn quote(offer: &JobOffer, model: &ModelAd) -> Result<Quote, NoBidReason> {
     refuse_unless(model.answers_to(&offer.model), NoBidReason::UNKNOWN_MODEL)?;
     refuse_unless(model.abilities.contains(offer.abilities), NoBidReason::MISSING_ABILITY)?;
+    let chats = !model.abilities.contains(Abilities::EMBEDS_ONLY);
+    refuse_unless(chats || offer.abilities.contains(Abilities::EMBEDDINGS), NoBidReason::MISSING_ABILITY)?;
     refuse_unless(fits_context(offer, model), NoBidReason::CONTEXT_TOO_LONG)?;
     let quote = price_job(offer, model.price)?;
     refuse_unless(meets_deadline(offer, model), NoBidReason::DEADLINE_TOO_CLOSE)?;
@@ -102,7 +104,7 @@ fn meets_deadline(offer: &JobOffer, model: &ModelAd) -> bool {
 mod tests {
     use super::*;
     use crate::market::fixture::{model, offer_body, price};
-    use infernet_wire::{capability::Abilities, time::UnixMillis};
+    use infernet_wire::time::UnixMillis;
 
     fn check(change: impl FnOnce(&mut JobOffer, &mut ModelAd), expected: Result<u64, NoBidReason>) {
         let (mut offer, mut model) = (offer_body(), model("tiny", 1_000_000, 2_000_000));
@@ -124,6 +126,7 @@ mod tests {
     fn every_refusal_has_its_reason() {
         check(|offer, _| offer.model = "other".into(), Err(NoBidReason::UNKNOWN_MODEL));
         check(|offer, _| offer.abilities = Abilities::TOOLS, Err(NoBidReason::MISSING_ABILITY));
+        check(|_, model| model.abilities = Abilities::EMBEDS_ONLY, Err(NoBidReason::MISSING_ABILITY));
         check(|offer, _| offer.ceiling = price(1_000_000, 1_999_999), Err(NoBidReason::CEILING_TOO_LOW));
         check(|offer, _| offer.deadline = offer.issued, Err(NoBidReason::DEADLINE_TOO_CLOSE));
     }

@@ -145,6 +145,9 @@ struct Engine {
     stop: watch::Receiver<Stop>,
 }
 
+/// That of an Ollama which, like this engine, knows neither schemas nor log probabilities: nodes must not promise them.
+const VERSION: &str = "0.4.0";
+
 type Shared = State<Arc<Engine>>;
 type RawBody = Result<Bytes, BytesRejection>;
 
@@ -153,7 +156,7 @@ fn router(engine: Engine) -> Router {
         .route("/", get(|| async { "Ollama is running" }))
         .route(
             "/api/version",
-            get(|| async { json_response(StatusCode::OK, &json!({ "version": "0.0.0" })) }),
+            get(|| async { json_response(StatusCode::OK, &json!({ "version": VERSION })) }),
         )
         .route(
             "/api/tags",

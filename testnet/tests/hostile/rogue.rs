@@ -50,15 +50,8 @@ pub(crate) fn chat_address(endpoint: &Endpoint) -> SocketAddrText {
 
 /// A request for `max_tokens` of a story.
 pub(crate) fn request(max_tokens: u32) -> ChatRequest {
-    ChatRequest {
-        model: MODEL.into(),
-        messages: vec![ChatMessage { role: Role::User, content: "Tell me a story about a fox.".into() }],
-        max_tokens,
-        temperature: Some(0.0),
-        top_p: None,
-        seed: None,
-        stop: Vec::new(),
-    }
+    let messages = vec![ChatMessage::new(Role::User, "Tell me a story about a fox.")];
+    ChatRequest { temperature: Some(0.0), ..ChatRequest::new(MODEL, messages, max_tokens) }
 }
 
 pub(crate) struct Rogue {
@@ -83,7 +76,7 @@ impl Deal {
     }
 
     pub(crate) fn open_with(&self, accept: &[u8], request_len: u32) -> Vec<u8> {
-        Frame::Open(Open { accept: accept.to_vec().into(), salt: self.salt.into(), request_len }).encode()
+        Frame::Open(Open { accept: accept.to_vec().into(), salt: self.salt.into(), request_len, offer: None }).encode()
     }
 }
 

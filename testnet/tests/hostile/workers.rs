@@ -60,12 +60,12 @@ impl Cheat {
     }
 
     async fn say(&mut self, text: &str, tokens: u32) {
-        let frame = self.session.delta(Channel::ANSWER, text.into(), tokens);
+        let frame = self.session.delta(Channel::ANSWER, text.into(), tokens, vec![]);
         self.line.write(&frame, &[]).await;
     }
 
     async fn delta(&mut self, seq: u64, text: &str, tokens: u32) {
-        self.send(&Frame::Delta(Delta { seq, channel: Channel::ANSWER, text: text.into(), tokens })).await;
+        self.send(&Frame::Delta(Delta { seq, channel: Channel::ANSWER, text: text.into(), tokens, logprobs: vec![] })).await;
     }
 
     /// Goes well up to the receipt, which `change` bends and `key` signs.
@@ -140,6 +140,7 @@ async fn cheated(script: Script, cancel_after: Option<usize>, within: Duration) 
     let terms = terms(&key, &worker, accept.digest(), job);
     let endpoint = chat_endpoint(&worker);
     let order = Order {
+        offer: None,
         accept,
         salt: [0; 32],
         request: request(100).encode().expect("a request"),
@@ -177,7 +178,7 @@ async fn cheated(script: Script, cancel_after: Option<usize>, within: Duration) 
         }
         partial
     });
-    let caller = Caller { progress: &progress, cancel: &mut cancel, on_opened: &mut || {} };
+    let caller = Caller { progress: &progress, cancel: &mut cancel, on_step: &mut |_| {} };
     let result = soon("the job ends", client::run(&buyer, order, caller)).await;
     drop(progress);
     let countersigned = soon("the cheat ends", serving).await.expect("the cheat runs");
@@ -432,8 +433,9 @@ async fn an_answer_without_end_is_cut_at_its_bound() {
             c.open().await;
             let text = "x".repeat(60_000);
             while c.line.connection.is_open()
-                && c.line.writer.write(&c.session.delta(Channel::ANSWER, text.clone(), 1), SOON).await.is_ok()
-            {}
+                && c.line.writer.write(&c.session.delta(Channel::ANSWER, text.clone(), 1, vec![]), SOON).await.is_ok()
+            {
+            }
             c
         }
         .boxed()

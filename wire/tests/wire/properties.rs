@@ -70,7 +70,7 @@ proptest! {
 
     #[test]
     fn any_frame_round_trips(seq in any::<u64>(), text in ".{0,200}", tokens in any::<u32>()) {
-        let frame = Frame::Delta(Delta { seq, channel: Default::default(), text, tokens });
+        let frame = Frame::Delta(Delta { seq, channel: Default::default(), text, tokens, logprobs: vec![] });
         prop_assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
     }
 

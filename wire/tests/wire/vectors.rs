@@ -5,12 +5,13 @@ use crate::samples::{NOW, key, network};
 use infernet_wire::{
     bid::{Answer, SealedAnswer},
     chat::{
-        Channel, ChatMessage, ChatRequest, Delta, ErrorCode, FinishReason, Frame, Open, Opened, Role, StreamError, Transcript,
-        Usage,
+        Alternative, Channel, ChatMessage, ChatRequest, Delta, Embedding, ErrorCode, FinishReason, Frame, Open, Opened,
+        ResponseFormat, Role, StreamError, Task, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Transcript, Usage,
     },
     envelope::{Envelope, Message, Refusal},
-    id::JobId,
+    id::{Hash, JobId},
     receipt::SignedReceipt,
+    standing::StandingAccept,
 };
 use serde::Serialize;
 use serde_bytes::{ByteArray, ByteBuf};
@@ -94,15 +95,56 @@ fn sealed_answer() {
 }
 
 #[test]
+fn standing_price() {
+    let ad = key(2).sign(&network(), crate::samples::ad()).unwrap();
+    let (offer, accept) = crate::samples::standing_accept(ad.digest());
+    let accept = key(1).sign(&network(), accept).unwrap();
+    let read = StandingAccept::read(accept.clone(), offer.payload(), NOW).unwrap();
+    assert_eq!((read.offer(), read.accept().bid), (&crate::samples::offer(), ad.digest()));
+    let open = Frame::Open(Open {
+        accept: ByteBuf::from(accept.raw().to_vec()),
+        salt: ByteArray::new([0x22; 32]),
+        request_len: 7,
+        offer: Some(ByteBuf::from(offer.payload().to_vec())),
+    });
+    assert_eq!(Frame::decode(&open.encode()), Ok(open.clone()));
+    check_file(
+        "standing.json",
+        json!({
+            "ad_digest": ad.digest(),
+            "buyer_secret_key": hex::encode([1; 32]),
+            "offer": hex::encode(offer.payload()),
+            "offer_digest": offer.digest(),
+            "accept": hex::encode(accept.raw()),
+            "open": hex::encode(open.encode()),
+        }),
+    );
+}
+
+#[test]
+fn an_accept_vouches_for_its_own_offer_only() {
+    let (offer, accept) = crate::samples::standing_accept(Hash([1; 32]));
+    let accept = key(1).sign(&network(), accept).unwrap();
+    let read = |payload: &[u8], now| StandingAccept::read(accept.clone(), payload, now).map(|_| ());
+    assert_eq!(read(offer.payload(), NOW), Ok(()));
+    for at in 0..offer.payload().len() {
+        let mut changed = offer.payload().to_vec();
+        changed[at] ^= 1;
+        assert_eq!(read(&changed, NOW), Err(Refusal::Field("offer")), "byte {at}");
+    }
+    assert_eq!(read(offer.payload(), NOW.after(40_001)), Err(Refusal::Expired));
+    assert_eq!(read(&[0; 1_025], NOW), Err(Refusal::TooLarge));
+    let auctioned = key(1).sign(&network(), crate::samples::offer()).unwrap();
+    assert_ne!(auctioned.digest(), offer.digest(), "the same offer, auctioned, is another");
+}
+
+#[test]
 fn frames_and_transcript() {
     let request = ChatRequest {
-        model: "tiny-chat".into(),
-        messages: vec![ChatMessage { role: Role::User, content: "What is the capital of France?".into() }],
-        max_tokens: 64,
         temperature: Some(0.5),
-        top_p: None,
         seed: Some(42),
         stop: vec!["\n\n".into()],
+        ..ChatRequest::new("tiny-chat", vec![ChatMessage::new(Role::User, "What is the capital of France?")], 64)
     };
     let bytes = request.encode().unwrap();
     assert_eq!(ChatRequest::decode(&bytes).unwrap(), request);
@@ -111,10 +153,11 @@ fn frames_and_transcript() {
             accept: ByteBuf::from(vec![1, 2, 3]),
             salt: ByteArray::new([0x22; 32]),
             request_len: u32::try_from(bytes.len()).unwrap(),
+            offer: None,
         }),
         Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110 }),
-        Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "The capital".into(), tokens: 2 }),
-        Frame::Delta(Delta { seq: 1, channel: Channel::REASONING, text: " é🦊".into(), tokens: 3 }),
+        Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "The capital".into(), tokens: 2, logprobs: vec![] }),
+        Frame::Delta(Delta { seq: 1, channel: Channel::REASONING, text: " é🦊".into(), tokens: 3, logprobs: vec![] }),
         Frame::Usage(Usage { input_tokens: 19, output_tokens: 3, finish: FinishReason::STOP }),
         Frame::Receipt(ByteBuf::from(vec![4, 5])),
         Frame::Countersign(ByteBuf::from(vec![6])),
@@ -135,4 +178,105 @@ fn frames_and_transcript() {
         shown.push(json!({ "kind": frame.label(), "hex": hex::encode(&encoded), "transcript": transcript.map(|t| t.value()) }));
     }
     check_file("chat.json", json!({ "request": hex::encode(&bytes), "frames": shown }));
+}
+
+/// A request with everything that may be in one.
+fn full_request() -> ChatRequest {
+    let call = ToolCall { id: "call_1".into(), name: "weather".into(), arguments: r#"{"city":"Oslo"}"#.into() };
+    let tool =
+        Tool { name: "weather".into(), description: "Tells the weather.".into(), parameters: r#"{"type":"object"}"#.into() };
+    let messages = vec![
+        ChatMessage {
+            images: vec![ByteBuf::from(vec![0x89, 0x50])],
+            ..ChatMessage::new(Role::User, "Where is this, and is it raining?")
+        },
+        ChatMessage { tool_calls: vec![call], ..ChatMessage::new(Role::Assistant, "") },
+        ChatMessage { tool_call_id: Some("call_1".into()), ..ChatMessage::new(Role::Tool, "rain") },
+    ];
+    ChatRequest {
+        temperature: Some(0.5),
+        tools: vec![tool],
+        tool_choice: Some(ToolChoice::Named("weather".into())),
+        format: Some(ResponseFormat::JsonSchema(r#"{"type":"object"}"#.into())),
+        logprobs: Some(2),
+        presence_penalty: Some(-0.5),
+        frequency_penalty: Some(0.25),
+        ..ChatRequest::new("tiny-chat", messages, 64)
+    }
+}
+
+#[test]
+fn requests_and_frames_of_every_ability() {
+    let text = |text: &str| vec![ChatMessage::new(Role::User, text)];
+    let requests = [
+        ("everything", full_request()),
+        (
+            "completion",
+            ChatRequest { task: Task::COMPLETION, suffix: Some("}".into()), ..ChatRequest::new("m", text("fn main() {"), 9) },
+        ),
+        (
+            "embeddings",
+            ChatRequest { task: Task::EMBEDDINGS, dimensions: Some(256), ..ChatRequest::new("m", text("hello"), 1) },
+        ),
+        ("json object", ChatRequest { format: Some(ResponseFormat::JsonObject), ..ChatRequest::new("m", text("hello"), 1) }),
+    ];
+    let requests: Vec<Value> = requests
+        .iter()
+        .map(|(name, request)| {
+            let bytes = request.encode().unwrap();
+            assert_eq!(ChatRequest::decode(&bytes).as_ref(), Ok(request), "{name}");
+            json!({ "name": name, "hex": hex::encode(&bytes), "input_token_bound": request.input_token_bound(), "abilities": request.abilities().0 })
+        })
+        .collect();
+    let top = vec![Alternative { token: " Oslo".into(), logprob: -0.25 }, Alternative { token: " Rome".into(), logprob: -2.5 }];
+    let logprobs = vec![TokenLogprob { token: " Oslo".into(), logprob: -0.25, top }];
+    let frames = [
+        Frame::Open(Open {
+            accept: ByteBuf::from(vec![1]),
+            salt: ByteArray::new([0x22; 32]),
+            request_len: 7,
+            offer: Some(ByteBuf::from(vec![2, 3])),
+        }),
+        Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: " Oslo".into(), tokens: 1, logprobs }),
+        Frame::ToolCall(ToolCallDelta {
+            seq: 1,
+            index: 0,
+            id: Some("call_1".into()),
+            name: Some("weather".into()),
+            arguments: "{}".into(),
+            tokens: 2,
+        }),
+        Frame::ToolCall(ToolCallDelta { seq: 2, index: 0, id: None, name: None, arguments: " ".into(), tokens: 2 }),
+        Frame::Embedding(Embedding { seq: 3, index: 0, vector: Embedding::pack(&[1.0, -0.5]) }),
+        Frame::Usage(Usage { input_tokens: 19, output_tokens: 2, finish: FinishReason::TOOL_CALLS }),
+    ];
+    let shown: Vec<Value> = frames
+        .iter()
+        .map(|frame| {
+            assert_eq!(Frame::decode(&frame.encode()).as_ref(), Ok(frame));
+            json!({ "kind": frame.label(), "hex": hex::encode(frame.encode()) })
+        })
+        .collect();
+    check_file("chat-abilities.json", json!({ "requests": requests, "frames": shown }));
+}
+
+#[test]
+fn a_request_that_contradicts_itself_is_refused() {
+    let check = |change: fn(&mut ChatRequest), expected: &str| {
+        let mut request = full_request();
+        change(&mut request);
+        let error = request.encode().expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(|r| r.tool_choice = Some(ToolChoice::Named("other".into())), "tool_choice names a tool");
+    check(|r| r.tools.clear(), "tool_choice names a tool");
+    check(|r| r.task = Task::COMPLETION, "a completion has one text");
+    check(|r| r.task = Task::EMBEDDINGS, "no tools");
+    check(|r| r.task = Task(9), "not known");
+    check(|r| r.logprobs = Some(21), "top_logprobs");
+    check(|r| r.presence_penalty = Some(2.5), "presence_penalty");
+    check(|r| r.frequency_penalty = Some(f64::NAN), "frequency_penalty");
+    check(|r| r.suffix = Some("x".into()), "suffix");
+    check(|r| r.tools[0].name.clear(), "tool's name");
+    check(|r| r.messages[0].images = vec![ByteBuf::new(); 65], "64 images");
 }

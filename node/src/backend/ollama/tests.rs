@@ -9,7 +9,7 @@ use axum::{
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use infernet_wire::chat::Role;
+use infernet_wire::chat::{ChatMessage, Role};
 use serde_json::json;
 use std::{convert::Infallible, future, sync::Arc, time::Duration};
 use tokio::{
@@ -32,13 +32,13 @@ const SHORT: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
-struct Recorded {
+pub(super) struct Recorded {
     status: u16,
     body: String,
 }
 
 impl Recorded {
-    fn read(fixture: &str) -> Self {
+    pub(super) fn read(fixture: &str) -> Self {
         serde_json::from_str(fixture).expect("a recorded answer")
     }
 }
@@ -52,7 +52,7 @@ impl IntoResponse for Recorded {
 /// Answers a path and body.
 type Script = Arc<dyn Fn(&str, Value) -> Response + Send + Sync>;
 
-async fn serve(script: impl Fn(&str, Value) -> Response + Send + Sync + 'static) -> Box<dyn Backend> {
+pub(super) async fn serve(script: impl Fn(&str, Value) -> Response + Send + Sync + 'static) -> Box<dyn Backend> {
     engine(&listen(script).await)
 }
 
@@ -105,20 +105,21 @@ fn recorded(path: &str) -> Response {
 
 fn request() -> ChatRequest {
     ChatRequest {
-        model: "tiny-chat".into(),
-        messages: vec![ChatMessage { role: Role::User, content: "Tell me a story about a fox.".into() }],
-        max_tokens: 24,
         temperature: Some(0.0),
-        top_p: None,
         seed: Some(7),
         stop: vec!["\n\n".into()],
+        ..ChatRequest::new("tiny-chat", vec![ChatMessage::new(Role::User, "Tell me a story about a fox.")], 24)
     }
 }
 
 /// Everything the engine says, up to and with the first error.
 async fn ask(backend: &dyn Backend) -> (Vec<Chunk>, Option<BackendError>) {
+    ask_with(backend, request()).await
+}
+
+pub(super) async fn ask_with(backend: &dyn Backend, request: ChatRequest) -> (Vec<Chunk>, Option<BackendError>) {
     tokio::time::timeout(PATIENCE * 2, async {
-        let mut stream = match backend.chat(request()).await {
+        let mut stream = match backend.chat(request).await {
             Ok(stream) => stream,
             Err(error) => return (Vec::new(), Some(error)),
         };
@@ -231,7 +232,7 @@ async fn a_model_is_described_by_what_is_recorded() {
 }
 
 #[tokio::test]
-async fn cloud_and_embedding_models_are_not_listed() {
+async fn cloud_models_are_not_listed_and_embedders_are_marked() {
     let backend = serve(|path, body| match (path, body["model"].as_str()) {
         ("/api/tags", _) => Json(json!({"models": [
             {"name": "gpt-oss:120b-cloud", "remote_host": "https://ollama.com:443"},
@@ -248,10 +249,13 @@ async fn cloud_and_embedding_models_are_not_listed() {
     let models = backend.models().await.expect("models");
     let brief: Vec<_> = models.iter().map(|m| (m.id.as_str(), m.parameters, m.context, m.abilities)).collect();
     let tools = Abilities::TOOLS.with(Abilities::VISION);
-    assert_eq!(
-        brief,
-        [("old", 8_000_000_000, UNDECLARED_CONTEXT, Abilities::default()), ("tools", 0, UNDECLARED_CONTEXT, tools)]
-    );
+    let embedder = Abilities::EMBEDDINGS.with(Abilities::EMBEDS_ONLY);
+    let expected = [
+        ("nomic-embed-text", 0, UNDECLARED_CONTEXT, embedder),
+        ("old", 8_000_000_000, UNDECLARED_CONTEXT, Abilities::default()),
+        ("tools", 0, UNDECLARED_CONTEXT, tools),
+    ];
+    assert_eq!(brief, expected);
 }
 
 #[test]
