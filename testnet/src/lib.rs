@@ -7,6 +7,7 @@
 //! | [`demo`] | what a newcomer runs |
 //! | [`mod@bench`] | the numbers, each a command |
 //! | [`shim`] | a TCP link that is slower than loopback |
+//! | [`receipts`], [`scribe`] | receipts without a job, and a process that writes them until it is killed |
 //! | [`machine`] | what a number was measured on |
 //!
 //! Nothing depends on this crate. Fault injection is done from outside a node: by signals, by links, by its engine.
@@ -16,4 +17,6 @@ pub mod cluster;
 pub mod demo;
 pub mod engine;
 pub mod machine;
+pub mod receipts;
+pub mod scribe;
 pub mod shim;

@@ -2,8 +2,8 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, stream},
-    demo,
+    bench::{auction, receipts, stream},
+    demo, scribe,
 };
 use std::{
     ffi::OsString,
@@ -28,6 +28,14 @@ enum Command {
     Bench {
         #[command(subcommand)]
         command: BenchCommand,
+    },
+    /// Write receipts and say which are durable, until killed.
+    #[command(hide = true)]
+    Scribe {
+        #[arg(long)]
+        home: PathBuf,
+        #[arg(long)]
+        from: u64,
     },
     /// `infernet`, for processes that the testnet starts.
     #[command(hide = true, disable_help_flag = true)]
@@ -63,6 +71,15 @@ enum BenchCommand {
         /// Auctions per round.
         #[arg(long, default_value_t = 100)]
         auctions: usize,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Receipts that are on the disk, per second.
+    Receipts {
+        /// How long to measure.
+        #[arg(long, default_value_t = 20)]
+        secs: u64,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -109,6 +126,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Bench { command: BenchCommand::Stream { streams, json } } => {
                 print(&stream::run(stream::StreamOptions { streams }).await?, json)?;
             }
+            Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
+                print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
+            }
+            Command::Scribe { home, from } => scribe::run(&home, from, io::stdout())?,
             // Handled before the runtime exists: it makes its own.
             Command::Node { .. } => {}
         }
