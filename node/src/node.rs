@@ -244,6 +244,7 @@ impl Node {
     pub async fn close(&self, grace: Duration) {
         self.drain(grace).await;
         save_peers(&self.net, &*self.store).await;
+        save_ad_sequences(&self.net, &*self.store).await;
         self.endpoint.close().await;
         self.tasks.iter().for_each(JoinHandle::abort);
         self.net.clone().shutdown().await;
@@ -267,8 +268,13 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
         warn!("the peer cache can't be read: {error}");
         Vec::new()
     });
+    let ad_sequences = store.ad_sequences().unwrap_or_else(|error| {
+        warn!("others' ad sequences can't be read: {error}");
+        Vec::new()
+    });
     NetConfig {
         network: settings.network.clone(),
+        ad_sequences,
         listen: settings.listen.clone(),
         bootstrap: settings.bootstrap.clone(),
         mdns: settings.mdns,
@@ -405,6 +411,18 @@ async fn cache_peers(net: Net, store: Arc<dyn Store>) {
     loop {
         sleep(PEER_CACHE).await;
         save_peers(&net, &*store).await;
+        save_ad_sequences(&net, &*store).await;
+    }
+}
+
+/// So that after a restart an ad that was replaced meanwhile stays stale.
+async fn save_ad_sequences(net: &Net, store: &dyn Store) {
+    let sequences = net.ad_sequences().await;
+    if sequences.is_empty() {
+        return;
+    }
+    if let Err(error) = store.put_ad_sequences(&sequences) {
+        warn!("others' ad sequences can't be written: {error}");
     }
 }
 
