@@ -3,6 +3,7 @@
 use super::{Context, counted, exit, exit::Exit, flags::NodeArgs};
 use crate::{
     backend::{self, Backend},
+    buyer::{Preferences, Trust},
     config::Config,
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
@@ -65,11 +66,23 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
     if !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty())) {
         context.note("no engine has a model yet: pull one, for example with `ollama pull llama3.2`; it is offered as soon as it is there");
     }
-    let chat_advertise = config.chat_advertise.clone();
-    Ok(Some(Serve { engines, price: config.price, slots: config.slots, chat_advertise }))
+    let Config { aliases, region, chat_advertise, price, slots, .. } = config.clone();
+    Ok(Some(Serve { engines, price, slots, chat_advertise, aliases, region }))
+}
+
+/// How the node buys, whoever asks.
+fn preferences(config: &Config) -> Preferences {
+    let trust = Trust {
+        min_reputation: config.min_reputation,
+        allow: config.allow_workers.iter().copied().collect(),
+        deny: config.deny_workers.iter().copied().collect(),
+        regions: config.regions.iter().map(|region| region.as_str().to_owned()).collect(),
+    };
+    Preferences { trust, standing: config.standing }
 }
 
 pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: Option<Serve>) -> Settings {
+    let preferences = preferences(&config);
     Settings {
         key,
         network: config.network,
@@ -79,6 +92,7 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
         mdns: config.mdns,
         max_peers: config.max_peers,
         serve,
+        preferences,
         tap: None,
     }
 }
