@@ -6,7 +6,9 @@
 //! | [`cluster`] | nodes on loopback with homes of their own: in this process, or as processes that can be killed |
 //! | [`demo`] | what a newcomer runs |
 //! | [`mod@bench`] | the numbers, each a command |
-//! | [`shim`] | a TCP link that is slower than loopback |
+//! | [`flood`] | a worker and a buyer under attack, and whether they come through |
+//! | [`stranger`] | a member of the mesh that is no node |
+//! | [`shim`] | TCP and UDP links that are worse than loopback |
 //! | [`machine`] | what a number was measured on |
 //!
 //! Nothing depends on this crate. Fault injection is done from outside a node: by signals, by links, by its engine.
@@ -15,5 +17,7 @@ pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod engine;
+pub mod flood;
 pub mod machine;
 pub mod shim;
+pub mod stranger;

@@ -6,7 +6,7 @@
 //!
 //! Windows are bounded per stream: a reader that stops reading stalls its own stream and nobody else's.
 
-use super::deadline;
+use super::{deadline, paced::Paced};
 use futures::{StreamExt, stream::FuturesUnordered};
 use infernet_wire::{chat::ALPN, id::NodeId, key::NodeKey};
 use libp2p::identity::{Keypair, secp256k1};
@@ -23,7 +23,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -137,7 +137,7 @@ impl Endpoint {
     pub fn bind(key: &NodeKey, addr: SocketAddr) -> Result<Self, BindError> {
         let keypair = keypair(key)?;
         let socket = bind_udp(addr).map_err(|source| BindError::Socket { addr, source })?;
-        let runtime = Arc::new(quinn::TokioRuntime);
+        let runtime = Arc::new(PacingRuntime::default());
         let mut inner = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server_config(&keypair)?), socket, runtime)
             .map_err(|source| BindError::Socket { addr, source })?;
         inner.set_default_client_config(client_config(&keypair)?);
@@ -204,6 +204,31 @@ impl Endpoint {
         self.closed.store(true, Ordering::Relaxed);
         self.inner.close(VarInt::from_u32(0), b"shutting down");
         let _ = timeout(Duration::from_secs(2), self.inner.wait_idle()).await;
+    }
+}
+
+/// tokio, with each connection's driver [`Paced`].
+#[derive(Debug, Default)]
+struct PacingRuntime {
+    /// What is spawned first is the endpoint's own driver, which serves all connections and must not rest.
+    has_endpoint: AtomicBool,
+}
+
+impl quinn::Runtime for PacingRuntime {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn quinn::AsyncTimer>> {
+        quinn::TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, driver: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        if self.has_endpoint.swap(true, Ordering::Relaxed) {
+            tokio::spawn(Paced::new(driver));
+        } else {
+            tokio::spawn(driver);
+        }
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
+        quinn::TokioRuntime.wrap_udp_socket(socket)
     }
 }
 
