@@ -5,11 +5,12 @@
 
 mod chat;
 pub mod exit;
+mod flags;
 mod query;
 mod start;
 
-use crate::config::{self, Partial};
-use clap::{Args, Parser, Subcommand};
+use crate::config;
+use clap::{Parser, Subcommand};
 use exit::Exit;
 use std::{
     ffi::OsString,
@@ -41,7 +42,7 @@ enum Command {
     /// Make this node's key and a commented config.toml.
     Init,
     /// Run this node: join the mesh, and sell what the engines beside it can do.
-    Start(start::StartArgs),
+    Start(flags::NodeArgs),
     /// Ask a model something: auction, answer, receipt.
     Chat(chat::ChatArgs),
     /// Show which models the mesh offers, and for how much.
@@ -61,45 +62,6 @@ enum Command {
 enum KeyCommand {
     /// Show the public half.
     Show,
-}
-
-/// Flags of every command that joins the mesh.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Mesh")]
-struct MeshArgs {
-    /// Multiaddr of the mesh to listen on, TCP or QUIC; repeatable [default: TCP 46337 and QUIC on UDP 46338]
-    #[arg(long, value_name = "MULTIADDR")]
-    listen: Vec<String>,
-    /// UDP address of the chat endpoint [default: [::]:46337]
-    #[arg(long, value_name = "ADDR")]
-    chat_listen: Option<String>,
-    /// Multiaddr of a peer to meet first; repeatable.
-    #[arg(long, value_name = "MULTIADDR")]
-    bootstrap: Vec<String>,
-    /// Don't look for peers on the local network.
-    #[arg(long)]
-    no_mdns: bool,
-    /// Network to take part in [default: main]
-    #[arg(long, value_name = "NAME")]
-    network: Option<String>,
-    /// Connections at most [default: 128]
-    #[arg(long, value_name = "N")]
-    max_peers: Option<u32>,
-}
-
-impl MeshArgs {
-    fn partial(&self) -> Partial {
-        let list = |items: &[String]| (!items.is_empty()).then(|| items.to_vec());
-        Partial {
-            network: self.network.clone(),
-            listen: list(&self.listen),
-            chat_listen: self.chat_listen.clone(),
-            bootstrap: list(&self.bootstrap),
-            mdns: self.no_mdns.then_some(false),
-            max_peers: self.max_peers,
-            ..Partial::default()
-        }
-    }
 }
 
 /// What every command needs.

@@ -9,6 +9,7 @@
 //! | [`backend`], [`engines`] | the engines beside a worker |
 //! | [`ledger`], [`store`] | receipts, kept before anyone is told |
 //! | [`node`] | all of the above, started in order |
+//! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
 //! | [`config`], [`identity`], [`hardware`], [`clock`] | the edges: file, key, machine, time |
 //!
@@ -16,6 +17,7 @@
 //! Prompt and answer are in `buyer`, `chat` and `backend`, and in no log, store or gossip. Every wait has a deadline and every
 //! queue a bound. The swarm never waits for a consumer.
 
+pub mod api;
 pub mod backend;
 pub mod buyer;
 pub mod chat;
@@ -32,4 +34,5 @@ pub mod net;
 pub mod node;
 pub mod report;
 pub mod seller;
+pub mod spend;
 pub mod store;

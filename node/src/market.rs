@@ -10,10 +10,15 @@
 //! | [`quote`] | what a job may cost, and whether a model can serve it |
 //! | [`select`] | which of many workers answer an offer |
 //! | [`admission`] | slots, holds and running jobs of a worker |
+//! | [`own_ads`], [`used`] | which ads bind a worker, which accepts of them were used |
+//! | [`claim`], [`outcome`] | why an accept got no slot; what became of the last offers |
 //! | [`rank`] | which bid is best, and why |
 //! | [`record`] | who usually answers, and how fast |
 //! | [`patience`] | how long waiting for more bids is worth it |
 //! | [`auction`] | one auction, from the offer to its outcome |
+//! | [`standing`] | whose ad to accept without an auction |
+//! | [`affinity`] | which worker has read a conversation's beginning |
+//! | [`trust`], [`reputation`] | whom a buyer deals with; what receipts say of workers |
 //! | [`job`] | the winner, then the runners-up |
 //! | [`buyer`], [`seller`] | the two deciders |
 //! | [`recent`] | a map that forgets the least recently used |
@@ -30,17 +35,25 @@
 //! our own clock.
 
 pub mod admission;
+pub mod affinity;
 pub mod auction;
 pub mod buyer;
+pub mod claim;
 pub mod job;
+pub mod outcome;
+pub mod own_ads;
 pub mod patience;
 pub mod quote;
 pub mod rank;
 pub mod recent;
 pub mod record;
 pub mod registry;
+pub mod reputation;
 pub mod select;
 pub mod seller;
+pub mod standing;
+pub mod trust;
+pub mod used;
 
 #[cfg(test)]
 mod fixture;

@@ -206,14 +206,14 @@ async fn ask(
             match event {
                 ChatEvent::Auction(report) => auction(network, &report, say)?,
                 ChatEvent::Retry { worker, reason } => say(format!("{} failed: {reason}; asking the next", worker.short()))?,
-                ChatEvent::Stream(Progress::Opened { path, input_tokens }) => {
+                ChatEvent::Stream(Progress::Opened { path, input_tokens, .. }) => {
                     say(format!("\nstream  {path}, at most {input_tokens} input tokens\n"))?;
                 }
                 ChatEvent::Stream(Progress::Text { text, .. }) if !options.json => {
                     out.write_all(text.as_bytes())?;
                     out.flush()?;
                 }
-                ChatEvent::Stream(_) => {}
+                ChatEvent::Stream(_) | ChatEvent::Waiting { .. } => {}
             }
         }
         Ok::<(), std::io::Error>(())

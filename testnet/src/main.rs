@@ -2,10 +2,10 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, node, stream},
+    bench::{auction, node, receipts, stream},
     demo,
     engine::{EngineOptions, EngineServer},
-    flood,
+    flood, scribe,
 };
 use std::{
     ffi::OsString,
@@ -40,6 +40,14 @@ enum Command {
         /// Of each stream.
         #[arg(long)]
         tokens_per_second: f64,
+    },
+    /// Write receipts and say which are durable, until killed.
+    #[command(hide = true)]
+    Scribe {
+        #[arg(long)]
+        home: PathBuf,
+        #[arg(long)]
+        from: u64,
     },
     /// `infernet`, for processes that the testnet starts.
     #[command(hide = true, disable_help_flag = true)]
@@ -110,6 +118,15 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Receipts that are on the disk, per second.
+    Receipts {
+        /// How long to measure.
+        #[arg(long, default_value_t = 20)]
+        secs: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// What the network adds to a token.
     Stream {
         /// Streams at once; several numbers are measured one after the other.
@@ -170,6 +187,10 @@ fn run(command: Command) -> anyhow::Result<()> {
                 anyhow::ensure!(result.is_well(), "the flood was not come through");
             }
             Command::Engine { tokens_per_second } => engine(tokens_per_second).await?,
+            Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
+                print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
+            }
+            Command::Scribe { home, from } => scribe::run(&home, from, io::stdout())?,
             // Handled before the runtime exists: it makes its own.
             Command::Node { .. } => {}
         }

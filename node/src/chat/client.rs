@@ -16,9 +16,11 @@ use infernet_wire::{
     accept::JobAccept,
     chat::{Channel, Embedding, ErrorCode, Frame, Open, StreamError, TokenLogprob, ToolCallDelta, Usage},
     envelope::{Envelope, Refusal, Verified},
+    id::{JobId, NodeId},
     key::NodeKey,
-    offer::JobOffer,
+    money::Price,
     receipt::{Countersign, JobReceipt, SignedReceipt},
+    standing::StandingOffer,
     time::UnixMillis,
     topic::NetworkId,
 };
@@ -39,8 +41,8 @@ use tracing::warn;
 pub struct Order {
     /// The signed accept.
     pub accept: Verified<JobAccept>,
-    /// The signed offer, if the worker has not seen it: it is asked at its ad's prices.
-    pub offer: Option<Verified<JobOffer>>,
+    /// The offer, if the worker has not seen it: it is asked at its ad's prices.
+    pub offer: Option<StandingOffer>,
     /// What opens the offer's commitment.
     pub salt: [u8; 32],
     /// The request's bytes.
@@ -74,6 +76,8 @@ pub enum Progress {
         path: Path,
         /// Input tokens that may be charged at most.
         input_tokens: u32,
+        /// What was agreed with whom.
+        agreed: Box<Agreed>,
     },
     /// A piece of the answer.
     Text {
@@ -90,6 +94,27 @@ pub enum Progress {
     ToolCall(ToolCallDelta),
     /// A vector.
     Embedding(Embedding),
+    /// The answer is whole: the final count, and why it ended. The receipt follows unseen.
+    Usage(Usage),
+}
+
+/// The terms of a running job, for whoever shows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreed {
+    /// The job.
+    pub job: JobId,
+    /// Who serves it.
+    pub worker: NodeId,
+    /// The model, by the worker's id.
+    pub model: String,
+    /// The price.
+    pub price: Price,
+}
+
+impl From<&Terms> for Agreed {
+    fn from(terms: &Terms) -> Self {
+        Agreed { job: terms.job, worker: terms.worker, model: terms.model.clone(), price: terms.price }
+    }
 }
 
 /// A stream that ended as the protocol says.
@@ -247,7 +272,7 @@ impl Attempt {
             accept: ByteBuf::from(order.accept.raw().to_vec()),
             salt: ByteArray::new(order.salt),
             request_len: u32::try_from(order.request.len()).unwrap_or(u32::MAX),
-            offer: order.offer.as_ref().map(|offer| ByteBuf::from(offer.raw().to_vec())),
+            offer: order.offer.as_ref().map(|offer| ByteBuf::from(offer.payload().to_vec())),
         })
         .encode();
         let started = clock::instant();
@@ -277,7 +302,8 @@ impl Attempt {
         loop {
             let raw = tokio::select! {
                 biased;
-                () = &mut wanted, if !self.cancelled => {
+                // Once the answer is whole there is nothing to stop, and its receipt is still wanted.
+                () = &mut wanted, if !self.cancelled && self.usage.is_none() => {
                     self.cancel().await?;
                     None
                 }
@@ -337,7 +363,8 @@ impl Attempt {
             BuyerEvent::KeepAlive => {}
             BuyerEvent::Opened { input_tokens } => {
                 self.opened = true;
-                caller.tell(Progress::Opened { path: self.path, input_tokens }).await;
+                let agreed = Box::new(Agreed::from(self.session.terms()));
+                caller.tell(Progress::Opened { path: self.path, input_tokens, agreed }).await;
             }
             BuyerEvent::Text { channel, text, tokens, logprobs } => {
                 self.content(Progress::Text { channel, text, tokens, logprobs }, caller).await;
@@ -345,8 +372,11 @@ impl Attempt {
             BuyerEvent::ToolCall(call) => self.content(Progress::ToolCall(call), caller).await,
             BuyerEvent::Embedding(embedding) => self.content(Progress::Embedding(embedding), caller).await,
             BuyerEvent::Usage(usage) => {
-                self.usage = Some((usage, clock::instant()));
+                self.usage = Some((usage.clone(), clock::instant()));
                 self.give_up = Limit::from_now(deadline::SIGN);
+                if !self.cancelled {
+                    caller.tell(Progress::Usage(usage)).await;
+                }
             }
             // Nobody asked it to stop: to end like this is to refuse the job, which another worker may take.
             BuyerEvent::Free(_) if !self.cancelled => return Err(Violation::Unexpected("usage").into()),

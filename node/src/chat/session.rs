@@ -361,6 +361,11 @@ impl BuyerSession {
         }
     }
 
+    /// What was agreed.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     /// Whether a piece of the answer has arrived.
     pub fn has_received(&self) -> bool {
         self.delivered.frames > 0

@@ -1,6 +1,6 @@
 //! `infernet chat`: asks through the running node of this home, else joins the mesh for one question.
 
-use super::{Context, MeshArgs, counted, exit, exit::Exit, start::settings};
+use super::{Context, counted, exit, exit::Exit, flags::MeshArgs, start::settings};
 use crate::{
     buyer::{ChatEvent, DEFAULT_WINDOW_MS},
     clock,
@@ -234,6 +234,9 @@ impl<'a> Screen<'a> {
             return ControlFlow::Continue(());
         }
         match step {
+            ChatStep::Auction(auction) if auction.standing => {
+                self.context.note(format!("{} takes it at {}", auction.winner.short(), auction.reason));
+            }
             ChatStep::Auction(auction) => self.context.note(format!(
                 "{} in {:.1} ms; {} won: {}",
                 counted(auction.bids.len(), "bid"),
@@ -241,13 +244,16 @@ impl<'a> Screen<'a> {
                 auction.winner.short(),
                 auction.reason
             )),
+            ChatStep::Waiting { reason, next_ms } => {
+                self.context.note(format!("{reason}; trying again in {:.1} s", *next_ms as f64 / 1e3));
+            }
             ChatStep::Retry { worker, reason } => {
                 self.context.note(format!("{} failed before its first token ({reason}); asking the next", worker.short()));
             }
             ChatStep::Opened { path, .. } => self.context.note(format!("answer comes {path}")),
             ChatStep::Text { reasoning, text } => self.write(*reasoning, text),
             // The command offers no tools and asks for no vectors.
-            ChatStep::ToolCall { .. } | ChatStep::Embedding { .. } => {}
+            ChatStep::ToolCall { .. } | ChatStep::Embedding { .. } | ChatStep::Usage { .. } => {}
             ChatStep::Done(_) | ChatStep::Error(_) => {}
         }
         if self.closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -1,6 +1,6 @@
 //! The short commands: `init`, `models`, `peers`, `receipts`, `key show`.
 
-use super::{Context, MeshArgs, chat, exit, exit::Exit};
+use super::{Context, chat, exit, exit::Exit, flags::MeshArgs};
 use crate::{
     clock,
     config::{self, Config, Partial},

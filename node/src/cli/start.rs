@@ -1,16 +1,16 @@
 //! `infernet start`: runs the node until it is told to stop.
 
-use super::{Context, MeshArgs, counted, exit, exit::Exit};
+use super::{Context, counted, exit, exit::Exit, flags::NodeArgs};
 use crate::{
     backend::{self, Backend},
-    config::{Config, Partial},
+    buyer::{Preferences, Trust},
+    config::Config,
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
     identity,
     node::{Node, Serve, Settings},
     seller, store,
 };
-use clap::Args;
 use infernet_wire::money::Price;
 use std::{sync::Arc, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,35 +20,7 @@ const NAMED_MODELS: usize = 5;
 /// How long running jobs may take to end after the first signal.
 const GRACE: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Args)]
-pub(super) struct StartArgs {
-    /// Engine to sell, such as ollama=http://127.0.0.1:11434; repeatable [default: an Ollama on this machine]
-    #[arg(long, value_name = "KIND=URL", conflicts_with = "no_serve")]
-    backend: Vec<String>,
-    /// Only buy and pass messages on; needs no engine.
-    #[arg(long)]
-    no_serve: bool,
-    /// Price of a million input tokens, in micro-USD [default: 100000]
-    #[arg(long, value_name = "MICRO_USD")]
-    price_in: Option<u64>,
-    /// Price of a million output tokens, in micro-USD [default: 400000]
-    #[arg(long, value_name = "MICRO_USD")]
-    price_out: Option<u64>,
-    /// Jobs at once [default: 2]
-    #[arg(long, value_name = "N")]
-    slots: Option<u16>,
-    #[command(flatten)]
-    mesh: MeshArgs,
-}
-
-impl StartArgs {
-    fn partial(&self) -> Partial {
-        let backend = if self.no_serve { Some(Vec::new()) } else { (!self.backend.is_empty()).then(|| self.backend.clone()) };
-        Partial { backend, price_in: self.price_in, price_out: self.price_out, slots: self.slots, ..self.mesh.partial() }
-    }
-}
-
-pub(super) async fn run(context: &Context, args: StartArgs) -> Result<(), Exit> {
+pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let config = Config::load(&context.home, args.partial())?;
     let key = identity::init(&context.home)?;
     let mut control = Control::bind(&context.home)?;
@@ -90,10 +62,23 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
     if !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty())) {
         context.note("no engine has a model yet: pull one, for example with `ollama pull llama3.2`; it is offered as soon as it is there");
     }
-    Ok(Some(Serve { engines, price: config.price, slots: config.slots }))
+    let (aliases, region) = (config.aliases.clone(), config.region.clone());
+    Ok(Some(Serve { engines, price: config.price, slots: config.slots, aliases, region }))
+}
+
+/// How the node buys, whoever asks.
+fn preferences(config: &Config) -> Preferences {
+    let trust = Trust {
+        min_reputation: config.min_reputation,
+        allow: config.allow_workers.iter().copied().collect(),
+        deny: config.deny_workers.iter().copied().collect(),
+        regions: config.regions.iter().map(|region| region.as_str().to_owned()).collect(),
+    };
+    Preferences { trust, standing: config.standing }
 }
 
 pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: Option<Serve>) -> Settings {
+    let preferences = preferences(&config);
     Settings {
         key,
         network: config.network,
@@ -103,6 +88,7 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
         mdns: config.mdns,
         max_peers: config.max_peers,
         serve,
+        preferences,
         tap: None,
     }
 }

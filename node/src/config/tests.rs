@@ -1,6 +1,11 @@
 //! Every way to configure, and every mistake, as the operator reads it.
 
-use super::*;
+use super::{
+    parse::{DEFAULT_BACKEND, DEFAULT_MAX_PEERS},
+    show::rows_over,
+    *,
+};
+use std::fs;
 
 struct Home(tempfile::TempDir);
 
@@ -102,6 +107,54 @@ fn mistakes_in_values_name_their_origin() {
 }
 
 #[test]
+fn mistakes_in_the_keys_of_daily_life_name_the_fix() {
+    let none = Partial::default;
+    let check_file = |file: &str, expected: &[&str]| check(file, &[], none(), expected);
+    check_file("api_listen = 'localhost:1'", &["api_listen", "localhost:1", "TCP port", "127.0.0.1:46339"]);
+    check("", &[("INFERNET_API", "off")], none(), &["api", "\"off\"", "INFERNET_API", "true or false"]);
+    check_file("api_hosts = ['http://a']", &["api_hosts", "http://a", "without port or path"]);
+    check_file("api_origins = ['example.org']", &["api_origins", "example.org", "https://chat.example.org"]);
+    check_file("api_origins = ['https://example.org/']", &["api_origins", "without a path"]);
+    check_file("api_origins = ['*']", &["api_origins", "\"*\"", "scheme and host"]);
+    check_file("max_price = 1000000000001", &["max_price", "to 1000000000000"]);
+    check_file("spend_per_day = -1", &["spend_per_day", "-1", "not negative"]);
+    check_file("spend_per_request = 1000000000001", &["spend_per_request", "to 1000000000000"]);
+    check_file("allow_workers = ['me']", &["allow_workers", "\"me\"", "node id"]);
+    let worker = infernet_wire::key::NodeKey::from_bytes(&[7; 32]).unwrap().id();
+    let both = format!("allow_workers = '{worker}'\ndeny_workers = '{worker}'");
+    check(&both, &[], none(), &["deny_workers", &worker.to_string(), "allow_workers too", "config.toml"]);
+    check_file("min_reputation = 1000001", &["min_reputation", "to 1000000"]);
+    check_file("regions = ['EU']", &["regions", "EU", "a-z"]);
+    check("", &[], Partial { region: Some(String::new()), ..none() }, &["region", "--region", "1 to 32"]);
+    check("", &[], Partial { regions: Some(vec!["x y".into()]), ..none() }, &["regions", "--only-region"]);
+    check_file("aliases = ['llama']", &["aliases", "llama", "MODEL=ALIAS"]);
+    check("", &[], Partial { aliases: Some(vec!["=x".into()]), ..none() }, &["aliases", "--alias", "MODEL=ALIAS"]);
+    let nine: Vec<String> = (0..9).map(|n| format!("'m=a{n}'")).collect();
+    check(&format!("aliases = [{}]", nine.join(",")), &[], none(), &["aliases", "9 names of \"m\"", "at most 8"]);
+    check_file("chat_advertise = ['0.0.0.0:1']", &["chat_advertise", "0.0.0.0:1", "203.0.113.7:46337"]);
+    check_file("chat_advertise = ['192.0.2.1:0']", &["chat_advertise", "can reach"]);
+    check_file("grace_secs = 3601", &["grace_secs", "3601", "to 3600"]);
+    check("", &[("INFERNET_LOG_FILE", "1")], none(), &["log_file", "INFERNET_LOG_FILE", "true or false"]);
+}
+
+#[test]
+fn the_keys_of_daily_life_are_read() {
+    let file = "api_hosts = 'Box.Local'\napi_origins = ['HTTPS://chat.example.org:8443']\nspend_per_day = 5\nregion = 'eu-1'\n\
+        aliases = ['llama3.1:8b = meta-llama/Llama-3.1-8B']\nchat_advertise = '203.0.113.7:1'\ngrace_secs = 0";
+    let config = Home::with(file).load(&[("INFERNET_API", "false")], Partial::default()).unwrap();
+    assert_eq!(
+        (config.api, config.api_hosts, config.api_origins),
+        (None, vec!["box.local".to_owned()], vec!["https://chat.example.org:8443".to_owned()])
+    );
+    assert_eq!((config.spend_per_request, config.spend_per_day), (None, Some(MicroUsd(5))));
+    assert_eq!(config.region.unwrap().tag(), "infernet:region:eu-1");
+    assert_eq!(config.aliases, [Alias { model: "llama3.1:8b".into(), alias: "meta-llama/Llama-3.1-8B".into() }]);
+    assert_eq!((config.chat_advertise, config.grace), (vec!["203.0.113.7:1".parse().unwrap()], Duration::ZERO));
+    let defaults = Config::defaults(Path::new("/x")).unwrap();
+    assert_eq!((defaults.api, defaults.max_price.0), (Some("127.0.0.1:46339".parse().unwrap()), 10_000_000));
+}
+
+#[test]
 fn the_written_file_explains_every_key_with_its_default() {
     let home = tempfile::tempdir().unwrap();
     let path = write_default(home.path()).unwrap();
@@ -113,16 +166,37 @@ fn the_written_file_explains_every_key_with_its_default() {
     };
     let values: Vec<&str> = file.lines().filter(is_value).map(|line| &line[2..]).collect();
     let uncommented: Partial = toml::from_str(&values.join("\n")).unwrap();
-    assert!(toml::Value::try_from(&uncommented).unwrap().as_table().unwrap().keys().eq(sorted(KEYS).iter()));
+    assert!(uncommented.is_complete(), "{uncommented:?}");
     fs::write(&path, values.join("\n")).unwrap();
     let config = Config::load_from(home.path(), Partial::default(), |_| None).unwrap();
-    assert_eq!(Config { backend_is_guess: true, ..config }, Config::defaults(home.path()).unwrap());
+    let defaults = Config::defaults(home.path()).unwrap();
+    // These have no default, so the file shows an example.
+    let Config { region, spend_per_request, spend_per_day, .. } = config.clone();
+    assert!(region.is_some() && spend_per_request.is_some() && spend_per_day.is_some());
+    let (region, spend_per_request, spend_per_day) = (None, None, None);
+    assert_eq!(Config { backend_is_guess: true, region, spend_per_request, spend_per_day, ..config }, defaults);
 }
 
-fn sorted(keys: [&str; 10]) -> Vec<String> {
-    let mut keys = keys.map(str::to_owned);
-    keys.sort();
-    keys.into()
+#[test]
+fn each_row_says_what_holds_and_who_said_so() {
+    let home = Home::with("slots = 3\nbootstrap = '/ip4/192.0.2.1/tcp/1'\napi = false\napi_listen = '127.0.0.1:1'");
+    let flags = Partial { mdns: Some(false), ..Partial::default() };
+    let env = |name: &str| (name == "INFERNET_PRICE_IN").then(|| "7".to_owned());
+    let rows = rows_over(Partial::default(), home.0.path(), flags, env).unwrap();
+    assert!(rows.iter().map(|row| row.key.as_str()).eq(KEYS.iter().copied()));
+    let row = |key: &str| {
+        let row = rows.iter().find(|row| row.key == key).unwrap();
+        (row.value.to_string(), row.origin.clone())
+    };
+    let file = home.0.path().join(CONFIG_FILE).display().to_string();
+    assert_eq!(row("slots"), ("3".into(), file.clone()));
+    assert_eq!(row("bootstrap"), ("[\"/ip4/192.0.2.1/tcp/1\"]".into(), file.clone()));
+    assert_eq!(row("mdns"), ("false".into(), "--no-mdns".into()));
+    assert_eq!(row("price_in"), ("7".into(), "INFERNET_PRICE_IN".into()));
+    assert_eq!(row("price_out"), ("400000".into(), "default".into()));
+    assert_eq!(row("api_listen"), ("\"127.0.0.1:1\"".into(), file));
+    assert_eq!(row("spend_per_day"), ("null".into(), "default".into()));
+    assert!(rows_over(Partial::default(), Home::with("slots = 0").0.path(), Partial::default(), |_| None).is_err());
 }
 
 #[test]

@@ -169,6 +169,13 @@ pub enum ChatStep {
         /// How.
         reason: String,
     },
+    /// Nobody has room now; it is tried again.
+    Waiting {
+        /// Why the last try came to nothing.
+        reason: String,
+        /// When the next one begins, in milliseconds from now.
+        next_ms: u64,
+    },
     /// The winner has the job.
     Opened {
         /// How the stream goes.
@@ -201,6 +208,15 @@ pub enum ChatStep {
         /// The vector.
         vector: Vec<f32>,
     },
+    /// The answer is whole.
+    Usage {
+        /// Input tokens charged.
+        input_tokens: u32,
+        /// Output tokens charged.
+        output_tokens: u32,
+        /// Why it ended.
+        finish: String,
+    },
     /// The end.
     Done(Box<ChatReport>),
     /// The end, without an answer.
@@ -212,7 +228,8 @@ impl From<ChatEvent> for ChatStep {
         match event {
             ChatEvent::Auction(report) => ChatStep::Auction(report),
             ChatEvent::Retry { worker, reason } => ChatStep::Retry { worker, reason },
-            ChatEvent::Stream(Progress::Opened { path, input_tokens }) => {
+            ChatEvent::Waiting { reason, next_ms } => ChatStep::Waiting { reason, next_ms },
+            ChatEvent::Stream(Progress::Opened { path, input_tokens, .. }) => {
                 ChatStep::Opened { path: path.to_string(), input_tokens }
             }
             ChatEvent::Stream(Progress::Text { channel, text, .. }) => {
@@ -224,6 +241,11 @@ impl From<ChatEvent> for ChatStep {
             ChatEvent::Stream(Progress::Embedding(embedding)) => {
                 ChatStep::Embedding { index: embedding.index, vector: embedding.numbers().collect() }
             }
+            ChatEvent::Stream(Progress::Usage(usage)) => ChatStep::Usage {
+                input_tokens: usage.input_tokens,
+                output_tokens: usage.output_tokens,
+                finish: usage.finish.label().into(),
+            },
         }
     }
 }

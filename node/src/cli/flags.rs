@@ -1,0 +1,162 @@
+//! Flags that are configuration: each fills a key of [`Partial`], and what is not given is left to environment and file.
+
+use crate::config::Partial;
+use clap::Args;
+
+fn list(items: &[String]) -> Option<Vec<String>> {
+    (!items.is_empty()).then(|| items.to_vec())
+}
+
+/// Flags of every command that joins the mesh.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Mesh")]
+pub(super) struct MeshArgs {
+    /// Multiaddr of the mesh to listen on, TCP or QUIC; repeatable [default: TCP 46337 and QUIC on UDP 46338]
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(super) listen: Vec<String>,
+    /// UDP address of the chat endpoint [default: [::]:46337]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) chat_listen: Option<String>,
+    /// Multiaddr of a peer to meet first; repeatable.
+    #[arg(long, value_name = "MULTIADDR")]
+    bootstrap: Vec<String>,
+    /// Don't look for peers on the local network.
+    #[arg(long)]
+    no_mdns: bool,
+    /// Network to take part in [default: main]
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// Connections at most [default: 128]
+    #[arg(long, value_name = "N")]
+    max_peers: Option<u32>,
+}
+
+impl MeshArgs {
+    pub(super) fn partial(&self) -> Partial {
+        Partial {
+            network: self.network.clone(),
+            listen: list(&self.listen),
+            chat_listen: self.chat_listen.clone(),
+            bootstrap: list(&self.bootstrap),
+            mdns: self.no_mdns.then_some(false),
+            max_peers: self.max_peers,
+            ..Partial::default()
+        }
+    }
+}
+
+/// Flags of a node that stays: everything that a configuration file can say and that makes sense on a command line.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct NodeArgs {
+    #[command(flatten)]
+    sell: SellArgs,
+    #[command(flatten)]
+    buy: BuyArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    mesh: MeshArgs,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Selling")]
+struct SellArgs {
+    /// Engine to sell, such as ollama=http://127.0.0.1:11434; repeatable [default: an Ollama on this machine]
+    #[arg(long, value_name = "KIND=URL", conflicts_with = "no_serve")]
+    backend: Vec<String>,
+    /// Only buy and pass messages on; needs no engine.
+    #[arg(long)]
+    no_serve: bool,
+    /// Price of a million input tokens, in micro-USD [default: 100000]
+    #[arg(long, value_name = "MICRO_USD")]
+    price_in: Option<u64>,
+    /// Price of a million output tokens, in micro-USD [default: 400000]
+    #[arg(long, value_name = "MICRO_USD")]
+    price_out: Option<u64>,
+    /// Jobs at once [default: 2]
+    #[arg(long, value_name = "N")]
+    slots: Option<u16>,
+    /// Another name of a model, such as llama3.1:8b=meta-llama/Llama-3.1-8B-Instruct; repeatable.
+    #[arg(long, value_name = "MODEL=ALIAS")]
+    alias: Vec<String>,
+    /// Where this worker is, such as eu-central, for buyers who care.
+    #[arg(long, value_name = "NAME")]
+    region: Option<String>,
+    /// Outer address of the chat endpoint behind a mapped port; repeatable [default: its own addresses]
+    #[arg(long, value_name = "ADDR")]
+    chat_advertise: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Buying")]
+struct BuyArgs {
+    /// TCP address of the OpenAI endpoint [default: 127.0.0.1:46339]
+    #[arg(long, value_name = "ADDR", conflicts_with = "no_api")]
+    api_listen: Option<String>,
+    /// No OpenAI endpoint.
+    #[arg(long)]
+    no_api: bool,
+    /// Price ceiling of API requests, in micro-USD per million tokens [default: 10000000]
+    #[arg(long, value_name = "MICRO_USD")]
+    max_price: Option<u64>,
+    /// The most that one job may cost, in micro-USD [default: no limit]
+    #[arg(long, value_name = "MICRO_USD")]
+    spend_per_request: Option<u64>,
+    /// The most that all jobs of a UTC day may cost, in micro-USD [default: no limit]
+    #[arg(long, value_name = "MICRO_USD")]
+    spend_per_day: Option<u64>,
+    /// Node id of a worker that may get jobs; then no other may; repeatable.
+    #[arg(long, value_name = "NODE_ID")]
+    allow: Vec<String>,
+    /// Node id of a worker that gets no job; repeatable.
+    #[arg(long, value_name = "NODE_ID")]
+    deny: Vec<String>,
+    /// Settled receipts that a worker must have [default: 0]
+    #[arg(long, value_name = "N")]
+    min_reputation: Option<u32>,
+    /// Only workers that say they are there; repeatable [default: everywhere]
+    #[arg(long, value_name = "NAME")]
+    only_region: Vec<String>,
+    /// Hold an auction for every job, even where an advertised price is good enough.
+    #[arg(long)]
+    no_standing: bool,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Running")]
+struct RunArgs {
+    /// Seconds that running jobs may take to end when told to stop [default: 60]
+    #[arg(long, value_name = "SECS")]
+    grace_secs: Option<u64>,
+    /// Don't write infernet.log in the home.
+    #[arg(long)]
+    no_log_file: bool,
+}
+
+impl NodeArgs {
+    pub(super) fn partial(&self) -> Partial {
+        let (sell, buy, run) = (&self.sell, &self.buy, &self.run);
+        Partial {
+            backend: if sell.no_serve { Some(Vec::new()) } else { list(&sell.backend) },
+            price_in: sell.price_in,
+            price_out: sell.price_out,
+            slots: sell.slots,
+            aliases: list(&sell.alias),
+            region: sell.region.clone(),
+            chat_advertise: list(&sell.chat_advertise),
+            api: buy.no_api.then_some(false),
+            api_listen: buy.api_listen.clone(),
+            max_price: buy.max_price,
+            spend_per_request: buy.spend_per_request,
+            spend_per_day: buy.spend_per_day,
+            allow_workers: list(&buy.allow),
+            deny_workers: list(&buy.deny),
+            min_reputation: buy.min_reputation,
+            regions: list(&buy.only_region),
+            standing: buy.no_standing.then_some(false),
+            grace_secs: run.grace_secs,
+            log_file: run.no_log_file.then_some(false),
+            ..self.mesh.partial()
+        }
+    }
+}

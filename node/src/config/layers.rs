@@ -1,0 +1,101 @@
+//! Flags over environment over file over defaults, each value knowing where it came from. The only file that names `figment`.
+
+use super::{CONFIG_FILE, ConfigError, KEYS, Partial, partial};
+use figment::{
+    Figment, Metadata, Profile, Provider, Source,
+    error::Kind,
+    providers::{Format, Serialized, Toml},
+    value::{Dict, Map},
+};
+use std::path::Path;
+
+const DEFAULT_LAYER: &str = "default";
+const ENV_LAYER: &str = "environment";
+const FLAG_LAYER: &str = "command line";
+
+/// What every source says together.
+pub(super) struct Layers {
+    layers: Figment,
+    /// The winners.
+    pub(super) partial: Partial,
+}
+
+impl Layers {
+    /// Nobody says anything.
+    pub(super) fn none() -> Self {
+        Layers { layers: Figment::new(), partial: Partial::default() }
+    }
+
+    /// Reads the sources of `home`. The file need not exist.
+    pub(super) fn read(
+        defaults: Partial,
+        home: &Path,
+        flags: Partial,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let file = home.join(CONFIG_FILE);
+        let exists = file.try_exists().unwrap_or(true);
+        let base = Figment::from(Layer { name: DEFAULT_LAYER, values: defaults });
+        let layers = if exists { base.merge(Toml::file_exact(&file)) } else { base }
+            .merge(Layer { name: ENV_LAYER, values: Partial::of_environment(env)? })
+            .merge(Layer { name: FLAG_LAYER, values: flags });
+        let partial = layers.extract::<Partial>().map_err(|error| refused(&file, &error))?;
+        Ok(Layers { layers, partial })
+    }
+
+    /// Where the value of `key` came from: a flag, a variable, a file; `None` for the default.
+    pub(super) fn origin(&self, key: &str) -> Option<String> {
+        match self.layers.find_metadata(key) {
+            Some(layer) if layer.name == ENV_LAYER => Some(partial::variable(key)),
+            Some(layer) if layer.name == FLAG_LAYER => Some(partial::flag(key)),
+            Some(Metadata { source: Some(Source::File(path)), .. }) => Some(path.display().to_string()),
+            _ => None,
+        }
+    }
+}
+
+/// Values with the name of where they came from.
+struct Layer {
+    name: &'static str,
+    values: Partial,
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Serialized::defaults(&self.values).data()
+    }
+}
+
+/// Turns figment's refusal of the file into one sentence. Only the file can be refused: the other layers are typed.
+fn refused(file: &Path, error: &figment::Error) -> ConfigError {
+    let key = error.path.first().and_then(|path| KEYS.iter().find(|key| *key == path));
+    match (&error.kind, key) {
+        (Kind::UnknownField(key, _), _) => ConfigError::UnknownKey { path: file.into(), key: key.clone() },
+        (Kind::InvalidType(value, expected) | Kind::InvalidValue(value, expected), Some(key)) => ConfigError::Value {
+            key,
+            value: value.to_string(),
+            origin: file.display().to_string(),
+            fix: format!("write {}", plain(expected)),
+        },
+        (kind, _) => ConfigError::File { path: file.into(), reason: in_one_line(&kind.to_string()) },
+    }
+}
+
+/// Without the excerpt of the file, whose lines have a margin.
+fn in_one_line(reason: &str) -> String {
+    let lines: Vec<&str> = reason.lines().filter(|line| !line.contains(" |")).collect();
+    lines.join(": ")
+}
+
+/// Rust's names of types, for people.
+fn plain(expected: &str) -> &str {
+    match expected {
+        "u16" | "u32" | "u64" => "a whole number that is not negative",
+        "a boolean" => "true or false",
+        other => other,
+    }
+}

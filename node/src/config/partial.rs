@@ -1,0 +1,193 @@
+//! The keys: one table, from which come the file's schema, the list of names and the reading of the environment.
+
+use super::ConfigError;
+use serde::{Deserialize, Deserializer, Serialize, de};
+use std::fmt;
+
+/// Before a key's name, in capitals, in the environment.
+const ENV_PREFIX: &str = "INFERNET_";
+
+macro_rules! keys {
+    ($($(#[$doc:meta])+ $key:ident: $kind:ty,)+) => {
+        /// Some of the keys: those of a file, of the environment, or of the command line.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Partial {
+            $(
+                $(#[$doc])+
+                #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "of_file")]
+                pub $key: Option<$kind>,
+            )+
+        }
+
+        /// The names of all keys, in the order of the default file.
+        pub const KEYS: &[&str] = &[$(stringify!($key)),+];
+
+        impl Partial {
+            /// The variables that are set; lists are comma separated.
+            pub(super) fn of_environment(env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+                Ok(Partial { $($key: of_variable(stringify!($key), &env)?,)+ })
+            }
+
+            #[cfg(test)]
+            pub(super) fn is_complete(&self) -> bool {
+                true $(&& self.$key.is_some())+
+            }
+        }
+    };
+}
+
+keys! {
+    /// Name of the network; nodes of different networks ignore each other. Default `main`.
+    network: String,
+    /// Multiaddrs of the mesh: TCP 46337 and QUIC on UDP 46338, IPv4 and IPv6, by default.
+    listen: Vec<String>,
+    /// Socket address of the chat endpoint (QUIC on UDP); `[::]:46337`, which takes IPv4 too, by default.
+    chat_listen: String,
+    /// Socket addresses at which others reach the chat endpoint. By default those on which it listens.
+    chat_advertise: Vec<String>,
+    /// Multiaddrs of peers to meet first. None by default.
+    bootstrap: Vec<String>,
+    /// Whether to find peers on the local network. Default true.
+    mdns: bool,
+    /// Connections at most. Default 128.
+    max_peers: u32,
+    /// Engines, as `KIND=URL`. By default an Ollama on this machine, if there is one.
+    backend: Vec<String>,
+    /// Price of a million input tokens, in micro-USD. Default 100 000, ten cents.
+    price_in: u64,
+    /// Price of a million output tokens, in micro-USD. Default 400 000, forty cents.
+    price_out: u64,
+    /// Jobs at once. Default 2.
+    slots: u16,
+    /// Other names of models served here, as `MODEL=ALIAS`. None by default.
+    aliases: Vec<String>,
+    /// Where this worker says it is. Nothing by default.
+    region: String,
+    /// Whether there is an OpenAI endpoint. Default true.
+    api: bool,
+    /// Socket address of the OpenAI endpoint. Default `127.0.0.1:46339`.
+    api_listen: String,
+    /// More host names by which the endpoint may be asked. None by default.
+    api_hosts: Vec<String>,
+    /// Browser origins that may call the endpoint. None by default.
+    api_origins: Vec<String>,
+    /// Price ceiling of API requests, in micro-USD per million tokens. Default 10 000 000, ten dollars.
+    max_price: u64,
+    /// The most that one bought job may cost, in micro-USD. No limit by default.
+    spend_per_request: u64,
+    /// The most that all bought jobs of a UTC day may cost, in micro-USD. No limit by default.
+    spend_per_day: u64,
+    /// Node ids of the only workers that get our jobs. Everybody by default.
+    allow_workers: Vec<String>,
+    /// Node ids of workers that never get our jobs. None by default.
+    deny_workers: Vec<String>,
+    /// Settled receipts that a worker must have. Default 0.
+    min_reputation: u32,
+    /// Only workers that say they are in one of these regions get our jobs. Everywhere by default.
+    regions: Vec<String>,
+    /// Whether a job may go to a worker at its advertised price, without an auction. Default true.
+    standing: bool,
+    /// Seconds that running jobs may take to end after the first signal. Default 60.
+    grace_secs: u64,
+    /// Whether `infernet start` also writes `<home>/infernet.log`. Default true.
+    log_file: bool,
+}
+
+/// The variable of `key`.
+pub(super) fn variable(key: &str) -> String {
+    format!("{ENV_PREFIX}{}", key.to_uppercase())
+}
+
+/// The flag of `key`: some say no, lists are given one by one.
+pub(super) fn flag(key: &str) -> String {
+    match key {
+        "mdns" | "api" | "standing" => format!("--no-{key}"),
+        "log_file" => "--no-log-file".into(),
+        "aliases" => "--alias".into(),
+        "allow_workers" => "--allow".into(),
+        "deny_workers" => "--deny".into(),
+        "regions" => "--only-region".into(),
+        _ => format!("--{}", key.replace('_', "-")),
+    }
+}
+
+/// What a key can hold, and how each source writes it.
+trait Kind: Sized {
+    /// What the environment should say, for whoever wrote something else.
+    const WHAT: &'static str;
+
+    fn of_text(text: &str) -> Option<Self>;
+
+    fn of_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
+}
+
+macro_rules! plain_kinds {
+    ($($kind:ty: $what:literal,)+) => { $(
+        impl Kind for $kind {
+            const WHAT: &'static str = $what;
+
+            fn of_text(text: &str) -> Option<Self> {
+                text.trim().parse().ok()
+            }
+
+            fn of_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::deserialize(deserializer)
+            }
+        }
+    )+ };
+}
+
+plain_kinds! {
+    String: "a text",
+    bool: "true or false",
+    u16: "a whole number",
+    u32: "a whole number",
+    u64: "a whole number",
+}
+
+impl Kind for Vec<String> {
+    const WHAT: &'static str = "a list, comma separated";
+
+    fn of_text(text: &str) -> Option<Self> {
+        Some(text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty()).collect())
+    }
+
+    fn of_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+fn of_variable<K: Kind>(key: &'static str, env: impl Fn(&str) -> Option<String>) -> Result<Option<K>, ConfigError> {
+    let name = variable(key);
+    let Some(text) = env(&name) else { return Ok(None) };
+    let bad = || ConfigError::Value { key, value: format!("{text:?}"), origin: name, fix: format!("write {}", K::WHAT) };
+    K::of_text(&text).ok_or_else(bad).map(Some)
+}
+
+fn of_file<'de, D: Deserializer<'de>, K: Kind>(deserializer: D) -> Result<Option<K>, D::Error> {
+    K::of_file(deserializer).map(Some)
+}
+
+/// A list, or one text instead of a list of one.
+struct OneOrMany;
+
+impl<'de> de::Visitor<'de> for OneOrMany {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or a list of texts")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(vec![text.to_owned()])
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = items.next_element()? {
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+}

@@ -1,0 +1,78 @@
+//! Every key with its value and where it came from, for `infernet config show`.
+
+use super::{Config, ConfigError, KEYS, Partial, layers::Layers, machine_defaults, parse};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Where a value came from that nobody set.
+const DEFAULT: &str = "default";
+
+/// One key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its name in the file.
+    pub key: String,
+    /// What holds: a text, a number, true or false, or a list of texts; null where there is none.
+    pub value: serde_json::Value,
+    /// `--flag`, `INFERNET_VARIABLE`, the file's path, or `default`.
+    pub origin: String,
+}
+
+/// All keys of `home` under `flags`, in the order of the default file. Refuses what a node would refuse.
+pub fn rows(home: &Path, flags: Partial) -> Result<Vec<Row>, ConfigError> {
+    rows_over(machine_defaults(), home, flags, |name| std::env::var(name).ok())
+}
+
+pub(super) fn rows_over(
+    defaults: Partial,
+    home: &Path,
+    flags: Partial,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<Row>, ConfigError> {
+    let layers = Layers::read(defaults, home, flags, env)?;
+    let config = parse::config(home, &layers)?;
+    let shown = serde_json::to_value(shown(&config, &layers.partial)).unwrap_or_default();
+    let row = |key: &&str| Row {
+        key: (*key).into(),
+        value: shown.get(key).cloned().unwrap_or_default(),
+        origin: layers.origin(key).unwrap_or_else(|| DEFAULT.into()),
+    };
+    Ok(KEYS.iter().map(row).collect())
+}
+
+/// `config` as a file would say it. With `api = false` it says no address, so the one that was `given` is shown.
+fn shown(config: &Config, given: &Partial) -> Partial {
+    fn texts<T: ToString>(values: &[T]) -> Option<Vec<String>> {
+        Some(values.iter().map(ToString::to_string).collect())
+    }
+    let api_listen = config.api.map(|address| address.to_string()).or_else(|| given.api_listen.clone());
+    Partial {
+        network: Some(config.network.to_string()),
+        listen: texts(&config.listen),
+        chat_listen: Some(config.chat_listen.to_string()),
+        chat_advertise: texts(&config.chat_advertise),
+        bootstrap: texts(&config.bootstrap),
+        mdns: Some(config.mdns),
+        max_peers: Some(config.max_peers),
+        backend: texts(&config.backend),
+        price_in: Some(config.price.input.0),
+        price_out: Some(config.price.output.0),
+        slots: Some(config.slots),
+        aliases: texts(&config.aliases),
+        region: config.region.as_ref().map(ToString::to_string),
+        api: Some(config.api.is_some()),
+        api_listen: Some(api_listen.unwrap_or_else(|| parse::DEFAULT_API_LISTEN.into())),
+        api_hosts: texts(&config.api_hosts),
+        api_origins: texts(&config.api_origins),
+        max_price: Some(config.max_price.0),
+        spend_per_request: config.spend_per_request.map(|limit| limit.0),
+        spend_per_day: config.spend_per_day.map(|limit| limit.0),
+        allow_workers: texts(&config.allow_workers),
+        deny_workers: texts(&config.deny_workers),
+        min_reputation: Some(config.min_reputation),
+        regions: texts(&config.regions),
+        standing: Some(config.standing),
+        grace_secs: Some(config.grace.as_secs()),
+        log_file: Some(config.log_file),
+    }
+}

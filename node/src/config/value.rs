@@ -1,0 +1,125 @@
+//! What a text means: each reader gives a value, or the fix in words.
+
+use infernet_wire::{id::NodeId, limits};
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use std::{fmt, net::SocketAddr, str::FromStr};
+
+/// The longest region: `north-america-northeast1-montreal` is 32.
+const MAX_REGION_BYTES: usize = 32;
+/// The longest host name of DNS (RFC 1035, 2.3.4).
+const MAX_HOST_BYTES: usize = 253;
+
+/// Where a worker says it is: 1 to 32 of a-z, 0-9 and `-`. Nobody checks it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Region(String);
+
+impl Region {
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The tag that says so in an ad.
+    pub fn tag(&self) -> String {
+        format!("infernet:region:{}", self.0)
+    }
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Region {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fits = (1..=MAX_REGION_BYTES).contains(&text.len());
+        if fits && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+            return Ok(Region(text.into()));
+        }
+        Err(format!("write 1 to {MAX_REGION_BYTES} of a-z, 0-9 and '-', such as eu-central"))
+    }
+}
+
+/// Another name of a model that is served here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alias {
+    /// The model, as its engine calls it.
+    pub model: String,
+    /// The other name.
+    pub alias: String,
+}
+
+impl fmt::Display for Alias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.model, self.alias)
+    }
+}
+
+pub(super) fn alias(text: &str) -> Result<Alias, String> {
+    let name = |name: &str| {
+        let fits = (1..=limits::MAX_NAME_BYTES).contains(&name.len()) && !name.chars().any(char::is_control);
+        fits.then(|| name.to_owned())
+    };
+    let alias = text.split_once('=').and_then(|(model, alias)| {
+        Some(Alias { model: name(model.trim())?, alias: name(alias.trim()).filter(|alias| !alias.contains('='))? })
+    });
+    let limit = limits::MAX_NAME_BYTES;
+    alias.ok_or(format!("write MODEL=ALIAS, each 1 to {limit} bytes, such as llama3.1:8b=meta-llama/Llama-3.1-8B-Instruct"))
+}
+
+pub(super) fn peer_address(text: &str) -> Result<Multiaddr, String> {
+    text.parse().map_err(|_| "write a multiaddr, such as /dns4/example.org/tcp/46337/p2p/16Uiu2H...".into())
+}
+
+/// An address that the mesh can listen on: an IP address, then TCP or QUIC.
+pub(super) fn mesh_address(text: &str) -> Result<Multiaddr, String> {
+    let fix = "write a multiaddr of TCP or QUIC, such as /ip4/0.0.0.0/tcp/46337 or /ip6/::/udp/46338/quic-v1";
+    let address: Multiaddr = text.parse().map_err(|_| fix.to_owned())?;
+    let parts: Vec<Protocol<'_>> = address.iter().collect();
+    match parts.as_slice() {
+        [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
+        | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Udp(_), Protocol::QuicV1] => Ok(address),
+        _ => Err(fix.into()),
+    }
+}
+
+pub(super) fn chat_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a UDP port, such as 0.0.0.0:46337 or [::]:46337".into())
+}
+
+/// An address that others can dial.
+pub(super) fn outer_address(text: &str) -> Result<SocketAddr, String> {
+    let dialable = |address: &SocketAddr| !address.ip().is_unspecified() && address.port() != 0;
+    let fix = "write the IP address and UDP port that others can reach, such as 203.0.113.7:46337";
+    text.parse().ok().filter(dialable).ok_or(fix.into())
+}
+
+pub(super) fn api_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a TCP port, such as 127.0.0.1:46339 or [::1]:46339".into())
+}
+
+/// A host name as a browser sends it, without its port.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let fits = (1..=MAX_HOST_BYTES).contains(&text.len());
+    if fits && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err("write a host name without port or path, such as infernet.home.arpa".into())
+}
+
+/// A browser's origin, as its `Origin` header has it.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let fix = "write scheme and host, and the port if there is one, without a path, such as https://chat.example.org";
+    let (scheme, authority) = text.split_once("://").ok_or(fix)?;
+    let is_scheme = !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    let is_authority = (1..=MAX_HOST_BYTES + 6).contains(&authority.len())
+        && authority.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b));
+    if is_scheme && is_authority { Ok(text.to_ascii_lowercase()) } else { Err(fix.into()) }
+}
+
+pub(super) fn worker(text: &str) -> Result<NodeId, String> {
+    text.parse().map_err(|_| "write a node id, such as 16Uiu2H... (`infernet receipts --json` shows those of workers)".into())
+}

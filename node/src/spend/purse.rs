@@ -1,0 +1,124 @@
+//! Carries out what the [`Book`] decides: writes tranches before they are spent.
+
+use super::{ALL, Book, CapError, Caps, Decision, Draw, SpendRecord, day};
+use crate::clock;
+use infernet_wire::money::MicroUsd;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
+
+/// Where tranches are written.
+pub trait SpendLog: Send + Sync {
+    /// Remembers a record in place of earlier ones of its key and day. Durable on return; some milliseconds.
+    fn put_spend(&self, record: &SpendRecord) -> Result<(), String>;
+
+    /// The last record of each key for each day since `day`.
+    fn spend_since(&self, day: u32) -> Result<Vec<SpendRecord>, String>;
+}
+
+/// The caps of this node and what is spent of them. Cheap to clone.
+#[derive(Clone)]
+pub struct Purse {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    caps: Caps,
+    book: Mutex<Book>,
+    log: Arc<dyn SpendLog>,
+    /// One writer at a time, so that a record never overtakes a later one.
+    writing: AsyncMutex<()>,
+}
+
+/// A reservation of a running job. One that is never settled stays reserved until midnight: nobody knows what it cost.
+#[derive(Debug)]
+pub struct Spending {
+    draw: Draw,
+    purse: Purse,
+}
+
+impl std::fmt::Debug for Purse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Purse").field("caps", &self.shared.caps).finish_non_exhaustive()
+    }
+}
+
+impl Purse {
+    /// The purse of a node with `caps`, as the log says it was left.
+    pub fn open(caps: Caps, log: Arc<dyn SpendLog>) -> Result<Self, CapError> {
+        let today = day(clock::now());
+        let records = log.spend_since(today).map_err(CapError::Log)?;
+        let book = Mutex::new(Book::recover(records, today));
+        Ok(Purse { shared: Arc::new(Shared { caps, book, log, writing: AsyncMutex::new(()) }) })
+    }
+
+    /// Reserves up to `most` for a job of the key `key`, whose own caps are `caps`; the job is one of `jobs` of its request,
+    /// which share what a request may cost. `None` if no cap applies.
+    pub async fn authorise(&self, key: &str, caps: Caps, most: MicroUsd, jobs: usize) -> Result<Option<Spending>, CapError> {
+        let accounts = [(ALL, self.shared.caps.shared(jobs)), (key, caps.shared(jobs))];
+        let accounts = if key == ALL { &accounts[..1] } else { &accounts[..] };
+        if accounts.iter().all(|(_, caps)| *caps == Caps::default()) {
+            return Ok(None);
+        }
+        if let Decision::Drawn(draw) = self.draw(accounts, most)? {
+            return Ok(Some(self.spending(draw)));
+        }
+        let _writing = self.shared.writing.lock().await;
+        loop {
+            match self.draw(accounts, most)? {
+                Decision::Drawn(draw) => return Ok(Some(self.spending(draw))),
+                Decision::Extend(records) => self.write(records).await?,
+            }
+        }
+    }
+
+    /// Spent and reserved today, of everything.
+    pub fn used(&self) -> (MicroUsd, MicroUsd) {
+        self.book(|book| book.used(ALL))
+    }
+
+    /// Writes what was really spent, when the node stops.
+    pub async fn close(&self) -> Result<(), CapError> {
+        let _writing = self.shared.writing.lock().await;
+        let records = self.book(|book| book.closing());
+        let log = self.shared.log.clone();
+        blocking(move || records.iter().try_for_each(|record| log.put_spend(record))).await
+    }
+
+    fn draw(&self, accounts: &[(&str, Caps)], most: MicroUsd) -> Result<Decision, CapError> {
+        self.book(|book| book.draw(accounts, day(clock::now()), most))
+    }
+
+    fn spending(&self, draw: Draw) -> Spending {
+        Spending { draw, purse: self.clone() }
+    }
+
+    async fn write(&self, records: Vec<SpendRecord>) -> Result<(), CapError> {
+        for record in records {
+            let (log, written) = (self.shared.log.clone(), record.clone());
+            blocking(move || log.put_spend(&written)).await?;
+            self.book(|book| book.extended(&record));
+        }
+        Ok(())
+    }
+
+    fn book<T>(&self, with: impl FnOnce(&mut Book) -> T) -> T {
+        // Nothing in here panics while it holds the lock.
+        with(&mut self.shared.book.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+async fn blocking(write: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), CapError> {
+    spawn_blocking(write).await.map_err(|e| CapError::Log(e.to_string()))?.map_err(CapError::Log)
+}
+
+impl Spending {
+    /// The most the job may cost.
+    pub fn most(&self) -> MicroUsd {
+        self.draw.most
+    }
+
+    /// The job has cost `actual`.
+    pub fn settle(self, actual: MicroUsd) {
+        self.purse.book(|book| book.settle(&self.draw, actual));
+    }
+}
