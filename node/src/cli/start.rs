@@ -84,6 +84,7 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
         network: config.network,
         listen: config.listen,
         chat_listen: config.chat_listen,
+        chat_advertise: config.chat_advertise,
         bootstrap: config.bootstrap,
         mdns: config.mdns,
         max_peers: config.max_peers,
