@@ -153,10 +153,7 @@ impl Node {
                     ledger,
                     tally: chat_tally.clone(),
                 };
-                let chat = match serve.chat_advertise.as_slice() {
-                    [] => advertised(chat_addr, &addresses),
-                    outer => outer.iter().copied().take(limits::MAX_ADDRESSES).map(SocketAddrText).collect(),
-                };
+                let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
                 Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
             }
             None => None,
@@ -290,9 +287,12 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
     }
 }
 
-/// The addresses that buyers can try. A wildcard stands for the addresses on which libp2p really listens; loopback is named
-/// only if there is nothing else, as in a test network on one machine.
-fn advertised(chat: SocketAddr, listening: &[Multiaddr]) -> Vec<SocketAddrText> {
+/// The addresses that buyers can try: those `outside` that the operator names. Without any, a wildcard stands for the addresses
+/// on which libp2p really listens; loopback is named only if there is nothing else, as in a test network on one machine.
+fn advertised(chat: SocketAddr, outside: &[SocketAddr], listening: &[Multiaddr]) -> Vec<SocketAddrText> {
+    if !outside.is_empty() {
+        return outside.iter().take(limits::MAX_ADDRESSES).copied().map(SocketAddrText).collect();
+    }
     let ips: BTreeSet<IpAddr> = if chat.ip().is_unspecified() {
         listening.iter().filter_map(ip).filter(|ip| chat.is_ipv6() || ip.is_ipv4()).collect()
     } else {
@@ -449,8 +449,14 @@ mod tests {
     fn check(chat: &str, listening: &[&str], expected: &[&str]) {
         let listening: Vec<Multiaddr> = listening.iter().map(|a| a.parse().expect("a multiaddr")).collect();
         let shown: Vec<String> =
-            advertised(chat.parse().expect("an address"), &listening).into_iter().map(String::from).collect();
+            advertised(chat.parse().expect("an address"), &[], &listening).into_iter().map(String::from).collect();
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn the_outside_of_a_mapped_port_is_advertised_alone() {
+        let (inside, outside) = ("10.0.0.1:46337".parse().expect("an address"), "203.0.113.7:1".parse().expect("an address"));
+        assert_eq!(advertised(inside, &[outside], &[]), [SocketAddrText(outside)]);
     }
 
     #[test]
