@@ -42,6 +42,8 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 /// How often the peer cache is written.
 const PEER_CACHE: Duration = Duration::from_secs(60);
+/// How often a draining node looks whether a job still runs.
+const LOOK_IDLE: Duration = Duration::from_millis(50);
 /// Peers kept for the next start.
 const MAX_CACHED_PEERS: usize = 64;
 /// Who comes and goes is told up to so many peers; in a larger mesh nobody reads it.
@@ -261,7 +263,7 @@ impl Node {
 /// Resolves when no job runs.
 async fn idle(seller: &Seller) {
     while seller.status().await.is_some_and(|s| s.running > 0) {
-        sleep(Duration::from_millis(50)).await;
+        sleep(LOOK_IDLE).await;
     }
 }
 
