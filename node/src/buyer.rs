@@ -163,6 +163,11 @@ impl Buyer {
         let _ = self.commands.try_send(Command::Observe(worker, observation));
     }
 
+    /// Jobs that run now.
+    pub fn running(&self) -> usize {
+        *self.shared.running.borrow()
+    }
+
     /// Resolves when no job runs.
     pub async fn idle(&self) {
         let mut running = self.shared.running.subscribe();

@@ -228,6 +228,15 @@ impl Node {
         }
     }
 
+    /// Jobs that run now, sold and bought.
+    pub async fn jobs(&self) -> usize {
+        let sold = match &self.seller {
+            Some(seller) => seller.status().await.map_or(0, |status| status.running),
+            None => 0,
+        };
+        sold + self.buyer.running()
+    }
+
     /// Stops bidding and waits at most `grace` for running jobs, sold and bought.
     pub async fn drain(&self, grace: Duration) {
         let sold = async {

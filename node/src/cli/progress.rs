@@ -10,9 +10,9 @@ use std::{
 use tokio::time::{Instant, interval_at};
 
 /// Whoever waits less needs no comfort.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the line turns.
-const TURN: Duration = Duration::from_millis(120);
+pub(super) const TURN: Duration = Duration::from_millis(120);
 /// The line's first sign, one after the other.
 const SIGNS: [char; 4] = ['|', '/', '-', '\\'];
 

@@ -9,6 +9,8 @@ use crate::{
         schema::{ModelReport, PeerReport, ReceiptRows, StatusReport},
     },
     identity,
+    market::registry::KnownModel,
+    node::Node,
     report::ReceiptReport,
     store::{self, Page, Position},
 };
@@ -88,6 +90,12 @@ pub(super) async fn models(context: &Context, args: ModelsArgs) -> Result<(), Ex
 async fn listen_for_models(context: &Context, mesh: &MeshArgs) -> Result<Vec<ModelReport>, Exit> {
     let node = chat::join(context, mesh).await?;
     context.note(format!("no node runs here, so listening to the mesh for up to {} s", LISTEN_MS / 1000));
+    let models = context.during("listening for offers", hear_models(&node)).await;
+    node.shutdown(Duration::ZERO).await;
+    Ok(models.iter().map(ModelReport::from).collect())
+}
+
+async fn hear_models(node: &Node) -> Vec<KnownModel> {
     let end = clock::now().after(LISTEN_MS);
     let mut models = Vec::new();
     while clock::now() < end && models.is_empty() {
@@ -99,8 +107,7 @@ async fn listen_for_models(context: &Context, mesh: &MeshArgs) -> Result<Vec<Mod
         sleep(LOOK * 10).await;
         models = node.buyer().known_models().await;
     }
-    node.shutdown(Duration::ZERO).await;
-    Ok(models.iter().map(ModelReport::from).collect())
+    models
 }
 
 pub(super) async fn peers(context: &Context) -> Result<(), Exit> {
