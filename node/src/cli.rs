@@ -14,6 +14,7 @@ mod operator;
 mod pages;
 mod progress;
 mod query;
+mod schema;
 mod start;
 
 use crate::{config as configuration, earnings::Side, logfile};
@@ -31,7 +32,7 @@ struct Cli {
     /// Where this node keeps its key, configuration and receipts.
     #[arg(long, global = true, env = "INFERNET_HOME", hide_env_values = true, value_name = "DIR", display_order = LAST)]
     home: Option<PathBuf>,
-    /// Print JSON for scripts.
+    /// Print JSON for scripts; `infernet schema` describes it.
     #[arg(long, global = true, display_order = LAST)]
     json: bool,
     #[command(subcommand)]
@@ -73,6 +74,11 @@ enum Command {
     },
     /// Show the log of the node of this home.
     Logs(logs::LogsArgs),
+    /// Print what --json prints, as JSON Schema.
+    Schema {
+        /// A command, such as `chat` or `receipts verify` [default: all]
+        command: Vec<String>,
+    },
     /// Print a script that completes commands and flags in your shell.
     Completions {
         /// Which shell.
@@ -168,6 +174,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Operator { command } => operator::run(&context, command).await,
             Command::Config { command } => config::run(&context, command),
             Command::Logs(args) => logs::run(&context, args).await,
+            Command::Schema { command } => schema::run(&context, &command.join(" ")),
             Command::Completions { shell } => pages::completions(&context, shell),
             Command::Man { dir } => pages::man(&context, dir),
         }
