@@ -1,13 +1,14 @@
 //! What a person sees while something takes time: a line that turns, on a terminal alone, and only after a second.
 
 use super::Context;
+use crate::clock;
 use std::{
     future::Future,
     io::{IsTerminal, Write},
     pin::pin,
     time::Duration,
 };
-use tokio::time::{Instant, interval_at};
+use tokio::time::interval_at;
 
 /// Whoever waits less needs no comfort.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -60,7 +61,7 @@ impl Drop for Line {
 impl Context {
     /// Awaits `work`, and tells `what` is awaited and since when, should it take longer.
     pub(super) async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
-        let begin = Instant::now() + PATIENCE;
+        let begin = clock::deadline(PATIENCE);
         let (mut line, mut turn, mut work) = (Line::new(self), interval_at(begin, TURN), pin!(work));
         loop {
             tokio::select! {

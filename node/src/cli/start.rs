@@ -9,6 +9,7 @@ use super::{
 use crate::{
     backend::{self, Backend},
     buyer::{Preferences, Trust},
+    clock,
     config::Config,
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
@@ -20,7 +21,7 @@ use infernet_wire::money::Price;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, interval},
+    time::interval,
 };
 use tracing::info;
 
@@ -52,7 +53,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
 
 /// Lets running jobs end, and tells how many are left.
 async fn close(context: &Context, node: &Node, grace: Duration) {
-    let (begin, mut left) = (Instant::now(), node.jobs().await);
+    let (begin, mut left) = (clock::instant(), node.jobs().await);
     context.note(match left {
         0 => "stopping".into(),
         n => format!(
