@@ -26,12 +26,7 @@ pub struct Process {
 impl Process {
     /// Starts a worker that sells `sells` and starts from `bootstrap`. `binary` is `infernet`, or another program whose `node`
     /// subcommand is; `extra` are more flags of `infernet start`.
-    pub async fn worker(
-        binary: &Path,
-        sells: &Sells,
-        bootstrap: &[String],
-        extra: &[&str],
-    ) -> Result<Self, ClusterError> {
+    pub async fn worker(binary: &Path, sells: &Sells, bootstrap: &[String], extra: &[&str]) -> Result<Self, ClusterError> {
         let (slots, price) = (sells.slots.to_string(), sells.price);
         let (engine, input, output) =
             (format!("ollama={}", sells.engine), price.input.0.to_string(), price.output.0.to_string());

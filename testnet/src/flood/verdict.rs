@@ -92,7 +92,9 @@ mod tests {
         let flat = Memory { kb: vec![40_000; 20] };
         let memory = [("worker", &flat)];
         assert!(complaints(&memory, &report(10, 0, 0), true).is_empty());
-        for (jobs, lived) in [(report(10, 1, 0), true), (report(10, 0, 1), true), (report(0, 0, 0), true), (report(10, 0, 0), false)] {
+        for (jobs, lived) in
+            [(report(10, 1, 0), true), (report(10, 0, 1), true), (report(0, 0, 0), true), (report(10, 0, 0), false)]
+        {
             assert_eq!(complaints(&memory, &jobs, lived).len(), 1);
         }
     }

@@ -17,10 +17,7 @@ const IN_FLIGHT: usize = 1_024;
 const CHUNK: usize = 64 * 1024;
 
 /// Listens; dropping the task's handle does not end it, aborting it does, with all connections.
-pub(super) async fn spawn(
-    state: watch::Receiver<State>,
-    quality: Quality,
-) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+pub(super) async fn spawn(state: watch::Receiver<State>, quality: Quality) -> io::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let addr = listener.local_addr()?;
     let task = tokio::spawn(async move {

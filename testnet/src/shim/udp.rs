@@ -20,10 +20,7 @@ const MAX_DATAGRAM: usize = 64 * 1024;
 type Queue = mpsc::Sender<(Instant, Vec<u8>)>;
 
 /// Listens; aborting the task ends everything.
-pub(super) async fn spawn(
-    state: watch::Receiver<State>,
-    quality: Quality,
-) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+pub(super) async fn spawn(state: watch::Receiver<State>, quality: Quality) -> io::Result<(SocketAddr, JoinHandle<()>)> {
     let front = Arc::new(UdpSocket::bind(("127.0.0.1", 0)).await?);
     let addr = front.local_addr()?;
     let nat = Nat { front, state, quality, clients: BTreeMap::new(), heard: 0, tasks: JoinSet::new(), dice: Dice(1) };

@@ -226,8 +226,8 @@ fn api_line(line: &[u8], sink: Sink<'_>) -> Result<ControlFlow<()>, BenchError> 
     if data == b"[DONE]" {
         return Ok(ControlFlow::Break(()));
     }
-    let event: ApiEvent<'_> = serde_json::from_slice(data)
-        .map_err(|e| BenchError::Options(format!("{e} in {}", String::from_utf8_lossy(data))))?;
+    let event: ApiEvent<'_> =
+        serde_json::from_slice(data).map_err(|e| BenchError::Options(format!("{e} in {}", String::from_utf8_lossy(data))))?;
     event.choices.iter().filter_map(|choice| choice.delta.content).filter(|text| !text.is_empty()).for_each(sink);
     Ok(ControlFlow::Continue(()))
 }
