@@ -168,6 +168,13 @@ impl Buyer {
         *self.shared.running.borrow()
     }
 
+    /// These workers have settled receipts with us before, one for each time they are named.
+    pub async fn recall(&self, workers: Vec<NodeId>) {
+        for worker in workers {
+            let _ = self.commands.send(Command::Observe(worker, Observation::Settled)).await;
+        }
+    }
+
     /// Resolves when no job runs.
     pub async fn idle(&self) {
         let mut running = self.shared.running.subscribe();

@@ -13,6 +13,7 @@
 //! | [`chat`] | the stream: frames, tokens, transcript |
 //! | [`receipt`] | what both sides sign at the end |
 //! | [`command`], [`rotation`] | what an operator tells a node; one node's old and new key |
+//! | [`model_name`] | whether two names mean the same model |
 //! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
 //! | [`http_auth`] | `X-Infernet-Auth` |
 //!
@@ -36,6 +37,7 @@ pub mod http_auth;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod model_name;
 pub mod money;
 pub mod offer;
 pub mod receipt;
