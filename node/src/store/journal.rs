@@ -26,7 +26,7 @@ pub(super) use self::{
 
 use self::{
     disk::is_full,
-    frame::{BadHeader, SEGMENT_HEADER, SegmentHeader, Seed},
+    frame::{BadHeader, SEGMENT_HEADER, Seed, SegmentHeader},
     segment::{Name, Scan, scan},
 };
 use super::record::Record;
@@ -228,7 +228,11 @@ impl Journal {
                 self.drop_beginning(name)?;
                 continue;
             }
-            if found.is_whole_to_its_tail() { self.cut(name, &found)? } else { self.mend(name, before, &found)? }
+            if found.is_whole_to_its_tail() {
+                self.cut(name, &found)?
+            } else {
+                self.mend(name, before, &found)?
+            }
             let first = found.header.map_or(1, |header| header.first);
             self.last = found.last.max(first.saturating_sub(1));
             self.newest = name;
@@ -283,7 +287,7 @@ impl Journal {
             "the journal is damaged: what does not verify was left out; see how the disk is"
         );
         let first = found.header.map_or(after + 1, |header| header.first);
-        self.rewrite(&[name.clone()], &temporary, first, &|_| true)?;
+        self.rewrite(std::slice::from_ref(&name), &temporary, first, &|_| true)?;
         self.disk.rename(&temporary, &name)?;
         Ok(self.disk.sync_dir()?)
     }
@@ -291,8 +295,8 @@ impl Journal {
     /// Copies a file to `….damaged-n`, durably; the copy's name. The last copy is written over.
     fn copy_aside(&self, name: &str) -> Result<String, JournalError> {
         let present = self.disk.list()?;
-        let names = (1..=MAX_DAMAGED_COPIES).map(|n| format!("{name}.damaged-{n}"));
-        let copy = names.clone().find(|name| !present.contains(name)).or_else(|| names.last()).unwrap_or_default();
+        let free = (1..MAX_DAMAGED_COPIES).map(|n| format!("{name}.damaged-{n}")).find(|name| !present.contains(name));
+        let copy = free.unwrap_or_else(|| format!("{name}.damaged-{MAX_DAMAGED_COPIES}"));
         if present.contains(&copy) {
             self.disk.remove(&copy)?;
         }

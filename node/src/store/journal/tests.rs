@@ -2,11 +2,11 @@
 //! rots, and fails a sync.
 
 use super::{
-    test_disk::{Tear, TestDisk},
+    test_disk::{Names, Tear, TestDisk},
     *,
 };
-use crate::store::record::{Key, Kind, ReceiptRow};
 use crate::store::Standing;
+use crate::store::record::{Key, Kind, ReceiptRow};
 use infernet_wire::{id::Hash, time::UnixMillis};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -82,33 +82,50 @@ fn check_kept(written: &Written, found: &[Record], what: &str) {
     }
 }
 
-const TEARS: [Tear; 8] = [
-    Tear::LOST,
-    Tear::KEPT,
-    Tear { kept: 0, garbage: 0, keeps_names: true },
-    Tear { kept: 1, garbage: 0, keeps_names: false },
-    Tear { kept: 23, garbage: 0, keeps_names: true },
-    Tear { kept: 90, garbage: 7, keeps_names: false },
-    Tear { kept: 0, garbage: 200, keeps_names: true },
-    Tear { kept: 61, garbage: 500, keeps_names: true },
-];
+fn torn(kept: usize, garbage: usize, names: Names) -> Tear {
+    Tear { kept, garbage, names }
+}
+
+fn tears() -> [Tear; 9] {
+    [
+        Tear::LOST,
+        Tear::KEPT,
+        torn(0, 0, Names::Seen),
+        torn(0, 0, Names::Fewest),
+        torn(1, 0, Names::Synced),
+        torn(23, 0, Names::Seen),
+        torn(90, 7, Names::Synced),
+        torn(0, 200, Names::Seen),
+        torn(61, 500, Names::Seen),
+    ]
+}
 
 /// Crashes before every operation of `history`, in every way, and once more before every operation of the recovery.
 fn check_crashes(history: &[Vec<Record>], recoveries_too: bool) {
     let whole = TestDisk::default();
     write(&whole, history);
     for at in 0..=whole.operations() {
-        for tear in TEARS {
+        for tear in tears() {
             let disk = TestDisk::default();
             disk.crash_at(at);
             let written = write(&disk, history);
             let what = format!("crash at {at}, {tear:?}");
             check_recovery(&disk.after_crash(tear), &written, &what);
+            check_kill(&disk, &written, &what);
             if recoveries_too {
                 check_crashed_recoveries(&disk, tear, &written, &what);
             }
         }
     }
+}
+
+/// Recovers after a kill, and once more after a crash that comes before anything else is written.
+fn check_kill(disk: &TestDisk, written: &Written, what: &str) {
+    let killed = disk.after_kill();
+    let found = replayed(&mut open(&killed).unwrap_or_else(|error| panic!("{what}: {error}")));
+    check_kept(written, &found, what);
+    let again = replayed(&mut open(&killed.after_crash(Tear::LOST)).expect("opens"));
+    assert!(again == found, "{what}: what was read once is durable");
 }
 
 /// Recovers, and goes on writing.
@@ -117,6 +134,9 @@ fn check_recovery(disk: &TestDisk, written: &Written, what: &str) {
     let found = replayed(&mut journal);
     check_kept(written, &found, what);
     let more = append(&mut journal, vec![record(Kind::SPEND, 200, 1)]).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let copies = disk.list().expect("lists").iter().filter(|name| name.contains("damaged")).count();
+    let has_garbage = what.matches("garbage: ").count() > what.matches("garbage: 0").count();
+    assert!(copies == 0 || has_garbage, "{what}: a crash without garbage is no damage");
     // What was found is durable, and so is what came after.
     let all = [found, more].concat();
     let again = replayed(&mut open(&disk.after_crash(Tear::LOST)).expect("opens"));
@@ -132,8 +152,12 @@ fn check_crashed_recoveries(disk: &TestDisk, tear: Tear, written: &Written, what
         if let Ok(mut journal) = open(&recovering) {
             let _ = journal.replay(0, &mut |_| {});
         }
-        for again in [Tear::LOST, Tear::KEPT, Tear { kept: 30, garbage: 0, keeps_names: true }] {
-            check_recovery(&recovering.after_crash(again), written, &format!("{what}, then at {at} of the recovery, {again:?}"));
+        for again in [Tear::LOST, Tear::KEPT, torn(30, 0, Names::Seen)] {
+            check_recovery(
+                &recovering.after_crash(again),
+                written,
+                &format!("{what}, then at {at} of the recovery, {again:?}"),
+            );
         }
     }
 }
@@ -329,8 +353,7 @@ fn a_real_directory_does_the_same() {
         Journal::open(Arc::new(disk), &NetworkId::default(), [7; 16], SMALL).unwrap()
     };
     let mut journal = open();
-    let written: Vec<Record> =
-        (0..100).flat_map(|n| append(&mut journal, vec![record(Kind(77), 1, n)]).unwrap()).collect();
+    let written: Vec<Record> = (0..100).flat_map(|n| append(&mut journal, vec![record(Kind(77), 1, n)]).unwrap()).collect();
     drop(journal);
     assert_eq!(replayed(&mut open()), written);
 }
