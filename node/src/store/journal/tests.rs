@@ -134,13 +134,13 @@ fn check_recovery(disk: &TestDisk, written: &Written, what: &str) {
     let found = replayed(&mut journal);
     check_kept(written, &found, what);
     let more = append(&mut journal, vec![record(Kind::SPEND, 200, 1)]).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let copies = disk.list().expect("lists").iter().filter(|name| name.contains("damaged")).count();
+    // What was found is durable, and so is what came after.
+    let (all, later) = ([found, more].concat(), disk.after_crash(Tear::LOST));
+    let again = replayed(&mut open(&later).expect("opens"));
+    check_kept(&Written { acknowledged: all.clone(), tried: all }, &again, &format!("{what}, and once more"));
+    let copies = later.list().expect("lists").iter().filter(|name| name.contains("damaged")).count();
     let has_garbage = what.matches("garbage: ").count() > what.matches("garbage: 0").count();
     assert!(copies == 0 || has_garbage, "{what}: a crash without garbage is no damage");
-    // What was found is durable, and so is what came after.
-    let all = [found, more].concat();
-    let again = replayed(&mut open(&disk.after_crash(Tear::LOST)).expect("opens"));
-    check_kept(&Written { acknowledged: all.clone(), tried: all }, &again, &format!("{what}, and once more"));
 }
 
 fn check_crashed_recoveries(disk: &TestDisk, tear: Tear, written: &Written, what: &str) {
