@@ -329,7 +329,7 @@ fn check_damage(file: &str, is_noticed: bool, damage: impl Fn(&mut Vec<u8>)) {
 fn damaged_rows_are_skipped_counted_and_healed_by_a_restart() {
     let home = filled();
     let store = durable(home.path());
-    store.index().damage_rows();
+    store.index_now().damage_rows();
     assert!(store.receipts(Page::newest(9)).unwrap().is_empty());
     assert!(store.receipts_of(&JobId([1; 16])).unwrap().is_empty());
     assert_eq!(store.counts().unwrap().unreadable, 20);
