@@ -42,6 +42,7 @@ mod health;
 mod job;
 mod models;
 mod note;
+pub mod open;
 mod options;
 mod replay;
 mod sampling;

@@ -10,6 +10,8 @@
 //! | [`quote`] | what a job may cost, and whether a model can serve it |
 //! | [`select`] | which of many workers answer an offer |
 //! | [`admission`] | slots, holds and running jobs of a worker |
+//! | [`own_ads`], [`used`] | which ads bind a worker, which accepts of them were used |
+//! | [`claim`], [`outcome`] | why an accept got no slot; what became of the last offers |
 //! | [`rank`] | which bid is best, and why |
 //! | [`record`] | who usually answers, and how fast |
 //! | [`patience`] | how long waiting for more bids is worth it |
@@ -32,7 +34,10 @@
 pub mod admission;
 pub mod auction;
 pub mod buyer;
+pub mod claim;
 pub mod job;
+pub mod outcome;
+pub mod own_ads;
 pub mod patience;
 pub mod quote;
 pub mod rank;
@@ -41,6 +46,7 @@ pub mod record;
 pub mod registry;
 pub mod select;
 pub mod seller;
+pub mod used;
 
 #[cfg(test)]
 mod fixture;

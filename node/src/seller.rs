@@ -4,6 +4,10 @@
 //! the cheapest private route, and the worker's ad is published and refreshed. A [`Slot`] is a claimed place: dropping it frees
 //! the place, whatever became of the job, because room for that message was reserved when the place was claimed.
 
+mod status;
+
+pub use status::{Asking, Outcome, Status};
+
 use crate::{
     clock,
     market::{
@@ -21,10 +25,11 @@ use infernet_wire::{
     id::NodeId,
     key::NodeKey,
     limits,
+    standing::StandingAccept,
     time::UnixMillis,
     topic::{self, NetworkId},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::sleep,
@@ -49,12 +54,7 @@ enum Command {
     /// A peer connected, and has not seen our ad.
     Newcomer,
     /// A stream presents an accept.
-    Claim {
-        accept: Box<Verified<JobAccept>>,
-        from: NodeId,
-        slot: mpsc::OwnedPermit<Command>,
-        reply: oneshot::Sender<ClaimReply>,
-    },
+    Claim { presented: Box<Presented>, from: NodeId, slot: mpsc::OwnedPermit<Command>, reply: oneshot::Sender<ClaimReply> },
     /// A job is over.
     Finish { job: infernet_wire::id::JobId, settled: bool },
     /// The engines serve this now.
@@ -65,6 +65,15 @@ enum Command {
     Drain,
     /// How are we doing?
     Status(oneshot::Sender<Status>),
+}
+
+/// What a stream presents to get a slot.
+#[derive(Debug)]
+pub enum Presented {
+    /// The accept of a bid, for which a slot is held.
+    Held(Verified<JobAccept>),
+    /// The accept of an ad.
+    Standing(StandingAccept),
 }
 
 type ClaimReply = Result<Slot, Unclaimed>;
@@ -87,21 +96,6 @@ pub struct Measured {
     pub ttft_ms: u32,
     /// Tokens per second after the first; `None` if there were too few.
     pub tokens_per_second: Option<u32>,
-}
-
-/// The seller's state, for people.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub struct Status {
-    /// Jobs running.
-    pub running: usize,
-    /// Slots held for bids.
-    pub held: usize,
-    /// Slots in all.
-    pub slots: u16,
-    /// Models advertised.
-    pub models: Vec<String>,
-    /// Bids, refusals and losses by reason.
-    pub counters: BTreeMap<String, u64>,
 }
 
 /// A claimed place.
@@ -156,6 +150,7 @@ impl Seller {
         let span = info_span!("seller", me = %settings.key.id().short());
         let mut market = market::Seller::new(settings.key.id(), settings.slots);
         market.set_addresses(settings.chat.clone());
+        market.set_started(clock::now());
         let task = Task {
             market,
             ad: Ad { published: None, models: Vec::new(), due: clock::now() },
@@ -180,11 +175,11 @@ impl Seller {
         self.commands.try_send(Command::Newcomer).is_ok()
     }
 
-    /// Turns the hold that `accept` names into a slot, once.
-    pub async fn claim(&self, accept: Verified<JobAccept>, from: NodeId) -> ClaimReply {
+    /// Turns what a stream presents into a slot, once.
+    pub async fn claim(&self, presented: Presented, from: NodeId) -> ClaimReply {
         let (reply, answer) = oneshot::channel();
         let slot = self.commands.clone().reserve_owned().await.map_err(|_| Unclaimed::ShuttingDown)?;
-        let claim = Command::Claim { accept: Box::new(accept), from, slot, reply };
+        let claim = Command::Claim { presented: Box::new(presented), from, slot, reply };
         self.commands.send(claim).await.map_err(|_| Unclaimed::ShuttingDown)?;
         answer.await.map_err(|_| Unclaimed::ShuttingDown)?
     }
@@ -249,8 +244,12 @@ impl Task {
         match command {
             Command::Input(input) => self.handle(*input),
             Command::Newcomer => self.advertise_soon(),
-            Command::Claim { accept, from, slot, reply } => {
-                let claimed = self.market.claim(&accept, from, clock::now());
+            Command::Claim { presented, from, slot, reply } => {
+                let now = clock::now();
+                let claimed = match *presented {
+                    Presented::Held(accept) => self.market.claim(&accept, from, now),
+                    Presented::Standing(standing) => self.market.claim_standing(standing, from, now),
+                };
                 // The asker may be gone; then the slot is dropped, and freed, right here.
                 let slot = claimed.map(|claim| Slot { claim, release: Some(slot), settled: false });
                 let _ = reply.send(slot.map_err(Unclaimed::from));
@@ -293,8 +292,8 @@ impl Task {
                     Ok(no) => self.answer(buyer, Answer::NoBid(no)),
                     Err(refusal) => warn!("can't sign a refusal: {refusal}"),
                 },
-                Output::Lost { offer, winner, winning_score, our_score } => {
-                    debug!(%offer, winner = %winner.short(), winning_score, our_score, "lost");
+                Output::Lost { offer, winner, winning_score, our_score, why } => {
+                    debug!(%offer, winner = %winner.short(), winning_score, our_score, why = why.label(), "lost");
                 }
                 Output::Wake { at } => self.wake = Some(at),
                 Output::Ignored(reason) => debug!(reason = reason.label(), "offer ignored"),
@@ -395,30 +394,17 @@ impl Task {
     }
 
     fn status(&self) -> Status {
-        let (tally, admission) = (self.market.tally(), self.market.admission());
-        let named = |area: &'static str, counts: &BTreeMap<&'static str, u64>| -> Vec<(String, u64)> {
-            counts.iter().map(|(reason, n)| (format!("{area}.{reason}"), *n)).collect()
-        };
-        let mut counters: BTreeMap<String, u64> = [
-            ("offers", tally.offers),
-            ("bids", tally.bids),
-            ("lost", tally.lost),
-            ("lapsed", admission.lapsed()),
-            ("claims", tally.claims),
-            ("finished", tally.finished),
-            ("answers_dropped", self.dropped_answers),
-        ]
-        .map(|(name, n)| (name.to_owned(), n))
-        .into();
-        counters.extend(named("no_bid", &tally.no_bids));
-        counters.extend(named("ignored", &tally.ignored));
-        counters.extend(named("claim_refused", &tally.claims_refused));
+        let mut counters = status::counters(&self.market);
+        counters.insert("answers_dropped".into(), self.dropped_answers);
+        let admission = self.market.admission();
         Status {
             running: admission.running(),
             held: admission.held(),
             slots: self.settings.slots,
             models: self.ad.models.iter().map(|m| m.id.clone()).collect(),
             counters,
+            recent: self.market.outcomes().iter().map(Outcome::from).collect(),
+            wanted: self.market.wanted().iter().map(|(model, times)| (model.clone(), *times)).collect(),
         }
     }
 }

@@ -13,7 +13,7 @@
 
 mod purse;
 
-pub use purse::{Purse, SpendLog, Spending};
+pub use purse::{MemoryLog, Purse, SpendLog, Spending};
 
 use infernet_wire::{money::MicroUsd, time::UnixMillis};
 use std::collections::BTreeMap;

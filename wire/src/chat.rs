@@ -448,8 +448,8 @@ pub struct Open {
     pub salt: ByteArray<32>,
     /// Bytes of request that follow.
     pub request_len: u32,
-    /// The signed [`crate::offer::JobOffer`], as envelope bytes, if the worker has not seen it: then the accept's bid is the digest
-    /// of the worker's ad, and its price the ad's.
+    /// The payload of the [`crate::offer::JobOffer`], if the worker has not seen it: then the accept's bid is the digest of the
+    /// worker's ad, and its price the ad's. See [`crate::standing`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub offer: Option<ByteBuf>,
 }

@@ -233,7 +233,7 @@ impl Envelope {
     }
 }
 
-fn check_age<T: Message>(body: &T, now: UnixMillis) -> Result<(), Refusal> {
+pub(crate) fn check_age<T: Message>(body: &T, now: UnixMillis) -> Result<(), Refusal> {
     let (issued, expires) = (body.issued(), body.expires());
     if issued > now.after(limits::CLOCK_SKEW_MS) {
         return Err(Refusal::Future);

@@ -9,6 +9,7 @@
 //! | [`key`], [`id`], [`hash`] | one secp256k1 key per node; its PeerId; tagged hashes |
 //! | [`codec`], [`envelope`] | canonical CBOR; how a message is signed, checked, forwarded |
 //! | [`capability`], [`offer`], [`bid`], [`accept`] | the auction |
+//! | [`standing`] | a job without one, at the price in an ad |
 //! | [`chat`] | the stream: frames, tokens, transcript |
 //! | [`receipt`] | what both sides sign at the end |
 //! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
@@ -19,7 +20,8 @@
 //!
 //! **Departures from the written protocol**, and why: the request follows the `Open` frame instead of being inside it, so that
 //! an accept is checked before a long context is read ([`chat`]); `SealedAnswer` is a kind of its own, so that bids and
-//! refusals look alike to everybody but the buyer ([`bid`]).
+//! refusals look alike to everybody but the buyer ([`bid`]); an offer at a standing price is not signed, since the accept beside
+//! it vouches for it ([`standing`]).
 
 pub mod accept;
 pub mod bid;
@@ -35,5 +37,6 @@ pub mod limits;
 pub mod money;
 pub mod offer;
 pub mod receipt;
+pub mod standing;
 pub mod time;
 pub mod topic;

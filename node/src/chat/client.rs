@@ -19,8 +19,8 @@ use infernet_wire::{
     id::{JobId, NodeId},
     key::NodeKey,
     money::Price,
-    offer::JobOffer,
     receipt::{Countersign, JobReceipt, SignedReceipt},
+    standing::StandingOffer,
     time::UnixMillis,
     topic::NetworkId,
 };
@@ -41,8 +41,8 @@ use tracing::warn;
 pub struct Order {
     /// The signed accept.
     pub accept: Verified<JobAccept>,
-    /// The signed offer, if the worker has not seen it: it is asked at its ad's prices.
-    pub offer: Option<Verified<JobOffer>>,
+    /// The offer, if the worker has not seen it: it is asked at its ad's prices.
+    pub offer: Option<StandingOffer>,
     /// What opens the offer's commitment.
     pub salt: [u8; 32],
     /// The request's bytes.
@@ -272,7 +272,7 @@ impl Attempt {
             accept: ByteBuf::from(order.accept.raw().to_vec()),
             salt: ByteArray::new(order.salt),
             request_len: u32::try_from(order.request.len()).unwrap_or(u32::MAX),
-            offer: order.offer.as_ref().map(|offer| ByteBuf::from(offer.raw().to_vec())),
+            offer: order.offer.as_ref().map(|offer| ByteBuf::from(offer.payload().to_vec())),
         })
         .encode();
         let started = clock::instant();

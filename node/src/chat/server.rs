@@ -19,7 +19,7 @@ use crate::{
     engines::Engines,
     ledger::Ledger,
     market::seller::Claim,
-    seller::{Measured, Seller, Slot, Unclaimed},
+    seller::{Measured, Presented, Seller, Slot, Unclaimed},
 };
 use futures::{
     Stream, StreamExt, TryStreamExt,
@@ -34,6 +34,7 @@ use infernet_wire::{
     limits,
     offer::commitment,
     receipt::{JobReceipt, SignedReceipt},
+    standing::StandingAccept,
     topic::NetworkId,
 };
 use std::{
@@ -103,7 +104,7 @@ async fn serve_stream(worker: &Worker, stream: ChatStream) {
             worker.tally.count("started");
             let span = info_span!("job", job = %job.claim.job, buyer = %peer.short());
             async {
-                info!(%path, model = job.claim.model, "opened");
+                info!(%path, model = job.claim.model, standing = job.claim.standing, "opened");
                 job.run(worker, &mut reader, &mut writer).await;
             }
             .instrument(span)
@@ -146,7 +147,8 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
         return Err(refuse(ErrorCode::PROTOCOL, false, "the first frame must be open"));
     };
     let accept = read_accept(worker, &open)?;
-    let claim = worker.seller.claim(accept, peer).await.map_err(refused_claim)?;
+    let presented = read_presented(worker, accept, &open)?;
+    let claim = worker.seller.claim(presented, peer).await.map_err(refused_claim)?;
     check_unused(worker, &claim).await?;
     let request = reader.read_raw(open.request_len as usize, deadline::REQUEST).await.map_err(broken)?;
     let parsed = read_request(&claim, &open, &request)?;
@@ -171,6 +173,15 @@ fn read_accept(worker: &Worker, open: &Open) -> Result<Verified<JobAccept>, Stre
         })
 }
 
+/// With an offer beside it, the accept is one of our ad.
+fn read_presented(worker: &Worker, accept: Verified<JobAccept>, open: &Open) -> Result<Presented, StreamError> {
+    let Some(payload) = &open.offer else { return Ok(Presented::Held(accept)) };
+    StandingAccept::read(accept, payload, clock::now()).map(Presented::Standing).map_err(|refusal| {
+        worker.tally.count_reason("offer_refused", refusal.label());
+        refuse(ErrorCode::BAD_ACCEPT, false, refusal)
+    })
+}
+
 /// A receipt is kept per job and worker, the first one for good: under a job id that has its receipt, we would work and have
 /// nothing to show for it.
 async fn check_unused(worker: &Worker, claim: &Claim) -> Result<(), StreamError> {
@@ -190,6 +201,7 @@ async fn check_unused(worker: &Worker, claim: &Claim) -> Result<(), StreamError>
 fn refused_claim(error: Unclaimed) -> StreamError {
     match error {
         Unclaimed::ShuttingDown => refuse(ErrorCode::BUSY, true, error),
+        Unclaimed::Refused(reason) if reason.is_busy() => refuse(ErrorCode::BUSY, true, error),
         Unclaimed::Refused(reason) if reason.retryable() => refuse(ErrorCode::NO_HOLD, true, error),
         Unclaimed::Refused(_) => refuse(ErrorCode::BAD_ACCEPT, false, error),
     }

@@ -1,6 +1,7 @@
 //! How a command ends: one sentence, and a code that scripts can rely on.
 
 use crate::{
+    api::open::OpenError,
     buyer::ChatError,
     config::ConfigError,
     control::{ControlError, client::AskError, schema::ErrorReport},
@@ -125,6 +126,13 @@ impl From<ControlError> for Exit {
 impl From<AskError> for Exit {
     fn from(error: AskError) -> Self {
         Exit::new(FAILED, error)
+    }
+}
+
+impl From<OpenError> for Exit {
+    fn from(error: OpenError) -> Self {
+        let code = if matches!(error, OpenError::Bind(_) | OpenError::Address(_)) { ADDRESS } else { CONFIG };
+        Exit::new(code, error)
     }
 }
 

@@ -11,16 +11,23 @@
 //!   half to give and serves whoever comes.
 //! - **A rate per buyer**, in whole thousandths of offers. The network layer has such a gate too; this is the second line.
 //!
+//! A job at the **standing price** takes its slot without a hold, so many of one buyer's may run. They can't starve the holds:
+//! a slot that is held is not free, and a stranger's standing job counts as a stranger's hold as long as it runs, so that
+//! strangers together, however they come, leave the other half to buyers that are known. Each accept is good once: it is
+//! remembered for as long as its times allow, and when there is no room to remember, no further job is taken this way.
+//!
 //! It does not know models, prices or signatures; [`super::seller`] does.
 
-use super::recent::Recent;
+pub use super::claim::ClaimError;
+
+use super::{recent::Recent, used::Used};
 use infernet_wire::{
     bid::NoBidReason,
     id::{Hash, JobId, NodeId},
     limits::{OFFER_BURST, OFFERS_PER_SECOND},
     time::UnixMillis,
 };
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 /// Buyers whose settled receipts are remembered.
 pub const MAX_KNOWN_BUYERS: usize = 65_536;
@@ -28,6 +35,14 @@ pub const MAX_KNOWN_BUYERS: usize = 65_536;
 const MAX_BUCKETS: usize = 4_096;
 /// Claimed offers that are remembered, only to tell a replay from a hold that never was.
 const MAX_CLAIMED: usize = 1_024;
+/// Standing accepts that are remembered: as many as one buyer may present at [`STANDING`]'s rate while one of them lives.
+const MAX_STANDING: usize = 16_384;
+
+/// Offers of one buyer.
+const OFFERS: Rate = Rate { per_second: OFFERS_PER_SECOND, burst: OFFER_BURST };
+/// Standing jobs of a buyer that is known. Nobody else has to look at them, and slots bound how many run; at this rate the
+/// signatures to check keep a tenth of a core busy.
+const STANDING: Rate = Rate { per_second: 500, burst: 2_048 };
 
 /// A wish for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,68 +57,18 @@ pub struct HoldRequest {
     pub until: UnixMillis,
 }
 
-/// Why an accept did not get its slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ClaimError {
-    /// No slot is held for that offer.
-    NoHold,
-    /// The slot is held for another buyer.
-    WrongBuyer,
-    /// The accept names another bid than ours.
-    WrongBid,
-    /// The hold is over.
-    Lapsed,
-    /// The hold was turned into a job before.
-    AlreadyUsed,
-    /// A job with that id is running.
-    JobRunning,
-    /// The accept names another winner.
-    NotWinner,
-    /// Model or price differ from the bid's.
-    TermsDiffer,
-    /// The accept's time is over.
-    Expired,
+/// A wish to run a job at once, at the price of our ad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StandingWish {
+    /// Digest of the offer; it is good once.
+    pub offer: Hash,
+    /// Who asks.
+    pub buyer: NodeId,
+    /// The job.
+    pub job: JobId,
+    /// When the accept can no longer be presented.
+    pub until: UnixMillis,
 }
-
-impl ClaimError {
-    /// A short stable name, for counters.
-    pub fn label(self) -> &'static str {
-        match self {
-            ClaimError::NoHold => "no_hold",
-            ClaimError::WrongBuyer => "wrong_buyer",
-            ClaimError::WrongBid => "wrong_bid",
-            ClaimError::Lapsed => "lapsed",
-            ClaimError::AlreadyUsed => "already_used",
-            ClaimError::JobRunning => "job_running",
-            ClaimError::NotWinner => "not_winner",
-            ClaimError::TermsDiffer => "terms_differ",
-            ClaimError::Expired => "expired",
-        }
-    }
-
-    /// Whether a new auction may help: the accept was honest, only too late.
-    pub fn retryable(self) -> bool {
-        matches!(self, ClaimError::NoHold | ClaimError::Lapsed | ClaimError::Expired)
-    }
-}
-
-impl fmt::Display for ClaimError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ClaimError::NoHold => "no slot is held for this offer",
-            ClaimError::WrongBuyer => "the slot is held for another buyer",
-            ClaimError::WrongBid => "the accept names another bid",
-            ClaimError::Lapsed => "the hold has lapsed",
-            ClaimError::AlreadyUsed => "the hold was used before",
-            ClaimError::JobRunning => "a job with this id is running",
-            ClaimError::NotWinner => "the accept names another winner",
-            ClaimError::TermsDiffer => "model or price differ from the bid",
-            ClaimError::Expired => "the accept has expired",
-        })
-    }
-}
-
-impl std::error::Error for ClaimError {}
 
 #[derive(Debug, Clone)]
 struct Hold {
@@ -114,14 +79,23 @@ struct Hold {
     bid: Option<Hash>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Running {
+    buyer: NodeId,
+    /// It took its slot without a hold.
+    standing: bool,
+}
+
 /// The slots of a worker.
 #[derive(Debug, Clone)]
 pub struct Admission {
     slots: usize,
     holds: BTreeMap<Hash, Hold>,
-    running: BTreeMap<JobId, NodeId>,
+    running: BTreeMap<JobId, Running>,
+    standing: Used,
     known: Recent<NodeId, ()>,
     rates: Recent<NodeId, Bucket>,
+    standing_rates: Recent<NodeId, Bucket>,
     claimed: Recent<Hash, ()>,
     lapsed: u64,
 }
@@ -133,8 +107,10 @@ impl Admission {
             slots: slots.into(),
             holds: BTreeMap::new(),
             running: BTreeMap::new(),
+            standing: Used::new(MAX_STANDING),
             known: Recent::new(MAX_KNOWN_BUYERS),
             rates: Recent::new(MAX_BUCKETS),
+            standing_rates: Recent::new(MAX_BUCKETS),
             claimed: Recent::new(MAX_CLAIMED),
             lapsed: 0,
         }
@@ -146,7 +122,7 @@ impl Admission {
         if self.holds.contains_key(&wish.offer) {
             return Ok(());
         }
-        self.spend_token(wish.buyer, now)?;
+        spend_token(&mut self.rates, wish.buyer, OFFERS, now)?;
         self.supersede(&wish)?;
         self.check_room(&wish.buyer)?;
         self.holds.insert(wish.offer, Hold { buyer: wish.buyer, issued: wish.issued, until: wish.until, bid: None });
@@ -165,13 +141,37 @@ impl Admission {
         self.check_claim(offer, bid, buyer, &job, now)?;
         self.holds.remove(offer);
         self.claimed.insert(*offer, ());
-        self.running.insert(job, *buyer);
+        self.running.insert(job, Running { buyer: *buyer, standing: false });
+        Ok(())
+    }
+
+    /// Takes a slot at once for a job at the standing price, or tells why not.
+    pub fn claim_standing(&mut self, wish: &StandingWish, now: UnixMillis) -> Result<(), ClaimError> {
+        self.expire(now);
+        if self.standing.contains(&wish.offer) {
+            return Err(ClaimError::AlreadyUsed);
+        }
+        if self.running.contains_key(&wish.job) {
+            return Err(ClaimError::JobRunning);
+        }
+        self.take_standing(wish, now).map_err(ClaimError::Unwilling)
+    }
+
+    fn take_standing(&mut self, wish: &StandingWish, now: UnixMillis) -> Result<(), NoBidReason> {
+        let rate = if self.is_known(&wish.buyer) { STANDING } else { OFFERS };
+        spend_token(&mut self.standing_rates, wish.buyer, rate, now)?;
+        if self.standing.is_full() {
+            return Err(NoBidReason::RATE_LIMITED);
+        }
+        self.check_room(&wish.buyer)?;
+        self.standing.insert(wish.offer, wish.until);
+        self.running.insert(wish.job, Running { buyer: wish.buyer, standing: true });
         Ok(())
     }
 
     /// Frees the slot of `job` and returns its buyer.
     pub fn finish(&mut self, job: &JobId) -> Option<NodeId> {
-        self.running.remove(job)
+        self.running.remove(job).map(|running| running.buyer)
     }
 
     /// Gives up the hold of `offer`; whether there was one.
@@ -179,8 +179,9 @@ impl Admission {
         self.holds.remove(offer).is_some()
     }
 
-    /// Drops the holds that are over.
+    /// Drops the holds that are over, and forgets accepts that can't be presented any more.
     pub fn expire(&mut self, now: UnixMillis) {
+        self.standing.expire(now);
         let before = self.holds.len();
         self.holds.retain(|_, hold| hold.until >= now);
         self.lapsed += (before - self.holds.len()) as u64;
@@ -226,16 +227,11 @@ impl Admission {
         self.lapsed
     }
 
-    /// Slots held for strangers.
-    pub fn held_by_strangers(&self) -> usize {
-        self.holds.values().filter(|hold| !self.is_known(&hold.buyer)).count()
-    }
-
-    fn spend_token(&mut self, buyer: NodeId, now: UnixMillis) -> Result<(), NoBidReason> {
-        let mut bucket = self.rates.remove(&buyer).unwrap_or(Bucket::full(now));
-        let spent = bucket.spend(now);
-        self.rates.insert(buyer, bucket);
-        if spent { Ok(()) } else { Err(NoBidReason::RATE_LIMITED) }
+    /// Slots held for strangers, or taken by them at the standing price.
+    pub fn taken_by_strangers(&self) -> usize {
+        let held = self.holds.values().filter(|hold| !self.is_known(&hold.buyer));
+        let standing = self.running.values().filter(|job| job.standing && !self.is_known(&job.buyer));
+        held.count() + standing.count()
     }
 
     /// Drops the buyer's older hold. An older offer that comes late does not take the newer one's place.
@@ -255,15 +251,16 @@ impl Admission {
         if self.running() + self.held() >= self.slots {
             return Err(NoBidReason::NO_SLOT);
         }
-        if !self.is_known(buyer) && self.held_by_strangers() >= self.strangers_share() {
+        if !self.is_known(buyer) && self.taken_by_strangers() >= self.strangers_share() {
             return Err(NoBidReason::STRANGER_POOL_FULL);
         }
         Ok(())
     }
 
+    /// Half of what nobody else has.
     fn strangers_share(&self) -> usize {
-        let held_by_known = self.held() - self.held_by_strangers();
-        let free = self.slots.saturating_sub(self.running() + held_by_known);
+        let others = self.running() + self.held() - self.taken_by_strangers();
+        let free = self.slots.saturating_sub(others);
         if self.slots == 1 { free } else { free / 2 }
     }
 
@@ -289,6 +286,19 @@ impl Admission {
 /// Thousandths of an offer, so that a rate per second counts in whole numbers per millisecond.
 const MILLI: u64 = 1_000;
 
+/// How often something may be done.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    per_second: u32,
+    burst: u32,
+}
+
+impl Rate {
+    fn size(self) -> u64 {
+        u64::from(self.burst) * MILLI
+    }
+}
+
 /// A token bucket.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
@@ -296,17 +306,18 @@ struct Bucket {
     filled: UnixMillis,
 }
 
+fn spend_token(buckets: &mut Recent<NodeId, Bucket>, buyer: NodeId, rate: Rate, now: UnixMillis) -> Result<(), NoBidReason> {
+    let mut bucket = buckets.remove(&buyer).unwrap_or(Bucket { milli: rate.size(), filled: now });
+    let spent = bucket.spend(rate, now);
+    buckets.insert(buyer, bucket);
+    if spent { Ok(()) } else { Err(NoBidReason::RATE_LIMITED) }
+}
+
 impl Bucket {
-    const SIZE: u64 = OFFER_BURST as u64 * MILLI;
-
-    fn full(now: UnixMillis) -> Self {
-        Bucket { milli: Self::SIZE, filled: now }
-    }
-
-    /// Takes one offer's worth, if it is there. A clock that went back fills nothing.
-    fn spend(&mut self, now: UnixMillis) -> bool {
-        let gained = now.since(self.filled).saturating_mul(OFFERS_PER_SECOND.into());
-        self.milli = self.milli.saturating_add(gained).min(Self::SIZE);
+    /// Takes one turn's worth, if it is there. A clock that went back fills nothing.
+    fn spend(&mut self, rate: Rate, now: UnixMillis) -> bool {
+        let gained = now.since(self.filled).saturating_mul(rate.per_second.into());
+        self.milli = self.milli.saturating_add(gained).min(rate.size());
         self.filled = self.filled.max(now);
         let spent = self.milli.checked_sub(MILLI);
         self.milli = spent.unwrap_or(self.milli);
@@ -411,6 +422,71 @@ mod tests {
         assert_eq!(hold(&mut admission, 2, 2, 1_500), Err(NoBidReason::NO_SLOT));
         assert_eq!(hold(&mut admission, 2, 2, 1_501), Ok(()));
         assert_eq!((admission.lapsed(), admission.held()), (1, 1));
+    }
+
+    fn stand(admission: &mut Admission, n: u8, buyer: u16, ms: u64) -> Result<(), ClaimError> {
+        let wish = StandingWish { offer: offer(n), buyer: node(buyer), job: JobId([n; 16]), until: at(ms + 20_000) };
+        admission.claim_standing(&wish, at(ms))
+    }
+
+    const FULL: Result<(), ClaimError> = Err(ClaimError::Unwilling(NoBidReason::NO_SLOT));
+    const POOL_FULL: Result<(), ClaimError> = Err(ClaimError::Unwilling(NoBidReason::STRANGER_POOL_FULL));
+
+    #[test]
+    fn a_known_buyer_takes_every_free_slot_and_no_held_one() {
+        let mut admission = Admission::new(3);
+        admission.mark_known(node(BUYER));
+        assert_eq!(hold(&mut admission, 9, 2, 0), Ok(()));
+        assert_eq!([1, 2, 3].map(|n| stand(&mut admission, n, BUYER, 0)), [Ok(()), Ok(()), FULL]);
+        assert_eq!((admission.running(), admission.held()), (2, 1));
+        assert_eq!(admission.claim(&offer(9), &bid(9), &node(2), JobId([9; 16]), at(0)), Ok(()));
+        assert_eq!(admission.finish(&JobId([1; 16])), Some(node(BUYER)));
+        assert_eq!(stand(&mut admission, 4, BUYER, 0), Ok(()));
+    }
+
+    #[test]
+    fn strangers_share_one_pool_however_they_come() {
+        let mut admission = Admission::new(4);
+        assert_eq!([1, 2, 3].map(|n| stand(&mut admission, n, n.into(), 0)), [Ok(()), Ok(()), POOL_FULL]);
+        assert_eq!(hold(&mut admission, 4, 4, 0), Err(NoBidReason::STRANGER_POOL_FULL));
+        admission.mark_known(node(9));
+        assert_eq!([5, 6, 7].map(|n| stand(&mut admission, n, 9, 0)), [Ok(()), Ok(()), FULL]);
+        admission.finish(&JobId([1; 16]));
+        assert_eq!(stand(&mut admission, 8, 3, 0), POOL_FULL, "of two slots that nobody else has, one is taken");
+        let mut single = Admission::new(1);
+        assert_eq!([1, 2].map(|n| stand(&mut single, n, 1, 0)), [Ok(()), FULL]);
+    }
+
+    #[test]
+    fn a_standing_accept_is_good_once_and_for_as_long_as_it_lives() {
+        let mut admission = Admission::new(4);
+        admission.mark_known(node(BUYER));
+        assert_eq!(stand(&mut admission, 1, BUYER, 0), Ok(()));
+        assert_eq!(stand(&mut admission, 1, BUYER, 0), Err(ClaimError::AlreadyUsed));
+        admission.finish(&JobId([1; 16]));
+        assert_eq!(stand(&mut admission, 1, BUYER, 20_000), Err(ClaimError::AlreadyUsed));
+        let wish = StandingWish { offer: offer(2), buyer: node(BUYER), job: JobId([3; 16]), until: at(9) };
+        assert_eq!(admission.claim_standing(&wish, at(0)), Ok(()));
+        assert_eq!(stand(&mut admission, 3, BUYER, 0), Err(ClaimError::JobRunning));
+    }
+
+    #[test]
+    fn standing_jobs_have_a_rate_of_their_own() {
+        let taken = |known: bool| {
+            let mut admission = Admission::new(1);
+            if known {
+                admission.mark_known(node(BUYER));
+            }
+            let mut stand = |n: u64| {
+                let bytes = n.to_be_bytes().repeat(4).try_into().expect("32 bytes");
+                let wish = StandingWish { offer: Hash(bytes), buyer: node(BUYER), job: JOB, until: at(0) };
+                let taken = admission.claim_standing(&wish, at(1));
+                admission.finish(&JOB);
+                taken.is_ok()
+            };
+            (0..3_000).take_while(|n| stand(*n)).count()
+        };
+        assert_eq!((taken(false), taken(true)), (20, 2_048));
     }
 
     #[test]

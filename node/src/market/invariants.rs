@@ -1,7 +1,7 @@
 //! What holds whatever happens: properties over arbitrary sequences of inputs.
 
 use super::{
-    admission::{Admission, HoldRequest},
+    admission::{Admission, HoldRequest, StandingWish},
     auction::Won,
     buyer::{Buyer, Input, Output},
     fixture::{Line, Scene, T0, ad, at, bid_with, bids, node, offer, refuses},
@@ -22,6 +22,7 @@ const SLOTS: u16 = 5;
 enum Event {
     Offer { buyer: u8, offer: u8, for_ms: u64 },
     Claim { buyer: u8, offer: u8, job: u8 },
+    Stand { buyer: u8, offer: u8, job: u8 },
     Finish { job: u8, known: bool },
     Release { offer: u8 },
     Later { ms: u64 },
@@ -31,6 +32,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (0..8u8, 0..20u8, 0..3_000u64).prop_map(|(buyer, offer, for_ms)| Event::Offer { buyer, offer, for_ms }),
         3 => (0..8u8, 0..20u8, 0..6u8).prop_map(|(buyer, offer, job)| Event::Claim { buyer, offer, job }),
+        3 => (0..8u8, 100..120u8, 0..6u8).prop_map(|(buyer, offer, job)| Event::Stand { buyer, offer, job }),
         2 => (0..6u8, any::<bool>()).prop_map(|(job, known)| Event::Finish { job, known }),
         1 => (0..20u8).prop_map(|offer| Event::Release { offer }),
         2 => (0..1_000u64).prop_map(|ms| Event::Later { ms }),
@@ -41,12 +43,16 @@ fn buyer_id(n: u8) -> NodeId {
     NodeId([n; 33])
 }
 
-/// Offers as they were first made: who asked, and when.
+/// How long an accept of an ad can be presented.
+const STANDING_MS: u64 = 2_000;
+
+/// Offers as they were first made: who asked, and when; and the standing ones, with the end of their time.
 #[derive(Default)]
 struct World {
     now: u64,
     owner: BTreeMap<u8, u8>,
     claimed: BTreeSet<u8>,
+    standing: BTreeMap<u8, u64>,
 }
 
 impl World {
@@ -60,6 +66,7 @@ impl World {
                     assert_eq!(self.owner.get(&offer), Some(&buyer), "a hold went to another buyer");
                 }
             }
+            Event::Stand { buyer, offer, job } => self.stand(admission, buyer, offer, job),
             Event::Finish { job, known } => {
                 let buyer = admission.finish(&JobId([job; 16]));
                 buyer.filter(|_| known).into_iter().for_each(|buyer| admission.mark_known(buyer));
@@ -75,16 +82,40 @@ impl World {
         if self.claimed.contains(&offer) {
             return;
         }
-        let strangers = admission.held_by_strangers();
+        let strangers = admission.taken_by_strangers();
         let now = at(self.now);
         let wish = HoldRequest { offer: Hash([offer; 32]), buyer: buyer_id(owner), issued: now, until: now.after(for_ms) };
         let held = admission.hold(wish, now);
         admission.bid_signed(&wish.offer, wish.offer);
-        if held.is_ok() && admission.held_by_strangers() > strangers {
-            let most = usize::from(SLOTS) - admission.running();
-            assert!(admission.held_by_strangers() <= most / 2, "strangers took more than half");
+        if held.is_ok() && admission.taken_by_strangers() > strangers {
+            check_strangers(admission);
         }
     }
+
+    /// Each offer has its time, counted from when it was first made; the buyer presents it within.
+    fn stand(&mut self, admission: &mut Admission, buyer: u8, offer: u8, job: u8) {
+        let end = *self.standing.entry(offer).or_insert(self.now + STANDING_MS);
+        if self.now > end {
+            return;
+        }
+        let (free, strangers) = (usize::from(SLOTS) - admission.running() - admission.held(), admission.taken_by_strangers());
+        let wish = StandingWish { offer: Hash([offer; 32]), buyer: buyer_id(buyer), job: JobId([job; 16]), until: at(end) };
+        let held = admission.held();
+        if admission.claim_standing(&wish, at(self.now)).is_ok() {
+            assert!(self.claimed.insert(offer), "an accept was used twice");
+            assert!(free > 0 || admission.held() < held, "a held slot was taken");
+        }
+        if admission.taken_by_strangers() > strangers {
+            check_strangers(admission);
+        }
+    }
+}
+
+/// What strangers hold, and run at the standing price, is at most half of what nobody else has.
+fn check_strangers(admission: &Admission) {
+    let strangers = admission.taken_by_strangers();
+    let others = admission.running() + admission.held() - strangers;
+    assert!(strangers <= (usize::from(SLOTS) - others) / 2, "strangers took more than half");
 }
 
 fn check_slots(admission: &Admission) {

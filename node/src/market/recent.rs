@@ -60,6 +60,11 @@ impl<K: Ord + Clone, V> Recent<K, V> {
         self.insert(key, value);
     }
 
+    /// All entries, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, (_, value))| (key, value))
+    }
+
     /// Number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()

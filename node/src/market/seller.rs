@@ -5,13 +5,20 @@
 //! [`Seller::bid_signed`], and sends it to the buyer only. When the buyer opens a stream, [`Seller::claim`] turns the hold into
 //! a running job; [`Seller::finish`] frees the slot.
 //!
+//! Our own ads are bids too, to everybody: [`Seller::claim_standing`] takes a slot for whoever accepts one of them, at its price
+//! and as long as it lives ([`OwnAds`]), if there is room.
+//!
 //! Who is not expected to answer stays silent, so that an offer is not met by refusals from a whole network: a worker that does
 //! not serve the model never answers, unless its own last ad said it would.
 //!
 //! It does not know the engine, the stream or the request. Wakes follow the rule of [`super::buyer`].
 
+mod claims;
+
 use super::{
-    admission::{Admission, ClaimError, HoldRequest},
+    admission::{Admission, HoldRequest},
+    outcome::{Asked, Ending, Outcome, Outcomes, why_lost},
+    own_ads::OwnAds,
     quote,
     rank::{Facts, Terms, Weight},
     recent::Recent,
@@ -24,7 +31,7 @@ use infernet_wire::{
     capability::{CapabilityAd, ModelAd, SocketAddrText},
     envelope::Verified,
     id::{Hash, JobId, NodeId},
-    limits::{CLOCK_SKEW_MS, HOLD_SLACK_MS},
+    limits::HOLD_SLACK_MS,
     money::Price,
     offer::JobOffer,
     time::UnixMillis,
@@ -34,6 +41,8 @@ use std::collections::BTreeMap;
 
 /// Offers remembered, so that none is answered twice: as many as 200 busy buyers publish in an offer's life.
 const MAX_SEEN_OFFERS: usize = 32_768;
+/// Models that others ask for and we do not serve, counted for the operator.
+const MAX_WANTED: usize = 64;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -75,6 +84,8 @@ pub enum Output {
         winning_score: u64,
         /// Ours, as far as we can know: without what the buyer observed.
         our_score: u64,
+        /// What follows from the two.
+        why: Ending,
     },
     /// Send [`Input::Wake`] at this time, and not at any earlier one named before.
     Wake {
@@ -125,13 +136,15 @@ pub struct Claim {
     /// The agreed price.
     pub price: Price,
     /// The offer: budget, caps, and the commitment that the request must match.
-    pub offer: Verified<JobOffer>,
+    pub offer: JobOffer,
     /// Digest of the accept.
     pub accept: Hash,
+    /// Whether it took its slot without an auction.
+    pub standing: bool,
 }
 
 /// What happened so far, for metrics. What started is `offers`; it ends in `bids`, `no_bids` or `ignored`. Bids end in `lost`,
-/// `lapsed` (see [`Admission::lapsed`]), superseded, or `claims`.
+/// `lapsed` (see [`Admission::lapsed`]), `superseded`, or `claims`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Offers looked at.
@@ -144,8 +157,14 @@ pub struct Tally {
     pub ignored: BTreeMap<&'static str, u64>,
     /// Bids that lost.
     pub lost: u64,
+    /// The same, by reason.
+    pub lost_by: BTreeMap<&'static str, u64>,
+    /// Bids whose buyer made a newer offer first.
+    pub superseded: u64,
     /// Holds that became jobs.
     pub claims: u64,
+    /// Jobs at the standing price of our ad.
+    pub standing: u64,
     /// Claims refused, by reason.
     pub claims_refused: BTreeMap<&'static str, u64>,
     /// Jobs ended.
@@ -157,8 +176,15 @@ pub struct Tally {
 struct OpenBid {
     offer: Verified<JobOffer>,
     model: String,
-    price: Price,
-    score: u64,
+    asked: Asked,
+    until: UnixMillis,
+}
+
+impl OpenBid {
+    fn outcome(&self, ending: Ending, winner: Option<Asked>, at: UnixMillis) -> Outcome {
+        let (offer, model) = (self.offer.digest(), self.offer.model.clone());
+        Outcome { at, offer, model, ceiling: self.offer.ceiling, ending, ours: Some(self.asked), winner }
+    }
 }
 
 /// The worker's side of the market.
@@ -173,6 +199,10 @@ pub struct Seller {
     admission: Admission,
     open: BTreeMap<Hash, OpenBid>,
     seen: Recent<Hash, ()>,
+    own_ads: OwnAds,
+    started: UnixMillis,
+    outcomes: Outcomes,
+    wanted: Recent<String, u64>,
     tally: Tally,
 }
 
@@ -189,8 +219,17 @@ impl Seller {
             admission: Admission::new(slots),
             open: BTreeMap::new(),
             seen: Recent::new(MAX_SEEN_OFFERS),
+            own_ads: OwnAds::default(),
+            started: UnixMillis(0),
+            outcomes: Outcomes::default(),
+            wanted: Recent::new(MAX_WANTED),
             tally: Tally::default(),
         }
+    }
+
+    /// When this process began: what was made before it is not honoured, since nobody here knows whether it was used.
+    pub fn set_started(&mut self, started: UnixMillis) {
+        self.started = started;
     }
 
     /// The models served from now on, with prices and measured speeds. None: no engine answers.
@@ -233,19 +272,27 @@ impl Seller {
         &self.tally
     }
 
+    /// What became of the last offers.
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    /// Which models were asked for that we do not serve, and how often.
+    pub fn wanted(&self) -> &Recent<String, u64> {
+        &self.wanted
+    }
+
     /// Decides on one input.
     pub fn handle(&mut self, input: Input, now: UnixMillis) -> Vec<Output> {
         let mut outputs = Vec::new();
         self.admission.expire(now);
         match input {
             Input::Offer(offer) => outputs.push(self.on_offer(offer, now)),
-            Input::Accept(accept) => outputs.extend(self.on_accept(&accept)),
-            Input::Ad(ad) => {
-                self.registry.insert(ad, now);
-            }
+            Input::Accept(accept) => outputs.extend(self.on_accept(&accept, now)),
+            Input::Ad(ad) => self.on_ad(ad, now),
             Input::Wake => {}
         }
-        self.open.retain(|offer, _| self.admission.holder(offer).is_some());
+        self.close_bids(now);
         outputs.extend(self.admission.next_expiry().map(|at| Output::Wake { at }));
         outputs
     }
@@ -253,16 +300,6 @@ impl Seller {
     /// The bid for `offer` was signed; its digest is what an accept must name. Without this no accept is honoured.
     pub fn bid_signed(&mut self, offer: Hash, bid: Hash) {
         self.admission.bid_signed(&offer, bid);
-    }
-
-    /// Turns a hold into a running job. `from` is the peer whose identity the stream has proved: it must be the signer.
-    pub fn claim(&mut self, accept: &Verified<JobAccept>, from: NodeId, now: UnixMillis) -> Result<Claim, ClaimError> {
-        let claim = self.try_claim(accept, from, now);
-        match &claim {
-            Ok(_) => self.tally.claims += 1,
-            Err(reason) => count(&mut self.tally.claims_refused, reason.label()),
-        }
-        claim
     }
 
     /// `job` has ended; `settled` tells whether its receipt was settled, which makes its buyer known.
@@ -275,9 +312,28 @@ impl Seller {
         }
     }
 
+    /// One made before the start may come back by gossip: it binds no more.
+    fn on_ad(&mut self, ad: Verified<CapabilityAd>, now: UnixMillis) {
+        if ad.signer() == self.me && ad.issued >= self.started {
+            self.own_ads.keep(ad.clone(), now);
+        }
+        self.registry.insert(ad, now);
+    }
+
+    /// Bids whose hold is gone, for another reason than an accept.
+    fn close_bids(&mut self, now: UnixMillis) {
+        let admission = &self.admission;
+        for (_, bid) in self.open.extract_if(.., |offer, _| admission.holder(offer).is_none()) {
+            let ending = if bid.until < now { Ending::Lapsed } else { Ending::Superseded };
+            self.tally.superseded += u64::from(ending == Ending::Superseded);
+            self.outcomes.push(bid.outcome(ending, None, now));
+        }
+    }
+
     fn on_offer(&mut self, offer: Verified<JobOffer>, now: UnixMillis) -> Output {
         self.tally.offers += 1;
         let (buyer, digest) = (offer.signer(), offer.digest());
+        let (model, ceiling) = (offer.model.clone(), offer.ceiling);
         match self.decide(offer, now) {
             Ok(Ok(body)) => {
                 self.tally.bids += 1;
@@ -285,10 +341,15 @@ impl Seller {
             }
             Ok(Err(reason)) => {
                 count(&mut self.tally.no_bids, reason.label());
+                let ending = Ending::Refused(reason);
+                self.outcomes.push(Outcome { at: now, offer: digest, model, ceiling, ending, ours: None, winner: None });
                 Output::NoBid { buyer, body: NoBid { offer: digest, issued: now, reason } }
             }
             Err(ignored) => {
                 count(&mut self.tally.ignored, ignored.label());
+                if ignored == Ignored::OtherModel {
+                    self.wanted.update(model, |times| *times += 1);
+                }
                 Output::Ignored(ignored)
             }
         }
@@ -362,50 +423,25 @@ impl Seller {
 
     fn note_bid(&mut self, offer: Verified<JobOffer>, body: &JobBid) {
         let score = Weight::of(&offer, &Terms::from(body), &Facts::default()).score(offer.rule);
-        self.open.insert(offer.digest(), OpenBid { offer, model: body.model.clone(), price: body.price, score });
+        let (model, asked) = (body.model.clone(), Asked { price: body.price, score });
+        self.open.insert(offer.digest(), OpenBid { offer, model, asked, until: body.hold_until });
     }
 
     /// Only the buyer for whom the slot is held can tell us that we lost.
-    fn on_accept(&mut self, accept: &Verified<JobAccept>) -> Option<Output> {
+    fn on_accept(&mut self, accept: &Verified<JobAccept>, now: UnixMillis) -> Option<Output> {
         let bid = self.open.get(&accept.offer)?;
         let still_needed = accept.winner == self.me || accept.runners_up.contains(&self.me);
         if accept.signer() != bid.offer.signer() || still_needed {
             return None;
         }
-        let our_score = bid.score;
+        let bid = self.open.remove(&accept.offer)?;
         self.admission.release(&accept.offer);
+        let why = why_lost(&bid.offer, bid.asked, accept);
         self.tally.lost += 1;
-        Some(Output::Lost { offer: accept.offer, winner: accept.winner, winning_score: accept.score, our_score })
-    }
-
-    fn try_claim(&mut self, accept: &Verified<JobAccept>, from: NodeId, now: UnixMillis) -> Result<Claim, ClaimError> {
-        self.check_accept(accept, from, now)?;
-        self.admission.claim(&accept.offer, &accept.bid, &from, accept.job, now)?;
-        let bid = self.open.remove(&accept.offer).ok_or(ClaimError::NoHold)?;
-        Ok(Claim {
-            job: accept.job,
-            buyer: from,
-            model: bid.model,
-            price: bid.price,
-            offer: bid.offer,
-            accept: accept.digest(),
-        })
-    }
-
-    fn check_accept(&self, accept: &Verified<JobAccept>, from: NodeId, now: UnixMillis) -> Result<(), ClaimError> {
-        if accept.signer() != from {
-            return Err(ClaimError::WrongBuyer);
-        }
-        if accept.winner != self.me {
-            return Err(ClaimError::NotWinner);
-        }
-        if accept.expires.after(CLOCK_SKEW_MS) < now {
-            return Err(ClaimError::Expired);
-        }
-        match self.open.get(&accept.offer) {
-            Some(bid) if bid.model != accept.model || bid.price != accept.price => Err(ClaimError::TermsDiffer),
-            _ => Ok(()),
-        }
+        count(&mut self.tally.lost_by, why.label());
+        self.outcomes.push(bid.outcome(why, Some(Asked { price: accept.price, score: accept.score }), now));
+        let (offer, winner, winning_score) = (accept.offer, accept.winner, accept.score);
+        Some(Output::Lost { offer, winner, winning_score, our_score: bid.asked.score, why })
     }
 }
 
@@ -414,178 +450,4 @@ fn count(counters: &mut BTreeMap<&'static str, u64>, label: &'static str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::market::fixture::{T0, ad, ad_with, at, model, node, offer, sign};
-    use infernet_wire::{capability::Abilities, money::MicroUsd};
-
-    const ME: u16 = 1;
-    const BUYER: u16 = 9;
-    const DEAR: u64 = 1_000_000;
-
-    fn seller(slots: u16) -> Seller {
-        let mut seller = Seller::new(node(ME), slots);
-        seller.set_catalogue(vec![model("tiny", DEAR, DEAR)]);
-        seller
-    }
-
-    /// What the seller says to an offer: the first output.
-    fn answer(seller: &mut Seller, offer: &Verified<JobOffer>) -> Output {
-        seller.handle(Input::Offer(offer.clone()), T0).into_iter().next().expect("every offer has an output")
-    }
-
-    /// Lets the seller bid, signs the bid, and returns the accept that would win it.
-    fn bid(seller: &mut Seller, offer: &Verified<JobOffer>) -> JobAccept {
-        let Output::Bid { body, .. } = answer(seller, offer) else { panic!("a bid") };
-        let bid = sign(ME, body);
-        seller.bid_signed(offer.digest(), bid.digest());
-        JobAccept {
-            offer: offer.digest(),
-            bid: bid.digest(),
-            winner: node(ME),
-            model: bid.model.clone(),
-            price: bid.price,
-            job: JobId([3; 16]),
-            attempt: 1,
-            runners_up: vec![],
-            bids: Hash([0; 32]),
-            score: 77,
-            issued: T0,
-            expires: at(10_000),
-        }
-    }
-
-    #[derive(Debug, PartialEq)]
-    enum Says {
-        Bid,
-        NoBid(NoBidReason),
-        Nothing(Ignored),
-    }
-
-    fn check(prepare: impl FnOnce(&mut Seller), change: impl FnOnce(&mut JobOffer), expected: Says) {
-        let mut seller = seller(2);
-        prepare(&mut seller);
-        let says = match answer(&mut seller, &offer(BUYER, 1, change)) {
-            Output::Bid { .. } => Says::Bid,
-            Output::NoBid { body, .. } => Says::NoBid(body.reason),
-            Output::Ignored(reason) => Says::Nothing(reason),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(says, expected);
-    }
-
-    #[test]
-    fn every_offer_meets_a_bid_a_reason_or_silence() {
-        check(|_| {}, |_| {}, Says::Bid);
-        check(|seller| seller.set_draining(true), |_| {}, Says::NoBid(NoBidReason::DRAINING));
-        check(|_| {}, |offer| offer.ceiling.output = MicroUsd(DEAR - 1), Says::NoBid(NoBidReason::CEILING_TOO_LOW));
-        check(|_| {}, |offer| offer.abilities = Abilities::TOOLS, Says::NoBid(NoBidReason::MISSING_ABILITY));
-        check(|_| {}, |offer| offer.model = "other".into(), Says::Nothing(Ignored::OtherModel));
-        check(|_| {}, |offer| offer.workload = "ffmpeg.transcode".into(), Says::Nothing(Ignored::OtherWorkload));
-    }
-
-    #[test]
-    fn who_advertised_what_is_gone_says_so() {
-        let advertise = |seller: &mut Seller| _ = seller.handle(Input::Ad(ad(ME, 1, 1, T0)), T0);
-        let lose_the_engine = |seller: &mut Seller| {
-            advertise(seller);
-            seller.set_catalogue(vec![]);
-        };
-        check(lose_the_engine, |_| {}, Says::NoBid(NoBidReason::NO_ENGINE));
-        let lose_the_model = |seller: &mut Seller| {
-            advertise(seller);
-            seller.set_catalogue(vec![model("other", 1, 1)]);
-        };
-        check(lose_the_model, |_| {}, Says::NoBid(NoBidReason::UNKNOWN_MODEL));
-    }
-
-    #[test]
-    fn among_many_rivals_some_stay_silent() {
-        let answers = (0..40).filter(|id| {
-            let mut seller = seller(2);
-            (100..300).for_each(|n| _ = seller.handle(Input::Ad(ad(n, 1, 1, T0)), T0));
-            matches!(answer(&mut seller, &offer(BUYER, *id, |_| {})), Output::Bid { .. })
-        });
-        let answers = answers.count();
-        assert!((1..20).contains(&answers), "{answers} of 40, of which 32 in 201 are expected");
-    }
-
-    #[test]
-    fn own_and_replayed_offers_are_left_alone() {
-        let mut seller = seller(2);
-        let (own, foreign) = (offer(ME, 1, |_| {}), offer(BUYER, 1, |_| {}));
-        assert_eq!(answer(&mut seller, &own), Output::Ignored(Ignored::Own));
-        let accept = sign(BUYER, bid(&mut seller, &foreign));
-        assert_eq!(answer(&mut seller, &foreign), Output::Ignored(Ignored::Replayed));
-        assert!(seller.claim(&accept, node(BUYER), T0).is_ok());
-        assert_eq!(answer(&mut seller, &foreign), Output::Ignored(Ignored::Replayed));
-        assert_eq!((seller.admission().running(), seller.admission().held()), (1, 0));
-    }
-
-    fn check_claim(change: impl FnOnce(&mut JobAccept), signer: u16, from: u16, ms: u64, expected: Option<ClaimError>) {
-        let mut seller = seller(2);
-        let mut accept = bid(&mut seller, &offer(BUYER, 1, |_| {}));
-        change(&mut accept);
-        assert_eq!(seller.claim(&sign(signer, accept), node(from), at(ms)).err(), expected);
-        assert_eq!(seller.admission().running(), usize::from(expected.is_none()));
-    }
-
-    #[test]
-    fn only_the_accept_of_our_bid_by_its_buyer_is_honoured() {
-        check_claim(|_| {}, BUYER, BUYER, 0, None);
-        check_claim(|_| {}, BUYER, 8, 0, Some(ClaimError::WrongBuyer));
-        check_claim(|_| {}, 8, 8, 0, Some(ClaimError::WrongBuyer));
-        check_claim(|_| {}, 8, BUYER, 0, Some(ClaimError::WrongBuyer));
-        check_claim(|accept| accept.winner = node(2), BUYER, BUYER, 0, Some(ClaimError::NotWinner));
-        check_claim(|accept| accept.bid = Hash([1; 32]), BUYER, BUYER, 0, Some(ClaimError::WrongBid));
-        check_claim(|accept| accept.offer = Hash([1; 32]), BUYER, BUYER, 0, Some(ClaimError::NoHold));
-        check_claim(|accept| accept.price.output = MicroUsd(1), BUYER, BUYER, 0, Some(ClaimError::TermsDiffer));
-        check_claim(|accept| accept.model = "other".into(), BUYER, BUYER, 0, Some(ClaimError::TermsDiffer));
-        check_claim(|_| {}, BUYER, BUYER, 1_501, Some(ClaimError::Lapsed));
-        check_claim(|_| {}, BUYER, BUYER, 20_001, Some(ClaimError::Expired));
-    }
-
-    #[test]
-    fn an_accept_is_used_once() {
-        let mut seller = seller(2);
-        let accept = sign(BUYER, bid(&mut seller, &offer(BUYER, 1, |_| {})));
-        let claim = seller.claim(&accept, node(BUYER), T0).expect("a slot");
-        assert_eq!((claim.job, claim.accept, claim.offer.digest()), (accept.job, accept.digest(), accept.offer));
-        assert_eq!(seller.claim(&accept, node(BUYER), T0).err(), Some(ClaimError::AlreadyUsed));
-        seller.finish(&accept.job, true);
-        assert_eq!(seller.claim(&accept, node(BUYER), T0).err(), Some(ClaimError::AlreadyUsed));
-        assert!(seller.admission().is_known(&node(BUYER)));
-        assert_eq!(seller.tally().claims_refused, BTreeMap::from([("already_used", 2)]));
-    }
-
-    #[test]
-    fn a_loser_lets_go_and_learns_the_score() {
-        let check = |signer, change: fn(&mut JobAccept), released: bool| {
-            let mut seller = seller(2);
-            let mut accept = bid(&mut seller, &offer(BUYER, 1, |_| {}));
-            accept.winner = node(2);
-            change(&mut accept);
-            let outputs = seller.handle(Input::Accept(sign(signer, accept)), T0);
-            let lost = outputs.iter().any(|output| matches!(output, Output::Lost { winning_score: 77, .. }));
-            assert_eq!((lost, seller.admission().held()), (released, usize::from(!released)));
-        };
-        check(BUYER, |_| {}, true);
-        check(8, |_| {}, false);
-        check(BUYER, |accept| accept.winner = node(ME), false);
-        check(BUYER, |accept| accept.runners_up = vec![node(3), node(ME)], false);
-    }
-
-    #[test]
-    fn the_cheapest_model_is_bid_and_a_wake_is_asked_for() {
-        let mut seller = seller(2);
-        let mut cheap = model("small", 1, 1);
-        cheap.aliases = vec!["tiny".into()];
-        seller.set_catalogue(vec![model("tiny", DEAR, DEAR), cheap]);
-        seller.handle(Input::Ad(ad_with(2, 1, vec![model("tiny", 1, 1)], T0)), T0);
-        let outputs = seller.handle(Input::Offer(offer(BUYER, 1, |_| {})), T0);
-        let [Output::Bid { buyer, body }, Output::Wake { at: wake }] = outputs.as_slice() else { panic!("{outputs:?}") };
-        assert_eq!((*buyer, body.model.as_str(), *wake), (node(BUYER), "small", at(1_501)));
-        assert!(seller.handle(Input::Wake, *wake).is_empty());
-        assert_eq!(seller.admission().lapsed(), 1);
-    }
-}
+mod tests;

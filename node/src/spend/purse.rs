@@ -15,6 +15,24 @@ pub trait SpendLog: Send + Sync {
     fn spend_since(&self, day: u32) -> Result<Vec<SpendRecord>, String>;
 }
 
+/// A log in memory: for nodes without a disk, whose caps begin anew with them.
+#[derive(Debug, Default)]
+pub struct MemoryLog(Mutex<Vec<SpendRecord>>);
+
+impl SpendLog for MemoryLog {
+    fn put_spend(&self, record: &SpendRecord) -> Result<(), String> {
+        let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        records.retain(|old| (&old.key, old.day) != (&record.key, record.day));
+        records.push(record.clone());
+        Ok(())
+    }
+
+    fn spend_since(&self, day: u32) -> Result<Vec<SpendRecord>, String> {
+        let records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(records.iter().filter(|record| record.day >= day).cloned().collect())
+    }
+}
+
 /// The caps of this node and what is spent of them. Cheap to clone.
 #[derive(Clone)]
 pub struct Purse {

@@ -34,7 +34,7 @@ impl Process {
         let home = tempfile::Builder::new().prefix("infernet-").tempdir().map_err(ClusterError::Home)?;
         let mut command = Command::new(binary);
         command.args(["node", "--json", "--home"]).arg(home.path()).args(["start", "--no-mdns", "--network", NETWORK]);
-        command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--chat-listen", "127.0.0.1:0"]);
+        command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--chat-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]);
         command.args(["--backend", &format!("ollama={}", sells.engine), "--slots", &sells.slots.to_string()]);
         command.args(["--price-in", &sells.price.input.0.to_string(), "--price-out", &sells.price.output.0.to_string()]);
         for address in bootstrap {

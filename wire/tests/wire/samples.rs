@@ -9,6 +9,7 @@ use infernet_wire::{
     money::{MicroUsd, Price},
     offer::{JobOffer, SelectionRule},
     receipt::{Countersign, JobReceipt, JobStatus},
+    standing::StandingOffer,
     time::UnixMillis,
     topic::{INFERENCE, NetworkId},
 };
@@ -108,6 +109,14 @@ pub(crate) fn accept() -> JobAccept {
         issued: NOW,
         expires: NOW.after(10_000),
     }
+}
+
+/// The accept of `ad` for the same job as `offer`, without an auction.
+pub(crate) fn standing_accept(ad: Hash) -> (StandingOffer, JobAccept) {
+    let offer = StandingOffer::new(offer()).expect("within limits");
+    let bids = infernet_wire::bid::bids_commitment(vec![ad]);
+    let accept = JobAccept { offer: offer.digest(), bid: ad, runners_up: vec![], bids, ..accept() };
+    (offer, accept)
 }
 
 pub(crate) fn receipt() -> JobReceipt {

@@ -9,8 +9,9 @@ use infernet_wire::{
         ResponseFormat, Role, StreamError, Task, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Transcript, Usage,
     },
     envelope::{Envelope, Message, Refusal},
-    id::JobId,
+    id::{Hash, JobId},
     receipt::SignedReceipt,
+    standing::StandingAccept,
 };
 use serde::Serialize;
 use serde_bytes::{ByteArray, ByteBuf};
@@ -91,6 +92,50 @@ fn sealed_answer() {
             "envelope": hex::encode(sealed.raw()),
         }),
     );
+}
+
+#[test]
+fn standing_price() {
+    let ad = key(2).sign(&network(), crate::samples::ad()).unwrap();
+    let (offer, accept) = crate::samples::standing_accept(ad.digest());
+    let accept = key(1).sign(&network(), accept).unwrap();
+    let read = StandingAccept::read(accept.clone(), offer.payload(), NOW).unwrap();
+    assert_eq!((read.offer(), read.accept().bid), (&crate::samples::offer(), ad.digest()));
+    let open = Frame::Open(Open {
+        accept: ByteBuf::from(accept.raw().to_vec()),
+        salt: ByteArray::new([0x22; 32]),
+        request_len: 7,
+        offer: Some(ByteBuf::from(offer.payload().to_vec())),
+    });
+    assert_eq!(Frame::decode(&open.encode()), Ok(open.clone()));
+    check_file(
+        "standing.json",
+        json!({
+            "ad_digest": ad.digest(),
+            "buyer_secret_key": hex::encode([1; 32]),
+            "offer": hex::encode(offer.payload()),
+            "offer_digest": offer.digest(),
+            "accept": hex::encode(accept.raw()),
+            "open": hex::encode(open.encode()),
+        }),
+    );
+}
+
+#[test]
+fn an_accept_vouches_for_its_own_offer_only() {
+    let (offer, accept) = crate::samples::standing_accept(Hash([1; 32]));
+    let accept = key(1).sign(&network(), accept).unwrap();
+    let read = |payload: &[u8], now| StandingAccept::read(accept.clone(), payload, now).map(|_| ());
+    assert_eq!(read(offer.payload(), NOW), Ok(()));
+    for at in 0..offer.payload().len() {
+        let mut changed = offer.payload().to_vec();
+        changed[at] ^= 1;
+        assert_eq!(read(&changed, NOW), Err(Refusal::Field("offer")), "byte {at}");
+    }
+    assert_eq!(read(offer.payload(), NOW.after(40_001)), Err(Refusal::Expired));
+    assert_eq!(read(&[0; 1_025], NOW), Err(Refusal::TooLarge));
+    let auctioned = key(1).sign(&network(), crate::samples::offer()).unwrap();
+    assert_ne!(auctioned.digest(), offer.digest(), "the same offer, auctioned, is another");
 }
 
 #[test]

@@ -1,0 +1,350 @@
+//! The worker's decider, input by input.
+
+use super::*;
+use crate::market::claim::ClaimError;
+use crate::market::fixture::{T0, ad, ad_with, at, model, node, offer, offer_body, price, sign};
+use infernet_wire::{
+    accept::JobAccept,
+    capability::Abilities,
+    id::{JobId, OfferId},
+    money::MicroUsd,
+    standing::{StandingAccept, StandingOffer},
+};
+
+const ME: u16 = 1;
+const BUYER: u16 = 9;
+const DEAR: u64 = 1_000_000;
+
+fn seller(slots: u16) -> Seller {
+    let mut seller = Seller::new(node(ME), slots);
+    seller.set_catalogue(vec![model("tiny", DEAR, DEAR)]);
+    seller
+}
+
+/// What the seller says to an offer: the first output.
+fn answer(seller: &mut Seller, offer: &Verified<JobOffer>) -> Output {
+    seller.handle(Input::Offer(offer.clone()), T0).into_iter().next().expect("every offer has an output")
+}
+
+/// Lets the seller bid, signs the bid, and returns the accept that would win it.
+fn bid(seller: &mut Seller, offer: &Verified<JobOffer>) -> JobAccept {
+    let Output::Bid { body, .. } = answer(seller, offer) else { panic!("a bid") };
+    let bid = sign(ME, body);
+    seller.bid_signed(offer.digest(), bid.digest());
+    JobAccept {
+        offer: offer.digest(),
+        bid: bid.digest(),
+        winner: node(ME),
+        model: bid.model.clone(),
+        price: bid.price,
+        job: JobId([3; 16]),
+        attempt: 1,
+        runners_up: vec![],
+        bids: Hash([0; 32]),
+        score: 77,
+        issued: T0,
+        expires: at(10_000),
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Says {
+    Bid,
+    NoBid(NoBidReason),
+    Nothing(Ignored),
+}
+
+fn check(prepare: impl FnOnce(&mut Seller), change: impl FnOnce(&mut JobOffer), expected: Says) {
+    let mut seller = seller(2);
+    prepare(&mut seller);
+    let says = match answer(&mut seller, &offer(BUYER, 1, change)) {
+        Output::Bid { .. } => Says::Bid,
+        Output::NoBid { body, .. } => Says::NoBid(body.reason),
+        Output::Ignored(reason) => Says::Nothing(reason),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(says, expected);
+}
+
+#[test]
+fn every_offer_meets_a_bid_a_reason_or_silence() {
+    check(|_| {}, |_| {}, Says::Bid);
+    check(|seller| seller.set_draining(true), |_| {}, Says::NoBid(NoBidReason::DRAINING));
+    check(|_| {}, |offer| offer.ceiling.output = MicroUsd(DEAR - 1), Says::NoBid(NoBidReason::CEILING_TOO_LOW));
+    check(|_| {}, |offer| offer.abilities = Abilities::TOOLS, Says::NoBid(NoBidReason::MISSING_ABILITY));
+    check(|_| {}, |offer| offer.model = "other".into(), Says::Nothing(Ignored::OtherModel));
+    check(|_| {}, |offer| offer.workload = "ffmpeg.transcode".into(), Says::Nothing(Ignored::OtherWorkload));
+}
+
+#[test]
+fn who_advertised_what_is_gone_says_so() {
+    let advertise = |seller: &mut Seller| _ = seller.handle(Input::Ad(ad(ME, 1, 1, T0)), T0);
+    let lose_the_engine = |seller: &mut Seller| {
+        advertise(seller);
+        seller.set_catalogue(vec![]);
+    };
+    check(lose_the_engine, |_| {}, Says::NoBid(NoBidReason::NO_ENGINE));
+    let lose_the_model = |seller: &mut Seller| {
+        advertise(seller);
+        seller.set_catalogue(vec![model("other", 1, 1)]);
+    };
+    check(lose_the_model, |_| {}, Says::NoBid(NoBidReason::UNKNOWN_MODEL));
+}
+
+#[test]
+fn among_many_rivals_some_stay_silent() {
+    let answers = (0..40).filter(|id| {
+        let mut seller = seller(2);
+        (100..300).for_each(|n| _ = seller.handle(Input::Ad(ad(n, 1, 1, T0)), T0));
+        matches!(answer(&mut seller, &offer(BUYER, *id, |_| {})), Output::Bid { .. })
+    });
+    let answers = answers.count();
+    assert!((1..20).contains(&answers), "{answers} of 40, of which 32 in 201 are expected");
+}
+
+#[test]
+fn own_and_replayed_offers_are_left_alone() {
+    let mut seller = seller(2);
+    let (own, foreign) = (offer(ME, 1, |_| {}), offer(BUYER, 1, |_| {}));
+    assert_eq!(answer(&mut seller, &own), Output::Ignored(Ignored::Own));
+    let accept = sign(BUYER, bid(&mut seller, &foreign));
+    assert_eq!(answer(&mut seller, &foreign), Output::Ignored(Ignored::Replayed));
+    assert!(seller.claim(&accept, node(BUYER), T0).is_ok());
+    assert_eq!(answer(&mut seller, &foreign), Output::Ignored(Ignored::Replayed));
+    assert_eq!((seller.admission().running(), seller.admission().held()), (1, 0));
+}
+
+fn check_claim(change: impl FnOnce(&mut JobAccept), signer: u16, from: u16, ms: u64, expected: Option<ClaimError>) {
+    let mut seller = seller(2);
+    let mut accept = bid(&mut seller, &offer(BUYER, 1, |_| {}));
+    change(&mut accept);
+    assert_eq!(seller.claim(&sign(signer, accept), node(from), at(ms)).err(), expected);
+    assert_eq!(seller.admission().running(), usize::from(expected.is_none()));
+}
+
+#[test]
+fn only_the_accept_of_our_bid_by_its_buyer_is_honoured() {
+    check_claim(|_| {}, BUYER, BUYER, 0, None);
+    check_claim(|_| {}, BUYER, 8, 0, Some(ClaimError::WrongBuyer));
+    check_claim(|_| {}, 8, 8, 0, Some(ClaimError::WrongBuyer));
+    check_claim(|_| {}, 8, BUYER, 0, Some(ClaimError::WrongBuyer));
+    check_claim(|accept| accept.winner = node(2), BUYER, BUYER, 0, Some(ClaimError::NotWinner));
+    check_claim(|accept| accept.bid = Hash([1; 32]), BUYER, BUYER, 0, Some(ClaimError::WrongBid));
+    check_claim(|accept| accept.offer = Hash([1; 32]), BUYER, BUYER, 0, Some(ClaimError::NoHold));
+    check_claim(|accept| accept.price.output = MicroUsd(1), BUYER, BUYER, 0, Some(ClaimError::TermsDiffer));
+    check_claim(|accept| accept.model = "other".into(), BUYER, BUYER, 0, Some(ClaimError::TermsDiffer));
+    check_claim(|_| {}, BUYER, BUYER, 1_501, Some(ClaimError::Lapsed));
+    check_claim(|_| {}, BUYER, BUYER, 20_001, Some(ClaimError::Expired));
+}
+
+#[test]
+fn an_accept_is_used_once() {
+    let mut seller = seller(2);
+    let accept = sign(BUYER, bid(&mut seller, &offer(BUYER, 1, |_| {})));
+    let claim = seller.claim(&accept, node(BUYER), T0).expect("a slot");
+    assert_eq!((claim.job, claim.accept, claim.standing), (accept.job, accept.digest(), false));
+    assert_eq!(seller.claim(&accept, node(BUYER), T0).err(), Some(ClaimError::AlreadyUsed));
+    seller.finish(&accept.job, true);
+    assert_eq!(seller.claim(&accept, node(BUYER), T0).err(), Some(ClaimError::AlreadyUsed));
+    assert!(seller.admission().is_known(&node(BUYER)));
+    assert_eq!(seller.tally().claims_refused, BTreeMap::from([("already_used", 2)]));
+}
+
+#[test]
+fn a_loser_lets_go_and_learns_the_score() {
+    let check = |signer, change: fn(&mut JobAccept), released: bool| {
+        let mut seller = seller(2);
+        let mut accept = bid(&mut seller, &offer(BUYER, 1, |_| {}));
+        accept.winner = node(2);
+        change(&mut accept);
+        let outputs = seller.handle(Input::Accept(sign(signer, accept)), T0);
+        let lost = outputs.iter().any(|output| matches!(output, Output::Lost { winning_score: 77, .. }));
+        assert_eq!((lost, seller.admission().held()), (released, usize::from(!released)));
+    };
+    check(BUYER, |_| {}, true);
+    check(8, |_| {}, false);
+    check(BUYER, |accept| accept.winner = node(ME), false);
+    check(BUYER, |accept| accept.runners_up = vec![node(3), node(ME)], false);
+}
+
+#[test]
+fn the_cheapest_model_is_bid_and_a_wake_is_asked_for() {
+    let mut seller = seller(2);
+    let mut cheap = model("small", 1, 1);
+    cheap.aliases = vec!["tiny".into()];
+    seller.set_catalogue(vec![model("tiny", DEAR, DEAR), cheap]);
+    seller.handle(Input::Ad(ad_with(2, 1, vec![model("tiny", 1, 1)], T0)), T0);
+    let outputs = seller.handle(Input::Offer(offer(BUYER, 1, |_| {})), T0);
+    let [Output::Bid { buyer, body }, Output::Wake { at: wake }] = outputs.as_slice() else { panic!("{outputs:?}") };
+    assert_eq!((*buyer, body.model.as_str(), *wake), (node(BUYER), "small", at(1_501)));
+    assert!(seller.handle(Input::Wake, *wake).is_empty());
+    assert_eq!(seller.admission().lapsed(), 1);
+}
+
+/// The seller's ad for `tiny` at `each`, as it goes out at `ms`.
+fn advertise(seller: &mut Seller, sequence: u64, each: u64, ms: u64) -> Hash {
+    let own = ad(ME, sequence, each, at(ms));
+    let digest = own.digest();
+    seller.handle(Input::Ad(own), at(ms));
+    digest
+}
+
+/// What a buyer sends for the ad with digest `ad`: offer number `id` for `tiny`, and the accept, each changed.
+fn standing_accept(ad: Hash, id: u8, offer: impl FnOnce(&mut JobOffer), accept: impl FnOnce(&mut JobAccept)) -> StandingAccept {
+    signed_standing(BUYER, ad, id, offer, accept)
+}
+
+fn signed_standing(
+    signer: u16,
+    ad: Hash,
+    id: u8,
+    offer: impl FnOnce(&mut JobOffer),
+    accept: impl FnOnce(&mut JobAccept),
+) -> StandingAccept {
+    let mut body = JobOffer { id: OfferId([id; 16]), ..offer_body() };
+    offer(&mut body);
+    let offer = StandingOffer::new(body).expect("within limits");
+    let mut body = JobAccept {
+        offer: offer.digest(),
+        bid: ad,
+        winner: node(ME),
+        model: "tiny".into(),
+        price: price(DEAR, DEAR),
+        job: JobId([id; 16]),
+        attempt: 1,
+        runners_up: vec![],
+        bids: Hash([0; 32]),
+        score: 77,
+        issued: T0,
+        expires: at(10_000),
+    };
+    accept(&mut body);
+    StandingAccept::read(sign(signer, body), offer.payload(), T0).expect("its own offer")
+}
+
+#[test]
+fn a_live_ad_is_a_bid_to_whoever_accepts_it() {
+    let mut seller = seller(2);
+    let ad = advertise(&mut seller, 1, DEAR, 0);
+    let accept = standing_accept(ad, 1, |_| {}, |_| {});
+    let digest = accept.accept().digest();
+    let claim = seller.claim_standing(accept.clone(), node(BUYER), T0).expect("a slot");
+    assert_eq!((claim.accept, claim.price, claim.standing), (digest, price(DEAR, DEAR), true));
+    assert_eq!((seller.admission().running(), seller.tally().standing, seller.tally().claims), (1, 1, 0));
+    assert_eq!(seller.claim_standing(accept.clone(), node(BUYER), T0).err(), Some(ClaimError::AlreadyUsed));
+    seller.finish(&claim.job, true);
+    assert_eq!(seller.claim_standing(accept, node(BUYER), at(15_000)).err(), Some(ClaimError::AlreadyUsed));
+    let ending = seller.outcomes().iter().map(|outcome| outcome.ending).collect::<Vec<_>>();
+    assert_eq!(ending, [Ending::Won]);
+}
+
+/// A seller that advertises at `DEAR`, prepared; then an accept of its ad, changed.
+fn check_standing(
+    prepare: impl FnOnce(&mut Seller),
+    offer: impl FnOnce(&mut JobOffer),
+    accept: impl FnOnce(&mut JobAccept),
+    expected: Option<ClaimError>,
+) {
+    let mut seller = seller(2);
+    let ad = advertise(&mut seller, 1, DEAR, 0);
+    prepare(&mut seller);
+    let accept = standing_accept(ad, 1, offer, accept);
+    assert_eq!(seller.claim_standing(accept, node(BUYER), T0).err(), expected);
+    assert_eq!(seller.admission().running(), usize::from(expected.is_none()));
+}
+
+#[test]
+fn an_ad_promises_what_it_says_and_nothing_else() {
+    let unwilling = |reason| Some(ClaimError::Unwilling(reason));
+    check_standing(|_| {}, |_| {}, |_| {}, None);
+    check_standing(|_| {}, |_| {}, |accept| accept.bid = Hash([1; 32]), Some(ClaimError::UnknownAd));
+    check_standing(|_| {}, |_| {}, |accept| accept.winner = node(2), Some(ClaimError::NotWinner));
+    check_standing(|_| {}, |_| {}, |accept| accept.model = "small".into(), Some(ClaimError::TermsDiffer));
+    check_standing(|_| {}, |_| {}, |accept| accept.price.input = MicroUsd(1), Some(ClaimError::TermsDiffer));
+    check_standing(|_| {}, |offer| offer.model = "other".into(), |_| {}, unwilling(NoBidReason::UNKNOWN_MODEL));
+    check_standing(|_| {}, |offer| offer.budget = MicroUsd(1), |_| {}, unwilling(NoBidReason::BUDGET_TOO_LOW));
+    check_standing(|_| {}, |offer| offer.abilities = Abilities::TOOLS, |_| {}, unwilling(NoBidReason::MISSING_ABILITY));
+    check_standing(|seller| seller.set_draining(true), |_| {}, |_| {}, unwilling(NoBidReason::DRAINING));
+    check_standing(|seller| seller.set_catalogue(vec![]), |_| {}, |_| {}, unwilling(NoBidReason::NO_ENGINE));
+    let swap = |seller: &mut Seller| seller.set_catalogue(vec![model("other", 1, 1)]);
+    check_standing(swap, |_| {}, |_| {}, unwilling(NoBidReason::UNKNOWN_MODEL));
+}
+
+#[test]
+fn a_standing_accept_is_its_signers_alone() {
+    let mut seller = seller(2);
+    let ad = advertise(&mut seller, 1, DEAR, 0);
+    let stolen = standing_accept(ad, 1, |_| {}, |_| {});
+    assert_eq!(seller.claim_standing(stolen, node(8), T0).err(), Some(ClaimError::WrongBuyer));
+    let own = signed_standing(8, ad, 1, |_| {}, |_| {});
+    assert!(seller.claim_standing(own, node(8), T0).is_ok());
+}
+
+#[test]
+fn a_dearer_price_does_not_bind_who_accepted_the_older_ad() {
+    let mut seller = seller(2);
+    let old = advertise(&mut seller, 1, DEAR, 0);
+    seller.set_catalogue(vec![model("tiny", 9 * DEAR, 9 * DEAR)]);
+    let new = advertise(&mut seller, 2, 9 * DEAR, 1);
+    let claim = seller.claim_standing(standing_accept(old, 1, |_| {}, |_| {}), node(BUYER), at(1)).expect("the old price");
+    assert_eq!(claim.price, price(DEAR, DEAR));
+    let wrong = standing_accept(new, 2, |_| {}, |_| {});
+    assert_eq!(seller.claim_standing(wrong, node(BUYER), at(1)).err(), Some(ClaimError::TermsDiffer));
+}
+
+#[test]
+fn nothing_from_before_the_start_is_honoured() {
+    let mut seller = seller(2);
+    seller.set_started(at(1));
+    let old = advertise(&mut seller, 1, DEAR, 0);
+    let accept = standing_accept(old, 1, |_| {}, |accept| accept.issued = at(1));
+    assert_eq!(
+        seller.claim_standing(accept, node(BUYER), at(1)).err(),
+        Some(ClaimError::UnknownAd),
+        "its ad came back by gossip"
+    );
+    let new = advertise(&mut seller, 2, DEAR, 1);
+    let accept = standing_accept(new, 1, |_| {}, |_| {});
+    assert_eq!(seller.claim_standing(accept, node(BUYER), at(1)).err(), Some(ClaimError::BeforeStart));
+}
+
+/// How a lost bid of 300 tokens at 1 USD per million, with all speeds unknown, is explained.
+#[test]
+fn a_lost_bid_tells_what_to_change() {
+    let check = |each: u64, score: u64, expected: Ending| {
+        let mut seller = seller(2);
+        let mut accept = bid(&mut seller, &offer(BUYER, 1, |_| {}));
+        (accept.winner, accept.price, accept.score) = (node(2), price(each, each), score);
+        seller.handle(Input::Accept(sign(BUYER, accept)), T0);
+        let outcome = seller.outcomes().iter().last().expect("an outcome").clone();
+        assert_eq!((outcome.ending, outcome.winner.map(|winner| winner.score)), (expected, Some(score)));
+        assert_eq!(seller.tally().lost_by, BTreeMap::from([(expected.label(), 1)]));
+    };
+    check(DEAR - 1, 1, Ending::Dearer);
+    check(DEAR, 1, Ending::Slower);
+    check(DEAR + 1, 1, Ending::Slower);
+    check(DEAR + 1, 1_000_000, Ending::Outranked);
+}
+
+#[test]
+fn bids_that_nobody_took_lapse_or_are_superseded() {
+    let mut seller = seller(4);
+    bid(&mut seller, &offer(BUYER, 1, |_| {}));
+    bid(&mut seller, &offer(BUYER, 2, |_| {}));
+    seller.handle(Input::Wake, at(9_000));
+    answer(&mut seller, &offer(BUYER, 3, |offer| offer.budget = MicroUsd(1)));
+    let endings: Vec<_> = seller.outcomes().iter().map(|outcome| outcome.ending).collect();
+    assert_eq!(endings, [Ending::Superseded, Ending::Lapsed, Ending::Refused(NoBidReason::BUDGET_TOO_LOW)]);
+    assert_eq!((seller.tally().superseded, seller.admission().lapsed()), (1, 1));
+}
+
+#[test]
+fn what_others_ask_for_is_counted_by_model() {
+    let mut seller = seller(4);
+    for id in 0..3 {
+        answer(&mut seller, &offer(BUYER, id, |offer| offer.model = "llama3.1:70b".into()));
+    }
+    assert_eq!(seller.wanted().get(&"llama3.1:70b".to_owned()), Some(&3));
+    (0..200u8).for_each(|id| _ = answer(&mut seller, &offer(8, id, |offer| offer.model = format!("m{id}"))));
+    assert_eq!(seller.wanted().len(), MAX_WANTED);
+}
