@@ -13,12 +13,7 @@ use crate::{
     clock,
     spend::{ALL, Caps},
 };
-use infernet_wire::{
-    hash,
-    id::Hash,
-    money::MicroUsd,
-    time::UnixMillis,
-};
+use infernet_wire::{hash, id::Hash, money::MicroUsd, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
@@ -215,7 +210,8 @@ fn token(home: &Path) -> Result<Zeroizing<String>, KeyError> {
 
 /// Who asks, by the keys of `home`. Where `required`, the node's own token is made.
 pub fn authenticate(home: &Path, required: bool) -> Result<Authenticate, KeyError> {
-    let own = if required { Some(hash_of(&token(home)?)) } else { read_private(&home.join(TOKEN_FILE))?.map(|t| hash_of(t.trim())) };
+    let own =
+        if required { Some(hash_of(&token(home)?)) } else { read_private(&home.join(TOKEN_FILE))?.map(|t| hash_of(t.trim())) };
     let keys = list(home)?;
     let seen = Seen { looked: clock::now(), stamp: stamp(home), keys };
     let ring = Ring { home: home.into(), required, own, seen: Mutex::new(seen) };

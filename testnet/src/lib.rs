@@ -6,6 +6,7 @@
 //! | [`cluster`] | nodes on loopback with homes of their own: in this process, or as processes that can be killed |
 //! | [`demo`] | what a newcomer runs |
 //! | [`mod@bench`] | the numbers, each a command |
+//! | [`scripted`] | an engine without a model, for what the tiny one can't do |
 //! | [`shim`] | a TCP link that is slower than loopback |
 //! | [`machine`] | what a number was measured on |
 //!
@@ -16,4 +17,5 @@ pub mod cluster;
 pub mod demo;
 pub mod engine;
 pub mod machine;
+pub mod scripted;
 pub mod shim;

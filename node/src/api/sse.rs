@@ -83,7 +83,12 @@ impl<S: Shape> Events<S> {
     /// the head of the response must hear something.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Option<ApiError>> {
         match self.poll_fill(cx) {
-            Poll::Ready(Some((_, error))) => Poll::Ready(Some(error)),
+            Poll::Ready(Some((_, error))) if self.out.is_empty() => Poll::Ready(Some(error)),
+            // What came first is the client's.
+            Poll::Ready(Some((place, error))) => {
+                self.fail(place, error);
+                Poll::Ready(None)
+            }
             _ if self.over || !self.out.is_empty() => Poll::Ready(None),
             _ if self.poll_ping(cx).is_ready() => Poll::Ready(None),
             _ => Poll::Pending,
@@ -119,6 +124,12 @@ impl<S: Shape> Events<S> {
         Poll::Pending
     }
 
+    fn fail(&mut self, place: usize, error: ApiError) {
+        // A broken answer is nothing to replay, and what came was sent.
+        self.recorder = None;
+        self.shape.fail(place, &error.with_partial(String::new()), &mut self.out);
+    }
+
     /// Ready with a comment to send.
     fn poll_ping(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
@@ -148,11 +159,7 @@ impl<S: Shape> Stream for Events<S> {
         let this = &mut *self;
         if !this.over {
             match this.poll_fill(cx) {
-                // A broken answer is nothing to replay.
-                Poll::Ready(Some((place, error))) => {
-                    this.recorder = None;
-                    this.shape.fail(place, &error.with_partial(String::new()), &mut this.out);
-                }
+                Poll::Ready(Some((place, error))) => this.fail(place, error),
                 Poll::Pending if this.out.is_empty() => ready!(this.poll_ping(cx)),
                 _ => {}
             }
