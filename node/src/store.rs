@@ -1,20 +1,33 @@
-//! What a node remembers: receipts, the number of its last ad, and peers to try first after a restart.
+//! What a node remembers: receipts, what was spent, which commands it has obeyed, the number of its last ad, and peers to try
+//! first after a restart.
 //!
 //! Callers see the [`Store`] trait; [`open`] gives the one on disk, [`MemoryStore`] is for tests and nodes without a disk. Both
-//! pass one suite. A receipt is kept per (job, worker), since a job that failed over has one from each worker; what a second
-//! receipt for the same pair does is decided in one place, [`Put::decide`]. Rows are the signed bytes as they were received,
-//! and every read verifies them again: a row that can't be read is skipped and counted, never believed, never fatal.
+//! pass one suite. On disk there are two things under the node's home: `journal-<network>`, the truth, and `store-<network>`,
+//! an index over it. Delete the index and it comes back; damage it and it is moved aside, made anew, and the log says so.
 //!
-//! Calls are synchronous and short; those that promise something (receipts, ad numbers) return after a flush, some
-//! milliseconds. A flush survives a killed process, not a power cut. No prompt, answer or key is ever stored.
+//! A receipt is kept per (job, worker), since a job that failed over has one from each worker; what a second receipt for the
+//! same pair does is decided in one place, [`Put::decide`]. Rows are the signed bytes as they were received, and every read
+//! verifies them again: a row that can't be read is skipped and counted, never believed, never fatal.
+//!
+//! Calls are synchronous. Those that promise something (receipts, spend, commands, ad numbers) return when it is **on the
+//! disk**, synced: it survives a killed process and a power cut. That takes some milliseconds, however many callers wait at
+//! once. [`Store::keep_receipt`] is the same for callers that may not block. When the disk is full, running jobs are
+//! still settled from a reserve and [`Store::accepts_work`] says no. No prompt, answer or key is ever stored.
 
+mod commit;
+mod durable;
+mod journal;
 mod memory;
+mod open;
+mod record;
 mod sled;
 
 pub use self::memory::MemoryStore;
 
+use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
-    id::{JobId, NodeId},
+    id::{Hash, JobId, NodeId},
+    money::MicroUsd,
     receipt::SignedReceipt,
     time::UnixMillis,
     topic::NetworkId,
@@ -30,11 +43,20 @@ pub const MAX_PAGE: usize = 1000;
 pub const MAX_PEERS: usize = 64;
 /// The longest address of a peer that is remembered, in bytes; relayed ones are about 200.
 pub const MAX_PEER_BYTES: usize = 512;
+/// Other workers' ad sequences remembered: those of a large mesh, in 170 kB.
+pub const MAX_AD_SEQUENCES: usize = 4_096;
+/// The longest name of an API key in a [`SpendRecord`], in bytes.
+pub const MAX_SPEND_KEY_BYTES: usize = 128;
 
 /// A node's memory. One process at a time.
 pub trait Store: Send + Sync {
     /// Remembers a receipt; a second time changes nothing. Durable on return.
     fn put_receipt(&self, receipt: &SignedReceipt) -> Result<Put, StoreError>;
+
+    /// [`Store::put_receipt`] for callers that may not block: decided at once, durable when it resolves.
+    fn keep_receipt(&self, receipt: &SignedReceipt) -> BoxFuture<'static, Result<Put, StoreError>> {
+        std::future::ready(self.put_receipt(receipt)).boxed()
+    }
 
     /// Receipts, the newest first, at most [`MAX_PAGE`].
     fn receipts(&self, page: Page) -> Result<Vec<SignedReceipt>, StoreError>;
@@ -42,12 +64,37 @@ pub trait Store: Send + Sync {
     /// The receipts of one job: one from each worker that did a part of it.
     fn receipts_of(&self, job: &JobId) -> Result<Vec<SignedReceipt>, StoreError>;
 
+    /// Whether a receipt of `worker` for `job` is kept. One look into the index: a few microseconds.
+    fn has_receipt(&self, job: &JobId, worker: &NodeId) -> Result<bool, StoreError>;
+
     /// How much is remembered.
     fn counts(&self) -> Result<Counts, StoreError>;
 
     /// A number for the next ad: above every earlier one of this store, and at least `now` in milliseconds, so that it grows
     /// even if the store is lost. Durable on return.
     fn next_ad_sequence(&self, now: UnixMillis) -> Result<u64, StoreError>;
+
+    /// Spend of one API key (or "" for the node's own CLI) on one UTC day, cumulative; the newest record of (key, day) counts.
+    /// Durable on return.
+    fn put_spend(&self, record: &SpendRecord) -> Result<(), StoreError>;
+
+    /// The newest record of every key and day since `day`, in the order of days and keys.
+    fn spend_since(&self, day: u32) -> Result<Vec<SpendRecord>, StoreError>;
+
+    /// Whether `sequence` is above every earlier one of `operator`; if so it is remembered, durably, before this returns true.
+    fn accept_command(&self, operator: &NodeId, sequence: u64) -> Result<bool, StoreError>;
+
+    /// Replaces the remembered ad sequences of other workers by the first [`MAX_AD_SEQUENCES`] of these, so that an older ad
+    /// that is replayed after a restart is stale. May be lost.
+    fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError>;
+
+    /// The remembered ad sequences.
+    fn ad_sequences(&self) -> Result<Vec<(NodeId, u64)>, StoreError>;
+
+    /// Whether new work may begin: no if the disk is full or does not keep what is written; then the error says what to do.
+    fn accepts_work(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Replaces the remembered peers by the first [`MAX_PEERS`] of these multiaddrs. Best first.
     fn put_peers(&self, peers: &[String]) -> Result<(), StoreError>;
@@ -61,7 +108,36 @@ pub trait Store: Send + Sync {
 
 /// The store on disk under a node's home, one for each network.
 pub fn open(home: &Path, network: &NetworkId) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(self::sled::SledStore::open(home, network)?))
+    Ok(Arc::new(self::open::open(home, network)?))
+}
+
+/// What one API key may have spent on one day, and has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpendRecord {
+    /// The key's name, never the key itself; empty for the node's own command line.
+    pub key: String,
+    /// Days since 1970-01-01, UTC.
+    pub day: u32,
+    /// What running and finished jobs could cost at most.
+    pub authorised: MicroUsd,
+    /// What finished jobs have cost.
+    pub spent: MicroUsd,
+}
+
+/// What of a receipt decides whether another one replaces it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Digest of the worker's statement.
+    pub digest: Hash,
+    /// Whether the buyer has signed.
+    pub countersigned: bool,
+}
+
+impl Standing {
+    /// Of `receipt`.
+    pub fn of(receipt: &SignedReceipt) -> Self {
+        Standing { digest: receipt.receipt().digest(), countersigned: receipt.countersign().is_some() }
+    }
 }
 
 /// What became of a receipt.
@@ -79,11 +155,11 @@ pub enum Put {
 
 impl Put {
     /// What `new` is to what is `stored`. A countersigned receipt is never replaced.
-    pub fn decide(stored: Option<&SignedReceipt>, new: &SignedReceipt) -> Self {
+    pub fn decide(stored: Option<Standing>, new: Standing) -> Self {
         let Some(stored) = stored else { return Put::New };
-        match (stored.countersign(), new.countersign()) {
-            (None, Some(_)) => Put::Countersigned,
-            _ if stored.receipt().digest() == new.receipt().digest() => Put::Known,
+        match (stored.countersigned, new.countersigned) {
+            (false, true) => Put::Countersigned,
+            _ if stored.digest == new.digest => Put::Known,
             _ => Put::Conflicting,
         }
     }
@@ -168,9 +244,37 @@ pub enum StoreError {
         /// What the operating system said.
         reason: String,
     },
+    /// No room. Running jobs are still settled while the reserve lasts.
+    #[error("the disk of {} is full: free some space; running jobs are still settled, new work waits for room", path.display())]
+    Full {
+        /// The journal's directory.
+        path: PathBuf,
+    },
+    /// The disk did not keep what was written, so nothing more is promised.
+    #[error("the disk did not keep what was written to {} ({reason}): check the disk, then start the node again", path.display())]
+    Failed {
+        /// The journal's directory.
+        path: PathBuf,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// The disk is slower than what comes.
+    #[error("{0} writes wait for the disk already: try again later")]
+    Busy(usize),
+    /// The name of an API key is too long.
+    #[error("the key's name has {bytes} bytes: use at most {MAX_SPEND_KEY_BYTES}")]
+    KeyTooLong {
+        /// How long it is.
+        bytes: usize,
+    },
     /// The node is shutting down.
     #[error("the store was closed while writing: {0}")]
     Interrupted(String),
+}
+
+fn check_spend(record: &SpendRecord) -> Result<(), StoreError> {
+    let bytes = record.key.len();
+    if bytes <= MAX_SPEND_KEY_BYTES { Ok(()) } else { Err(StoreError::KeyTooLong { bytes }) }
 }
 
 /// The number after `last`, never below the clock.

@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 11] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -56,6 +56,11 @@ const RULES: [Rule; 10] = [
         says: "only node/src/store/sled.rs names sled",
         governs: |path| path != "node/src/store/sled.rs",
         breaks: |source| source.names_of(&["sled"]),
+    },
+    Rule {
+        says: "only node/src/store/journal/frame.rs names crc32fast",
+        governs: |path| path != "node/src/store/journal/frame.rs",
+        breaks: |source| source.names_of(&["crc32fast"]),
     },
     Rule {
         says: "only node/src/chat/endpoint.rs names quinn",

@@ -149,7 +149,7 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
     let accept = read_accept(worker, &open)?;
     let presented = read_presented(worker, accept, &open)?;
     let claim = worker.seller.claim(presented, peer).await.map_err(refused_claim)?;
-    check_unused(worker, &claim).await?;
+    check_unused(worker, &claim)?;
     let request = reader.read_raw(open.request_len as usize, deadline::REQUEST).await.map_err(broken)?;
     let parsed = read_request(&claim, &open, &request)?;
     let engine =
@@ -184,8 +184,8 @@ fn read_presented(worker: &Worker, accept: Verified<JobAccept>, open: &Open) -> 
 
 /// A receipt is kept per job and worker, the first one for good: under a job id that has its receipt, we would work and have
 /// nothing to show for it.
-async fn check_unused(worker: &Worker, claim: &Claim) -> Result<(), StreamError> {
-    match worker.ledger.has_receipt(claim.job, worker.key.id()).await {
+fn check_unused(worker: &Worker, claim: &Claim) -> Result<(), StreamError> {
+    match worker.ledger.has_receipt(claim.job, worker.key.id()) {
         Ok(false) => Ok(()),
         Ok(true) => {
             worker.tally.count_reason("accept_refused", "job_settled");

@@ -1,6 +1,9 @@
 //! A store that forgets when it is dropped.
 
-use super::{Counts, MAX_PAGE, Page, Position, Put, Store, StoreError, bounded_peers, sequence_after};
+use super::{
+    Counts, MAX_AD_SEQUENCES, MAX_PAGE, Page, Position, Put, SpendRecord, Standing, Store, StoreError, bounded_peers, check_spend,
+    sequence_after,
+};
 use infernet_wire::{
     id::{JobId, NodeId},
     receipt::SignedReceipt,
@@ -20,6 +23,9 @@ struct State {
     receipts: BTreeMap<(JobId, NodeId), SignedReceipt>,
     by_time: BTreeSet<Position>,
     ad_sequence: u64,
+    spend: BTreeMap<(u32, String), SpendRecord>,
+    commands: BTreeMap<NodeId, u64>,
+    ad_sequences: Vec<(NodeId, u64)>,
     peers: Vec<String>,
 }
 
@@ -36,7 +42,7 @@ impl Store for MemoryStore {
         let position = Position::of(receipt);
         let key = (position.job, position.worker);
         let stored = state.receipts.get(&key);
-        let put = Put::decide(stored, receipt);
+        let put = Put::decide(stored.map(Standing::of), Standing::of(receipt));
         if put.is_kept() {
             let old = stored.map(Position::of);
             old.map(|old| state.by_time.remove(&old));
@@ -59,6 +65,10 @@ impl Store for MemoryStore {
         Ok(self.state().receipts.range(first..=last).map(|(_, receipt)| receipt.clone()).collect())
     }
 
+    fn has_receipt(&self, job: &JobId, worker: &NodeId) -> Result<bool, StoreError> {
+        Ok(self.state().receipts.contains_key(&(*job, *worker)))
+    }
+
     fn counts(&self) -> Result<Counts, StoreError> {
         let state = self.state();
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
@@ -70,6 +80,34 @@ impl Store for MemoryStore {
         let mut state = self.state();
         state.ad_sequence = sequence_after(state.ad_sequence, now);
         Ok(state.ad_sequence)
+    }
+
+    fn put_spend(&self, record: &SpendRecord) -> Result<(), StoreError> {
+        check_spend(record)?;
+        self.state().spend.insert((record.day, record.key.clone()), record.clone());
+        Ok(())
+    }
+
+    fn spend_since(&self, day: u32) -> Result<Vec<SpendRecord>, StoreError> {
+        Ok(self.state().spend.range((day, String::new())..).map(|(_, record)| record.clone()).collect())
+    }
+
+    fn accept_command(&self, operator: &NodeId, sequence: u64) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let is_newer = state.commands.get(operator).is_none_or(|newest| sequence > *newest);
+        if is_newer {
+            state.commands.insert(*operator, sequence);
+        }
+        Ok(is_newer)
+    }
+
+    fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {
+        self.state().ad_sequences = sequences.iter().take(MAX_AD_SEQUENCES).copied().collect();
+        Ok(())
+    }
+
+    fn ad_sequences(&self) -> Result<Vec<(NodeId, u64)>, StoreError> {
+        Ok(self.state().ad_sequences.clone())
     }
 
     fn put_peers(&self, peers: &[String]) -> Result<(), StoreError> {

@@ -1,14 +1,20 @@
 //! One suite for every store, and what only the one on disk can get wrong.
 
-use super::*;
-use crate::store::sled::SledStore;
+use super::{
+    journal::{
+        Sizes,
+        test_disk::{Tear, TestDisk},
+    },
+    *,
+};
+use crate::store::durable::DurableStore;
 use infernet_wire::{
     id::Hash,
     key::NodeKey,
     money::{MicroUsd, Price},
     receipt::{Countersign, JobReceipt, JobStatus},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 
 fn key(n: u8) -> NodeKey {
     NodeKey::from_bytes(&[n; 32]).expect("a valid scalar")
@@ -184,39 +190,306 @@ fn a_second_process_is_told_which_home_is_taken() {
 }
 
 #[test]
-fn unreadable_rows_are_skipped_counted_and_replaceable() {
-    let home = tempfile::tempdir().unwrap();
-    let store = SledStore::open(home.path(), &NetworkId::default()).unwrap();
-    store.put_receipt(&receipt(1, 1, 1000, true)).unwrap();
-    store.damage_rows();
-    assert!(store.receipts(Page::newest(9)).unwrap().is_empty());
-    assert!(store.receipts_of(&JobId([1; 16])).unwrap().is_empty());
-    assert_eq!(store.counts().unwrap().unreadable, 2);
-    assert_eq!(store.put_receipt(&receipt(1, 1, 2000, true)), Ok(Put::New));
-    assert_eq!(jobs(&store.receipts(Page::newest(9)).unwrap()), [1]);
-    assert_eq!((store.counts().unwrap().receipts, store.counts().unwrap().countersigned), (1, 1));
-}
-
-/// Fills a store, breaks one of its files and opens it again.
-fn check_damage(file: &str, damage: impl Fn(&mut Vec<u8>)) {
-    let home = tempfile::tempdir().unwrap();
-    let network = NetworkId::default();
-    let store = open(home.path(), &network).unwrap();
-    (1..20).for_each(|job| assert_eq!(store.put_receipt(&receipt(job, 1, 1000, true)), Ok(Put::New)));
-    drop(store);
-    let path = home.path().join("store-main").join(file);
-    let mut bytes = std::fs::read(&path).unwrap();
-    damage(&mut bytes);
-    std::fs::write(path, bytes).unwrap();
-    let error = open(home.path(), &network).err().map(|error| error.to_string()).unwrap_or_default();
-    assert!(error.contains("move that directory away"), "{file}: {error}");
+fn spend_is_what_was_said_last_of_each_key_and_day() {
+    each(|store| {
+        let say = |key: &str, day, spent| SpendRecord { key: key.into(), day, authorised: MicroUsd(100), spent: MicroUsd(spent) };
+        for record in [say("", 7, 1), say("ci", 7, 2), say("", 8, 3), say("", 7, 4), say("", 300, 5)] {
+            store.put_spend(&record).unwrap();
+        }
+        assert_eq!(store.spend_since(7).unwrap(), [say("", 7, 4), say("ci", 7, 2), say("", 8, 3), say("", 300, 5)]);
+        assert_eq!(store.spend_since(8).unwrap(), [say("", 8, 3), say("", 300, 5)]);
+        assert_eq!(store.spend_since(301).unwrap(), []);
+        let long = say(&"k".repeat(MAX_SPEND_KEY_BYTES + 1), 7, 1);
+        assert_eq!(store.put_spend(&long), Err(StoreError::KeyTooLong { bytes: MAX_SPEND_KEY_BYTES + 1 }));
+    });
 }
 
 #[test]
-fn a_damaged_store_says_what_to_do() {
-    check_damage("conf", |bytes| bytes.fill(0xaa));
-    check_damage("db", |bytes| bytes.fill(0xaa));
-    check_damage("db", |bytes| bytes[..64].fill(0));
+fn a_command_is_obeyed_once_and_in_order() {
+    each(|store| {
+        let (one, two) = (key(1).id(), key(2).id());
+        let obeyed = [(one, 5), (one, 5), (one, 4), (two, 1), (one, 6), (two, 1)];
+        let obeyed = obeyed.map(|(operator, sequence)| store.accept_command(&operator, sequence).unwrap());
+        assert_eq!(obeyed, [true, false, false, true, true, false]);
+    });
+}
+
+#[test]
+fn one_command_sent_to_many_threads_is_obeyed_by_one() {
+    each(|store| {
+        let obeyed = std::thread::scope(|scope| {
+            let ask = || store.accept_command(&key(1).id(), 9).expect("the store answers");
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(ask)).collect();
+            threads.into_iter().map(|thread| thread.join().expect("ends")).filter(|obeyed| *obeyed).count()
+        });
+        assert_eq!(obeyed, 1);
+    });
+}
+
+#[test]
+fn others_ad_sequences_are_replaced_and_bounded() {
+    each(|store| {
+        assert!(store.ad_sequences().unwrap().is_empty());
+        let many: Vec<_> = (0..MAX_AD_SEQUENCES as u64 + 5).map(|n| (NodeId([n as u8; 33]), n)).collect();
+        store.put_ad_sequences(&many).unwrap();
+        assert_eq!(store.ad_sequences().unwrap(), many[..MAX_AD_SEQUENCES]);
+        store.put_ad_sequences(&many[7..9]).unwrap();
+        assert_eq!(store.ad_sequences().unwrap(), many[7..9]);
+    });
+}
+
+#[test]
+fn whether_there_is_a_receipt_is_known_by_job_and_worker() {
+    each(|store| {
+        store.put_receipt(&receipt(1, 1, 1000, false)).unwrap();
+        let has = |job, worker| store.has_receipt(&JobId([job; 16]), &key(worker).id()).unwrap();
+        assert_eq!([has(1, 1), has(1, 2), has(2, 1)], [true, false, false]);
+        store.accepts_work().unwrap();
+    });
+}
+
+#[test]
+fn many_receipts_at_once_are_each_kept_once() {
+    each(|store| {
+        let receipts: Vec<_> = (0..40).map(|job| receipt(job, 1, 1000 + u64::from(job), true)).collect();
+        let waiting: Vec<_> = receipts.iter().chain(&receipts).map(|receipt| store.keep_receipt(receipt)).collect();
+        let kept = futures::executor::block_on(futures::future::join_all(waiting));
+        assert_eq!(kept.iter().filter(|put| **put == Ok(Put::New)).count(), 40);
+        assert_eq!(kept.iter().filter(|put| **put == Ok(Put::Known)).count(), 40);
+        assert_eq!(store.counts(), Ok(Counts { receipts: 40, countersigned: 40, unreadable: 0 }));
+    });
+}
+
+/// The store on disk, with what only tests may touch.
+fn durable(home: &Path) -> DurableStore {
+    super::open::open(home, &NetworkId::default()).expect("opens")
+}
+
+/// A home with twenty receipts, a spend record and an obeyed command.
+fn filled() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    fill(&durable(home.path()));
+    home
+}
+
+fn fill(store: &dyn Store) {
+    (1..20).for_each(|job| assert_eq!(store.put_receipt(&receipt(job, 1, 1000, false)), Ok(Put::New)));
+    (1..10).for_each(|job| assert_eq!(store.put_receipt(&receipt(job, 1, 1000, true)), Ok(Put::Countersigned)));
+    store.put_spend(&SpendRecord { key: "".into(), day: 1, authorised: MicroUsd(2), spent: MicroUsd(1) }).unwrap();
+    assert_eq!(store.accept_command(&key(3).id(), 8), Ok(true));
+    assert_eq!(store.next_ad_sequence(UnixMillis(5_000)), Ok(5_000));
+}
+
+fn check_filled(store: &dyn Store, what: &str) {
+    let receipts = store.receipts(Page::newest(99)).unwrap();
+    assert_eq!(receipts.len(), 19, "{what}");
+    assert_eq!(store.counts(), Ok(Counts { receipts: 19, countersigned: 9, unreadable: 0 }), "{what}");
+    assert_eq!(receipts.iter().filter(|receipt| receipt.countersign().is_some()).count(), 9, "{what}");
+    assert_eq!(store.spend_since(0).unwrap().len(), 1, "{what}");
+    assert_eq!(store.accept_command(&key(3).id(), 8), Ok(false), "{what}");
+    assert!(store.next_ad_sequence(UnixMillis(0)).unwrap() > 5_000, "{what}");
+}
+
+fn set_aside(home: &Path) -> usize {
+    let names = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("store-main.damaged-")).count()
+}
+
+#[test]
+fn a_deleted_index_comes_back() {
+    let home = filled();
+    check_filled(&durable(home.path()), "as it was left");
+    fs::remove_dir_all(home.path().join("store-main")).unwrap();
+    check_filled(&durable(home.path()), "made anew");
+    assert_eq!(set_aside(home.path()), 0);
+}
+
+#[test]
+fn a_damaged_index_is_moved_aside_and_made_anew() {
+    let all = |bytes: &mut Vec<u8>| bytes.fill(0xaa);
+    let beginning = |bytes: &mut Vec<u8>| bytes[..64].fill(0);
+    let end = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
+    let cases: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [("conf", &all), ("db", &all), ("db", &beginning), ("db", &end)];
+    for (file, damage) in cases {
+        let home = filled();
+        let path = home.path().join("store-main").join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        damage(&mut bytes);
+        fs::write(path, bytes).unwrap();
+        check_filled(&durable(home.path()), file);
+        check_filled(&durable(home.path()), file);
+        assert!(set_aside(home.path()) <= 1);
+    }
+}
+
+#[test]
+fn damaged_rows_are_skipped_counted_and_healed_by_a_restart() {
+    let home = filled();
+    let store = durable(home.path());
+    store.index().damage_rows();
+    assert!(store.receipts(Page::newest(9)).unwrap().is_empty());
+    assert!(store.receipts_of(&JobId([1; 16])).unwrap().is_empty());
+    assert_eq!(store.counts().unwrap().unreadable, 20);
+    assert_eq!(store.put_receipt(&receipt(11, 1, 2000, true)), Ok(Put::New), "a row that can't be read is replaced");
+    assert_eq!(jobs(&store.receipts(Page::newest(1)).unwrap()), [11]);
+    assert_eq!(store.counts().unwrap().receipts, 19);
+    drop(store);
+    let store = durable(home.path());
+    assert_eq!(store.counts(), Ok(Counts { receipts: 19, countersigned: 10, unreadable: 0 }));
+    assert_eq!(store.receipts(Page::newest(99)).unwrap().len(), 19);
+    assert_eq!(set_aside(home.path()), 1);
+}
+
+#[test]
+fn only_the_first_damaged_indexes_are_kept() {
+    let home = filled();
+    for _ in 0..5 {
+        fs::write(home.path().join("store-main").join("conf"), b"x").unwrap();
+        check_filled(&durable(home.path()), "each time");
+    }
+    assert_eq!(set_aside(home.path()), 3);
+}
+
+#[test]
+fn an_index_that_lags_is_brought_up_to_date() {
+    let home = tempfile::tempdir().unwrap();
+    let store = durable(home.path());
+    store.put_receipt(&receipt(100, 1, 1, true)).unwrap();
+    drop(store);
+    let (index, copy) = (home.path().join("store-main"), home.path().join("copy"));
+    copy_dir(&index, &copy);
+    fill(&durable(home.path()));
+    fs::remove_dir_all(&index).unwrap();
+    fs::rename(&copy, &index).unwrap();
+    let store = durable(home.path());
+    assert_eq!(store.counts(), Ok(Counts { receipts: 20, countersigned: 10, unreadable: 0 }));
+    assert_eq!(store.receipts(Page::newest(99)).unwrap().len(), 20);
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() { copy_dir(&entry.path(), &to) } else { drop(fs::copy(entry.path(), to).unwrap()) }
+    }
+}
+
+#[test]
+fn without_its_journal_an_index_gives_back_the_receipts() {
+    let home = filled();
+    fs::remove_dir_all(home.path().join("journal-main")).unwrap();
+    for what in ["taken over", "kept"] {
+        let store = durable(home.path());
+        assert_eq!(store.counts(), Ok(Counts { receipts: 19, countersigned: 9, unreadable: 0 }), "{what}");
+        assert!(store.next_ad_sequence(UnixMillis(0)).unwrap() > 5_000, "{what}");
+    }
+    fs::remove_dir_all(home.path().join("store-main")).unwrap();
+    assert_eq!(durable(home.path()).counts().unwrap().receipts, 19);
+}
+
+#[test]
+fn a_home_from_before_the_journal_is_taken_over() {
+    let home = tempfile::tempdir().unwrap();
+    sled::write_old_store(&home.path().join("store-main"), &[receipt(1, 1, 1000, true), receipt(2, 1, 2000, false)]);
+    for what in ["taken over", "kept"] {
+        let store = durable(home.path());
+        assert_eq!(jobs(&store.receipts(Page::newest(9)).unwrap()), [2, 1], "{what}");
+        assert_eq!(store.counts(), Ok(Counts { receipts: 2, countersigned: 1, unreadable: 0 }), "{what}");
+        assert_eq!(store.peers().unwrap(), ["/ip4/192.0.2.1/tcp/1"], "{what}");
+        assert!(store.next_ad_sequence(UnixMillis(0)).unwrap() > 77, "{what}");
+    }
+    assert!(!home.path().join("store-main.migrating").exists());
+    fs::remove_dir_all(home.path().join("store-main")).unwrap();
+    assert_eq!(durable(home.path()).counts().unwrap().receipts, 2, "the journal has them");
+}
+
+#[test]
+fn ads_need_no_sync_each_and_go_on_behind_a_kill() {
+    let home = tempfile::tempdir().unwrap();
+    let disk = TestDisk::default();
+    let open = |disk: &TestDisk| open_on(disk, home.path());
+    let store = open(&disk);
+    let before = disk.operations();
+    let numbers: Vec<u64> = (0..8).map(|n| store.next_ad_sequence(UnixMillis(1_000_000 + n * 35_000)).unwrap()).collect();
+    assert!(disk.operations() - before <= 2, "one record and its sync for eight ads");
+    let killed = disk.after_crash(Tear::LOST);
+    drop(store);
+    let store = open(&killed);
+    assert!(store.next_ad_sequence(UnixMillis(0)).unwrap() > numbers[7]);
+    store.flush().unwrap();
+    let exact = store.next_ad_sequence(UnixMillis(0)).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    assert_eq!(open(&killed.after_crash(Tear::LOST)).next_ad_sequence(UnixMillis(0)), Ok(exact + 1));
+}
+
+fn open_on(disk: &TestDisk, home: &Path) -> DurableStore {
+    let sizes = Sizes { segment: 4_000, reserve: 3_000 };
+    super::open::open_on(std::sync::Arc::new(disk.clone()), None, home, &NetworkId::default(), sizes).expect("opens")
+}
+
+#[test]
+fn a_full_disk_takes_running_receipts_and_no_new_work() {
+    let (home, disk) = (tempfile::tempdir().unwrap(), TestDisk::default());
+    let store = open_on(&disk, home.path());
+    disk.limit(Some(disk.used() + 100));
+    assert_eq!(store.put_receipt(&receipt(1, 1, 1000, true)), Ok(Put::New), "from the reserve");
+    let error = store.accepts_work().unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }) && error.to_string().contains("free some space"), "{error}");
+    let refused = (2..20).find(|job| store.put_receipt(&receipt(*job, 1, 1000, true)).is_err()).expect("the reserve ends");
+    assert!(!store.has_receipt(&JobId([refused; 16]), &key(1).id()).unwrap(), "what was refused is not there");
+    disk.limit(None);
+    assert_eq!(store.put_receipt(&receipt(refused, 1, 1000, true)), Ok(Put::New), "and can be tried again");
+}
+
+#[test]
+fn a_disk_that_fails_to_sync_ends_the_promises() {
+    let (home, disk) = (tempfile::tempdir().unwrap(), TestDisk::default());
+    let store = open_on(&disk, home.path());
+    disk.fail_sync_in(1);
+    let error = store.put_receipt(&receipt(1, 1, 1000, true)).unwrap_err();
+    assert!(matches!(error, StoreError::Failed { .. }), "{error}");
+    assert!(matches!(store.put_receipt(&receipt(2, 1, 1000, true)), Err(StoreError::Failed { .. })));
+    assert!(matches!(store.accept_command(&key(1).id(), 1), Err(StoreError::Failed { .. })));
+    assert!(matches!(store.accepts_work(), Err(StoreError::Failed { .. })));
+}
+
+/// Writes from several threads until the disk crashes; the jobs whose receipts were acknowledged.
+fn write_until_crash(store: &DurableStore) -> BTreeSet<u8> {
+    let write = |worker: u8| {
+        let jobs = (0..12).map(move |job| worker * 12 + job);
+        jobs.take_while(move |job| {
+            let kept = store.put_receipt(&receipt(*job, 1, 1000, false)).is_ok();
+            kept && store.put_receipt(&receipt(*job, 1, 1000, true)).is_ok()
+        })
+        .collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|worker| scope.spawn(move || write(worker))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("ends")).collect()
+    })
+}
+
+#[test]
+fn receipts_acknowledged_to_many_threads_survive_a_crash_at_any_time() {
+    for (at, tear) in (12..60).step_by(4).zip([Tear::LOST, Tear::KEPT, Tear { kept: 700, garbage: 90, keeps_names: true }].iter().cycle()) {
+        let (home, disk) = (tempfile::tempdir().unwrap(), TestDisk::default());
+        let store = open_on(&disk, home.path());
+        disk.crash_at(at);
+        let acknowledged = write_until_crash(&store);
+        drop(store);
+        // Once with the index as it was left, once without.
+        for without_index in [false, true] {
+            if without_index {
+                fs::remove_dir_all(home.path().join("store-main")).unwrap();
+            }
+            let store = open_on(&disk.after_crash(*tear), home.path());
+            let found = store.receipts(Page::newest(999)).unwrap();
+            let kept: BTreeSet<u8> = jobs(&found).into_iter().collect();
+            assert_eq!(kept.len(), found.len(), "at {at}: none twice");
+            assert!(acknowledged.is_subset(&kept), "at {at}: {acknowledged:?} {kept:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,305 @@
+//! Group commit: many callers, one sync.
+//!
+//! Callers put records into a bounded queue and wait. One thread takes whatever has queued up, writes it to the journal, syncs
+//! once, brings the index up to date, and wakes those who waited. While it waits for the disk the next batch gathers by itself,
+//! so nothing is delayed to make batches larger, and a lone caller waits for its own sync only.
+//!
+//! What a record changes is decided when it is queued, under the lock, so decision and order are one. Until the index has
+//! a record, [`State::newest`] answers for it. The thread ends when the [`Committer`] is dropped, after the last queued record.
+
+use super::{
+    StoreError,
+    journal::{Health, Journal, JournalError},
+    record::{Key, Record},
+    sled::Index,
+};
+use std::{
+    collections::BTreeMap,
+    mem,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use futures::channel::oneshot;
+use tracing::error;
+
+/// Callers that wait at once: more than the node has blocking threads and jobs, so none is refused unless the disk hangs.
+const MAX_WAITING: usize = 8_192;
+/// Records written with one sync: some megabytes at most, so a segment stays about as large as it should be.
+const MAX_BATCH: usize = 2_048;
+/// How often a full disk is tried again.
+const RETRY_ROOM: Duration = Duration::from_secs(5);
+
+/// Resolves when what was queued is durable, or will not be.
+pub(super) type Durable = oneshot::Receiver<Outcome>;
+
+/// See the module.
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    arrived: Condvar,
+    place: PathBuf,
+}
+
+/// What callers and the thread share.
+pub(super) struct State {
+    /// The number of the newest record that was queued.
+    last: u64,
+    waiting: Vec<Waiter>,
+    /// The number of the newest record that is durable.
+    durable: u64,
+    /// The newest queued record of each subject that is not in the index yet.
+    pending: BTreeMap<Key, Pending>,
+    health: Health,
+    /// Why the index does not follow any more.
+    index_failed: Option<StoreError>,
+    stopping: bool,
+    place: PathBuf,
+}
+
+type Done = oneshot::Sender<Outcome>;
+
+type Outcome = Result<(), StoreError>;
+
+/// One place in the queue.
+struct Waiter {
+    /// `None` for one that only waits for what was queued before.
+    record: Option<Record>,
+    done: Done,
+}
+
+/// A record on its way.
+struct Pending {
+    record: Record,
+    /// Others that wait for the same.
+    also: Vec<Done>,
+}
+
+impl State {
+    /// The newest record about `key` that is on its way to the disk.
+    pub(super) fn newest(&self, key: &Key) -> Option<&Record> {
+        self.pending.get(key).map(|pending| &pending.record)
+    }
+
+    /// Queues a record.
+    pub(super) fn queue(&mut self, mut record: Record) -> Result<Durable, StoreError> {
+        if let Some(refusal) = self.failure() {
+            return Err(refusal);
+        }
+        record.number = self.last + 1;
+        let durable = self.wait(Some(record.clone()))?;
+        self.last = record.number;
+        // Whoever waits for an older one about the same subject waits for this one.
+        let also = self.pending.remove(&record.key()).map(|older| older.also).unwrap_or_default();
+        self.pending.insert(record.key(), Pending { record, also });
+        Ok(durable)
+    }
+
+    /// Waits for the newest record about `key`; resolves at once if it is durable.
+    pub(super) fn join(&mut self, key: &Key) -> Durable {
+        let (done, durable) = oneshot::channel();
+        match self.pending.get_mut(key).filter(|pending| pending.record.number > self.durable) {
+            Some(pending) => pending.also.push(done),
+            None => drop(done.send(Ok(()))),
+        }
+        durable
+    }
+
+    /// Waits for all that was queued before.
+    pub(super) fn barrier(&mut self) -> Result<Durable, StoreError> {
+        self.wait(None)
+    }
+
+    /// Whether new work may rely on this store.
+    pub(super) fn accepts_work(&self) -> Result<(), StoreError> {
+        match (&self.health, &self.index_failed) {
+            (Health::Full, _) => Err(StoreError::Full { path: self.place.clone() }),
+            (Health::Failed(_), _) => self.failure().map_or(Ok(()), Err),
+            (Health::Good, Some(error)) => Err(error.clone()),
+            (Health::Good, None) => Ok(()),
+        }
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        match &self.health {
+            Health::Failed(reason) => Some(StoreError::Failed { path: self.place.clone(), reason: reason.clone() }),
+            Health::Good | Health::Full => None,
+        }
+    }
+
+    fn wait(&mut self, record: Option<Record>) -> Result<Durable, StoreError> {
+        if self.waiting.len() >= MAX_WAITING || self.pending.len() >= MAX_WAITING {
+            return Err(StoreError::Busy(self.waiting.len()));
+        }
+        let (done, durable) = oneshot::channel();
+        self.waiting.push(Waiter { record, done });
+        Ok(durable)
+    }
+
+    /// What became of the records up to `upto`; returns who else waited for them.
+    fn settle(&mut self, upto: u64, written: &Outcome, indexed: Outcome, health: &Health) -> Vec<Done> {
+        self.health = health.clone();
+        let settled = self.pending.values_mut().filter(|pending| pending.record.number <= upto);
+        let also = settled.flat_map(|pending| mem::take(&mut pending.also)).collect();
+        if written.is_ok() {
+            self.durable = self.durable.max(upto);
+        }
+        match indexed {
+            Ok(()) => self.pending.retain(|_, pending| pending.record.number > upto),
+            Err(error) => self.index_failed = Some(error),
+        }
+        also
+    }
+}
+
+impl Committer {
+    /// Starts the thread. `journal` and `index` agree.
+    pub(super) fn start(journal: Journal, index: Arc<Index>, place: PathBuf) -> Result<Self, StoreError> {
+        let state = State {
+            last: journal.last(),
+            durable: journal.last(),
+            waiting: Vec::new(),
+            pending: BTreeMap::new(),
+            health: journal.health().clone(),
+            index_failed: None,
+            stopping: false,
+            place: place.clone(),
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), arrived: Condvar::new(), place: place.clone() });
+        let writer = Writer { shared: shared.clone(), journal, index };
+        let thread = thread::Builder::new().name("journal".into()).spawn(move || writer.run());
+        let thread = thread.map_err(|error| StoreError::Io { path: place, reason: error.to_string() })?;
+        Ok(Committer { shared, thread: Some(thread) })
+    }
+
+    /// Decides and queues in one: nothing else is queued meanwhile. What is queued is written when the guard is dropped.
+    pub(super) fn lock(&self) -> Queueing<'_> {
+        Queueing { state: self.shared.lock(), arrived: &self.shared.arrived }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.lock().stopping = true;
+        // A panic of the thread has been told by its hook.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// The locked queue; wakes the thread when it is dropped.
+pub(super) struct Queueing<'a> {
+    state: MutexGuard<'a, State>,
+    arrived: &'a Condvar,
+}
+
+impl std::ops::Deref for Queueing<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl std::ops::DerefMut for Queueing<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Queueing<'_> {
+    fn drop(&mut self) {
+        if !self.state.waiting.is_empty() || self.state.stopping {
+            self.arrived.notify_one();
+        }
+    }
+}
+
+impl Shared {
+    /// A panic while it is held leaves a queue that is still a queue.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next batch; empty when it is time to look for room, `None` at the end.
+    fn next_batch(&self) -> Option<Vec<Waiter>> {
+        let mut state = self.lock();
+        while state.waiting.is_empty() {
+            if state.stopping {
+                return None;
+            }
+            if state.health == Health::Full {
+                let (waited, timeout) =
+                    self.arrived.wait_timeout(state, RETRY_ROOM).unwrap_or_else(PoisonError::into_inner);
+                state = waited;
+                if timeout.timed_out() {
+                    return Some(Vec::new());
+                }
+            } else {
+                state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+        let taken = state.waiting.len().min(MAX_BATCH);
+        let rest = state.waiting.split_off(taken);
+        Some(mem::replace(&mut state.waiting, rest))
+    }
+}
+
+/// The thread's own.
+struct Writer {
+    shared: Arc<Shared>,
+    journal: Journal,
+    index: Arc<Index>,
+}
+
+impl Writer {
+    fn run(mut self) {
+        while let Some(mut batch) = self.shared.next_batch() {
+            if batch.is_empty() {
+                self.journal.try_recover();
+                self.shared.lock().health = self.journal.health().clone();
+                continue;
+            }
+            let records: Vec<Record> = batch.iter_mut().filter_map(|waiter| waiter.record.take()).collect();
+            self.commit(&records, batch);
+        }
+    }
+
+    fn commit(&mut self, records: &[Record], batch: Vec<Waiter>) {
+        let upto = records.last().map_or(0, |record| record.number);
+        let written = self.journal.append(records).map_err(|error| self.refusal(&error));
+        let indexed = if written.is_ok() { self.bring_up_to_date(records) } else { Ok(()) };
+        let also = self.shared.lock().settle(upto, &written, indexed, self.journal.health());
+        let waited = batch.into_iter().map(|waiter| waiter.done).chain(also);
+        // Who does not wait any more has its record all the same.
+        waited.for_each(|done| drop(done.send(written.clone())));
+    }
+
+    /// Once it has failed the index is left behind: it would skip records. The next start reads them from the journal.
+    fn bring_up_to_date(&self, records: &[Record]) -> Outcome {
+        if let Some(failed) = self.shared.lock().index_failed.clone() {
+            return Err(failed);
+        }
+        let applied = self.index.apply(records);
+        if let Err(failed) = &applied {
+            error!("the store's index can't be written; receipts are kept in the journal, new work is refused until a restart: {failed}");
+        }
+        applied
+    }
+
+    fn refusal(&self, error: &JournalError) -> StoreError {
+        let path = self.shared.place.clone();
+        match error {
+            JournalError::Full => StoreError::Full { path },
+            JournalError::Failed(reason) | JournalError::Corrupt(reason) => {
+                error!("the journal accepts nothing any more: {reason}");
+                StoreError::Failed { path, reason: reason.clone() }
+            }
+            JournalError::Io(error) => StoreError::Io { path, reason: error.to_string() },
+        }
+    }
+}

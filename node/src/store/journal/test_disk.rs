@@ -1,0 +1,220 @@
+//! A disk that keeps only what it must: whatever was not synced is lost, torn or garbled at a crash, which may come before any
+//! operation; and it can fill up, and fail a sync.
+//!
+//! Files have two contents, what reads see and what a crash leaves; so has the directory. A sync copies one to the other.
+
+use super::Disk;
+use std::{
+    collections::BTreeMap,
+    io::{self, ErrorKind},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// What a crash leaves of what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Tear {
+    /// How many bytes of each file's unsynced end are kept: all if it is not that long.
+    pub(in crate::store) kept: usize,
+    /// How many bytes of garbage follow.
+    pub(in crate::store) garbage: usize,
+    /// Whether files that were made, renamed or removed without a sync of the directory stay so.
+    pub(in crate::store) keeps_names: bool,
+}
+
+impl Tear {
+    /// Everything unsynced is lost.
+    pub(in crate::store) const LOST: Tear = Tear { kept: 0, garbage: 0, keeps_names: false };
+    /// Nothing is lost: a killed process.
+    pub(in crate::store) const KEPT: Tear = Tear { kept: usize::MAX, garbage: 0, keeps_names: true };
+}
+
+#[derive(Debug, Clone, Default)]
+struct Content {
+    seen: Vec<u8>,
+    synced: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: BTreeMap<u64, Content>,
+    seen: BTreeMap<String, u64>,
+    synced: BTreeMap<String, u64>,
+    made: u64,
+    /// Operations so far that change or sync something.
+    operations: u64,
+    /// The operation before which it crashes.
+    crash_at: Option<u64>,
+    /// The sync that fails, counted from now.
+    failing_syncs: Vec<u64>,
+    syncs: u64,
+    capacity: Option<usize>,
+}
+
+/// A directory that can crash.
+#[derive(Debug, Clone, Default)]
+pub(in crate::store) struct TestDisk(Arc<Mutex<State>>);
+
+impl TestDisk {
+    /// It will crash before the operation of this number, counted from its making.
+    pub(in crate::store) fn crash_at(&self, operation: u64) {
+        self.state().crash_at = Some(operation);
+    }
+
+    /// It has room for so many bytes.
+    pub(in crate::store) fn limit(&self, bytes: Option<usize>) {
+        self.state().capacity = bytes;
+    }
+
+    /// The sync after so many more fails.
+    pub(in crate::store) fn fail_sync_in(&self, more: u64) {
+        let mut state = self.state();
+        let at = state.syncs + more;
+        state.failing_syncs.push(at);
+    }
+
+    /// Operations so far.
+    pub(in crate::store) fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
+    /// Bytes in all files.
+    pub(in crate::store) fn used(&self) -> usize {
+        self.state().used()
+    }
+
+    /// The disk as it is found after a crash.
+    pub(in crate::store) fn after_crash(&self, tear: Tear) -> TestDisk {
+        let state = self.state();
+        let names = if tear.keeps_names { &state.seen } else { &state.synced };
+        let files = names.values().filter_map(|file| Some((*file, torn(state.files.get(file)?, tear))));
+        let after = State { files: files.collect(), seen: names.clone(), synced: names.clone(), made: state.made, ..State::default() };
+        TestDisk(Arc::new(Mutex::new(after)))
+    }
+
+    /// Changes a file's bytes, as rot does.
+    pub(in crate::store) fn damage(&self, name: &str, damage: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state();
+        let content = state.file(name).expect("the file is there");
+        damage(&mut content.seen);
+        content.synced = content.seen.clone();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no test panics while it holds the disk")
+    }
+
+    /// Counts an operation; fails from the crash on.
+    fn operate(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        state.check_alive()?;
+        state.operations += 1;
+        Ok(state)
+    }
+}
+
+/// What is left of a file: a cut that was not synced may be undone, and bytes that were not synced may be there in part.
+fn torn(content: &Content, tear: Tear) -> Content {
+    let mut bytes = if tear.kept == usize::MAX { content.seen.clone() } else { content.synced.clone() };
+    let unsynced = content.seen.get(content.synced.len()..).unwrap_or_default();
+    if tear.kept != usize::MAX && !unsynced.is_empty() {
+        bytes.extend(unsynced.iter().take(tear.kept));
+        // A rest of another file: it looks like the real thing.
+        bytes.extend(content.seen.iter().take(tear.garbage));
+    }
+    Content { seen: bytes.clone(), synced: bytes }
+}
+
+impl State {
+    fn check_alive(&self) -> io::Result<()> {
+        match self.crash_at {
+            Some(at) if self.operations >= at => Err(io::Error::other("crashed")),
+            _ => Ok(()),
+        }
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&mut Content> {
+        let file = self.seen.get(name).ok_or(ErrorKind::NotFound)?;
+        self.files.get_mut(file).ok_or(ErrorKind::NotFound.into())
+    }
+
+    fn used(&self) -> usize {
+        self.seen.values().filter_map(|file| self.files.get(file)).map(|content| content.seen.len()).sum()
+    }
+}
+
+impl Disk for TestDisk {
+    fn place(&self) -> &Path {
+        Path::new("test-disk")
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let state = self.state();
+        state.check_alive()?;
+        Ok(state.seen.keys().cloned().collect())
+    }
+
+    fn len(&self, name: &str) -> io::Result<u64> {
+        Ok(self.state().file(name)?.seen.len() as u64)
+    }
+
+    fn read(&self, name: &str, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.state();
+        state.check_alive()?;
+        let content = &state.file(name)?.seen;
+        let rest = content.get(usize::try_from(at).expect("fits")..).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
+    fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.operate()?;
+        let room = state.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(state.used()));
+        if !state.seen.contains_key(name) {
+            let file = state.made;
+            state.made += 1;
+            state.seen.insert(name.to_owned(), file);
+            state.files.insert(file, Content::default());
+        }
+        let fits = bytes.len().min(room);
+        state.file(name)?.seen.extend_from_slice(&bytes[..fits]);
+        if fits < bytes.len() { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn truncate(&self, name: &str, len: u64) -> io::Result<()> {
+        self.operate()?.file(name)?.seen.truncate(usize::try_from(len).expect("fits"));
+        Ok(())
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        let mut state = self.operate()?;
+        state.syncs += 1;
+        let nth = state.syncs;
+        if state.failing_syncs.contains(&nth) {
+            return Err(io::Error::other("input/output error"));
+        }
+        let content = state.file(name)?;
+        content.synced = content.seen.clone();
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.operate()?;
+        let file = state.seen.remove(from).ok_or(ErrorKind::NotFound)?;
+        state.seen.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.operate()?;
+        state.seen.remove(name).ok_or(ErrorKind::NotFound)?;
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut state = self.operate()?;
+        state.synced = state.seen.clone();
+        Ok(())
+    }
+}
