@@ -37,7 +37,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{net::TcpListener, task::JoinHandle, time::interval};
+use tokio::{net::TcpListener, task::JoinHandle, time::{interval, sleep}};
 
 /// The model that chats.
 pub const CHAT_MODEL: &str = "script:latest";
@@ -167,7 +167,14 @@ fn script(request: &Value, text: &str) -> Lines {
     let words = |n: usize| stream::iter((0..n).map(|n| Ok(piece(&format!("word{n} ")))));
     match text.split_once(' ') {
         Some(("fail", n)) => Box::pin(words(count(n)).chain(stream::iter([Ok(json!({ "error": "the script failed" }))]))),
-        Some(("cut", n)) => Box::pin(words(count(n)).chain(stream::iter([Err(io::ErrorKind::ConnectionReset.into())]))),
+        Some(("cut", n)) => {
+            let cut = stream::once(async {
+                // A connection that is closed at once takes the words with it.
+                sleep(PACE * 20).await;
+                Err(io::ErrorKind::ConnectionReset.into())
+            });
+            Box::pin(words(count(n)).chain(cut))
+        }
         Some(("think", rest)) => {
             let thought = json!({ "message": { "role": "assistant", "content": "", "thinking": "hmm" }, "done": false });
             Box::pin(stream::iter([Ok(thought)]).chain(said(request, rest)))
