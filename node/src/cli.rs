@@ -3,6 +3,7 @@
 //! Answers go to stdout, everything about them to stderr, so that output can be piped. `--json` prints one JSON value per
 //! line instead. Every failure is one sentence on stderr and an exit code from [`exit`].
 
+mod api_key;
 mod chat;
 pub mod exit;
 mod flags;
@@ -51,6 +52,11 @@ enum Command {
     Peers,
     /// Show receipts, newest first.
     Receipts(query::ReceiptsArgs),
+    /// Make, list and remove keys of this node's API.
+    ApiKey {
+        #[command(subcommand)]
+        command: api_key::ApiKeyCommand,
+    },
     /// Show this node's identity.
     Key {
         #[command(subcommand)]
@@ -131,6 +137,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Chat(args) => chat::run(&context, args).await,
             Command::Models(args) => query::models(&context, args).await,
             Command::Peers => query::peers(&context).await,
+            Command::ApiKey { command } => api_key::run(&context, command),
             Command::Receipts(args) => query::receipts(&context, args).await,
             Command::Key { command: KeyCommand::Show } => query::key_show(&context),
         }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `fail N`, `cut N` | N words, then Ollama's error line, or a closed connection |
 //! | `drone` | the same word until nobody listens |
+//! | `flood` | eight thousand letters at a time, as fast as they are taken |
 //! | `silent` | nothing at all until nobody listens |
 //! | `refuse` | HTTP 500 at once |
 //! | `think …` | a thought, then the answer |
@@ -37,7 +38,11 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::{net::TcpListener, task::JoinHandle, time::{interval, sleep}};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{interval, sleep},
+};
 
 /// The model that chats.
 pub const CHAT_MODEL: &str = "script:latest";
@@ -47,6 +52,9 @@ pub const EMBED_MODEL: &str = "script-embed:latest";
 pub const DIMENSIONS: usize = 8;
 /// Between two words of a drone: slower than a cancel, fast enough for a test.
 const PACE: Duration = Duration::from_millis(5);
+
+/// Letters of a piece of a flood.
+const FLOOD: usize = 8_000;
 
 type Lines = Pin<Box<dyn Stream<Item = io::Result<Value>> + Send>>;
 
@@ -141,7 +149,11 @@ async fn generate(State(shared): State<Shared>, Json(request): Json<Value>) -> R
     };
     let lines = said(&request, &text).map(|line| {
         line.map(|mut line| {
-            line["response"] = line["message"]["content"].take();
+            let text = line["message"]["content"].take();
+            if let Some(line) = line.as_object_mut() {
+                line.remove("message");
+                line.insert("response".into(), text);
+            }
             line
         })
     });
@@ -180,6 +192,7 @@ fn script(request: &Value, text: &str) -> Lines {
             Box::pin(stream::iter([Ok(thought)]).chain(said(request, rest)))
         }
         _ if text == "drone" => Box::pin(ticks().map(|()| Ok(piece("drone ")))),
+        _ if text == "flood" => Box::pin(stream::repeat_with(|| Ok(piece(&"x".repeat(FLOOD))))),
         _ if text == "silent" => Box::pin(stream::pending()),
         _ if text == "seed?" => said(request, &request["options"]["seed"].to_string()),
         _ => said(request, text),

@@ -9,6 +9,7 @@ use crate::{
         client::{Cause, Failure},
         framing::FrameError,
     },
+    spend::CapError,
 };
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -96,6 +97,16 @@ impl ApiError {
     /// 402: a cap of this node or key.
     pub fn spend_cap(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYMENT_REQUIRED, "insufficient_quota", "spend_cap", message)
+    }
+
+    /// How a refused reservation looks. What other jobs have reserved may be free again soon.
+    pub fn of_cap(error: &CapError) -> Self {
+        let refusal = Self::spend_cap(error.to_string());
+        match error {
+            CapError::Day { reserved: MicroUsd(1..), .. } => refusal.later(RETRY_SOON),
+            CapError::Store(_) => Self::unavailable("store", error.to_string()),
+            _ => refusal,
+        }
     }
 
     /// 403: a browser page or a name that this endpoint does not answer to.

@@ -5,11 +5,11 @@ use crate::{
     api_keys::{self, KeyError},
     config::Config,
     node::Node,
-    spend::{CapError, Caps, Purse, SpendLog},
+    spend::{CapError, Caps, Purse},
 };
 use axum::Router;
 use infernet_wire::money::MicroUsd;
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path};
 
 /// What of a configuration is about the endpoint.
 #[derive(Debug, Clone)]
@@ -87,12 +87,12 @@ impl Opened {
         Ok(Opened { listener, doors, authenticate, config })
     }
 
-    /// Serves `node`, with `more` routes, and the spending written to `log`.
-    pub fn serve(self, node: &Node, log: Arc<dyn SpendLog>, more: Router) -> Result<Api, OpenError> {
+    /// Serves `node`, with `more` routes.
+    pub fn serve(self, node: &Node, more: Router) -> Result<Api, OpenError> {
         let settings = Settings {
             doors: self.doors,
             authenticate: self.authenticate,
-            purse: Purse::open(self.config.caps, log)?,
+            purse: Purse::open(self.config.caps, node.store().clone())?,
             max_price: self.config.max_price,
             max_requests: self.config.max_requests,
             more,

@@ -6,10 +6,10 @@
 
 use super::{
     error::ApiError,
-    job::{Choices, Known, Step},
+    job::{Choices, Known},
     replay::Recorder,
 };
-use crate::{buyer::ChatError, chat::client::Progress, clock};
+use crate::{chat::client::Progress, clock};
 use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, header},
@@ -98,26 +98,21 @@ impl<S: Shape> Events<S> {
     /// Writes all that has happened into `out`. Ready when the answers are over: with the failure that ended them, if any.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, ApiError)>> {
         while self.out.len() < PIECE {
-            match ready!(self.choices.poll_step(cx)) {
-                Some((place, Step::Event(Progress::Usage(usage)))) if !usage.finish.is_complete() => {
-                    self.over = true;
-                    return Poll::Ready(Some((place, ApiError::cut("the engine failed; the answer is incomplete"))));
-                }
-                Some((place, Step::Event(progress))) => {
+            let Some((place, step)) = ready!(self.choices.poll_step(cx)) else {
+                self.over = true;
+                self.shape.end(&mut self.choices.known(), &mut self.out);
+                self.out.extend_from_slice(DONE);
+                return Poll::Ready(None);
+            };
+            match step.failure(self.capped) {
+                Ok(progress) => {
                     if let Some(known) = self.choices.known().nth(place) {
                         self.shape.write(place, &progress, known, &mut self.out);
                     }
                 }
-                Some((place, Step::Over(result))) => {
+                Err(error) => {
                     self.over = true;
-                    let error = result.err().unwrap_or(ChatError::ShuttingDown);
-                    return Poll::Ready(Some((place, ApiError::of_job(&error, self.capped))));
-                }
-                None => {
-                    self.over = true;
-                    self.shape.end(&mut self.choices.known(), &mut self.out);
-                    self.out.extend_from_slice(DONE);
-                    return Poll::Ready(None);
+                    return Poll::Ready(Some((place, error)));
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use crate::{
     api::open::OpenError,
+    api_keys::KeyError,
     buyer::ChatError,
     config::ConfigError,
     control::{ControlError, client::AskError, schema::ErrorReport},
@@ -126,6 +127,13 @@ impl From<ControlError> for Exit {
 impl From<AskError> for Exit {
     fn from(error: AskError) -> Self {
         Exit::new(FAILED, error)
+    }
+}
+
+impl From<KeyError> for Exit {
+    fn from(error: KeyError) -> Self {
+        let usage = matches!(error, KeyError::Name | KeyError::Taken(_) | KeyError::Unknown(_) | KeyError::Full);
+        Exit::new(if usage { USAGE } else { CONFIG }, error)
     }
 }
 

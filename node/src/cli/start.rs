@@ -12,9 +12,7 @@ use crate::{
     engines::{Engines, Probed},
     identity,
     node::{Node, Serve, Settings},
-    seller,
-    spend::MemoryLog,
-    store,
+    seller, store,
 };
 use axum::Router;
 use infernet_wire::money::Price;
@@ -36,7 +34,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let mut stop = Stop::listen()?;
     let price = config.price;
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
-    let api = api.map(|api| api.serve(&node, Arc::new(MemoryLog::default()), Router::new())).transpose()?;
+    let api = api.map(|api| api.serve(&node, Router::new())).transpose()?;
     control.serve(node.clone());
     ready(context, &node, api.as_ref(), price).await?;
     stop.first().await;

@@ -13,6 +13,7 @@ use super::{
     record::{Key, Record},
     sled::Index,
 };
+use futures::channel::oneshot;
 use std::{
     collections::BTreeMap,
     mem,
@@ -21,7 +22,6 @@ use std::{
     thread::{self, JoinHandle},
     time::Duration,
 };
-use futures::channel::oneshot;
 use tracing::error;
 
 /// Callers that wait at once: more than the node has blocking threads and jobs, so none is refused unless the disk hangs.
@@ -233,8 +233,7 @@ impl Shared {
                 return None;
             }
             if state.health == Health::Full {
-                let (waited, timeout) =
-                    self.arrived.wait_timeout(state, RETRY_ROOM).unwrap_or_else(PoisonError::into_inner);
+                let (waited, timeout) = self.arrived.wait_timeout(state, RETRY_ROOM).unwrap_or_else(PoisonError::into_inner);
                 state = waited;
                 if timeout.timed_out() {
                     return Some(Vec::new());
@@ -286,7 +285,9 @@ impl Writer {
         }
         let applied = self.index.apply(records);
         if let Err(failed) = &applied {
-            error!("the store's index can't be written; receipts are kept in the journal, new work is refused until a restart: {failed}");
+            error!(
+                "the store's index can't be written; receipts are kept in the journal, new work is refused until a restart: {failed}"
+            );
         }
         applied
     }

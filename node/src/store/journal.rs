@@ -26,7 +26,7 @@ pub(super) use self::{
 
 use self::{
     disk::is_full,
-    frame::{BadHeader, SEGMENT_HEADER, SegmentHeader, Seed},
+    frame::{BadHeader, SEGMENT_HEADER, Seed, SegmentHeader},
     segment::{Name, Scan, scan},
 };
 use super::record::Record;
@@ -228,7 +228,11 @@ impl Journal {
                 self.drop_beginning(name)?;
                 continue;
             }
-            if found.is_whole_to_its_tail() { self.cut(name, &found)? } else { self.mend(name, before, &found)? }
+            if found.is_whole_to_its_tail() {
+                self.cut(name, &found)?
+            } else {
+                self.mend(name, before, &found)?
+            }
             let first = found.header.map_or(1, |header| header.first);
             self.last = found.last.max(first.saturating_sub(1));
             self.newest = name;

@@ -1,8 +1,8 @@
 //! A store that forgets when it is dropped.
 
 use super::{
-    Counts, MAX_AD_SEQUENCES, MAX_PAGE, Page, Position, Put, SpendRecord, Standing, Store, StoreError, bounded_peers, check_spend,
-    sequence_after,
+    Counts, MAX_AD_SEQUENCES, MAX_PAGE, Page, Position, Put, SpendRecord, Standing, Store, StoreError, bounded_peers,
+    check_spend, sequence_after,
 };
 use infernet_wire::{
     id::{JobId, NodeId},

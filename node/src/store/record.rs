@@ -64,7 +64,8 @@ impl Record {
 
     /// Whether nobody needs it once there is a newer one about its subject.
     pub(super) fn is_superseded_by_newer(&self) -> bool {
-        let is_evidence = self.kind == Kind::RECEIPT && ReceiptRow::read(&self.body).is_none_or(|row| row.standing.countersigned);
+        let is_evidence =
+            self.kind == Kind::RECEIPT && ReceiptRow::read(&self.body).is_none_or(|row| row.standing.countersigned);
         self.kind.is_known() && !is_evidence
     }
 

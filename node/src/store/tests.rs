@@ -192,7 +192,8 @@ fn a_second_process_is_told_which_home_is_taken() {
 #[test]
 fn spend_is_what_was_said_last_of_each_key_and_day() {
     each(|store| {
-        let say = |key: &str, day, spent| SpendRecord { key: key.into(), day, authorised: MicroUsd(100), spent: MicroUsd(spent) };
+        let say =
+            |key: &str, day, spent| SpendRecord { key: key.into(), day, authorised: MicroUsd(100), spent: MicroUsd(spent) };
         for record in [say("", 7, 1), say("ci", 7, 2), say("", 8, 3), say("", 7, 4), say("", 300, 5)] {
             store.put_spend(&record).unwrap();
         }
@@ -472,7 +473,9 @@ fn write_until_crash(store: &DurableStore) -> BTreeSet<u8> {
 
 #[test]
 fn receipts_acknowledged_to_many_threads_survive_a_crash_at_any_time() {
-    for (at, tear) in (12..60).step_by(4).zip([Tear::LOST, Tear::KEPT, Tear { kept: 700, garbage: 90, keeps_names: true }].iter().cycle()) {
+    for (at, tear) in
+        (12..60).step_by(4).zip([Tear::LOST, Tear::KEPT, Tear { kept: 700, garbage: 90, keeps_names: true }].iter().cycle())
+    {
         let (home, disk) = (tempfile::tempdir().unwrap(), TestDisk::default());
         let store = open_on(&disk, home.path());
         disk.crash_at(at);

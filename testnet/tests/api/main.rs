@@ -7,13 +7,11 @@
 mod access;
 mod chat;
 mod failures;
+mod texts;
 
-use infernet_node::{
-    api::{
-        Api,
-        open::{ApiConfig, Opened},
-    },
-    spend::MemoryLog,
+use infernet_node::api::{
+    Api,
+    open::{ApiConfig, Opened},
 };
 use infernet_testnet::{
     cluster::{Member, MemberSpec, Sells},
@@ -21,7 +19,7 @@ use infernet_testnet::{
 };
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 /// For everything that must happen, on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -90,7 +88,7 @@ async fn open(buyer: &Member, change: impl FnOnce(&mut ApiConfig)) -> Api {
     let mut config = ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into());
     change(&mut config);
     let opened = Opened::new(buyer.home.path(), config).await.expect("an address");
-    opened.serve(&buyer.node, Arc::new(MemoryLog::default()), axum::Router::new()).expect("an endpoint")
+    opened.serve(&buyer.node, axum::Router::new()).expect("an endpoint")
 }
 
 fn events(body: &str) -> Vec<String> {

@@ -124,8 +124,7 @@ impl SegmentHeader {
         let mut padded = name.to_vec();
         padded.resize(MAX_NETWORK_BYTES, 0);
         let length = [u8::try_from(name.len()).unwrap_or(u8::MAX)];
-        let mut bytes =
-            [&MAGIC[..], &VERSION.to_le_bytes(), &length, &padded, &self.id, &self.first.to_le_bytes()].concat();
+        let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &length, &padded, &self.id, &self.first.to_le_bytes()].concat();
         bytes.extend_from_slice(&seed.checksum(&bytes));
         bytes
     }

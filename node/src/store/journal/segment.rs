@@ -6,7 +6,7 @@
 
 use super::{
     disk::Disk,
-    frame::{self, BadHeader, FRAME_HEADER, SEGMENT_HEADER, SegmentHeader, Seed},
+    frame::{self, BadHeader, FRAME_HEADER, SEGMENT_HEADER, Seed, SegmentHeader},
 };
 use crate::store::record::Record;
 use std::{fmt, io};

@@ -88,7 +88,8 @@ impl TestDisk {
         let state = self.state();
         let names = if tear.keeps_names { &state.seen } else { &state.synced };
         let files = names.values().filter_map(|file| Some((*file, torn(state.files.get(file)?, tear))));
-        let after = State { files: files.collect(), seen: names.clone(), synced: names.clone(), made: state.made, ..State::default() };
+        let after =
+            State { files: files.collect(), seen: names.clone(), synced: names.clone(), made: state.made, ..State::default() };
         TestDisk(Arc::new(Mutex::new(after)))
     }
 

@@ -5,8 +5,8 @@ use super::{
     test_disk::{Tear, TestDisk},
     *,
 };
-use crate::store::record::{Key, Kind, ReceiptRow};
 use crate::store::Standing;
+use crate::store::record::{Key, Kind, ReceiptRow};
 use infernet_wire::{id::Hash, time::UnixMillis};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -131,7 +131,11 @@ fn check_crashed_recoveries(disk: &TestDisk, tear: Tear, written: &Written, what
             let _ = journal.replay(0, &mut |_| {});
         }
         for again in [Tear::LOST, Tear::KEPT, Tear { kept: 30, garbage: 0, keeps_names: true }] {
-            check_recovery(&recovering.after_crash(again), written, &format!("{what}, then at {at} of the recovery, {again:?}"));
+            check_recovery(
+                &recovering.after_crash(again),
+                written,
+                &format!("{what}, then at {at} of the recovery, {again:?}"),
+            );
         }
     }
 }
@@ -327,8 +331,7 @@ fn a_real_directory_does_the_same() {
         Journal::open(Arc::new(disk), &NetworkId::default(), [7; 16], SMALL).unwrap()
     };
     let mut journal = open();
-    let written: Vec<Record> =
-        (0..100).flat_map(|n| append(&mut journal, vec![record(Kind(77), 1, n)]).unwrap()).collect();
+    let written: Vec<Record> = (0..100).flat_map(|n| append(&mut journal, vec![record(Kind(77), 1, n)]).unwrap()).collect();
     drop(journal);
     assert_eq!(replayed(&mut open()), written);
 }
