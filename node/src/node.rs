@@ -5,13 +5,14 @@
 
 use crate::{
     backend::Backend,
-    buyer::Buyer,
+    buyer::{Buyer, Preferences},
     chat::{
         self,
         endpoint::{BindError, Endpoint},
         pool::Pool,
         tally::Tally,
     },
+    config::{Alias, Region},
     control::schema::StatusReport,
     engines::Engines,
     hardware,
@@ -64,6 +65,8 @@ pub struct Settings {
     pub max_peers: u32,
     /// What it sells; `None` for a node that only buys.
     pub serve: Option<Serve>,
+    /// How it buys.
+    pub preferences: Preferences,
     /// For tests: a copy of every gossip payload.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
 }
@@ -76,6 +79,10 @@ pub struct Serve {
     pub price: Price,
     /// Jobs at once.
     pub slots: u16,
+    /// Other names of its models.
+    pub aliases: Vec<Alias>,
+    /// Where it says it is.
+    pub region: Option<Region>,
 }
 
 /// Why a node can't start.
@@ -131,7 +138,7 @@ impl Node {
         let pool = Pool::new(endpoint.clone());
         let client =
             chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
-        let buyer = Buyer::spawn(client, net.clone());
+        let buyer = Buyer::spawn(client, net.clone(), settings.preferences);
         let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
         let addresses = net.listen_addresses().await;
         let seller = match settings.serve {
@@ -238,6 +245,7 @@ impl Node {
     pub async fn close(&self, grace: Duration) {
         self.drain(grace).await;
         save_peers(&self.net, &*self.store).await;
+        save_ad_sequences(&self.net, &*self.store).await;
         self.endpoint.close().await;
         self.tasks.iter().for_each(JoinHandle::abort);
         self.net.clone().shutdown().await;
@@ -261,8 +269,13 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
         warn!("the peer cache can't be read: {error}");
         Vec::new()
     });
+    let ad_sequences = store.ad_sequences().unwrap_or_else(|error| {
+        warn!("others' ad sequences can't be read: {error}");
+        Vec::new()
+    });
     NetConfig {
         network: settings.network.clone(),
+        ad_sequences,
         listen: settings.listen.clone(),
         bootstrap: settings.bootstrap.clone(),
         mdns: settings.mdns,
@@ -316,11 +329,11 @@ impl Worker {
             key: self.key.clone(),
             network: self.network.clone(),
             slots: serve.slots,
-            tags: hardware::tags(),
+            tags: hardware::tags().into_iter().chain(serve.region.as_ref().map(Region::tag)).collect(),
             chat,
         };
         let seller = Seller::spawn(settings, self.net, self.store);
-        let engines = Engines::spawn(serve.engines, serve.price, seller.clone()).await;
+        let engines = Engines::spawn(serve.engines, serve.price, serve.aliases, seller.clone()).await;
         let worker = chat::server::Worker {
             key: self.key,
             network: self.network,
@@ -363,7 +376,7 @@ impl Dispatch {
             Event::Answer(answer) => self.buyer.try_tell(buyer_market::Input::Answer(answer)),
             Event::Receipt(receipt) => {
                 debug!(job = %receipt.receipt().job, "receipt heard");
-                true
+                self.buyer.try_tell(buyer_market::Input::Receipt(Box::new(receipt)))
             }
             Event::Rtt { peer, ms } => {
                 self.buyer.observe(peer, Observation::Rtt(ms));
@@ -399,6 +412,18 @@ async fn cache_peers(net: Net, store: Arc<dyn Store>) {
     loop {
         sleep(PEER_CACHE).await;
         save_peers(&net, &*store).await;
+        save_ad_sequences(&net, &*store).await;
+    }
+}
+
+/// So that after a restart an ad that was replaced meanwhile stays stale.
+async fn save_ad_sequences(net: &Net, store: &dyn Store) {
+    let sequences = net.ad_sequences().await;
+    if sequences.is_empty() {
+        return;
+    }
+    if let Err(error) = store.put_ad_sequences(&sequences) {
+        warn!("others' ad sequences can't be written: {error}");
     }
 }
 

@@ -246,6 +246,7 @@ impl Task {
             Command::Newcomer => self.advertise_soon(),
             Command::Claim { presented, from, slot, reply } => {
                 let now = clock::now();
+                self.look_at_store();
                 let claimed = match *presented {
                     Presented::Held(accept) => self.market.claim(&accept, from, now),
                     Presented::Standing(standing) => self.market.claim_standing(standing, from, now),
@@ -275,7 +276,15 @@ impl Task {
         }
     }
 
+    /// What is promised from now on must be kept.
+    fn look_at_store(&mut self) {
+        self.market.set_store_full(self.store.accepts_work().is_err());
+    }
+
     fn handle(&mut self, input: Input) {
+        if matches!(input, Input::Offer(_)) {
+            self.look_at_store();
+        }
         for output in self.market.handle(input, clock::now()) {
             match output {
                 Output::Bid { buyer, body } => {

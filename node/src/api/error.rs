@@ -198,6 +198,11 @@ impl ApiError {
         let (model, all) = (&no.model, |reason| !no.refusals.is_empty() && no.refusals.iter().all(|(_, r)| *r == reason));
         match no.cheapest {
             _ if no.is_too_cheap() => Self::of_price(no, capped),
+            _ if !no.left_out.is_empty() && no.refusals.is_empty() => Self::unavailable("no_bid", left_out(no)),
+            _ if no.standing.is_some() => Self::unavailable(
+                "no_bid",
+                format!("no worker that serves {model} has room for this at its standing price: allow X-Infernet-Path: auto, or wait"),
+            ),
             None if no.refusals.is_empty() && !no.models.is_empty() => Self::unknown_model(model, &no.models),
             None if no.refusals.is_empty() => Self::unavailable("no_bid", "no worker is known yet; try again soon"),
             _ if all(NoBidReason::CONTEXT_TOO_LONG) => Self::too_long(model),
@@ -284,6 +289,11 @@ fn checked_field(text: &str) -> &str {
     }
 }
 
+fn left_out(no: &NoBids) -> String {
+    let filters: Vec<&str> = no.left_out.keys().map(|filter| filter.label()).collect();
+    format!("every worker that serves {} is left out by this node's own choice ({})", no.model, filters.join(", "))
+}
+
 fn why(no: &NoBids) -> String {
     let mut labels: Vec<&str> = no.refusals.iter().map(|(_, reason)| reason.label()).collect();
     labels.sort_unstable();
@@ -325,6 +335,7 @@ mod tests {
             refusals: refusals.iter().map(|reason| (NodeId([2; 33]), *reason)).collect(),
             cheapest: cheapest.map(price),
             models: models.iter().map(|&m| m.to_owned()).collect(),
+            ..NoBids::default()
         }))
     }
 

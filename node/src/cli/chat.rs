@@ -234,6 +234,9 @@ impl<'a> Screen<'a> {
             return ControlFlow::Continue(());
         }
         match step {
+            ChatStep::Auction(auction) if auction.standing => {
+                self.context.note(format!("{} takes it at {}", auction.winner.short(), auction.reason));
+            }
             ChatStep::Auction(auction) => self.context.note(format!(
                 "{} in {:.1} ms; {} won: {}",
                 counted(auction.bids.len(), "bid"),
@@ -241,6 +244,9 @@ impl<'a> Screen<'a> {
                 auction.winner.short(),
                 auction.reason
             )),
+            ChatStep::Waiting { reason, next_ms } => {
+                self.context.note(format!("{reason}; trying again in {:.1} s", *next_ms as f64 / 1e3));
+            }
             ChatStep::Retry { worker, reason } => {
                 self.context.note(format!("{} failed before its first token ({reason}); asking the next", worker.short()));
             }

@@ -7,6 +7,7 @@ use crate::{
         open::{ApiConfig, OpenError, Opened},
     },
     backend::{self, Backend},
+    buyer::{Preferences, Trust},
     config::Config,
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
@@ -79,10 +80,23 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
     if !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty())) {
         context.note("no engine has a model yet: pull one, for example with `ollama pull llama3.2`; it is offered as soon as it is there");
     }
-    Ok(Some(Serve { engines, price: config.price, slots: config.slots }))
+    let (aliases, region) = (config.aliases.clone(), config.region.clone());
+    Ok(Some(Serve { engines, price: config.price, slots: config.slots, aliases, region }))
+}
+
+/// How the node buys, whoever asks.
+fn preferences(config: &Config) -> Preferences {
+    let trust = Trust {
+        min_reputation: config.min_reputation,
+        allow: config.allow_workers.iter().copied().collect(),
+        deny: config.deny_workers.iter().copied().collect(),
+        regions: config.regions.iter().map(|region| region.as_str().to_owned()).collect(),
+    };
+    Preferences { trust, standing: config.standing }
 }
 
 pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: Option<Serve>) -> Settings {
+    let preferences = preferences(&config);
     Settings {
         key,
         network: config.network,
@@ -92,6 +106,7 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
         mdns: config.mdns,
         max_peers: config.max_peers,
         serve,
+        preferences,
         tap: None,
     }
 }

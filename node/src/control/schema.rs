@@ -172,6 +172,13 @@ pub enum ChatStep {
         /// How.
         reason: String,
     },
+    /// Nobody has room now; it is tried again.
+    Waiting {
+        /// Why the last try came to nothing.
+        reason: String,
+        /// When the next one begins, in milliseconds from now.
+        next_ms: u64,
+    },
     /// The winner has the job.
     Opened {
         /// How the stream goes.
@@ -224,6 +231,7 @@ impl From<ChatEvent> for ChatStep {
         match event {
             ChatEvent::Auction(report) => ChatStep::Auction(report),
             ChatEvent::Retry { worker, reason } => ChatStep::Retry { worker, reason },
+            ChatEvent::Waiting { reason, next_ms } => ChatStep::Waiting { reason, next_ms },
             ChatEvent::Stream(Progress::Opened { path, input_tokens, .. }) => {
                 ChatStep::Opened { path: path.to_string(), input_tokens }
             }

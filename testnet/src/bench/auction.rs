@@ -10,7 +10,7 @@ use crate::{
     demo::order,
     engine::{EngineOptions, EngineServer},
     machine::{Distribution, Machine},
-    shim::Link,
+    shim::{Link, Quality},
 };
 use infernet_node::{
     buyer::{ChatEvent, Prepared},
@@ -120,7 +120,7 @@ pub async fn run(options: AuctionOptions) -> Result<AuctionResult, BenchError> {
     buyer.knows("tiny-chat", regular_workers, FORM).await?;
     let regular = round(&buyer, options.auctions, BASE_PRICE).await?;
 
-    let link = Link::to(socket(&bootstrap)?, LATE).await?;
+    let link = Link::tcp(socket(&bootstrap)?, Quality { delay: LATE, loss_percent: 0 }).await?;
     let late_price = BASE_PRICE / 2;
     let slow = vec![through(&bootstrap, &link)?];
     let late = Sells::new(engine.url(), BASE_PRICE, late_price, 8);
