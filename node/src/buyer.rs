@@ -5,13 +5,19 @@
 //! accept, and if none is left there is one more auction. The caller sees one answer.
 //!
 //! A buyer holds **one auction at a time**, until its winner has opened: workers keep one hold per buyer, so a second offer
-//! would take back the first one's hold.
+//! would take back the first one's hold. Where an auction would hardly find better, a job goes straight to a known worker at the
+//! price in its ad (`standing`); of those any number run side by side.
 
+mod conversation;
+mod loads;
 mod order;
 mod refused;
 mod said;
+mod standing;
 mod task;
+mod waiting;
 
+pub use crate::market::{standing::PathChoice, trust::Trust};
 pub use order::{ChatOrder, DEFAULT_CEILING, DEFAULT_WINDOW_MS, Prepared};
 pub use refused::{ChatError, NoBids};
 
@@ -30,10 +36,14 @@ use crate::{
     net::{Net, PublishError},
     report::{AuctionReport, ChatReport, ReceiptReport, StreamReport, millis},
 };
-use infernet_wire::{bid::NoBidReason, envelope::Verified, id::NodeId, offer::JobOffer, topic};
+use infernet_wire::{
+    accept::JobAccept, bid::NoBidReason, envelope::Verified, id::NodeId, money::MicroUsd, offer::JobOffer,
+    standing::StandingOffer, time::UnixMillis, topic,
+};
+use loads::{Load, Loads};
 use said::Said;
-use std::{sync::Arc, time::Duration};
-use task::{Command, Task};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use task::{Command, Survey, Task};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::timeout,
@@ -61,6 +71,13 @@ pub enum ChatEvent {
         /// How.
         reason: String,
     },
+    /// Nobody has room now, or nobody is there: it is tried again, because the order allows waiting.
+    Waiting {
+        /// Why the last try came to nothing.
+        reason: String,
+        /// When the next one begins, in milliseconds from now.
+        next_ms: u64,
+    },
     /// The stream of the winner.
     Stream(Progress),
 }
@@ -79,6 +96,33 @@ pub struct Decided {
     turn: OwnedSemaphorePermit,
 }
 
+/// How a node buys, whatever its orders say.
+#[derive(Debug, Clone)]
+pub struct Preferences {
+    /// Whose bids count.
+    pub trust: Trust,
+    /// Whether a job may be taken at a standing price unless its order says so.
+    pub standing: bool,
+}
+
+impl Default for Preferences {
+    /// Everybody's, and yes.
+    fn default() -> Self {
+        Preferences { trust: Trust::default(), standing: true }
+    }
+}
+
+/// What was agreed on with one worker, whichever way.
+struct Deal {
+    accept: Verified<JobAccept>,
+    /// At a standing price, what the worker has not seen yet.
+    offer: Option<StandingOffer>,
+    budget: MicroUsd,
+    deadline: UnixMillis,
+    addrs: Vec<SocketAddr>,
+    load: Load,
+}
+
 /// A handle to the buyer; cheap to clone.
 #[derive(Clone)]
 pub struct Buyer {
@@ -90,19 +134,22 @@ struct Shared {
     client: client::Buyer,
     net: Net,
     turn: Arc<Semaphore>,
+    preferences: Preferences,
+    loads: Loads,
     /// Jobs under way.
     running: watch::Sender<usize>,
 }
 
 impl Buyer {
     /// Starts the task. It ends when every handle is gone.
-    pub fn spawn(client: client::Buyer, net: Net) -> Self {
+    pub fn spawn(client: client::Buyer, net: Net, preferences: Preferences) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let span = info_span!("buyer", me = %client.key.id().short());
-        let task = Task::new(client.pool.clone());
+        let loads = Loads::default();
+        let task = Task::new(client.key.id(), client.pool.clone(), loads.clone());
         tokio::spawn(task.run(inbox).instrument(span));
-        let shared = Shared { client, net, turn: Arc::new(Semaphore::new(1)), running: watch::Sender::new(0) };
-        Buyer { commands, shared: Arc::new(shared) }
+        let (turn, running) = (Arc::new(Semaphore::new(1)), watch::Sender::new(0));
+        Buyer { commands, shared: Arc::new(Shared { client, net, turn, preferences, loads, running }) }
     }
 
     /// Tells of something heard. `false` if the task is too busy: the message is dropped.
@@ -114,6 +161,18 @@ impl Buyer {
     pub fn observe(&self, worker: NodeId, observation: Observation) {
         // Losing one of these when busy only means choosing by older facts.
         let _ = self.commands.try_send(Command::Observe(worker, observation));
+    }
+
+    /// Jobs that run now.
+    pub fn running(&self) -> usize {
+        *self.shared.running.borrow()
+    }
+
+    /// These workers have settled receipts with us before, one for each time they are named.
+    pub async fn recall(&self, workers: Vec<NodeId>) {
+        for worker in workers {
+            let _ = self.commands.send(Command::Observe(worker, Observation::Settled)).await;
+        }
     }
 
     /// Resolves when no job runs.
@@ -138,25 +197,44 @@ impl Buyer {
         events: &mpsc::Sender<ChatEvent>,
         cancel: &mut watch::Receiver<bool>,
     ) -> Result<ChatReport, ChatError> {
-        let prepared = Prepared::new(order)?;
+        let prepared = Prepared::new(self.with_preferences(order))?;
         let _running = Running::new(&self.shared.running);
         let span = info_span!("job", job = %prepared.job);
-        async {
-            let mut retries = 0;
-            for round in 1.. {
-                let decided = self.auction(&prepared).await?;
-                let _ = events.send(ChatEvent::Auction(Box::new(decided.report.clone()))).await;
-                match self.run(decided, &prepared, events, cancel, &mut retries).await {
-                    Err(ChatError::Failed { failure, .. }) if failure.is_retryable() && round < MAX_AUCTIONS => {
-                        debug!(cause = failure.cause.label(), "every worker of the auction failed");
-                    }
-                    result => return result,
-                }
-            }
-            Err(ChatError::ShuttingDown)
+        self.patiently(&prepared, events, cancel).instrument(span).await
+    }
+
+    /// The order, no laxer than this node.
+    fn with_preferences(&self, order: ChatOrder) -> ChatOrder {
+        let Preferences { trust, standing } = &self.shared.preferences;
+        let path = match order.path {
+            PathChoice::Auto if !standing => PathChoice::Auction,
+            path => path,
+        };
+        ChatOrder { trust: order.trust.and(trust), path, ..order }
+    }
+
+    /// At a standing price, or by auction: one try each, but a second auction if every worker of the first failed.
+    async fn once(
+        &self,
+        prepared: &Prepared,
+        events: &mpsc::Sender<ChatEvent>,
+        cancel: &mut watch::Receiver<bool>,
+    ) -> Result<ChatReport, ChatError> {
+        let mut retries = 0;
+        if let Some(report) = self.try_standing(prepared, events, cancel, &mut retries).await? {
+            return Ok(report);
         }
-        .instrument(span)
-        .await
+        for round in 1.. {
+            let decided = self.auction(prepared).await?;
+            let _ = events.send(ChatEvent::Auction(Box::new(decided.report.clone()))).await;
+            match self.run(decided, prepared, events, cancel, &mut retries).await {
+                Err(ChatError::Failed { failure, .. }) if failure.is_retryable() && round < MAX_AUCTIONS => {
+                    debug!(cause = failure.cause.label(), "every worker of the auction failed");
+                }
+                result => return result,
+            }
+        }
+        Err(ChatError::ShuttingDown)
     }
 
     /// Offers the job and decides. Nobody is told yet.
@@ -171,7 +249,7 @@ impl Buyer {
         let started = clock::instant();
         let offer = client.key.sign(&client.network, prepared.offer(clock::now()))?;
         let digest = offer.digest();
-        let closed = self.offer(offer).await;
+        let closed = self.offer(offer, prepared).await;
         if closed.is_err() {
             let _ = self.commands.send(Command::Abandon(digest)).await;
         }
@@ -188,7 +266,7 @@ impl Buyer {
     }
 
     /// Publishes the offer and waits for the auction to close.
-    async fn offer(&self, offer: Verified<JobOffer>) -> Result<Closed, ChatError> {
+    async fn offer(&self, offer: Verified<JobOffer>, prepared: &Prepared) -> Result<Closed, ChatError> {
         let (reply, closed) = oneshot::channel();
         let (raw, topic) = (offer.raw().clone(), topic::jobs(&offer.workload));
         match self.shared.net.publish(topic, raw, offer.window_end()).await {
@@ -197,16 +275,18 @@ impl Buyer {
             Err(PublishError::Refused(_) | PublishError::Busy) => return Err(ChatError::Busy),
             Err(PublishError::Stopped) => return Err(ChatError::ShuttingDown),
         }
-        self.commands.send(Command::Open { offer: Box::new(offer), reply }).await.map_err(|_| ChatError::ShuttingDown)?;
+        let command = Command::Open { offer: Box::new(offer), wishes: prepared.wishes.clone(), reply };
+        self.commands.send(command).await.map_err(|_| ChatError::ShuttingDown)?;
         closed.await.map_err(|_| ChatError::ShuttingDown)
     }
 
     async fn no_bids(&self, prepared: &Prepared, refusals: Vec<(NodeId, NoBidReason)>, asked: usize) -> NoBids {
-        let order = &prepared.order;
+        let (model, ceiling) = (prepared.order.request.model.clone(), prepared.order.ceiling);
         let (reply, survey) = oneshot::channel();
-        let _ = self.commands.send(Command::Survey { model: order.request.model.clone(), reply }).await;
-        let (models, cheapest) = survey.await.unwrap_or_default();
-        NoBids { model: order.request.model.clone(), ceiling: order.ceiling, asked, refusals, cheapest, models }
+        let trust = prepared.wishes.trust.clone();
+        let _ = self.commands.send(Command::Survey { model: model.clone(), trust, reply }).await;
+        let Survey { models, cheapest, left_out } = survey.await.unwrap_or_default();
+        NoBids { model, ceiling, asked, refusals, cheapest, models, left_out, standing: None }
     }
 
     /// Gives the job to the winner, then to the runners-up while none has delivered a token.
@@ -220,24 +300,19 @@ impl Buyer {
     ) -> Result<ChatReport, ChatError> {
         let Decided { won, report, turn } = decided;
         let mut turn = Some(turn);
-        let offer = won.offer.clone();
         let mut attempts = Attempts::new(&won);
         let mut last = None;
         while let Some(attempt) = attempts.next(clock::now()) {
             let worker = attempt.bid.signer();
-            let mut said = Said::default();
-            match self.attempt(&attempts, &attempt, &offer, prepared, events, &mut said, cancel, &mut turn).await {
-                Ok(completed) => {
-                    return Ok(ChatReport {
-                        answer: said.answer,
-                        reasoning: said.reasoning,
-                        tool_calls: said.tool_calls,
-                        model: attempt.bid.model.clone(),
-                        stream: StreamReport::new(&completed, *retries),
-                        receipt: completed.receipt.as_ref().map(ReceiptReport::from),
-                        auction: report,
-                    });
-                }
+            let deal = self.deal(&attempts, &attempt, &won, prepared)?;
+            let accept = deal.accept.clone();
+            let mut on_opened = || {
+                turn = None;
+                self.announce(&accept);
+            };
+            let (result, said) = self.stream(deal, prepared, events, cancel, &mut on_opened).await;
+            match result {
+                Ok(completed) => return Ok(self::report(&completed, said, attempt.bid.model.clone(), *retries, report)),
                 Err(failure) if failure.is_retryable() => {
                     *retries += 1;
                     info!(worker = %worker.short(), cause = failure.cause.label(), "retrying elsewhere");
@@ -253,64 +328,70 @@ impl Buyer {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one job's whole context, used once")]
-    async fn attempt(
-        &self,
-        attempts: &Attempts,
-        attempt: &Attempt,
-        offer: &Verified<JobOffer>,
-        prepared: &Prepared,
-        events: &mpsc::Sender<ChatEvent>,
-        said: &mut Said,
-        cancel: &mut watch::Receiver<bool>,
-        turn: &mut Option<OwnedSemaphorePermit>,
-    ) -> Result<client::Completed, Failure> {
+    /// The accept of a bid.
+    fn deal(&self, attempts: &Attempts, attempt: &Attempt, won: &Won, prepared: &Prepared) -> Result<Deal, ChatError> {
         let client = &self.shared.client;
         let body = attempts.accept_body(attempt, prepared.job, clock::now());
-        let invalid = |refusal| Failure { cause: client::Cause::Receipt(refusal), after_first_token: false };
-        let accept = client.key.sign(&client.network, body).map_err(invalid)?;
-        let worker = attempt.bid.signer();
-        let order = Order {
-            terms: Terms {
-                job: prepared.job,
-                accept: accept.digest(),
-                buyer: client.key.id(),
-                worker,
-                workload: offer.workload.clone(),
-                model: attempt.bid.model.clone(),
-                weights: None,
-                price: attempt.bid.price,
-                budget: offer.budget,
-                input_tokens: prepared.input_tokens,
-                output_tokens: prepared.order.request.max_tokens,
-            },
-            salt: prepared.salt,
-            request: prepared.request.clone(),
-            addrs: attempt.bid.chat.iter().map(|a| a.0).collect(),
-            deadline: offer.deadline,
-            accept: accept.clone(),
+        Ok(Deal {
+            accept: client.key.sign(&client.network, body)?,
             offer: None,
-        };
+            budget: won.offer.budget,
+            deadline: won.offer.deadline,
+            addrs: attempt.bid.chat.iter().map(|a| a.0).collect(),
+            load: self.shared.loads.begin(attempt.bid.signer()),
+        })
+    }
+
+    /// Runs the stream to the worker of `deal`, and takes note of how it went.
+    async fn stream(
+        &self,
+        deal: Deal,
+        prepared: &Prepared,
+        events: &mpsc::Sender<ChatEvent>,
+        cancel: &mut watch::Receiver<bool>,
+        on_opened: &mut (dyn FnMut() + Send),
+    ) -> (Result<client::Completed, Failure>, Said) {
+        let (worker, standing) = (deal.accept.winner, deal.offer.is_some());
+        let (order, _load) = self.order(deal, prepared);
+        let mut said = Said::default();
         let mut on_step = |step: &Progress| {
             said.note(step);
             if matches!(step, Progress::Opened { .. }) {
-                *turn = None;
-                self.announce(&accept);
+                on_opened();
             }
         };
         let caller = Caller { on_step: &mut on_step, progress: events, cancel };
-        let result = client::run(client, order, caller).await;
-        self.observe_result(worker, &result);
-        result
+        let result = client::run(&self.shared.client, order, caller).await;
+        self.observe_result(worker, &result, standing, prepared);
+        (result, said)
+    }
+
+    fn order(&self, deal: Deal, prepared: &Prepared) -> (Order, Load) {
+        let Deal { accept, offer, budget, deadline, addrs, load } = deal;
+        let terms = Terms {
+            job: accept.job,
+            accept: accept.digest(),
+            buyer: self.shared.client.key.id(),
+            worker: accept.winner,
+            workload: topic::INFERENCE.into(),
+            model: accept.model.clone(),
+            weights: None,
+            price: accept.price,
+            budget,
+            input_tokens: prepared.input_tokens,
+            output_tokens: prepared.order.request.max_tokens,
+        };
+        let (salt, request) = (prepared.salt, prepared.request.clone());
+        (Order { accept, offer, salt, request, terms, addrs, deadline }, load)
     }
 
     /// Tells everybody who won, in the background: losers free their holds.
-    fn announce(&self, accept: &Verified<infernet_wire::accept::JobAccept>) {
+    fn announce(&self, accept: &Verified<JobAccept>) {
         let (net, raw, deadline) = (self.shared.net.clone(), accept.raw().clone(), accept.expires);
         tokio::spawn(async move { net.publish(topic::jobs(topic::INFERENCE), raw, deadline).await });
     }
 
-    fn observe_result(&self, worker: NodeId, result: &Result<client::Completed, Failure>) {
+    fn observe_result(&self, worker: NodeId, result: &Result<client::Completed, Failure>, standing: bool, prepared: &Prepared) {
         match result {
             Ok(completed) => {
                 let ttft = completed.ttft.unwrap_or(completed.duration);
@@ -319,10 +400,27 @@ impl Buyer {
                 // Too few tokens tell nothing about speed; the estimate then stays what it was.
                 let tps = if streaming > 0.0 { (after_first / streaming) as u32 } else { 0 };
                 self.observe(worker, Observation::Completed { ttft_ms: millis(ttft) as u32, tps });
+                // As with all observations, one lost when busy only means an older memory.
+                let _ = self.commands.try_send(Command::Answered(worker, prepared.wishes.clone()));
             }
             Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => {}
+            Err(failure) if standing && standing::is_refusal(failure) => {
+                let _ = self.commands.try_send(Command::Refused(worker));
+            }
             Err(_) => self.observe(worker, Observation::Failed),
         }
+    }
+}
+
+fn report(completed: &client::Completed, said: Said, model: String, retries: u32, auction: AuctionReport) -> ChatReport {
+    ChatReport {
+        answer: said.answer,
+        reasoning: said.reasoning,
+        tool_calls: said.tool_calls,
+        model,
+        stream: StreamReport::new(completed, retries),
+        receipt: completed.receipt.as_ref().map(ReceiptReport::from),
+        auction,
     }
 }
 

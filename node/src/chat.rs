@@ -1,9 +1,10 @@
 //! The chat stream: prompt and answer travel here, from buyer to worker, encrypted end to end, and nowhere else.
 //!
 //! [`endpoint`] is QUIC on UDP 46337 with the node's own key as TLS identity, so both sides know each other's PeerId before
-//! the first byte. [`pool`] keeps connections to workers warm. [`framing`] cuts the byte stream into frames. [`session`] is
-//! the protocol, pure: what each side may send when, the transcript hash, the token rules. [`server`] runs it for a worker
-//! between the stream, the engine and the market, and keeps a [`tally`]; [`client`] runs it for a buyer.
+//! the first byte. [`pool`] keeps connections to workers warm; `paced` lets many small frames share a packet. [`framing`] cuts
+//! the byte stream into frames. [`session`] is the protocol, pure: what each side may send when, the transcript hash, the token
+//! rules. [`server`] runs it for a worker between the stream, the engine and the market, and keeps a [`tally`]; [`client`] runs
+//! it for a buyer.
 //!
 //! One job: the buyer opens a stream on a warm connection and sends `Open` and the request at once; the worker checks the
 //! accept against its hold, answers `Opened`, and passes each token on as one `Delta`; at the end both sign the receipt.
@@ -14,6 +15,7 @@ pub mod client;
 pub mod deadline;
 pub mod endpoint;
 pub mod framing;
+mod paced;
 pub mod pool;
 pub mod server;
 pub mod session;

@@ -5,6 +5,7 @@
 
 use crate::{
     backend::{Backend, Model},
+    config::Alias,
     seller::Seller,
 };
 use infernet_wire::{capability::ModelAd, id::Hash, limits, money::Price};
@@ -55,10 +56,11 @@ impl Engines {
 
     /// Polls once, so that `seller` knows the models when this returns, and goes on in the background; `seller` learns of every
     /// change. Ends with the last handle.
-    pub async fn spawn(backends: Vec<Arc<dyn Backend>>, price: Price, seller: Seller) -> Self {
+    pub async fn spawn(backends: Vec<Arc<dyn Backend>>, price: Price, aliases: Vec<Alias>, seller: Seller) -> Self {
         let (sender, routes) = watch::channel(BTreeMap::new());
         let engines = Engines { backends: backends.into(), routes };
-        let mut poll = Poll { backends: engines.backends.clone(), price, seller, routes: sender, failing: BTreeMap::new() };
+        let mut poll =
+            Poll { backends: engines.backends.clone(), price, aliases, seller, routes: sender, failing: BTreeMap::new() };
         poll.poll().await;
         tokio::spawn(poll.run());
         engines
@@ -74,6 +76,7 @@ impl Engines {
 struct Poll {
     backends: Arc<[Arc<dyn Backend>]>,
     price: Price,
+    aliases: Vec<Alias>,
     seller: Seller,
     routes: watch::Sender<Routes>,
     failing: BTreeMap<usize, String>,
@@ -96,7 +99,7 @@ impl Poll {
             for model in self.ask(index).await {
                 if !routes.contains_key(&model.id) && ads.len() < limits::MAX_AD_MODELS {
                     routes.insert(model.id.clone(), (index, model.weights));
-                    ads.push(advertise(model, self.price));
+                    ads.push(advertise(model, self.price, &self.aliases));
                 }
             }
         }
@@ -126,10 +129,13 @@ impl Poll {
     }
 }
 
-fn advertise(model: Model, price: Price) -> ModelAd {
+/// The operator's names for it come first: what an engine calls a model besides is a convenience.
+fn advertise(model: Model, price: Price, aliases: &[Alias]) -> ModelAd {
+    let same = |alias: &&Alias| named(&model.id) == named(&alias.model);
+    let own = aliases.iter().filter(same).map(|alias| alias.alias.clone());
     ModelAd {
+        aliases: own.chain(model.aliases).take(limits::MAX_ALIASES).collect(),
         id: model.id,
-        aliases: model.aliases,
         family: model.family,
         parameters: model.parameters,
         quantisation: model.quantisation,
@@ -140,4 +146,9 @@ fn advertise(model: Model, price: Price) -> ModelAd {
         ttft_ms: 0,
         tokens_per_second: 0,
     }
+}
+
+/// A model's name as an operator may write it: Ollama's `:latest` may be left out.
+fn named(id: &str) -> &str {
+    id.strip_suffix(":latest").unwrap_or(id)
 }

@@ -16,6 +16,9 @@
 //! | [`record`] | who usually answers, and how fast |
 //! | [`patience`] | how long waiting for more bids is worth it |
 //! | [`auction`] | one auction, from the offer to its outcome |
+//! | [`standing`] | whose ad to accept without an auction |
+//! | [`affinity`] | which worker has read a conversation's beginning |
+//! | [`trust`], [`reputation`] | whom a buyer deals with; what receipts say of workers |
 //! | [`job`] | the winner, then the runners-up |
 //! | [`buyer`], [`seller`] | the two deciders |
 //! | [`recent`] | a map that forgets the least recently used |
@@ -32,6 +35,7 @@
 //! our own clock.
 
 pub mod admission;
+pub mod affinity;
 pub mod auction;
 pub mod buyer;
 pub mod claim;
@@ -44,8 +48,11 @@ pub mod rank;
 pub mod recent;
 pub mod record;
 pub mod registry;
+pub mod reputation;
 pub mod select;
 pub mod seller;
+pub mod standing;
+pub mod trust;
 pub mod used;
 
 #[cfg(test)]

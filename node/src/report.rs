@@ -3,7 +3,7 @@
 
 use crate::{
     chat::client::Completed,
-    market::{auction::Won, rank},
+    market::{auction::Won, rank, standing::Choice},
 };
 use infernet_wire::{
     bid::NoBidReason,
@@ -32,6 +32,9 @@ pub struct AuctionReport {
     pub closed: String,
     /// From the signed offer to the decision, in milliseconds.
     pub elapsed_ms: f64,
+    /// Whether no auction was held: the one bid is the worker's ad, accepted as it stands.
+    #[serde(default)]
+    pub standing: bool,
 }
 
 /// A bid as the buyer judged it.
@@ -143,6 +146,29 @@ impl AuctionReport {
             reason: rank::explain(&won.ranking),
             closed: won.reason.label().into(),
             elapsed_ms: millis(elapsed),
+            standing: false,
+        }
+    }
+
+    /// Describes the ad that was chosen without an auction, for the offer `offer_id`.
+    pub fn standing(choice: &Choice, offer_id: OfferId, elapsed: Duration) -> Self {
+        let (cost, ms) = (choice.expected_cost, choice.expected_ms);
+        let why = if choice.warm { "it has read this conversation" } else { "no known worker advertises better" };
+        AuctionReport {
+            offer_id,
+            bids: vec![BidReport {
+                worker: choice.worker,
+                price_in: choice.price.input.0,
+                price_out: choice.price.output.0,
+                score: choice.score,
+                expected_ms: choice.expected_ms,
+            }],
+            no_bids: Vec::new(),
+            winner: choice.worker,
+            reason: format!("its standing price, without an auction: {why}; {cost} expected, {ms} ms"),
+            closed: "standing".into(),
+            elapsed_ms: millis(elapsed),
+            standing: true,
         }
     }
 }

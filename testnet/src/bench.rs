@@ -1,6 +1,8 @@
 //! The numbers. Each is a command that prints what it was measured on, and measures what it is compared with in the same run.
 
 pub mod auction;
+pub mod engine;
+pub mod node;
 pub mod receipts;
 pub mod stream;
 
@@ -19,13 +21,13 @@ pub enum BenchError {
     /// A job.
     #[error("a job failed: {0}")]
     Chat(#[from] ChatError),
-    /// The engine, asked directly.
-    #[error("the engine, asked directly: {0}")]
-    Direct(#[from] reqwest::Error),
-    /// The link of a late worker.
-    #[error("can't make a slow link: {0}")]
-    Link(#[from] std::io::Error),
-    /// An option.
+    /// The engine, or a node's endpoint, asked over HTTP.
+    #[error("asked over HTTP: {0}")]
+    Http(#[from] reqwest::Error),
+    /// A link, or a process.
+    #[error("can't make a link or a process: {0}")]
+    Io(#[from] std::io::Error),
+    /// An option, or something that must not happen.
     #[error("{0}")]
     Options(String),
 }

@@ -7,6 +7,7 @@ pub mod process;
 
 use infernet_node::{
     backend::{self, Backend},
+    buyer::Preferences,
     clock,
     node::{Node, Serve, Settings, StartError},
     store::{self, StoreError},
@@ -57,8 +58,12 @@ pub struct MemberSpec {
     pub bootstrap: Vec<Multiaddr>,
     /// What it sells.
     pub sells: Option<Sells>,
+    /// How it buys.
+    pub preferences: Preferences,
     /// Connections at most.
     pub max_peers: u32,
+    /// Whether others can connect to it.
+    pub listens: bool,
     /// A copy of every gossip payload.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
 }
@@ -85,7 +90,7 @@ impl Sells {
 impl MemberSpec {
     /// A node that only buys.
     pub fn buyer(bootstrap: Vec<Multiaddr>) -> Self {
-        MemberSpec { bootstrap, sells: None, max_peers: 64, tap: None }
+        MemberSpec { bootstrap, sells: None, preferences: Preferences::default(), max_peers: 64, listens: true, tap: None }
     }
 
     /// A node that sells.
@@ -112,12 +117,13 @@ impl Member {
         let settings = Settings {
             key,
             network,
-            listen: vec![loopback()],
+            listen: if spec.listens { vec![loopback()] } else { Vec::new() },
             chat_listen: (Ipv4Addr::LOCALHOST, 0).into(),
             bootstrap: spec.bootstrap,
             mdns: false,
             max_peers: spec.max_peers,
             serve: spec.sells.map(serve).transpose()?,
+            preferences: spec.preferences,
             tap: spec.tap,
         };
         Ok(Member { node: Node::start(settings, store).await?, home })
@@ -151,7 +157,14 @@ pub fn loopback() -> Multiaddr {
 fn serve(sells: Sells) -> Result<Serve, ClusterError> {
     let spec = format!("ollama={}", sells.engine).parse().map_err(|e| ClusterError::Engine(format!("{e}")))?;
     let engine = backend::connect(&spec).map_err(|e| ClusterError::Engine(e.to_string()))?;
-    Ok(Serve { engines: vec![Arc::<dyn Backend>::from(engine)], price: sells.price, slots: sells.slots })
+    Ok(Serve {
+        engines: vec![Arc::<dyn Backend>::from(engine)],
+        price: sells.price,
+        slots: sells.slots,
+        chat_advertise: Vec::new(),
+        aliases: Vec::new(),
+        region: None,
+    })
 }
 
 /// Waits until `holds`, looking every few milliseconds.

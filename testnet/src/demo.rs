@@ -213,7 +213,7 @@ async fn ask(
                     out.write_all(text.as_bytes())?;
                     out.flush()?;
                 }
-                ChatEvent::Stream(_) => {}
+                ChatEvent::Stream(_) | ChatEvent::Waiting { .. } => {}
             }
         }
         Ok::<(), std::io::Error>(())

@@ -21,6 +21,7 @@ mod pace;
 mod refusal;
 mod sampling;
 mod server;
+pub mod stamp;
 mod text;
 mod watch;
 
@@ -38,8 +39,8 @@ pub use server::EngineServer;
 pub enum EngineKind {
     /// The embedded model. All engines of a process share one copy of the weights.
     TinyModel,
-    /// **No model at all**: every request is answered with the same synthetic token, `tokens` times, at an exact rate
-    /// kept by timers. For stream benchmarks only, which need thousands of concurrent answers at a known rate where a
+    /// **No model at all**: every request is answered with `tokens` synthetic tokens, each the time at which it was made
+    /// ([`stamp`]), at an exact rate kept by timers. For stream benchmarks only, which need thousands of concurrent answers at a known rate where a
     /// model would be the bottleneck. Prompts are counted in words, and `EngineOptions::tokens_per_second` is unused.
     Metronome {
         /// Rate of each stream, finite and above zero.

@@ -6,7 +6,9 @@
 //! | [`cluster`] | nodes on loopback with homes of their own: in this process, or as processes that can be killed |
 //! | [`demo`] | what a newcomer runs |
 //! | [`mod@bench`] | the numbers, each a command |
-//! | [`shim`] | a TCP link that is slower than loopback |
+//! | [`flood`] | a worker and a buyer under attack, and whether they come through |
+//! | [`stranger`] | a member of the mesh that is no node |
+//! | [`shim`] | TCP and UDP links that are worse than loopback |
 //! | [`receipts`], [`scribe`] | receipts without a job, and a process that writes them until it is killed |
 //! | [`machine`] | what a number was measured on |
 //!
@@ -16,7 +18,9 @@ pub mod bench;
 pub mod cluster;
 pub mod demo;
 pub mod engine;
+pub mod flood;
 pub mod machine;
 pub mod receipts;
 pub mod scribe;
 pub mod shim;
+pub mod stranger;

@@ -1,7 +1,7 @@
 //! What a number was measured on, and the arithmetic of samples.
 
 use serde::Serialize;
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 /// Clock ticks per second of `/proc/*/stat`: fixed by the Linux ABI on every common architecture.
 const TICKS: f64 = 100.0;
@@ -47,11 +47,32 @@ impl std::fmt::Display for Machine {
 
 /// Processor time this process has used, user and system; zero where `/proc` does not tell.
 pub fn cpu_time() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_time_of(std::process::id())
+}
+
+/// Processor time that the living threads of a process have used, to the nanosecond where the kernel keeps it.
+pub fn cpu_time_of(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let times: Vec<u64> = threads.filter_map(|thread| on_cpu(&thread.path())).collect();
+    if times.is_empty() { ticks_of(pid) } else { Duration::from_nanos(times.iter().sum()) }
+}
+
+fn on_cpu(thread: &Path) -> Option<u64> {
+    fs::read_to_string(thread.join("schedstat")).ok()?.split_whitespace().next()?.parse().ok()
+}
+
+fn ticks_of(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name may hold spaces; fields after it are fixed: utime is the 14th of all, stime the 15th.
     let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks: f64 = after.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<f64>().ok()).sum();
     Duration::from_secs_f64(ticks / TICKS)
+}
+
+/// Resident memory of a process in kilobytes; `None` once it has ended.
+pub fn rss_kb_of(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
 }
 
 /// A distribution, in the samples' unit.
@@ -103,6 +124,7 @@ mod tests {
     #[test]
     fn this_machine_has_cores_and_spends_time() {
         assert!(Machine::here().cores > 0);
-        assert!(cpu_time() < Duration::from_secs(1 << 20));
+        assert!(Duration::ZERO < cpu_time() && cpu_time() < Duration::from_secs(1 << 20));
+        assert!(rss_kb_of(std::process::id()).is_some_and(|kb| kb > 0));
     }
 }

@@ -2,14 +2,17 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, receipts, stream},
-    demo, scribe,
+    bench::{auction, node, receipts, stream},
+    demo,
+    engine::{EngineOptions, EngineServer},
+    flood, scribe,
 };
 use std::{
     ffi::OsString,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 /// A whole infernet on this machine.
@@ -28,6 +31,15 @@ enum Command {
     Bench {
         #[command(subcommand)]
         command: BenchCommand,
+    },
+    /// A worker and a buyer under attack; the exit code tells whether they came through.
+    Flood(FloodArgs),
+    /// A metronome instead of an engine, until it is killed; prints its URL.
+    #[command(hide = true)]
+    Engine {
+        /// Of each stream.
+        #[arg(long)]
+        tokens_per_second: f64,
     },
     /// Write receipts and say which are durable, until killed.
     #[command(hide = true)]
@@ -61,6 +73,25 @@ struct DemoArgs {
     ollama: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct FloodArgs {
+    /// For how long; fractions are fine.
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Which attack.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Gossip messages a second, all attackers together.
+    #[arg(long, default_value_t = 1_000)]
+    gossip: u32,
+    /// Dials, TCP connections and noise datagrams a second, each, per victim.
+    #[arg(long, default_value_t = 20)]
+    dials: u32,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
     /// From the signed offer to the winner's first frame.
@@ -71,6 +102,21 @@ enum BenchCommand {
         /// Auctions per round.
         #[arg(long, default_value_t = 100)]
         auctions: usize,
+        /// How far away the buyer is from everybody, as a round trip in milliseconds.
+        #[arg(long, default_value_t = 0)]
+        rtt_ms: u16,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What an idle node costs, and how soon it bids.
+    Node {
+        /// How often to start one.
+        #[arg(long, default_value_t = 5)]
+        starts: usize,
+        /// The `infernet` program [default: the one beside this program, the `dist` build if there is one]
+        #[arg(long)]
+        binary: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -86,9 +132,12 @@ enum BenchCommand {
     },
     /// What the network adds to a token.
     Stream {
-        /// Streams at once.
-        #[arg(long, default_value_t = 1)]
-        streams: usize,
+        /// Streams at once; several numbers are measured one after the other.
+        #[arg(long, value_delimiter = ',', default_value = "1")]
+        streams: Vec<usize>,
+        /// Which way through the network.
+        #[arg(long, value_enum, default_value_t = stream::Through::Node)]
+        through: stream::Through,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -118,14 +167,30 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let options = demo::DemoOptions { prompt, json, stay, ollama };
                 demo::run(options, &mut io::stdout(), &mut io::stderr()).await?;
             }
-            Command::Bench { command: BenchCommand::Auction { nodes, auctions, json } } => {
+            Command::Bench { command: BenchCommand::Auction { nodes, auctions, rtt_ms, json } } => {
                 let binary: PathBuf = std::env::current_exe()?;
-                let result = auction::run(auction::AuctionOptions { nodes, auctions, binary }).await?;
+                let rtt = Duration::from_millis(rtt_ms.into());
+                let result = auction::run(auction::AuctionOptions { nodes, auctions, rtt, binary }).await?;
                 print(&result, json)?;
             }
-            Command::Bench { command: BenchCommand::Stream { streams, json } } => {
-                print(&stream::run(stream::StreamOptions { streams }).await?, json)?;
+            Command::Bench { command: BenchCommand::Stream { streams, through, json } } => {
+                let binary: PathBuf = std::env::current_exe()?;
+                print(&stream::run(stream::StreamOptions { streams, through, binary }).await?, json)?;
             }
+            Command::Bench { command: BenchCommand::Node { starts, binary, json } } => {
+                let engine: PathBuf = std::env::current_exe()?;
+                let binary = binary.unwrap_or_else(|| infernet_beside(&engine));
+                print(&node::run(node::NodeOptions { starts, binary, engine }).await?, json)?;
+            }
+            Command::Flood(FloodArgs { minutes, seed, gossip, dials, json }) => {
+                let attack = Duration::try_from_secs_f64(minutes * 60.0)?;
+                let (binary, gossip_per_second, dials_per_second) = (std::env::current_exe()?, gossip, dials);
+                let options = flood::FloodOptions { attack, seed, gossip_per_second, dials_per_second, binary };
+                let result = flood::run(options, &mut io::stderr()).await?;
+                print(&result, json)?;
+                anyhow::ensure!(result.is_well(), "the flood was not come through");
+            }
+            Command::Engine { tokens_per_second } => engine(tokens_per_second).await?,
             Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
                 print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
             }
@@ -135,6 +200,22 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// `infernet` of the `dist` profile if it was built, else of this profile.
+fn infernet_beside(program: &Path) -> PathBuf {
+    let folder = program.parent().unwrap_or(Path::new("."));
+    let dist = folder.join("../dist/infernet");
+    if dist.exists() { dist } else { folder.join("infernet") }
+}
+
+/// Long answers: whoever asks says how long.
+const METRONOME_TOKENS: u32 = 1 << 20;
+
+async fn engine(tokens_per_second: f64) -> anyhow::Result<()> {
+    let engine = EngineServer::start(EngineOptions::metronome(tokens_per_second, METRONOME_TOKENS)).await?;
+    writeln!(io::stdout(), "{}", engine.url())?;
+    std::future::pending().await
 }
 
 fn print(result: &(impl serde::Serialize + std::fmt::Display), json: bool) -> anyhow::Result<()> {

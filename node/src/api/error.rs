@@ -314,6 +314,7 @@ mod tests {
             refusals: refusals.iter().map(|reason| (NodeId([2; 33]), *reason)).collect(),
             cheapest: cheapest.map(price),
             models: models.iter().map(|&m| m.to_owned()).collect(),
+            ..NoBids::default()
         }))
     }
 

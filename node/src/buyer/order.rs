@@ -1,16 +1,20 @@
 //! What a caller wants done, and its form as an offer.
 
-use super::refused::ChatError;
-use crate::clock;
+use super::{conversation::conversation, refused::ChatError};
+use crate::{
+    clock,
+    market::{buyer::Wishes, standing::PathChoice, trust::Trust},
+};
 use infernet_wire::{
     chat::ChatRequest,
-    id::{JobId, OfferId},
+    id::{Hash, JobId, OfferId},
     limits,
     money::{MicroUsd, Price},
     offer::{JobOffer, SelectionRule, commitment},
     time::UnixMillis,
     topic,
 };
+use std::sync::{Arc, LazyLock};
 
 /// The bid window asked for when the caller names none. Auctions close earlier as soon as waiting does not pay.
 pub const DEFAULT_WINDOW_MS: u16 = 1_000;
@@ -18,6 +22,9 @@ pub const DEFAULT_WINDOW_MS: u16 = 1_000;
 pub const DEFAULT_CEILING: MicroUsd = MicroUsd(10_000_000);
 /// How long the whole answer may take when the caller names no deadline.
 const DEFAULT_DEADLINE_MS: u64 = 10 * 60_000;
+
+/// Hides what conversations are about from whoever sees this process's memory.
+static CONVERSATION_SALT: LazyLock<[u8; 32]> = LazyLock::new(clock::random);
 
 /// What a caller wants done.
 #[derive(Debug, Clone)]
@@ -32,6 +39,12 @@ pub struct ChatOrder {
     pub rule: SelectionRule,
     /// How long to collect bids at most, in milliseconds.
     pub window_ms: u16,
+    /// Whether it may be taken at a standing price, or must.
+    pub path: PathChoice,
+    /// Whose bids count. What the node itself is set to holds in any case.
+    pub trust: Trust,
+    /// How long to wait, and ask again, when nobody has room now or nobody is there, in milliseconds; 0: not at all.
+    pub wait_ms: u64,
 }
 
 impl ChatOrder {
@@ -43,6 +56,9 @@ impl ChatOrder {
             budget: None,
             rule: SelectionRule::BALANCED,
             window_ms: DEFAULT_WINDOW_MS,
+            path: PathChoice::Auto,
+            trust: Trust::default(),
+            wait_ms: 0,
         }
     }
 }
@@ -55,6 +71,8 @@ pub struct Prepared {
     pub(super) salt: [u8; 32],
     pub(super) input_tokens: u32,
     pub(super) job: JobId,
+    pub(super) wishes: Arc<Wishes>,
+    commitment: Hash,
 }
 
 impl Prepared {
@@ -62,7 +80,10 @@ impl Prepared {
     pub fn new(order: ChatOrder) -> Result<Self, ChatError> {
         let input_tokens = order.request.input_token_bound();
         let request = order.request.encode()?;
-        Ok(Prepared { order, request, salt: clock::random(), input_tokens, job: JobId(clock::random()) })
+        let (salt, job) = (clock::random(), JobId(clock::random()));
+        let conversation = conversation(&CONVERSATION_SALT, &order.request);
+        let wishes = Arc::new(Wishes { trust: order.trust.clone(), path: order.path, conversation });
+        Ok(Prepared { commitment: commitment(&salt, &request), order, request, salt, input_tokens, job, wishes })
     }
 
     fn budget(&self) -> MicroUsd {
@@ -86,7 +107,7 @@ impl Prepared {
             deadline: now.after(DEFAULT_DEADLINE_MS),
             window_ms: self.order.window_ms,
             rule: self.order.rule,
-            commitment: commitment(&self.salt, &self.request),
+            commitment: self.commitment,
         }
     }
 }

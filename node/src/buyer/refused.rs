@@ -1,7 +1,10 @@
 //! Why a job has no answer, in one sentence that names the fix.
 
 use super::JOIN_MS;
-use crate::chat::client::Failure;
+use crate::{
+    chat::client::Failure,
+    market::{standing::NotStanding, trust::LeftOut},
+};
 use infernet_wire::{bid::NoBidReason, chat::BadRequest, envelope::Refusal, id::NodeId, money::Price};
 use std::collections::BTreeMap;
 
@@ -38,8 +41,33 @@ pub enum ChatError {
     ShuttingDown,
 }
 
+impl ChatError {
+    /// Whether it passes by itself, so that the same order may succeed a moment later.
+    pub fn passes(&self) -> bool {
+        match self {
+            ChatError::NoPeers | ChatError::Busy => true,
+            ChatError::NoBids(no) => no.passes(),
+            ChatError::Failed { failure, .. } => failure.is_retryable(),
+            ChatError::Request(_) | ChatError::Offer(_) | ChatError::ShuttingDown => false,
+        }
+    }
+
+    /// A short stable name, for logs: a failure's text may hold what a worker wrote.
+    pub fn label(&self) -> &'static str {
+        match self {
+            ChatError::Request(_) => "request",
+            ChatError::Offer(_) => "offer",
+            ChatError::NoPeers => "no_peers",
+            ChatError::NoBids(_) => "no_bids",
+            ChatError::Busy => "busy",
+            ChatError::Failed { failure, .. } => failure.cause.label(),
+            ChatError::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
 /// What is known when nobody bid.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct NoBids {
     /// The model asked for.
     pub model: String,
@@ -53,6 +81,10 @@ pub struct NoBids {
     pub cheapest: Option<Price>,
     /// Models that somebody serves.
     pub models: Vec<String>,
+    /// Workers that serve the model and that the order or the node won't deal with, by filter.
+    pub left_out: BTreeMap<LeftOut, usize>,
+    /// Why no ad was accepted, if the order forbids an auction.
+    pub standing: Option<NotStanding>,
 }
 
 impl NoBids {
@@ -62,24 +94,58 @@ impl NoBids {
         self.cheapest.is_some_and(|price| !price.within(&self.ceiling)) || self.refusals.iter().any(|(_, r)| by_price(r))
     }
 
+    /// Whether somebody may bid a moment later: who serves the model has no room now, or was not heard of yet.
+    fn passes(&self) -> bool {
+        match () {
+            () if self.is_too_cheap() || self.standing == Some(NotStanding::NobodyKnown) => false,
+            () if !self.refusals.is_empty() => self.refusals.iter().any(|(_, reason)| is_transient(*reason)),
+            () if !self.left_out.is_empty() => self.standing == Some(NotStanding::Full),
+            () => self.cheapest.is_some() || self.models.is_empty(),
+        }
+    }
+
     /// Whether everybody refused because prompt and answer are too long.
     fn is_too_long(&self) -> bool {
         !self.refusals.is_empty() && self.refusals.iter().all(|(_, r)| *r == NoBidReason::CONTEXT_TOO_LONG)
     }
 }
 
+/// Reasons that this version does not know may be of either kind; waiting costs only time that the caller has given.
+fn is_transient(reason: NoBidReason) -> bool {
+    !matches!(
+        reason,
+        NoBidReason::UNKNOWN_MODEL
+            | NoBidReason::CEILING_TOO_LOW
+            | NoBidReason::BUDGET_TOO_LOW
+            | NoBidReason::CONTEXT_TOO_LONG
+            | NoBidReason::MISSING_ABILITY
+            | NoBidReason::DEADLINE_TOO_CLOSE
+    )
+}
+
 fn no_bids(no: &NoBids) -> String {
-    let NoBids { model, ceiling, cheapest, refusals, models, .. } = no;
+    let NoBids { model, ceiling, cheapest, refusals, models, left_out, .. } = no;
     match cheapest {
         Some(price) if !price.within(ceiling) => format!(
             "no bids: the cheapest {model} costs {} in and {} out per million tokens, above your ceiling of {} and {}; raise --max-price",
             price.input.0, price.output.0, ceiling.input.0, ceiling.output.0
+        ),
+        _ if no.standing == Some(NotStanding::Full) => format!(
+            "no standing price: every worker that advertises {model} on these terms is busy, or runs as many of your jobs as it has slots; wait, or allow an auction with --path auto"
+        ),
+        _ if !left_out.is_empty() && refusals.is_empty() => format!(
+            "no bids: {} that serve {model} are left out by your own choice ({}); relax it, or wait for others",
+            workers(left_out.values().sum()),
+            filters(left_out)
         ),
         _ if no.is_too_cheap() => {
             format!("no bids: the price ceiling or budget is too low for {model}; raise --max-price or --budget")
         }
         _ if no.is_too_long() => format!(
             "no bids: prompt and answer don't fit the context of the workers that serve {model}; lower --max-tokens or shorten the prompt"
+        ),
+        Some(_) if no.standing.is_some() => format!(
+            "no standing price: no worker that serves {model} promises in its ad what this order wants; allow an auction with --path auto"
         ),
         Some(_) if refusals.is_empty() => format!("no bids: the workers that serve {model} did not answer; try again"),
         _ if !refusals.is_empty() => {
@@ -92,8 +158,69 @@ fn no_bids(no: &NoBids) -> String {
     }
 }
 
+fn workers(n: usize) -> String {
+    if n == 1 { "1 worker".into() } else { format!("{n} workers") }
+}
+
+fn filters(left_out: &BTreeMap<LeftOut, usize>) -> String {
+    left_out.iter().map(|(filter, n)| format!("{} by {}", workers(*n), filter.label())).collect::<Vec<_>>().join(", ")
+}
+
 fn reasons(refusals: &[(NodeId, NoBidReason)]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     refusals.iter().for_each(|(_, reason)| *counts.entry(reason.label()).or_default() += 1);
     counts.iter().map(|(reason, n)| format!("{n} × {reason}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infernet_wire::money::MicroUsd;
+
+    fn price(each: u64) -> Price {
+        Price { input: MicroUsd(each), output: MicroUsd(each) }
+    }
+
+    /// Nobody bids for `tiny`, which one known worker serves at 5, under a ceiling of 10.
+    fn check(change: impl FnOnce(&mut NoBids), says: &str, passes: bool) {
+        let mut no = NoBids {
+            model: "tiny".into(),
+            ceiling: price(10),
+            asked: 1,
+            cheapest: Some(price(5)),
+            models: vec!["tiny".into()],
+            ..NoBids::default()
+        };
+        change(&mut no);
+        let error = ChatError::NoBids(Box::new(no));
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(error.passes(), passes, "{error}");
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_worth_a_wait() {
+        let refused = |reason| move |no: &mut NoBids| no.refusals = vec![(NodeId([2; 33]), reason)];
+        check(|_| {}, "did not answer", true);
+        check(refused(NoBidReason::NO_SLOT), "1 × no_slot", true);
+        check(refused(NoBidReason::DRAINING), "1 × draining", true);
+        check(refused(NoBidReason(999)), "1 × other", true);
+        check(refused(NoBidReason::CONTEXT_TOO_LONG), "context", false);
+        check(refused(NoBidReason::BUDGET_TOO_LOW), "--budget", false);
+        check(refused(NoBidReason::MISSING_ABILITY), "missing_ability", false);
+        check(|no| no.cheapest = Some(price(11)), "raise --max-price", false);
+        check(|no| no.cheapest = None, "known models: tiny", false);
+        check(|no| (no.cheapest, no.models) = (None, Vec::new()), "no worker is known yet", true);
+        check(|no| no.standing = Some(NotStanding::Full), "is busy", true);
+        check(|no| no.standing = Some(NotStanding::NobodyKnown), "promises in its ad", false);
+    }
+
+    #[test]
+    fn it_tells_how_many_workers_each_filter_left_out() {
+        let filters = BTreeMap::from([(LeftOut::Denied, 1), (LeftOut::Reputation, 2)]);
+        check(
+            |no| no.left_out = filters,
+            "3 workers that serve tiny are left out by your own choice (1 worker by deny, 2 workers by min_reputation)",
+            false,
+        );
+    }
 }

@@ -1,12 +1,16 @@
 //! The task that owns the decider.
 
+use super::{loads::Loads, standing::Booked};
 use crate::{
     chat::pool::Pool,
     clock,
     market::{
+        affinity::Conversation,
         auction::{AnswerRefused, Closed},
-        buyer::{self as market, Input, Observation, Output},
+        buyer::{self as market, Input, Observation, Output, Wishes},
         registry::{self, KnownModel},
+        standing::NotStanding,
+        trust::{LeftOut, Trust},
     },
 };
 use infernet_wire::{
@@ -18,7 +22,10 @@ use infernet_wire::{
     offer::JobOffer,
     time::UnixMillis,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::sleep,
@@ -33,15 +40,37 @@ pub(super) enum Command {
     /// Something was heard.
     Input(Box<Input>),
     /// Our own offer is out.
-    Open { offer: Box<Verified<JobOffer>>, reply: oneshot::Sender<Closed> },
+    Open { offer: Box<Verified<JobOffer>>, wishes: Arc<Wishes>, reply: oneshot::Sender<Closed> },
+    /// Whose ad to accept for this offer, without an auction?
+    Choose {
+        offer: Box<JobOffer>,
+        wishes: Arc<Wishes>,
+        excluded: Vec<NodeId>,
+        reply: oneshot::Sender<Result<Booked, NotStanding>>,
+    },
+    /// A worker has no room for a job at its standing price.
+    Refused(NodeId),
+    /// A worker has answered a conversation.
+    Answered(NodeId, Arc<Wishes>),
     /// Nobody waits for this auction any more.
     Abandon(Hash),
     /// How a worker behaved.
     Observe(NodeId, Observation),
     /// Which models are there?
     Known(oneshot::Sender<Vec<KnownModel>>),
-    /// Some models, and the cheapest price of this one?
-    Survey { model: String, reply: oneshot::Sender<(Vec<String>, Option<Price>)> },
+    /// What is known of this model?
+    Survey { model: String, trust: Trust, reply: oneshot::Sender<Survey> },
+}
+
+/// What there is to know when nobody bid.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Some models that somebody serves.
+    pub(super) models: Vec<String>,
+    /// The cheapest price of the one asked for.
+    pub(super) cheapest: Option<Price>,
+    /// Workers that serve it and are left out, by filter.
+    pub(super) left_out: BTreeMap<LeftOut, usize>,
 }
 
 pub(super) struct Task {
@@ -51,13 +80,15 @@ pub(super) struct Task {
     early: VecDeque<Answer>,
     wake: Option<UnixMillis>,
     pool: Pool,
+    loads: Loads,
+    me: NodeId,
 }
 
 impl Task {
-    /// A task that knows nobody yet, and warms connections in `pool`.
-    pub(super) fn new(pool: Pool) -> Self {
+    /// A task of node `me` that knows nobody yet, warms connections in `pool` and counts jobs in `loads`.
+    pub(super) fn new(me: NodeId, pool: Pool, loads: Loads) -> Self {
         let market = market::Buyer::new(registry::MAX_ADS);
-        Task { market, replies: BTreeMap::new(), early: VecDeque::new(), wake: None, pool }
+        Task { market, replies: BTreeMap::new(), early: VecDeque::new(), wake: None, pool, loads, me }
     }
 
     /// Runs until every handle is gone.
@@ -82,14 +113,21 @@ impl Task {
         match command {
             Command::Input(input) => match *input {
                 Input::Answer(answer) => self.on_answer(answer),
+                // Ours were counted when the jobs ended.
+                Input::Receipt(receipt) if receipt.receipt().buyer == self.me => {}
+                Input::Ad(ad) => {
+                    let worker = ad.signer();
+                    self.handle(Input::Ad(ad));
+                    self.keep_warm(&worker);
+                }
                 input => {
                     self.handle(input);
                 }
             },
-            Command::Open { offer, reply } => {
+            Command::Open { offer, wishes, reply } => {
                 let digest = offer.digest();
                 self.replies.insert(digest, reply);
-                self.handle(Input::Open(*offer));
+                self.handle(Input::Open(*offer, wishes));
                 let (mine, others): (VecDeque<_>, VecDeque<_>) = self.early.drain(..).partition(|a| a.offer() == digest);
                 self.early = others;
                 for answer in mine {
@@ -100,22 +138,52 @@ impl Task {
                 self.replies.remove(&offer);
                 self.handle(Input::Abandon(offer));
             }
-            Command::Observe(worker, observation) => self.market.observe(worker, observation),
+            Command::Choose { offer, wishes, excluded, reply } => {
+                let _ = reply.send(self.choose(&offer, &wishes, &excluded));
+            }
+            Command::Refused(worker) => self.market.refused_standing(worker, clock::now()),
+            Command::Answered(worker, wishes) => self.on_answered(&wishes.conversation, worker),
+            Command::Observe(worker, observation) => {
+                self.market.observe(worker, observation);
+                self.keep_warm(&worker);
+            }
             Command::Known(reply) => {
                 let _ = reply.send(self.market.registry().known_models(clock::now()));
             }
-            Command::Survey { model, reply } => {
-                let _ = reply.send(self.survey(&model));
+            Command::Survey { model, trust, reply } => {
+                let _ = reply.send(self.survey(&model, &trust));
             }
         }
     }
 
-    /// Some models that are known, and the cheapest price of the one asked for.
-    fn survey(&self, model: &str) -> (Vec<String>, Option<Price>) {
+    /// The job is counted with its worker from here on, so that two who ask at once do not get the same slot.
+    fn choose(&mut self, offer: &JobOffer, wishes: &Wishes, excluded: &[NodeId]) -> Result<Booked, NotStanding> {
+        let loads = &self.loads;
+        let choice = self.market.standing(offer, wishes, excluded, |worker| loads.of(worker), clock::now())?;
+        Ok(Booked { load: loads.begin(choice.worker), choice })
+    }
+
+    fn on_answered(&mut self, conversation: &Conversation, worker: NodeId) {
+        self.market.answered(conversation, worker, clock::now());
+    }
+
+    /// The next job of a proven worker is to find its connection made.
+    fn keep_warm(&self, worker: &NodeId) {
+        if self.market.is_proven(worker)
+            && let Some(ad) = self.market.registry().get(worker, clock::now())
+        {
+            self.pool.keep(*worker, ad.chat.iter().map(|address| address.0).collect());
+        }
+    }
+
+    fn survey(&self, model: &str, trust: &Trust) -> Survey {
         let (registry, now) = (self.market.registry(), clock::now());
-        let names = registry.known_models(now).into_iter().map(|m| m.id).take(MAX_NAMES).collect();
         let serving = registry.workers(now).flat_map(|(_, ad)| &ad.models).filter(|m| m.answers_to(model));
-        (names, serving.map(|m| m.price).min_by_key(|p| (p.output, p.input)))
+        Survey {
+            models: registry.known_models(now).into_iter().map(|m| m.id).take(MAX_NAMES).collect(),
+            cheapest: serving.map(|m| m.price).min_by_key(|p| (p.output, p.input)),
+            left_out: self.market.left_out(model, trust, now),
+        }
     }
 
     fn on_answer(&mut self, answer: Answer) {

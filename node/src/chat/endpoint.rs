@@ -6,7 +6,7 @@
 //!
 //! Windows are bounded per stream: a reader that stops reading stalls its own stream and nobody else's.
 
-use super::deadline;
+use super::{deadline, paced::Paced};
 use futures::{StreamExt, stream::FuturesUnordered};
 use infernet_wire::{chat::ALPN, id::NodeId, key::NodeKey};
 use libp2p::identity::{Keypair, secp256k1};
@@ -19,8 +19,11 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     pin::Pin,
-    sync::Arc,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -126,6 +129,7 @@ pub struct ChatStream {
 #[derive(Clone)]
 pub struct Endpoint {
     inner: quinn::Endpoint,
+    closed: Arc<AtomicBool>,
 }
 
 impl Endpoint {
@@ -133,11 +137,11 @@ impl Endpoint {
     pub fn bind(key: &NodeKey, addr: SocketAddr) -> Result<Self, BindError> {
         let keypair = keypair(key)?;
         let socket = bind_udp(addr).map_err(|source| BindError::Socket { addr, source })?;
-        let runtime = Arc::new(quinn::TokioRuntime);
+        let runtime = Arc::new(PacingRuntime::default());
         let mut inner = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server_config(&keypair)?), socket, runtime)
             .map_err(|source| BindError::Socket { addr, source })?;
         inner.set_default_client_config(client_config(&keypair)?);
-        Ok(Endpoint { inner })
+        Ok(Endpoint { inner, closed: Arc::default() })
     }
 
     /// Where it is bound.
@@ -190,10 +194,41 @@ impl Endpoint {
         }
     }
 
-    /// Closes every connection and waits, at most two seconds, until peers were told.
+    /// Whether it was closed: nothing can be dialled any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Closes every connection and waits, [`deadline::GOODBYE`] at most, until peers were told.
     pub async fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         self.inner.close(VarInt::from_u32(0), b"shutting down");
-        let _ = timeout(Duration::from_secs(2), self.inner.wait_idle()).await;
+        let _ = timeout(deadline::GOODBYE, self.inner.wait_idle()).await;
+    }
+}
+
+/// tokio, with each connection's driver [`Paced`].
+#[derive(Debug, Default)]
+struct PacingRuntime {
+    /// What is spawned first is the endpoint's own driver, which serves all connections and must not rest.
+    has_endpoint: AtomicBool,
+}
+
+impl quinn::Runtime for PacingRuntime {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn quinn::AsyncTimer>> {
+        quinn::TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, driver: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        if self.has_endpoint.swap(true, Ordering::Relaxed) {
+            tokio::spawn(Paced::new(driver));
+        } else {
+            tokio::spawn(driver);
+        }
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
+        quinn::TokioRuntime.wrap_udp_socket(socket)
     }
 }
 
@@ -234,6 +269,11 @@ impl Connection {
     /// Whether it can still carry streams.
     pub fn is_open(&self) -> bool {
         self.inner.close_reason().is_none()
+    }
+
+    /// Resolves when it can carry no more streams.
+    pub async fn closed(&self) {
+        self.inner.closed().await;
     }
 
     /// Estimated round-trip time.

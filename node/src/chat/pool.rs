@@ -2,6 +2,9 @@
 //!
 //! A buyer starts connecting when a bid comes in, not when it has won: by the time the auction closes, the handshake is over.
 //! Each worker has at most one connection; whoever asks while it is being made waits for the same handshake.
+//!
+//! To a worker that is [kept](Pool::keep) it is made again as soon as it is lost, so that a job at its standing price never
+//! waits for a handshake.
 
 use super::endpoint::{ConnectError, Connection, Endpoint};
 use futures::{
@@ -12,11 +15,20 @@ use infernet_wire::id::NodeId;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
 };
+use tokio::time::sleep;
 
 /// Connections kept: two rounds of bidders. Above, the one used longest ago is let go; its streams go on until they end.
 const CAPACITY: usize = 64;
+
+/// Workers to whom a connection is kept: half of the room, so that bidders find some too.
+const MAX_KEPT: usize = CAPACITY / 2;
+/// The pause before a lost connection is tried again after a failure; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Failures in a row after which a worker is given up, half a minute later, until somebody asks to keep it again: its next ad.
+const MAX_FAILURES: u32 = 7;
 
 type Handshake = Shared<BoxFuture<'static, Result<Connection, ConnectError>>>;
 
@@ -30,6 +42,8 @@ pub struct Pool {
 #[derive(Default)]
 struct Entries {
     by_worker: BTreeMap<NodeId, Entry>,
+    /// Where to dial those to whom a connection is kept.
+    kept: BTreeMap<NodeId, Vec<SocketAddr>>,
     uses: u64,
 }
 
@@ -49,6 +63,18 @@ impl Pool {
         let handshake = self.handshake(worker, addrs);
         if handshake.peek().is_none() {
             tokio::spawn(handshake);
+        }
+    }
+
+    /// Keeps a connection to `worker`: makes it if there is none, and again whenever it is lost. Where it answers may change.
+    pub fn keep(&self, worker: NodeId, addrs: Vec<SocketAddr>) {
+        let mut entries = self.lock();
+        if entries.kept.len() >= MAX_KEPT && !entries.kept.contains_key(&worker) {
+            return;
+        }
+        if entries.kept.insert(worker, addrs).is_none() {
+            let keeper = Keeper { endpoint: self.endpoint.clone(), entries: Arc::downgrade(&self.entries) };
+            tokio::spawn(keeper.run(worker));
         }
     }
 
@@ -88,11 +114,50 @@ impl Pool {
     }
 }
 
+/// Renews one connection. It does not keep the pool alive.
+struct Keeper {
+    endpoint: Endpoint,
+    entries: Weak<Mutex<Entries>>,
+}
+
+impl Keeper {
+    async fn run(self, worker: NodeId) {
+        let mut failures = 0;
+        while failures < MAX_FAILURES && !self.endpoint.is_closed() {
+            let Some(handshake) = self.handshake(worker) else { return };
+            match handshake.await {
+                Ok(connection) => {
+                    failures = 0;
+                    connection.closed().await;
+                }
+                Err(_) => {
+                    sleep(FIRST_PAUSE * 2u32.pow(failures)).await;
+                    failures += 1;
+                }
+            }
+        }
+        if let Some(pool) = self.pool() {
+            pool.lock().kept.remove(&worker);
+        }
+    }
+
+    fn handshake(&self, worker: NodeId) -> Option<Handshake> {
+        let pool = self.pool()?;
+        let addrs = pool.lock().kept.get(&worker)?.clone();
+        Some(pool.handshake(worker, &addrs))
+    }
+
+    fn pool(&self) -> Option<Pool> {
+        Some(Pool { endpoint: self.endpoint.clone(), entries: self.entries.upgrade()? })
+    }
+}
+
 impl Entries {
     fn make_room(&mut self) {
         self.by_worker.retain(|_, entry| entry.is_usable());
         if self.by_worker.len() >= CAPACITY
-            && let Some(oldest) = self.by_worker.iter().min_by_key(|(_, e)| e.last_use).map(|(id, _)| *id)
+            && let Some(oldest) =
+                self.by_worker.iter().min_by_key(|(id, e)| (self.kept.contains_key(id), e.last_use)).map(|(id, _)| *id)
         {
             self.by_worker.remove(&oldest);
         }
@@ -107,5 +172,44 @@ impl Entry {
             Some(Ok(connection)) => connection.is_open(),
             Some(Err(_)) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infernet_wire::key::NodeKey;
+    use std::net::Ipv4Addr;
+    use tokio::{sync::mpsc, time::timeout};
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn endpoint(n: u8) -> (NodeId, Endpoint) {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let key = NodeKey::from_bytes(&[n; 32]).expect("a valid scalar");
+        (key.id(), Endpoint::bind(&key, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds a free port"))
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_is_lost_is_made_again() {
+        let ((worker, served), (_, buyer)) = (endpoint(2), endpoint(1));
+        let addr = served.local_addr().expect("bound");
+        let (accepted, mut connections) = mpsc::channel(8);
+        tokio::spawn(async move {
+            while let Some(dialling) = served.accept().await {
+                let _ = accepted.send(dialling.finish().await.expect("a handshake")).await;
+            }
+        });
+        let pool = Pool::new(buyer.clone());
+        pool.keep(worker, vec![addr]);
+        pool.keep(worker, vec![addr]);
+        for _ in 0..3 {
+            let connection = timeout(SOON, connections.recv()).await.expect("in time").expect("a connection");
+            connection.close("as a restarted worker would");
+        }
+        let last = timeout(SOON, connections.recv()).await.expect("in time").expect("a connection");
+        assert!(last.is_open() && pool.get(worker, &[]).await.is_ok(), "without an address, so it is there already");
+        buyer.close().await;
+        assert!(connections.is_empty());
     }
 }

@@ -40,8 +40,8 @@ const MAX_MAX_PEERS: u32 = 10_000;
 const MAX_PRICE: u64 = 1_000_000_000_000;
 /// A million dollars: whoever allows more has mistaken the unit.
 const MAX_SPEND: u64 = 1_000_000_000_000;
-/// No single node runs more jobs at once.
-const MAX_SLOTS: u16 = 1024;
+/// As many as one connection carries streams.
+const MAX_SLOTS: u16 = 4_096;
 /// Every model of a full ad, with all its aliases.
 const MAX_ALIASES: usize = limits::MAX_AD_MODELS * limits::MAX_ALIASES;
 /// Names of one machine: more is a list of somebody else's.

@@ -84,10 +84,10 @@ fn mistakes_in_the_file_name_file_key_and_fix() {
 #[test]
 fn mistakes_in_values_name_their_origin() {
     let none = Partial::default;
-    check("slots = 0", &[], none(), &["slots", "0", "config.toml", "from 1 to 1024"]);
-    check("", &[("INFERNET_SLOTS", "0")], none(), &["slots", "INFERNET_SLOTS", "from 1 to 1024"]);
+    check("slots = 0", &[], none(), &["slots", "0", "config.toml", "from 1 to 4096"]);
+    check("", &[("INFERNET_SLOTS", "0")], none(), &["slots", "INFERNET_SLOTS", "from 1 to 4096"]);
     check("", &[("INFERNET_SLOTS", "a few")], none(), &["slots", "\"a few\"", "INFERNET_SLOTS", "whole number"]);
-    check("slots = 1", &[], Partial { slots: Some(0), ..none() }, &["slots", "--slots", "from 1 to 1024"]);
+    check("slots = 1", &[], Partial { slots: Some(0), ..none() }, &["slots", "--slots", "from 1 to 4096"]);
     check("network = 'My Net'", &[], none(), &["network", "My Net", "config.toml", "a-z"]);
     check(
         "",

@@ -47,6 +47,8 @@ pub enum AnswerRefused {
     NotHeldLongEnough,
     /// Too many have answered that were not expected to.
     Full,
+    /// The buyer does not deal with this worker.
+    Untrusted,
 }
 
 impl AnswerRefused {
@@ -61,6 +63,7 @@ impl AnswerRefused {
             AnswerRefused::WrongModel => "wrong_model",
             AnswerRefused::NotHeldLongEnough => "not_held_long_enough",
             AnswerRefused::Full => "full",
+            AnswerRefused::Untrusted => "untrusted",
         }
     }
 }

@@ -4,13 +4,19 @@
 //! After every input there is at most one [`Output::Wake`], the earliest time at which anything can change: it replaces all
 //! earlier ones, and none means that nothing is open. A wake too many does no harm.
 
+mod standing;
+
 use super::{
+    affinity::{Affinity, Conversation, Warm},
     auction::{AnswerRefused, Auction, Closed, Heard, Missing, Step},
     rank::Facts,
     recent::Recent,
     record::{AnswerRecords, Promise},
     registry::{MAX_ADS, Registry},
+    reputation::Reputation,
     select,
+    standing::PathChoice,
+    trust::{LeftOut, Trust},
 };
 use infernet_wire::{
     bid::Answer,
@@ -19,9 +25,10 @@ use infernet_wire::{
     id::{Hash, NodeId},
     money::Price,
     offer::JobOffer,
+    receipt::SignedReceipt,
     time::UnixMillis,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Auctions open at once. Workers keep one hold per buyer, so one key gains nothing from more than a few.
 pub const MAX_OPEN_AUCTIONS: usize = 64;
@@ -29,6 +36,8 @@ pub const MAX_OPEN_AUCTIONS: usize = 64;
 const MAX_FACTS: usize = 4_096;
 /// Closed auctions for which late answers are still recorded: some tens of seconds at the allowed rate.
 const MAX_CLOSED: usize = 256;
+/// Models for which the time of the last auction is remembered.
+const MAX_MODELS: usize = 1_024;
 /// Jobs after which old ones count half, so that a worker can change for better or worse.
 const JOBS_REMEMBERED: u32 = 64;
 
@@ -37,14 +46,27 @@ const JOBS_REMEMBERED: u32 = 64;
 pub enum Input {
     /// A worker's ad.
     Ad(Verified<CapabilityAd>),
-    /// Our own offer, signed, to be auctioned.
-    Open(Verified<JobOffer>),
+    /// Our own offer, signed, to be auctioned; and what the offer does not tell.
+    Open(Verified<JobOffer>, Arc<Wishes>),
+    /// Somebody's receipt.
+    Receipt(Box<SignedReceipt>),
     /// A worker's answer.
     Answer(Answer),
     /// The caller has gone: forget the auction of this offer.
     Abandon(Hash),
     /// Time has passed.
     Wake,
+}
+
+/// What a buyer wants that it tells nobody.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Whom it deals with.
+    pub trust: Trust,
+    /// How the job may find its worker.
+    pub path: PathChoice,
+    /// The conversation that the job goes on with.
+    pub conversation: Conversation,
 }
 
 /// What a buyer's driver has to do.
@@ -90,6 +112,8 @@ pub enum Observation {
     },
     /// A job failed by the worker's fault.
     Failed,
+    /// A job of an earlier run of this node was settled with it.
+    Settled,
 }
 
 /// A closed auction, as far as late answers concern it.
@@ -100,14 +124,28 @@ struct Past {
     missing: BTreeMap<NodeId, Price>,
 }
 
+/// An open auction with the wishes behind it.
+#[derive(Debug)]
+struct Open {
+    auction: Auction,
+    wishes: Arc<Wishes>,
+    warm: Option<Warm>,
+}
+
 /// The buyer's side of the market.
 #[derive(Debug)]
 pub struct Buyer {
     registry: Registry,
     records: AnswerRecords,
     facts: Recent<NodeId, Facts>,
-    open: BTreeMap<Hash, Auction>,
+    reputation: Reputation,
+    affinity: Affinity,
+    open: BTreeMap<Hash, Open>,
     past: Recent<Hash, Past>,
+    /// When a model was auctioned last, by the name asked for.
+    auctioned: Recent<String, UnixMillis>,
+    /// Workers that said they are busy, until when they are believed.
+    busy: Recent<NodeId, UnixMillis>,
 }
 
 impl Default for Buyer {
@@ -123,8 +161,12 @@ impl Buyer {
             registry: Registry::new(max_ads),
             records: AnswerRecords::default(),
             facts: Recent::new(MAX_FACTS),
+            reputation: Reputation::default(),
+            affinity: Affinity::default(),
             open: BTreeMap::new(),
             past: Recent::new(MAX_CLOSED),
+            auctioned: Recent::new(MAX_MODELS),
+            busy: Recent::new(MAX_FACTS),
         }
     }
 
@@ -135,7 +177,8 @@ impl Buyer {
             Input::Ad(ad) => {
                 self.registry.insert(ad, now);
             }
-            Input::Open(offer) => outputs.extend(self.on_open(offer, now)),
+            Input::Open(offer, wishes) => outputs.extend(self.on_open(offer, wishes, now)),
+            Input::Receipt(receipt) => self.reputation.heard(&receipt),
             Input::Answer(answer) => outputs.extend(self.on_answer(answer, now)),
             Input::Abandon(offer) => {
                 self.open.remove(&offer);
@@ -149,7 +192,16 @@ impl Buyer {
 
     /// Takes note of what was seen of `worker`.
     pub fn observe(&mut self, worker: NodeId, observation: Observation) {
+        if matches!(observation, Observation::Completed { .. } | Observation::Settled) {
+            self.reputation.settled(worker);
+            self.busy.remove(&worker);
+        }
         self.facts.update(worker, |facts| facts.note(observation));
+    }
+
+    /// `worker` has answered `conversation`: it need not read that part again.
+    pub fn answered(&mut self, conversation: &Conversation, worker: NodeId, now: UnixMillis) {
+        self.affinity.answered(conversation, worker, now);
     }
 
     /// Who is there.
@@ -167,12 +219,39 @@ impl Buyer {
         self.facts.get(worker).copied().unwrap_or_default()
     }
 
+    /// The reputation of `worker`.
+    pub fn reputation(&self, worker: &NodeId) -> u32 {
+        self.reputation.of(worker)
+    }
+
+    /// How many workers that serve the model of `offer` the wish for `trust` leaves out, by filter.
+    pub fn left_out(&self, model: &str, trust: &Trust, now: UnixMillis) -> BTreeMap<LeftOut, usize> {
+        let mut left_out = BTreeMap::new();
+        let serves = |ad: &CapabilityAd| ad.models.iter().any(|offered| offered.answers_to(model));
+        for (worker, ad) in self.registry.workers(now).filter(|(_, ad)| serves(ad)) {
+            if let Err(filter) = trust.judge(worker, Some(ad), self.reputation.of(worker)) {
+                *left_out.entry(filter).or_default() += 1;
+            }
+        }
+        left_out
+    }
+
+    fn is_trusted(&self, worker: &NodeId, trust: &Trust, now: UnixMillis) -> bool {
+        let ad = self.registry.get(worker, now).map(|ad| &**ad);
+        trust.judge(worker, ad, self.reputation.of(worker)).is_ok()
+    }
+
+    /// What was observed of `worker`, and what it would have to read again.
+    fn facts_for(&self, worker: &NodeId, warm: Option<Warm>) -> Facts {
+        Facts { reread_tokens: warm.map_or(0, |warm| warm.reread_by(worker)), ..self.facts(worker) }
+    }
+
     /// Auctions open now.
     pub fn open_auctions(&self) -> usize {
         self.open.len()
     }
 
-    fn on_open(&mut self, offer: Verified<JobOffer>, now: UnixMillis) -> Option<Output> {
+    fn on_open(&mut self, offer: Verified<JobOffer>, wishes: Arc<Wishes>, now: UnixMillis) -> Option<Output> {
         let digest = offer.digest();
         if self.open.contains_key(&digest) || self.past.contains(&digest) {
             return None;
@@ -180,17 +259,24 @@ impl Buyer {
         if self.open.len() >= MAX_OPEN_AUCTIONS {
             return Some(Output::Busy { offer: digest });
         }
-        let candidates = select::selected(&digest, self.registry.candidates(&offer, now));
-        let auction = Auction::open(offer, candidates, |worker| self.facts(worker), &self.records, now);
-        self.open.insert(digest, auction);
+        self.auctioned.insert(offer.model.clone(), now);
+        // Who answers is decided among all: workers don't know whom we trust.
+        let mut candidates = select::selected(&digest, self.registry.candidates(&offer, now));
+        candidates.retain(|candidate| self.is_trusted(&candidate.worker, &wishes.trust, now));
+        let warm = self.affinity.warm(&wishes.conversation, now);
+        let auction = Auction::open(offer, candidates, |worker| self.facts_for(worker, warm), &self.records, now);
+        self.open.insert(digest, Open { auction, wishes, warm });
         None
     }
 
     fn on_answer(&mut self, answer: Answer, now: UnixMillis) -> Option<Output> {
         let worker = answer.signer();
-        let facts = self.facts(&worker);
-        let heard = match self.open.get_mut(&answer.offer()) {
-            Some(auction) => auction.on_answer(answer, facts, now),
+        let heard = match self.open.get(&answer.offer()) {
+            Some(open) if !self.is_trusted(&worker, &open.wishes.trust, now) => Err(AnswerRefused::Untrusted),
+            Some(open) => {
+                let facts = self.facts_for(&worker, open.warm);
+                self.take_answer(answer, facts, now)
+            }
             None => Err(self.on_late_answer(&answer, now)),
         };
         match heard {
@@ -200,6 +286,11 @@ impl Buyer {
             }
             Err(reason) => Some(Output::Refused { worker, reason }),
         }
+    }
+
+    fn take_answer(&mut self, answer: Answer, facts: Facts, now: UnixMillis) -> Result<Heard, AnswerRefused> {
+        let open = self.open.get_mut(&answer.offer()).ok_or(AnswerRefused::WrongOffer)?;
+        open.auction.on_answer(answer, facts, now)
     }
 
     /// An answer after an early close is no bid any more, but tells that its worker answers, and how fast.
@@ -216,12 +307,12 @@ impl Buyer {
     }
 
     fn close_finished(&mut self, now: UnixMillis, outputs: &mut Vec<Output>) {
-        let finished = self.open.iter().filter_map(|(offer, auction)| match auction.step(now) {
+        let finished = self.open.iter().filter_map(|(offer, open)| match open.auction.step(now) {
             Step::Close(reason) => Some((*offer, reason)),
             Step::Wait { .. } => None,
         });
         for (offer, reason) in finished.collect::<Vec<_>>() {
-            if let Some(auction) = self.open.remove(&offer) {
+            if let Some(Open { auction, .. }) = self.open.remove(&offer) {
                 self.remember(offer, &auction, now);
                 outputs.push(Output::Closed { offer, outcome: auction.close(reason, now) });
             }
@@ -238,7 +329,7 @@ impl Buyer {
     }
 
     fn next_wake(&self, now: UnixMillis) -> Option<UnixMillis> {
-        let waits = self.open.values().filter_map(|auction| match auction.step(now) {
+        let waits = self.open.values().filter_map(|open| match open.auction.step(now) {
             Step::Wait { until } => Some(until),
             Step::Close(_) => None,
         });
@@ -253,13 +344,19 @@ impl Facts {
             Observation::Completed { ttft_ms, tps } => {
                 self.measured_ttft_ms = smooth(self.measured_ttft_ms, ttft_ms);
                 self.measured_tps = smooth(self.measured_tps, tps);
-                self.completed += 1;
+                self.count_completed();
             }
-            Observation::Failed => self.failed += 1,
+            Observation::Settled => self.count_completed(),
+            Observation::Failed => (self.failed, self.in_row) = (self.failed + 1, 0),
         }
         if self.completed + self.failed > JOBS_REMEMBERED {
             (self.completed, self.failed) = (self.completed / 2, self.failed / 2);
         }
+    }
+
+    fn count_completed(&mut self) {
+        self.completed += 1;
+        self.in_row = self.in_row.saturating_add(1);
     }
 }
 
@@ -270,71 +367,4 @@ fn smooth(mean: Option<u32>, sample: u32) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::market::fixture::{T0, ad, at, bids, node, offer};
-
-    fn facts(observations: &[Observation]) -> Facts {
-        let mut buyer = Buyer::default();
-        observations.iter().for_each(|observation| buyer.observe(node(1), *observation));
-        buyer.facts(&node(1))
-    }
-
-    #[test]
-    fn observations_are_smoothed() {
-        let facts = facts(&[
-            Observation::Rtt(10),
-            Observation::Rtt(50),
-            Observation::Completed { ttft_ms: 100, tps: 40 },
-            Observation::Completed { ttft_ms: 200, tps: 40 },
-        ]);
-        assert_eq!((facts.rtt_ms, facts.measured_ttft_ms, facts.measured_tps), (Some(20), Some(125), Some(40)));
-        assert_eq!((facts.completed, facts.failed), (2, 0));
-    }
-
-    #[test]
-    fn old_failures_fade() {
-        let mut story = vec![Observation::Failed; 60];
-        story.extend([Observation::Completed { ttft_ms: 1, tps: 1 }; 200]);
-        let facts = facts(&story);
-        assert!(facts.failed < 4 && facts.completed > 20, "{facts:?}");
-    }
-
-    #[test]
-    fn too_many_auctions_are_refused_at_once() {
-        let mut buyer = Buyer::default();
-        for id in 0..MAX_OPEN_AUCTIONS as u8 {
-            let outputs = buyer.handle(Input::Open(offer(9, id, |_| {})), T0);
-            assert!(matches!(outputs.as_slice(), [Output::Wake { at: wake }] if *wake == at(1_000)), "{outputs:?}");
-        }
-        let outputs = buyer.handle(Input::Open(offer(9, 255, |_| {})), T0);
-        assert!(matches!(outputs.as_slice(), [Output::Busy { .. }, Output::Wake { .. }]), "{outputs:?}");
-    }
-
-    #[test]
-    fn an_abandoned_auction_tells_nothing_and_blames_nobody() {
-        let mut buyer = Buyer::default();
-        buyer.handle(Input::Ad(ad(1, 1, 1, T0)), T0);
-        let offer = offer(9, 1, |_| {});
-        buyer.handle(Input::Open(offer.clone()), T0);
-        assert!(buyer.handle(Input::Abandon(offer.digest()), T0).is_empty());
-        let outputs = buyer.handle(Input::Answer(bids(1, &offer, 1)), at(5));
-        assert!(matches!(outputs.as_slice(), [Output::Refused { reason: AnswerRefused::WrongOffer, .. }]), "{outputs:?}");
-        assert!(buyer.records().is_empty());
-    }
-
-    #[test]
-    fn a_replayed_input_changes_nothing() {
-        let mut buyer = Buyer::default();
-        (1..=2).for_each(|n| _ = buyer.handle(Input::Ad(ad(n, 1, 1_000_000, T0)), T0));
-        let offer = offer(9, 1, |_| {});
-        let script = || [Input::Open(offer.clone()), Input::Answer(bids(1, &offer, 1_000_000))];
-        script().into_iter().for_each(|input| _ = buyer.handle(input, T0));
-        let before = *buyer.records().get(&node(1)).expect("answered");
-        for now in [T0, at(2_000), at(2_001)] {
-            script().into_iter().for_each(|input| _ = buyer.handle(input, now));
-        }
-        assert_eq!(buyer.records().get(&node(1)), Some(&before));
-        assert_eq!(buyer.open_auctions(), 0);
-    }
-}
+mod tests;

@@ -154,7 +154,7 @@ impl Scene {
         script.sort_by_key(|(_, ms, _)| *ms);
         let mut ended = None;
         let mut refused = Vec::new();
-        let mut wake = self.feed(buyer::Input::Open(offer.clone()), T0, &mut ended, &mut refused);
+        let mut wake = self.feed(buyer::Input::Open(offer.clone(), Default::default()), T0, &mut ended, &mut refused);
         for (n, ms, each) in script {
             self.wake_before(wake, at(ms), &mut ended, &mut refused);
             let answer = each.map_or_else(|| refuses(n, &offer, NoBidReason::NO_SLOT), |each| bids(n, &offer, each));

@@ -204,7 +204,7 @@ proptest! {
     fn anyone_who_knows_the_bids_can_compute_the_winner(rows in rows(), rule in rule()) {
         let offer = offer(9, 1, |offer| offer.rule = rule);
         let mut buyer = Buyer::default();
-        let mut inputs = vec![(0, Input::Open(offer.clone()))];
+        let mut inputs = vec![(0, Input::Open(offer.clone(), Default::default()))];
         for (n, (each, queue, ttft, tps)) in (1..).zip(rows) {
             let bid = bid_with(n, &offer, each, |bid| {
                 (bid.queue_ms, bid.ttft_ms, bid.tokens_per_second) = (queue, ttft, tps);
@@ -228,7 +228,7 @@ proptest! {
                 won.extend(buyer.handle(make(), at(ms)).into_iter().filter(|output| matches!(output, Output::Closed { .. })));
             });
             (1..5).for_each(|n| feed(0, &|| Input::Ad(ad(n, 1, 1_500_000, T0))));
-            feed(0, &|| Input::Open(offer.clone()));
+            feed(0, &|| Input::Open(offer.clone(), Default::default()));
             let mut script = script.clone();
             script.sort_by_key(|line| line.1);
             for (n, ms, each) in script {

@@ -197,15 +197,18 @@ impl Situation<'_> {
         (now < end && worth).then_some(end)
     }
 
-    /// Whether the ad is better than the best bid by more than the margin: in money, or in all that counts after the wait. Money
-    /// is compared apart because in a small job time outweighs it, and a wait within the window is cheap by the buyer's own
-    /// choice of that window. Who asked for the fastest has no use for money saved.
     fn is_tempting(&self, prospect: &Prospect, best: Weight, wait_ms: u64) -> bool {
-        let (standing, rule) = (prospect.standing, self.rule);
-        let saves_money = rule != SelectionRule::FASTEST && beats_by_margin(standing.likely_cost(), best.likely_cost());
-        let saves_in_all = || beats_by_margin(standing.delayed(wait_ms).order(rule).0, best.order(rule).0);
-        standing.order(rule) < best.order(rule) && (saves_money || saves_in_all())
+        better_by_margin(self.rule, prospect.standing, best, wait_ms)
     }
+}
+
+/// Whether `standing`, the promise of an ad, is better than `best` by more than the margin: in money, or in all that counts after
+/// the wait. Money is compared apart because in a small job time outweighs it, and a wait within the window is cheap by the
+/// buyer's own choice of that window. Who asked for the fastest has no use for money saved.
+pub(crate) fn better_by_margin(rule: SelectionRule, standing: Weight, best: Weight, wait_ms: u64) -> bool {
+    let saves_money = rule != SelectionRule::FASTEST && beats_by_margin(standing.likely_cost(), best.likely_cost());
+    let saves_in_all = || beats_by_margin(standing.delayed(wait_ms).order(rule).0, best.order(rule).0);
+    standing.order(rule) < best.order(rule) && (saves_money || saves_in_all())
 }
 
 fn beats_by_margin(challenger: u128, best: u128) -> bool {

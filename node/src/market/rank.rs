@@ -9,6 +9,9 @@
 //! | `CHEAPEST` | cost, then time |
 //! | `FASTEST` | time, then cost |
 //!
+//! A worker that has not read a conversation another one has must read it first: that is time too, at [`READING_SPEED`]. It only
+//! parts the workers of one conversation; what all have to read is in nobody's favour and left out.
+//!
 //! What this buyer has measured counts instead of what a worker claims, so a boast wins once. What nobody knows is assumed
 //! mediocre: a newcomer is neither preferred nor shut out. Ties go by a hash of offer and worker: another worker each time, and
 //! none can grind it, as it could a hash of its bid.
@@ -40,6 +43,9 @@ const UNKNOWN_RTT_MS: u32 = 100;
 const UNKNOWN_TTFT_MS: u32 = 1_000;
 /// Assumed while unmeasured and unclaimed, in tokens per second: a mid-size model on a laptop.
 const UNKNOWN_SPEED: u32 = 20;
+/// At what speed a prompt is read, in tokens per second: a mid-size model on one consumer GPU reads one to five thousand, a large
+/// one or a laptop fewer.
+const READING_SPEED: u64 = 1_000;
 /// Completed jobs that every worker is credited with, so that one failure is no verdict.
 const BENEFIT_OF_DOUBT: u32 = 2;
 
@@ -54,6 +60,10 @@ pub struct Facts {
     pub completed: u32,
     /// Jobs it failed.
     pub failed: u32,
+    /// Jobs it completed since it last failed one.
+    pub in_row: u32,
+    /// Tokens of this very conversation that another worker has read already and this one has not.
+    pub reread_tokens: u32,
     /// From the accept to the first token, without the round trip.
     pub measured_ttft_ms: Option<u32>,
     /// Tokens per second while streaming.
@@ -163,6 +173,16 @@ impl Weight {
         micro(self.with_failures(total))
     }
 
+    /// What will probably be paid.
+    pub fn expected_cost(&self) -> MicroUsd {
+        MicroUsd(micro(self.cost))
+    }
+
+    /// How long the answer will probably take, in milliseconds.
+    pub fn expected_ms(&self) -> u64 {
+        self.ms
+    }
+
     /// Its cost in 10⁻¹² USD, with failures.
     pub fn likely_cost(&self) -> u128 {
         self.with_failures(self.cost)
@@ -179,7 +199,7 @@ impl Weight {
     }
 
     fn scored(&self, rule: SelectionRule, worker: NodeId, bid: Hash) -> Scored {
-        Scored { worker, bid, score: self.score(rule), expected_cost: MicroUsd(micro(self.cost)), expected_ms: self.ms }
+        Scored { worker, bid, score: self.score(rule), expected_cost: self.expected_cost(), expected_ms: self.ms }
     }
 }
 
@@ -197,7 +217,8 @@ fn time(offer: &JobOffer, terms: &Terms, facts: &Facts) -> u64 {
     let ttft = facts.measured_ttft_ms.or(known(terms.ttft_ms)).unwrap_or(UNKNOWN_TTFT_MS);
     let speed = facts.measured_tps.or(known(terms.tokens_per_second)).unwrap_or(UNKNOWN_SPEED);
     let decode = u64::from(Estimate::of(offer).output) * 1_000 / u64::from(speed.max(1));
-    u64::from(terms.queue_ms) + u64::from(rtt) + u64::from(ttft) + decode
+    let reread = u64::from(facts.reread_tokens) * 1_000 / READING_SPEED;
+    u64::from(terms.queue_ms) + u64::from(rtt) + u64::from(ttft) + reread + decode
 }
 
 fn known(claim: u32) -> Option<u32> {
@@ -291,6 +312,17 @@ mod tests {
         check(SelectionRule::FASTEST, [(1, 1, 1_000_000, slow), (1, 100, 50, none), (1, 100, 40, none)], 2);
         let near = facts(|facts| facts.rtt_ms = Some(1));
         check(SelectionRule::FASTEST, [(1, 100, 50, none), (1, 100, 50, none), (1, 100, 50, near)], 3);
+    }
+
+    #[test]
+    fn who_has_read_the_conversation_wins_unless_others_are_much_cheaper() {
+        let none = Facts::default();
+        let cold = facts(|facts| facts.reread_tokens = 8_000);
+        // Eight seconds of reading weigh 40 micro-USD, and a dollar per million 300.
+        check(SelectionRule::BALANCED, [(1, 100, 50, none), (1, 100, 50, cold), (1, 100, 50, cold)], 1);
+        check(SelectionRule::BALANCED, [(10, 100, 50, none), (9, 100, 50, cold), (11, 100, 50, cold)], 2);
+        check(SelectionRule::FASTEST, [(9, 100, 50, none), (1, 100, 60, cold), (1, 90, 50, cold)], 1);
+        check(SelectionRule::CHEAPEST, [(2, 100, 50, none), (1, 100, 50, cold), (2, 100, 50, cold)], 2);
     }
 
     #[test]

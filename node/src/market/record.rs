@@ -176,6 +176,11 @@ impl AnswerRecords {
         });
     }
 
+    /// All workers remembered.
+    pub fn workers(&self) -> impl Iterator<Item = NodeId> {
+        self.records.iter().map(|(worker, _)| *worker)
+    }
+
     /// How many workers are remembered.
     pub fn len(&self) -> usize {
         self.records.len()

@@ -1,8 +1,9 @@
 //! Nodes as processes: this very binary, started again as `infernet-testnet node …`, which is `infernet …`.
 
 use super::{ClusterError, NETWORK, Sells};
+use crate::machine;
 use infernet_node::control::schema::StatusReport;
-use std::{process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -23,24 +24,36 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a worker that sells `sells` and starts from `bootstrap`. `binary` is a program whose `node` subcommand is
-    /// `infernet`; `extra` are more flags of `infernet start`.
-    pub async fn worker(
-        binary: &std::path::Path,
-        sells: &Sells,
-        bootstrap: &[String],
-        extra: &[&str],
-    ) -> Result<Self, ClusterError> {
+    /// Starts a worker that sells `sells` and starts from `bootstrap`. `binary` is `infernet`, or another program whose `node`
+    /// subcommand is; `extra` are more flags of `infernet start`.
+    pub async fn worker(binary: &Path, sells: &Sells, bootstrap: &[String], extra: &[&str]) -> Result<Self, ClusterError> {
+        let (slots, price) = (sells.slots.to_string(), sells.price);
+        let (engine, input, output) =
+            (format!("ollama={}", sells.engine), price.input.0.to_string(), price.output.0.to_string());
+        let sold = ["--backend", &engine, "--slots", &slots, "--price-in", &input, "--price-out", &output];
+        Self::start(binary, bootstrap, &[&sold, extra].concat()).await
+    }
+
+    /// Starts a node that only buys.
+    pub async fn buyer(binary: &Path, bootstrap: &[String], extra: &[&str]) -> Result<Self, ClusterError> {
+        Self::start(binary, bootstrap, &[&["--no-serve"], extra].concat()).await
+    }
+
+    async fn start(binary: &Path, bootstrap: &[String], flags: &[&str]) -> Result<Self, ClusterError> {
         let home = tempfile::Builder::new().prefix("infernet-").tempdir().map_err(ClusterError::Home)?;
         let mut command = Command::new(binary);
-        command.args(["node", "--json", "--home"]).arg(home.path()).args(["start", "--no-mdns", "--network", NETWORK]);
+        if binary.file_stem().is_none_or(|name| name != "infernet") {
+            command.arg("node");
+        }
+        command.args(["--json", "--home"]).arg(home.path()).args(["start", "--no-mdns", "--network", NETWORK]);
+        if !flags.contains(&"--api-listen") {
+            command.arg("--no-api");
+        }
         command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--chat-listen", "127.0.0.1:0"]);
-        command.args(["--backend", &format!("ollama={}", sells.engine), "--slots", &sells.slots.to_string()]);
-        command.args(["--price-in", &sells.price.input.0.to_string(), "--price-out", &sells.price.output.0.to_string()]);
         for address in bootstrap {
             command.args(["--bootstrap", address]);
         }
-        command.args(extra).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(ClusterError::Home)?;
         match timeout(START, first_line(&mut child)).await {
             Ok(Some(status)) => Ok(Process { child, status, home }),
@@ -67,10 +80,14 @@ impl Process {
         sent.is_ok_and(|status| status.success())
     }
 
+    /// Processor time used so far; zero once it has ended.
+    pub fn cpu_time(&self) -> Duration {
+        self.pid().map(machine::cpu_time_of).unwrap_or_default()
+    }
+
     /// Resident memory in kilobytes; `None` once it has ended.
     pub fn rss_kb(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
-        status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
+        machine::rss_kb_of(self.pid()?)
     }
 }
 

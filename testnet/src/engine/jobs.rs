@@ -29,6 +29,7 @@ use tokio::{
 use super::{
     Answer, EngineError, EngineEvent, EngineKind, EngineOptions, Finish, Sampling, TinyModel,
     pace::Pace,
+    stamp,
     watch::{EVENTS, Watch},
 };
 
@@ -36,8 +37,6 @@ use super::{
 const MAX_WAITING: usize = 512;
 /// Tokens that the model may be ahead of the client: enough not to stall it, few enough to cancel promptly.
 const AHEAD: usize = 4;
-/// What a metronome says.
-const TICK: &str = " tick";
 
 /// One request, parsed.
 pub(super) struct Work {
@@ -259,7 +258,7 @@ fn metronome(pace: Pace, tokens: u32, work: &Work, watch: Watch, held: Held) -> 
         }
         pace.tick().await;
         watch.token();
-        Some((Piece::Text(TICK.into()), Some((left - 1, pace, answer, watch, held))))
+        Some((Piece::Text(stamp::token().into()), Some((left - 1, pace, answer, watch, held))))
     })
     .boxed()
 }

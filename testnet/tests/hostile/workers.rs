@@ -7,7 +7,7 @@ use super::{
 };
 use futures::{FutureExt, future::BoxFuture};
 use infernet_node::{
-    buyer::{ChatError, ChatEvent, ChatOrder},
+    buyer::{ChatError, ChatEvent, ChatOrder, PathChoice},
     chat::{
         client::{self, Buyer, Caller, Cause, Completed, Failure, Order, Progress},
         endpoint::Endpoint,
@@ -516,12 +516,13 @@ async fn won_by(script: Script) -> (Result<ChatReport, ChatError>, usize) {
                 match event {
                     ChatEvent::Retry { .. } => retries += 1,
                     ChatEvent::Auction(report) => winner = Some((report.winner, report.bids.len(), report.closed.clone())),
-                    ChatEvent::Stream(_) => {}
+                    ChatEvent::Stream(_) | ChatEvent::Waiting { .. } => {}
                 }
             }
             (retries, winner)
         });
-        let asked = ChatOrder { rule: SelectionRule::CHEAPEST, ..order(MODEL, "Tell me a story about a fox.", 8) };
+        let (rule, path) = (SelectionRule::CHEAPEST, PathChoice::Auction);
+        let asked = ChatOrder { rule, path, ..order(MODEL, "Tell me a story about a fox.", 8) };
         let result = soon("the job", stage.honest.node.buyer().chat(asked, &events, &mut cancel)).await;
         drop(events);
         let (retries, winner) = counting.await.expect("the counter ends");
