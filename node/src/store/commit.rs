@@ -33,7 +33,7 @@ const MAX_WAITING: usize = 8_192;
 /// Records written with one sync: some megabytes at most, so a segment stays about as large as it should be.
 const MAX_BATCH: usize = 2_048;
 /// How often a full disk, and an index that failed, are tried again.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
 
 /// Resolves when what was queued is durable, or will not be.
 pub(super) type Durable = oneshot::Receiver<Outcome>;
@@ -291,7 +291,9 @@ impl Writer {
     fn run(mut self) {
         while let Some(mut batch) = self.shared.next_batch() {
             let records: Vec<Record> = batch.iter_mut().filter_map(|waiter| waiter.record.take()).collect();
-            self.commit(&records, batch);
+            if !batch.is_empty() {
+                self.commit(&records, batch);
+            }
             if self.tried.elapsed() >= RETRY {
                 self.tried = clock::instant();
                 self.try_again();
@@ -349,5 +351,15 @@ impl Writer {
             }
             JournalError::Io(error) => StoreError::Io { path, reason: error.to_string() },
         }
+    }
+}
+
+#[cfg(test)]
+impl Committer {
+    /// Puts the index away, as after a failed write.
+    pub(super) fn lose_index(&self, error: &StoreError) {
+        self.shared.set_index(Err(error.clone()));
+        self.lock().index_failed = Some(error.clone());
+        self.shared.arrived.notify_one();
     }
 }

@@ -197,4 +197,8 @@ impl DurableStore {
     pub(super) fn index_now(&self) -> Arc<Index> {
         self.index().expect("there is an index")
     }
+
+    pub(super) fn lose_index(&self, error: &StoreError) {
+        self.committer.lose_index(error);
+    }
 }

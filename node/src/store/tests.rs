@@ -457,6 +457,31 @@ fn a_disk_that_fails_to_sync_ends_the_promises() {
     assert!(matches!(store.accepts_work(), Err(StoreError::Failed { .. })));
 }
 
+#[test]
+fn without_its_index_a_store_keeps_receipts_and_obeys_nobody() {
+    let home = filled();
+    let store = durable(home.path());
+    let gone = StoreError::Io { path: home.path().into(), reason: "no room".into() };
+    // A reader that is not done yet keeps the index from being opened again.
+    let reader = store.index_now();
+    store.lose_index(&gone);
+    assert_eq!(store.put_receipt(&receipt(50, 1, 5000, true)), Ok(Put::New));
+    assert_eq!(store.put_receipt(&receipt(50, 1, 5000, true)), Ok(Put::Known));
+    assert_eq!(store.put_receipt(&receipt(1, 1, 1000, false)), Ok(Put::New), "known before; the journal sorts it out");
+    assert!(store.accepts_work().is_err() && store.receipts(Page::newest(9)).is_err());
+    assert!(store.accept_command(&key(3).id(), 8).is_err(), "it can't know whether it has obeyed that");
+    assert_eq!(store.has_receipt(&JobId([50; 16]), &key(1).id()), Ok(true));
+    drop(reader);
+    let deadline = crate::clock::instant() + std::time::Duration::from_secs(20);
+    while store.accepts_work().is_err() {
+        assert!(crate::clock::instant() < deadline, "the index comes back");
+        std::thread::yield_now();
+    }
+    assert_eq!(store.counts(), Ok(Counts { receipts: 20, countersigned: 10, unreadable: 0 }));
+    assert_eq!(jobs(&store.receipts(Page::newest(1)).unwrap()), [50]);
+    assert_eq!(store.accept_command(&key(3).id(), 8), Ok(false));
+}
+
 /// Writes from several threads until the disk crashes; the jobs whose receipts were acknowledged.
 fn write_until_crash(store: &DurableStore) -> BTreeSet<u8> {
     let write = |worker: u8| {
