@@ -170,6 +170,11 @@ impl Buyer {
         }
     }
 
+    /// Jobs that run now.
+    pub fn running(&self) -> usize {
+        *self.shared.running.borrow()
+    }
+
     /// Resolves when no job runs.
     pub async fn idle(&self) {
         let mut running = self.shared.running.subscribe();

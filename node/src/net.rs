@@ -71,6 +71,8 @@ pub struct NetConfig {
     pub max_peers: u32,
     /// Peers of earlier runs, with `/p2p/…` at the end; tried before `bootstrap`.
     pub known_peers: Vec<Multiaddr>,
+    /// The newest ad sequences heard in earlier runs: ads that are not newer are stale.
+    pub ad_sequences: Vec<(NodeId, u64)>,
     /// Whether to answer DHT queries from the start: for nodes that others can reach, such as workers and bootstrap nodes.
     /// Others begin to when libp2p finds that they can be reached.
     pub serves: bool,
@@ -89,6 +91,7 @@ impl Default for NetConfig {
             mdns: false,
             max_peers: MAX_PEERS,
             known_peers: Vec::new(),
+            ad_sequences: Vec::new(),
             serves: false,
             tap: None,
         }
@@ -243,6 +246,11 @@ impl Net {
     /// What happened how often since the start, by `area.what`, such as `gossip.expired`; empty after the shutdown.
     pub async fn counters(&self) -> BTreeMap<String, u64> {
         self.ask(|reply| Command::Counters { reply }).await.unwrap_or_default()
+    }
+
+    /// The newest ad sequence heard of each worker, for [`NetConfig::ad_sequences`] of the next run; empty after the shutdown.
+    pub async fn ad_sequences(&self) -> Vec<(NodeId, u64)> {
+        self.ask(|reply| Command::AdSequences { reply }).await.unwrap_or_default()
     }
 
     /// Waits until a connected peer subscribes to any of our topics; false if that does not happen before `deadline`.

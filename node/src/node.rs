@@ -43,6 +43,8 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 /// How often the peer cache is written.
 const PEER_CACHE: Duration = Duration::from_secs(60);
+/// How often a draining node looks whether a job still runs.
+const LOOK_IDLE: Duration = Duration::from_millis(50);
 /// Peers kept for the next start.
 const MAX_CACHED_PEERS: usize = 64;
 /// Who comes and goes is told up to so many peers; in a larger mesh nobody reads it.
@@ -80,6 +82,8 @@ pub struct Serve {
     pub price: Price,
     /// Jobs at once.
     pub slots: u16,
+    /// Where others reach the chat endpoint; empty if at its own addresses.
+    pub chat_advertise: Vec<SocketAddr>,
     /// Other names of its models.
     pub aliases: Vec<Alias>,
     /// Where it says it is.
@@ -152,7 +156,7 @@ impl Node {
                     ledger,
                     tally: chat_tally.clone(),
                 };
-                let chat = advertised(chat_addr, &addresses);
+                let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
                 Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
             }
             None => None,
@@ -226,6 +230,15 @@ impl Node {
         }
     }
 
+    /// Jobs that run now, sold and bought.
+    pub async fn jobs(&self) -> usize {
+        let sold = match &self.seller {
+            Some(seller) => seller.status().await.map_or(0, |status| status.running),
+            None => 0,
+        };
+        sold + self.buyer.running()
+    }
+
     /// Stops bidding and waits at most `grace` for running jobs, sold and bought.
     pub async fn drain(&self, grace: Duration) {
         let sold = async {
@@ -246,6 +259,7 @@ impl Node {
     pub async fn close(&self, grace: Duration) {
         self.drain(grace).await;
         save_peers(&self.net, &*self.store).await;
+        save_ad_sequences(&self.net, &*self.store).await;
         self.endpoint.close().await;
         self.tasks.iter().for_each(JoinHandle::abort);
         self.net.clone().shutdown().await;
@@ -260,7 +274,7 @@ impl Node {
 /// Resolves when no job runs.
 async fn idle(seller: &Seller) {
     while seller.status().await.is_some_and(|s| s.running > 0) {
-        sleep(Duration::from_millis(50)).await;
+        sleep(LOOK_IDLE).await;
     }
 }
 
@@ -269,8 +283,13 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
         warn!("the peer cache can't be read: {error}");
         Vec::new()
     });
+    let ad_sequences = store.ad_sequences().unwrap_or_else(|error| {
+        warn!("others' ad sequences can't be read: {error}");
+        Vec::new()
+    });
     NetConfig {
         network: settings.network.clone(),
+        ad_sequences,
         listen: settings.listen.clone(),
         bootstrap: settings.bootstrap.clone(),
         mdns: settings.mdns,
@@ -281,9 +300,12 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
     }
 }
 
-/// The addresses that buyers can try. A wildcard stands for the addresses on which libp2p really listens; loopback is named
-/// only if there is nothing else, as in a test network on one machine.
-fn advertised(chat: SocketAddr, listening: &[Multiaddr]) -> Vec<SocketAddrText> {
+/// The addresses that buyers can try: those `outside` that the operator names. Without any, a wildcard stands for the addresses
+/// on which libp2p really listens; loopback is named only if there is nothing else, as in a test network on one machine.
+fn advertised(chat: SocketAddr, outside: &[SocketAddr], listening: &[Multiaddr]) -> Vec<SocketAddrText> {
+    if !outside.is_empty() {
+        return outside.iter().take(limits::MAX_ADDRESSES).copied().map(SocketAddrText).collect();
+    }
     let ips: BTreeSet<IpAddr> = if chat.ip().is_unspecified() {
         listening.iter().filter_map(ip).filter(|ip| chat.is_ipv6() || ip.is_ipv4()).collect()
     } else {
@@ -407,6 +429,18 @@ async fn cache_peers(net: Net, store: Arc<dyn Store>) {
     loop {
         sleep(PEER_CACHE).await;
         save_peers(&net, &*store).await;
+        save_ad_sequences(&net, &*store).await;
+    }
+}
+
+/// So that after a restart an ad that was replaced meanwhile stays stale.
+async fn save_ad_sequences(net: &Net, store: &dyn Store) {
+    let sequences = net.ad_sequences().await;
+    if sequences.is_empty() {
+        return;
+    }
+    if let Err(error) = store.put_ad_sequences(&sequences) {
+        warn!("others' ad sequences can't be written: {error}");
     }
 }
 
@@ -428,8 +462,14 @@ mod tests {
     fn check(chat: &str, listening: &[&str], expected: &[&str]) {
         let listening: Vec<Multiaddr> = listening.iter().map(|a| a.parse().expect("a multiaddr")).collect();
         let shown: Vec<String> =
-            advertised(chat.parse().expect("an address"), &listening).into_iter().map(String::from).collect();
+            advertised(chat.parse().expect("an address"), &[], &listening).into_iter().map(String::from).collect();
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn the_outside_of_a_mapped_port_is_advertised_alone() {
+        let (inside, outside) = ("10.0.0.1:46337".parse().expect("an address"), "203.0.113.7:1".parse().expect("an address"));
+        assert_eq!(advertised(inside, &[outside], &[]), [SocketAddrText(outside)]);
     }
 
     #[test]

@@ -63,8 +63,8 @@ enum Command {
     Measured(String, Measured),
     /// These buyers settled with us in an earlier run.
     Know(Vec<NodeId>),
-    /// Bid on nothing more.
-    Drain,
+    /// Bid on nothing more, or bid again.
+    Drain(bool),
     /// How are we doing?
     Status(oneshot::Sender<Status>),
 }
@@ -203,7 +203,12 @@ impl Seller {
 
     /// Stops bidding; running jobs go on.
     pub async fn drain(&self) {
-        let _ = self.commands.send(Command::Drain).await;
+        let _ = self.commands.send(Command::Drain(true)).await;
+    }
+
+    /// Bids again.
+    pub async fn resume(&self) {
+        let _ = self.commands.send(Command::Drain(false)).await;
     }
 
     /// The state now; `None` once the task has ended.
@@ -253,6 +258,7 @@ impl Task {
             Command::Newcomer => self.advertise_soon(),
             Command::Claim { presented, from, slot, reply } => {
                 let now = clock::now();
+                self.look_at_store();
                 let claimed = match *presented {
                     Presented::Held(accept) => self.market.claim(&accept, from, now),
                     Presented::Standing(standing) => self.market.claim_standing(standing, from, now),
@@ -265,7 +271,7 @@ impl Task {
             Command::Catalogue(models) => self.set_catalogue(models),
             Command::Measured(model, measured) => self.on_measured(&model, measured),
             Command::Know(buyers) => buyers.into_iter().for_each(|buyer| self.market.mark_known(buyer)),
-            Command::Drain => self.market.set_draining(true),
+            Command::Drain(draining) => self.market.set_draining(draining),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
             }
@@ -283,7 +289,15 @@ impl Task {
         }
     }
 
+    /// What is promised from now on must be kept.
+    fn look_at_store(&mut self) {
+        self.market.set_store_full(self.store.accepts_work().is_err());
+    }
+
     fn handle(&mut self, input: Input) {
+        if matches!(input, Input::Offer(_)) {
+            self.look_at_store();
+        }
         for output in self.market.handle(input, clock::now()) {
             match output {
                 Output::Bid { buyer, body } => {

@@ -9,6 +9,7 @@
 //! | [`flood`] | a worker and a buyer under attack, and whether they come through |
 //! | [`stranger`] | a member of the mesh that is no node |
 //! | [`shim`] | TCP and UDP links that are worse than loopback |
+//! | [`receipts`], [`scribe`] | receipts without a job, and a process that writes them until it is killed |
 //! | [`machine`] | what a number was measured on |
 //!
 //! Nothing depends on this crate. Fault injection is done from outside a node: by signals, by links, by its engine.
@@ -19,5 +20,7 @@ pub mod demo;
 pub mod engine;
 pub mod flood;
 pub mod machine;
+pub mod receipts;
+pub mod scribe;
 pub mod shim;
 pub mod stranger;

@@ -2,10 +2,10 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, node, stream},
+    bench::{auction, node, receipts, stream},
     demo,
     engine::{EngineOptions, EngineServer},
-    flood,
+    flood, scribe,
 };
 use std::{
     ffi::OsString,
@@ -40,6 +40,14 @@ enum Command {
         /// Of each stream.
         #[arg(long)]
         tokens_per_second: f64,
+    },
+    /// Write receipts and say which are durable, until killed.
+    #[command(hide = true)]
+    Scribe {
+        #[arg(long)]
+        home: PathBuf,
+        #[arg(long)]
+        from: u64,
     },
     /// `infernet`, for processes that the testnet starts.
     #[command(hide = true, disable_help_flag = true)]
@@ -94,6 +102,9 @@ enum BenchCommand {
         /// Auctions per round.
         #[arg(long, default_value_t = 100)]
         auctions: usize,
+        /// How far away the buyer is from everybody, as a round trip in milliseconds.
+        #[arg(long, default_value_t = 0)]
+        rtt_ms: u16,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -106,6 +117,15 @@ enum BenchCommand {
         /// The `infernet` program [default: the one beside this program, the `dist` build if there is one]
         #[arg(long)]
         binary: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Receipts that are on the disk, per second.
+    Receipts {
+        /// How long to measure.
+        #[arg(long, default_value_t = 20)]
+        secs: u64,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -147,9 +167,10 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let options = demo::DemoOptions { prompt, json, stay, ollama };
                 demo::run(options, &mut io::stdout(), &mut io::stderr()).await?;
             }
-            Command::Bench { command: BenchCommand::Auction { nodes, auctions, json } } => {
+            Command::Bench { command: BenchCommand::Auction { nodes, auctions, rtt_ms, json } } => {
                 let binary: PathBuf = std::env::current_exe()?;
-                let result = auction::run(auction::AuctionOptions { nodes, auctions, binary }).await?;
+                let rtt = Duration::from_millis(rtt_ms.into());
+                let result = auction::run(auction::AuctionOptions { nodes, auctions, rtt, binary }).await?;
                 print(&result, json)?;
             }
             Command::Bench { command: BenchCommand::Stream { streams, through, json } } => {
@@ -170,6 +191,10 @@ fn run(command: Command) -> anyhow::Result<()> {
                 anyhow::ensure!(result.is_well(), "the flood was not come through");
             }
             Command::Engine { tokens_per_second } => engine(tokens_per_second).await?,
+            Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
+                print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
+            }
+            Command::Scribe { home, from } => scribe::run(&home, from, io::stdout())?,
             // Handled before the runtime exists: it makes its own.
             Command::Node { .. } => {}
         }

@@ -85,6 +85,8 @@ impl NoBidReason {
     pub const RATE_LIMITED: Self = NoBidReason(10);
     /// The job's deadline is too close.
     pub const DEADLINE_TOO_CLOSE: Self = NoBidReason(11);
+    /// The worker's disk is full or does not keep what is written, so a receipt could be lost.
+    pub const STORE_FULL: Self = NoBidReason(12);
 
     /// A short stable name, for counters and for people.
     pub fn label(self) -> &'static str {
@@ -100,6 +102,7 @@ impl NoBidReason {
             Self::DRAINING => "draining",
             Self::RATE_LIMITED => "rate_limited",
             Self::DEADLINE_TOO_CLOSE => "deadline_too_close",
+            Self::STORE_FULL => "store_full",
             _ => "other",
         }
     }

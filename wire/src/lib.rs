@@ -13,6 +13,7 @@
 //! | [`chat`] | the stream: frames, tokens, transcript |
 //! | [`receipt`] | what both sides sign at the end |
 //! | [`model_name`] | whether two names mean the same model |
+//! | [`command`], [`rotation`] | what an operator tells a node; one node's old and new key |
 //! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
 //! | [`http_auth`] | `X-Infernet-Auth` |
 //!
@@ -29,6 +30,7 @@ pub mod bid;
 pub mod capability;
 pub mod chat;
 pub mod codec;
+pub mod command;
 pub mod envelope;
 pub mod hash;
 pub mod http_auth;
@@ -39,6 +41,7 @@ pub mod model_name;
 pub mod money;
 pub mod offer;
 pub mod receipt;
+pub mod rotation;
 pub mod standing;
 pub mod time;
 pub mod topic;

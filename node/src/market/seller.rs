@@ -195,6 +195,7 @@ pub struct Seller {
     addresses: Vec<SocketAddrText>,
     queue_ms: u32,
     draining: bool,
+    store_full: bool,
     registry: Registry,
     admission: Admission,
     open: BTreeMap<Hash, OpenBid>,
@@ -215,6 +216,7 @@ impl Seller {
             addresses: Vec::new(),
             queue_ms: 0,
             draining: false,
+            store_full: false,
             registry: Registry::new(MAX_ADS),
             admission: Admission::new(slots),
             open: BTreeMap::new(),
@@ -250,6 +252,11 @@ impl Seller {
     /// Whether to refuse new jobs. Holds and running jobs are kept.
     pub fn set_draining(&mut self, draining: bool) {
         self.draining = draining;
+    }
+
+    /// Whether to refuse new jobs because their receipts might not be kept.
+    pub fn set_store_full(&mut self, full: bool) {
+        self.store_full = full;
     }
 
     /// `buyer` has settled a receipt with us before.
@@ -398,6 +405,9 @@ impl Seller {
     fn check_willing(&self) -> Result<(), NoBidReason> {
         if self.draining {
             return Err(NoBidReason::DRAINING);
+        }
+        if self.store_full {
+            return Err(NoBidReason::STORE_FULL);
         }
         if self.catalogue.is_empty() { Err(NoBidReason::NO_ENGINE) } else { Ok(()) }
     }

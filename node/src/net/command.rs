@@ -19,6 +19,8 @@ pub(super) enum Command {
     Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
     /// Tell what happened how often.
     Counters { reply: oneshot::Sender<BTreeMap<String, u64>> },
+    /// Tell the newest ad sequence of each worker.
+    AdSequences { reply: oneshot::Sender<Vec<(NodeId, u64)>> },
     /// Connect to an address.
     Dial { address: Multiaddr },
     /// Say goodbye and end.

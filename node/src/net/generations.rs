@@ -47,6 +47,11 @@ impl<K: Eq + Hash, V> Generations<K, V> {
         }
     }
 
+    /// Every entry, the younger generation first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.young.iter().chain(&self.old)
+    }
+
     /// How many entries are kept.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

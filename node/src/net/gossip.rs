@@ -8,8 +8,8 @@
 //! `Reject` counts against the forwarder, so it is given only for what the forwarder should have refused itself by the same
 //! rules. Clocks, versions, quotas and memory differ among honest peers: that is `Ignore`. Unknown kinds and versions too.
 //!
-//! A replay set does not survive a restart. So whatever was made before this process started is ignored, except ads, whose
-//! sequence numbers already order them.
+//! A replay set does not survive a restart. So whatever was made before this process started is ignored, except ads: the node
+//! remembers the newest sequence of each worker from one run to the next, and only a newer ad counts.
 
 use super::{
     direct,
@@ -159,6 +159,8 @@ impl AuthorQuotas {
             Kind::JobAccept => &mut self.accepts,
             Kind::JobBid | Kind::NoBid | Kind::SealedAnswer => &mut self.answers,
             Kind::JobReceipt | Kind::Countersign => &mut self.receipts,
+            // They travel by other ways; a later version may gossip them.
+            Kind::OperatorCommand | Kind::KeyRotation => return Err(Refused::Ignore("not_gossiped")),
         };
         if quota.try_take(author, now) { Ok(()) } else { Err(Refused::Ignore("author_quota")) }
     }
@@ -179,8 +181,10 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// `started` is when this process began to remember what it has seen.
-    pub(super) fn new(key: NodeKey, network: NetworkId, started: UnixMillis) -> Self {
+    /// `started` is when this process began to remember what it has seen; `ad_sequences` are what earlier ones remembered.
+    pub(super) fn new(key: NodeKey, network: NetworkId, started: UnixMillis, ad_sequences: Vec<(NodeId, u64)>) -> Self {
+        let mut sequences = Generations::new(SEQUENCES, limits::AD_TTL_MS);
+        ad_sequences.into_iter().for_each(|(worker, sequence)| sequences.insert(worker, sequence, started));
         Gate {
             key,
             network,
@@ -189,7 +193,7 @@ impl Gate {
             authors: AuthorQuotas::new(),
             seen: Seen::new(SEEN_DIGESTS, SEEN_MS),
             seen_receipts: Seen::new(SEEN_DIGESTS, SEEN_RECEIPTS_MS),
-            sequences: Generations::new(SEQUENCES, limits::AD_TTL_MS),
+            sequences,
             routes: Routes::new(),
         }
     }
@@ -218,6 +222,11 @@ impl Gate {
             reason: refused.label(),
             fault: refused.verdict() == Verdict::Reject,
         })
+    }
+
+    /// The newest ad sequence of each worker, the latest heard first.
+    pub(super) fn ad_sequences(&self) -> Vec<(NodeId, u64)> {
+        self.sequences.iter().map(|(worker, sequence)| (*worker, *sequence)).collect()
     }
 
     /// The neighbour that brought `offer`.
@@ -426,7 +435,7 @@ mod tests {
 
     /// The gate of node 1.
     fn gate() -> Gate {
-        Gate::new(key(1), network(), START)
+        Gate::new(key(1), network(), START, vec![])
     }
 
     fn jobs() -> String {
@@ -459,6 +468,46 @@ mod tests {
 
     fn signed<T: Message>(key: &NodeKey, body: T) -> Verified<T> {
         key.sign(&network(), body).unwrap()
+    }
+
+    /// Of worker 2 for buyer 3.
+    fn job_receipt() -> JobReceipt {
+        JobReceipt {
+            job: JobId([1; 16]),
+            accept: sha256(b"accept"),
+            buyer: key(3).id(),
+            worker: key(2).id(),
+            workload: topic::INFERENCE.into(),
+            model: "tiny".into(),
+            weights: None,
+            input_tokens: 0,
+            output_tokens: 0,
+            price: Price::default(),
+            amount: MicroUsd(0),
+            paid: MicroUsd(0),
+            started: NOW,
+            finished: NOW,
+            status: JobStatus::COMPLETED,
+            request: sha256(b"request"),
+            transcript: sha256(b"transcript"),
+        }
+    }
+
+    fn accept() -> JobAccept {
+        JobAccept {
+            offer: sha256(b"offer"),
+            bid: sha256(b"bid"),
+            winner: key(3).id(),
+            model: "tiny".into(),
+            price: Price::default(),
+            job: JobId([1; 16]),
+            attempt: 1,
+            runners_up: vec![],
+            bids: sha256(b"bids"),
+            score: 1,
+            issued: NOW,
+            expires: NOW.after(1_000),
+        }
     }
 
     fn no_bid(worker: &NodeKey, offer: Hash) -> Answer {
@@ -528,9 +577,35 @@ mod tests {
 
     #[test]
     fn after_a_restart_only_ads_from_before_count() {
-        let mut restarted = Gate::new(key(1), network(), NOW.after(1));
+        let mut restarted = Gate::new(key(1), network(), NOW.after(1), vec![]);
         check(&mut restarted, &jobs(), signed(&key(2), offer(1, NOW)).raw(), 2, Verdict::Ignore, "before_start");
         check(&mut restarted, topic::CAPABILITIES, signed(&key(2), ad(1)).raw(), 2, Verdict::Accept, "accepted");
+    }
+
+    #[test]
+    fn whatever_was_heard_has_no_effect_after_a_restart() {
+        let receipt = SignedReceipt::new(signed(&key(2), job_receipt()), None).unwrap();
+        let mut first = gate();
+        let heard = [
+            (topic::CAPABILITIES.to_owned(), signed(&key(2), ad(7)).raw().clone()),
+            (topic::CAPABILITIES.to_owned(), signed(&key(3), ad(8)).raw().clone()),
+            (jobs(), signed(&key(2), offer(1, NOW)).raw().clone()),
+            (jobs(), signed(&key(2), accept()).raw().clone()),
+            (topic::RECEIPTS.to_owned(), receipt.encode().into()),
+        ];
+        let author = |at: usize| if at == 1 { 3 } else { 2 };
+        for (at, (topic, bytes)) in heard.iter().enumerate() {
+            check(&mut first, topic, bytes, author(at), Verdict::Accept, "accepted");
+        }
+        let mut restarted = Gate::new(key(1), network(), NOW.after(1), first.ad_sequences());
+        for (at, (topic, bytes)) in heard.iter().enumerate() {
+            let reason = if at < 2 { "stale_ad" } else { "before_start" };
+            check(&mut restarted, topic, bytes, author(at), Verdict::Ignore, reason);
+        }
+        let older = signed(&key(2), ad(6));
+        check(&mut restarted, topic::CAPABILITIES, older.raw(), 2, Verdict::Ignore, "stale_ad");
+        let newer = signed(&key(3), ad(9));
+        check(&mut restarted, topic::CAPABILITIES, newer.raw(), 3, Verdict::Accept, "accepted");
     }
 
     #[test]
@@ -561,28 +636,8 @@ mod tests {
 
     #[test]
     fn a_receipt_comes_from_its_worker_or_its_buyer() {
-        let (worker, buyer) = (key(2), key(3));
-        let body = JobReceipt {
-            job: JobId([1; 16]),
-            accept: sha256(b"accept"),
-            buyer: buyer.id(),
-            worker: worker.id(),
-            workload: topic::INFERENCE.into(),
-            model: "tiny".into(),
-            weights: None,
-            input_tokens: 0,
-            output_tokens: 0,
-            price: Price::default(),
-            amount: MicroUsd(0),
-            paid: MicroUsd(0),
-            started: NOW,
-            finished: NOW,
-            status: JobStatus::COMPLETED,
-            request: sha256(b"request"),
-            transcript: sha256(b"transcript"),
-        };
-        let receipt = signed(&worker, body);
-        let countersign = signed(&buyer, Countersign { receipt: receipt.digest(), issued: NOW });
+        let receipt = signed(&key(2), job_receipt());
+        let countersign = signed(&key(3), Countersign { receipt: receipt.digest(), issued: NOW });
         let alone = SignedReceipt::new(receipt.clone(), None).unwrap().encode();
         let both = SignedReceipt::new(receipt, Some(countersign)).unwrap().encode();
         let mut gate = gate();

@@ -77,7 +77,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
     let me = key.id();
     let seeds = config.known_peers.into_iter().chain(config.bootstrap);
     let task = NetTask {
-        gate: Gate::new(key.clone(), config.network.clone(), clock::now()),
+        gate: Gate::new(key.clone(), config.network.clone(), clock::now(), config.ad_sequences),
         key: key.clone(),
         network: config.network,
         swarm,
@@ -139,6 +139,7 @@ impl NetTask {
             Command::ListenAddresses { reply } => tell(reply, self.listen_addresses()),
             Command::Peers { reply } => tell(reply, self.peers.infos(|id| self.swarm.behaviour().score(id))),
             Command::Counters { reply } => tell(reply, self.counters.snapshot()),
+            Command::AdSequences { reply } => tell(reply, self.gate.ad_sequences()),
             Command::Dial { address } => self.dial(address),
             Command::Shutdown => {}
         }

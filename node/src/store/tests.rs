@@ -310,8 +310,10 @@ fn a_damaged_index_is_moved_aside_and_made_anew() {
     let all = |bytes: &mut Vec<u8>| bytes.fill(0xaa);
     let beginning = |bytes: &mut Vec<u8>| bytes[..64].fill(0);
     let end = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
-    let cases: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [("conf", &all), ("db", &all), ("db", &beginning), ("db", &end)];
-    for (file, damage) in cases {
+    let cases: [(&str, &dyn Fn(&mut Vec<u8>), bool); 4] =
+        [("conf", &all, false), ("db", &all, false), ("db", &beginning, false), ("db", &end, true)];
+    // A lost tail is no damage: it is read from the journal again.
+    for (file, damage, is_tail) in cases {
         let home = filled();
         let path = home.path().join("store-main").join(file);
         let mut bytes = fs::read(&path).unwrap();
@@ -319,7 +321,7 @@ fn a_damaged_index_is_moved_aside_and_made_anew() {
         fs::write(path, bytes).unwrap();
         check_filled(&durable(home.path()), file);
         check_filled(&durable(home.path()), file);
-        assert!(set_aside(home.path()) <= 1);
+        assert_eq!(set_aside(home.path()), usize::from(!is_tail), "{file}");
     }
 }
 
@@ -345,7 +347,7 @@ fn damaged_rows_are_skipped_counted_and_healed_by_a_restart() {
 fn only_the_first_damaged_indexes_are_kept() {
     let home = filled();
     for _ in 0..5 {
-        fs::write(home.path().join("store-main").join("conf"), b"x").unwrap();
+        fs::write(home.path().join("store-main").join("db"), [0xaa; 100_000]).unwrap();
         check_filled(&durable(home.path()), "each time");
     }
     assert_eq!(set_aside(home.path()), 3);
@@ -371,7 +373,7 @@ fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
-        if entry.path().is_dir() { copy_dir(&entry.path(), &to) } else { drop(fs::copy(entry.path(), to).unwrap()) }
+        if entry.path().is_dir() { copy_dir(&entry.path(), &to) } else { assert!(fs::copy(entry.path(), to).is_ok()) }
     }
 }
 

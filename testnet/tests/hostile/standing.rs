@@ -211,7 +211,7 @@ async fn worker(key: &NodeKey, home: &std::path::Path, engine: &str) -> Node {
         bootstrap: Vec::new(),
         mdns: false,
         max_peers: 16,
-        serve: Some(Serve { engines, price, slots: 4, aliases: Vec::new(), region: None }),
+        serve: Some(Serve { engines, price, slots: 4, aliases: Vec::new(), region: None, chat_advertise: Vec::new() }),
         preferences: Default::default(),
         tap: None,
     };

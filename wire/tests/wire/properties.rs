@@ -55,6 +55,7 @@ proptest! {
         let _ = ChatRequest::decode(&bytes);
         let _ = ReceiptParts::decode(&bytes);
         let _ = SignedReceipt::decode_stored(&bytes, &network());
+        let _ = infernet_wire::rotation::SignedRotation::decode_stored(&bytes, &network());
     }
 
     #[test]
