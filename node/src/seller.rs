@@ -61,10 +61,10 @@ enum Command {
     Catalogue(Vec<ModelAd>),
     /// A job has shown how fast a model is.
     Measured(String, Measured),
-    /// Bid on nothing more, or bid again.
-    Drain(bool),
     /// These buyers settled with us in an earlier run.
     Know(Vec<NodeId>),
+    /// Bid on nothing more, or bid again.
+    Drain(bool),
     /// How are we doing?
     Status(oneshot::Sender<Status>),
 }
@@ -270,8 +270,8 @@ impl Task {
             Command::Finish { job, settled } => self.market.finish(&job, settled),
             Command::Catalogue(models) => self.set_catalogue(models),
             Command::Measured(model, measured) => self.on_measured(&model, measured),
-            Command::Drain(draining) => self.market.set_draining(draining),
             Command::Know(buyers) => buyers.into_iter().for_each(|buyer| self.market.mark_known(buyer)),
+            Command::Drain(draining) => self.market.set_draining(draining),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
             }

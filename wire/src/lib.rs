@@ -12,8 +12,8 @@
 //! | [`standing`] | a job without one, at the price in an ad |
 //! | [`chat`] | the stream: frames, tokens, transcript |
 //! | [`receipt`] | what both sides sign at the end |
-//! | [`command`], [`rotation`] | what an operator tells a node; one node's old and new key |
 //! | [`model_name`] | whether two names mean the same model |
+//! | [`command`], [`rotation`] | what an operator tells a node; one node's old and new key |
 //! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
 //! | [`http_auth`] | `X-Infernet-Auth` |
 //!

@@ -30,6 +30,11 @@ use infernet_wire::{
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+/// Tokens of a job that outlasts a test at [`SLOW`].
+const LONG: u32 = 80;
+/// Tokens per second.
+const SLOW: f64 = 4.0;
+
 /// What a buyer sends for an ad.
 #[derive(Clone)]
 struct Taking {
@@ -157,24 +162,27 @@ async fn a_captured_open_is_good_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_of_strangers_leaves_half_of_the_slots() {
-    let mut stage = Stage::start().await;
+    let options = EngineOptions { tokens_per_second: Some(SLOW), ..EngineOptions::default() };
+    let engine = EngineServer::start(options).await.expect("an engine");
+    let mut stage = Stage { events: engine.events(), ..Stage::over(&engine.url()).await };
     // No stranger any more.
     stage.honest_job().await;
     let mut lines = Vec::new();
     let mut first = Rogue::join(&stage.worker).await;
     let ad = ad_of(&mut first, stage.worker.node.id()).await;
-    let mut crowd = vec![first];
+    let mut crowd = Vec::new();
     for _ in 0..SLOTS / 2 {
-        let rogue = Rogue::join(&stage.worker).await;
-        let taking = take(&rogue, &ad, 2_000, |_| {}, |_| {});
+        crowd.push(Rogue::join(&stage.worker).await);
+    }
+    for rogue in &crowd {
+        let taking = take(rogue, &ad, LONG, |_| {}, |_| {});
         let mut line = Line::open(rogue.dial(&stage.worker).await).await;
         line.write(&taking.open(), &taking.request).await;
         assert!(matches!(line.next().await, Frame::Opened(_)));
         lines.push(line);
-        crowd.push(rogue);
     }
-    let one_more = take(&crowd[0], &ad, 8, |_| {}, |_| {});
-    check(&mut stage, &crowd[0], &one_more, ErrorCode::BUSY, "claim_refused.stranger_pool_full").await;
+    let one_more = take(&first, &ad, 8, |_| {}, |_| {});
+    check(&mut stage, &first, &one_more, ErrorCode::BUSY, "claim_refused.stranger_pool_full").await;
     // A known buyer finds its half, however it comes.
     assert_eq!(stage.running().await, usize::from(SLOTS / 2));
     let (events, mut heard) = tokio::sync::mpsc::channel(64);
@@ -203,7 +211,7 @@ async fn worker(key: &NodeKey, home: &std::path::Path, engine: &str) -> Node {
         bootstrap: Vec::new(),
         mdns: false,
         max_peers: 16,
-        serve: Some(Serve { engines, price, slots: 4, chat_advertise: Vec::new(), aliases: Vec::new(), region: None }),
+        serve: Some(Serve { engines, price, slots: 4, aliases: Vec::new(), region: None, chat_advertise: Vec::new() }),
         preferences: Default::default(),
         tap: None,
     };
@@ -213,15 +221,16 @@ async fn worker(key: &NodeKey, home: &std::path::Path, engine: &str) -> Node {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_captured_before_a_restart_is_worth_nothing_after_it() {
     let engine = EngineServer::start(EngineOptions::default()).await.expect("an engine");
-    let (key, home) = (super::rogue::fresh_key(), tempfile::tempdir().expect("a home"));
-    let first = worker(&key, home.path(), &engine.url()).await;
+    let key = super::rogue::fresh_key();
+    let homes = [(); 2].map(|()| tempfile::tempdir().expect("a home"));
+    let first = worker(&key, homes[0].path(), &engine.url()).await;
     let mut rogue = Rogue::join_at(first.net().listen_addresses().await).await;
     let ad = ad_of(&mut rogue, first.id()).await;
     let taking = take(&rogue, &ad, 8, |_| {}, |_| {});
     first.shutdown(Duration::ZERO).await;
 
-    // The accept was never used, its times allow it, and the worker has the same key and store.
-    let second = worker(&key, home.path(), &engine.url()).await;
+    // The accept was never used, its times allow it, it is the same worker, and nothing that was written down says no.
+    let second = worker(&key, homes[1].path(), &engine.url()).await;
     let connection =
         soon("a connection", rogue.endpoint.connect(second.id(), &[second.chat_addr()])).await.expect("it answers");
     let mut line = Line::open(connection).await;
