@@ -19,6 +19,7 @@ use crate::{
     ledger::Ledger,
     market::{buyer as buyer_market, buyer::Observation, seller as seller_market},
     net::{self, Net, NetConfig, NetError},
+    recall,
     seller::{self, Seller},
     store::{Store, StoreError},
 };
@@ -164,6 +165,7 @@ impl Node {
         let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone(), peers: 0 };
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
+        tasks.push(tokio::spawn(recall::run(id, store.clone(), buyer.clone(), seller.clone())));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
         debug!(me = %id, chat = %chat_addr, "started");
         Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, chat_tally, tasks })
@@ -220,6 +222,7 @@ impl Node {
             network: self.network.to_string(),
             listen: self.net.listen_addresses().await.iter().map(ToString::to_string).collect(),
             chat: self.chat_addr.to_string(),
+            api: None,
             peers: self.net.peers().await.len(),
             seller: match &self.seller {
                 Some(seller) => seller.status().await,
