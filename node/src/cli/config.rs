@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Show every key and its value, as `start` with the same flags would have it.
-    Show(ShowArgs),
+    Show(Box<ShowArgs>),
     /// Show where the configuration file is.
     Path,
 }
