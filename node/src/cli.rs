@@ -18,7 +18,11 @@ mod query;
 mod schema;
 mod start;
 
-use crate::{config as configuration, earnings::Side, logfile};
+use crate::{
+    config as configuration,
+    earnings::Side,
+    logfile::{self, Stderr},
+};
 use clap::{Parser, Subcommand};
 use exit::Exit;
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
@@ -127,7 +131,7 @@ impl Context {
         if self.json {
             return;
         }
-        let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
+        let _ = writeln!(Stderr::default(), "{}", line.as_ref());
     }
 }
 

@@ -2,6 +2,9 @@
 //! its documentation there. Fields are added, never renamed or given another meaning; a reader should ignore what it does not
 //! know.
 
+#[cfg(test)]
+mod page;
+
 use super::{Context, config::PathReport, exit, exit::Exit, key, operator, pages, query};
 use crate::{
     config::Row,

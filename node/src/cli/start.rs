@@ -82,7 +82,6 @@ async fn close(context: &Context, node: &Node, grace: Duration) {
         let jobs = node.jobs().await;
         if jobs != left {
             left = jobs;
-            line.clear();
             info!(jobs, "draining");
         }
         let seconds = grace.saturating_sub(begin.elapsed()).as_secs();

@@ -224,7 +224,10 @@ fn check_schema(path: &str, value: &Value, schema: &Value, root: &Value) {
     }
     if let Some(any) = schema["anyOf"].as_array() {
         let inner = any.iter().find(|schema| schema["type"] != "null").expect("a value");
-        return if value.is_null() { () } else { check_schema(path, value, inner, root) };
+        if !value.is_null() {
+            check_schema(path, value, inner, root);
+        }
+        return;
     }
     if let (Some(items), Some(schema)) = (value.as_array(), schema.get("items")) {
         items.iter().for_each(|item| check_schema(path, item, schema, root));
