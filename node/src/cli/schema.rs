@@ -5,7 +5,7 @@
 #[cfg(test)]
 mod page;
 
-use super::{Context, config::PathReport, exit, exit::Exit, key, operator, pages, query};
+use super::{Context, api_key, config::PathReport, exit, exit::Exit, key, operator, pages, query};
 use crate::{
     config::Row,
     control::schema::{CommandReport, ErrorReport, ModelReport, PeerReport, StatusReport},
@@ -48,6 +48,9 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("peers", schema_for!(Vec<PeerReport>)),
         ("receipts", schema_for!(Vec<ReceiptReport>)),
         ("receipts verify", schema_for!(query::VerifyReport)),
+        ("api-key add", schema_for!(api_key::NewApiKeyReport)),
+        ("api-key list", schema_for!(Vec<api_key::ApiKeyReport>)),
+        ("api-key remove", schema_for!(Vec<api_key::ApiKeyReport>)),
         ("earnings", schema_for!(BookReport)),
         ("spend", schema_for!(BookReport)),
         ("key show", schema_for!(key::KeyReport)),

@@ -22,9 +22,10 @@ fn page(schemas: &BTreeMap<&'static str, schemars::Schema>) -> String {
         let root = schema.as_value();
         let title = if *name == "error" { "`error`, on stderr".into() } else { format!("`infernet {name} --json`") };
         let (kind, inner) = kind(root, root);
+        let article = if kind == "object" { "An" } else { "A" };
         let mut rows = Vec::new();
         fields(inner, root, "", &mut rows);
-        text += &format!("\n## {title}\n\nOne {kind}.\n\n| field | type | meaning |\n|---|---|---|\n{}", rows.concat());
+        text += &format!("\n## {title}\n\n{article} {kind}.\n\n| field | type | meaning |\n|---|---|---|\n{}", rows.concat());
     }
     text
 }
