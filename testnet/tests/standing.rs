@@ -305,3 +305,26 @@ async fn a_worker_that_died_or_drains_is_no_dead_end() {
     let error = result.expect_err("nobody is left").to_string();
     assert!(error.contains("draining") || error.contains("did not answer") || error.contains("no peers"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_the_same_model_meet() {
+    let engine = EngineServer::start(EngineOptions::default()).await.expect("an engine");
+    let buyer = Member::start(MemberSpec::buyer(Vec::new())).await.expect("a buyer");
+    let bootstrap: Vec<String> = buyer.addresses().await.iter().map(ToString::to_string).collect();
+    let sells = Sells::new(engine.url(), 100_000, 100_000, 2);
+    let alias = "tiny-chat=meta-llama/Llama-3.1-8B-Instruct";
+    let binary = Path::new(env!("CARGO_BIN_EXE_infernet-testnet"));
+    let worker = Process::worker(binary, &sells, &bootstrap, &["--alias", alias]).await.expect("a worker");
+    buyer.knows(MODEL, 1, SOON).await.expect("the worker's ad");
+    for (name, path) in
+        [("llama3.1:8b", PathChoice::Auction), ("bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", PathChoice::Standing)]
+    {
+        let report = job(&buyer, ChatOrder { path, ..order(name, "Hello", 4) }).await;
+        assert_eq!((report.auction.winner, report.model.as_str()), (worker.status.id, "tiny-chat:latest"), "{name}");
+    }
+    for other in ["llama3.1:70b", "llama3.2:3b", "meta-llama/Llama-3.1-8B"] {
+        let (_, result) = Running::start(&buyer, order(other, "Hello", 4)).end().await;
+        let error = result.expect_err("another model").to_string();
+        assert!(error.contains("no known worker serves"), "{error}");
+    }
+}
