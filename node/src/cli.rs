@@ -3,6 +3,7 @@
 //! Answers go to stdout, everything about them to stderr, so that output can be piped. `--json` prints one JSON value per
 //! line instead. Every failure is one sentence on stderr and an exit code from [`exit`].
 
+mod api_key;
 mod chat;
 mod config;
 pub mod exit;
@@ -56,6 +57,11 @@ enum Command {
     Earnings(income::BookArgs),
     /// Show what was spent, by day and model.
     Spend(income::BookArgs),
+    /// Make, list and remove keys of this node's API.
+    ApiKey {
+        #[command(subcommand)]
+        command: api_key::ApiKeyCommand,
+    },
     /// Show, back up, restore, encrypt or replace this node's key.
     Key {
         #[command(subcommand)]
@@ -161,6 +167,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Chat(args) => chat::run(&context, args).await,
             Command::Models(args) => query::models(&context, args).await,
             Command::Peers => query::peers(&context).await,
+            Command::ApiKey { command } => api_key::run(&context, command),
             Command::Receipts(args) => query::receipts(&context, args).await,
             Command::Earnings(args) => income::run(&context, Side::Earned, args).await,
             Command::Spend(args) => income::run(&context, Side::Spent, args).await,

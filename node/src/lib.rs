@@ -18,6 +18,7 @@
 //! queue a bound. The swarm never waits for a consumer.
 
 pub mod api;
+pub mod api_keys;
 pub mod backend;
 pub mod buyer;
 pub mod chat;

@@ -222,6 +222,7 @@ impl Node {
             network: self.network.to_string(),
             listen: self.net.listen_addresses().await.iter().map(ToString::to_string).collect(),
             chat: self.chat_addr.to_string(),
+            api: None,
             peers: self.net.peers().await.len(),
             seller: match &self.seller {
                 Some(seller) => seller.status().await,

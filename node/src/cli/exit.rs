@@ -1,6 +1,8 @@
 //! How a command ends: one sentence, and a code that scripts can rely on.
 
 use crate::{
+    api::open::OpenError,
+    api_keys::KeyError,
     buyer::ChatError,
     config::ConfigError,
     control::{ControlError, client::AskError, schema::ErrorReport},
@@ -135,6 +137,20 @@ impl From<ControlError> for Exit {
 impl From<AskError> for Exit {
     fn from(error: AskError) -> Self {
         Exit::new(FAILED, error)
+    }
+}
+
+impl From<KeyError> for Exit {
+    fn from(error: KeyError) -> Self {
+        let usage = matches!(error, KeyError::Name | KeyError::Taken(_) | KeyError::Unknown(_) | KeyError::Full);
+        Exit::new(if usage { USAGE } else { CONFIG }, error)
+    }
+}
+
+impl From<OpenError> for Exit {
+    fn from(error: OpenError) -> Self {
+        let code = if matches!(error, OpenError::Bind(_) | OpenError::Address(_)) { ADDRESS } else { CONFIG };
+        Exit::new(code, error)
     }
 }
 

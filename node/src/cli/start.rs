@@ -7,6 +7,10 @@ use super::{
     progress::{Line, TURN},
 };
 use crate::{
+    api::{
+        Api,
+        open::{ApiConfig, OpenError, Opened},
+    },
     backend::{self, Backend},
     buyer::{Preferences, Trust},
     config::Config,
@@ -16,6 +20,7 @@ use crate::{
     node::{Node, Serve, Settings},
     seller, store,
 };
+use axum::Router;
 use infernet_wire::money::Price;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -37,13 +42,18 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     }
     let store = store::open(&context.home, &config.network)?;
     let serve = serve(context, &config).await?;
+    let api = open_api(context, &config).await?;
     let mut stop = Stop::listen()?;
     let (price, grace) = (config.price, config.grace);
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
+    let api = api.map(|api| api.serve(&node, Router::new())).transpose()?;
     control.serve(node.clone());
-    ready(context, &node, price).await?;
+    ready(context, &node, api.as_ref(), price).await?;
     stop.first().await;
     drop(control);
+    if let Some(api) = &api {
+        api.stop();
+    }
     tokio::select! {
         () = close(context, &node, grace) => Ok(()),
         () = stop.first() => Err(Exit::new(exit::FAILED, "stopped at once; running jobs were cut")),
@@ -76,6 +86,14 @@ async fn close(context: &Context, node: &Node, grace: Duration) {
         }
         let seconds = grace.saturating_sub(begin.elapsed()).as_secs();
         line.show(&format!("{} left, {seconds} s at most", counted(left, "running job")));
+    }
+}
+
+/// Takes the API's address before the node starts, so that a taken one is told at once.
+async fn open_api(context: &Context, config: &Config) -> Result<Option<Opened>, OpenError> {
+    match ApiConfig::of(config) {
+        Some(api) => Opened::new(&context.home, api).await.map(Some),
+        None => Ok(None),
     }
 }
 
@@ -132,14 +150,17 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
     }
 }
 
-async fn ready(context: &Context, node: &Node, price: Price) -> Result<(), Exit> {
-    let status: StatusReport = node.status().await;
+async fn ready(context: &Context, node: &Node, api: Option<&Api>, price: Price) -> Result<(), Exit> {
+    let status = StatusReport { api: api.map(Api::base_url), ..node.status().await };
     if context.json {
         return context.print_json(&status);
     }
     context.note(format!("node {} on network {}", status.id, status.network));
     status.listen.iter().for_each(|address| context.note(format!("mesh {address}")));
     context.note(format!("chat udp {}", status.chat));
+    if let Some(api) = &status.api {
+        context.note(format!("api {api}"));
+    }
     context.note(match &status.seller {
         Some(seller) => offer(seller, price),
         None => "sells nothing; ask with `infernet chat`".into(),

@@ -31,6 +31,9 @@ pub struct StatusReport {
     pub listen: Vec<String>,
     /// UDP address of the chat endpoint.
     pub chat: String,
+    /// `base_url` of the OpenAI endpoint, as `infernet start` tells it; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub api: Option<String>,
     /// Connected peers.
     pub peers: usize,
     /// The worker's side, if it has one.
