@@ -10,7 +10,7 @@ use infernet_node::{
     report::ChatReport,
 };
 use infernet_testnet::{
-    cluster::{Member, MemberSpec, Sells, process::Process},
+    cluster::{Member, MemberSpec, Sells, eventually, process::Process},
     demo::order,
     engine::{EngineOptions, EngineServer},
 };
@@ -168,6 +168,8 @@ async fn a_full_worker_is_passed_over_without_the_caller_noticing() {
     let mut long =
         Running::start(&other, ChatOrder { trust: only, ..ask("Tell me a story about a fox.", 64, PathChoice::Auto) });
     long.until("the other buyer's job runs", opened).await;
+    let no_hold = async || market.workers[1].node.status().await.seller.is_some_and(|seller| seller.held == 0);
+    eventually("the loser lets go of its slot", SOON, no_hold).await.expect("it hears who won");
 
     let (events, result) = Running::start(&market.buyer, ask("Hello", 2, PathChoice::Auto)).end().await;
     let report = result.expect("an answer");
