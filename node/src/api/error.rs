@@ -201,7 +201,9 @@ impl ApiError {
             _ if !no.left_out.is_empty() && no.refusals.is_empty() => Self::unavailable("no_bid", left_out(no)),
             _ if no.standing.is_some() => Self::unavailable(
                 "no_bid",
-                format!("no worker that serves {model} has room for this at its standing price: allow X-Infernet-Path: auto, or wait"),
+                format!(
+                    "no worker that serves {model} has room for this at its standing price: allow X-Infernet-Path: auto, or wait"
+                ),
             ),
             None if no.refusals.is_empty() && !no.models.is_empty() => Self::unknown_model(model, &no.models),
             None if no.refusals.is_empty() => Self::unavailable("no_bid", "no worker is known yet; try again soon"),
