@@ -19,6 +19,7 @@ use crate::{
     ledger::Ledger,
     market::{buyer as buyer_market, buyer::Observation, seller as seller_market},
     net::{self, Net, NetConfig, NetError},
+    recall,
     seller::{self, Seller},
     store::{Store, StoreError},
 };
@@ -42,6 +43,8 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 /// How often the peer cache is written.
 const PEER_CACHE: Duration = Duration::from_secs(60);
+/// How often a draining node looks whether a job still runs.
+const LOOK_IDLE: Duration = Duration::from_millis(50);
 /// Peers kept for the next start.
 const MAX_CACHED_PEERS: usize = 64;
 /// Who comes and goes is told up to so many peers; in a larger mesh nobody reads it.
@@ -79,6 +82,8 @@ pub struct Serve {
     pub price: Price,
     /// Jobs at once.
     pub slots: u16,
+    /// Where others reach the chat endpoint; empty if at its own addresses.
+    pub chat_advertise: Vec<SocketAddr>,
     /// Other names of its models.
     pub aliases: Vec<Alias>,
     /// Where it says it is.
@@ -151,7 +156,7 @@ impl Node {
                     ledger,
                     tally: chat_tally.clone(),
                 };
-                let chat = advertised(chat_addr, &addresses);
+                let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
                 Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
             }
             None => None,
@@ -160,6 +165,7 @@ impl Node {
         let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone(), peers: 0 };
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
+        tasks.push(tokio::spawn(recall::run(id, store.clone(), buyer.clone(), seller.clone())));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
         debug!(me = %id, chat = %chat_addr, "started");
         Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, chat_tally, tasks })
@@ -225,6 +231,15 @@ impl Node {
         }
     }
 
+    /// Jobs that run now, sold and bought.
+    pub async fn jobs(&self) -> usize {
+        let sold = match &self.seller {
+            Some(seller) => seller.status().await.map_or(0, |status| status.running),
+            None => 0,
+        };
+        sold + self.buyer.running()
+    }
+
     /// Stops bidding and waits at most `grace` for running jobs, sold and bought.
     pub async fn drain(&self, grace: Duration) {
         let sold = async {
@@ -260,7 +275,7 @@ impl Node {
 /// Resolves when no job runs.
 async fn idle(seller: &Seller) {
     while seller.status().await.is_some_and(|s| s.running > 0) {
-        sleep(Duration::from_millis(50)).await;
+        sleep(LOOK_IDLE).await;
     }
 }
 
@@ -286,9 +301,12 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
     }
 }
 
-/// The addresses that buyers can try. A wildcard stands for the addresses on which libp2p really listens; loopback is named
-/// only if there is nothing else, as in a test network on one machine.
-fn advertised(chat: SocketAddr, listening: &[Multiaddr]) -> Vec<SocketAddrText> {
+/// The addresses that buyers can try: those `outside` that the operator names. Without any, a wildcard stands for the addresses
+/// on which libp2p really listens; loopback is named only if there is nothing else, as in a test network on one machine.
+fn advertised(chat: SocketAddr, outside: &[SocketAddr], listening: &[Multiaddr]) -> Vec<SocketAddrText> {
+    if !outside.is_empty() {
+        return outside.iter().take(limits::MAX_ADDRESSES).copied().map(SocketAddrText).collect();
+    }
     let ips: BTreeSet<IpAddr> = if chat.ip().is_unspecified() {
         listening.iter().filter_map(ip).filter(|ip| chat.is_ipv6() || ip.is_ipv4()).collect()
     } else {
@@ -445,8 +463,14 @@ mod tests {
     fn check(chat: &str, listening: &[&str], expected: &[&str]) {
         let listening: Vec<Multiaddr> = listening.iter().map(|a| a.parse().expect("a multiaddr")).collect();
         let shown: Vec<String> =
-            advertised(chat.parse().expect("an address"), &listening).into_iter().map(String::from).collect();
+            advertised(chat.parse().expect("an address"), &[], &listening).into_iter().map(String::from).collect();
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn the_outside_of_a_mapped_port_is_advertised_alone() {
+        let (inside, outside) = ("10.0.0.1:46337".parse().expect("an address"), "203.0.113.7:1".parse().expect("an address"));
+        assert_eq!(advertised(inside, &[outside], &[]), [SocketAddrText(outside)]);
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct MemberSpec {
     pub preferences: Preferences,
     /// Connections at most.
     pub max_peers: u32,
+    /// Whether others can connect to it.
+    pub listens: bool,
     /// A copy of every gossip payload.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
 }
@@ -88,7 +90,7 @@ impl Sells {
 impl MemberSpec {
     /// A node that only buys.
     pub fn buyer(bootstrap: Vec<Multiaddr>) -> Self {
-        MemberSpec { bootstrap, sells: None, preferences: Preferences::default(), max_peers: 64, tap: None }
+        MemberSpec { bootstrap, sells: None, preferences: Preferences::default(), max_peers: 64, listens: true, tap: None }
     }
 
     /// A node that sells.
@@ -115,7 +117,7 @@ impl Member {
         let settings = Settings {
             key,
             network,
-            listen: vec![loopback()],
+            listen: if spec.listens { vec![loopback()] } else { Vec::new() },
             chat_listen: (Ipv4Addr::LOCALHOST, 0).into(),
             bootstrap: spec.bootstrap,
             mdns: false,
@@ -159,6 +161,7 @@ fn serve(sells: Sells) -> Result<Serve, ClusterError> {
         engines: vec![Arc::<dyn Backend>::from(engine)],
         price: sells.price,
         slots: sells.slots,
+        chat_advertise: Vec::new(),
         aliases: Vec::new(),
         region: None,
     })

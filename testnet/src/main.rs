@@ -108,6 +108,9 @@ enum BenchCommand {
         /// Auctions per round.
         #[arg(long, default_value_t = 100)]
         auctions: usize,
+        /// How far away the buyer is from everybody, as a round trip in milliseconds.
+        #[arg(long, default_value_t = 0)]
+        rtt_ms: u16,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -171,9 +174,10 @@ fn run(command: Command) -> anyhow::Result<()> {
                 demo::run(options, &mut io::stdout(), &mut io::stderr()).await?;
             }
             Command::Api { json } => serve::run(json, &mut io::stdout()).await?,
-            Command::Bench { command: BenchCommand::Auction { nodes, auctions, json } } => {
+            Command::Bench { command: BenchCommand::Auction { nodes, auctions, rtt_ms, json } } => {
                 let binary: PathBuf = std::env::current_exe()?;
-                let result = auction::run(auction::AuctionOptions { nodes, auctions, binary }).await?;
+                let rtt = Duration::from_millis(rtt_ms.into());
+                let result = auction::run(auction::AuctionOptions { nodes, auctions, rtt, binary }).await?;
                 print(&result, json)?;
             }
             Command::Bench { command: BenchCommand::Stream { streams, through, json } } => {

@@ -8,6 +8,7 @@ use crate::{
     control::{ControlError, client::AskError, schema::ErrorReport},
     identity::IdentityError,
     node::StartError,
+    operator::OperatorsError,
     store::StoreError,
 };
 use std::io::Write;
@@ -36,6 +37,8 @@ pub const UNVERIFIED: u8 = 10;
 pub const NOT_RUNNING: u8 = 11;
 /// Busy: try again later.
 pub const BUSY: u8 = 12;
+/// The node refuses the operator's command.
+pub const REFUSED: u8 = 13;
 
 /// Interrupted by Ctrl-C, as shells say it: 128 + SIGINT.
 pub const INTERRUPTED: u8 = 130;
@@ -46,8 +49,8 @@ Exit codes:
   0 fine               5 no engine          10 a signature does not verify
   1 anything else      6 no peers           11 no node running
   2 usage              7 no bids            12 busy
-  3 home, key, config  8 price too low     130 interrupted
-  4 address in use     9 worker failed";
+  3 home, key, config  8 price too low      13 command refused
+  4 address in use     9 worker failed     130 interrupted";
 
 /// A command's failure.
 #[derive(Debug)]
@@ -113,6 +116,13 @@ impl From<IdentityError> for Exit {
 impl From<StoreError> for Exit {
     fn from(error: StoreError) -> Self {
         let code = if matches!(error, StoreError::Locked { .. }) { ADDRESS } else { CONFIG };
+        Exit::new(code, error)
+    }
+}
+
+impl From<OperatorsError> for Exit {
+    fn from(error: OperatorsError) -> Self {
+        let code = if matches!(error, OperatorsError::Key(_) | OperatorsError::Unknown(_)) { USAGE } else { CONFIG };
         Exit::new(code, error)
     }
 }

@@ -3,6 +3,9 @@
 //! Workers are processes of their own on loopback, all started from one bootstrap address; the buyer, in this process, is
 //! connected to at most three of them. Two rounds: the network as it is, and with two more workers, a cheaper one
 //! behind a slow link and one that was stopped (SIGSTOP) after it had advertised.
+//!
+//! With `--rtt-ms` the buyer is far away from all workers: each of its links, mesh and chat, is as long as that. It listens
+//! nowhere then, so that nobody reaches it by a shorter way, and the benchmark ends with an error if somebody did.
 
 use super::BenchError;
 use crate::{
@@ -51,6 +54,8 @@ pub struct AuctionOptions {
     pub nodes: usize,
     /// Auctions measured per round.
     pub auctions: usize,
+    /// Round trip of every link of the buyer; zero for loopback's own.
+    pub rtt: Duration,
     /// A program whose `node` subcommand is `infernet`.
     pub binary: PathBuf,
 }
@@ -62,6 +67,8 @@ pub struct AuctionResult {
     pub machine: Machine,
     /// Nodes in all.
     pub nodes: usize,
+    /// Round trip of every link of the buyer beyond loopback's own, in milliseconds.
+    pub rtt_ms: f64,
     /// The network as it is.
     pub regular: Round,
     /// With two more: a late cheaper worker and a silent one.
@@ -88,7 +95,11 @@ pub struct Round {
 impl std::fmt::Display for AuctionResult {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}", self.machine)?;
-        writeln!(f, "auction, {} nodes as processes, buyer connected to at most {BUYER_PEERS}", self.nodes)?;
+        writeln!(
+            f,
+            "auction, {} nodes as processes, buyer connected to at most {BUYER_PEERS}, {} ms away",
+            self.nodes, self.rtt_ms
+        )?;
         for (name, round) in [("regular", &self.regular), ("late cheaper + silent", &self.late_and_silent)] {
             writeln!(f, "{name}")?;
             writeln!(f, "  offer → decided   ms  {}", round.decided_ms)?;
@@ -108,37 +119,96 @@ pub async fn run(options: AuctionOptions) -> Result<AuctionResult, BenchError> {
     }
     let machine = Machine::here();
     let engine = EngineServer::start(EngineOptions::metronome(1_000.0, 16)).await?;
-    let mut workers = Vec::new();
-    let sells = |n: usize| Sells::new(engine.url(), BASE_PRICE, BASE_PRICE + 10_000 * n as u64, 8);
-    workers.push(Process::worker(&options.binary, &sells(0), &[], &[]).await?);
-    let bootstrap: Vec<String> = workers.iter().flat_map(|w| w.status.listen.clone()).collect();
-    let buyer = Member::start(MemberSpec { max_peers: BUYER_PEERS, ..MemberSpec::buyer(parse(&bootstrap)) }).await?;
-    for n in 1..options.nodes - 1 {
-        workers.push(Process::worker(&options.binary, &sells(n), &bootstrap, &[]).await?);
+    let mut workers = Workers { engine: engine.url(), options: &options, running: Vec::new(), chat_links: Vec::new() };
+    for n in 0..options.nodes - 1 {
+        workers.start(BASE_PRICE + 10_000 * n as u64, workers.bootstrap(), &[]).await?;
     }
-    let regular_workers = workers.len();
+    let (buyer, mesh_links) = far_buyer(&workers, options.rtt).await?;
+    let regular_workers = workers.running.len();
     buyer.knows("tiny-chat", regular_workers, FORM).await?;
     let regular = round(&buyer, options.auctions, BASE_PRICE).await?;
 
+    let bootstrap = workers.bootstrap();
     let link = Link::tcp(socket(&bootstrap)?, Quality { delay: LATE, loss_percent: 0 }).await?;
     let late_price = BASE_PRICE / 2;
-    let slow = vec![through(&bootstrap, &link)?];
-    let late = Sells::new(engine.url(), BASE_PRICE, late_price, 8);
     // One connection, the slow one: nobody reaches it another way.
-    workers.push(Process::worker(&options.binary, &late, &slow, &["--max-peers", "1"]).await?);
-    let silent = Process::worker(&options.binary, &sells(1), &bootstrap, &[]).await?;
+    workers.start(late_price, vec![through(&bootstrap, &link)?], &["--max-peers", "1"]).await?;
+    workers.start(BASE_PRICE + 10_000, bootstrap, &[]).await?;
     buyer.knows("tiny-chat", regular_workers + 2, FORM).await?;
-    silent.signal("STOP").await;
+    if let Some(silent) = workers.running.last() {
+        silent.signal("STOP").await;
+    }
     let late_and_silent = round(&buyer, options.auctions, late_price).await?;
-    silent.signal("CONT").await;
-    let rss = workers.iter().filter_map(Process::rss_kb).map(|kb| kb as f64).collect();
-    let result =
-        AuctionResult { machine, nodes: options.nodes, regular, late_and_silent, worker_rss_kb: Distribution::of(rss) };
-    for mut worker in workers.into_iter().chain([silent]) {
+    check_far(&buyer, &mesh_links).await?;
+    let rss = workers.running.iter().filter_map(Process::rss_kb).map(|kb| kb as f64).collect();
+    let (nodes, rtt_ms) = (options.nodes, millis(options.rtt));
+    let result = AuctionResult { machine, nodes, rtt_ms, regular, late_and_silent, worker_rss_kb: Distribution::of(rss) };
+    for mut worker in workers.running {
         worker.kill().await;
     }
     buyer.node.shutdown(Duration::ZERO).await;
     Ok(result)
+}
+
+/// Worker processes, and what leads to their chat endpoints.
+struct Workers<'a> {
+    engine: String,
+    options: &'a AuctionOptions,
+    running: Vec<Process>,
+    chat_links: Vec<Link>,
+}
+
+impl Workers<'_> {
+    /// The first worker's addresses; none before it runs.
+    fn bootstrap(&self) -> Vec<String> {
+        self.running.first().map(|first| first.status.listen.clone()).unwrap_or_default()
+    }
+
+    async fn start(&mut self, price_out: u64, bootstrap: Vec<String>, flags: &[&str]) -> Result<(), BenchError> {
+        let sells = Sells::new(&self.engine, BASE_PRICE, price_out, 8);
+        if self.options.rtt.is_zero() {
+            self.running.push(Process::worker(&self.options.binary, &sells, &bootstrap, flags).await?);
+            return Ok(());
+        }
+        let link = Link::udp(Quality::of_rtt(self.options.rtt)).await?;
+        let outside = link.addr().to_string();
+        let flags = [flags, &["--chat-advertise", &outside]].concat();
+        let worker = Process::worker(&self.options.binary, &sells, &bootstrap, &flags).await?;
+        link.aim(
+            worker.status.chat.parse().map_err(|_| BenchError::Options("a worker's chat endpoint has no address".into()))?,
+        );
+        self.running.push(worker);
+        self.chat_links.push(link);
+        Ok(())
+    }
+}
+
+/// The buyer, and the links by which it reaches the mesh: none if it is near.
+async fn far_buyer(workers: &Workers<'_>, rtt: Duration) -> Result<(Member, Vec<Link>), BenchError> {
+    if rtt.is_zero() {
+        let near = MemberSpec { max_peers: BUYER_PEERS, ..MemberSpec::buyer(parse(&workers.bootstrap())) };
+        return Ok((Member::start(near).await?, Vec::new()));
+    }
+    let (mut links, mut bootstrap) = (Vec::new(), Vec::new());
+    for worker in workers.running.iter().take(BUYER_PEERS as usize) {
+        let link = Link::tcp(socket(&worker.status.listen)?, Quality::of_rtt(rtt)).await?;
+        bootstrap.push(through(&worker.status.listen, &link)?);
+        links.push(link);
+    }
+    let far = MemberSpec { max_peers: BUYER_PEERS, listens: false, ..MemberSpec::buyer(parse(&bootstrap)) };
+    Ok((Member::start(far).await?, links))
+}
+
+/// That the buyer knows no shorter way.
+async fn check_far(buyer: &Member, links: &[Link]) -> Result<(), BenchError> {
+    let known: Vec<SocketAddr> = links.iter().map(Link::addr).collect();
+    for peer in buyer.node.net().peers().await {
+        let remote = socket(&[peer.remote.to_string()])?;
+        if !known.is_empty() && !known.contains(&remote) {
+            return Err(BenchError::Options(format!("the buyer reached {remote} by a shorter way; run it again")));
+        }
+    }
+    Ok(())
 }
 
 async fn round(buyer: &Member, auctions: usize, best: u64) -> Result<Round, BenchError> {

@@ -46,7 +46,10 @@ impl Process {
             command.arg("node");
         }
         command.args(["--json", "--home"]).arg(home.path()).args(["start", "--no-mdns", "--network", NETWORK]);
-        command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--chat-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]);
+        if !flags.contains(&"--api-listen") {
+            command.arg("--no-api");
+        }
+        command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--chat-listen", "127.0.0.1:0"]);
         for address in bootstrap {
             command.args(["--bootstrap", address]);
         }

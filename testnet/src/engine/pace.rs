@@ -27,8 +27,12 @@ impl Pace {
 
     /// The first tick comes at once and starts the clock.
     pub(super) async fn tick(&mut self) {
-        let due = *self.next.get_or_insert_with(|| clock::deadline(Duration::ZERO));
-        sleep_until(due).await;
+        let now = clock::deadline(Duration::ZERO);
+        let due = *self.next.get_or_insert(now);
+        // A timer rings at the next whole millisecond, even if it is due.
+        if due > now {
+            sleep_until(due).await;
+        }
         self.next = due.checked_add(self.period);
     }
 }

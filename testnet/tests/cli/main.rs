@@ -1,7 +1,9 @@
 //! The `infernet` command as a stranger meets it: processes, exit codes, what is on stdout and what on stderr.
 #![cfg(test)]
 
+mod daily;
 mod good;
+mod keys;
 mod mistakes;
 mod signals;
 
