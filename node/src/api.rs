@@ -3,6 +3,8 @@
 //! | route | what |
 //! |---|---|
 //! | `POST /v1/chat/completions` | a conversation is answered ([`chat`]) |
+//! | `POST /v1/completions` | a text is continued ([`completions`]) |
+//! | `POST /v1/embeddings` | vectors of texts ([`embeddings`]) |
 //! | `GET /v1/models`, `GET /v1/models/{id}` | what live ads offer ([`models`]) |
 //! | `GET /healthz`, `GET /livez` | whether the node can buy; whether it runs ([`health`]) |
 //!
@@ -36,12 +38,15 @@
 
 pub mod access;
 mod chat;
+mod completions;
+mod embeddings;
 pub mod error;
 mod fields;
 mod health;
 mod job;
 mod models;
 mod note;
+pub mod open;
 mod options;
 mod replay;
 mod sampling;
@@ -175,6 +180,8 @@ fn router(service: Arc<Service>, gate: Arc<Gate>, more: Router) -> Router {
     let no_route = || async { ApiError::no_route(StatusCode::NOT_FOUND, "there is no such route; the API begins at /v1") };
     Router::new()
         .route("/v1/chat/completions", post(chat::create))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/embeddings", post(embeddings::create))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::get))
         .route("/healthz", get(health::ready))

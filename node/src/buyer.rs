@@ -163,6 +163,18 @@ impl Buyer {
         let _ = self.commands.try_send(Command::Observe(worker, observation));
     }
 
+    /// These workers have settled receipts with us before, one for each time they are named.
+    pub async fn recall(&self, workers: Vec<NodeId>) {
+        for worker in workers {
+            let _ = self.commands.send(Command::Observe(worker, Observation::Settled)).await;
+        }
+    }
+
+    /// Jobs that run now.
+    pub fn running(&self) -> usize {
+        *self.shared.running.borrow()
+    }
+
     /// Resolves when no job runs.
     pub async fn idle(&self) {
         let mut running = self.shared.running.subscribe();

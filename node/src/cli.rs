@@ -3,22 +3,24 @@
 //! Answers go to stdout, everything about them to stderr, so that output can be piped. `--json` prints one JSON value per
 //! line instead. Every failure is one sentence on stderr and an exit code from [`exit`].
 
+mod api_key;
 mod chat;
+mod config;
 pub mod exit;
 mod flags;
+mod income;
+mod key;
+mod logs;
+mod operator;
+mod pages;
+mod progress;
 mod query;
 mod start;
 
-use crate::config;
+use crate::{config as configuration, earnings::Side, logfile};
 use clap::{Parser, Subcommand};
 use exit::Exit;
-use std::{
-    ffi::OsString,
-    io::{IsTerminal, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
-use tracing_subscriber::EnvFilter;
+use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
 
 /// Behind the flags of the command itself, in `--help`.
 const LAST: usize = 900;
@@ -51,17 +53,43 @@ enum Command {
     Peers,
     /// Show receipts, newest first.
     Receipts(query::ReceiptsArgs),
-    /// Show this node's identity.
+    /// Show what was earned, by day and model.
+    Earnings(income::BookArgs),
+    /// Show what was spent, by day and model.
+    Spend(income::BookArgs),
+    /// Make, list and remove keys of this node's API.
+    ApiKey {
+        #[command(subcommand)]
+        command: api_key::ApiKeyCommand,
+    },
+    /// Show, back up, restore, encrypt or replace this node's key.
     Key {
         #[command(subcommand)]
-        command: KeyCommand,
+        command: key::KeyCommand,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum KeyCommand {
-    /// Show the public half.
-    Show,
+    /// Say who may command this node, or sign a command.
+    Operator {
+        #[command(subcommand)]
+        command: operator::OperatorCommands,
+    },
+    /// Show the configuration and where it comes from.
+    Config {
+        #[command(subcommand)]
+        command: config::ConfigCommand,
+    },
+    /// Show the log of the node of this home.
+    Logs(logs::LogsArgs),
+    /// Print a script that completes commands and flags in your shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands to a directory.
+    Man {
+        /// Directory for the pages, one for each command.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// What every command needs.
@@ -75,6 +103,11 @@ impl Context {
     fn print(&self, line: impl AsRef<str>) {
         // A closed pipe is the reader's wish to hear no more.
         let _ = writeln!(std::io::stdout().lock(), "{}", line.as_ref());
+    }
+
+    /// Text with line ends of its own, on stdout.
+    fn print_text(&self, text: &[u8]) {
+        let _ = std::io::stdout().lock().write_all(text);
     }
 
     /// One JSON value on stdout.
@@ -99,7 +132,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error, args.iter().any(|arg| arg == "--json")),
     };
-    log_to_stderr(if matches!(cli.command, Command::Start(_)) { "info" } else { "error" });
+    // `start` knows only with its configuration where its log goes.
+    if !matches!(cli.command, Command::Start(_)) {
+        logfile::log_to(None, "error");
+    }
     let json = cli.json;
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,7 +158,7 @@ fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Exit> {
-    let context = Context { home: config::home(cli.home.as_deref())?, json: cli.json };
+    let context = Context { home: configuration::home(cli.home.as_deref())?, json: cli.json };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Exit::new(exit::FAILED, e))?;
     runtime.block_on(async {
         match cli.command {
@@ -131,8 +167,16 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Chat(args) => chat::run(&context, args).await,
             Command::Models(args) => query::models(&context, args).await,
             Command::Peers => query::peers(&context).await,
+            Command::ApiKey { command } => api_key::run(&context, command),
             Command::Receipts(args) => query::receipts(&context, args).await,
-            Command::Key { command: KeyCommand::Show } => query::key_show(&context),
+            Command::Earnings(args) => income::run(&context, Side::Earned, args).await,
+            Command::Spend(args) => income::run(&context, Side::Spent, args).await,
+            Command::Key { command } => key::run(&context, command),
+            Command::Operator { command } => operator::run(&context, command).await,
+            Command::Config { command } => config::run(&context, command),
+            Command::Logs(args) => logs::run(&context, args).await,
+            Command::Completions { shell } => pages::completions(&context, shell),
+            Command::Man { dir } => pages::man(&context, dir),
         }
     })
 }
@@ -140,13 +184,4 @@ fn run(cli: Cli) -> Result<(), Exit> {
 /// `1 bid`, `2 bids`.
 fn counted(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}
-
-/// `RUST_LOG` decides, else `default` for this software and warnings of the libraries' own trouble.
-fn log_to_stderr(default: &str) {
-    let fallback = format!("error,infernet_node={default},infernet_testnet={default}");
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    // A second call, in tests, keeps the first.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).try_init();
 }

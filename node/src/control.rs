@@ -4,13 +4,14 @@
 //! and no token exists. A chat is one POST whose answer is a line of JSON per step.
 
 pub mod client;
+mod command;
 pub mod schema;
 
 use crate::{
     buyer::{ChatError, ChatEvent},
     clock,
     node::Node,
-    store::{Page, Store, StoreError},
+    store::{Page, Position, Store, StoreError},
 };
 use axum::{
     Json, Router,
@@ -97,11 +98,18 @@ impl Control {
             .route("/v0/counters", get(counters))
             .route("/v0/receipts", get(receipts))
             .route("/v0/chat", post(chat))
+            .route("/v0/command", command::route(self.home()))
             .with_state(node);
         self.task = Some(tokio::spawn(async move {
             // Runs until aborted; a failing accept is retried by axum.
             let _ = axum::serve(listener, router).await;
         }));
+    }
+}
+
+impl Control {
+    fn home(&self) -> PathBuf {
+        self.path.parent().map(Path::to_owned).unwrap_or_default()
     }
 }
 
@@ -131,15 +139,18 @@ async fn counters(State(node): State<Arc<Node>>) -> Json<BTreeMap<String, u64>> 
     Json(node.counters().await)
 }
 
+/// Which receipts are asked for: `before` is the position of the last one that the reader has.
 #[derive(serde::Deserialize)]
-struct Limit {
+struct Wanted {
     limit: usize,
+    before: Option<Position>,
 }
 
 /// Receipts as hex of their bytes, newest first: the reader verifies them itself. And how many can't be read.
-async fn receipts(State(node): State<Arc<Node>>, Query(Limit { limit }): Query<Limit>) -> Response {
+async fn receipts(State(node): State<Arc<Node>>, Query(wanted): Query<Wanted>) -> Response {
     let store = node.store().clone();
-    let read = tokio::task::spawn_blocking(move || receipt_rows(&*store, limit)).await;
+    let read =
+        tokio::task::spawn_blocking(move || receipt_rows(&*store, Page { before: wanted.before, limit: wanted.limit })).await;
     match read {
         Ok(Ok(rows)) => Json(rows).into_response(),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -147,9 +158,9 @@ async fn receipts(State(node): State<Arc<Node>>, Query(Limit { limit }): Query<L
     }
 }
 
-fn receipt_rows(store: &dyn Store, limit: usize) -> Result<ReceiptRows, StoreError> {
+fn receipt_rows(store: &dyn Store, page: Page) -> Result<ReceiptRows, StoreError> {
     let before = store.counts()?.unreadable;
-    let receipts = store.receipts(Page::newest(limit))?;
+    let receipts = store.receipts(page)?;
     let unreadable = store.counts()?.unreadable.saturating_sub(before);
     Ok(ReceiptRows { rows: receipts.iter().map(|r| hex::encode(r.encode())).collect(), unreadable })
 }

@@ -1,11 +1,23 @@
-//! The node's key on disk: `<home>/identity.key`, 64 hex digits and a line feed, readable by its owner alone.
+//! The node's key on disk: `<home>/identity.key`, 64 hex digits and a line feed, readable by its owner alone; or, if the owner
+//! wants it so, [`sealed`] under a passphrase.
 //!
-//! The file appears whole or not at all, and is never overwritten: it is written beside its place, synced, and linked there,
-//! which fails if another process was faster. Loading refuses a file that anyone else may read, so that a careless copy is
-//! noticed before it costs money. The key itself is in no error, log or debug output; buffers that held it are wiped.
+//! The file appears whole or not at all: it is written beside its place, synced, and linked there, which fails if another
+//! process was faster. It is replaced only when the owner asks for it, by a rename. Loading refuses a file that anyone else may
+//! read, so that a careless copy is noticed before it costs money. The key itself is in no error, log or debug output; buffers
+//! that held it are wiped. What a file system keeps of a replaced plain file is beyond our reach.
 
+mod passphrase;
+mod rotation;
+pub mod sealed;
+
+pub use self::{
+    passphrase::{PASSPHRASE_FILE, Passphrase, Source},
+    rotation::{Rotated, history, rotate},
+};
+
+use self::sealed::Unsealed;
 use crate::clock;
-use infernet_wire::key::NodeKey;
+use infernet_wire::{id::NodeId, key::NodeKey};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
@@ -17,8 +29,8 @@ use zeroize::Zeroizing;
 /// The key's file in a home.
 pub const KEY_FILE: &str = "identity.key";
 
-/// What is read of a key file at most: the digits, a line feed, and a little more to notice what does not belong.
-const MAX_KEY_FILE_BYTES: u64 = 128;
+/// What is read of a key file at most: a sealed line is some 350 bytes, and a backup has comments above it.
+const MAX_KEY_FILE_BYTES: u64 = 4 * 1024;
 /// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
 /// Permission bits that let others replace files.
@@ -57,6 +69,47 @@ pub enum IdentityError {
         /// What is wrong, without what is in it.
         reason: &'static str,
     },
+    /// The key is sealed, and nobody gave its passphrase.
+    #[error("the key {} is encrypted: name a file with its passphrase in {PASSPHRASE_FILE}, or run this in a terminal", path.display())]
+    Locked {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The key is sealed, and does not open.
+    #[error("can't open the key {}: {reason}", path.display())]
+    Sealed {
+        /// The key file or backup.
+        path: PathBuf,
+        /// Why.
+        reason: Unsealed,
+    },
+    /// The passphrase can't be read, or is not good enough.
+    #[error("{0}")]
+    Passphrase(String),
+    /// The key is sealed already, or is not.
+    #[error("the key {} is {} already", path.display(), if *sealed { "encrypted" } else { "in plain" })]
+    Already {
+        /// The key file.
+        path: PathBuf,
+        /// Which of the two.
+        sealed: bool,
+    },
+    /// There is something where nothing may be overwritten.
+    #[error("{} exists already: name another file, or move it away", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another key is in the place of the one that should be restored.
+    #[error("{} holds the key of {found}, not of {restored}: move it away first, or name another --home", path.display())]
+    OtherKey {
+        /// The key file.
+        path: PathBuf,
+        /// Whose it is.
+        found: NodeId,
+        /// Whose should be.
+        restored: NodeId,
+    },
     /// The disk or its permissions.
     #[error("can't {action} {}: {source}", path.display())]
     Io {
@@ -69,40 +122,136 @@ pub enum IdentityError {
     },
 }
 
-/// The key of `home`, made if there is none. Makes the home, too, for its owner alone (mode 0700).
-pub fn init(home: &Path) -> Result<NodeKey, IdentityError> {
-    make_home(home)?;
-    match load(home) {
-        Err(IdentityError::Missing { .. }) => {
-            create(home)?;
-            load(home)
-        }
-        other => other,
+impl IdentityError {
+    fn locked(path: &Path) -> Self {
+        IdentityError::Locked { path: path.into() }
     }
 }
 
-/// The key of `home`, which must exist.
+/// The key of `home`, made if there is none. Makes the home, too, for its owner alone (mode 0700). A sealed key is refused.
+pub fn init(home: &Path) -> Result<NodeKey, IdentityError> {
+    init_with(home, || Err(IdentityError::locked(&home.join(KEY_FILE))))
+}
+
+/// As [`init`], and `ask` gives the passphrase if the key is sealed.
+pub fn init_with(home: &Path, ask: impl FnOnce() -> Result<Passphrase, IdentityError>) -> Result<NodeKey, IdentityError> {
+    make_home(home)?;
+    if !home.join(KEY_FILE).exists() {
+        create(home)?;
+    }
+    load_with(home, ask)
+}
+
+/// The key of `home`, which must exist and not be sealed.
 pub fn load(home: &Path) -> Result<NodeKey, IdentityError> {
+    load_with(home, || Err(IdentityError::locked(&home.join(KEY_FILE))))
+}
+
+/// The key of `home`, which must exist; `ask` gives the passphrase if it is sealed.
+pub fn load_with(home: &Path, ask: impl FnOnce() -> Result<Passphrase, IdentityError>) -> Result<NodeKey, IdentityError> {
     check_home(home)?;
     let path = home.join(KEY_FILE);
-    let mut file = File::open(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => IdentityError::Missing { path: path.clone() },
-        _ => io_error("open", &path)(error),
-    })?;
-    // Of the open file, not of the path: it can't be exchanged in between.
-    let about = file.metadata().map_err(io_error("read", &path))?;
-    if !about.is_file() {
-        return Err(IdentityError::Malformed { path, reason: "not a regular file" });
-    }
-    if about.mode() & OTHERS != 0 {
-        return Err(IdentityError::Exposed { path, mode: about.mode() & 0o7777 });
-    }
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES as usize));
-    (&mut file).take(MAX_KEY_FILE_BYTES).read_to_end(&mut text).map_err(io_error("read", &path))?;
-    parse(&text).map_err(|reason| IdentityError::Malformed { path, reason })
+    Secret::read(&path)?.open(&path, ask)
 }
 
-fn parse(text: &[u8]) -> Result<NodeKey, &'static str> {
+/// The public half of the key of `home`, and whether the key is sealed. Needs no passphrase.
+pub fn public(home: &Path) -> Result<(NodeId, bool), IdentityError> {
+    check_home(home)?;
+    let path = home.join(KEY_FILE);
+    let secret = Secret::read(&path)?;
+    let malformed = || IdentityError::Sealed { path, reason: Unsealed::Malformed };
+    Ok((secret.id().ok_or_else(malformed)?, matches!(secret, Secret::Sealed(_))))
+}
+
+/// Writes `key` to `file`, which must not exist, sealed under `passphrase`. `day` is for the reader.
+pub fn backup(key: &NodeKey, file: &Path, passphrase: &str, day: &str) -> Result<(), IdentityError> {
+    let head = format!("# Backup of the infernet key of {}, {day}.\n# `infernet key restore FILE` brings it back.\n", key.id());
+    write_new(file, &Zeroizing::new(format!("{head}{}\n", sealed::seal(key, passphrase))))
+}
+
+/// Brings the key of a backup into `home`, which has none or this one. Returns whose it is.
+pub fn restore(
+    home: &Path,
+    file: &Path,
+    ask: impl FnOnce() -> Result<Passphrase, IdentityError>,
+) -> Result<NodeId, IdentityError> {
+    make_home(home)?;
+    check_home(home)?;
+    let key = Secret::read(file)?.open(file, ask)?;
+    let path = home.join(KEY_FILE);
+    match write_whole(home, KEY_FILE, &key_file(&key, None)) {
+        Err(IdentityError::Exists { .. }) => match public(home)?.0 {
+            found if found == key.id() => Ok(found),
+            found => Err(IdentityError::OtherKey { path, found, restored: key.id() }),
+        },
+        done => done.map(|()| key.id()),
+    }
+}
+
+/// Replaces the key file of `home` by one that is sealed under `passphrase`, or by a plain one.
+pub fn rewrite(home: &Path, key: &NodeKey, passphrase: Option<&str>) -> Result<(), IdentityError> {
+    let (path, draft) = (home.join(KEY_FILE), draft(home));
+    if public(home)?.1 == passphrase.is_some() {
+        return Err(IdentityError::Already { path, sealed: passphrase.is_some() });
+    }
+    write_new(&draft, &key_file(key, passphrase))?;
+    fs::rename(&draft, &path).map_err(io_error("replace", &path))?;
+    sync(home)
+}
+
+/// What a key file holds.
+enum Secret {
+    Plain(NodeKey),
+    Sealed(String),
+}
+
+impl Secret {
+    fn read(path: &Path) -> Result<Self, IdentityError> {
+        let mut file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => IdentityError::Missing { path: path.into() },
+            _ => io_error("open", path)(error),
+        })?;
+        let malformed = |reason| IdentityError::Malformed { path: path.into(), reason };
+        // Of the open file, not of the path: it can't be exchanged in between.
+        let about = file.metadata().map_err(io_error("read", path))?;
+        if !about.is_file() {
+            return Err(malformed("not a regular file"));
+        }
+        if about.mode() & OTHERS != 0 {
+            return Err(IdentityError::Exposed { path: path.into(), mode: about.mode() & 0o7777 });
+        }
+        let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES as usize));
+        (&mut file).take(MAX_KEY_FILE_BYTES).read_to_end(&mut text).map_err(io_error("read", path))?;
+        Self::parse(&text).map_err(malformed)
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, &'static str> {
+        let lines = std::str::from_utf8(text).ok().into_iter().flat_map(str::lines);
+        match lines.map(str::trim).find(|line| line.starts_with(sealed::MAGIC)) {
+            Some(line) => Ok(Secret::Sealed(line.into())),
+            None => plain(text).map(Secret::Plain),
+        }
+    }
+
+    /// Whose it is; `None` if the line is damaged.
+    fn id(&self) -> Option<NodeId> {
+        match self {
+            Secret::Plain(key) => Some(key.id()),
+            Secret::Sealed(line) => sealed::id(line),
+        }
+    }
+
+    fn open(self, path: &Path, ask: impl FnOnce() -> Result<Passphrase, IdentityError>) -> Result<NodeKey, IdentityError> {
+        match self {
+            Secret::Plain(key) => Ok(key),
+            Secret::Sealed(line) => {
+                sealed::open(&line, &ask()?).map_err(|reason| IdentityError::Sealed { path: path.into(), reason })
+            }
+        }
+    }
+}
+
+fn plain(text: &[u8]) -> Result<NodeKey, &'static str> {
     let digits = text.trim_ascii();
     if digits.len() != 64 {
         return Err("it must be 64 hex digits");
@@ -112,25 +261,53 @@ fn parse(text: &[u8]) -> Result<NodeKey, &'static str> {
     NodeKey::from_bytes(&bytes).map_err(|_| "its digits are not a secp256k1 secret key")
 }
 
+/// What is written for `key`.
+fn key_file(key: &NodeKey, passphrase: Option<&str>) -> Zeroizing<String> {
+    Zeroizing::new(match passphrase {
+        Some(passphrase) => sealed::seal(key, passphrase) + "\n",
+        None => format!("{}\n", *Zeroizing::new(hex::encode(*key.secret_bytes()))),
+    })
+}
+
 /// Writes a new key. If another process is faster, its key stays.
 fn create(home: &Path) -> Result<(), IdentityError> {
-    let path = home.join(KEY_FILE);
-    let draft = home.join(format!(".{KEY_FILE}.{}", hex::encode(clock::random::<8>())));
-    let made = write_draft(&draft).and_then(|()| match fs::hard_link(&draft, &path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error("create", &path)(error)),
-        _ => Ok(()),
+    match write_whole(home, KEY_FILE, &key_file(&new_key(), None)) {
+        Err(IdentityError::Exists { .. }) => Ok(()),
+        done => done,
+    }
+}
+
+fn draft(home: &Path) -> PathBuf {
+    home.join(format!(".{KEY_FILE}.{}", hex::encode(clock::random::<8>())))
+}
+
+/// Writes `home`'s file `name`, which must not exist: whole or not at all.
+fn write_whole(home: &Path, name: &str, text: &Zeroizing<String>) -> Result<(), IdentityError> {
+    let (path, draft) = (home.join(name), draft(home));
+    let made = write_new(&draft, text).and_then(|()| {
+        fs::hard_link(&draft, &path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => IdentityError::Exists { path: path.clone() },
+            _ => io_error("create", &path)(error),
+        })
     });
     let cleaned = fs::remove_file(&draft).map_err(io_error("remove", &draft));
     made.and(cleaned)?;
-    File::open(home).and_then(|dir| dir.sync_all()).map_err(io_error("sync", home))
+    sync(home)
 }
 
-fn write_draft(draft: &Path) -> Result<(), IdentityError> {
-    let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(hex::encode(*new_key().secret_bytes()))));
+/// Writes `path`, which must not exist, for its owner alone.
+fn write_new(path: &Path, text: &Zeroizing<String>) -> Result<(), IdentityError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let write = |mut file: File| file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    options.open(draft).and_then(write).map_err(io_error("write", draft))
+    options.open(path).and_then(write).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => IdentityError::Exists { path: path.into() },
+        _ => io_error("write", path)(error),
+    })
+}
+
+fn sync(home: &Path) -> Result<(), IdentityError> {
+    File::open(home).and_then(|dir| dir.sync_all()).map_err(io_error("sync", home))
 }
 
 fn new_key() -> NodeKey {
@@ -161,105 +338,4 @@ fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Identity
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn home() -> tempfile::TempDir {
-        tempfile::tempdir().expect("a directory")
-    }
-
-    fn mode(path: &Path) -> u32 {
-        fs::metadata(path).expect("exists").mode() & 0o777
-    }
-
-    fn chmod(path: &Path, mode: u32) {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("is ours");
-    }
-
-    #[test]
-    fn init_makes_one_key_and_keeps_it() {
-        let dir = home();
-        let home = dir.path().join("a/b");
-        let key = init(&home).unwrap();
-        assert_eq!(init(&home).unwrap().id(), key.id());
-        assert_eq!(load(&home).unwrap().id(), key.id());
-        assert_eq!((mode(&home), mode(&home.join(KEY_FILE))), (0o700, 0o600));
-        assert_eq!(fs::read_dir(&home).unwrap().count(), 1, "no draft is left");
-        assert_ne!(init(dir.path()).unwrap().id(), key.id());
-    }
-
-    #[test]
-    fn of_two_at_once_one_key_stays() {
-        let home = home();
-        let ids: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| init(home.path()).unwrap().id())).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        assert!(ids.iter().all(|id| *id == ids[0]));
-    }
-
-    #[test]
-    fn a_key_that_others_may_read_is_refused() {
-        let home = home();
-        init(home.path()).unwrap();
-        let path = home.path().join(KEY_FILE);
-        for bits in [0o640, 0o604, 0o644, 0o660, 0o601] {
-            chmod(&path, bits);
-            let error = load(home.path()).unwrap_err().to_string();
-            assert!(error.contains(&format!("chmod 600 {}", path.display())), "{error}");
-            assert!(init(home.path()).is_err(), "init does not repair it silently");
-        }
-        chmod(&path, 0o400);
-        assert!(load(home.path()).is_ok());
-    }
-
-    #[test]
-    fn a_home_that_others_may_write_is_refused() {
-        let home = home();
-        init(home.path()).unwrap();
-        chmod(home.path(), 0o777);
-        let error = load(home.path()).unwrap_err().to_string();
-        assert!(error.contains("chmod 700"), "{error}");
-        chmod(home.path(), 0o755);
-        assert!(load(home.path()).is_ok(), "others may look");
-    }
-
-    fn check_content(content: &[u8], expected: &str) {
-        let home = home();
-        let path = home.path().join(KEY_FILE);
-        fs::write(&path, content).unwrap();
-        chmod(&path, 0o600);
-        match load(home.path()) {
-            Ok(key) => assert_eq!(key.id(), NodeKey::from_bytes(&[7; 32]).unwrap().id()),
-            Err(error) => {
-                let error = error.to_string();
-                assert!(!expected.is_empty() && error.contains(expected), "{error}");
-                assert!(!error.contains("0707"), "no part of the key is shown: {error}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_not_a_key_is_refused_without_showing_it() {
-        let key = hex::encode([7; 32]);
-        check_content(key.as_bytes(), "");
-        check_content(format!("  {}\r\n", key.to_uppercase()).as_bytes(), "");
-        check_content(b"", "64 hex digits");
-        check_content(&key.as_bytes()[..63], "64 hex digits");
-        check_content(format!("{key}07").as_bytes(), "64 hex digits");
-        check_content(format!("{}zz", &key[..62]).as_bytes(), "64 hex digits");
-        check_content(&[7; 32], "64 hex digits");
-        check_content("0".repeat(64).as_bytes(), "secp256k1");
-        check_content("f".repeat(64).as_bytes(), "secp256k1");
-    }
-
-    #[test]
-    fn a_missing_key_says_what_to_do() {
-        let error = load(home().path()).unwrap_err().to_string();
-        assert!(error.contains("infernet init"), "{error}");
-        let home = home();
-        fs::create_dir(home.path().join(KEY_FILE)).unwrap();
-        assert!(matches!(load(home.path()), Err(IdentityError::Malformed { reason: "not a regular file", .. })));
-    }
-}
+mod tests;

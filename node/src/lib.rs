@@ -7,7 +7,7 @@
 //! | [`seller`], [`buyer`] | the two roles: drive `market`, sign, time, retry |
 //! | [`chat`] | the QUIC stream between buyer and worker |
 //! | [`backend`], [`engines`] | the engines beside a worker |
-//! | [`ledger`], [`store`] | receipts, kept before anyone is told |
+//! | [`ledger`], [`store`], [`recall`] | receipts, kept before anyone is told, and what they tell after a restart |
 //! | [`node`] | all of the above, started in order |
 //! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
@@ -18,6 +18,7 @@
 //! queue a bound. The swarm never waits for a consumer.
 
 pub mod api;
+pub mod api_keys;
 pub mod backend;
 pub mod buyer;
 pub mod chat;
@@ -25,13 +26,18 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod date;
+pub mod earnings;
 pub mod engines;
 pub mod hardware;
 pub mod identity;
 pub mod ledger;
+pub mod logfile;
 pub mod market;
 pub mod net;
 pub mod node;
+pub mod operator;
+pub mod recall;
 pub mod report;
 pub mod seller;
 pub mod spend;

@@ -19,6 +19,7 @@ use crate::{
     ledger::Ledger,
     market::{buyer as buyer_market, buyer::Observation, seller as seller_market},
     net::{self, Net, NetConfig, NetError},
+    recall,
     seller::{self, Seller},
     store::{Store, StoreError},
 };
@@ -42,6 +43,8 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 /// How often the peer cache is written.
 const PEER_CACHE: Duration = Duration::from_secs(60);
+/// How often a draining node looks whether a job still runs.
+const LOOK_IDLE: Duration = Duration::from_millis(50);
 /// Peers kept for the next start.
 const MAX_CACHED_PEERS: usize = 64;
 /// Who comes and goes is told up to so many peers; in a larger mesh nobody reads it.
@@ -57,8 +60,6 @@ pub struct Settings {
     pub listen: Vec<Multiaddr>,
     /// Where the chat endpoint listens (UDP).
     pub chat_listen: SocketAddr,
-    /// Where others reach the chat endpoint, if not at its own addresses.
-    pub chat_advertise: Vec<SocketAddr>,
     /// Peers to start from.
     pub bootstrap: Vec<Multiaddr>,
     /// Whether to look for peers on the local network.
@@ -81,6 +82,8 @@ pub struct Serve {
     pub price: Price,
     /// Jobs at once.
     pub slots: u16,
+    /// Where others reach the chat endpoint; empty if at its own addresses.
+    pub chat_advertise: Vec<SocketAddr>,
     /// Other names of its models.
     pub aliases: Vec<Alias>,
     /// Where it says it is.
@@ -153,7 +156,7 @@ impl Node {
                     ledger,
                     tally: chat_tally.clone(),
                 };
-                let chat = advertised(chat_addr, &settings.chat_advertise, &addresses);
+                let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
                 Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
             }
             None => None,
@@ -162,6 +165,7 @@ impl Node {
         let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone(), peers: 0 };
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
+        tasks.push(tokio::spawn(recall::run(id, store.clone(), buyer.clone(), seller.clone())));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
         debug!(me = %id, chat = %chat_addr, "started");
         Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, chat_tally, tasks })
@@ -218,12 +222,22 @@ impl Node {
             network: self.network.to_string(),
             listen: self.net.listen_addresses().await.iter().map(ToString::to_string).collect(),
             chat: self.chat_addr.to_string(),
+            api: None,
             peers: self.net.peers().await.len(),
             seller: match &self.seller {
                 Some(seller) => seller.status().await,
                 None => None,
             },
         }
+    }
+
+    /// Jobs that run now, sold and bought.
+    pub async fn jobs(&self) -> usize {
+        let sold = match &self.seller {
+            Some(seller) => seller.status().await.map_or(0, |status| status.running),
+            None => 0,
+        };
+        sold + self.buyer.running()
     }
 
     /// Stops bidding and waits at most `grace` for running jobs, sold and bought.
@@ -261,7 +275,7 @@ impl Node {
 /// Resolves when no job runs.
 async fn idle(seller: &Seller) {
     while seller.status().await.is_some_and(|s| s.running > 0) {
-        sleep(Duration::from_millis(50)).await;
+        sleep(LOOK_IDLE).await;
     }
 }
 
@@ -287,8 +301,8 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
     }
 }
 
-/// The addresses that buyers can try: those of the outside where the operator names them. Else a wildcard stands for the addresses on which libp2p really listens; loopback is named
-/// only if there is nothing else, as in a test network on one machine.
+/// The addresses that buyers can try: those `outside` that the operator names. Without any, a wildcard stands for the addresses
+/// on which libp2p really listens; loopback is named only if there is nothing else, as in a test network on one machine.
 fn advertised(chat: SocketAddr, outside: &[SocketAddr], listening: &[Multiaddr]) -> Vec<SocketAddrText> {
     if !outside.is_empty() {
         return outside.iter().take(limits::MAX_ADDRESSES).copied().map(SocketAddrText).collect();

@@ -61,8 +61,10 @@ enum Command {
     Catalogue(Vec<ModelAd>),
     /// A job has shown how fast a model is.
     Measured(String, Measured),
-    /// Bid on nothing more.
-    Drain,
+    /// These buyers settled with us in an earlier run.
+    Know(Vec<NodeId>),
+    /// Bid on nothing more, or bid again.
+    Drain(bool),
     /// How are we doing?
     Status(oneshot::Sender<Status>),
 }
@@ -194,9 +196,19 @@ impl Seller {
         let _ = self.commands.try_send(Command::Measured(model.to_owned(), measured));
     }
 
+    /// These buyers have settled receipts with us before.
+    pub async fn know(&self, buyers: Vec<NodeId>) {
+        let _ = self.commands.send(Command::Know(buyers)).await;
+    }
+
     /// Stops bidding; running jobs go on.
     pub async fn drain(&self) {
-        let _ = self.commands.send(Command::Drain).await;
+        let _ = self.commands.send(Command::Drain(true)).await;
+    }
+
+    /// Bids again.
+    pub async fn resume(&self) {
+        let _ = self.commands.send(Command::Drain(false)).await;
     }
 
     /// The state now; `None` once the task has ended.
@@ -258,7 +270,8 @@ impl Task {
             Command::Finish { job, settled } => self.market.finish(&job, settled),
             Command::Catalogue(models) => self.set_catalogue(models),
             Command::Measured(model, measured) => self.on_measured(&model, measured),
-            Command::Drain => self.market.set_draining(true),
+            Command::Know(buyers) => buyers.into_iter().for_each(|buyer| self.market.mark_known(buyer)),
+            Command::Drain(draining) => self.market.set_draining(draining),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
             }

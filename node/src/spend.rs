@@ -9,12 +9,13 @@
 //! **Accounts.** [`ALL`] is everything this node buys; each API key with a cap has one more. A job draws on both. Days are
 //! whole days since 1970 in UTC; a job belongs to the day on which it started.
 //!
-//! [`Book`] decides and is pure. [`Purse`] carries out: it writes tranches through a [`SpendLog`] and hands out [`Spending`].
+//! [`Book`] decides and is pure. [`Purse`] carries out: it writes tranches into the [`Store`](crate::store::Store) and hands out [`Spending`].
 
 mod purse;
 
-pub use purse::{Purse, SpendLog, Spending};
+pub use purse::{Purse, Spending};
 
+use crate::store::{SpendRecord, StoreError};
 use infernet_wire::{money::MicroUsd, time::UnixMillis};
 use std::collections::BTreeMap;
 
@@ -50,19 +51,6 @@ impl Caps {
     }
 }
 
-/// What an account was allowed on a day. The last record of a key and day counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpendRecord {
-    /// Whose: [`ALL`], or an API key's name.
-    pub key: String,
-    /// The day.
-    pub day: u32,
-    /// What may have been spent by now.
-    pub authorised: MicroUsd,
-    /// What was spent when this was written.
-    pub spent: MicroUsd,
-}
-
 /// A request that would exceed a cap.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CapError {
@@ -86,8 +74,8 @@ pub enum CapError {
     #[error("{MAX_ACCOUNTS} keys have spent something today, and no more are counted; remove keys that are not used")]
     Accounts,
     /// What may be spent can't be written down.
-    #[error("the spend cap can't be kept, so nothing is bought: {0}; free some disk space")]
-    Log(String),
+    #[error("the spend cap can't be kept, so nothing is bought: {0}")]
+    Store(#[from] StoreError),
 }
 
 fn of(key: &str) -> String {

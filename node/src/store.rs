@@ -33,6 +33,7 @@ use infernet_wire::{
     topic::NetworkId,
 };
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -171,7 +172,8 @@ impl Put {
 }
 
 /// Where a receipt stands in time. Unique, so that paging skips and repeats nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(try_from = "String")]
 pub struct Position {
     /// When the job ended.
     pub finished: UnixMillis,
@@ -179,6 +181,28 @@ pub struct Position {
     pub job: JobId,
     /// Who worked.
     pub worker: NodeId,
+}
+
+impl fmt::Display for Position {
+    /// `<finished>.<job>.<worker>`, which can stand in a URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.finished.0, self.job, self.worker)
+    }
+}
+
+impl TryFrom<String> for Position {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let mut parts = text.splitn(3, '.');
+        let mut next = || parts.next().ok_or("a position is FINISHED.JOB.WORKER");
+        let (finished, job, worker) = (next()?, next()?, next()?);
+        Ok(Position {
+            finished: UnixMillis(finished.parse().map_err(|_| "a position begins with unix milliseconds")?),
+            job: job.parse().map_err(|_| "a position's second part is a job id")?,
+            worker: worker.parse().map_err(|_| "a position's third part is a node id")?,
+        })
+    }
 }
 
 impl Position {

@@ -119,7 +119,6 @@ impl Member {
             network,
             listen: if spec.listens { vec![loopback()] } else { Vec::new() },
             chat_listen: (Ipv4Addr::LOCALHOST, 0).into(),
-            chat_advertise: Vec::new(),
             bootstrap: spec.bootstrap,
             mdns: false,
             max_peers: spec.max_peers,
@@ -162,6 +161,7 @@ fn serve(sells: Sells) -> Result<Serve, ClusterError> {
         engines: vec![Arc::<dyn Backend>::from(engine)],
         price: sells.price,
         slots: sells.slots,
+        chat_advertise: Vec::new(),
         aliases: Vec::new(),
         region: None,
     })

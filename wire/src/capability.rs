@@ -3,7 +3,7 @@
 use crate::{
     envelope::{Kind, Message, Refusal, field},
     id::Hash,
-    limits,
+    limits, model_name,
     money::Price,
     time::UnixMillis,
 };
@@ -81,13 +81,9 @@ pub struct ModelAd {
 }
 
 impl ModelAd {
-    /// Whether a buyer who asks for `pattern` means this model: its id or an alias, letters' case aside, a missing tag
-    /// meaning `:latest` as in Ollama.
+    /// Whether a buyer who asks for `pattern` means this model, by its id or an alias: see [`model_name`].
     pub fn answers_to(&self, pattern: &str) -> bool {
-        let wanted = pattern.strip_suffix(":latest").unwrap_or(pattern);
-        std::iter::once(&self.id)
-            .chain(&self.aliases)
-            .any(|name| name.strip_suffix(":latest").unwrap_or(name).eq_ignore_ascii_case(wanted))
+        std::iter::once(&self.id).chain(&self.aliases).any(|name| model_name::meets(pattern, name, &self.quantisation))
     }
 }
 
@@ -176,6 +172,8 @@ mod tests {
     fn patterns_meet_ids_and_aliases() {
         check("llama3.1:8b", "meta-llama/Llama-3.1-8B-Instruct", "llama3.1:8b", true);
         check("llama3.1:8b", "meta-llama/Llama-3.1-8B-Instruct", "META-LLAMA/llama-3.1-8b-instruct", true);
+        check("llama3.1:8b", "x", "meta-llama/Llama-3.1-8B-Instruct", true);
+        check("weights-of-mine", "llama3.1:8b", "meta-llama/Llama-3.1-8B-Instruct", true);
         check("llama3.1:8b", "x", "llama3.1:70b", false);
         check("tiny-chat:latest", "x", "tiny-chat", true);
         check("tiny-chat", "x", "tiny-chat:latest", true);

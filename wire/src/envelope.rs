@@ -50,6 +50,10 @@ pub enum Kind {
     Countersign = 7,
     /// A message for one reader, on a public topic.
     SealedAnswer = 8,
+    /// An operator tells a node what to do.
+    OperatorCommand = 9,
+    /// Two keys say that they are one node's, before and after.
+    KeyRotation = 10,
 }
 
 impl Kind {
@@ -63,14 +67,26 @@ impl Kind {
             Kind::JobReceipt => "job-receipt",
             Kind::Countersign => "countersign",
             Kind::SealedAnswer => "sealed-answer",
+            Kind::OperatorCommand => "operator-command",
+            Kind::KeyRotation => "key-rotation",
         }
     }
 
     fn from_number(number: u16) -> Option<Self> {
         use Kind::*;
-        [CapabilityAd, JobOffer, JobBid, NoBid, JobAccept, JobReceipt, Countersign, SealedAnswer]
-            .into_iter()
-            .find(|kind| *kind as u16 == number)
+        let all = [
+            CapabilityAd,
+            JobOffer,
+            JobBid,
+            NoBid,
+            JobAccept,
+            JobReceipt,
+            Countersign,
+            SealedAnswer,
+            OperatorCommand,
+            KeyRotation,
+        ];
+        all.into_iter().find(|kind| *kind as u16 == number)
     }
 }
 

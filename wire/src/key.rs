@@ -113,6 +113,11 @@ fn node_id(secret: &SecretKey) -> Result<NodeId, BadKey> {
     Ok(NodeId((*bytes).try_into().map_err(|_| BadKey)?))
 }
 
+/// Whether these 32 bytes are a public key: the x of a point on the curve.
+pub fn is_public(x_only: &[u8; 32]) -> bool {
+    schnorr::VerifyingKey::from_slice(x_only).is_ok()
+}
+
 /// Verifies a BIP-340 signature of `message` by an x-only public key.
 pub fn verify(x_only: &[u8; 32], message: &[u8], signature: &Signature) -> Result<(), BadSignature> {
     let key = schnorr::VerifyingKey::from_slice(x_only).map_err(|_| BadSignature)?;

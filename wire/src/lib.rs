@@ -12,6 +12,8 @@
 //! | [`standing`] | a job without one, at the price in an ad |
 //! | [`chat`] | the stream: frames, tokens, transcript |
 //! | [`receipt`] | what both sides sign at the end |
+//! | [`model_name`] | whether two names mean the same model |
+//! | [`command`], [`rotation`] | what an operator tells a node; one node's old and new key |
 //! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
 //! | [`http_auth`] | `X-Infernet-Auth` |
 //!
@@ -28,15 +30,18 @@ pub mod bid;
 pub mod capability;
 pub mod chat;
 pub mod codec;
+pub mod command;
 pub mod envelope;
 pub mod hash;
 pub mod http_auth;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod model_name;
 pub mod money;
 pub mod offer;
 pub mod receipt;
+pub mod rotation;
 pub mod standing;
 pub mod time;
 pub mod topic;

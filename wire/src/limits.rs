@@ -59,6 +59,13 @@ pub const MAX_RECEIPT_BYTES: usize = 2 * 1024;
 /// How long after the end of a job its receipt is still gossiped. Later, it is paged from the node itself.
 pub const RECEIPT_TTL_MS: u64 = 10 * 60_000;
 
+/// Largest operator command payload: two names and some numbers.
+pub const MAX_COMMAND_BYTES: usize = 512;
+/// How long an operator's command may be used: the time in which a node that polls every 30 s surely hears of it.
+pub const COMMAND_TTL_MS: u64 = 5 * 60_000;
+/// Largest key rotation payload: two keys and a time.
+pub const MAX_ROTATION_BYTES: usize = 128;
+
 /// Largest chat frame after the first: a delta is a token or a few, and this bounds what a reader must buffer.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Largest request: a context of about two million tokens as text.

@@ -7,14 +7,14 @@ use super::{
     access::Caller,
     error::ApiError,
     fields::Fields,
-    job::{Choices, Step},
+    job::Choices,
     options::Options,
     replay::{Recorder, Turn},
     sampling,
     service::{Place, Service},
     sse::Events,
 };
-use crate::{buyer::ChatError, chat::client::Progress, clock};
+use crate::clock;
 use answer::Said;
 use axum::{
     Extension,
@@ -75,29 +75,25 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Result<(Asked, Options), ApiError> 
     Ok((Asked::read(&fields)?, Options::read(headers, &fields)?))
 }
 
-/// All answers, when the last is whole. The first that fails ends all: the client asked for them together.
+/// All answers, when the last is whole.
 async fn whole(
-    mut choices: Choices,
+    choices: Choices,
     count: usize,
     parallel: bool,
     created: u64,
     capped: Option<MicroUsd>,
 ) -> Result<Vec<u8>, ApiError> {
     let mut said: Vec<Said> = (0..count).map(|_| Said::default()).collect();
-    while let Some((place, step)) = choices.step().await {
-        let Some(answer) = said.get_mut(place) else { continue };
-        match step {
-            Step::Event(Progress::Usage(usage)) if !usage.finish.is_complete() => {
-                let error = ApiError::cut("the engine failed; the answer is incomplete");
-                return Err(error.with_partial(std::mem::take(&mut answer.text)));
-            }
-            Step::Event(progress) => answer.take(progress, parallel),
-            Step::Over(result) => {
-                let error = result.err().unwrap_or(ChatError::ShuttingDown);
-                return Err(ApiError::of_job(&error, capped));
-            }
+    let ended = choices.collect(capped, |place, progress| {
+        if let Some(answer) = said.get_mut(place) {
+            answer.take(progress, parallel);
+        }
+    });
+    match ended.await {
+        Ok(known) => Ok(answer::whole(created, &said, &known.iter().collect::<Vec<_>>())),
+        Err((place, error)) => {
+            let partial = said.get_mut(place).map(|answer| std::mem::take(&mut answer.text)).unwrap_or_default();
+            Err(error.with_partial(partial))
         }
     }
-    let known: Vec<_> = choices.known().collect();
-    Ok(answer::whole(created, &said, &known))
 }

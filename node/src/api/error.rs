@@ -9,6 +9,7 @@ use crate::{
         client::{Cause, Failure},
         framing::FrameError,
     },
+    spend::CapError,
 };
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -96,6 +97,16 @@ impl ApiError {
     /// 402: a cap of this node or key.
     pub fn spend_cap(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYMENT_REQUIRED, "insufficient_quota", "spend_cap", message)
+    }
+
+    /// How a refused reservation looks. What other jobs have reserved may be free again soon.
+    pub fn of_cap(error: &CapError) -> Self {
+        let refusal = Self::spend_cap(error.to_string());
+        match error {
+            CapError::Day { reserved: MicroUsd(1..), .. } => refusal.later(RETRY_SOON),
+            CapError::Store(_) => Self::unavailable("store", error.to_string()),
+            _ => refusal,
+        }
     }
 
     /// 403: a browser page or a name that this endpoint does not answer to.
@@ -187,6 +198,13 @@ impl ApiError {
         let (model, all) = (&no.model, |reason| !no.refusals.is_empty() && no.refusals.iter().all(|(_, r)| *r == reason));
         match no.cheapest {
             _ if no.is_too_cheap() => Self::of_price(no, capped),
+            _ if !no.left_out.is_empty() && no.refusals.is_empty() => Self::unavailable("no_bid", left_out(no)),
+            _ if no.standing.is_some() => Self::unavailable(
+                "no_bid",
+                format!(
+                    "no worker that serves {model} has room for this at its standing price: allow X-Infernet-Path: auto, or wait"
+                ),
+            ),
             None if no.refusals.is_empty() && !no.models.is_empty() => Self::unknown_model(model, &no.models),
             None if no.refusals.is_empty() => Self::unavailable("no_bid", "no worker is known yet; try again soon"),
             _ if all(NoBidReason::CONTEXT_TOO_LONG) => Self::too_long(model),
@@ -271,6 +289,11 @@ fn checked_field(text: &str) -> &str {
         false if text.contains("embedding") => "input",
         false => "messages",
     }
+}
+
+fn left_out(no: &NoBids) -> String {
+    let filters: Vec<&str> = no.left_out.keys().map(|filter| filter.label()).collect();
+    format!("every worker that serves {} is left out by this node's own choice ({})", no.model, filters.join(", "))
 }
 
 fn why(no: &NoBids) -> String {

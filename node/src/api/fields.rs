@@ -56,12 +56,7 @@ impl<'a> Fields<'a> {
         self.get(name, "a whole number", Value::as_i64)
     }
 
-    /// A number that can be counted up to.
-    pub(super) fn count(&self, name: &str) -> Result<Option<u64>, ApiError> {
-        self.get(name, "a whole number, zero or more", Value::as_u64)
-    }
-
-    /// As [`Fields::count`], within `range`.
+    /// A whole number within `range`.
     pub(super) fn count_in(&self, name: &str, range: std::ops::RangeInclusive<u32>) -> Result<Option<u32>, ApiError> {
         let what = format!("a whole number from {} to {}", range.start(), range.end());
         self.get(name, &what, |value| u32::try_from(value.as_u64()?).ok().filter(|n| range.contains(n)))
@@ -103,9 +98,9 @@ mod tests {
     fn wrong_types_name_the_field() {
         let value = json!({ "n": "two", "t": 0.5, "gone": null, "big": 9 });
         let fields = Fields::new(&value, "").unwrap();
-        let error = fields.count("n").unwrap_err();
+        let error = fields.count_in("n", 1..=8).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("n"));
-        assert_eq!(error.message, "n must be a whole number, zero or more, not a string");
+        assert_eq!(error.message, "n must be a whole number from 1 to 8, not a string");
         assert!(fields.whole("t").is_err());
         assert_eq!(fields.float("t").unwrap(), Some(0.5));
         assert_eq!(fields.text("gone").unwrap(), None);

@@ -4,7 +4,7 @@
 //! drops a job before its end, because the client went away or has all it needs, leaves the rest to a task of its own: there
 //! the buyer cancels or settles what was delivered, and the spending is booked. [`Choices`] are the jobs of one request.
 
-use super::service::Place;
+use super::{error::ApiError, service::Place};
 use crate::{
     buyer::{Buyer, ChatError, ChatEvent, ChatOrder},
     chat::client::{Agreed, Progress},
@@ -35,6 +35,19 @@ pub(super) enum Step {
     Event(Progress),
     /// It ended without a [`Progress::Usage`]: it failed, or, with `Ok`, was cancelled.
     Over(Result<(), ChatError>),
+}
+
+impl Step {
+    /// The step as progress, or why there is none any more.
+    pub(super) fn failure(self, capped: Option<MicroUsd>) -> Result<Progress, ApiError> {
+        match self {
+            Step::Event(Progress::Usage(usage)) if !usage.finish.is_complete() => {
+                Err(ApiError::cut("the engine failed; the answer is incomplete"))
+            }
+            Step::Event(progress) => Ok(progress),
+            Step::Over(result) => Err(ApiError::of_job(&result.err().unwrap_or(ChatError::ShuttingDown), capped)),
+        }
+    }
 }
 
 /// What is known of a job so far.
@@ -133,8 +146,12 @@ impl Job {
     fn on_progress(&mut self, progress: Progress) -> Step {
         self.known.note(&progress);
         if let Progress::Usage(_) = progress {
-            // The answer is whole: the receipt's exchange must not hold up the client.
+            // The answer is whole and its price known: the receipt's exchange must hold up neither the client nor what it may
+            // spend next.
             self.over = true;
+            if let Some(spending) = self.spending.take() {
+                spending.settle(self.known.cost());
+            }
             self.leave();
         }
         Step::Event(progress)
@@ -210,8 +227,19 @@ impl Choices {
         if open { Poll::Pending } else { Poll::Ready(None) }
     }
 
-    /// As [`Choices::poll_step`], to await.
-    pub(super) async fn step(&mut self) -> Option<(usize, Step)> {
-        poll_fn(|cx| self.poll_step(cx)).await
+    /// Drives all to their ends; `take` sees each step. The first that fails ends all, with its place: the client asked for
+    /// them together. `capped` is as for [`ApiError::of_job`].
+    pub(super) async fn collect(
+        mut self,
+        capped: Option<MicroUsd>,
+        mut take: impl FnMut(usize, Progress),
+    ) -> Result<Vec<Known>, (usize, ApiError)> {
+        while let Some((place, step)) = poll_fn(|cx| self.poll_step(cx)).await {
+            match step.failure(capped) {
+                Ok(progress) => take(place, progress),
+                Err(error) => return Err((place, error)),
+            }
+        }
+        Ok(self.jobs.iter().map(|job| job.known.clone()).collect())
     }
 }

@@ -1,6 +1,11 @@
-//! What an answer says about itself: OpenAI's `usage`, and our `infernet` object, which OpenAI's clients pass over.
+//! What an answer says about itself: OpenAI's head and `usage`, and our `infernet` object, which OpenAI's clients pass over.
 
-use super::job::Known;
+use super::{
+    error::{ApiError, Shown},
+    job::Known,
+    sse,
+};
+use bytes::BytesMut;
 use infernet_wire::{
     id::{JobId, NodeId},
     money::Price,
@@ -28,6 +33,55 @@ impl Usage {
     pub(super) fn input(&self) -> u64 {
         self.prompt_tokens
     }
+}
+
+/// How every answer and every chunk begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Head<'a> {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    system_fingerprint: Option<&'a str>,
+}
+
+impl<'a> Head<'a> {
+    /// Of an answer named for the first of its jobs that has opened.
+    pub(super) fn of(prefix: &str, object: &'static str, created: u64, known: &[&'a Known]) -> Self {
+        let opened = known.iter().find_map(|known| known.opened.as_ref());
+        let (job, model) = opened.map_or_else(Default::default, |o| (o.agreed.job.to_string(), o.agreed.model.as_str()));
+        Head { id: format!("{prefix}-{job}"), object, created, model, system_fingerprint: None }
+    }
+
+    /// As JSON, up to the first choice.
+    pub(super) fn open(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        // The chunk goes on where the object would end.
+        bytes.pop();
+        bytes.extend_from_slice(b",\"choices\":[");
+        bytes
+    }
+}
+
+/// The chunk without choices that holds the usage.
+pub(super) fn usage_chunk(head: &[u8], known: &[&Known], out: &mut BytesMut) {
+    sse::event(out, |out| {
+        out.extend_from_slice(head);
+        out.extend_from_slice(b"],\"usage\":");
+        sse::json(out, &Usage::of(known));
+        out.extend_from_slice(b",\"infernet\":");
+        sse::json(out, &Note::all(known));
+        out.extend_from_slice(b"}");
+    });
+}
+
+/// An error where no job has opened: pings went out, and then no worker took the job.
+pub(super) fn bare_error(error: &ApiError, out: &mut BytesMut) {
+    #[derive(Serialize)]
+    struct Failed<'a> {
+        error: Shown<'a>,
+    }
+    sse::event(out, |out| sse::json(out, &Failed { error: error.shown() }));
 }
 
 /// Who did it, and for how much.

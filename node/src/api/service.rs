@@ -144,7 +144,7 @@ impl Service {
             let mut order = options.apply(self.max_price, ChatOrder::new(request));
             let worst = order.budget.or_else(|| order.ceiling.cost(bound, most)).unwrap_or(MicroUsd(u64::MAX));
             let spending = self.purse.authorise(&caller.key, caller.caps, worst, count).await;
-            let spending = spending.map_err(|error| ApiError::spend_cap(error.to_string()))?;
+            let spending = spending.map_err(|error| ApiError::of_cap(&error))?;
             if let Some(spending) = spending.as_ref().filter(|spending| spending.most() < worst) {
                 order.budget = Some(spending.most());
                 capped = order.budget;

@@ -6,10 +6,10 @@
 
 use super::{
     error::ApiError,
-    job::{Choices, Known, Step},
+    job::{Choices, Known},
     replay::Recorder,
 };
-use crate::{buyer::ChatError, chat::client::Progress, clock};
+use crate::{chat::client::Progress, clock};
 use axum::{
     body::Body,
     http::{HeaderName, HeaderValue, header},
@@ -83,7 +83,12 @@ impl<S: Shape> Events<S> {
     /// the head of the response must hear something.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<Option<ApiError>> {
         match self.poll_fill(cx) {
-            Poll::Ready(Some((_, error))) => Poll::Ready(Some(error)),
+            Poll::Ready(Some((_, error))) if self.out.is_empty() => Poll::Ready(Some(error)),
+            // What came first is the client's.
+            Poll::Ready(Some((place, error))) => {
+                self.fail(place, error);
+                Poll::Ready(None)
+            }
             _ if self.over || !self.out.is_empty() => Poll::Ready(None),
             _ if self.poll_ping(cx).is_ready() => Poll::Ready(None),
             _ => Poll::Pending,
@@ -93,30 +98,31 @@ impl<S: Shape> Events<S> {
     /// Writes all that has happened into `out`. Ready when the answers are over: with the failure that ended them, if any.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, ApiError)>> {
         while self.out.len() < PIECE {
-            match ready!(self.choices.poll_step(cx)) {
-                Some((place, Step::Event(Progress::Usage(usage)))) if !usage.finish.is_complete() => {
-                    self.over = true;
-                    return Poll::Ready(Some((place, ApiError::cut("the engine failed; the answer is incomplete"))));
-                }
-                Some((place, Step::Event(progress))) => {
+            let Some((place, step)) = ready!(self.choices.poll_step(cx)) else {
+                self.over = true;
+                self.shape.end(&mut self.choices.known(), &mut self.out);
+                self.out.extend_from_slice(DONE);
+                return Poll::Ready(None);
+            };
+            match step.failure(self.capped) {
+                Ok(progress) => {
                     if let Some(known) = self.choices.known().nth(place) {
                         self.shape.write(place, &progress, known, &mut self.out);
                     }
                 }
-                Some((place, Step::Over(result))) => {
+                Err(error) => {
                     self.over = true;
-                    let error = result.err().unwrap_or(ChatError::ShuttingDown);
-                    return Poll::Ready(Some((place, ApiError::of_job(&error, self.capped))));
-                }
-                None => {
-                    self.over = true;
-                    self.shape.end(&mut self.choices.known(), &mut self.out);
-                    self.out.extend_from_slice(DONE);
-                    return Poll::Ready(None);
+                    return Poll::Ready(Some((place, error)));
                 }
             }
         }
         Poll::Pending
+    }
+
+    fn fail(&mut self, place: usize, error: ApiError) {
+        // A broken answer is nothing to replay, and what came was sent.
+        self.recorder = None;
+        self.shape.fail(place, &error.with_partial(String::new()), &mut self.out);
     }
 
     /// Ready with a comment to send.
@@ -148,11 +154,7 @@ impl<S: Shape> Stream for Events<S> {
         let this = &mut *self;
         if !this.over {
             match this.poll_fill(cx) {
-                // A broken answer is nothing to replay.
-                Poll::Ready(Some((place, error))) => {
-                    this.recorder = None;
-                    this.shape.fail(place, &error.with_partial(String::new()), &mut this.out);
-                }
+                Poll::Ready(Some((place, error))) => this.fail(place, error),
                 Poll::Pending if this.out.is_empty() => ready!(this.poll_ping(cx)),
                 _ => {}
             }

@@ -207,10 +207,11 @@ pub struct Caller<'a, T> {
 }
 
 impl<T: From<Progress>> Caller<'_, T> {
-    /// A caller that went away is noticed as a cancel; what it misses is lost to nobody.
-    async fn tell(&mut self, step: Progress) {
+    /// Whether the caller took the step. One that takes nothing for so long gets nothing more: an answer with a gap would look
+    /// whole. One that went away is noticed as a cancel.
+    async fn tell(&mut self, step: Progress) -> bool {
         (self.on_step)(&step);
-        let _ = timeout(deadline::WRITE, self.progress.send(step.into())).await;
+        timeout(deadline::WRITE, self.progress.send(step.into())).await.is_ok()
     }
 }
 
@@ -241,6 +242,8 @@ struct Attempt {
     usage: Option<(Usage, Instant)>,
     opened: bool,
     cancelled: bool,
+    /// Whether the caller has stopped taking steps.
+    stalled: bool,
     /// When the last frame was dealt with.
     heard: TimerInstant,
     /// When the stream must have reached its next stage, however many frames come until then.
@@ -288,6 +291,7 @@ impl Attempt {
             usage: None,
             opened: false,
             cancelled: false,
+            stalled: false,
             heard: clock::deadline(Duration::ZERO),
             give_up: Limit::from_now(deadline::FIRST_TOKEN),
             deadline: Limit::from_now(clock::until(order.deadline)),
@@ -320,6 +324,9 @@ impl Attempt {
                 && let Some(completed) = self.on_frame(raw, buyer, &mut caller).await?
             {
                 return Ok(completed);
+            }
+            if self.stalled && !self.cancelled {
+                self.cancel().await?;
             }
             self.heard = clock::deadline(Duration::ZERO);
             let due = self.due();
@@ -364,7 +371,7 @@ impl Attempt {
             BuyerEvent::Opened { input_tokens } => {
                 self.opened = true;
                 let agreed = Box::new(Agreed::from(self.session.terms()));
-                caller.tell(Progress::Opened { path: self.path, input_tokens, agreed }).await;
+                self.stalled = !caller.tell(Progress::Opened { path: self.path, input_tokens, agreed }).await;
             }
             BuyerEvent::Text { channel, text, tokens, logprobs } => {
                 self.content(Progress::Text { channel, text, tokens, logprobs }, caller).await;
@@ -398,8 +405,8 @@ impl Attempt {
             self.first_token = Some(clock::instant());
             self.give_up = if self.cancelled { self.give_up } else { self.deadline };
         }
-        if !self.cancelled {
-            caller.tell(step).await;
+        if !self.cancelled && !caller.tell(step).await {
+            self.stalled = true;
         }
     }
 

@@ -32,3 +32,5 @@ pub const REQUEST: Duration = Duration::from_secs(10);
 pub const WRITE: Duration = Duration::from_secs(30);
 /// From a buyer's `Cancel` to the worker's last frame.
 pub const CANCEL: Duration = Duration::from_secs(5);
+/// From closing the endpoint until every peer has been told: a lost packet is repeated twice.
+pub const GOODBYE: Duration = Duration::from_secs(2);

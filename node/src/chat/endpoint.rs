@@ -199,11 +199,11 @@ impl Endpoint {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Closes every connection and waits, at most two seconds, until peers were told.
+    /// Closes every connection and waits, [`deadline::GOODBYE`] at most, until peers were told.
     pub async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         self.inner.close(VarInt::from_u32(0), b"shutting down");
-        let _ = timeout(Duration::from_secs(2), self.inner.wait_idle()).await;
+        let _ = timeout(deadline::GOODBYE, self.inner.wait_idle()).await;
     }
 }
 

@@ -1,31 +1,39 @@
 //! `infernet chat`: asks through the running node of this home, else joins the mesh for one question.
 
-use super::{Context, counted, exit, exit::Exit, flags::MeshArgs, start::settings};
+use super::{
+    Context, counted, exit,
+    exit::Exit,
+    flags::MeshArgs,
+    progress::{Line, PATIENCE, TURN},
+    start::settings,
+};
 use crate::{
     buyer::{ChatEvent, DEFAULT_WINDOW_MS},
     clock,
-    config::Config,
+    config::{Config, Region},
     control::{
         client::Client,
         error_report,
-        schema::{ChatOrderBody, ChatStep},
+        schema::{ChatOrderBody, ChatStep, PathName, WishesBody},
     },
-    identity,
     node::Node,
     report::ChatReport,
     store,
 };
 use clap::{Args, ValueEnum};
-use infernet_wire::chat::{ChatMessage, Role};
+use infernet_wire::{
+    chat::{ChatMessage, Role},
+    id::NodeId,
+};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io::{IsTerminal, Read, Write},
     ops::ControlFlow,
     time::Duration,
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    time::{Instant, interval, timeout},
 };
 
 /// A prompt from a pipe is read up to this size; it must fit a request.
@@ -34,6 +42,8 @@ const MAX_PROMPT_BYTES: u64 = infernet_wire::limits::MAX_REQUEST_BYTES as u64;
 const JOIN_MS: u64 = 10_000;
 /// How long a short-lived buyer takes to leave.
 const LEAVE: Duration = Duration::from_secs(2);
+/// An hour: whoever waits longer writes a script.
+const MAX_WAIT_SECS: u64 = 3_600;
 /// How long an interrupted job may take to be settled: the worker's last frame and its receipt.
 const SETTLE: Duration = Duration::from_secs(15);
 
@@ -78,6 +88,24 @@ pub(super) struct ChatArgs {
     /// How long to collect bids at most, in milliseconds; most auctions close far earlier.
     #[arg(long, value_name = "MS", default_value_t = DEFAULT_WINDOW_MS)]
     window_ms: u16,
+    /// How to find a worker: auto takes an advertised price where an auction would hardly do better.
+    #[arg(long, value_enum, default_value = "auto")]
+    path: PathName,
+    /// Seconds to wait, and ask again, while nobody has room or nobody is there.
+    #[arg(long, value_name = "SECS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MAX_WAIT_SECS))]
+    wait: u64,
+    /// Only a worker that says it is there; repeatable [default: as configured]
+    #[arg(long, value_name = "NAME")]
+    region: Vec<Region>,
+    /// Settled receipts that a worker must have [default: as configured]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    min_reputation: u32,
+    /// Node id of a worker that may do it; then no other may; repeatable.
+    #[arg(long, value_name = "NODE_ID")]
+    allow: Vec<NodeId>,
+    /// Node id of a worker that may not; repeatable.
+    #[arg(long, value_name = "NODE_ID")]
+    deny: Vec<NodeId>,
     #[command(flatten)]
     mesh: MeshArgs,
 }
@@ -104,7 +132,19 @@ impl ChatArgs {
                 Rule::Fastest => 2,
             },
             window_ms: self.window_ms,
+            wishes: self.wishes(),
         })
+    }
+
+    fn wishes(&self) -> WishesBody {
+        WishesBody {
+            path: self.path,
+            wait_ms: self.wait * 1000,
+            min_reputation: self.min_reputation,
+            allow: self.allow.iter().copied().collect(),
+            deny: self.deny.iter().copied().collect(),
+            regions: self.region.iter().map(ToString::to_string).collect(),
+        }
     }
 }
 
@@ -125,11 +165,13 @@ pub(super) async fn run(context: &Context, args: ChatArgs) -> Result<(), Exit> {
 
 /// Asks through the node that runs here. It settles the job even if this command ends early.
 async fn through_node(context: &Context, node: &Client, order: ChatOrderBody) -> Result<(), Exit> {
-    let mut screen = Screen::new(context);
+    let screen = RefCell::new(Screen::new(context));
     let last = tokio::select! {
-        last = node.chat(&order, |step| screen.show(step)) => Some(last?),
+        last = node.chat(&order, |step| screen.borrow_mut().show(step)) => Some(last?),
         () = interrupt() => None,
+        () = turn(&screen) => None,
     };
+    let screen = screen.into_inner();
     match last {
         Some(Some(last)) => screen.end(last, false),
         None => {
@@ -146,7 +188,7 @@ async fn through_node(context: &Context, node: &Client, order: ChatOrderBody) ->
 /// Joins, asks, leaves. Ctrl-C, or a reader of the answer who goes away, cancels the job in order: what was delivered is settled.
 async fn short_lived(context: &Context, args: &ChatArgs, order: ChatOrderBody) -> Result<(), Exit> {
     let node = join(context, &args.mesh).await?;
-    let mut screen = Screen::new(context);
+    let screen = RefCell::new(Screen::new(context));
     let interrupted = Cell::new(false);
     let (events, mut heard) = mpsc::channel::<ChatEvent>(16);
     let (cancel, mut cancelled) = watch::channel(false);
@@ -157,7 +199,7 @@ async fn short_lived(context: &Context, args: &ChatArgs, order: ChatOrderBody) -
     };
     let showing = async {
         while let Some(event) = heard.recv().await {
-            if screen.show(&event.into()).is_break() {
+            if screen.borrow_mut().show(&event.into()).is_break() {
                 cancel.send_replace(true);
             }
         }
@@ -172,7 +214,10 @@ async fn short_lived(context: &Context, args: &ChatArgs, order: ChatOrderBody) -
     let result = tokio::select! {
         (result, ()) = async { tokio::join!(asking, showing) } => Some(result),
         () = impatient => None,
+        () = turn(&screen) => None,
     };
+    let mut screen = screen.into_inner();
+    screen.line.clear();
     node.shutdown(LEAVE).await;
     let last = match result {
         Some(Ok(report)) => ChatStep::Done(Box::new(report)),
@@ -201,23 +246,36 @@ pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exi
     if mesh.chat_listen.is_none() {
         config.chat_listen.set_port(0);
     }
-    let key = identity::init(&context.home)?;
+    let key = context.key_or_new()?;
     let store = store::open(&context.home, &config.network)?;
     let fix = "name a node of the network with --bootstrap MULTIADDR (`infernet start` prints its own), or start one here";
     if config.listen.is_empty() && config.bootstrap.is_empty() && !config.mdns && store.peers()?.is_empty() {
         return Err(Exit::new(exit::NO_PEERS, format!("no peers: this node knows none and may not look for any; {fix}")));
     }
     let node = Node::start(settings(config, key, None), store).await?;
-    if !node.net().wait_connected(clock::now().after(JOIN_MS)).await {
+    let met = context.during("looking for peers", node.net().wait_connected(clock::now().after(JOIN_MS))).await;
+    if !met {
         node.shutdown(LEAVE).await;
         return Err(Exit::new(exit::NO_PEERS, format!("no peers found within {} s; {fix}", JOIN_MS / 1000)));
     }
     Ok(node)
 }
 
+/// Keeps the line about what is awaited moving. Never resolves.
+async fn turn(screen: &RefCell<Screen<'_>>) {
+    let mut turn = interval(TURN);
+    loop {
+        turn.tick().await;
+        screen.borrow_mut().turn();
+    }
+}
+
 /// Tokens to stdout as they come, the rest to stderr.
 struct Screen<'a> {
     context: &'a Context,
+    line: Line,
+    /// What is awaited, and since when.
+    awaited: Option<(&'static str, Instant)>,
     reasoning: bool,
     wrote: bool,
     closed: bool,
@@ -225,11 +283,35 @@ struct Screen<'a> {
 
 impl<'a> Screen<'a> {
     fn new(context: &'a Context) -> Self {
-        Screen { context, reasoning: false, wrote: false, closed: false }
+        let awaited = Some(("looking for a worker", Instant::now()));
+        Screen { context, line: Line::new(context), awaited, reasoning: false, wrote: false, closed: false }
+    }
+
+    fn turn(&mut self) {
+        let Some((what, since)) = self.awaited else { return };
+        if since.elapsed() >= PATIENCE {
+            self.line.show(&format!("{what} ({} s)", since.elapsed().as_secs()));
+        }
+    }
+
+    /// What is awaited after `step`.
+    fn awaits(&mut self, step: &ChatStep) {
+        self.line.clear();
+        let what = match step {
+            ChatStep::Auction(_) | ChatStep::Opened { .. } | ChatStep::Retry { .. } => "waiting for the first token",
+            ChatStep::Waiting { .. } => "waiting for a worker with room",
+            _ => {
+                self.awaited = None;
+                return;
+            }
+        };
+        let since = self.awaited.filter(|(before, _)| *before == what).map_or_else(Instant::now, |(_, since)| since);
+        self.awaited = Some((what, since));
     }
 
     /// Breaks when nobody reads the answer any more, as in `infernet chat … | head`.
     fn show(&mut self, step: &ChatStep) -> ControlFlow<()> {
+        self.awaits(step);
         if self.context.json {
             return ControlFlow::Continue(());
         }
@@ -281,7 +363,8 @@ impl<'a> Screen<'a> {
         }
     }
 
-    fn end(self, last: ChatStep, interrupted: bool) -> Result<(), Exit> {
+    fn end(mut self, last: ChatStep, interrupted: bool) -> Result<(), Exit> {
+        self.line.clear();
         self.break_line(matches!(last, ChatStep::Done(_)));
         match last {
             ChatStep::Done(report) => {

@@ -1,11 +1,14 @@
 //! How a command ends: one sentence, and a code that scripts can rely on.
 
 use crate::{
+    api::open::OpenError,
+    api_keys::KeyError,
     buyer::ChatError,
     config::ConfigError,
     control::{ControlError, client::AskError, schema::ErrorReport},
     identity::IdentityError,
     node::StartError,
+    operator::OperatorsError,
     store::StoreError,
 };
 use std::io::Write;
@@ -34,6 +37,8 @@ pub const UNVERIFIED: u8 = 10;
 pub const NOT_RUNNING: u8 = 11;
 /// Busy: try again later.
 pub const BUSY: u8 = 12;
+/// The node refuses the operator's command.
+pub const REFUSED: u8 = 13;
 
 /// Interrupted by Ctrl-C, as shells say it: 128 + SIGINT.
 pub const INTERRUPTED: u8 = 130;
@@ -44,8 +49,8 @@ Exit codes:
   0 fine               5 no engine          10 a signature does not verify
   1 anything else      6 no peers           11 no node running
   2 usage              7 no bids            12 busy
-  3 home, key, config  8 price too low     130 interrupted
-  4 address in use     9 worker failed";
+  3 home, key, config  8 price too low      13 command refused
+  4 address in use     9 worker failed     130 interrupted";
 
 /// A command's failure.
 #[derive(Debug)]
@@ -115,6 +120,13 @@ impl From<StoreError> for Exit {
     }
 }
 
+impl From<OperatorsError> for Exit {
+    fn from(error: OperatorsError) -> Self {
+        let code = if matches!(error, OperatorsError::Key(_) | OperatorsError::Unknown(_)) { USAGE } else { CONFIG };
+        Exit::new(code, error)
+    }
+}
+
 impl From<ControlError> for Exit {
     fn from(error: ControlError) -> Self {
         let code = if matches!(error, ControlError::PathTooLong(_)) { CONFIG } else { ADDRESS };
@@ -125,6 +137,20 @@ impl From<ControlError> for Exit {
 impl From<AskError> for Exit {
     fn from(error: AskError) -> Self {
         Exit::new(FAILED, error)
+    }
+}
+
+impl From<KeyError> for Exit {
+    fn from(error: KeyError) -> Self {
+        let usage = matches!(error, KeyError::Name | KeyError::Taken(_) | KeyError::Unknown(_) | KeyError::Full);
+        Exit::new(if usage { USAGE } else { CONFIG }, error)
+    }
+}
+
+impl From<OpenError> for Exit {
+    fn from(error: OpenError) -> Self {
+        let code = if matches!(error, OpenError::Bind(_) | OpenError::Address(_)) { ADDRESS } else { CONFIG };
+        Exit::new(code, error)
     }
 }
 

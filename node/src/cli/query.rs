@@ -1,4 +1,4 @@
-//! The short commands: `init`, `models`, `peers`, `receipts`, `key show`.
+//! The short commands: `init`, `models`, `peers`, `receipts`.
 
 use super::{Context, chat, exit, exit::Exit, flags::MeshArgs};
 use crate::{
@@ -9,8 +9,10 @@ use crate::{
         schema::{ModelReport, PeerReport, ReceiptRows, StatusReport},
     },
     identity,
+    market::registry::KnownModel,
+    node::Node,
     report::ReceiptReport,
-    store::{self, Page},
+    store::{self, Page, Position},
 };
 use clap::{Args, Subcommand};
 use infernet_wire::{limits, money::MicroUsd, receipt::SignedReceipt, topic::NetworkId};
@@ -51,25 +53,16 @@ enum ReceiptsCommand {
 }
 
 pub(super) fn init(context: &Context) -> Result<(), Exit> {
-    let key = identity::init(&context.home)?;
+    if !context.home.join(identity::KEY_FILE).exists() {
+        identity::init(&context.home)?;
+    }
+    let (id, _) = identity::public(&context.home)?;
     let file = config::write_default(&context.home)?;
     if context.json {
-        return context.print_json(&json!({ "id": key.id(), "home": context.home, "config": file }));
+        return context.print_json(&json!({ "id": id, "home": context.home, "config": file }));
     }
-    context.print(key.id().to_string());
+    context.print(id.to_string());
     context.note(format!("key and configuration are in {}; next: `infernet start`", context.home.display()));
-    Ok(())
-}
-
-pub(super) fn key_show(context: &Context) -> Result<(), Exit> {
-    let id = identity::load(&context.home)?.id();
-    let (public, x_only) = (hex::encode(id.as_bytes()), hex::encode(id.x_only()));
-    if context.json {
-        return context.print_json(&json!({ "id": id, "public_key": public, "x_only": x_only }));
-    }
-    context.print(format!("node id     {id}"));
-    context.print(format!("public key  {public}"));
-    context.print(format!("x-only      {x_only}"));
     Ok(())
 }
 
@@ -97,6 +90,12 @@ pub(super) async fn models(context: &Context, args: ModelsArgs) -> Result<(), Ex
 async fn listen_for_models(context: &Context, mesh: &MeshArgs) -> Result<Vec<ModelReport>, Exit> {
     let node = chat::join(context, mesh).await?;
     context.note(format!("no node runs here, so listening to the mesh for up to {} s", LISTEN_MS / 1000));
+    let models = context.during("listening for offers", hear_models(&node)).await;
+    node.shutdown(Duration::ZERO).await;
+    Ok(models.iter().map(ModelReport::from).collect())
+}
+
+async fn hear_models(node: &Node) -> Vec<KnownModel> {
     let end = clock::now().after(LISTEN_MS);
     let mut models = Vec::new();
     while clock::now() < end && models.is_empty() {
@@ -108,14 +107,11 @@ async fn listen_for_models(context: &Context, mesh: &MeshArgs) -> Result<Vec<Mod
         sleep(LOOK * 10).await;
         models = node.buyer().known_models().await;
     }
-    node.shutdown(Duration::ZERO).await;
-    Ok(models.iter().map(ModelReport::from).collect())
+    models
 }
 
 pub(super) async fn peers(context: &Context) -> Result<(), Exit> {
-    let node = Client::connect(&context.home).ok_or_else(|| {
-        Exit::new(exit::NOT_RUNNING, format!("no node runs in {}; start it with `infernet start`", context.home.display()))
-    })?;
+    let node = Client::connect(&context.home).ok_or_else(|| Exit::not_running(&context.home))?;
     let peers: Vec<PeerReport> = node.get("peers").await?;
     if context.json {
         return context.print_json(&peers);
@@ -160,14 +156,30 @@ pub(super) async fn receipts(context: &Context, args: ReceiptsArgs) -> Result<()
 
 /// Those of the running node, verified here, and how many do not verify.
 async fn ask_receipts(node: &Client, network: Option<NetworkId>, limit: usize) -> Result<(Vec<SignedReceipt>, u64), Exit> {
+    let network = network_of(node, network).await?;
+    receipts_page(node, &network, None, limit).await
+}
+
+/// The network of the running node, which must be the one that was `wanted`, if any.
+pub(super) async fn network_of(node: &Client, wanted: Option<NetworkId>) -> Result<NetworkId, Exit> {
     let status: StatusReport = node.get("status").await?;
-    if let Some(other) = network.filter(|network| network.to_string() != status.network) {
+    if let Some(other) = wanted.filter(|network| network.to_string() != status.network) {
         let text = format!("the running node is on network {}; stop it to read the receipts of {other}", status.network);
         return Err(Exit::new(exit::USAGE, text));
     }
-    let network: NetworkId = status.network.parse().map_err(|_| AskError::Malformed)?;
-    let ReceiptRows { rows, unreadable } = node.get(&format!("receipts?limit={limit}")).await?;
-    let read = |row: &String| SignedReceipt::decode_stored(&hex::decode(row).ok()?, &network).ok();
+    Ok(status.network.parse().map_err(|_| AskError::Malformed)?)
+}
+
+/// A page of the running node's receipts, newest first, each verified here, and how many are not good.
+pub(super) async fn receipts_page(
+    node: &Client,
+    network: &NetworkId,
+    before: Option<Position>,
+    limit: usize,
+) -> Result<(Vec<SignedReceipt>, u64), Exit> {
+    let before = before.map(|position| format!("&before={position}")).unwrap_or_default();
+    let ReceiptRows { rows, unreadable } = node.get(&format!("receipts?limit={limit}{before}")).await?;
+    let read = |row: &String| SignedReceipt::decode_stored(&hex::decode(row).ok()?, network).ok();
     let receipts: Vec<_> = rows.iter().filter_map(read).collect();
     let refused = rows.len() - receipts.len();
     Ok((receipts, unreadable.saturating_add(refused as u64)))

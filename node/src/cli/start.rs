@@ -1,42 +1,99 @@
 //! `infernet start`: runs the node until it is told to stop.
 
-use super::{Context, counted, exit, exit::Exit, flags::NodeArgs};
+use super::{
+    Context, counted, exit,
+    exit::Exit,
+    flags::NodeArgs,
+    progress::{Line, TURN},
+};
 use crate::{
+    api::{
+        Api,
+        open::{ApiConfig, OpenError, Opened},
+    },
     backend::{self, Backend},
     buyer::{Preferences, Trust},
     config::Config,
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
-    identity,
+    logfile,
     node::{Node, Serve, Settings},
     seller, store,
 };
+use axum::Router;
 use infernet_wire::money::Price;
-use std::{sync::Arc, time::Duration};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::{pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, interval},
+};
+use tracing::info;
 
 /// Models that the line about what is sold names.
 const NAMED_MODELS: usize = 5;
-/// How long running jobs may take to end after the first signal.
-const GRACE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let config = Config::load(&context.home, args.partial())?;
-    let key = identity::init(&context.home)?;
+    let key = context.key_or_new()?;
     let mut control = Control::bind(&context.home)?;
+    // Only now is the home this node's, and so is its log.
+    if let Some(error) = logfile::log_to(config.log_file.then_some(context.home.as_path()), "info") {
+        context.note(format!("no log is written to the home: {error}"));
+    }
     let store = store::open(&context.home, &config.network)?;
     let serve = serve(context, &config).await?;
+    let api = open_api(context, &config).await?;
     let mut stop = Stop::listen()?;
-    let price = config.price;
+    let (price, grace) = (config.price, config.grace);
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
+    let api = api.map(|api| api.serve(&node, Router::new())).transpose()?;
     control.serve(node.clone());
-    ready(context, &node, price).await?;
+    ready(context, &node, api.as_ref(), price).await?;
     stop.first().await;
-    context.note("stopping: no new jobs; running ones may take a minute; again to stop at once");
     drop(control);
+    if let Some(api) = &api {
+        api.stop();
+    }
     tokio::select! {
-        () = node.close(GRACE) => Ok(()),
+        () = close(context, &node, grace) => Ok(()),
         () = stop.first() => Err(Exit::new(exit::FAILED, "stopped at once; running jobs were cut")),
+    }
+}
+
+/// Lets running jobs end, and tells how many are left.
+async fn close(context: &Context, node: &Node, grace: Duration) {
+    let (begin, mut left) = (Instant::now(), node.jobs().await);
+    context.note(match left {
+        0 => "stopping".into(),
+        n => format!(
+            "stopping: no new jobs; {} may take {} s; again to stop at once",
+            counted(n, "running job"),
+            grace.as_secs()
+        ),
+    });
+    let (mut line, mut turn, mut closing) = (Line::new(context), interval(TURN), pin!(node.close(grace)));
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut closing => return,
+            _ = turn.tick() => {}
+        }
+        let jobs = node.jobs().await;
+        if jobs != left {
+            left = jobs;
+            line.clear();
+            info!(jobs, "draining");
+        }
+        let seconds = grace.saturating_sub(begin.elapsed()).as_secs();
+        line.show(&format!("{} left, {seconds} s at most", counted(left, "running job")));
+    }
+}
+
+/// Takes the API's address before the node starts, so that a taken one is told at once.
+async fn open_api(context: &Context, config: &Config) -> Result<Option<Opened>, OpenError> {
+    match ApiConfig::of(config) {
+        Some(api) => Opened::new(&context.home, api).await.map(Some),
+        None => Ok(None),
     }
 }
 
@@ -62,8 +119,8 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
     if !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty())) {
         context.note("no engine has a model yet: pull one, for example with `ollama pull llama3.2`; it is offered as soon as it is there");
     }
-    let (aliases, region) = (config.aliases.clone(), config.region.clone());
-    Ok(Some(Serve { engines, price: config.price, slots: config.slots, aliases, region }))
+    let Config { aliases, region, chat_advertise, price, slots, .. } = config.clone();
+    Ok(Some(Serve { engines, price, slots, chat_advertise, aliases, region }))
 }
 
 /// How the node buys, whoever asks.
@@ -84,7 +141,6 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
         network: config.network,
         listen: config.listen,
         chat_listen: config.chat_listen,
-        chat_advertise: config.chat_advertise,
         bootstrap: config.bootstrap,
         mdns: config.mdns,
         max_peers: config.max_peers,
@@ -94,14 +150,17 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
     }
 }
 
-async fn ready(context: &Context, node: &Node, price: Price) -> Result<(), Exit> {
-    let status: StatusReport = node.status().await;
+async fn ready(context: &Context, node: &Node, api: Option<&Api>, price: Price) -> Result<(), Exit> {
+    let status = StatusReport { api: api.map(Api::base_url), ..node.status().await };
     if context.json {
         return context.print_json(&status);
     }
     context.note(format!("node {} on network {}", status.id, status.network));
     status.listen.iter().for_each(|address| context.note(format!("mesh {address}")));
     context.note(format!("chat udp {}", status.chat));
+    if let Some(api) = &status.api {
+        context.note(format!("api {api}"));
+    }
     context.note(match &status.seller {
         Some(seller) => offer(seller, price),
         None => "sells nothing; ask with `infernet chat`".into(),

@@ -2,7 +2,7 @@
 
 use super::{
     SOCKET,
-    schema::{ChatOrderBody, ChatStep},
+    schema::{ChatOrderBody, ChatStep, ErrorReport},
 };
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
@@ -49,6 +49,15 @@ impl Client {
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
         let answer = self.http.get(format!("http://node/v0/{path}")).timeout(ANSWER).send().await?;
         Ok(answer.error_for_status()?.json().await?)
+    }
+
+    /// Posts `body` to `path` below `/v0/`. The inner error is the node's own, for people.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: String) -> Result<Result<T, ErrorReport>, AskError> {
+        let answer = self.http.post(format!("http://node/v0/{path}")).timeout(ANSWER).body(body).send().await?;
+        if answer.status().is_success() {
+            return Ok(Ok(answer.json().await?));
+        }
+        Ok(Err(answer.json().await.map_err(|_| AskError::Malformed)?))
     }
 
     /// Runs a chat; `on_step` sees each step. Returns the last one; `None` if `on_step` broke off. Then, or when this future is

@@ -3,7 +3,7 @@
 use crate::{
     buyer::{ChatEvent, ChatOrder},
     chat::client::Progress,
-    market::registry::KnownModel,
+    market::{registry::KnownModel, standing::PathChoice, trust::Trust},
     net::{Direction, PeerInfo, Transport},
     report::{AuctionReport, ChatReport},
     seller,
@@ -16,6 +16,7 @@ use infernet_wire::{
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// `infernet status`, and what `infernet start --json` prints when it is ready.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct StatusReport {
     pub listen: Vec<String>,
     /// UDP address of the chat endpoint.
     pub chat: String,
+    /// `base_url` of the OpenAI endpoint, as `infernet start` tells it; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub api: Option<String>,
     /// Connected peers.
     pub peers: usize,
     /// The worker's side, if it has one.
@@ -137,6 +141,40 @@ pub struct ChatOrderBody {
     pub rule: u8,
     /// How long to collect bids at most, in milliseconds.
     pub window_ms: u16,
+    /// Who may do it, and how it is found.
+    #[serde(default)]
+    pub wishes: WishesBody,
+}
+
+/// How a worker is found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PathName {
+    /// An advertised price if an auction would hardly find better, else an auction.
+    #[default]
+    Auto,
+    /// Always an auction.
+    Auction,
+    /// Always an advertised price.
+    Standing,
+}
+
+/// Whose work will do. What the node itself is set to holds in any case.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WishesBody {
+    /// How a worker is found.
+    pub path: PathName,
+    /// How long to wait while nobody has room or nobody is there, in milliseconds.
+    pub wait_ms: u64,
+    /// Settled receipts that a worker must have.
+    pub min_reputation: u32,
+    /// The only workers that will do; empty: all.
+    pub allow: BTreeSet<NodeId>,
+    /// Workers that won't do.
+    pub deny: BTreeSet<NodeId>,
+    /// The only regions that will do; empty: all.
+    pub regions: BTreeSet<String>,
 }
 
 impl From<ChatOrderBody> for ChatOrder {
@@ -151,6 +189,18 @@ impl From<ChatOrderBody> for ChatOrder {
             budget: body.budget.map(MicroUsd),
             rule: SelectionRule(body.rule),
             window_ms: body.window_ms,
+            path: match body.wishes.path {
+                PathName::Auto => PathChoice::Auto,
+                PathName::Auction => PathChoice::Auction,
+                PathName::Standing => PathChoice::Standing,
+            },
+            wait_ms: body.wishes.wait_ms,
+            trust: Trust {
+                min_reputation: body.wishes.min_reputation,
+                allow: body.wishes.allow,
+                deny: body.wishes.deny,
+                regions: body.wishes.regions,
+            },
             ..ChatOrder::new(request)
         }
     }
@@ -248,6 +298,17 @@ impl From<ChatEvent> for ChatStep {
             },
         }
     }
+}
+
+/// A command that was obeyed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandReport {
+    /// What was done.
+    pub verb: String,
+    /// Who said so.
+    pub operator: NodeId,
+    /// The command's number; lower ones count no more.
+    pub sequence: u64,
 }
 
 /// An error, in one sentence.

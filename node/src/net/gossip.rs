@@ -159,6 +159,8 @@ impl AuthorQuotas {
             Kind::JobAccept => &mut self.accepts,
             Kind::JobBid | Kind::NoBid | Kind::SealedAnswer => &mut self.answers,
             Kind::JobReceipt | Kind::Countersign => &mut self.receipts,
+            // They travel by other ways; a later version may gossip them.
+            Kind::OperatorCommand | Kind::KeyRotation => return Err(Refused::Ignore("not_gossiped")),
         };
         if quota.try_take(author, now) { Ok(()) } else { Err(Refused::Ignore("author_quota")) }
     }

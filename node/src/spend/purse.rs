@@ -1,19 +1,13 @@
 //! Carries out what the [`Book`] decides: writes tranches before they are spent.
 
-use super::{ALL, Book, CapError, Caps, Decision, Draw, SpendRecord, day};
-use crate::clock;
+use super::{ALL, Book, CapError, Caps, Decision, Draw, day};
+use crate::{
+    clock,
+    store::{SpendRecord, Store, StoreError},
+};
 use infernet_wire::money::MicroUsd;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
-
-/// Where tranches are written.
-pub trait SpendLog: Send + Sync {
-    /// Remembers a record in place of earlier ones of its key and day. Durable on return; some milliseconds.
-    fn put_spend(&self, record: &SpendRecord) -> Result<(), String>;
-
-    /// The last record of each key for each day since `day`.
-    fn spend_since(&self, day: u32) -> Result<Vec<SpendRecord>, String>;
-}
 
 /// The caps of this node and what is spent of them. Cheap to clone.
 #[derive(Clone)]
@@ -24,7 +18,7 @@ pub struct Purse {
 struct Shared {
     caps: Caps,
     book: Mutex<Book>,
-    log: Arc<dyn SpendLog>,
+    store: Arc<dyn Store>,
     /// One writer at a time, so that a record never overtakes a later one.
     writing: AsyncMutex<()>,
 }
@@ -43,12 +37,12 @@ impl std::fmt::Debug for Purse {
 }
 
 impl Purse {
-    /// The purse of a node with `caps`, as the log says it was left.
-    pub fn open(caps: Caps, log: Arc<dyn SpendLog>) -> Result<Self, CapError> {
+    /// The purse of a node with `caps`, as the store says it was left.
+    pub fn open(caps: Caps, store: Arc<dyn Store>) -> Result<Self, CapError> {
         let today = day(clock::now());
-        let records = log.spend_since(today).map_err(CapError::Log)?;
+        let records = store.spend_since(today)?;
         let book = Mutex::new(Book::recover(records, today));
-        Ok(Purse { shared: Arc::new(Shared { caps, book, log, writing: AsyncMutex::new(()) }) })
+        Ok(Purse { shared: Arc::new(Shared { caps, book, store, writing: AsyncMutex::new(()) }) })
     }
 
     /// Reserves up to `most` for a job of the key `key`, whose own caps are `caps`; the job is one of `jobs` of its request,
@@ -80,8 +74,8 @@ impl Purse {
     pub async fn close(&self) -> Result<(), CapError> {
         let _writing = self.shared.writing.lock().await;
         let records = self.book(|book| book.closing());
-        let log = self.shared.log.clone();
-        blocking(move || records.iter().try_for_each(|record| log.put_spend(record))).await
+        let store = self.shared.store.clone();
+        blocking(move || records.iter().try_for_each(|record| store.put_spend(record))).await
     }
 
     fn draw(&self, accounts: &[(&str, Caps)], most: MicroUsd) -> Result<Decision, CapError> {
@@ -94,8 +88,8 @@ impl Purse {
 
     async fn write(&self, records: Vec<SpendRecord>) -> Result<(), CapError> {
         for record in records {
-            let (log, written) = (self.shared.log.clone(), record.clone());
-            blocking(move || log.put_spend(&written)).await?;
+            let (store, written) = (self.shared.store.clone(), record.clone());
+            blocking(move || store.put_spend(&written)).await?;
             self.book(|book| book.extended(&record));
         }
         Ok(())
@@ -107,8 +101,9 @@ impl Purse {
     }
 }
 
-async fn blocking(write: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), CapError> {
-    spawn_blocking(write).await.map_err(|e| CapError::Log(e.to_string()))?.map_err(CapError::Log)
+async fn blocking(write: impl FnOnce() -> Result<(), StoreError> + Send + 'static) -> Result<(), CapError> {
+    let written = spawn_blocking(write).await;
+    Ok(written.map_err(|error| StoreError::Interrupted(error.to_string()))??)
 }
 
 impl Spending {

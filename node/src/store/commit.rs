@@ -6,6 +6,9 @@
 //!
 //! What a record changes is decided when it is queued, under the lock, so decision and order are one. Until the index has
 //! a record, [`State::newest`] answers for it. The thread ends when the [`Committer`] is dropped, after the last queued record.
+//!
+//! An index that can't be written (sled needs room, too, and fails for good without) is put away, and opened again and brought
+//! up to date every few seconds until that works. Meanwhile receipts go to the journal as ever, and new work is refused.
 
 use super::{
     StoreError,
@@ -13,23 +16,24 @@ use super::{
     record::{Key, Record},
     sled::Index,
 };
+use crate::clock;
 use futures::channel::oneshot;
 use std::{
     collections::BTreeMap,
     mem,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tracing::error;
+use tracing::{error, info, warn};
 
 /// Callers that wait at once: more than the node has blocking threads and jobs, so none is refused unless the disk hangs.
 const MAX_WAITING: usize = 8_192;
 /// Records written with one sync: some megabytes at most, so a segment stays about as large as it should be.
 const MAX_BATCH: usize = 2_048;
-/// How often a full disk is tried again.
-const RETRY_ROOM: Duration = Duration::from_secs(5);
+/// How often a full disk, and an index that failed, are tried again.
+const RETRY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(5) };
 
 /// Resolves when what was queued is durable, or will not be.
 pub(super) type Durable = oneshot::Receiver<Outcome>;
@@ -40,9 +44,13 @@ pub(super) struct Committer {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Opens the index again and brings it up to date with the journal.
+pub(super) type Reopen = Box<dyn FnMut(&mut Journal) -> Result<Index, StoreError> + Send>;
+
 struct Shared {
     state: Mutex<State>,
     arrived: Condvar,
+    index: RwLock<Result<Arc<Index>, StoreError>>,
     place: PathBuf,
 }
 
@@ -56,7 +64,7 @@ pub(super) struct State {
     /// The newest queued record of each subject that is not in the index yet.
     pending: BTreeMap<Key, Pending>,
     health: Health,
-    /// Why the index does not follow any more.
+    /// Why there is no index at the moment.
     index_failed: Option<StoreError>,
     stopping: bool,
     place: PathBuf,
@@ -149,17 +157,25 @@ impl State {
         if written.is_ok() {
             self.durable = self.durable.max(upto);
         }
-        match indexed {
-            Ok(()) => self.pending.retain(|_, pending| pending.record.number > upto),
-            Err(error) => self.index_failed = Some(error),
+        self.index_failed = indexed.err();
+        // What was refused is as if it had never been queued; what is not in the index yet is needed here.
+        let keeps_all = written.is_ok() && self.index_failed.is_some();
+        self.pending.retain(|_, pending| keeps_all || pending.record.number > upto || pending.record.number <= self.durable);
+        if self.index_failed.is_none() {
+            self.forget_durable();
         }
         also
+    }
+
+    /// The index has all that is durable.
+    fn forget_durable(&mut self) {
+        self.pending.retain(|_, pending| pending.record.number > self.durable);
     }
 }
 
 impl Committer {
-    /// Starts the thread. `journal` and `index` agree.
-    pub(super) fn start(journal: Journal, index: Arc<Index>, place: PathBuf) -> Result<Self, StoreError> {
+    /// Starts the thread. `journal` and `index` agree; `reopen` makes another index should this one fail.
+    pub(super) fn start(journal: Journal, index: Index, reopen: Reopen, place: PathBuf) -> Result<Self, StoreError> {
         let state = State {
             last: journal.last(),
             durable: journal.last(),
@@ -170,11 +186,17 @@ impl Committer {
             stopping: false,
             place: place.clone(),
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), arrived: Condvar::new(), place: place.clone() });
-        let writer = Writer { shared: shared.clone(), journal, index };
+        let index = RwLock::new(Ok(Arc::new(index)));
+        let shared = Arc::new(Shared { state: Mutex::new(state), arrived: Condvar::new(), index, place: place.clone() });
+        let writer = Writer { shared: shared.clone(), journal, reopen, tried: clock::instant() };
         let thread = thread::Builder::new().name("journal".into()).spawn(move || writer.run());
         let thread = thread.map_err(|error| StoreError::Io { path: place, reason: error.to_string() })?;
         Ok(Committer { shared, thread: Some(thread) })
+    }
+
+    /// The index; an error while there is none.
+    pub(super) fn index(&self) -> Result<Arc<Index>, StoreError> {
+        self.shared.index()
     }
 
     /// Decides and queues in one: nothing else is queued meanwhile. What is queued is written when the guard is dropped.
@@ -225,15 +247,23 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next batch; empty when it is time to look for room, `None` at the end.
+    fn index(&self) -> Result<Arc<Index>, StoreError> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_index(&self, index: Result<Arc<Index>, StoreError>) {
+        *self.index.write().unwrap_or_else(PoisonError::into_inner) = index;
+    }
+
+    /// The next batch; empty when it is time to try again what failed, `None` at the end.
     fn next_batch(&self) -> Option<Vec<Waiter>> {
         let mut state = self.lock();
         while state.waiting.is_empty() {
             if state.stopping {
                 return None;
             }
-            if state.health == Health::Full {
-                let (waited, timeout) = self.arrived.wait_timeout(state, RETRY_ROOM).unwrap_or_else(PoisonError::into_inner);
+            if state.health == Health::Full || state.index_failed.is_some() {
+                let (waited, timeout) = self.arrived.wait_timeout(state, RETRY).unwrap_or_else(PoisonError::into_inner);
                 state = waited;
                 if timeout.timed_out() {
                     return Some(Vec::new());
@@ -252,44 +282,63 @@ impl Shared {
 struct Writer {
     shared: Arc<Shared>,
     journal: Journal,
-    index: Arc<Index>,
+    reopen: Reopen,
+    /// When it last tried again what had failed.
+    tried: Instant,
 }
 
 impl Writer {
     fn run(mut self) {
         while let Some(mut batch) = self.shared.next_batch() {
-            if batch.is_empty() {
-                self.journal.try_recover();
-                self.shared.lock().health = self.journal.health().clone();
-                continue;
-            }
             let records: Vec<Record> = batch.iter_mut().filter_map(|waiter| waiter.record.take()).collect();
-            self.commit(&records, batch);
+            if !batch.is_empty() {
+                self.commit(&records, batch);
+            }
+            if self.tried.elapsed() >= RETRY {
+                self.tried = clock::instant();
+                self.try_again();
+            }
         }
     }
 
     fn commit(&mut self, records: &[Record], batch: Vec<Waiter>) {
         let upto = records.last().map_or(0, |record| record.number);
         let written = self.journal.append(records).map_err(|error| self.refusal(&error));
-        let indexed = if written.is_ok() { self.bring_up_to_date(records) } else { Ok(()) };
+        let indexed = if written.is_ok() { self.bring_up_to_date(records) } else { self.shared.index().map(|_| ()) };
         let also = self.shared.lock().settle(upto, &written, indexed, self.journal.health());
         let waited = batch.into_iter().map(|waiter| waiter.done).chain(also);
         // Who does not wait any more has its record all the same.
         waited.for_each(|done| drop(done.send(written.clone())));
     }
 
-    /// Once it has failed the index is left behind: it would skip records. The next start reads them from the journal.
+    /// An index that has failed once would skip records: it is put away.
     fn bring_up_to_date(&self, records: &[Record]) -> Outcome {
-        if let Some(failed) = self.shared.lock().index_failed.clone() {
-            return Err(failed);
-        }
-        let applied = self.index.apply(records);
+        let applied = self.shared.index()?.apply(records);
         if let Err(failed) = &applied {
-            error!(
-                "the store's index can't be written; receipts are kept in the journal, new work is refused until a restart: {failed}"
-            );
+            warn!("the store's index can't be written; receipts are kept in the journal, new work waits: {failed}");
+            self.shared.set_index(Err(failed.clone()));
         }
         applied
+    }
+
+    /// Looks for room if the disk was full, and for an index if there is none.
+    fn try_again(&mut self) {
+        self.journal.try_recover();
+        if self.shared.index().is_err() {
+            match (self.reopen)(&mut self.journal) {
+                Ok(index) => {
+                    info!("the store's index is back");
+                    self.shared.set_index(Ok(Arc::new(index)));
+                }
+                Err(error) => self.shared.set_index(Err(error)),
+            }
+        }
+        let mut state = self.shared.lock();
+        state.health = self.journal.health().clone();
+        state.index_failed = self.shared.index().err();
+        if state.index_failed.is_none() {
+            state.forget_durable();
+        }
     }
 
     fn refusal(&self, error: &JournalError) -> StoreError {
@@ -302,5 +351,15 @@ impl Writer {
             }
             JournalError::Io(error) => StoreError::Io { path, reason: error.to_string() },
         }
+    }
+}
+
+#[cfg(test)]
+impl Committer {
+    /// Puts the index away, as after a failed write.
+    pub(super) fn lose_index(&self, error: &StoreError) {
+        self.shared.set_index(Err(error.clone()));
+        self.lock().index_failed = Some(error.clone());
+        self.shared.arrived.notify_one();
     }
 }

@@ -30,9 +30,8 @@ const AD_LEASE_MIN: u64 = 64;
 
 /// A [`Store`] in `<home>/journal-<network>` and `<home>/store-<network>`.
 pub(super) struct DurableStore {
-    // First, so that the last record is written before index and lock are let go.
+    // First, so that the last record is written before the lock is let go.
     committer: Committer,
-    index: Arc<Index>,
     ads: Mutex<AdLease>,
     /// Held as long as the store is open; none in tests without a directory.
     _lock: Option<File>,
@@ -45,16 +44,20 @@ struct AdLease {
 }
 
 impl DurableStore {
-    pub(super) fn new(committer: Committer, index: Arc<Index>, lock: Option<File>) -> Result<Self, StoreError> {
-        let until = index.body(&Record::ad_lease(0).key())?.map_or(0, |body| read_number(&body));
-        Ok(DurableStore { committer, index, ads: Mutex::new(AdLease { last: until, until }), _lock: lock })
+    pub(super) fn new(committer: Committer, lock: Option<File>) -> Result<Self, StoreError> {
+        let until = committer.index()?.body(&Record::ad_lease(0).key())?.map_or(0, |body| read_number(&body));
+        Ok(DurableStore { committer, ads: Mutex::new(AdLease { last: until, until }), _lock: lock })
+    }
+
+    fn index(&self) -> Result<Arc<Index>, StoreError> {
+        self.committer.index()
     }
 
     /// The newest body about `key`, durable or on its way there.
     fn newest(&self, state: &State, key: &Key) -> Result<Option<Vec<u8>>, StoreError> {
         match state.newest(key) {
             Some(record) => Ok(Some(record.body.clone())),
-            None => self.index.body(key),
+            None => self.index()?.body(key),
         }
     }
 
@@ -66,7 +69,8 @@ impl DurableStore {
     fn queue_receipt(&self, receipt: &SignedReceipt) -> Result<(Put, Durable), StoreError> {
         let record = Record::receipt(receipt);
         let mut state = self.committer.lock();
-        let stored = self.newest(&state, &record.key())?;
+        // Without an index it is taken for new: the journal sorts it out, and a receipt must not be lost.
+        let stored = self.newest(&state, &record.key()).unwrap_or_default();
         let stored = stored.as_deref().and_then(ReceiptRow::read).map(|row| row.standing);
         let put = Put::decide(stored, Standing::of(receipt));
         let durable = if put.is_kept() { state.queue(record)? } else { state.join(&record.key()) };
@@ -109,21 +113,21 @@ impl Store for DurableStore {
     }
 
     fn receipts(&self, page: Page) -> Result<Vec<SignedReceipt>, StoreError> {
-        self.index.receipts(page)
+        self.index()?.receipts(page)
     }
 
     fn receipts_of(&self, job: &JobId) -> Result<Vec<SignedReceipt>, StoreError> {
-        self.index.receipts_of(job)
+        self.index()?.receipts_of(job)
     }
 
     fn has_receipt(&self, job: &JobId, worker: &NodeId) -> Result<bool, StoreError> {
         let key = (Kind::RECEIPT, super::record::receipt_subject(job, worker).to_vec());
         let is_pending = self.committer.lock().newest(&key).is_some();
-        Ok(is_pending || self.index.has_receipt(job, worker)?)
+        Ok(is_pending || self.index()?.has_receipt(job, worker)?)
     }
 
     fn counts(&self) -> Result<Counts, StoreError> {
-        self.index.counts()
+        self.index()?.counts()
     }
 
     fn next_ad_sequence(&self, now: UnixMillis) -> Result<u64, StoreError> {
@@ -144,7 +148,7 @@ impl Store for DurableStore {
     }
 
     fn spend_since(&self, day: u32) -> Result<Vec<SpendRecord>, StoreError> {
-        self.index.spend_since(day)
+        self.index()?.spend_since(day)
     }
 
     fn accept_command(&self, operator: &NodeId, sequence: u64) -> Result<bool, StoreError> {
@@ -155,19 +159,19 @@ impl Store for DurableStore {
     }
 
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {
-        self.index.put_ad_sequences(sequences.get(..MAX_AD_SEQUENCES).unwrap_or(sequences))
+        self.index()?.put_ad_sequences(sequences.get(..MAX_AD_SEQUENCES).unwrap_or(sequences))
     }
 
     fn ad_sequences(&self) -> Result<Vec<(NodeId, u64)>, StoreError> {
-        self.index.ad_sequences()
+        self.index()?.ad_sequences()
     }
 
     fn put_peers(&self, peers: &[String]) -> Result<(), StoreError> {
-        self.index.put_peers(&bounded_peers(peers))
+        self.index()?.put_peers(&bounded_peers(peers))
     }
 
     fn peers(&self) -> Result<Vec<String>, StoreError> {
-        self.index.peers()
+        self.index()?.peers()
     }
 
     fn accepts_work(&self) -> Result<(), StoreError> {
@@ -184,13 +188,17 @@ impl Store for DurableStore {
         drop(ads);
         let all = self.committer.lock().barrier()?;
         wait_here(all)?;
-        self.index.flush()
+        self.index()?.flush()
     }
 }
 
 #[cfg(test)]
 impl DurableStore {
-    pub(super) fn index(&self) -> &Index {
-        &self.index
+    pub(super) fn index_now(&self) -> Arc<Index> {
+        self.index().expect("there is an index")
+    }
+
+    pub(super) fn lose_index(&self, error: &StoreError) {
+        self.committer.lose_index(error);
     }
 }

@@ -287,7 +287,7 @@ impl Journal {
             "the journal is damaged: what does not verify was left out; see how the disk is"
         );
         let first = found.header.map_or(after + 1, |header| header.first);
-        self.rewrite(&[name.clone()], &temporary, first, &|_| true)?;
+        self.rewrite(std::slice::from_ref(&name), &temporary, first, &|_| true)?;
         self.disk.rename(&temporary, &name)?;
         Ok(self.disk.sync_dir()?)
     }
@@ -295,8 +295,8 @@ impl Journal {
     /// Copies a file to `….damaged-n`, durably; the copy's name. The last copy is written over.
     fn copy_aside(&self, name: &str) -> Result<String, JournalError> {
         let present = self.disk.list()?;
-        let names = (1..=MAX_DAMAGED_COPIES).map(|n| format!("{name}.damaged-{n}"));
-        let copy = names.clone().find(|name| !present.contains(name)).or_else(|| names.last()).unwrap_or_default();
+        let free = (1..MAX_DAMAGED_COPIES).map(|n| format!("{name}.damaged-{n}")).find(|name| !present.contains(name));
+        let copy = free.unwrap_or_else(|| format!("{name}.damaged-{MAX_DAMAGED_COPIES}"));
         if present.contains(&copy) {
             self.disk.remove(&copy)?;
         }

@@ -3,7 +3,8 @@
 //! The journal is opened first and decides. An index that belongs to it is brought up to date from where it left off; a damaged
 //! one is moved aside to `store-<network>.damaged-n` and made anew; one that holds receipts of no journal (a home from before
 //! there was one, or whose journal somebody took away) gives them to the journal. For that it is renamed to
-//! `store-<network>.migrating` until every row is in the journal, so a crash in between only means to go on.
+//! `store-<network>.migrating` until every row is in the journal, so a crash in between only means to go on. The same is done
+//! again when an index fails while the node runs.
 
 use super::{
     StoreError,
@@ -46,13 +47,12 @@ pub(super) fn open_on(
 ) -> Result<DurableStore, StoreError> {
     let place = disk.place().to_path_buf();
     let opened = Journal::open(disk, network, clock::random(), sizes);
-    let paths = Paths { home, journal: &place, index: home.join(format!("store-{network}")), network };
+    let index = home.join(format!("store-{network}"));
+    let paths = Paths { home: home.into(), journal: place.clone(), index, network: network.clone() };
     let mut journal = opened.map_err(|error| paths.journal_error(error))?;
-    let index = paths.index_of(&journal)?;
-    paths.catch_up(&mut journal, &index)?;
-    paths.migrate(&mut journal, &index)?;
-    let index = Arc::new(index);
-    DurableStore::new(Committer::start(journal, index.clone(), place.clone())?, index, lock)
+    let index = paths.up_to_date_index(&mut journal)?;
+    let reopen = Box::new(move |journal: &mut Journal| paths.up_to_date_index(journal));
+    DurableStore::new(Committer::start(journal, index, reopen, place)?, lock)
 }
 
 /// One process for each journal. The operating system takes the lock away with the process.
@@ -70,21 +70,21 @@ fn io_error(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Io { path: path.into(), reason: error.to_string() }
 }
 
-struct Paths<'a> {
-    home: &'a Path,
-    journal: &'a Path,
+struct Paths {
+    home: PathBuf,
+    journal: PathBuf,
     index: PathBuf,
-    network: &'a NetworkId,
+    network: NetworkId,
 }
 
-impl Paths<'_> {
+impl Paths {
     /// `….what` beside the index.
     fn beside(&self, what: &str) -> PathBuf {
         self.home.join(format!("store-{}.{what}", self.network))
     }
 
     fn journal_error(&self, error: JournalError) -> StoreError {
-        let path = self.journal.to_path_buf();
+        let path = self.journal.clone();
         match error {
             JournalError::Full => StoreError::Full { path },
             JournalError::Failed(reason) => StoreError::Failed { path, reason },
@@ -93,9 +93,17 @@ impl Paths<'_> {
         }
     }
 
+    /// An index that has all that the journal has; and before that the journal takes what an older index has.
+    fn up_to_date_index(&self, journal: &mut Journal) -> Result<Index, StoreError> {
+        let index = self.index_of(journal)?;
+        self.catch_up(journal, &index)?;
+        self.migrate(journal, &index)?;
+        Ok(index)
+    }
+
     /// An index for `journal`: the one that is there if it is of use, else a new one.
     fn index_of(&self, journal: &Journal) -> Result<Index, StoreError> {
-        let index = match Index::open(&self.index, self.network) {
+        let index = match Index::open(&self.index, &self.network) {
             Ok(index) => index,
             Err(OpenError::Damaged(reason)) => {
                 self.set_aside(&self.index, &reason)?;
@@ -122,13 +130,13 @@ impl Paths<'_> {
     }
 
     fn fresh(&self) -> Result<Index, StoreError> {
-        Index::open(&self.index, self.network).map_err(|error| self.index_error(error))
+        Index::open(&self.index, &self.network).map_err(|error| self.index_error(error))
     }
 
     fn index_error(&self, error: OpenError) -> StoreError {
         let path = self.index.clone();
         match error {
-            OpenError::Locked => StoreError::Locked { home: self.home.into() },
+            OpenError::Locked => StoreError::Locked { home: self.home.clone() },
             OpenError::Damaged(reason) => StoreError::Corrupt { path, reason },
             OpenError::Io(reason) => StoreError::Io { path, reason },
         }
@@ -176,7 +184,7 @@ impl Paths<'_> {
         if !migrating.exists() {
             return Ok(());
         }
-        let old = match Index::open(&migrating, self.network) {
+        let old = match Index::open(&migrating, &self.network) {
             Ok(old) => old,
             Err(OpenError::Damaged(reason)) => return self.set_aside(&migrating, &reason),
             Err(error) => return Err(self.index_error(error)),
@@ -204,7 +212,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
 
 /// Where a migration writes to.
 struct Target<'a> {
-    paths: &'a Paths<'a>,
+    paths: &'a Paths,
     journal: &'a mut Journal,
     index: &'a Index,
     batch: Vec<Record>,

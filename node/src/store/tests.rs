@@ -3,7 +3,7 @@
 use super::{
     journal::{
         Sizes,
-        test_disk::{Tear, TestDisk},
+        test_disk::{Names, Tear, TestDisk},
     },
     *,
 };
@@ -307,29 +307,29 @@ fn a_deleted_index_comes_back() {
 
 #[test]
 fn a_damaged_index_is_moved_aside_and_made_anew() {
-    let all = |bytes: &mut Vec<u8>| bytes.fill(0xaa);
-    let beginning = |bytes: &mut Vec<u8>| bytes[..64].fill(0);
-    let end = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
-    let cases: [(&str, &dyn Fn(&mut Vec<u8>), bool); 4] =
-        [("conf", &all, false), ("db", &all, false), ("db", &beginning, false), ("db", &end, true)];
+    check_damage("conf", true, |bytes| bytes.fill(0xaa));
+    check_damage("db", true, |bytes| bytes.fill(0xaa));
+    check_damage("db", true, |bytes| bytes[..64].fill(0));
     // A lost tail is no damage: it is read from the journal again.
-    for (file, damage, is_tail) in cases {
-        let home = filled();
-        let path = home.path().join("store-main").join(file);
-        let mut bytes = fs::read(&path).unwrap();
-        damage(&mut bytes);
-        fs::write(path, bytes).unwrap();
-        check_filled(&durable(home.path()), file);
-        check_filled(&durable(home.path()), file);
-        assert_eq!(set_aside(home.path()), usize::from(!is_tail), "{file}");
-    }
+    check_damage("db", false, |bytes| bytes.truncate(bytes.len() / 2));
+}
+
+fn check_damage(file: &str, is_noticed: bool, damage: impl Fn(&mut Vec<u8>)) {
+    let home = filled();
+    let path = home.path().join("store-main").join(file);
+    let mut bytes = fs::read(&path).unwrap();
+    damage(&mut bytes);
+    fs::write(path, bytes).unwrap();
+    check_filled(&durable(home.path()), file);
+    check_filled(&durable(home.path()), file);
+    assert_eq!(set_aside(home.path()), usize::from(is_noticed), "{file}");
 }
 
 #[test]
 fn damaged_rows_are_skipped_counted_and_healed_by_a_restart() {
     let home = filled();
     let store = durable(home.path());
-    store.index().damage_rows();
+    store.index_now().damage_rows();
     assert!(store.receipts(Page::newest(9)).unwrap().is_empty());
     assert!(store.receipts_of(&JobId([1; 16])).unwrap().is_empty());
     assert_eq!(store.counts().unwrap().unreadable, 20);
@@ -457,6 +457,31 @@ fn a_disk_that_fails_to_sync_ends_the_promises() {
     assert!(matches!(store.accepts_work(), Err(StoreError::Failed { .. })));
 }
 
+#[test]
+fn without_its_index_a_store_keeps_receipts_and_obeys_nobody() {
+    let home = filled();
+    let store = durable(home.path());
+    let gone = StoreError::Io { path: home.path().into(), reason: "no room".into() };
+    // A reader that is not done yet keeps the index from being opened again.
+    let reader = store.index_now();
+    store.lose_index(&gone);
+    assert_eq!(store.put_receipt(&receipt(50, 1, 5000, true)), Ok(Put::New));
+    assert_eq!(store.put_receipt(&receipt(50, 1, 5000, true)), Ok(Put::Known));
+    assert_eq!(store.put_receipt(&receipt(1, 1, 1000, false)), Ok(Put::New), "known before; the journal sorts it out");
+    assert!(store.accepts_work().is_err() && store.receipts(Page::newest(9)).is_err());
+    assert!(store.accept_command(&key(3).id(), 8).is_err(), "it can't know whether it has obeyed that");
+    assert_eq!(store.has_receipt(&JobId([50; 16]), &key(1).id()), Ok(true));
+    drop(reader);
+    let deadline = crate::clock::instant() + std::time::Duration::from_secs(20);
+    while store.accepts_work().is_err() {
+        assert!(crate::clock::instant() < deadline, "the index comes back");
+        std::thread::yield_now();
+    }
+    assert_eq!(store.counts(), Ok(Counts { receipts: 20, countersigned: 10, unreadable: 0 }));
+    assert_eq!(jobs(&store.receipts(Page::newest(1)).unwrap()), [50]);
+    assert_eq!(store.accept_command(&key(3).id(), 8), Ok(false));
+}
+
 /// Writes from several threads until the disk crashes; the jobs whose receipts were acknowledged.
 fn write_until_crash(store: &DurableStore) -> BTreeSet<u8> {
     let write = |worker: u8| {
@@ -476,7 +501,7 @@ fn write_until_crash(store: &DurableStore) -> BTreeSet<u8> {
 #[test]
 fn receipts_acknowledged_to_many_threads_survive_a_crash_at_any_time() {
     for (at, tear) in
-        (12..60).step_by(4).zip([Tear::LOST, Tear::KEPT, Tear { kept: 700, garbage: 90, keeps_names: true }].iter().cycle())
+        (12..60).step_by(4).zip([Tear::LOST, Tear::KEPT, Tear { kept: 700, garbage: 90, names: Names::Seen }].iter().cycle())
     {
         let (home, disk) = (tempfile::tempdir().unwrap(), TestDisk::default());
         let store = open_on(&disk, home.path());

@@ -5,7 +5,7 @@ use infernet_node::{
     clock,
     control::{
         client::Client,
-        schema::{ChatOrderBody, ChatStep},
+        schema::{ChatOrderBody, ChatStep, WishesBody},
     },
     report::millis,
 };
@@ -109,6 +109,7 @@ async fn job(node: &Client, model: &str) -> Result<(), String> {
         budget: None,
         rule: 0,
         window_ms: 1_000,
+        wishes: WishesBody::default(),
     };
     match node.chat(&order, |_| ControlFlow::Continue(())).await {
         Ok(Some(ChatStep::Done(report))) => {

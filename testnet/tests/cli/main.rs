@@ -1,7 +1,9 @@
 //! The `infernet` command as a stranger meets it: processes, exit codes, what is on stdout and what on stderr.
 #![cfg(test)]
 
+mod daily;
 mod good;
+mod keys;
 mod mistakes;
 mod signals;
 
@@ -59,7 +61,13 @@ fn command(home: &Path, args: &[&str]) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("INFERNET_")) {
         command.env_remove(name);
     }
-    command.env_remove("RUST_LOG").env_remove("SSLKEYLOGFILE").env("INFERNET_HOME", home).arg("node").args(args);
+    command
+        .env_remove("RUST_LOG")
+        .env_remove("SSLKEYLOGFILE")
+        .env("INFERNET_HOME", home)
+        .env("INFERNET_API_LISTEN", "127.0.0.1:0")
+        .arg("node")
+        .args(args);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Runs `args` in `home`, for people and for scripts.
-async fn check(home: &Path, args: &[&str], code: i32, words: &[&str]) {
+pub(super) async fn check(home: &Path, args: &[&str], code: i32, words: &[&str]) {
     check_reply(&infernet(home, args).await, code, words);
     check_json(&infernet(home, &[&["--json"], args].concat()).await, code, words);
 }

@@ -26,6 +26,7 @@ use infernet_wire::{
     time::UnixMillis,
     topic::{self, NetworkId},
 };
+use libp2p::Multiaddr;
 use std::{net::Ipv4Addr, pin::Pin};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -83,8 +84,13 @@ impl Deal {
 impl Rogue {
     /// Joins by way of `hub`.
     pub(crate) async fn join(hub: &Member) -> Self {
+        Rogue::join_at(hub.addresses().await).await
+    }
+
+    /// Joins by way of these addresses.
+    pub(crate) async fn join_at(bootstrap: Vec<Multiaddr>) -> Self {
         let key = fresh_key();
-        let config = NetConfig { network: network(), bootstrap: hub.addresses().await, ..NetConfig::default() };
+        let config = NetConfig { network: network(), bootstrap, ..NetConfig::default() };
         let (net, events) = net::start(&key, config).await.expect("it joins");
         assert!(net.wait_connected(clock::now().after(30_000)).await, "nobody listens");
         Rogue { endpoint: chat_endpoint(&key), key, net, events }

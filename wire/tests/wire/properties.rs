@@ -6,6 +6,7 @@ use infernet_wire::{
     codec,
     envelope::{Envelope, Kind, Refusal},
     id::{Hash, NodeId, Signature},
+    model_name::meets,
     offer::JobOffer,
     receipt::{ReceiptParts, SignedReceipt},
     time::UnixMillis,
@@ -54,6 +55,7 @@ proptest! {
         let _ = ChatRequest::decode(&bytes);
         let _ = ReceiptParts::decode(&bytes);
         let _ = SignedReceipt::decode_stored(&bytes, &network());
+        let _ = infernet_wire::rotation::SignedRotation::decode_stored(&bytes, &network());
     }
 
     #[test]
@@ -66,6 +68,13 @@ proptest! {
         if let Ok(envelope) = Envelope::decode(&raw) {
             let _ = envelope.open::<infernet_wire::capability::CapabilityAd>(&network(), NOW);
         }
+    }
+
+    #[test]
+    fn any_name_means_itself(name in "[ -~é🦊]{0,60}", other in "[a-z0-9.:/_-]{0,40}", tail in "[ -~]{0,20}") {
+        prop_assert!(meets(&name, &name, "Q4_K_M"));
+        let _ = meets(&other, &name, &tail);
+        let _ = meets(&format!("llama{other}"), &format!("Meta-Llama{tail}"), &tail);
     }
 
     #[test]

@@ -4,11 +4,13 @@ use infernet_wire::{
     accept::JobAccept,
     bid::{JobBid, NoBid, NoBidReason, SealedAnswer},
     capability::{Abilities, CapabilityAd, ModelAd, SocketAddrText},
+    command::{DRAIN, OperatorCommand},
     id::{Hash, JobId, OfferId},
     key::NodeKey,
     money::{MicroUsd, Price},
     offer::{JobOffer, SelectionRule},
     receipt::{Countersign, JobReceipt, JobStatus},
+    rotation::KeyRotation,
     standing::StandingOffer,
     time::UnixMillis,
     topic::{INFERENCE, NetworkId},
@@ -153,4 +155,20 @@ pub(crate) fn sealed() -> SealedAnswer {
         ephemeral: key(9).id(),
         ciphertext: ByteBuf::from(vec![0x99; 48]),
     }
+}
+
+pub(crate) fn command() -> OperatorCommand {
+    OperatorCommand {
+        node: key(3).id(),
+        sequence: 12,
+        issued: NOW,
+        expires: NOW.after(300_000),
+        verb: DRAIN.into(),
+        argument: String::new(),
+    }
+}
+
+/// From the key of the vectors, 2, to 4.
+pub(crate) fn rotation() -> KeyRotation {
+    KeyRotation { old: key(2).id(), new: key(4).id(), issued: NOW }
 }

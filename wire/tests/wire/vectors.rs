@@ -8,9 +8,11 @@ use infernet_wire::{
         Alternative, Channel, ChatMessage, ChatRequest, Delta, Embedding, ErrorCode, FinishReason, Frame, Open, Opened,
         ResponseFormat, Role, StreamError, Task, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Transcript, Usage,
     },
+    command::OperatorCommand,
     envelope::{Envelope, Message, Refusal},
     id::{Hash, JobId},
     receipt::SignedReceipt,
+    rotation::{KeyRotation, SignedRotation},
     standing::StandingAccept,
 };
 use serde::Serialize;
@@ -66,8 +68,51 @@ fn messages() {
             "countersign": message(crate::samples::countersign()),
             "sealed_answer": message(crate::samples::sealed()),
             "signed_receipt": hex::encode(bytes),
+            "operator_command": message(crate::samples::command()),
+            "key_rotation": message(crate::samples::rotation()),
+            "signed_rotation": signed_rotation(),
         }),
     );
+}
+
+fn signed_rotation() -> Value {
+    let signed = |n: u8| key(n).sign(&network(), crate::samples::rotation()).unwrap();
+    let rotation = SignedRotation::new(signed(2), signed(4)).unwrap();
+    let bytes = rotation.encode();
+    let read = SignedRotation::decode_stored(&bytes, &network()).unwrap();
+    assert_eq!(read.statement(), &crate::samples::rotation());
+    json!({ "new_secret_key": hex::encode([4; 32]), "bytes": hex::encode(bytes) })
+}
+
+#[test]
+fn a_rotation_needs_both_keys_and_one_statement() {
+    let statement = crate::samples::rotation;
+    let signed = |n: u8, body| key(n).sign(&network(), body).unwrap();
+    let put = |old, new| SignedRotation::new(old, new).map(|_| ());
+    assert_eq!(put(signed(2, statement()), signed(4, statement())), Ok(()));
+    assert_eq!(put(signed(3, statement()), signed(4, statement())), Err(Refusal::Field("old")));
+    assert_eq!(put(signed(2, statement()), signed(2, statement())), Err(Refusal::Field("new")));
+    let later = KeyRotation { issued: NOW.after(1), ..statement() };
+    assert_eq!(put(signed(2, statement()), signed(4, later)), Err(Refusal::Field("statement")));
+    let same = KeyRotation { new: key(2).id(), ..statement() };
+    assert_eq!(key(2).sign(&network(), same).unwrap_err(), Refusal::Field("new"));
+}
+
+#[test]
+fn a_command_lives_five_minutes_and_has_a_number() {
+    let read = |body: OperatorCommand, now| {
+        let signed = key(2).sign(&network(), body).unwrap();
+        Envelope::decode(signed.raw()).unwrap().open::<OperatorCommand>(&network(), now).map(|_| ())
+    };
+    let command = crate::samples::command;
+    assert_eq!(read(command(), NOW.after(300_000)), Ok(()));
+    assert_eq!(read(command(), NOW.after(320_000)), Err(Refusal::Expired));
+    let long = OperatorCommand { expires: NOW.after(300_001), ..command() };
+    assert_eq!(read(long, NOW), Err(Refusal::Field("expires")));
+    let check = |body: OperatorCommand, field| assert_eq!(key(2).sign(&network(), body).unwrap_err(), Refusal::Field(field));
+    check(OperatorCommand { sequence: 0, ..command() }, "sequence");
+    check(OperatorCommand { verb: String::new(), ..command() }, "verb");
+    check(OperatorCommand { argument: "a\nb".into(), ..command() }, "argument");
 }
 
 #[test]

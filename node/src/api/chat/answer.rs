@@ -3,9 +3,9 @@
 //! What is the same in every chunk of an answer is serialised once; a token costs one JSON string between two copies.
 
 use super::super::{
-    error::{ApiError, Shown},
+    error::ApiError,
     job::Known,
-    note::{Note, Usage},
+    note::{self, Head, Note, Usage},
     sse::{self, Shape},
 };
 use crate::chat::client::Progress;
@@ -30,18 +30,9 @@ impl Stream {
     }
 
     fn open(&mut self, known: &Known) {
-        let Some(opened) = known.opened.as_ref().filter(|_| self.head.is_empty()) else { return };
-        let head = Head {
-            id: format!("chatcmpl-{}", opened.agreed.job),
-            object: "chat.completion.chunk",
-            created: self.created,
-            model: &opened.agreed.model,
-            system_fingerprint: None,
-        };
-        self.head = serde_json::to_vec(&head).unwrap_or_default();
-        // The chunk goes on where the object would end.
-        self.head.pop();
-        self.head.extend_from_slice(b",\"choices\":[");
+        if self.head.is_empty() {
+            self.head = Head::of("chatcmpl", "chat.completion.chunk", self.created, &[known]).open();
+        }
     }
 
     /// One chunk: `delta` and `logprobs` as JSON, each written by its closure.
@@ -135,20 +126,13 @@ impl Shape for Stream {
             return;
         }
         let known: Vec<&Known> = known.collect();
-        sse::event(out, |out| {
-            out.extend_from_slice(&self.head);
-            out.extend_from_slice(b"],\"usage\":");
-            sse::json(out, &Usage::of(&known));
-            out.extend_from_slice(b",\"infernet\":");
-            sse::json(out, &Note::all(&known));
-            out.extend_from_slice(b"}");
-        });
+        note::usage_chunk(&self.head, &known, out);
     }
 
     fn fail(&mut self, place: usize, error: &ApiError, out: &mut BytesMut) {
         if self.head.is_empty() {
             // Pings went out, and then no worker took the job.
-            return sse::event(out, |out| sse::json(out, &Failed { error: error.shown() }));
+            return note::bare_error(error, out);
         }
         let tail = |out: &mut BytesMut| {
             out.extend_from_slice(b",\"error\":");
@@ -156,20 +140,6 @@ impl Shape for Stream {
         };
         self.chunk(place, out, |_| {}, &[], Some("error"), tail);
     }
-}
-
-#[derive(Serialize)]
-struct Head<'a> {
-    id: String,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Failed<'a> {
-    error: Shown<'a>,
 }
 
 #[derive(Serialize)]
@@ -336,9 +306,7 @@ impl<'a> Choice<'a> {
 
 /// The JSON of a whole answer.
 pub(super) fn whole(created: u64, said: &[Said], known: &[&Known]) -> Vec<u8> {
-    let opened = known.iter().find_map(|known| known.opened.as_ref());
-    let (id, model) = opened.map_or_else(Default::default, |o| (o.agreed.job.to_string(), o.agreed.model.as_str()));
-    let head = Head { id: format!("chatcmpl-{id}"), object: "chat.completion", created, model, system_fingerprint: None };
+    let head = Head::of("chatcmpl", "chat.completion", created, known);
     let choices = said.iter().enumerate().map(|(index, said)| Choice::of(index, said)).collect();
     let whole = Whole { head, choices, usage: Usage::of(known), infernet: Note::all(known) };
     serde_json::to_vec(&whole).unwrap_or_default()

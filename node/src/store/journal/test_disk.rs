@@ -18,15 +18,26 @@ pub(in crate::store) struct Tear {
     pub(in crate::store) kept: usize,
     /// How many bytes of garbage follow.
     pub(in crate::store) garbage: usize,
-    /// Whether files that were made, renamed or removed without a sync of the directory stay so.
-    pub(in crate::store) keeps_names: bool,
+    /// Which of the files that were made, renamed or removed without a sync of the directory are so.
+    pub(in crate::store) names: Names,
+}
+
+/// What a crash leaves of a directory that was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Names {
+    /// As it was synced.
+    Synced,
+    /// As it was seen.
+    Seen,
+    /// Files that were taken away are gone, new names are not there.
+    Fewest,
 }
 
 impl Tear {
     /// Everything unsynced is lost.
-    pub(in crate::store) const LOST: Tear = Tear { kept: 0, garbage: 0, keeps_names: false };
-    /// Nothing is lost: a killed process.
-    pub(in crate::store) const KEPT: Tear = Tear { kept: usize::MAX, garbage: 0, keeps_names: true };
+    pub(in crate::store) const LOST: Tear = Tear { kept: 0, garbage: 0, names: Names::Synced };
+    /// Nothing is lost.
+    pub(in crate::store) const KEPT: Tear = Tear { kept: usize::MAX, garbage: 0, names: Names::Seen };
 }
 
 #[derive(Debug, Clone, Default)]
@@ -86,11 +97,25 @@ impl TestDisk {
     /// The disk as it is found after a crash.
     pub(in crate::store) fn after_crash(&self, tear: Tear) -> TestDisk {
         let state = self.state();
-        let names = if tear.keeps_names { &state.seen } else { &state.synced };
+        let names = match tear.names {
+            Names::Synced => state.synced.clone(),
+            Names::Seen => state.seen.clone(),
+            Names::Fewest => {
+                let kept = state.synced.iter().filter(|(name, file)| state.seen.get(*name) == Some(file));
+                kept.map(|(name, file)| (name.clone(), *file)).collect()
+            }
+        };
         let files = names.values().filter_map(|file| Some((*file, torn(state.files.get(file)?, tear))));
-        let after =
-            State { files: files.collect(), seen: names.clone(), synced: names.clone(), made: state.made, ..State::default() };
+        let files = files.collect();
+        let after = State { files, seen: names.clone(), synced: names, made: state.made, ..State::default() };
         TestDisk(Arc::new(Mutex::new(after)))
+    }
+
+    /// The disk as another process finds it after this one was killed: what was not synced is there, and still not synced.
+    pub(in crate::store) fn after_kill(&self) -> TestDisk {
+        let state = self.state();
+        let (files, seen, synced) = (state.files.clone(), state.seen.clone(), state.synced.clone());
+        TestDisk(Arc::new(Mutex::new(State { files, seen, synced, made: state.made, ..State::default() })))
     }
 
     /// Changes a file's bytes, as rot does.

@@ -2,7 +2,7 @@
 //! rots, and fails a sync.
 
 use super::{
-    test_disk::{Tear, TestDisk},
+    test_disk::{Names, Tear, TestDisk},
     *,
 };
 use crate::store::Standing;
@@ -82,33 +82,50 @@ fn check_kept(written: &Written, found: &[Record], what: &str) {
     }
 }
 
-const TEARS: [Tear; 8] = [
-    Tear::LOST,
-    Tear::KEPT,
-    Tear { kept: 0, garbage: 0, keeps_names: true },
-    Tear { kept: 1, garbage: 0, keeps_names: false },
-    Tear { kept: 23, garbage: 0, keeps_names: true },
-    Tear { kept: 90, garbage: 7, keeps_names: false },
-    Tear { kept: 0, garbage: 200, keeps_names: true },
-    Tear { kept: 61, garbage: 500, keeps_names: true },
-];
+fn torn(kept: usize, garbage: usize, names: Names) -> Tear {
+    Tear { kept, garbage, names }
+}
+
+fn tears() -> [Tear; 9] {
+    [
+        Tear::LOST,
+        Tear::KEPT,
+        torn(0, 0, Names::Seen),
+        torn(0, 0, Names::Fewest),
+        torn(1, 0, Names::Synced),
+        torn(23, 0, Names::Seen),
+        torn(90, 7, Names::Synced),
+        torn(0, 200, Names::Seen),
+        torn(61, 500, Names::Seen),
+    ]
+}
 
 /// Crashes before every operation of `history`, in every way, and once more before every operation of the recovery.
 fn check_crashes(history: &[Vec<Record>], recoveries_too: bool) {
     let whole = TestDisk::default();
     write(&whole, history);
     for at in 0..=whole.operations() {
-        for tear in TEARS {
+        for tear in tears() {
             let disk = TestDisk::default();
             disk.crash_at(at);
             let written = write(&disk, history);
             let what = format!("crash at {at}, {tear:?}");
             check_recovery(&disk.after_crash(tear), &written, &what);
+            check_kill(&disk, &written, &what);
             if recoveries_too {
                 check_crashed_recoveries(&disk, tear, &written, &what);
             }
         }
     }
+}
+
+/// Recovers after a kill, and once more after a crash that comes before anything else is written.
+fn check_kill(disk: &TestDisk, written: &Written, what: &str) {
+    let killed = disk.after_kill();
+    let found = replayed(&mut open(&killed).unwrap_or_else(|error| panic!("{what}: {error}")));
+    check_kept(written, &found, what);
+    let again = replayed(&mut open(&killed.after_crash(Tear::LOST)).expect("opens"));
+    assert!(again == found, "{what}: what was read once is durable");
 }
 
 /// Recovers, and goes on writing.
@@ -118,9 +135,12 @@ fn check_recovery(disk: &TestDisk, written: &Written, what: &str) {
     check_kept(written, &found, what);
     let more = append(&mut journal, vec![record(Kind::SPEND, 200, 1)]).unwrap_or_else(|error| panic!("{what}: {error}"));
     // What was found is durable, and so is what came after.
-    let all = [found, more].concat();
-    let again = replayed(&mut open(&disk.after_crash(Tear::LOST)).expect("opens"));
+    let (all, later) = ([found, more].concat(), disk.after_crash(Tear::LOST));
+    let again = replayed(&mut open(&later).expect("opens"));
     check_kept(&Written { acknowledged: all.clone(), tried: all }, &again, &format!("{what}, and once more"));
+    let copies = later.list().expect("lists").iter().filter(|name| name.contains("damaged")).count();
+    let has_garbage = what.matches("garbage: ").count() > what.matches("garbage: 0").count();
+    assert!(copies == 0 || has_garbage, "{what}: a crash without garbage is no damage");
 }
 
 fn check_crashed_recoveries(disk: &TestDisk, tear: Tear, written: &Written, what: &str) {
@@ -132,7 +152,7 @@ fn check_crashed_recoveries(disk: &TestDisk, tear: Tear, written: &Written, what
         if let Ok(mut journal) = open(&recovering) {
             let _ = journal.replay(0, &mut |_| {});
         }
-        for again in [Tear::LOST, Tear::KEPT, Tear { kept: 30, garbage: 0, keeps_names: true }] {
+        for again in [Tear::LOST, Tear::KEPT, torn(30, 0, Names::Seen)] {
             check_recovery(
                 &recovering.after_crash(again),
                 written,

@@ -1,0 +1,212 @@
+//! `infernet key`: look at it, back it up, bring it back, put it under a passphrase, replace it.
+
+use super::{Context, exit, exit::Exit};
+use crate::{
+    clock,
+    config::{Config, Partial},
+    control::Control,
+    date::{self, Day},
+    identity::{self, IdentityError, KEY_FILE, Source},
+};
+use clap::Subcommand;
+use infernet_wire::id::NodeId;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::path::PathBuf;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Show the public half, and the keys before it.
+    Show,
+    /// Write the key to a file, encrypted with a passphrase.
+    Backup {
+        /// A new file, best on another disk.
+        file: PathBuf,
+        #[command(flatten)]
+        passphrase: PassphraseArgs,
+    },
+    /// Bring the key of a backup into this home.
+    Restore {
+        /// What `key backup` wrote.
+        file: PathBuf,
+        #[command(flatten)]
+        passphrase: PassphraseArgs,
+    },
+    /// Encrypt the key file of this home; `start` then asks for the passphrase.
+    Encrypt(PassphraseArgs),
+    /// Keep the key file of this home in plain again.
+    Decrypt(PassphraseArgs),
+    /// Replace the key by a new one; both sign that they belong together. The node must be stopped.
+    Rotate(PassphraseArgs),
+}
+
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct PassphraseArgs {
+    /// File whose first line is the passphrase [default: INFERNET_PASSPHRASE_FILE, else the terminal is asked]
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl PassphraseArgs {
+    fn source(self) -> Source {
+        Source::new(self.passphrase_file)
+    }
+}
+
+/// `infernet key show --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct KeyReport {
+    /// The node id: the libp2p PeerId.
+    #[schemars(with = "String")]
+    id: NodeId,
+    /// The compressed public key, in hex.
+    public_key: String,
+    /// The x-only public key (BIP-340), in hex.
+    x_only: String,
+    /// Whether the key file is encrypted.
+    encrypted: bool,
+    /// How this key came to be, oldest first.
+    rotations: Vec<RotationReport>,
+}
+
+/// A rotation: `infernet key rotate --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct RotationReport {
+    /// The key until then.
+    #[schemars(with = "String")]
+    old: NodeId,
+    /// The key from then on.
+    #[schemars(with = "String")]
+    new: NodeId,
+    /// When, in unix milliseconds.
+    at: u64,
+    /// The statement that both keys signed, in hex.
+    statement: String,
+}
+
+impl RotationReport {
+    fn new(signed: &infernet_wire::rotation::SignedRotation) -> Self {
+        let said = signed.statement();
+        RotationReport { old: said.old, new: said.new, at: said.issued.0, statement: hex::encode(signed.encode()) }
+    }
+}
+
+pub(super) fn run(context: &Context, command: KeyCommand) -> Result<(), Exit> {
+    match command {
+        KeyCommand::Show => show(context),
+        KeyCommand::Backup { file, passphrase } => backup(context, file, &passphrase.source()),
+        KeyCommand::Restore { file, passphrase } => restore(context, file, &passphrase.source()),
+        KeyCommand::Encrypt(passphrase) => rewrite(context, &passphrase.source(), true),
+        KeyCommand::Decrypt(passphrase) => rewrite(context, &passphrase.source(), false),
+        KeyCommand::Rotate(passphrase) => rotate(context, &passphrase.source()),
+    }
+}
+
+fn show(context: &Context) -> Result<(), Exit> {
+    let (id, encrypted) = identity::public(&context.home)?;
+    let network = Config::load(&context.home, Partial::default())?.network;
+    let rotations: Vec<_> = identity::history(&context.home, &id, &network)?.iter().map(RotationReport::new).collect();
+    let (public_key, x_only) = (hex::encode(id.as_bytes()), hex::encode(id.x_only()));
+    if context.json {
+        return context.print_json(&KeyReport { id, public_key, x_only, encrypted, rotations });
+    }
+    context.print(format!("node id     {id}"));
+    context.print(format!("public key  {public_key}"));
+    context.print(format!("x-only      {x_only}"));
+    context.print(format!("key file    {}", if encrypted { "encrypted" } else { "in plain, readable by its owner alone" }));
+    for rotation in &rotations {
+        let at = date::time(infernet_wire::time::UnixMillis(rotation.at));
+        context.print(format!("rotated     {at} UTC, from {}", rotation.old));
+    }
+    Ok(())
+}
+
+fn backup(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), Exit> {
+    let key = context.key()?;
+    let chosen = passphrase.choose("the backup")?;
+    identity::backup(&key, &file, &chosen, &Day::of(clock::now()).to_string())?;
+    context.note("keep file and passphrase apart: whoever has both has the key, and whoever loses one has no backup");
+    context.tell(&key.id(), Some(&file))
+}
+
+fn restore(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), Exit> {
+    let id = identity::restore(&context.home, &file, || passphrase.ask(&file.display().to_string()))?;
+    context.note(format!("the key is in {}", context.home.display()));
+    context.tell(&id, Some(&context.home.join(KEY_FILE)))
+}
+
+fn rewrite(context: &Context, passphrase: &Source, encrypt: bool) -> Result<(), Exit> {
+    let (what, path) = ("the key file", context.home.join(KEY_FILE));
+    if identity::public(&context.home)?.1 == encrypt {
+        return Err(IdentityError::Already { path, sealed: encrypt }.into());
+    }
+    let key = identity::load_with(&context.home, || passphrase.ask(what))?;
+    let chosen = if encrypt { Some(passphrase.choose(what)?) } else { None };
+    identity::rewrite(&context.home, &key, chosen.as_ref().map(|text| text.as_str()))?;
+    context.note(if encrypt {
+        "the key file is encrypted; without a backup, whoever forgets the passphrase loses the node's name and earnings"
+    } else {
+        "the key file is in plain, readable by its owner alone"
+    });
+    context.tell(&key.id(), Some(&path))
+}
+
+fn rotate(context: &Context, passphrase: &Source) -> Result<(), Exit> {
+    let (_, encrypted) = identity::public(&context.home)?;
+    let network = Config::load(&context.home, Partial::default())?.network;
+    // A node that runs would go on with the old key. Holding its socket keeps one from starting, too.
+    let _alone = Control::bind(&context.home)
+        .map_err(|error| Exit { message: format!("the key can't be rotated now: {error}"), ..Exit::from(error) })?;
+    let asked = if encrypted { Some(passphrase.ask("the key file")?) } else { None };
+    let old = identity::load_with(&context.home, || Ok(asked.clone().unwrap_or_default()))?;
+    let rotated = identity::rotate(&context.home, &old, asked.as_ref().map(|text| text.as_str()), &network, clock::now())?;
+    let report = RotationReport::new(&rotated.statement);
+    if context.json {
+        return context.print_json(&report);
+    }
+    context.print(report.statement);
+    context.note(format!(
+        "the key is now {}; the old one is kept in {}; above is the statement that both signed; make a new backup",
+        report.new,
+        rotated.backup.display()
+    ));
+    Ok(())
+}
+
+/// What the commands that change the key file say.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct KeyFileReport {
+    /// The node id.
+    #[schemars(with = "String")]
+    id: NodeId,
+    /// The file that was written.
+    file: Option<PathBuf>,
+}
+
+impl Context {
+    fn tell(&self, id: &NodeId, file: Option<&PathBuf>) -> Result<(), Exit> {
+        if self.json {
+            return self.print_json(&KeyFileReport { id: *id, file: file.cloned() });
+        }
+        self.print(id.to_string());
+        Ok(())
+    }
+
+    /// The key of this home, which must exist. Whoever has encrypted it is asked.
+    pub(super) fn key(&self) -> Result<infernet_wire::key::NodeKey, Exit> {
+        Ok(identity::load_with(&self.home, || Source::new(None).ask("this node's key"))?)
+    }
+
+    /// As [`Context::key`], made if there is none.
+    pub(super) fn key_or_new(&self) -> Result<infernet_wire::key::NodeKey, Exit> {
+        Ok(identity::init_with(&self.home, || Source::new(None).ask("this node's key"))?)
+    }
+}
+
+/// The same sentence wherever a node is needed.
+impl Exit {
+    pub(super) fn not_running(home: &std::path::Path) -> Self {
+        let text = format!("no node runs in {}; start it with `infernet start`", home.display());
+        Exit::new(exit::NOT_RUNNING, text)
+    }
+}

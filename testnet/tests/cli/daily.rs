@@ -1,0 +1,217 @@
+//! Commands of daily life: configuration, earnings, operators, logs, help for the shell.
+
+use super::{DEADLINE, MODEL, START, Started, chat, command, ended, engine, home, infernet, mistakes::check, with_stdin};
+use serde_json::{Value, json};
+use std::{fs, path::Path};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::timeout,
+};
+
+#[tokio::test]
+async fn config_tells_what_holds_and_who_said_so() {
+    let home = home();
+    infernet(home.path(), &["init"]).await.fine();
+    fs::write(home.path().join("config.toml"), "slots = 3\nregions = ['eu-1']\n").expect("writes");
+    let mut show = command(home.path(), &["config", "show", "--origin", "--price-in", "7", "--json"]);
+    show.env("INFERNET_GRACE_SECS", "9");
+    let rows = ended(show.spawn().expect("starts")).await.json();
+    let file = home.path().join("config.toml").display().to_string();
+    let row = |key: &str| rows.as_array().expect("a list").iter().find(|row| row["key"] == key).expect(key).clone();
+    assert_eq!(row("slots"), json!({ "key": "slots", "value": 3, "origin": file }));
+    assert_eq!(row("regions")["value"], json!(["eu-1"]));
+    assert_eq!(row("price_in"), json!({ "key": "price_in", "value": 7, "origin": "--price-in" }));
+    assert_eq!(row("grace_secs"), json!({ "key": "grace_secs", "value": 9, "origin": "INFERNET_GRACE_SECS" }));
+    assert_eq!(row("spend_per_day"), json!({ "key": "spend_per_day", "value": null, "origin": "default" }));
+    let text = infernet(home.path(), &["config", "show", "--origin"]).await.fine();
+    assert!(text.lines().any(|line| line.starts_with("slots") && line.ends_with(&format!("# {file}"))), "{text}");
+    assert_eq!(infernet(home.path(), &["config", "path"]).await.fine().trim(), file);
+    fs::write(home.path().join("config.toml"), "slots = 0").expect("writes");
+    check(home.path(), &["config", "show"], 3, &["slots", "config.toml", "from 1 to"]).await;
+}
+
+#[tokio::test]
+async fn worker_tells_its_region_and_outer_address() {
+    let (worker_home, buyer_home, engine) = (home(), home(), engine().await);
+    let backend = format!("ollama={}", engine.url());
+    let worker = Started::new(worker_home.path(), &["--backend", &backend, "--region", "eu-1"]).await;
+    let ask = |region: &'static str| [&chat(&worker, "Hello")[..], &["--region", region]].concat();
+    infernet(buyer_home.path(), &ask("eu-1")).await.fine();
+    check(buyer_home.path(), &ask("us-1"), 7, &["no bids"]).await;
+    check(buyer_home.path(), &ask("US"), 2, &["--region", "a-z"]).await;
+    let id = worker.status.id.to_string();
+    let deny = [&chat(&worker, "Hello")[..], &["--deny", &id]].concat();
+    check(buyer_home.path(), &deny, 7, &["no bids"]).await;
+    let allow = [&chat(&worker, "Hello")[..], &["--allow", &id, "--path", "auction", "--json"]].concat();
+    assert_eq!(infernet(buyer_home.path(), &allow).await.json()["auction"]["winner"], id.as_str());
+    worker.stop().await;
+
+    // A port that is mapped elsewhere: nobody answers there, and that is what buyers are told to try.
+    let outer = Started::new(worker_home.path(), &["--backend", &backend, "--chat-advertise", "127.0.0.1:9"]).await;
+    let reply = infernet(buyer_home.path(), &[&chat(&outer, "Hello")[..], &["--path", "auction"]].concat()).await;
+    assert_eq!(reply.code, 9, "{reply:?}");
+}
+
+/// What `side` says in `home`, as JSON.
+async fn book(home: &Path, side: &str) -> Value {
+    infernet(home, &[side, "--json", "--network", "testnet"]).await.json()
+}
+
+#[tokio::test]
+async fn earnings_are_spending_whether_a_node_runs_or_not() {
+    let (worker_home, buyer_home, engine) = (home(), home(), engine().await);
+    let worker = Started::worker(worker_home.path(), &engine).await;
+    for _ in 0..2 {
+        infernet(buyer_home.path(), &chat(&worker, "Hello")).await.fine();
+    }
+    let spent = book(buyer_home.path(), "spend").await;
+    assert_eq!((&spent["total"]["jobs"], &spent["network"]), (&json!(2), &json!("testnet")), "{spent}");
+    assert!(spent["total"]["acknowledged_micro_usd"].as_u64() > Some(0), "{spent}");
+    assert_eq!(spent["days"][0]["model"], "tiny-chat:latest");
+    let earned = async {
+        // The worker writes the buyer's signature down after the buyer has gone.
+        while book(worker_home.path(), "earnings").await["total"] != spent["total"] {}
+    };
+    timeout(DEADLINE, earned).await.expect("settles in time");
+    assert_eq!(book(worker_home.path(), "spend").await["total"]["jobs"], 0, "it bought nothing");
+    worker.stop().await;
+    assert_eq!(book(worker_home.path(), "earnings").await["total"], spent["total"]);
+
+    let csv = infernet(buyer_home.path(), &["spend", "--csv", "--network", "testnet", "--days", "2"]).await.fine();
+    let lines: Vec<&str> = csv.lines().collect();
+    assert!(lines[0].starts_with("day,model,jobs,") && lines[1].contains("\"tiny-chat:latest\",2,"), "{csv}");
+    let table = infernet(buyer_home.path(), &["spend", "--network", "testnet"]).await.fine();
+    assert!(table.contains("UNACKNOWLEDGED") && table.lines().last().is_some_and(|l| l.starts_with("total")), "{table}");
+    let none = infernet(buyer_home.path(), &["spend", "--since", "2999-01-01", "--network", "testnet"]).await;
+    assert_eq!((none.code, none.out.as_str()), (0, ""), "{none:?}");
+    check(buyer_home.path(), &["spend", "--since", "yesterday"], 2, &["yesterday", "2026-11-25"]).await;
+    check(buyer_home.path(), &["spend", "--days", "0"], 2, &["--days"]).await;
+    check(home().path(), &["earnings"], 3, &["no key", "infernet init"]).await;
+}
+
+#[tokio::test]
+async fn operators_drain_a_node_and_replays_do_nothing() {
+    let (worker_home, buyer_home, operator, stranger, engine) = (home(), home(), home(), home(), engine().await);
+    let worker = Started::worker(worker_home.path(), &engine).await;
+    let key = |home: &Path| {
+        let home = home.to_owned();
+        async move {
+            infernet(&home, &["init"]).await.fine();
+            infernet(&home, &["key", "show", "--json"]).await.json()["x_only"].as_str().expect("a key").to_owned()
+        }
+    };
+    let (theirs, _) = (key(operator.path()).await, key(stranger.path()).await);
+    let node = worker.status.id.to_string();
+    let sign = |home: &Path, verb: &'static str, sequence: &'static str| {
+        let (home, node) = (home.to_owned(), node.clone());
+        async move {
+            let args = ["operator", "sign", "--network", "testnet", "--node", &node, "--verb", verb, "--sequence", sequence];
+            infernet(&home, &args).await.fine().trim().to_owned()
+        }
+    };
+    let drain = sign(operator.path(), "drain", "7").await;
+    check(worker_home.path(), &["operator", "send", &drain], 13, &["is no operator of this node", "operator add"]).await;
+    check(worker_home.path(), &["operator", "add", "me"], 2, &["\"me\"", "64 hex digits", "node id"]).await;
+    infernet(worker_home.path(), &["operator", "add", &theirs]).await.fine();
+    let listed = infernet(worker_home.path(), &["operator", "list", "--json"]).await.json();
+    assert_eq!(listed[0]["key"], theirs.as_str());
+
+    let obeyed = with_stdin(command(worker_home.path(), &["operator", "send", "--json"]), &drain).await.json();
+    assert_eq!((&obeyed["verb"], &obeyed["sequence"]), (&json!("drain"), &json!(7)));
+    let ask = [&chat(&worker, "Hello")[..], &["--path", "auction"]].concat();
+    check(buyer_home.path(), &ask, 7, &["no bids"]).await;
+    check(worker_home.path(), &["operator", "send", &drain], 13, &["7", "higher sequence"]).await;
+    let resume = sign(operator.path(), "resume", "8").await;
+    infernet(worker_home.path(), &["operator", "send", &resume]).await.fine();
+    infernet(buyer_home.path(), &ask).await.fine();
+
+    let send = |command: &'static str| ["operator", "send", command];
+    check(worker_home.path(), &send("00"), 13, &["no valid command"]).await;
+    check(worker_home.path(), &["operator", "send", &sign(stranger.path(), "drain", "9").await], 13, &["no operator"]).await;
+    let dance = sign(operator.path(), "dance", "9").await;
+    check(worker_home.path(), &["operator", "send", &dance], 13, &["\"dance\"", "drain and resume"]).await;
+
+    // Numbers outlive the process, however it ends.
+    let mut worker = worker;
+    worker.child.kill().await.expect("dies");
+    let again = Started::worker(worker_home.path(), &engine).await;
+    check(worker_home.path(), &["operator", "send", &drain], 13, &["7", "higher sequence"]).await;
+    infernet(buyer_home.path(), &chat(&again, "Hello")).await.fine();
+    infernet(worker_home.path(), &["operator", "remove", &theirs]).await.fine();
+    check(worker_home.path(), &["operator", "remove", &theirs], 2, &["no operator", "operator list"]).await;
+    let late = sign(operator.path(), "drain", "10").await;
+    check(worker_home.path(), &["operator", "send", &late], 13, &["no operator"]).await;
+    check(buyer_home.path(), &["operator", "send", &late], 11, &["no node runs"]).await;
+    check(home().path(), &["operator", "add", &theirs], 3, &["no key", "infernet init"]).await;
+}
+
+#[tokio::test]
+async fn log_is_kept_followed_and_free_of_prompts() {
+    let (worker_home, buyer_home, engine) = (home(), home(), engine().await);
+    check(worker_home.path(), &["logs"], 3, &["no infernet.log", "log_file"]).await;
+    let backend = format!("ollama={}", engine.url());
+    let args = [&["--json"], &START[..], &["--backend", &backend]].concat();
+    let mut start = command(worker_home.path(), &args);
+    start.env("RUST_LOG", "debug,infernet_node=trace,infernet_wire=trace");
+    let worker = Started::from(worker_home.path(), start).await;
+    let mut follow = command(worker_home.path(), &["logs", "--follow", "--lines", "0"]).spawn().expect("starts");
+    let mut lines = BufReader::new(follow.stdout.take().expect("piped")).lines();
+
+    let mut ask = command(buyer_home.path(), &chat(&worker, "Repeat xyzzyprompt please"));
+    ask.env("RUST_LOG", "debug,infernet_node=trace,infernet_wire=trace");
+    let reply = ended(ask.spawn().expect("starts")).await;
+    assert_eq!(reply.code, 0, "{}", reply.err);
+    let followed = timeout(DEADLINE, lines.next_line()).await.expect("a line comes in time").expect("reads");
+    assert!(followed.is_some_and(|line| line.starts_with("20")), "with its time");
+    super::signal(&follow, "INT");
+    assert_eq!(timeout(DEADLINE, follow.wait()).await.expect("ends in time").expect("a status").code(), Some(0));
+    worker.stop().await;
+
+    let log = fs::read_to_string(worker_home.path().join("infernet.log")).expect("a log");
+    let secret = fs::read_to_string(worker_home.path().join("identity.key")).expect("a key");
+    assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok_and(|event| event["level"].is_string())));
+    for canary in ["xyzzyprompt", &hex::encode("xyzzyprompt"), reply.out.trim(), secret.trim()] {
+        assert!(!log.contains(canary), "{canary:?} is in the log");
+    }
+    assert!(log.contains("tiny-chat"));
+    let last = infernet(worker_home.path(), &["logs", "--lines", "2"]).await.fine();
+    assert_eq!(last.lines().count(), 2, "{last}");
+    let raw = infernet(worker_home.path(), &["logs", "--json", "-n", "1"]).await.json();
+    assert!(raw["fields"]["message"].is_string(), "{raw}");
+
+    let quiet = Started::new(buyer_home.path(), &["--no-serve", "--no-log-file"]).await;
+    quiet.stop().await;
+    assert!(!buyer_home.path().join("infernet.log").exists());
+}
+
+#[tokio::test]
+async fn shells_and_readers_are_helped() {
+    let home = home();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = infernet(home.path(), &["completions", shell]).await.fine();
+        assert!(script.contains("infernet") && script.contains("bootstrap"), "{shell}");
+    }
+    let pages = home.path().join("man");
+    let page = infernet(home.path(), &["man"]).await.fine();
+    assert!(page.contains(".TH infernet") && page.contains("no bids"), "{page}");
+    infernet(home.path(), &["man", "--dir", pages.to_str().expect("UTF-8")]).await.fine();
+    let chat = fs::read_to_string(pages.join("infernet-chat.1")).expect("a page");
+    assert!(chat.contains("max\\-price"), "{chat}");
+    check(home.path(), &["completions", "cmd"], 2, &["cmd", "bash"]).await;
+    check(home.path(), &["man", "--dir", "/proc/x"], 1, &["/proc/x"]).await;
+}
+
+#[tokio::test]
+async fn a_chat_waits_for_a_worker_as_long_as_it_is_told() {
+    let (worker_home, buyer_home, engine) = (home(), home(), engine().await);
+    let worker = Started::worker(worker_home.path(), &engine).await;
+    let _buyer = Started::buyer(buyer_home.path(), &worker).await;
+    let unknown = ["chat", "Hello", "--model", "gpt-9", "--wait", "1"];
+    let reply = infernet(buyer_home.path(), &unknown).await;
+    assert_eq!((reply.code, reply.out.as_str()), (7, ""), "{reply:?}");
+    let standing = ["chat", "Hello", "--model", MODEL, "--path", "standing", "--json"];
+    let report = infernet(buyer_home.path(), &standing).await.json();
+    assert_eq!(report["auction"]["standing"], true, "{report}");
+    check(buyer_home.path(), &["chat", "Hello", "--model", MODEL, "--path", "fast"], 2, &["fast", "standing"]).await;
+    check(buyer_home.path(), &["chat", "Hello", "--model", MODEL, "--wait", "4000"], 2, &["4000", "3600"]).await;
+}
