@@ -9,6 +9,7 @@
 //! price in its ad (`standing`); of those any number run side by side.
 
 mod conversation;
+mod ended;
 mod loads;
 mod order;
 mod refused;
@@ -27,6 +28,7 @@ use crate::{
         session::Terms,
     },
     clock,
+    jobs::{Jobs, Role},
     market::{
         auction::{Closed, Won},
         buyer::{Input, Observation},
@@ -138,18 +140,20 @@ struct Shared {
     loads: Loads,
     /// Jobs under way.
     running: watch::Sender<usize>,
+    /// What is shown of them.
+    jobs: Jobs,
 }
 
 impl Buyer {
     /// Starts the task. It ends when every handle is gone.
-    pub fn spawn(client: client::Buyer, net: Net, preferences: Preferences) -> Self {
+    pub fn spawn(client: client::Buyer, net: Net, preferences: Preferences, jobs: Jobs) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let span = info_span!("buyer", me = %client.key.id().short());
         let loads = Loads::default();
         let task = Task::new(client.key.id(), client.pool.clone(), loads.clone());
         tokio::spawn(task.run(inbox).instrument(span));
         let (turn, running) = (Arc::new(Semaphore::new(1)), watch::Sender::new(0));
-        Buyer { commands, shared: Arc::new(Shared { client, net, turn, preferences, loads, running }) }
+        Buyer { commands, shared: Arc::new(Shared { client, net, turn, preferences, loads, running, jobs }) }
     }
 
     /// Tells of something heard. `false` if the task is too busy: the message is dropped.
@@ -197,10 +201,14 @@ impl Buyer {
         events: &mpsc::Sender<ChatEvent>,
         cancel: &mut watch::Receiver<bool>,
     ) -> Result<ChatReport, ChatError> {
-        let prepared = Prepared::new(self.with_preferences(order))?;
+        let mut prepared = Prepared::new(self.with_preferences(order))?;
+        let shown = self.shared.jobs.begin(Role::Bought, prepared.job, prepared.order.request.model.clone());
+        prepared.shown = Some(shown.job());
         let _running = Running::new(&self.shared.running);
         let span = info_span!("job", job = %prepared.job);
-        self.patiently(&prepared, events, cancel).instrument(span).await
+        let result = self.patiently(&prepared, events, cancel).instrument(span).await;
+        shown.end(ended::of(&result));
+        result
     }
 
     /// The order, no laxer than this node.
@@ -356,6 +364,9 @@ impl Buyer {
         let mut said = Said::default();
         let mut on_step = |step: &Progress| {
             said.note(step);
+            if let Some(job) = &prepared.shown {
+                ended::note(job, step);
+            }
             if matches!(step, Progress::Opened { .. }) {
                 on_opened();
             }

@@ -7,10 +7,11 @@
 //! | [`seller`], [`buyer`] | the two roles: drive `market`, sign, time, retry |
 //! | [`chat`] | the QUIC stream between buyer and worker |
 //! | [`backend`], [`engines`] | the engines beside a worker |
-//! | [`ledger`], [`store`], [`recall`] | receipts, kept before anyone is told, and what they tell after a restart |
+//! | [`ledger`], [`store`], [`recall`], [`today`] | receipts, kept before anyone is told, and what they tell after a restart |
 //! | [`node`] | all of the above, started in order |
 //! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
+//! | [`jobs`], [`why`] | what runs now, and why more or less is earned |
 //! | [`config`], [`identity`], [`hardware`], [`clock`] | the edges: file, key, machine, time |
 //!
 //! **Invariants.** `market` imports only `infernet_wire` and `std`. `net` never imports `market`. Only [`node`] knows everybody.
@@ -31,6 +32,7 @@ pub mod earnings;
 pub mod engines;
 pub mod hardware;
 pub mod identity;
+pub mod jobs;
 pub mod ledger;
 pub mod logfile;
 pub mod market;
@@ -42,3 +44,5 @@ pub mod report;
 pub mod seller;
 pub mod spend;
 pub mod store;
+pub mod today;
+pub mod why;
