@@ -175,7 +175,10 @@ impl Journal {
         if let Health::Failed(reason) = &self.health {
             return Err(JournalError::Failed(reason.clone()));
         }
-        let Some(newest) = records.last() else { return Ok(()) };
+        let (Some(first), Some(newest)) = (records.first(), records.last()) else { return Ok(()) };
+        if first.number <= self.last {
+            return Err(JournalError::Corrupt(format!("record {} comes after {}", first.number, self.last)));
+        }
         let mut bytes = Vec::new();
         records.iter().for_each(|record| frame::write(record, self.seed, &mut bytes));
         if self.newest_len > SEGMENT_HEADER as u64 && self.newest_len + bytes.len() as u64 > self.sizes.segment {
@@ -222,7 +225,8 @@ impl Journal {
     /// Makes the newest of the segments found whole, or a first one.
     fn open_newest(&mut self) -> Result<(), JournalError> {
         while let Some(name) = self.closed.pop() {
-            let before = self.last_of_closed()?;
+            // All earlier numbers are below the first; should its beginning be damaged, they are looked up.
+            let before = self.first_of(name).map_or_else(|| self.last_of_closed(), |first| Ok(first.saturating_sub(1)))?;
             let found = scan(&*self.disk, &name.to_string(), self.seed, before, &mut |_| {})?;
             if found.header.is_err() && found.records == 0 {
                 self.drop_beginning(name)?;

@@ -58,6 +58,7 @@ pub(super) fn open_on(
     let mut paths = Paths { home: home.into(), journal: place.clone(), index, network: network.clone(), patience: LET_GO };
     let mut journal = opened.map_err(|error| paths.journal_error(error))?;
     let index = paths.up_to_date_index(&mut journal)?;
+    paths.migrate(&mut journal, &index)?;
     // Commits must not wait for it: it is tried again.
     paths.patience = Duration::ZERO;
     let reopen = Box::new(move |journal: &mut Journal| paths.up_to_date_index(journal));
@@ -114,11 +115,10 @@ impl Paths {
         }
     }
 
-    /// An index that has all that the journal has; and before that the journal takes what an older index has.
+    /// An index that has all that the journal has.
     fn up_to_date_index(&self, journal: &mut Journal) -> Result<Index, StoreError> {
         let index = self.index_of(journal)?;
         self.catch_up(journal, &index)?;
-        self.migrate(journal, &index)?;
         Ok(index)
     }
 
@@ -199,7 +199,7 @@ impl Paths {
         outcome
     }
 
-    /// Gives to the journal what an index holds that is to be given up.
+    /// Gives to the journal what an index holds that is to be given up. Only before others give numbers to records.
     fn migrate(&self, journal: &mut Journal, index: &Index) -> Result<(), StoreError> {
         let migrating = self.beside("migrating");
         if !migrating.exists() {
