@@ -188,7 +188,7 @@ async fn short_lived(context: &Context, args: &ChatArgs, order: ChatOrderBody) -
     let (events, mut heard) = mpsc::channel::<ChatEvent>(16);
     let (cancel, mut cancelled) = watch::channel(false);
     let asking = async {
-        let result = node.buyer().chat(order.into(), &events, &mut cancelled).await;
+        let result = node.chat(order.into(), &events, &mut cancelled).await;
         drop(events);
         result
     };
@@ -247,7 +247,9 @@ pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exi
     if config.listen.is_empty() && config.bootstrap.is_empty() && !config.mdns && store.peers()?.is_empty() {
         return Err(Exit::new(exit::NO_PEERS, format!("no peers: this node knows none and may not look for any; {fix}")));
     }
+    let caps = config.caps();
     let node = Node::start(settings(config, key, None), store).await?;
+    node.limit(caps)?;
     let met = context.during("looking for peers", node.net().wait_connected(clock::now().after(JOIN_MS))).await;
     if !met {
         node.shutdown(LEAVE).await;
