@@ -24,6 +24,8 @@ mod sled;
 
 pub use self::memory::MemoryStore;
 
+use self::sled::{Contents, Index, OpenError};
+
 use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
     id::{Hash, JobId, NodeId},

@@ -29,11 +29,11 @@ use std::{
     cell::{Cell, RefCell},
     io::{IsTerminal, Read, Write},
     ops::ControlFlow,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, interval, timeout},
+    time::{interval, timeout},
 };
 
 /// A prompt from a pipe is read up to this size; it must fit a request.
@@ -285,7 +285,7 @@ struct Screen<'a> {
 
 impl<'a> Screen<'a> {
     fn new(context: &'a Context) -> Self {
-        let awaited = Some(("looking for a worker", Instant::now()));
+        let awaited = Some(("looking for a worker", clock::instant()));
         Screen { context, line: Line::new(context), awaited, reasoning: false, wrote: false, closed: false }
     }
 
@@ -307,7 +307,7 @@ impl<'a> Screen<'a> {
                 return;
             }
         };
-        let since = self.awaited.filter(|(before, _)| *before == what).map_or_else(Instant::now, |(_, since)| since);
+        let since = self.awaited.filter(|(before, _)| *before == what).map_or_else(clock::instant, |(_, since)| since);
         self.awaited = Some((what, since));
     }
 

@@ -13,6 +13,7 @@ use crate::{
     },
     backend::{self, Backend},
     buyer::{Preferences, Trust},
+    clock,
     config::Config,
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
@@ -25,7 +26,7 @@ use infernet_wire::money::Price;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, interval},
+    time::interval,
 };
 use tracing::info;
 
@@ -69,7 +70,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
 
 /// Lets running jobs end, and tells how many are left.
 async fn close(context: &Context, node: &Node, grace: Duration) {
-    let (begin, mut left) = (Instant::now(), node.jobs().await);
+    let (begin, mut left) = (clock::instant(), node.jobs().await);
     context.note(match left {
         0 => "stopping".into(),
         n => format!(
@@ -88,7 +89,6 @@ async fn close(context: &Context, node: &Node, grace: Duration) {
         let jobs = node.jobs().await;
         if jobs != left {
             left = jobs;
-            line.clear();
             info!(jobs, "draining");
         }
         let seconds = grace.saturating_sub(begin.elapsed()).as_secs();

@@ -11,10 +11,9 @@
 //! up to date every few seconds until that works. Meanwhile receipts go to the journal as ever, and new work is refused.
 
 use super::{
-    StoreError,
+    Index, StoreError,
     journal::{Health, Journal, JournalError},
     record::{Key, Record},
-    sled::Index,
 };
 use crate::clock;
 use futures::channel::oneshot;

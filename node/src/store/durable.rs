@@ -4,11 +4,10 @@
 //! be lost, so they are in the index alone.
 
 use super::{
-    Counts, MAX_AD_SEQUENCES, Page, Put, SpendRecord, Standing, Store, StoreError, bounded_peers, check_spend,
+    Counts, Index, MAX_AD_SEQUENCES, Page, Put, SpendRecord, Standing, Store, StoreError, bounded_peers, check_spend,
     commit::{Committer, Durable, State},
     record::{Key, Kind, ReceiptRow, Record, read_number},
     sequence_after,
-    sled::Index,
 };
 use futures::{FutureExt, executor, future::BoxFuture};
 use infernet_wire::{

@@ -7,12 +7,11 @@
 //! again when an index fails while the node runs.
 
 use super::{
-    StoreError,
+    Contents, Index, OpenError, StoreError,
     commit::Committer,
     durable::DurableStore,
     journal::{Disk, Journal, JournalError, RealDisk, Sizes},
     record::Record,
-    sled::{Contents, Index, OpenError},
 };
 use crate::clock;
 use infernet_wire::topic::NetworkId;
