@@ -45,9 +45,10 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let serve = serve(context, &config).await?;
     let api = open_api(context, &config).await?;
     let mut stop = Stop::listen()?;
-    let (price, grace) = (config.price, config.grace);
+    let (price, grace, caps) = (config.price, config.grace, config.caps());
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
-    let api = api.map(|api| api.serve(&node, Router::new())).transpose()?;
+    let purse = node.limit(caps)?;
+    let api = api.map(|api| api.serve(&node, purse.clone(), Router::new())).transpose()?;
     control.serve(node.clone());
     ready(context, &node, api.as_ref(), price).await?;
     stop.first().await;
@@ -55,8 +56,14 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     if let Some(api) = &api {
         api.stop();
     }
+    let closing = async {
+        close(context, &node, grace).await;
+        if let Err(error) = purse.close().await {
+            context.note(format!("more counts as spent than was: {error}"));
+        }
+    };
     tokio::select! {
-        () = close(context, &node, grace) => Ok(()),
+        () = closing => Ok(()),
         () = stop.first() => Err(Exit::new(exit::FAILED, "stopped at once; running jobs were cut")),
     }
 }
