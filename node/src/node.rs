@@ -18,6 +18,7 @@ use crate::{
     hardware,
     ledger::Ledger,
     market::{buyer as buyer_market, buyer::Observation, seller as seller_market},
+    metrics::Metrics,
     net::{self, Net, NetConfig, NetError},
     recall,
     seller::{self, Seller},
@@ -124,6 +125,7 @@ pub struct Node {
     store: Arc<dyn Store>,
     dropped: Arc<AtomicU64>,
     chat_tally: Tally,
+    metrics: Metrics,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -143,7 +145,8 @@ impl Node {
         let pool = Pool::new(endpoint.clone());
         let client =
             chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
-        let buyer = Buyer::spawn(client, net.clone(), settings.preferences);
+        let metrics = Metrics::default();
+        let buyer = Buyer::spawn(client, net.clone(), settings.preferences, metrics.clone());
         let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
         let addresses = net.listen_addresses().await;
         let seller = match settings.serve {
@@ -155,6 +158,7 @@ impl Node {
                     store: store.clone(),
                     ledger,
                     tally: chat_tally.clone(),
+                    metrics: metrics.clone(),
                 };
                 let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
                 Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
@@ -168,7 +172,7 @@ impl Node {
         tasks.push(tokio::spawn(recall::run(id, store.clone(), buyer.clone(), seller.clone())));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
         debug!(me = %id, chat = %chat_addr, "started");
-        Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, chat_tally, tasks })
+        Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, chat_tally, metrics, tasks })
     }
 
     /// Who it is.
@@ -199,6 +203,11 @@ impl Node {
     /// Receipts and what else is kept.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Takes note of what happens in it.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Counts of what was refused, dropped and ignored, by reason.
@@ -333,6 +342,7 @@ struct Worker {
     store: Arc<dyn Store>,
     ledger: Ledger,
     tally: Tally,
+    metrics: Metrics,
 }
 
 impl Worker {
@@ -359,6 +369,7 @@ impl Worker {
             engines,
             ledger: self.ledger,
             tally: self.tally,
+            metrics: self.metrics,
         };
         tasks.push(tokio::spawn(chat::server::run(endpoint, Arc::new(worker))));
         seller

@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 11] = [
+const RULES: [Rule; 12] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -75,6 +75,11 @@ const RULES: [Rule; 11] = [
             path.starts_with("node/src") && !["node/src/backend/http.rs", "node/src/control/client.rs"].contains(&path)
         },
         breaks: |source| source.names_of(&["reqwest"]),
+    },
+    Rule {
+        says: "only node/src/metrics/text.rs names prometheus_client",
+        governs: |path| path != "node/src/metrics/text.rs",
+        breaks: |source| source.names_of(&["prometheus_client"]),
     },
     Rule {
         says: "only node/src/clock.rs reads a clock",

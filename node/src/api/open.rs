@@ -95,6 +95,7 @@ impl Opened {
             purse: Purse::open(self.config.caps, node.store().clone())?,
             max_price: self.config.max_price,
             max_requests: self.config.max_requests,
+            metrics: node.metrics().clone(),
             more,
         };
         Api::start(self.listener, node.buyer().clone(), node.net().clone(), settings).map_err(OpenError::Address)

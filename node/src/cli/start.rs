@@ -16,11 +16,10 @@ use crate::{
     config::Config,
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
-    logfile,
+    logfile, metrics,
     node::{Node, Serve, Settings},
     seller, store,
 };
-use axum::Router;
 use infernet_wire::money::Price;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -46,7 +45,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let mut stop = Stop::listen()?;
     let (price, grace) = (config.price, config.grace);
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
-    let api = api.map(|api| api.serve(&node, Router::new())).transpose()?;
+    let api = api.map(|api| api.serve(&node, metrics::route(node.clone()))).transpose()?;
     control.serve(node.clone());
     ready(context, &node, api.as_ref(), price).await?;
     stop.first().await;
