@@ -404,6 +404,8 @@ impl Buyer {
 
     fn observe_result(&self, worker: NodeId, result: &Result<client::Completed, Failure>, standing: bool, prepared: &Prepared) {
         match result {
+            // Ended before the first token, free of charge, since we wanted no more: that shows nothing.
+            Ok(completed) if completed.receipt.is_none() => {}
             Ok(completed) => {
                 let ttft = completed.ttft.unwrap_or(completed.duration);
                 let streaming = completed.duration.saturating_sub(ttft).as_secs_f64();

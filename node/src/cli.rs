@@ -15,9 +15,14 @@ mod operator;
 mod pages;
 mod progress;
 mod query;
+mod schema;
 mod start;
 
-use crate::{config as configuration, earnings::Side, logfile};
+use crate::{
+    config as configuration,
+    earnings::Side,
+    logfile::{self, Stderr},
+};
 use clap::{Parser, Subcommand};
 use exit::Exit;
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
@@ -32,7 +37,7 @@ struct Cli {
     /// Where this node keeps its key, configuration and receipts.
     #[arg(long, global = true, env = "INFERNET_HOME", hide_env_values = true, value_name = "DIR", display_order = LAST)]
     home: Option<PathBuf>,
-    /// Print JSON for scripts.
+    /// Print JSON for scripts; `infernet schema` describes it.
     #[arg(long, global = true, display_order = LAST)]
     json: bool,
     #[command(subcommand)]
@@ -79,6 +84,11 @@ enum Command {
     },
     /// Show the log of the node of this home.
     Logs(logs::LogsArgs),
+    /// Print what --json prints, as JSON Schema.
+    Schema {
+        /// A command, such as `chat` or `receipts verify` [default: all]
+        command: Vec<String>,
+    },
     /// Print a script that completes commands and flags in your shell.
     Completions {
         /// Which shell.
@@ -121,7 +131,7 @@ impl Context {
         if self.json {
             return;
         }
-        let _ = writeln!(std::io::stderr().lock(), "{}", line.as_ref());
+        let _ = writeln!(Stderr::default(), "{}", line.as_ref());
     }
 }
 
@@ -175,6 +185,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Operator { command } => operator::run(&context, command).await,
             Command::Config { command } => config::run(&context, command),
             Command::Logs(args) => logs::run(&context, args).await,
+            Command::Schema { command } => schema::run(&context, &command.join(" ")),
             Command::Completions { shell } => pages::completions(&context, shell),
             Command::Man { dir } => pages::man(&context, dir),
         }

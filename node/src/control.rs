@@ -198,7 +198,7 @@ async fn run_chat(node: Arc<Node>, order: schema::ChatOrderBody, steps: mpsc::Se
     };
     let (_never, mut cancel) = watch::channel(false);
     let running = async {
-        let result = node.buyer().chat(order.into(), &events, &mut cancel).await;
+        let result = node.chat(order.into(), &events, &mut cancel).await;
         drop(events);
         result
     };

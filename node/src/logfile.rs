@@ -8,7 +8,10 @@ use std::{
     io::{self, IsTerminal, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -35,7 +38,7 @@ pub fn log_to(home: Option<&Path>, level: &str) -> Option<io::Error> {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback))
     };
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
-    let people = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour).with_filter(filter());
+    let people = tracing_subscriber::fmt::layer().with_writer(Stderr::default).with_ansi(colour).with_filter(filter());
     let opened = home.map(Rotating::open).transpose();
     let (file, failed) = match opened {
         Ok(file) => (file, None),
@@ -45,6 +48,40 @@ pub fn log_to(home: Option<&Path>, level: &str) -> Option<io::Error> {
     // A second call, in tests, keeps the first.
     let _ = Registry::default().with(people).with(file.map(layer)).try_init();
     failed
+}
+
+/// Whether a line of progress stands on the terminal that the next line of text must take away.
+static LIVE_LINE: AtomicBool = AtomicBool::new(false);
+
+/// stderr for whole lines. One that is written over, by [`Stderr::show_live`], is taken away before anything else is written.
+#[derive(Debug, Default)]
+pub struct Stderr(());
+
+impl Stderr {
+    /// Shows `text` on the line where the cursor is, over what was there. Only for terminals.
+    pub fn show_live(text: &str) {
+        LIVE_LINE.store(true, Ordering::Relaxed);
+        // To the line's begin, the text, and nothing behind it. Whoever has closed stderr does not want it.
+        let _ = write!(io::stderr().lock(), "\r{text}\x1b[K");
+    }
+
+    /// Takes the live line away, if there is one.
+    pub fn clear_live() {
+        if LIVE_LINE.swap(false, Ordering::Relaxed) {
+            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+        }
+    }
+}
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Stderr::clear_live();
+        io::stderr().lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
 }
 
 /// A file that never grows beyond its bound.

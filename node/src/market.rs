@@ -58,6 +58,8 @@ pub mod used;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod invariants;
 #[cfg(test)]
 mod stories;

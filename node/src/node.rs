@@ -5,7 +5,7 @@
 
 use crate::{
     backend::Backend,
-    buyer::{Buyer, Preferences},
+    buyer::{Buyer, ChatError, ChatEvent, ChatOrder, Preferences},
     chat::{
         self,
         endpoint::{BindError, Endpoint},
@@ -21,7 +21,9 @@ use crate::{
     metrics::Metrics,
     net::{self, Net, NetConfig, NetError},
     recall,
+    report::ChatReport,
     seller::{self, Seller},
+    spend::{ALL, CapError, Caps, Purse},
     store::{Store, StoreError},
 };
 use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, limits, money::Price, topic::NetworkId};
@@ -30,13 +32,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -123,6 +125,7 @@ pub struct Node {
     buyer: Buyer,
     seller: Option<Seller>,
     store: Arc<dyn Store>,
+    purse: OnceLock<Purse>,
     dropped: Arc<AtomicU64>,
     chat_tally: Tally,
     metrics: Metrics,
@@ -172,7 +175,21 @@ impl Node {
         tasks.push(tokio::spawn(recall::run(id, store.clone(), buyer.clone(), seller.clone())));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
         debug!(me = %id, chat = %chat_addr, "started");
-        Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, chat_tally, metrics, tasks })
+        Ok(Node {
+            id,
+            network,
+            net,
+            endpoint,
+            chat_addr,
+            buyer,
+            seller,
+            store,
+            purse: OnceLock::new(),
+            dropped,
+            chat_tally,
+            metrics,
+            tasks,
+        })
     }
 
     /// Who it is.
@@ -208,6 +225,34 @@ impl Node {
     /// Takes note of what happens in it.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Lets nothing be bought beyond `caps`, of which the store says what is left. The first call counts.
+    pub fn limit(&self, caps: Caps) -> Result<Purse, CapError> {
+        let purse = Purse::open(caps, self.store.clone())?;
+        Ok(self.purse.get_or_init(|| purse).clone())
+    }
+
+    /// Buys one job within the node's caps, for its operator; see [`Buyer::chat`].
+    pub async fn chat(
+        &self,
+        mut order: ChatOrder,
+        events: &mpsc::Sender<ChatEvent>,
+        cancel: &mut watch::Receiver<bool>,
+    ) -> Result<ChatReport, ChatError> {
+        let worst = order.worst();
+        let spending = match self.purse.get() {
+            Some(purse) => purse.authorise(ALL, Caps::default(), worst, 1).await?,
+            None => None,
+        };
+        if let Some(spending) = &spending {
+            order.budget = Some(spending.most());
+        }
+        let result = self.buyer.chat(order, events, cancel).await;
+        if let Some(spending) = spending {
+            spending.settle_as(&result);
+        }
+        result
     }
 
     /// Counts of what was refused, dropped and ignored, by reason.

@@ -12,19 +12,22 @@ use infernet_wire::{
     money::MicroUsd,
     receipt::SignedReceipt,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// An auction that had a winner.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AuctionReport {
     /// The offer.
+    #[schemars(with = "String")]
     pub offer_id: OfferId,
     /// The bids, best first.
     pub bids: Vec<BidReport>,
     /// Who refused, and why.
     pub no_bids: Vec<NoBidReport>,
     /// Who won.
+    #[schemars(with = "String")]
     pub winner: NodeId,
     /// Why, in a sentence.
     pub reason: String,
@@ -38,9 +41,10 @@ pub struct AuctionReport {
 }
 
 /// A bid as the buyer judged it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BidReport {
     /// Who.
+    #[schemars(with = "String")]
     pub worker: NodeId,
     /// Micro-USD per million input tokens.
     pub price_in: u64,
@@ -53,16 +57,17 @@ pub struct BidReport {
 }
 
 /// A refusal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NoBidReport {
     /// Who.
+    #[schemars(with = "String")]
     pub worker: NodeId,
     /// Why.
     pub reason: String,
 }
 
 /// How the answer came.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StreamReport {
     /// `direct quic ADDRESS`.
     pub path: String,
@@ -79,13 +84,16 @@ pub struct StreamReport {
 }
 
 /// A receipt.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ReceiptReport {
     /// The job.
+    #[schemars(with = "String")]
     pub job_id: JobId,
     /// Who worked.
+    #[schemars(with = "String")]
     pub worker: NodeId,
     /// Who asked.
+    #[schemars(with = "String")]
     pub buyer: NodeId,
     /// The model, by the worker's id.
     pub model: String,
@@ -100,15 +108,17 @@ pub struct ReceiptReport {
     /// When the last token left, in unix milliseconds.
     pub finished: u64,
     /// The worker's signature.
+    #[schemars(with = "String")]
     pub worker_signature: Signature,
     /// The buyer's; absent while the receipt is unacknowledged.
+    #[schemars(with = "Option<String>")]
     pub buyer_signature: Option<Signature>,
     /// Whether every signature that is there verifies, and both are.
     pub verified: bool,
 }
 
 /// A finished job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatReport {
     /// The answer.
     pub answer: String,
@@ -117,6 +127,7 @@ pub struct ChatReport {
     pub reasoning: String,
     /// The tools it called.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[schemars(with = "Vec<serde_json::Value>")]
     pub tool_calls: Vec<ToolCall>,
     /// The model, by the worker's id.
     pub model: String,

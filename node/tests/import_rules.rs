@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 12] = [
+const RULES: [Rule; 18] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -80,6 +80,37 @@ const RULES: [Rule; 12] = [
         says: "only node/src/metrics/text.rs names prometheus_client",
         governs: |path| path != "node/src/metrics/text.rs",
         breaks: |source| source.names_of(&["prometheus_client"]),
+    },
+    Rule {
+        says: "only node/src/config/layers.rs names figment",
+        governs: |path| path != "node/src/config/layers.rs",
+        breaks: |source| source.names_of(&["figment"]),
+    },
+    Rule {
+        says: "only wire/src/key.rs and node/src/identity/sealed.rs name chacha20poly1305",
+        // What is sealed to a node, and what is sealed under a passphrase.
+        governs: |path| !["wire/src/key.rs", "node/src/identity/sealed.rs"].contains(&path),
+        breaks: |source| source.names_of(&["chacha20poly1305"]),
+    },
+    Rule {
+        says: "only node/src/identity/sealed.rs names argon2",
+        governs: |path| path != "node/src/identity/sealed.rs",
+        breaks: |source| source.names_of(&["argon2"]),
+    },
+    Rule {
+        says: "only node/src/identity/passphrase.rs names rpassword",
+        governs: |path| path != "node/src/identity/passphrase.rs",
+        breaks: |source| source.names_of(&["rpassword"]),
+    },
+    Rule {
+        says: "only node/src/cli.rs and node/src/cli/pages.rs name clap_complete and clap_mangen",
+        governs: |path| !["node/src/cli.rs", "node/src/cli/pages.rs"].contains(&path),
+        breaks: |source| source.names_of(&["clap_complete", "clap_mangen"]),
+    },
+    Rule {
+        says: "only node/src/api/server.rs names hyper",
+        governs: |path| path.starts_with("node/src") && path != "node/src/api/server.rs",
+        breaks: |source| source.names_of(&["hyper", "hyper_util"]),
     },
     Rule {
         says: "only node/src/clock.rs reads a clock",
@@ -389,9 +420,14 @@ fn planted_violations_are_found() {
     planted("wire/src/id.rs", "use k256::{SecretKey, ecdh};", 1);
     planted("node/src/store.rs", "fn open() -> sled::Db {}", 1);
     planted("node/src/chat/server.rs", "use quinn::Connection;", 1);
+    planted("node/src/config.rs", "use figment::Figment;", 1);
+    planted("node/src/identity.rs", "fn f() { chacha20poly1305::aead::generate_nonce(); argon2::Argon2::default(); }", 2);
+    planted("node/src/cli/key.rs", "let p = rpassword::read_password();", 1);
+    planted("node/src/cli/start.rs", "use clap_complete::Shell;", 1);
     planted("node/src/chat.rs", "pub use ::quinn::Connection;", 1);
     planted("plane/src/lib.rs", "extern crate sled;", 1);
     planted("node/src/backend/ollama.rs", "let c = reqwest::Client::new();", 1);
+    planted("node/src/api/sse.rs", "use hyper_util::rt::TokioIo;", 1);
     planted("node/src/seller.rs", "let t = std::time::Instant::now();", 1);
     planted("testnet/src/bench.rs", "SystemTime :: now()", 1);
     planted("node/src/net/task.rs", "use crate::market::quote;", 1);

@@ -9,7 +9,7 @@
 //! | bids that must not count | `liar` |
 //! | dials, handshakes left half-way, streams that never say what they want, noise on the chat port | `dialler` |
 //! | long answers that nobody reads | `dialler` |
-//! | TCP connections that say nothing, or one byte at a time | `squatter` |
+//! | TCP connections to mesh and OpenAI endpoint that say one byte at a time | `squatter` |
 //!
 //! The flood has come through when both live, their memory has stopped growing, and no honest job failed or hung. What that
 //! means in numbers is in `verdict`. Attackers and victims share this machine: a rate at which the attackers alone use it up
@@ -37,6 +37,7 @@ use dice::Dice;
 use honest::Jobs;
 use infernet_node::{clock, control::client::Client};
 use libp2p::{Multiaddr, multiaddr::Protocol};
+use megaphone::Manner;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -149,7 +150,7 @@ pub async fn run(options: FloodOptions, notes: &mut (dyn Write + Send)) -> Resul
     let machine = Machine::here();
     let engine = EngineProcess::metronome(&options.binary, TOKENS_PER_SECOND).await?;
     let worker = Process::worker(&options.binary, &Sells::new(engine.url(), 1_000, 1_000, SLOTS), &[], &[]).await?;
-    let buyer = Process::buyer(&options.binary, &worker.status.listen, &[]).await?;
+    let buyer = Process::buyer(&options.binary, &worker.status.listen, &["--api-listen", "127.0.0.1:0"]).await?;
     eventually("the first honest job", FORM, || async { honest::first(&buyer, MODEL).await.is_ok() }).await?;
     let jobs = Jobs::default();
     let mut honest = JoinSet::new();
@@ -195,9 +196,9 @@ fn attack(options: &FloodOptions, worker: &Process, buyer: &Process, tally: &Arc
         Dice::new(options.seed, uses)
     };
     let pause = Duration::from_secs(1) / options.dials_per_second.max(1);
-    for _ in 0..MEGAPHONES {
-        let rate = options.gossip_per_second / MEGAPHONES;
-        attackers.spawn(megaphone::run(everybody.clone(), rate, dice(), tally.clone()));
+    for n in 0..MEGAPHONES {
+        let (rate, manner) = (options.gossip_per_second / MEGAPHONES, if n % 4 == 0 { Manner::Crude } else { Manner::Sly });
+        attackers.spawn(megaphone::run(everybody.clone(), manner, rate, dice(), tally.clone()));
     }
     for _ in 0..LIARS {
         attackers.spawn(liar::run(everybody.clone(), dice(), tally.clone()));
@@ -214,10 +215,18 @@ fn attack(options: &FloodOptions, worker: &Process, buyer: &Process, tally: &Arc
     for address in everybody.iter().filter_map(tcp_of) {
         attackers.spawn(squatter::run(address, pause, b"\x13/multistream/1.0.0\n", tally.clone()));
     }
+    if let Some(api) = buyer.status.api.as_deref().and_then(socket_of) {
+        attackers.spawn(squatter::run(api, pause, b"POST /v1/chat/completions HTTP/1.1\r\nx: ", tally.clone()));
+    }
 }
 
 fn victim(process: &Process) -> Option<Victim> {
     Some(Victim { id: process.status.id, chat: process.status.chat.parse().ok()? })
+}
+
+/// Of `http://127.0.0.1:46339/v1`.
+fn socket_of(url: &str) -> Option<SocketAddr> {
+    url.strip_prefix("http://")?.split('/').next()?.parse().ok()
 }
 
 fn tcp_of(address: &Multiaddr) -> Option<SocketAddr> {

@@ -6,6 +6,7 @@
 //! | [`cluster`] | nodes on loopback with homes of their own: in this process, or as processes that can be killed |
 //! | [`demo`] | what a newcomer runs |
 //! | [`mod@bench`] | the numbers, each a command |
+//! | [`serve`] | a small network with an OpenAI endpoint, to point a client at |
 //! | [`scripted`] | an engine without a model, for what the tiny one can't do |
 //! | [`flood`] | a worker and a buyer under attack, and whether they come through |
 //! | [`stranger`] | a member of the mesh that is no node |
@@ -24,5 +25,6 @@ pub mod machine;
 pub mod receipts;
 pub mod scribe;
 pub mod scripted;
+pub mod serve;
 pub mod shim;
 pub mod stranger;

@@ -5,7 +5,7 @@ use infernet_testnet::{
     bench::{auction, node, receipts, stream},
     demo,
     engine::{EngineOptions, EngineServer},
-    flood, scribe,
+    flood, scribe, serve,
 };
 use std::{
     ffi::OsString,
@@ -27,6 +27,12 @@ struct Cli {
 enum Command {
     /// One prompt through auction, stream and receipt, with a real tiny model.
     Demo(DemoArgs),
+    /// A small network with an OpenAI endpoint, until stdin is closed or Ctrl-C: point a client at it.
+    Api {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Measure, and say on what.
     Bench {
         #[command(subcommand)]
@@ -167,6 +173,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let options = demo::DemoOptions { prompt, json, stay, ollama };
                 demo::run(options, &mut io::stdout(), &mut io::stderr()).await?;
             }
+            Command::Api { json } => serve::run(json, &mut io::stdout()).await?,
             Command::Bench { command: BenchCommand::Auction { nodes, auctions, rtt_ms, json } } => {
                 let binary: PathBuf = std::env::current_exe()?;
                 let rtt = Duration::from_millis(rtt_ms.into());

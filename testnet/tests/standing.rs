@@ -10,7 +10,7 @@ use infernet_node::{
     report::ChatReport,
 };
 use infernet_testnet::{
-    cluster::{Member, MemberSpec, Sells, process::Process},
+    cluster::{Member, MemberSpec, Sells, eventually, process::Process},
     demo::order,
     engine::{EngineOptions, EngineServer},
 };
@@ -168,6 +168,8 @@ async fn a_full_worker_is_passed_over_without_the_caller_noticing() {
     let mut long =
         Running::start(&other, ChatOrder { trust: only, ..ask("Tell me a story about a fox.", 64, PathChoice::Auto) });
     long.until("the other buyer's job runs", opened).await;
+    let no_hold = async || market.workers[1].node.status().await.seller.is_some_and(|seller| seller.held == 0);
+    eventually("the loser lets go of its slot", SOON, no_hold).await.expect("it hears who won");
 
     let (events, result) = Running::start(&market.buyer, ask("Hello", 2, PathChoice::Auto)).end().await;
     let report = result.expect("an answer");
@@ -304,4 +306,27 @@ async fn a_worker_that_died_or_drains_is_no_dead_end() {
     let (_, result) = Running::start(&buyer, story(PathChoice::Auto)).end().await;
     let error = result.expect_err("nobody is left").to_string();
     assert!(error.contains("draining") || error.contains("did not answer") || error.contains("no peers"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_the_same_model_meet() {
+    let engine = EngineServer::start(EngineOptions::default()).await.expect("an engine");
+    let buyer = Member::start(MemberSpec::buyer(Vec::new())).await.expect("a buyer");
+    let bootstrap: Vec<String> = buyer.addresses().await.iter().map(ToString::to_string).collect();
+    let sells = Sells::new(engine.url(), 100_000, 100_000, 2);
+    let alias = "tiny-chat=meta-llama/Llama-3.1-8B-Instruct";
+    let binary = Path::new(env!("CARGO_BIN_EXE_infernet-testnet"));
+    let worker = Process::worker(binary, &sells, &bootstrap, &["--alias", alias]).await.expect("a worker");
+    buyer.knows(MODEL, 1, SOON).await.expect("the worker's ad");
+    for (name, path) in
+        [("llama3.1:8b", PathChoice::Auction), ("bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", PathChoice::Standing)]
+    {
+        let report = job(&buyer, ChatOrder { path, ..order(name, "Hello", 4) }).await;
+        assert_eq!((report.auction.winner, report.model.as_str()), (worker.status.id, "tiny-chat:latest"), "{name}");
+    }
+    for other in ["llama3.1:70b", "llama3.2:3b", "meta-llama/Llama-3.1-8B"] {
+        let (_, result) = Running::start(&buyer, order(other, "Hello", 4)).end().await;
+        let error = result.expect_err("another model").to_string();
+        assert!(error.contains("no known worker serves"), "{error}");
+    }
 }

@@ -58,7 +58,6 @@ impl Buyer {
             let worker = booked.choice.worker;
             tried.push(worker);
             let report = AuctionReport::standing(&booked.choice, offer.id, started.elapsed());
-            let _ = events.send(ChatEvent::Auction(Box::new(report.clone()))).await;
             match self.run_standing(booked, offer, prepared, (events, cancel, &mut *retries), report).await {
                 Ok(report) => {
                     self.shared.metrics.standing("completed");
@@ -121,7 +120,10 @@ impl Buyer {
         let accept = client.key.sign(&client.network, accept_body(&choice, &offer, prepared, clock::now()))?;
         let deal =
             Deal { accept, budget: offer.budget, deadline: offer.deadline, addrs: choice.chat, offer: Some(offer), load };
-        let mut on_opened = || {};
+        // Told only now: a worker without room would have been passed over, and the caller is not to notice. It is the first
+        // event of the job, so there is room for it.
+        let decided = ChatEvent::Auction(Box::new(report.clone()));
+        let mut on_opened = || _ = events.try_send(decided.clone());
         let (result, said) = self.stream(deal, prepared, events, cancel, &mut on_opened).await;
         match result {
             Ok(completed) => Ok(super::report(&completed, said, choice.model, *retries, report)),

@@ -3,6 +3,7 @@
 use super::{Context, exit::Exit};
 use crate::api_keys::{self, ApiKey};
 use clap::{Args, Subcommand};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 #[derive(Debug, Subcommand)]
@@ -31,11 +32,23 @@ pub(super) struct AddArgs {
 }
 
 /// A key without its secret.
-#[derive(Serialize)]
-struct Row<'a> {
-    name: &'a str,
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ApiKeyReport {
+    /// Its name.
+    name: String,
+    /// The most that one of its requests may cost, in micro-USD; absent if only the node's cap counts.
     per_request: Option<u64>,
+    /// The most that its requests of one day may cost, in micro-USD; absent if only the node's cap counts.
     per_day: Option<u64>,
+}
+
+/// `infernet api-key add --json`.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct NewApiKeyReport {
+    /// Its name.
+    name: String,
+    /// The key itself, told this once.
+    key: String,
 }
 
 pub(super) fn run(context: &Context, command: ApiKeyCommand) -> Result<(), Exit> {
@@ -45,7 +58,7 @@ pub(super) fn run(context: &Context, command: ApiKeyCommand) -> Result<(), Exit>
         ApiKeyCommand::Remove { name } => {
             api_keys::remove(&context.home, &name)?;
             context.note(format!("{name} is no key any more"));
-            Ok(())
+            if context.json { list(context) } else { Ok(()) }
         }
     }
 }
@@ -53,7 +66,7 @@ pub(super) fn run(context: &Context, command: ApiKeyCommand) -> Result<(), Exit>
 fn add(context: &Context, args: &AddArgs) -> Result<(), Exit> {
     let key = api_keys::add(&context.home, &args.name, args.per_request, args.per_day)?;
     if context.json {
-        return context.print_json(&serde_json::json!({ "name": args.name, "key": *key }));
+        return context.print_json(&NewApiKeyReport { name: args.name.clone(), key: key.to_string() });
     }
     context.print(&*key);
     context.note("this is the only time it is shown; clients send it as their API key");
@@ -63,9 +76,8 @@ fn add(context: &Context, args: &AddArgs) -> Result<(), Exit> {
 fn list(context: &Context) -> Result<(), Exit> {
     let keys = api_keys::list(&context.home)?;
     if context.json {
-        let row =
-            |key: &'_ ApiKey| serde_json::to_value(Row { name: &key.name, per_request: key.per_request, per_day: key.per_day });
-        return context.print_json(&keys.iter().filter_map(|key| row(key).ok()).collect::<Vec<_>>());
+        let row = |key: &ApiKey| ApiKeyReport { name: key.name.clone(), per_request: key.per_request, per_day: key.per_day };
+        return context.print_json(&keys.iter().map(row).collect::<Vec<_>>());
     }
     if keys.is_empty() {
         context.note("there are no keys: on loopback none is needed; make one with `infernet api-key add NAME`");

@@ -3,12 +3,15 @@
 use super::{Context, exit::Exit, flags::NodeArgs};
 use crate::config::{self, CONFIG_FILE, Row};
 use clap::{Args, Subcommand};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
+use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Show every key and its value, as `start` with the same flags would have it.
-    Show(ShowArgs),
+    Show(Box<ShowArgs>),
     /// Show where the configuration file is.
     Path,
 }
@@ -22,6 +25,15 @@ pub(super) struct ShowArgs {
     node: NodeArgs,
 }
 
+/// `infernet config path --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct PathReport {
+    /// Where the file is, or would be.
+    path: PathBuf,
+    /// Whether it exists.
+    exists: bool,
+}
+
 pub(super) fn run(context: &Context, command: ConfigCommand) -> Result<(), Exit> {
     match command {
         ConfigCommand::Show(args) => show(context, &args),
@@ -33,7 +45,7 @@ fn path(context: &Context) -> Result<(), Exit> {
     let file = context.home.join(CONFIG_FILE);
     let exists = file.exists();
     if context.json {
-        return context.print_json(&serde_json::json!({ "path": file, "exists": exists }));
+        return context.print_json(&PathReport { path: file, exists });
     }
     context.print(file.display().to_string());
     if !exists {

@@ -43,7 +43,10 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<(), Exit> {
     for line in last {
         show(context, &line)?;
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         tail.read_on(|line| show(context, line)).map_err(failed)??;
         tokio::select! {
             () = sleep(LOOK) => {}
@@ -51,7 +54,6 @@ pub(super) async fn run(context: &Context, args: LogsArgs) -> Result<(), Exit> {
             _ = tokio::signal::ctrl_c() => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// The last lines of all files, oldest first, and the place where the newest file goes on.
@@ -118,10 +120,9 @@ impl Tail {
         let Some(file) = &mut self.file else { return Ok(Ok(())) };
         loop {
             let room = MAX_LINE_BYTES.saturating_sub(self.part.len() as u64);
-            let read = file.by_ref().take(room).read_until(b'\n', &mut self.part)?;
+            file.by_ref().take(room).read_until(b'\n', &mut self.part)?;
             let is_whole = self.part.last() == Some(&b'\n') || self.part.len() as u64 >= MAX_LINE_BYTES;
             if !is_whole {
-                debug_assert!(read == 0 || !is_whole);
                 return Ok(Ok(()));
             }
             let line = String::from_utf8_lossy(&self.part).trim_end().to_owned();

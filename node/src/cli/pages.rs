@@ -3,6 +3,8 @@
 use super::{Cli, Context, exit, exit::Exit};
 use clap::CommandFactory;
 use clap_complete::Shell;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -10,6 +12,15 @@ use std::{
 
 /// The command's name, whatever the binary is called.
 const NAME: &str = "infernet";
+
+/// `infernet man --dir DIR --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ManReport {
+    /// Where the pages are.
+    dir: PathBuf,
+    /// How many there are.
+    pages: usize,
+}
 
 pub(super) fn completions(context: &Context, shell: Shell) -> Result<(), Exit> {
     let mut script = Vec::new();
@@ -32,7 +43,7 @@ pub(super) fn man(context: &Context, dir: Option<PathBuf>) -> Result<(), Exit> {
         dir.join("infernet.1").display()
     ));
     if context.json {
-        return context.print_json(&serde_json::json!({ "dir": dir, "pages": written }));
+        return context.print_json(&ManReport { dir, pages: written });
     }
     Ok(())
 }

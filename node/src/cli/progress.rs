@@ -1,13 +1,9 @@
 //! What a person sees while something takes time: a line that turns, on a terminal alone, and only after a second.
 
 use super::Context;
-use std::{
-    future::Future,
-    io::{IsTerminal, Write},
-    pin::pin,
-    time::Duration,
-};
-use tokio::time::{Instant, interval_at};
+use crate::{clock, logfile::Stderr};
+use std::{future::Future, io::IsTerminal, pin::pin, time::Duration};
+use tokio::time::interval_at;
 
 /// Whoever waits less needs no comfort.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -19,7 +15,6 @@ const SIGNS: [char; 4] = ['|', '/', '-', '\\'];
 /// A line on stderr that is written over. Gone when dropped.
 pub(super) struct Line {
     live: bool,
-    shown: bool,
     turns: usize,
 }
 
@@ -27,7 +22,7 @@ impl Line {
     /// Shows nothing unless a person looks at a terminal that can go back to the line's begin.
     pub(super) fn new(context: &Context) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Line { live: !context.json && !dumb && std::io::stderr().is_terminal(), shown: false, turns: 0 }
+        Line { live: !context.json && !dumb && std::io::stderr().is_terminal(), turns: 0 }
     }
 
     /// Writes `text` over what was there.
@@ -37,17 +32,12 @@ impl Line {
         }
         let sign = SIGNS.get(self.turns % SIGNS.len()).unwrap_or(&' ');
         self.turns += 1;
-        self.shown = true;
-        // To the line's begin, the text, and nothing behind it.
-        let _ = write!(std::io::stderr().lock(), "\r{sign} {text}\x1b[K");
+        Stderr::show_live(&format!("{sign} {text}"));
     }
 
     /// Takes the line away.
     pub(super) fn clear(&mut self) {
-        if self.shown {
-            self.shown = false;
-            let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
-        }
+        Stderr::clear_live();
     }
 }
 
@@ -60,7 +50,7 @@ impl Drop for Line {
 impl Context {
     /// Awaits `work`, and tells `what` is awaited and since when, should it take longer.
     pub(super) async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
-        let begin = Instant::now() + PATIENCE;
+        let begin = clock::deadline(PATIENCE);
         let (mut line, mut turn, mut work) = (Line::new(self), interval_at(begin, TURN), pin!(work));
         loop {
             tokio::select! {

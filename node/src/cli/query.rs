@@ -15,9 +15,10 @@ use crate::{
     store::{self, Page, Position},
 };
 use clap::{Args, Subcommand};
-use infernet_wire::{limits, money::MicroUsd, receipt::SignedReceipt, topic::NetworkId};
-use serde_json::json;
-use std::time::Duration;
+use infernet_wire::{id::NodeId, limits, money::MicroUsd, receipt::SignedReceipt, topic::NetworkId};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::{path::PathBuf, time::Duration};
 use tokio::time::sleep;
 
 /// Receipts that are listed unless told otherwise.
@@ -52,6 +53,29 @@ enum ReceiptsCommand {
     Verify,
 }
 
+/// `infernet init --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct InitReport {
+    /// The node id.
+    #[schemars(with = "String")]
+    id: NodeId,
+    /// Where key and configuration are.
+    home: PathBuf,
+    /// The configuration file.
+    config: PathBuf,
+}
+
+/// `infernet receipts verify --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct VerifyReport {
+    /// Receipts that both sides signed.
+    signed_by_both: usize,
+    /// Receipts that the worker alone signed.
+    unacknowledged: usize,
+    /// Receipts that do not verify.
+    invalid: u64,
+}
+
 pub(super) fn init(context: &Context) -> Result<(), Exit> {
     if !context.home.join(identity::KEY_FILE).exists() {
         identity::init(&context.home)?;
@@ -59,7 +83,7 @@ pub(super) fn init(context: &Context) -> Result<(), Exit> {
     let (id, _) = identity::public(&context.home)?;
     let file = config::write_default(&context.home)?;
     if context.json {
-        return context.print_json(&json!({ "id": id, "home": context.home, "config": file }));
+        return context.print_json(&InitReport { id, home: context.home.clone(), config: file });
     }
     context.print(id.to_string());
     context.note(format!("key and configuration are in {}; next: `infernet start`", context.home.display()));
@@ -229,7 +253,7 @@ fn verify(context: &Context, receipts: &[ReceiptReport], bad: u64) -> Result<(),
     let both = receipts.iter().filter(|r| r.verified).count();
     let unacknowledged = receipts.len() - both;
     if context.json {
-        context.print_json(&json!({ "signed_by_both": both, "unacknowledged": unacknowledged, "invalid": bad }))?;
+        context.print_json(&VerifyReport { signed_by_both: both, unacknowledged, invalid: bad })?;
     } else {
         context.print(format!("{both} signed by both, {unacknowledged} by the worker only, {bad} invalid"));
     }

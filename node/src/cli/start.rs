@@ -13,6 +13,7 @@ use crate::{
     },
     backend::{self, Backend},
     buyer::{Preferences, Trust},
+    clock,
     config::Config,
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
@@ -24,7 +25,7 @@ use infernet_wire::money::Price;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, interval},
+    time::interval,
 };
 use tracing::info;
 
@@ -43,9 +44,10 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let serve = serve(context, &config).await?;
     let api = open_api(context, &config).await?;
     let mut stop = Stop::listen()?;
-    let (price, grace) = (config.price, config.grace);
+    let (price, grace, caps) = (config.price, config.grace, config.caps());
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
-    let api = api.map(|api| api.serve(&node, metrics::route(node.clone()))).transpose()?;
+    let purse = node.limit(caps)?;
+    let api = api.map(|api| api.serve(&node, purse.clone(), metrics::route(node.clone()))).transpose()?;
     control.serve(node.clone());
     ready(context, &node, api.as_ref(), price).await?;
     stop.first().await;
@@ -53,15 +55,21 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     if let Some(api) = &api {
         api.stop();
     }
+    let closing = async {
+        close(context, &node, grace).await;
+        if let Err(error) = purse.close().await {
+            context.note(format!("more counts as spent than was: {error}"));
+        }
+    };
     tokio::select! {
-        () = close(context, &node, grace) => Ok(()),
+        () = closing => Ok(()),
         () = stop.first() => Err(Exit::new(exit::FAILED, "stopped at once; running jobs were cut")),
     }
 }
 
 /// Lets running jobs end, and tells how many are left.
 async fn close(context: &Context, node: &Node, grace: Duration) {
-    let (begin, mut left) = (Instant::now(), node.jobs().await);
+    let (begin, mut left) = (clock::instant(), node.jobs().await);
     context.note(match left {
         0 => "stopping".into(),
         n => format!(
@@ -80,7 +88,6 @@ async fn close(context: &Context, node: &Node, grace: Duration) {
         let jobs = node.jobs().await;
         if jobs != left {
             left = jobs;
-            line.clear();
             info!(jobs, "draining");
         }
         let seconds = grace.saturating_sub(begin.elapsed()).as_secs();

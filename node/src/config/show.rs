@@ -1,6 +1,7 @@
 //! Every key with its value and where it came from, for `infernet config show`.
 
 use super::{Config, ConfigError, KEYS, Partial, layers::Layers, machine_defaults, parse};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use std::path::Path;
 const DEFAULT: &str = "default";
 
 /// One key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     /// Its name in the file.
     pub key: String,

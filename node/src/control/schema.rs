@@ -15,15 +15,17 @@ use infernet_wire::{
     offer::SelectionRule,
     time::UnixMillis,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// `infernet status`, and what `infernet start --json` prints when it is ready.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct StatusReport {
     /// Version of the software.
     pub version: String,
     /// The node.
+    #[schemars(with = "String")]
     pub id: NodeId,
     /// The network it takes part in.
     pub network: String,
@@ -41,9 +43,10 @@ pub struct StatusReport {
 }
 
 /// A connected peer.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct PeerReport {
     /// Who.
+    #[schemars(with = "String")]
     pub id: NodeId,
     /// The other end of the connection.
     pub remote: String,
@@ -84,7 +87,7 @@ impl PeerReport {
 }
 
 /// A model that live ads name.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ModelReport {
     /// Its id.
     pub id: String,
@@ -301,18 +304,19 @@ impl From<ChatEvent> for ChatStep {
 }
 
 /// A command that was obeyed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CommandReport {
     /// What was done.
     pub verb: String,
     /// Who said so.
+    #[schemars(with = "String")]
     pub operator: NodeId,
     /// The command's number; lower ones count no more.
     pub sequence: u64,
 }
 
 /// An error, in one sentence.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorReport {
     /// The exit code that `infernet` ends with.
     pub exit: u8,

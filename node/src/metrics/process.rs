@@ -49,10 +49,10 @@ impl Usage {
         let real = |n: Option<f64>| n.map(|n| Sample { labels: Vec::new(), value: Value::Real(n) }).into_iter().collect();
         vec![
             Family::counter("process_cpu_seconds", "CPU time used, by user and system together.", real(self.cpu_seconds)),
-            Family::gauge("process_resident_memory_bytes", "Memory in RAM.", whole(self.resident_bytes)),
+            Family::gauge("process_resident_memory_bytes", "Memory of the process that is in RAM.", whole(self.resident_bytes)),
             Family::gauge("process_open_fds", "Open file descriptors.", whole(self.open_fds)),
             Family::gauge("process_max_fds", "File descriptors that may be open at most.", whole(self.max_fds)),
-            Family::gauge("process_threads", "Threads.", whole(self.threads)),
+            Family::gauge("process_threads", "Threads of the process.", whole(self.threads)),
             Family::gauge("process_start_time_seconds", "When the process started, in unix seconds.", real(self.started)),
         ]
     }

@@ -130,9 +130,13 @@ impl Now {
 
     fn families(&self) -> Vec<Family> {
         let mut families = vec![
-            info("infernet_build", "The software.", [("version", env!("CARGO_PKG_VERSION").to_owned())]),
-            info("infernet_node", "This node.", [("node", self.id.clone()), ("network", self.network.clone())]),
-            Family::gauge("infernet_peers", "Connected peers.", peers(&self.peers)),
+            info("infernet_build", "The software, by its version.", [("version", env!("CARGO_PKG_VERSION").to_owned())]),
+            info(
+                "infernet_node",
+                "This node, by its id and network.",
+                [("node", self.id.clone()), ("network", self.network.clone())],
+            ),
+            Family::gauge("infernet_peers", "Connected peers, by who dialled and how.", peers(&self.peers)),
             Family::gauge("infernet_models_known", "Models that live ads of workers name.", vec![whole(self.models_known)]),
             Family::gauge("infernet_jobs_bought_running", "Buyer: jobs under way.", vec![whole(self.jobs_bought)]),
         ];

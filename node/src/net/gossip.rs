@@ -166,6 +166,13 @@ impl AuthorQuotas {
     }
 }
 
+#[cfg(test)]
+impl AuthorQuotas {
+    fn entries(&self) -> usize {
+        [&self.ads, &self.offers, &self.accepts, &self.answers, &self.receipts].into_iter().map(Quota::len).sum()
+    }
+}
+
 /// Decides about every message from outside, and remembers what that takes.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -196,6 +203,13 @@ impl Gate {
             sequences,
             routes: Routes::new(),
         }
+    }
+
+    /// All that it remembers, in entries.
+    #[cfg(test)]
+    fn entries(&self) -> usize {
+        let seen = self.seen.len() + self.seen_receipts.len();
+        self.forwarders.len() + self.authors.entries() + seen + self.sequences.len() + self.routes.len()
     }
 
     /// Judges a gossip message that `author` published and `forwarder` brought.
@@ -406,6 +420,9 @@ fn receipt_digest(receipt: Hash, countersign: Option<Hash>) -> Hash {
     let countersign = countersign.as_ref().map(AsRef::as_ref).unwrap_or_default();
     hash::tagged("infernet/receipt-seen/1", &[receipt.as_ref(), countersign])
 }
+
+#[cfg(test)]
+mod flood;
 
 #[cfg(test)]
 mod tests {

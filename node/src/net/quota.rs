@@ -28,6 +28,12 @@ impl<K: Eq + Hash> Quota<K> {
         Quota { rate, full_at: Generations::new(capacity, rate.interval_ms * rate.burst) }
     }
 
+    /// How many buckets are kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.full_at.len()
+    }
+
     /// Uses one token of `key`; false if there is none.
     pub(super) fn try_take(&mut self, key: K, now: UnixMillis) -> bool {
         let Rate { interval_ms, burst } = self.rate;

@@ -15,6 +15,12 @@ impl Seen {
         Seen(Generations::new(capacity, span_ms))
     }
 
+    /// How many digests are kept.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn contains(&self, digest: &Hash) -> bool {
         self.0.get(digest).is_some()
     }

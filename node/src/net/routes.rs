@@ -42,6 +42,17 @@ pub(super) struct Routes {
     others: Generations<Hash, Known>,
 }
 
+#[cfg(test)]
+impl Routes {
+    /// Offers that are kept at most.
+    pub(super) const MOST: usize = 2 * (OFFERS + OWN_OFFERS);
+
+    /// How many offers are kept.
+    pub(super) fn len(&self) -> usize {
+        self.own.len() + self.others.len()
+    }
+}
+
 impl Routes {
     pub(super) fn new() -> Self {
         Routes {

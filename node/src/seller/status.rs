@@ -5,11 +5,12 @@ use crate::market::{
     seller as market,
 };
 use infernet_wire::{id::Hash, money::Price};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The seller's state.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Jobs running.
     pub running: usize,
@@ -30,11 +31,12 @@ pub struct Status {
 }
 
 /// What became of one offer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
     /// When it was known, in unix milliseconds.
     pub at: u64,
     /// Digest of the offer.
+    #[schemars(with = "String")]
     pub offer: Hash,
     /// The model asked for.
     pub model: String,
@@ -52,7 +54,7 @@ pub struct Outcome {
 }
 
 /// A price, and what a job at it was expected to cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Asking {
     /// Micro-USD per million input tokens.
     pub price_in: u64,

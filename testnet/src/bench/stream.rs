@@ -145,10 +145,10 @@ pub async fn run(options: StreamOptions) -> Result<StreamResult, BenchError> {
 async fn row(options: &StreamOptions, streams: usize) -> Result<Row, BenchError> {
     let load_1m = Machine::here().load_1m;
     let engine = EngineProcess::metronome(&options.binary, RATE).await?;
-    let ways = vec![Way::direct(engine.url())?];
-    let direct = Stage::new(&ways, vec![("engine", engine.pid())]).conduct(streams).await?;
+    let direct = Stage::new(Way::direct(engine.url())?, vec![("engine", engine.pid())]).conduct(streams).await?;
     let far = Far::start(options, engine.url(), streams).await?;
-    let network = Stage::new(far.ways(), [vec![("engine", engine.pid())], far.processes()].concat()).conduct(streams).await;
+    let processes = [vec![("engine", engine.pid())], far.processes()].concat();
+    let network = Stage::new(far.way().clone(), processes).conduct(streams).await;
     far.stop().await;
     let (network, full_speed) = (network?, if streams == 1 { Some(full_speed(options).await?) } else { None });
     Ok(Row { streams, load_1m, added: added(&direct, &network), direct, network, full_speed })
@@ -170,10 +170,7 @@ async fn full_speed(options: &StreamOptions) -> Result<FullSpeed, BenchError> {
     let engine = EngineProcess::metronome(&options.binary, FULL_SPEED_RATE).await?;
     let direct = Way::direct(engine.url())?.time_per_token(FULL_SPEED_TOKENS).await?;
     let far = Far::start(options, engine.url(), 1).await?;
-    let network = match far.ways().first() {
-        Some(way) => way.time_per_token(FULL_SPEED_TOKENS).await,
-        None => Err(BenchError::Options("no buyer".into())),
-    };
+    let network = far.way().time_per_token(FULL_SPEED_TOKENS).await;
     far.stop().await;
     let round = |us: f64| (us * 10.0).round() / 10.0;
     let (direct, network) = (direct.as_secs_f64() * 1e6, network?.as_secs_f64() * 1e6);

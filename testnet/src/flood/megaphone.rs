@@ -9,6 +9,7 @@ use futures::StreamExt;
 use infernet_node::clock;
 use infernet_wire::{
     accept::JobAccept,
+    capability::{CapabilityAd, ModelAd},
     envelope::Message,
     id::{Hash, JobId},
     key::NodeKey,
@@ -33,8 +34,17 @@ const COME_BACK: Duration = Duration::from_millis(200);
 /// How often it speaks; each time it says what is due.
 const BEAT: Duration = Duration::from_millis(10);
 
+/// How a megaphone shouts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manner {
+    /// Noise, forgeries and foreign messages among good ones: whoever passes them on is to blame, and is hung up on.
+    Crude,
+    /// Only what an honest peer might pass on, far too much of it: nobody may be blamed for that.
+    Sly,
+}
+
 /// Publishes `rate` messages a second to whoever is at `victims`, for ever.
-pub(super) async fn run(victims: Vec<Multiaddr>, rate: u32, mut dice: Dice, tally: Arc<Tally>) {
+pub(super) async fn run(victims: Vec<Multiaddr>, manner: Manner, rate: u32, mut dice: Dice, tally: Arc<Tally>) {
     loop {
         let key = fresh_key();
         if let Some(mut swarm) = swarm(&key) {
@@ -42,14 +52,20 @@ pub(super) async fn run(victims: Vec<Multiaddr>, rate: u32, mut dice: Dice, tall
                 let _ = swarm.dial(victim.clone());
             }
             tally.count("gossip keys");
-            shout(swarm, &key, rate, &mut dice, &tally).await;
+            shout(swarm, &key, (manner, rate), &mut dice, &tally).await;
         }
         sleep(COME_BACK).await;
     }
 }
 
 /// Until the last victim hangs up.
-async fn shout(mut swarm: Swarm<gossipsub::Behaviour>, key: &NodeKey, rate: u32, dice: &mut Dice, tally: &Tally) {
+async fn shout(
+    mut swarm: Swarm<gossipsub::Behaviour>,
+    key: &NodeKey,
+    (manner, rate): (Manner, u32),
+    dice: &mut Dice,
+    tally: &Tally,
+) {
     let (jobs, ads) = (IdentTopic::new(topic::jobs(topic::INFERENCE)), IdentTopic::new(topic::CAPABILITIES));
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -60,10 +76,19 @@ async fn shout(mut swarm: Swarm<gossipsub::Behaviour>, key: &NodeKey, rate: u32,
                 due += f64::from(rate) * BEAT.as_secs_f64();
                 while due >= 1.0 {
                     due -= 1.0;
-                    let topic = if dice.one_in(8) { &ads } else { &jobs };
+                    let (topic, message) = match (manner, dice.below(8)) {
+                        (Manner::Sly, 0) => (&ads, ad(key, dice)),
+                        (Manner::Sly, _) => (&jobs, fresh_offer(key, dice)),
+                        (Manner::Crude, 0) => (&ads, crude(key, dice)),
+                        (Manner::Crude, _) => (&jobs, crude(key, dice)),
+                    };
                     // Refused before the victim has subscribed, or while its queue is full.
-                    let said = swarm.behaviour_mut().publish(topic.clone(), message(key, dice)).is_ok();
-                    tally.count(if said { "gossip said" } else { "gossip not taken" });
+                    let said = swarm.behaviour_mut().publish(topic.clone(), message).is_ok();
+                    tally.count(match manner {
+                        _ if !said => "gossip not taken",
+                        Manner::Sly => "sly gossip said",
+                        Manner::Crude => "crude gossip said",
+                    });
                 }
             }
             event = swarm.select_next_some() => match event {
@@ -75,34 +100,51 @@ async fn shout(mut swarm: Swarm<gossipsub::Behaviour>, key: &NodeKey, rate: u32,
     }
 }
 
-/// Mostly what costs most to refuse: well-formed offers of now, far above what one key may publish.
-fn message(key: &NodeKey, dice: &mut Dice) -> Vec<u8> {
-    let fresh = || offer_body("tiny-chat", 64, b"", &clock::random());
+/// For the model that is served, or for one of many that are not.
+fn fresh_offer(key: &NodeKey, dice: &mut Dice) -> Vec<u8> {
+    let model = if dice.one_in(2) { "tiny-chat".into() } else { format!("model-{}", dice.below(1_000_000)) };
+    signed(key, &network(), offer_body(&model, 64, b"", &clock::random()))
+}
+
+/// Of a worker that does not exist.
+fn ad(key: &NodeKey, dice: &mut Dice) -> Vec<u8> {
     let now = clock::now();
-    match dice.below(8) {
+    let price = Price { input: MicroUsd(1_000_000), output: MicroUsd(1_000_000) };
+    let models = vec![ModelAd { id: format!("model-{}", dice.below(1_000)), price, ..ModelAd::default() }];
+    let (sequence, expires) = (now.0 + dice.below(1_000), now.after(limits::AD_TTL_MS));
+    let ad = CapabilityAd { sequence, issued: now, expires, tags: Vec::new(), models, slots: 8, chat: Vec::new() };
+    signed(key, &network(), ad)
+}
+
+/// Anything that others must refuse, and some that they must not.
+fn crude(key: &NodeKey, dice: &mut Dice) -> Vec<u8> {
+    let fresh = || offer_body("tiny-chat", 64, b"", &clock::random());
+    match dice.below(6) {
         0 => (0..dice.below(2_000)).map(|_| dice.below(256) as u8).collect(),
         1 => signed(key, &network(), JobOffer { issued: ago(60_000), expires: ago(30_000), ..fresh() }),
         2 => signed(key, &"elsewhere".parse().unwrap_or_default(), fresh()),
         3 => signed(&fresh_key(), &network(), fresh()),
-        4 => signed(
-            key,
-            &network(),
-            JobAccept {
-                offer: Hash(clock::random()),
-                bid: Hash(clock::random()),
-                winner: key.id(),
-                model: "tiny-chat".into(),
-                price: Price { input: MicroUsd(1), output: MicroUsd(1) },
-                job: JobId(clock::random()),
-                attempt: 1,
-                runners_up: Vec::new(),
-                bids: Hash([0; 32]),
-                score: 1,
-                issued: now,
-                expires: now.after(limits::ACCEPT_TTL_MS),
-            },
-        ),
+        4 => signed(key, &network(), accept(key)),
         _ => signed(key, &network(), fresh()),
+    }
+}
+
+/// Of a bid that nobody made.
+fn accept(key: &NodeKey) -> JobAccept {
+    let now = clock::now();
+    JobAccept {
+        offer: Hash(clock::random()),
+        bid: Hash(clock::random()),
+        winner: key.id(),
+        model: "tiny-chat".into(),
+        price: Price { input: MicroUsd(1), output: MicroUsd(1) },
+        job: JobId(clock::random()),
+        attempt: 1,
+        runners_up: Vec::new(),
+        bids: Hash([0; 32]),
+        score: 1,
+        issued: now,
+        expires: now.after(limits::ACCEPT_TTL_MS),
     }
 }
 

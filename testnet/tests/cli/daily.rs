@@ -120,6 +120,14 @@ async fn operators_drain_a_node_and_replays_do_nothing() {
     assert_eq!((&obeyed["verb"], &obeyed["sequence"]), (&json!("drain"), &json!(7)));
     let ask = [&chat(&worker, "Hello")[..], &["--path", "auction"]].concat();
     check(buyer_home.path(), &ask, 7, &["no bids"]).await;
+    {
+        let passing = home();
+        let buyer = Started::buyer(passing.path(), &worker).await;
+        let standing = ["chat", "Hello", "--model", MODEL, "--path", "standing"];
+        let reply = infernet(passing.path(), &standing).await;
+        assert!(reply.code != 0 && reply.out.is_empty(), "its ad is still known, and no longer good: {reply:?}");
+        buyer.stop().await;
+    }
     check(worker_home.path(), &["operator", "send", &drain], 13, &["7", "higher sequence"]).await;
     let resume = sign(operator.path(), "resume", "8").await;
     infernet(worker_home.path(), &["operator", "send", &resume]).await.fine();
@@ -214,4 +222,65 @@ async fn a_chat_waits_for_a_worker_as_long_as_it_is_told() {
     assert_eq!(report["auction"]["standing"], true, "{report}");
     check(buyer_home.path(), &["chat", "Hello", "--model", MODEL, "--path", "fast"], 2, &["fast", "standing"]).await;
     check(buyer_home.path(), &["chat", "Hello", "--model", MODEL, "--wait", "4000"], 2, &["4000", "3600"]).await;
+}
+
+/// Whether `value` is what `schema` says, as far as our types go: names and requirements of fields, all the way down.
+fn check_schema(path: &str, value: &Value, schema: &Value, root: &Value) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let name = name.strip_prefix("#/$defs/").expect("of this schema");
+        return check_schema(path, value, &root["$defs"][name], root);
+    }
+    if let Some(any) = schema["anyOf"].as_array() {
+        let inner = any.iter().find(|schema| schema["type"] != "null").expect("a value");
+        if !value.is_null() {
+            check_schema(path, value, inner, root);
+        }
+        return;
+    }
+    if let (Some(items), Some(schema)) = (value.as_array(), schema.get("items")) {
+        items.iter().for_each(|item| check_schema(path, item, schema, root));
+    }
+    let (Some(fields), Some(properties)) = (value.as_object(), schema["properties"].as_object()) else { return };
+    for name in schema["required"].as_array().into_iter().flatten() {
+        assert!(fields.contains_key(name.as_str().expect("a name")), "{path} has no {name}: {value}");
+    }
+    for (name, value) in fields {
+        let schema = properties.get(name).unwrap_or_else(|| panic!("{path}.{name} is in no schema: {value}"));
+        check_schema(&format!("{path}.{name}"), value, schema, root);
+    }
+}
+
+#[tokio::test]
+async fn json_is_what_its_schema_says() {
+    let (worker_home, buyer_home, engine) = (home(), home(), engine().await);
+    let worker = Started::worker(worker_home.path(), &engine).await;
+    let schemas = infernet(worker_home.path(), &["schema"]).await.json();
+    let check = |name: &str, value: &Value| {
+        assert!(schemas[name].is_object(), "no schema of {name}");
+        check_schema(name, value, &schemas[name], &schemas[name]);
+    };
+    check("start", &serde_json::to_value(&worker.status).expect("JSON"));
+    check("chat", &infernet(buyer_home.path(), &[&chat(&worker, "Hello")[..], &["--json"]].concat()).await.json());
+    let _buyer = Started::buyer(buyer_home.path(), &worker).await;
+    let network = ["--network", "testnet"];
+    for (name, more) in [
+        ("models", &[][..]),
+        ("peers", &[]),
+        ("receipts", &network),
+        ("receipts verify", &network),
+        ("spend", &network),
+        ("key show", &[]),
+        ("operator list", &[]),
+        ("config show", &[]),
+        ("config path", &[]),
+        ("init", &[]),
+    ] {
+        let args: Vec<&str> = name.split(' ').chain(more.iter().copied()).chain(["--json"]).collect();
+        check(name, &infernet(buyer_home.path(), &args).await.json());
+    }
+    let failed = infernet(buyer_home.path(), &["chat", " ", "-m", "x", "--json"]).await;
+    check("error", &serde_json::from_str(&failed.err).expect("JSON"));
+    assert_eq!(infernet(buyer_home.path(), &["schema", "key", "show"]).await.json(), schemas["key show"]);
+    let (code, words) = (2, ["\"dance\"", "key show", "receipts verify"]);
+    super::mistakes::check(buyer_home.path(), &["schema", "dance"], code, &words).await;
 }

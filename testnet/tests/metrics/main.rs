@@ -12,6 +12,7 @@ use infernet_node::{
     },
     api_keys, metrics,
     node::Node,
+    spend::Caps,
 };
 use infernet_testnet::{
     cluster::{Member, MemberSpec, Sells, eventually},
@@ -37,35 +38,41 @@ const QUIET: [&str; 6] = [
     "infernet_chat_messages_refused",
 ];
 
-/// A buyer with its endpoint, a cheap worker and a dear one.
+/// Prices: a winner, two runners-up whose bids still count, and one who loses.
+const PRICES: [u64; 4] = [PRICE, 2 * PRICE, 3 * PRICE, 4 * PRICE];
+/// Jobs at once at each worker.
+const SLOTS: u16 = 4;
+
+/// A buyer with its endpoint, and workers at [`PRICES`].
 struct Network {
     buyer: Arc<Node>,
     api: Api,
-    cheap: Member,
-    dear: Member,
-    home: TempDir,
+    workers: Vec<Member>,
+    /// An API key that is not the operator's.
+    guest: String,
     http: Client,
-    _engines: [ScriptedEngine; 2],
+    _home: TempDir,
+    _engine: ScriptedEngine,
 }
 
 impl Network {
     async fn start() -> Self {
-        let engines = [(); 2].map(|()| ScriptedEngine::start());
-        let [first, second] = engines;
-        let engines = [first.await.expect("an engine"), second.await.expect("an engine")];
+        let engine = ScriptedEngine::start().await.expect("an engine");
         let buyer = Member::start(MemberSpec::buyer(Vec::new())).await.expect("a buyer");
-        let start = async |engine: &ScriptedEngine, price| {
-            let sells = Sells::new(engine.url(), price, price, 4);
-            Member::start(MemberSpec::worker(buyer.addresses().await, sells)).await.expect("a worker")
-        };
-        let (cheap, dear) = (start(&engines[0], PRICE).await, start(&engines[1], 3 * PRICE).await);
-        buyer.knows(CHAT_MODEL, 2, SOON).await.expect("the workers' ads");
+        let mut workers = Vec::new();
+        for price in PRICES {
+            let sells = Sells::new(engine.url(), price, price, SLOTS);
+            workers.push(Member::start(MemberSpec::worker(buyer.addresses().await, sells)).await.expect("a worker"));
+        }
+        buyer.knows(CHAT_MODEL, workers.len(), SOON).await.expect("the workers' ads");
         let Member { node, home } = buyer;
         let buyer = Arc::new(node);
+        let guest = api_keys::add(home.path(), "guest", None, None).expect("a key").to_string();
         let opened = Opened::new(home.path(), ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into())).await.expect("an address");
-        let api = opened.serve(&buyer, metrics::route(buyer.clone())).expect("an endpoint");
+        let purse = buyer.limit(Caps::default()).expect("a purse");
+        let api = opened.serve(&buyer, purse, metrics::route(buyer.clone())).expect("an endpoint");
         let http = Client::builder().no_proxy().timeout(SOON).build().expect("a client");
-        Network { buyer, api, cheap, dear, home, http, _engines: engines }
+        Network { buyer, api, workers, guest, http, _home: home, _engine: engine }
     }
 
     fn url(&self, path: &str) -> String {
@@ -108,10 +115,15 @@ impl Network {
         assert_eq!(response.headers()["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
         Scraped::parse(&response.text().await.expect("text"))
     }
-}
 
-async fn sold(worker: &Member) -> Scraped {
-    Scraped::parse(&metrics::text(&worker.node).await.expect("metrics"))
+    /// What the workers tell, all together.
+    async fn sold(&self) -> Scraped {
+        let mut all = Vec::new();
+        for worker in &self.workers {
+            all.push(Scraped::parse(&metrics::text(&worker.node).await.expect("metrics")));
+        }
+        Scraped::merged(&all)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,14 +131,17 @@ async fn a_busy_minute_is_told_and_the_dashboard_shows_it() {
     let network = Network::start().await;
     network.busy().await;
     // The worker hears of the last countersignature after the client has its answer.
-    eventually("every receipt is signed", SOON, async || {
-        let (bought, sold) = (network.bought().await, sold(&network.cheap).await);
+    eventually("every receipt is signed, and a loser knows why", SOON, async || {
+        let (bought, sold) = (network.bought().await, network.sold().await);
         let spent = bought.sum("infernet_spent_micro_usd_total", &[]);
-        spent > 0.0 && sold.sum("infernet_earned_micro_usd_total", &[("state", "acknowledged")]) >= spent
+        let earned = sold.sum("infernet_earned_micro_usd_total", &[("state", "acknowledged")]);
+        // So it is with news of who won.
+        let lost = sold.sum("infernet_bids_lost_total", &[("reason", "dearer")]);
+        spent > 0.0 && earned == spent && lost > 0.0
     })
     .await
     .expect("both sides agree");
-    let (bought, cheap, dear) = (network.bought().await, sold(&network.cheap).await, sold(&network.dear).await);
+    let (bought, sold) = (network.bought().await, network.sold().await);
 
     let model = ("gen_ai_request_model", CHAT_MODEL);
     let asked = bought.sum("gen_ai_client_operation_duration_seconds_count", &[model]);
@@ -134,14 +149,14 @@ async fn a_busy_minute_is_told_and_the_dashboard_shows_it() {
     assert_eq!(bought.sum("gen_ai_client_operation_duration_seconds_count", &[model, ("error_type", "")]), 3.0);
     assert_eq!(bought.sum("gen_ai_client_operation_duration_seconds_count", &[("gen_ai_request_model", "other")]), 1.0);
     let embeddings = [("gen_ai_operation_name", "embeddings"), ("error_type", "")];
-    assert_eq!(cheap.sum("gen_ai_server_request_duration_seconds_count", &embeddings), 1.0);
-    assert!(cheap.sum("gen_ai_server_time_to_first_token_seconds_count", &[model]) >= 4.0);
-    assert!(cheap.sum("gen_ai_server_time_per_output_token_seconds_count", &[model]) >= 3.0);
+    assert_eq!(sold.sum("gen_ai_server_request_duration_seconds_count", &embeddings), 1.0);
+    assert!(sold.sum("gen_ai_server_time_to_first_token_seconds_count", &[model]) >= 4.0);
+    assert!(sold.sum("gen_ai_server_time_per_output_token_seconds_count", &[model]) >= 3.0);
     for kind in ["input", "output"] {
         assert!(bought.sum("gen_ai_client_token_usage_sum", &[("gen_ai_token_type", kind)]) > 0.0, "{kind}");
     }
     let tokens = bought.sum("infernet_tokens_bought_total", &[]);
-    assert!(tokens > 9.0 && tokens == cheap.sum("infernet_tokens_sold_total", &[]), "{tokens}");
+    assert!(tokens > 9.0 && tokens == sold.sum("infernet_tokens_sold_total", &[]), "{tokens}");
 
     for (started, ended) in [
         ("infernet_jobs_bought_started_total", "infernet_jobs_bought_ended_total"),
@@ -149,14 +164,13 @@ async fn a_busy_minute_is_told_and_the_dashboard_shows_it() {
     ] {
         assert_eq!(bought.sum(started, &[]), bought.sum(ended, &[]), "{started}");
     }
-    assert_eq!(cheap.sum("infernet_chat_streams_started_total", &[]), cheap.sum("infernet_chat_endings_total", &[]));
-    assert!(dear.sum("infernet_bids_lost_total", &[("reason", "dearer")]) >= 2.0, "it is told why it earns nothing");
-    assert_eq!(bought.sum("infernet_peers", &[]), 2.0);
-    assert_eq!(cheap.sum("infernet_slots", &[]), 4.0);
+    assert_eq!(sold.sum("infernet_chat_streams_started_total", &[]), sold.sum("infernet_chat_endings_total", &[]));
+    assert_eq!(bought.sum("infernet_peers", &[]), 4.0);
+    assert_eq!(sold.sum("infernet_slots", &[]), 16.0);
     assert!(bought.sum("infernet_api_requests_total", &[("route", "chat"), ("status", "200")]) >= 3.0);
-    assert!(cheap.sum("infernet_journal_commit_duration_seconds_count", &[]) > 0.0);
+    assert!(sold.sum("infernet_journal_commit_duration_seconds_count", &[]) > 0.0);
 
-    let all = Scraped::merged([&bought, &cheap, &dear]);
+    let all = Scraped::merged([&bought, &sold]);
     let silent: Vec<&str> = all.families().filter(|name| all.is_empty(name)).collect();
     assert!(silent.iter().all(|name| QUIET.contains(name)), "families that nothing was counted in: {silent:?}");
     assert_eq!(all.events(), Vec::<String>::new(), "every count has a family of its own");
@@ -166,8 +180,7 @@ async fn a_busy_minute_is_told_and_the_dashboard_shows_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_for_the_operator_alone() {
     let network = Network::start().await;
-    let key = api_keys::add(network.home.path(), "guest", None, None).expect("a key");
-    let asked = network.http.get(network.url("/metrics")).bearer_auth(&*key).send().await.expect("an answer");
+    let asked = network.http.get(network.url("/metrics")).bearer_auth(&network.guest).send().await.expect("an answer");
     let status = asked.status();
     let error: Value = asked.json().await.expect("JSON");
     assert_eq!((status.as_u16(), &error["error"]["code"]), (403, &json!("operator_only")), "{error}");

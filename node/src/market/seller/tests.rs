@@ -349,3 +349,29 @@ fn what_others_ask_for_is_counted_by_model() {
     (0..200u8).for_each(|id| _ = answer(&mut seller, &offer(8, id, |offer| offer.model = format!("m{id}"))));
     assert_eq!(seller.wanted().len(), MAX_WANTED);
 }
+
+#[test]
+fn draining_keeps_the_promises_that_were_made() {
+    let mut seller = seller(4);
+    let accept = sign(BUYER, bid(&mut seller, &offer(BUYER, 1, |_| {})));
+    seller.set_draining(true);
+    assert!(seller.claim(&accept, node(BUYER), T0).is_ok(), "the bid binds");
+    assert!(matches!(answer(&mut seller, &offer(8, 2, |_| {})), Output::NoBid { .. }));
+    seller.set_draining(false);
+    assert!(matches!(answer(&mut seller, &offer(8, 3, |_| {})), Output::Bid { .. }));
+}
+
+#[test]
+fn a_runner_up_takes_over_with_the_second_accept() {
+    let mut seller = seller(2);
+    let mut first = bid(&mut seller, &offer(BUYER, 1, |_| {}));
+    let own = first.clone();
+    (first.winner, first.bid, first.runners_up) = (node(2), Hash([2; 32]), vec![node(ME)]);
+    assert_eq!(
+        seller.handle(Input::Accept(sign(BUYER, first)), T0).iter().filter(|o| matches!(o, Output::Lost { .. })).count(),
+        0
+    );
+    let second = sign(BUYER, JobAccept { attempt: 2, ..own });
+    assert!(seller.claim(&second, node(BUYER), at(1_500)).is_ok(), "its hold lasts");
+    assert_eq!(seller.tally().lost, 0);
+}

@@ -1,18 +1,11 @@
-//! The network that is measured: a worker process, and buyers in this process or in one of their own.
+//! The network that is measured: a worker process, and a buyer in this process or in one of its own. Its first jobs hold an
+//! auction; from then on the worker is known, and asked at the price in its ad.
 
-use super::{
-    super::BenchError,
-    StreamOptions,
-    ways::{MODEL, Way},
-};
-use crate::cluster::{Member, MemberSpec, Sells, process::Process};
+use super::{super::BenchError, StreamOptions, ways::Way};
+use crate::cluster::{Member, MemberSpec, Sells, eventually, process::Process};
 use serde::Serialize;
 use std::{fmt, time::Duration};
 
-/// Streams of one buyer, while each stream takes an offer: its burst of offers, so that the ramp is short.
-const PER_BUYER: usize = 20;
-/// Buyers at most; more nodes in one process would measure the nodes, not the streams.
-const MAX_BUYERS: usize = 16;
 /// How long the network may take to form.
 const FORM: Duration = Duration::from_secs(60);
 
@@ -38,47 +31,59 @@ impl fmt::Display for Through {
 /// A running network.
 pub(super) struct Far {
     worker: Process,
-    members: Vec<Member>,
-    ways: Vec<Way>,
+    buyer: Buyer,
+    way: Way,
+}
+
+enum Buyer {
+    Member(Member),
+    Process(Process),
 }
 
 impl Far {
-    /// A network with room for `streams`, over `engine`.
+    /// A network with room for `streams`, over `engine`, whose buyer knows its worker.
     pub(super) async fn start(options: &StreamOptions, engine: &str, streams: usize) -> Result<Self, BenchError> {
         // Strangers may hold at most half of the free slots, so the last stream needs as much room again.
         let slots = u16::try_from(streams * 2 + 16).unwrap_or(u16::MAX);
         let worker = Process::worker(&options.binary, &Sells::new(engine, 1, 1, slots), &[], &[]).await?;
-        match options.through {
-            Through::Node => Self::with_members(worker, streams).await,
-            Through::Api => Err(BenchError::Options("the node has no OpenAI endpoint yet".into())),
-        }
-    }
-
-    async fn with_members(worker: Process, streams: usize) -> Result<Self, BenchError> {
-        let bootstrap: Vec<_> = worker.status.listen.iter().filter_map(|address| address.parse().ok()).collect();
-        let (mut members, mut ways) = (Vec::new(), Vec::new());
-        for _ in 0..streams.div_ceil(PER_BUYER).min(MAX_BUYERS) {
-            let member = Member::start(MemberSpec::buyer(bootstrap.clone())).await?;
-            member.knows(MODEL, 1, FORM).await?;
-            ways.push(Way::Buyer(member.node.buyer().clone()));
-            members.push(member);
-        }
-        Ok(Far { worker, members, ways })
+        let bootstrap = &worker.status.listen;
+        let (buyer, way) = match options.through {
+            Through::Node => {
+                let bootstrap = bootstrap.iter().filter_map(|address| address.parse().ok()).collect();
+                let member = Member::start(MemberSpec::buyer(bootstrap)).await?;
+                let way = Way::Buyer(member.node.buyer().clone());
+                (Buyer::Member(member), way)
+            }
+            Through::Api => {
+                let buyer = Process::buyer(&options.binary, bootstrap, &["--api-listen", "127.0.0.1:0"]).await?;
+                let url = buyer.status.api.clone();
+                let url = url.ok_or_else(|| BenchError::Options("the buyer's node has no OpenAI endpoint".into()))?;
+                (Buyer::Process(buyer), Way::api(&url)?)
+            }
+        };
+        eventually("the first job", FORM, || async { way.ask_shortly().await.is_ok() }).await?;
+        Ok(Far { worker, buyer, way })
     }
 
     /// How to ask it.
-    pub(super) fn ways(&self) -> &[Way] {
-        &self.ways
+    pub(super) fn way(&self) -> &Way {
+        &self.way
     }
 
     /// Whose processor time it costs, apart from this process.
     pub(super) fn processes(&self) -> Vec<(&'static str, u32)> {
-        self.worker.pid().map(|pid| ("worker", pid)).into_iter().collect()
+        let buyer = match &self.buyer {
+            Buyer::Member(_) => None,
+            Buyer::Process(buyer) => buyer.pid(),
+        };
+        let buyer = buyer.map(|pid| ("buyer", pid));
+        self.worker.pid().map(|pid| ("worker", pid)).into_iter().chain(buyer).collect()
     }
 
     pub(super) async fn stop(mut self) {
-        for member in self.members {
-            member.node.shutdown(Duration::ZERO).await;
+        match self.buyer {
+            Buyer::Member(member) => member.node.shutdown(Duration::ZERO).await,
+            Buyer::Process(mut buyer) => buyer.kill().await,
         }
         self.worker.kill().await;
     }

@@ -3,7 +3,7 @@
 use super::{
     super::BenchError,
     RATE,
-    ways::{Stop, Way},
+    ways::{PAUSE, Stop, Way},
 };
 use crate::{
     cluster::eventually,
@@ -80,35 +80,29 @@ struct Signals {
     stop: watch::Sender<bool>,
 }
 
-/// Streams by some ways, and the processes whose time they cost.
-pub(super) struct Stage<'a> {
-    ways: &'a [Way],
+/// Streams by one way, and the processes whose time they cost.
+pub(super) struct Stage {
+    way: Way,
     processes: Vec<(&'static str, u32)>,
     signals: Arc<Signals>,
 }
 
-impl<'a> Stage<'a> {
-    pub(super) fn new(ways: &'a [Way], processes: Vec<(&'static str, u32)>) -> Self {
+impl Stage {
+    pub(super) fn new(way: Way, processes: Vec<(&'static str, u32)>) -> Self {
         let (running, failed, measuring) = Default::default();
         let signals = Signals { running, failed, measuring, stop: watch::channel(false).0 };
-        Stage { ways, processes, signals: Arc::new(signals) }
+        Stage { way, processes, signals: Arc::new(signals) }
     }
 
     /// Runs `streams` at once and tells what they saw.
     pub(super) async fn conduct(self, streams: usize) -> Result<Side, BenchError> {
-        let mut tasks = JoinSet::new();
-        for (n, way) in self.ways.iter().enumerate() {
-            let mine = streams / self.ways.len() + usize::from(n < streams % self.ways.len());
-            tasks.spawn(start(way.clone(), mine, self.signals.clone()));
-        }
+        let started = tokio::spawn(start(self.way.clone(), streams, self.signals.clone()));
         let measured = self.measure(streams).await;
         self.signals.stop.send_replace(true);
-        let ended = timeout(END, tasks.join_all()).await;
-        let ended = ended.map_err(|_| BenchError::Options(format!("streams did not end within {} s", END.as_secs())))?;
-        let mut samples = Vec::new();
-        for result in ended.into_iter().flatten() {
-            samples.push(result?);
-        }
+        let late = |_| BenchError::Options(format!("streams did not end within {} s", END.as_secs()));
+        let ended = timeout(END, started).await.map_err(late)?;
+        let ended = ended.map_err(|e| BenchError::Options(e.to_string()))?;
+        let samples = ended.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (cpu, ttft) = measured?;
         Ok(side(&samples, ttft, cpu))
     }
@@ -140,27 +134,26 @@ impl<'a> Stage<'a> {
     }
 
     async fn questions(&self) -> Result<Vec<f64>, BenchError> {
-        let Some(way) = self.ways.last() else { return Ok(Vec::new()) };
         let (mut samples, end) = (Vec::new(), clock::instant() + WINDOW);
         for n in 0..WARM_UP + QUESTIONS {
-            let sample = way.ask_shortly().await?;
+            let sample = self.way.ask_shortly().await?;
             if n >= WARM_UP {
                 samples.push(millis(sample));
             }
             if clock::instant() > end && !samples.is_empty() {
                 break;
             }
-            sleep(way.pause_between_questions()).await;
+            sleep(PAUSE).await;
         }
         Ok(samples)
     }
 }
 
-/// Starts `streams` by one way, as fast as it may, and waits for their end.
+/// Starts `streams` one after the other, and waits for their end.
 async fn start(way: Way, streams: usize, signals: Arc<Signals>) -> Vec<Result<Samples, BenchError>> {
     let mut tasks = JoinSet::new();
-    for started in 0..streams {
-        sleep(way.pause_before(started)).await;
+    for _ in 0..streams {
+        sleep(PAUSE).await;
         let (way, signals) = (way.clone(), signals.clone());
         tasks.spawn(async move { one(way, &signals).await });
     }

@@ -16,15 +16,11 @@ use tokio::{
 };
 
 /// What everybody serves and asks for.
-pub(super) const MODEL: &str = "tiny-chat";
+const MODEL: &str = "tiny-chat";
 /// Output tokens of a stream that ends when it is stopped: more than it can have by then, few enough for any context.
 const ENDLESS: u32 = 1_000_000;
-/// Between two starts by a way that has no limit of its own.
-const START: Duration = Duration::from_millis(1);
-/// Offers that a buyer may publish at once.
-const OFFER_BURST: usize = infernet_wire::limits::OFFER_BURST as usize;
-/// Between two offers of one buyer after that: a little below what workers allow.
-const OFFER_PAUSE: Duration = Duration::from_millis(210);
+/// Between two starts, and between two questions: below the rate at which a worker takes jobs of one known buyer.
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 /// For one whole answer that is not stopped.
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -36,7 +32,7 @@ pub(super) enum Way {
     /// A buyer's role in this process.
     Buyer(Buyer),
     /// A node's OpenAI endpoint.
-    Api { http: reqwest::Client, url: String, key: Option<String> },
+    Api { http: reqwest::Client, url: String },
 }
 
 /// Ends an answer early.
@@ -57,26 +53,9 @@ impl Way {
         Ok(Way::Engine { http: http()?, url: format!("{url}/api/chat") })
     }
 
-    /// Through the endpoint at `url`, such as `http://127.0.0.1:11435`.
-    pub(super) fn api(url: &str, key: Option<String>) -> Result<Self, BenchError> {
-        Ok(Way::Api { http: http()?, url: format!("{url}/v1/chat/completions"), key })
-    }
-
-    /// How long to wait before the stream that follows `started` others.
-    pub(super) fn pause_before(&self, started: usize) -> Duration {
-        match self {
-            Way::Engine { .. } => START,
-            _ if started < OFFER_BURST => START,
-            _ => OFFER_PAUSE,
-        }
-    }
-
-    /// How long to wait between two questions.
-    pub(super) fn pause_between_questions(&self) -> Duration {
-        match self {
-            Way::Engine { .. } => START,
-            _ => OFFER_PAUSE,
-        }
+    /// Through the endpoint at `base`, such as `http://127.0.0.1:46339/v1`.
+    pub(super) fn api(base: &str) -> Result<Self, BenchError> {
+        Ok(Way::Api { http: http()?, url: format!("{base}/chat/completions") })
     }
 
     /// From the call to the first token of an answer of one token.
@@ -117,14 +96,12 @@ impl Way {
                 });
                 read_lines(http.post(url).json(&body), stop, |line| engine_line(line, &mut *sink)).await
             }
-            Way::Api { http, url, key } => {
+            Way::Api { http, url } => {
                 let body = serde_json::json!({
                     "model": MODEL, "messages": [{ "role": "user", "content": "Go." }], "max_tokens": tokens,
                     "stream": true, "temperature": 0,
                 });
-                let request = http.post(url).json(&body);
-                let request = key.iter().fold(request, |request, key| request.bearer_auth(key));
-                read_lines(request, stop, |line| api_line(line, &mut *sink)).await
+                read_lines(http.post(url).json(&body), stop, |line| api_line(line, &mut *sink)).await
             }
             Way::Buyer(buyer) => ask_buyer(buyer, tokens, sink, stop).await,
         }

@@ -1,0 +1,133 @@
+//! `infernet schema`: what `--json` prints, as JSON Schema, made from the very types that are printed. A field's description is
+//! its documentation there. Fields are added, never renamed or given another meaning; a reader should ignore what it does not
+//! know.
+
+#[cfg(test)]
+mod page;
+
+use super::{Context, api_key, config::PathReport, exit, exit::Exit, key, operator, pages, query};
+use crate::{
+    config::Row,
+    control::schema::{CommandReport, ErrorReport, ModelReport, PeerReport, StatusReport},
+    earnings::BookReport,
+    report::{ChatReport, ReceiptReport},
+};
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What stderr says if a command fails.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Failure {
+    /// What is wrong.
+    error: ErrorReport,
+}
+
+/// A line of the log, as `tracing` writes it.
+#[derive(Debug, Serialize, JsonSchema)]
+struct LogLine {
+    /// When, in UTC (RFC 3339).
+    timestamp: String,
+    /// `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
+    level: String,
+    /// `message`, and what else is known.
+    fields: BTreeMap<String, Value>,
+    /// The module that says it.
+    target: String,
+}
+
+/// Each command's name with what it prints on stdout; `logs` prints one such value a line. Under `error`: stderr of all.
+fn all() -> BTreeMap<&'static str, Schema> {
+    BTreeMap::from([
+        ("error", schema_for!(Failure)),
+        ("init", schema_for!(query::InitReport)),
+        ("start", schema_for!(StatusReport)),
+        ("chat", schema_for!(ChatReport)),
+        ("models", schema_for!(Vec<ModelReport>)),
+        ("peers", schema_for!(Vec<PeerReport>)),
+        ("receipts", schema_for!(Vec<ReceiptReport>)),
+        ("receipts verify", schema_for!(query::VerifyReport)),
+        ("api-key add", schema_for!(api_key::NewApiKeyReport)),
+        ("api-key list", schema_for!(Vec<api_key::ApiKeyReport>)),
+        ("api-key remove", schema_for!(Vec<api_key::ApiKeyReport>)),
+        ("earnings", schema_for!(BookReport)),
+        ("spend", schema_for!(BookReport)),
+        ("key show", schema_for!(key::KeyReport)),
+        ("key backup", schema_for!(key::KeyFileReport)),
+        ("key restore", schema_for!(key::KeyFileReport)),
+        ("key encrypt", schema_for!(key::KeyFileReport)),
+        ("key decrypt", schema_for!(key::KeyFileReport)),
+        ("key rotate", schema_for!(key::RotationReport)),
+        ("operator add", schema_for!(Vec<operator::OperatorReport>)),
+        ("operator list", schema_for!(Vec<operator::OperatorReport>)),
+        ("operator remove", schema_for!(Vec<operator::OperatorReport>)),
+        ("operator sign", schema_for!(operator::SignedCommandReport)),
+        ("operator send", schema_for!(CommandReport)),
+        ("config show", schema_for!(Vec<Row>)),
+        ("config path", schema_for!(PathReport)),
+        ("logs", schema_for!(LogLine)),
+        ("man", schema_for!(pages::ManReport)),
+    ])
+}
+
+pub(super) fn run(context: &Context, command: &str) -> Result<(), Exit> {
+    let all = all();
+    let failed = |error: serde_json::Error| Exit::new(exit::FAILED, error);
+    let text = match (command, all.get(command)) {
+        ("", _) => serde_json::to_string_pretty(&all).map_err(failed)?,
+        (_, Some(schema)) => serde_json::to_string_pretty(schema).map_err(failed)?,
+        _ => {
+            let known: Vec<&str> = all.keys().copied().collect();
+            return Err(Exit::new(exit::USAGE, format!("no schema of {command:?}: there are {}", known.join(", "))));
+        }
+    };
+    context.print(text);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::CommandFactory;
+
+    /// Commands whose output is a text for another program.
+    const TEXTS: [&str; 2] = ["completions", "schema"];
+
+    fn leaves(command: &clap::Command, above: &str) -> Vec<String> {
+        let below: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();
+        let name = |c: &clap::Command| format!("{above} {}", c.get_name()).trim().to_owned();
+        below
+            .iter()
+            .flat_map(|c| match leaves(c, &name(c)) {
+                deeper if c.is_subcommand_required_set() => deeper,
+                deeper => [vec![name(c)], deeper].concat(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_command_has_a_schema() {
+        let mut expected = leaves(&Cli::command(), "");
+        expected.retain(|name| !TEXTS.contains(&name.as_str()));
+        expected.push("error".into());
+        expected.sort();
+        assert!(all().keys().copied().eq(expected.iter().map(String::as_str)), "{expected:?}");
+    }
+
+    #[test]
+    fn every_field_is_described() {
+        fn check(path: &str, value: &Value) {
+            let properties = value.get("properties").and_then(Value::as_object);
+            for (name, field) in properties.into_iter().flatten() {
+                assert!(field.get("description").is_some(), "{path}.{name} says nothing: {field}");
+            }
+            let inner = value.as_object().into_iter().flatten().filter(|(key, _)| *key != "properties");
+            inner.for_each(|(key, value)| check(&format!("{path}.{key}"), value));
+        }
+        for (name, schema) in all() {
+            check(name, schema.as_value());
+        }
+    }
+}
