@@ -96,6 +96,7 @@ impl Control {
             .route("/v0/peers", get(peers))
             .route("/v0/models", get(models))
             .route("/v0/counters", get(counters))
+            .route("/v0/metrics", get(metrics))
             .route("/v0/receipts", get(receipts))
             .route("/v0/chat", post(chat))
             .route("/v0/command", command::route(self.home()))
@@ -137,6 +138,10 @@ async fn models(State(node): State<Arc<Node>>) -> Json<Vec<ModelReport>> {
 
 async fn counters(State(node): State<Arc<Node>>) -> Json<BTreeMap<String, u64>> {
     Json(node.counters().await)
+}
+
+async fn metrics(State(node): State<Arc<Node>>) -> Response {
+    crate::metrics::answer(&node).await
 }
 
 /// Which receipts are asked for: `before` is the position of the last one that the reader has.

@@ -18,6 +18,7 @@ use crate::{
     hardware,
     ledger::Ledger,
     market::{buyer as buyer_market, buyer::Observation, seller as seller_market},
+    metrics::Metrics,
     net::{self, Net, NetConfig, NetError},
     recall,
     report::ChatReport,
@@ -127,6 +128,7 @@ pub struct Node {
     purse: OnceLock<Purse>,
     dropped: Arc<AtomicU64>,
     chat_tally: Tally,
+    metrics: Metrics,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -146,7 +148,8 @@ impl Node {
         let pool = Pool::new(endpoint.clone());
         let client =
             chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
-        let buyer = Buyer::spawn(client, net.clone(), settings.preferences);
+        let metrics = Metrics::default();
+        let buyer = Buyer::spawn(client, net.clone(), settings.preferences, metrics.clone());
         let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
         let addresses = net.listen_addresses().await;
         let seller = match settings.serve {
@@ -158,6 +161,7 @@ impl Node {
                     store: store.clone(),
                     ledger,
                     tally: chat_tally.clone(),
+                    metrics: metrics.clone(),
                 };
                 let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
                 Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
@@ -183,6 +187,7 @@ impl Node {
             purse: OnceLock::new(),
             dropped,
             chat_tally,
+            metrics,
             tasks,
         })
     }
@@ -215,6 +220,11 @@ impl Node {
     /// Receipts and what else is kept.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// Takes note of what happens in it.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Lets nothing be bought beyond `caps`, of which the store says what is left. The first call counts.
@@ -377,6 +387,7 @@ struct Worker {
     store: Arc<dyn Store>,
     ledger: Ledger,
     tally: Tally,
+    metrics: Metrics,
 }
 
 impl Worker {
@@ -403,6 +414,7 @@ impl Worker {
             engines,
             ledger: self.ledger,
             tally: self.tally,
+            metrics: self.metrics,
         };
         tasks.push(tokio::spawn(chat::server::run(endpoint, Arc::new(worker))));
         seller

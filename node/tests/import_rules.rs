@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 17] = [
+const RULES: [Rule; 18] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -80,6 +80,11 @@ const RULES: [Rule; 17] = [
         says: "only node/src/api/server.rs names hyper",
         governs: |path| path.starts_with("node/src") && path != "node/src/api/server.rs",
         breaks: |source| source.names_of(&["hyper", "hyper_util"]),
+    },
+    Rule {
+        says: "only node/src/metrics/text.rs names prometheus_client",
+        governs: |path| path != "node/src/metrics/text.rs",
+        breaks: |source| source.names_of(&["prometheus_client"]),
     },
     Rule {
         says: "only node/src/config/layers.rs names figment",

@@ -88,6 +88,7 @@ impl Opened {
             purse,
             max_price: self.config.max_price,
             max_requests: self.config.max_requests,
+            metrics: node.metrics().clone(),
             more,
         };
         Api::start(self.listener, node.buyer().clone(), node.net().clone(), settings).map_err(OpenError::Address)

@@ -105,6 +105,15 @@ pub enum Path {
     Direct(SocketAddr),
 }
 
+impl Path {
+    /// A short stable name, for counters.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Path::Direct(_) => "direct",
+        }
+    }
+}
+
 impl std::fmt::Display for Path {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -19,6 +19,7 @@ use crate::{
     engines::Engines,
     ledger::Ledger,
     market::seller::Claim,
+    metrics::{Metrics, Served},
     seller::{Measured, Presented, Seller, Slot, Unclaimed},
 };
 use futures::{
@@ -27,6 +28,7 @@ use futures::{
 };
 use infernet_wire::{
     accept::JobAccept,
+    capability::Abilities,
     chat::{ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError, TokenLogprob, ToolCallDelta},
     envelope::{Envelope, Verified},
     id::{Hash, NodeId},
@@ -73,6 +75,8 @@ pub struct Worker {
     pub ledger: Ledger,
     /// Counts what happens.
     pub tally: Tally,
+    /// Measures it.
+    pub metrics: Metrics,
 }
 
 type Reader = FrameReader<Pin<Box<dyn AsyncRead + Send>>>;
@@ -157,7 +161,13 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
     let terms = terms(worker, &claim, engine.weights, &parsed);
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let (session, opened) = WorkerSession::open(terms, &first.bytes, &request, clock::now());
-    Ok(Job { claim, session, opened, chunks: ask(engine.backend, request_for_engine), pace: Pace::start() })
+    Ok(Job {
+        claim,
+        session,
+        opened,
+        chunks: ask(engine.backend, request_for_engine),
+        pace: Pace::start(worker.metrics.clone()),
+    })
 }
 
 fn read_accept(worker: &Worker, open: &Open) -> Result<Verified<JobAccept>, StreamError> {
@@ -266,19 +276,31 @@ struct Pace {
     first: Option<Instant>,
     last: Instant,
     tokens: u32,
+    metrics: Metrics,
 }
 
 impl Pace {
     /// The engine is asked now.
-    fn start() -> Self {
+    fn start(metrics: Metrics) -> Self {
         let asked = clock::instant();
-        Pace { asked, first: None, last: asked, tokens: 0 }
+        Pace { asked, first: None, last: asked, tokens: 0, metrics }
     }
 
     fn token(&mut self, tokens: u32) {
         self.last = clock::instant();
         self.first.get_or_insert(self.last);
+        self.metrics.sold_tokens(tokens.saturating_sub(self.tokens));
         self.tokens = tokens;
+    }
+
+    /// Tells how the engine did, once it is done.
+    fn tell(&self, claim: &Claim, error: Option<&'static str>) {
+        let embeds = claim.offer.abilities.contains(Abilities::EMBEDDINGS);
+        let first_token = self.first.map(|first| first - self.asked);
+        // Between two tokens after the first, on average; none if there is only one.
+        let per_token = self.first.and_then(|first| (self.last - first).checked_div(self.tokens.saturating_sub(1)));
+        let took = clock::instant() - self.asked;
+        self.metrics.served(Served { model: &claim.model, embeds, first_token, per_token, took, error });
     }
 
     /// `None` if no token came.
@@ -302,6 +324,8 @@ impl Job {
             Ok(end) => self.settle(end, worker, reader, writer).await,
             Err(error) => {
                 info!("gave up before the first token: {}", error.message);
+                worker.tally.count_reason("ended", "no_answer");
+                self.pace.tell(&self.claim, Some(error.code.label()));
                 let _ = writer.write(&Frame::Error(error).encode(), deadline::WRITE).await;
             }
         }
@@ -403,6 +427,8 @@ impl Job {
     async fn settle(self, end: End, worker: &Worker, reader: &mut Reader, writer: &mut Writer) {
         let Job { mut claim, session, chunks, pace, .. } = self;
         drop(chunks);
+        worker.tally.count_reason("ended", end.finish.label());
+        pace.tell(&claim, (!end.finish.is_complete()).then(|| end.finish.label()));
         if let Some(measured) = pace.measured() {
             worker.seller.try_measured(&claim.model, measured);
         }
@@ -418,6 +444,7 @@ impl Job {
                 let acknowledged = told && countersigned(worker, &receipt, reader, writer).await;
                 worker.tally.count(if acknowledged { "acknowledged" } else { "unacknowledged" });
                 claim.set_settled(acknowledged);
+                worker.metrics.earned(amount, acknowledged);
                 info!(finish = end.finish.label(), tokens, %amount, acknowledged, "done");
             }
             Err(error) => warn!("can't keep the receipt: {error}; free some disk space"),

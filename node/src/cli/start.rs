@@ -17,11 +17,10 @@ use crate::{
     config::Config,
     control::{Control, schema::StatusReport},
     engines::{Engines, Probed},
-    logfile,
+    logfile, metrics,
     node::{Node, Serve, Settings},
     seller, store,
 };
-use axum::Router;
 use infernet_wire::money::Price;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -48,7 +47,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let (price, grace, caps) = (config.price, config.grace, config.caps());
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
     let purse = node.limit(caps)?;
-    let api = api.map(|api| api.serve(&node, purse.clone(), Router::new())).transpose()?;
+    let api = api.map(|api| api.serve(&node, purse.clone(), metrics::route(node.clone()))).transpose()?;
     control.serve(node.clone());
     ready(context, &node, api.as_ref(), price).await?;
     stop.first().await;
