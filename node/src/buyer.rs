@@ -9,6 +9,7 @@
 //! price in its ad (`standing`); of those any number run side by side.
 
 mod conversation;
+mod ended;
 mod loads;
 mod order;
 mod refused;
@@ -27,6 +28,7 @@ use crate::{
         session::Terms,
     },
     clock,
+    jobs::{Jobs, Role},
     market::{
         auction::{Closed, Won},
         buyer::{Input, Observation},
@@ -140,18 +142,20 @@ struct Shared {
     metrics: Metrics,
     /// Jobs under way.
     running: watch::Sender<usize>,
+    /// What is shown of them.
+    jobs: Jobs,
 }
 
 impl Buyer {
     /// Starts the task. It ends when every handle is gone.
-    pub fn spawn(client: client::Buyer, net: Net, preferences: Preferences, metrics: Metrics) -> Self {
+    pub fn spawn(client: client::Buyer, net: Net, preferences: Preferences, metrics: Metrics, jobs: Jobs) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let span = info_span!("buyer", me = %client.key.id().short());
         let loads = Loads::default();
         let task = Task::new(client.key.id(), client.pool.clone(), loads.clone());
         tokio::spawn(task.run(inbox).instrument(span));
         let (turn, running) = (Arc::new(Semaphore::new(1)), watch::Sender::new(0));
-        Buyer { commands, shared: Arc::new(Shared { client, net, turn, preferences, loads, metrics, running }) }
+        Buyer { commands, shared: Arc::new(Shared { client, net, turn, preferences, loads, metrics, running, jobs }) }
     }
 
     /// Tells of something heard. `false` if the task is too busy: the message is dropped.
@@ -199,13 +203,16 @@ impl Buyer {
         events: &mpsc::Sender<ChatEvent>,
         cancel: &mut watch::Receiver<bool>,
     ) -> Result<ChatReport, ChatError> {
-        let prepared = Prepared::new(self.with_preferences(order))?;
+        let mut prepared = Prepared::new(self.with_preferences(order))?;
+        let shown = self.shared.jobs.begin(Role::Bought, prepared.job, prepared.order.request.model.clone());
+        prepared.shown = Some(shown.job());
         let _running = Running::new(&self.shared.running);
         let span = info_span!("job", job = %prepared.job);
         let request = &prepared.order.request;
         let buying = self.shared.metrics.buying(&request.model, request.task == Asked::EMBEDDINGS, clock::instant());
         let result = self.patiently(&prepared, events, cancel).instrument(span).await;
         buying.ended(bought(&result), clock::instant());
+        shown.end(ended::of(&result));
         result
     }
 
@@ -367,6 +374,9 @@ impl Buyer {
         let mut on_step = |step: &Progress| {
             said.note(step);
             seen.note(step, &self.shared.metrics);
+            if let Some(job) = &prepared.shown {
+                ended::note(job, step);
+            }
             if matches!(step, Progress::Opened { .. }) {
                 on_opened();
             }

@@ -9,6 +9,7 @@ mod config;
 pub mod exit;
 mod flags;
 mod income;
+mod jobs;
 mod key;
 mod logs;
 mod operator;
@@ -17,6 +18,9 @@ mod progress;
 mod query;
 mod schema;
 mod start;
+mod status;
+mod watch;
+mod why;
 
 use crate::{
     config as configuration,
@@ -50,6 +54,12 @@ enum Command {
     Init,
     /// Run this node: join the mesh, and sell what the engines beside it can do.
     Start(flags::NodeArgs),
+    /// Show this node on one screen.
+    Status(watch::WatchArgs),
+    /// Show the jobs that run and the last ones, bought and sold.
+    Jobs(jobs::JobsArgs),
+    /// Say why this worker earns, or does not, and what to change.
+    Why(watch::WatchArgs),
     /// Ask a model something: auction, answer, receipt.
     Chat(chat::ChatArgs),
     /// Show which models the mesh offers, and for how much.
@@ -122,7 +132,7 @@ impl Context {
 
     /// One JSON value on stdout.
     fn print_json(&self, value: &impl serde::Serialize) -> Result<(), Exit> {
-        self.print(serde_json::to_string(value).map_err(|e| Exit::new(exit::FAILED, e))?);
+        self.print(json(value)?);
         Ok(())
     }
 
@@ -174,6 +184,9 @@ fn run(cli: Cli) -> Result<(), Exit> {
         match cli.command {
             Command::Init => query::init(&context),
             Command::Start(args) => start::run(&context, args).await,
+            Command::Status(args) => status::run(&context, args).await,
+            Command::Jobs(args) => jobs::run(&context, args).await,
+            Command::Why(args) => why::run(&context, args).await,
             Command::Chat(args) => chat::run(&context, args).await,
             Command::Models(args) => query::models(&context, args).await,
             Command::Peers => query::peers(&context).await,
@@ -190,6 +203,11 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Man { dir } => pages::man(&context, dir),
         }
     })
+}
+
+/// `value` as JSON, in one line.
+fn json(value: &impl serde::Serialize) -> Result<String, Exit> {
+    serde_json::to_string(value).map_err(|e| Exit::new(exit::FAILED, e))
 }
 
 /// `1 bid`, `2 bids`.

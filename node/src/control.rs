@@ -10,8 +10,10 @@ pub mod schema;
 use crate::{
     buyer::{ChatError, ChatEvent},
     clock,
+    jobs::JobReport,
     node::Node,
     store::{Page, Position, Store, StoreError},
+    why::WhyReport,
 };
 use axum::{
     Json, Router,
@@ -97,6 +99,8 @@ impl Control {
             .route("/v0/models", get(models))
             .route("/v0/counters", get(counters))
             .route("/v0/metrics", get(metrics))
+            .route("/v0/jobs", get(jobs))
+            .route("/v0/why", get(why))
             .route("/v0/receipts", get(receipts))
             .route("/v0/chat", post(chat))
             .route("/v0/command", command::route(self.home()))
@@ -134,6 +138,25 @@ async fn peers(State(node): State<Arc<Node>>) -> Json<Vec<PeerReport>> {
 
 async fn models(State(node): State<Arc<Node>>) -> Json<Vec<ModelReport>> {
     Json(node.buyer().known_models().await.iter().map(ModelReport::from).collect())
+}
+
+/// How many jobs are asked for.
+#[derive(serde::Deserialize)]
+struct Listed {
+    #[serde(default = "everything")]
+    limit: usize,
+}
+
+fn everything() -> usize {
+    usize::MAX
+}
+
+async fn jobs(State(node): State<Arc<Node>>, Query(listed): Query<Listed>) -> Json<Vec<JobReport>> {
+    Json(node.recent_jobs(listed.limit))
+}
+
+async fn why(State(node): State<Arc<Node>>) -> Json<WhyReport> {
+    Json(node.why().await)
 }
 
 async fn counters(State(node): State<Arc<Node>>) -> Json<BTreeMap<String, u64>> {

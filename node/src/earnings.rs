@@ -52,7 +52,8 @@ pub struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, signed: &SignedReceipt) {
+    /// One receipt more.
+    pub(crate) fn add(&mut self, signed: &SignedReceipt) {
         let receipt = signed.receipt();
         let amount = match signed.countersign() {
             Some(_) => &mut self.acknowledged_micro_usd,
@@ -63,6 +64,13 @@ impl Sum {
         self.jobs += 1;
         self.input_tokens += u64::from(receipt.input_tokens);
         self.output_tokens += u64::from(receipt.output_tokens);
+    }
+
+    /// The buyer has signed a receipt that is in here without its signature.
+    pub(crate) fn acknowledge(&mut self, signed: &SignedReceipt) {
+        let amount = signed.receipt().amount.0;
+        self.unacknowledged_micro_usd = self.unacknowledged_micro_usd.saturating_sub(amount);
+        self.acknowledged_micro_usd = self.acknowledged_micro_usd.saturating_add(amount);
     }
 
     /// What both sides have signed.

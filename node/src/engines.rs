@@ -9,6 +9,8 @@ use crate::{
     seller::Seller,
 };
 use infernet_wire::{capability::ModelAd, id::Hash, limits, money::Price};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
@@ -21,6 +23,19 @@ const POLL: Duration = Duration::from_secs(10);
 pub struct Engines {
     backends: Arc<[Arc<dyn Backend>]>,
     routes: watch::Receiver<Routes>,
+    reports: watch::Receiver<Vec<EngineReport>>,
+}
+
+/// An engine as it answered last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EngineReport {
+    /// `KIND at URL`.
+    pub engine: String,
+    /// Models that it has.
+    pub models: usize,
+    /// Why it does not answer; absent if it does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
 }
 
 /// By model: the engine's index, and the digest of the weights if it tells.
@@ -49,7 +64,7 @@ impl Engines {
         let mut probed = Vec::new();
         for backend in backends {
             let models = backend.models().await.map(|all| all.into_iter().map(|m| m.id).collect()).map_err(|e| e.to_string());
-            probed.push(Probed { engine: format!("{} at {}", backend.kind(), backend.url()), models });
+            probed.push(Probed { engine: name(&**backend), models });
         }
         probed
     }
@@ -58,12 +73,18 @@ impl Engines {
     /// change. Ends with the last handle.
     pub async fn spawn(backends: Vec<Arc<dyn Backend>>, price: Price, aliases: Vec<Alias>, seller: Seller) -> Self {
         let (sender, routes) = watch::channel(BTreeMap::new());
-        let engines = Engines { backends: backends.into(), routes };
-        let mut poll =
-            Poll { backends: engines.backends.clone(), price, aliases, seller, routes: sender, failing: BTreeMap::new() };
+        let (reporter, reports) = watch::channel(Vec::new());
+        let engines = Engines { backends: backends.into(), routes, reports };
+        let backends = engines.backends.clone();
+        let mut poll = Poll { backends, price, aliases, seller, routes: sender, reports: reporter, failing: BTreeMap::new() };
         poll.poll().await;
         tokio::spawn(poll.run());
         engines
+    }
+
+    /// Every engine as it answered last.
+    pub fn reports(&self) -> Vec<EngineReport> {
+        self.reports.borrow().clone()
     }
 
     /// The engine that serves `model` now.
@@ -79,6 +100,7 @@ struct Poll {
     aliases: Vec<Alias>,
     seller: Seller,
     routes: watch::Sender<Routes>,
+    reports: watch::Sender<Vec<EngineReport>>,
     failing: BTreeMap<usize, String>,
 }
 
@@ -94,9 +116,11 @@ impl Poll {
 
     async fn poll(&mut self) {
         let mut routes = Routes::new();
-        let mut ads = Vec::new();
+        let (mut ads, mut reports) = (Vec::new(), Vec::new());
         for index in 0..self.backends.len() {
-            for model in self.ask(index).await {
+            let models = self.ask(index).await;
+            reports.extend(self.report(index, models.len()));
+            for model in models {
                 if !routes.contains_key(&model.id) && ads.len() < limits::MAX_AD_MODELS {
                     routes.insert(model.id.clone(), (index, model.weights));
                     ads.push(advertise(model, self.price, &self.aliases));
@@ -104,7 +128,13 @@ impl Poll {
             }
         }
         self.routes.send_replace(routes);
+        self.reports.send_replace(reports);
         self.seller.set_catalogue(ads).await;
+    }
+
+    fn report(&self, index: usize, models: usize) -> Option<EngineReport> {
+        let engine = name(&**self.backends.get(index)?);
+        Some(EngineReport { engine, models, error: self.failing.get(&index).cloned() })
     }
 
     async fn ask(&mut self, index: usize) -> Vec<Model> {
@@ -127,6 +157,10 @@ impl Poll {
             }
         }
     }
+}
+
+fn name(backend: &dyn Backend) -> String {
+    format!("{} at {}", backend.kind(), backend.url())
 }
 
 /// The operator's names for it come first: what an engine calls a model besides is a convenience.

@@ -7,6 +7,7 @@ use crate::{
     clock,
     net::Net,
     store::{Put, Store, StoreError},
+    today::Today,
 };
 use infernet_wire::{
     id::{JobId, NodeId},
@@ -22,17 +23,26 @@ use tracing::debug;
 pub struct Ledger {
     store: Arc<dyn Store>,
     net: Net,
+    today: Today,
 }
 
 impl Ledger {
     /// Keeps receipts in `store` and publishes them through `net`.
     pub fn new(store: Arc<dyn Store>, net: Net) -> Self {
-        Ledger { store, net }
+        let today = Today::new(net.id(), clock::now());
+        Ledger { store, net, today }
     }
 
     /// Resolves when the receipt is on disk. Idempotent.
     pub async fn keep(&self, receipt: SignedReceipt) -> Result<Put, StoreError> {
-        self.store.keep_receipt(&receipt).await
+        let put = self.store.keep_receipt(&receipt).await?;
+        self.today.kept(&receipt, put);
+        Ok(put)
+    }
+
+    /// What came of the receipts of this day.
+    pub fn today(&self) -> &Today {
+        &self.today
     }
 
     /// Whether a receipt of `worker` for `job` is kept. A look into the index's memory, cheaper than changing threads for it.

@@ -7,11 +7,12 @@
 //! | [`seller`], [`buyer`] | the two roles: drive `market`, sign, time, retry |
 //! | [`chat`] | the QUIC stream between buyer and worker |
 //! | [`backend`], [`engines`] | the engines beside a worker |
-//! | [`ledger`], [`store`], [`recall`] | receipts, kept before anyone is told, and what they tell after a restart |
+//! | [`ledger`], [`store`], [`recall`], [`today`] | receipts, kept before anyone is told, and what they tell after a restart |
 //! | [`node`] | all of the above, started in order |
 //! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
 //! | [`metrics`] | what a node can be watched by |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
+//! | [`jobs`], [`why`] | what runs now, and why more or less is earned |
 //! | [`config`], [`identity`], [`hardware`], [`clock`] | the edges: file, key, machine, time |
 //!
 //! **Invariants.** `market` imports only `infernet_wire` and `std`. `net` never imports `market`. Only [`node`] knows everybody.
@@ -32,6 +33,7 @@ pub mod earnings;
 pub mod engines;
 pub mod hardware;
 pub mod identity;
+pub mod jobs;
 pub mod ledger;
 pub mod logfile;
 pub mod market;
@@ -44,3 +46,5 @@ pub mod report;
 pub mod seller;
 pub mod spend;
 pub mod store;
+pub mod today;
+pub mod why;

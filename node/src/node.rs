@@ -3,6 +3,8 @@
 //! Events of the mesh go to whoever cares: ads to both roles, offers and accepts to the seller, answers to the buyer. Nobody
 //! waits for anybody: a full queue drops the message, counted, and gossip goes on.
 
+mod overview;
+
 use crate::{
     backend::Backend,
     buyer::{Buyer, ChatError, ChatEvent, ChatOrder, Preferences},
@@ -13,9 +15,9 @@ use crate::{
         tally::Tally,
     },
     config::{Alias, Region},
-    control::schema::StatusReport,
     engines::Engines,
     hardware,
+    jobs::Jobs,
     ledger::Ledger,
     market::{buyer as buyer_market, buyer::Observation, seller as seller_market},
     metrics::Metrics,
@@ -28,6 +30,7 @@ use crate::{
 };
 use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, limits, money::Price, topic::NetworkId};
 use libp2p::{Multiaddr, multiaddr::Protocol};
+use overview::Overview;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -129,6 +132,7 @@ pub struct Node {
     dropped: Arc<AtomicU64>,
     chat_tally: Tally,
     metrics: Metrics,
+    overview: Overview,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -148,12 +152,15 @@ impl Node {
         let pool = Pool::new(endpoint.clone());
         let client =
             chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
-        let metrics = Metrics::default();
-        let buyer = Buyer::spawn(client, net.clone(), settings.preferences, metrics.clone());
+        let (metrics, jobs) = (Metrics::default(), Jobs::default());
+        let buyer = Buyer::spawn(client, net.clone(), settings.preferences, metrics.clone(), jobs.clone());
         let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
         let addresses = net.listen_addresses().await;
+        let today = ledger.today().clone();
+        let mut overview = Overview::new(jobs.clone(), today.clone());
         let seller = match settings.serve {
             Some(serve) => {
+                let price = serve.price;
                 let worker = Worker {
                     key: settings.key,
                     network: settings.network,
@@ -162,9 +169,12 @@ impl Node {
                     ledger,
                     tally: chat_tally.clone(),
                     metrics: metrics.clone(),
+                    jobs,
                 };
                 let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
-                Some(worker.start(serve, chat, endpoint.clone(), &mut tasks).await)
+                let (seller, engines) = worker.start(serve, chat, endpoint.clone(), &mut tasks).await;
+                overview.sells(price, engines);
+                Some(seller)
             }
             None => None,
         };
@@ -172,7 +182,7 @@ impl Node {
         let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone(), peers: 0 };
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
-        tasks.push(tokio::spawn(recall::run(id, store.clone(), buyer.clone(), seller.clone())));
+        tasks.push(tokio::spawn(recall::run(id, store.clone(), today, buyer.clone(), seller.clone())));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
         debug!(me = %id, chat = %chat_addr, "started");
         Ok(Node {
@@ -188,6 +198,7 @@ impl Node {
             dropped,
             chat_tally,
             metrics,
+            overview,
             tasks,
         })
     }
@@ -266,23 +277,6 @@ impl Node {
     /// The network it takes part in.
     pub fn network(&self) -> &NetworkId {
         &self.network
-    }
-
-    /// The state now, for people.
-    pub async fn status(&self) -> StatusReport {
-        StatusReport {
-            version: env!("CARGO_PKG_VERSION").into(),
-            id: self.id,
-            network: self.network.to_string(),
-            listen: self.net.listen_addresses().await.iter().map(ToString::to_string).collect(),
-            chat: self.chat_addr.to_string(),
-            api: None,
-            peers: self.net.peers().await.len(),
-            seller: match &self.seller {
-                Some(seller) => seller.status().await,
-                None => None,
-            },
-        }
     }
 
     /// Jobs that run now, sold and bought.
@@ -388,6 +382,7 @@ struct Worker {
     ledger: Ledger,
     tally: Tally,
     metrics: Metrics,
+    jobs: Jobs,
 }
 
 impl Worker {
@@ -397,7 +392,7 @@ impl Worker {
         chat: Vec<SocketAddrText>,
         endpoint: Endpoint,
         tasks: &mut Vec<JoinHandle<()>>,
-    ) -> Seller {
+    ) -> (Seller, Engines) {
         let settings = seller::Settings {
             key: self.key.clone(),
             network: self.network.clone(),
@@ -411,13 +406,14 @@ impl Worker {
             key: self.key,
             network: self.network,
             seller: seller.clone(),
-            engines,
+            engines: engines.clone(),
             ledger: self.ledger,
             tally: self.tally,
             metrics: self.metrics,
+            jobs: self.jobs,
         };
         tasks.push(tokio::spawn(chat::server::run(endpoint, Arc::new(worker))));
-        seller
+        (seller, engines)
     }
 }
 

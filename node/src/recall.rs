@@ -8,6 +8,7 @@ use crate::{
     buyer::Buyer,
     seller::Seller,
     store::{Page, Position, Store},
+    today::Today,
 };
 use infernet_wire::{
     id::NodeId,
@@ -32,8 +33,8 @@ struct Met {
     workers: Vec<NodeId>,
 }
 
-/// Reads the receipts of node `me` and tells its roles.
-pub async fn run(me: NodeId, store: Arc<dyn Store>, buyer: Buyer, seller: Option<Seller>) {
+/// Reads the receipts of node `me` and tells its roles, and what of them is of this day.
+pub async fn run(me: NodeId, store: Arc<dyn Store>, today: Today, buyer: Buyer, seller: Option<Seller>) {
     let (mut read, mut before) = (0, None);
     while read < MAX_RECALLED {
         let store = store.clone();
@@ -45,6 +46,7 @@ pub async fn run(me: NodeId, store: Arc<dyn Store>, buyer: Buyer, seller: Option
         };
         let Some(last) = receipts.last() else { break };
         (read, before) = (read + receipts.len(), Some(Position::of(last)));
+        today.recall(&receipts);
         let Met { buyers, workers } = met(me, &receipts);
         if let Some(seller) = &seller {
             seller.know(buyers).await;

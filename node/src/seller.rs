@@ -427,6 +427,7 @@ impl Task {
             counters,
             recent: self.market.outcomes().iter().map(Outcome::from).collect(),
             wanted: self.market.wanted().iter().map(|(model, times)| (model.clone(), *times)).collect(),
+            draining: self.market.is_draining(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{conversation::conversation, refused::ChatError};
 use crate::{
     clock,
+    jobs::Job,
     market::{buyer::Wishes, standing::PathChoice, trust::Trust},
 };
 use infernet_wire::{
@@ -80,6 +81,8 @@ pub struct Prepared {
     pub(super) input_tokens: u32,
     pub(super) job: JobId,
     pub(super) wishes: Arc<Wishes>,
+    /// Where its steps are shown, if anywhere.
+    pub(super) shown: Option<Arc<Job>>,
     commitment: Hash,
 }
 
@@ -91,7 +94,7 @@ impl Prepared {
         let (salt, job) = (clock::random(), JobId(clock::random()));
         let conversation = conversation(&CONVERSATION_SALT, &order.request);
         let wishes = Arc::new(Wishes { trust: order.trust.clone(), path: order.path, conversation });
-        Ok(Prepared { commitment: commitment(&salt, &request), order, request, salt, input_tokens, job, wishes })
+        Ok(Prepared { commitment: commitment(&salt, &request), order, request, salt, input_tokens, job, wishes, shown: None })
     }
 
     fn budget(&self) -> MicroUsd {

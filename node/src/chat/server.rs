@@ -17,6 +17,7 @@ use crate::{
     backend::{Backend, BackendError, Chunk},
     clock,
     engines::Engines,
+    jobs::{Ended, Jobs, Role, Running, State},
     ledger::Ledger,
     market::seller::Claim,
     metrics::{Metrics, Served},
@@ -34,6 +35,7 @@ use infernet_wire::{
     id::{Hash, NodeId},
     key::NodeKey,
     limits,
+    money::MicroUsd,
     offer::commitment,
     receipt::{JobReceipt, SignedReceipt},
     standing::StandingAccept,
@@ -77,6 +79,8 @@ pub struct Worker {
     pub tally: Tally,
     /// Measures it.
     pub metrics: Metrics,
+    /// Shows what runs.
+    pub jobs: Jobs,
 }
 
 type Reader = FrameReader<Pin<Box<dyn AsyncRead + Send>>>;
@@ -108,6 +112,7 @@ async fn serve_stream(worker: &Worker, stream: ChatStream) {
             worker.tally.count("started");
             let span = info_span!("job", job = %job.claim.job, buyer = %peer.short());
             async {
+                job.shown.opened(peer, path.to_string());
                 info!(%path, model = job.claim.model, standing = job.claim.standing, "opened");
                 job.run(worker, &mut reader, &mut writer).await;
             }
@@ -142,6 +147,7 @@ struct Job {
     opened: Vec<u8>,
     chunks: Chunks,
     pace: Pace,
+    shown: Running,
 }
 
 /// Everything before `Opened`.
@@ -161,12 +167,14 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
     let terms = terms(worker, &claim, engine.weights, &parsed);
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let (session, opened) = WorkerSession::open(terms, &first.bytes, &request, clock::now());
+    let shown = worker.jobs.begin(Role::Sold, claim.job, claim.model.clone());
     Ok(Job {
         claim,
         session,
         opened,
         chunks: ask(engine.backend, request_for_engine),
         pace: Pace::start(worker.metrics.clone()),
+        shown,
     })
 }
 
@@ -326,9 +334,15 @@ impl Job {
                 info!("gave up before the first token: {}", error.message);
                 worker.tally.count_reason("ended", "no_answer");
                 self.pace.tell(&self.claim, Some(error.code.label()));
+                self.shown.end(Ended::free(State::Failed, Some(error.code.label())));
                 let _ = writer.write(&Frame::Error(error).encode(), deadline::WRITE).await;
             }
         }
+    }
+
+    fn on_tokens(&mut self, tokens: u32) {
+        self.pace.token(tokens);
+        self.shown.tokens(tokens);
     }
 
     /// Passes the answer on. `Err` only before the first token: then another worker can still take over.
@@ -387,11 +401,11 @@ impl Job {
         match content {
             Chunk::Text { channel, text, tokens, logprobs } if text.len() <= MAX_DELTA_BYTES => {
                 let frame = self.session.delta(channel, text, tokens, fitting(logprobs));
-                self.pace.token(tokens);
+                self.on_tokens(tokens);
                 writer.write(&frame, deadline::WRITE).await
             }
             Chunk::Text { channel, text, tokens, .. } => {
-                self.pace.token(tokens);
+                self.on_tokens(tokens);
                 for piece in pieces(&text, MAX_DELTA_BYTES) {
                     let frame = self.session.delta(channel, piece.to_owned(), tokens, Vec::new());
                     writer.write(&frame, deadline::WRITE).await?;
@@ -399,7 +413,7 @@ impl Job {
                 Ok(())
             }
             Chunk::ToolCall { index, mut id, mut name, arguments, tokens } => {
-                self.pace.token(tokens);
+                self.on_tokens(tokens);
                 // A call without arguments is a call all the same.
                 let whole = [arguments.as_str()];
                 let cut: Vec<&str> = if arguments.len() <= MAX_DELTA_BYTES {
@@ -425,7 +439,7 @@ impl Job {
 
     /// Usage, receipt, countersignature. The engine is let go first.
     async fn settle(self, end: End, worker: &Worker, reader: &mut Reader, writer: &mut Writer) {
-        let Job { mut claim, session, chunks, pace, .. } = self;
+        let Job { mut claim, session, chunks, pace, shown, .. } = self;
         drop(chunks);
         worker.tally.count_reason("ended", end.finish.label());
         pace.tell(&claim, (!end.finish.is_complete()).then(|| end.finish.label()));
@@ -436,7 +450,7 @@ impl Job {
         let told = !end.gone && writer.write(&usage, deadline::WRITE).await.is_ok();
         let Some(body) = receipt else {
             info!(finish = end.finish.label(), "ended before the first token, free of charge");
-            return;
+            return shown.end(Ended::free(State::Cancelled, None));
         };
         let (tokens, amount) = (body.output_tokens, body.amount);
         match sign(worker, body).await {
@@ -446,10 +460,27 @@ impl Job {
                 claim.set_settled(acknowledged);
                 worker.metrics.earned(amount, acknowledged);
                 info!(finish = end.finish.label(), tokens, %amount, acknowledged, "done");
+                shown.tokens(tokens);
+                shown.end(ended(&end, acknowledged, amount));
             }
-            Err(error) => warn!("can't keep the receipt: {error}; free some disk space"),
+            Err(error) => {
+                warn!("can't keep the receipt: {error}; free some disk space");
+                shown.end(Ended::free(State::Failed, Some("store")));
+            }
         }
     }
+}
+
+/// What became of a job that has its receipt.
+fn ended(end: &End, acknowledged: bool, amount: MicroUsd) -> Ended {
+    let failed = end.finish == FinishReason::FAILED;
+    let state = match () {
+        () if failed => State::Failed,
+        () if !acknowledged => State::Unsigned,
+        () if end.finish == FinishReason::CANCELLED => State::Cancelled,
+        () => State::Settled,
+    };
+    Ended { state, amount: Some(amount), error: failed.then_some("engine") }
 }
 
 /// What a frame, or its absence, means while the answer runs.

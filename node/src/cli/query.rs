@@ -210,7 +210,7 @@ pub(super) async fn receipts_page(
 }
 
 /// Those on disk, and how many do not verify.
-fn read_receipts(context: &Context, network: &NetworkId, limit: usize) -> Result<(Vec<SignedReceipt>, u64), Exit> {
+pub(super) fn read_receipts(context: &Context, network: &NetworkId, limit: usize) -> Result<(Vec<SignedReceipt>, u64), Exit> {
     if !context.home.is_dir() {
         return Ok((Vec::new(), 0));
     }

@@ -10,7 +10,9 @@ use crate::{
     config::Row,
     control::schema::{CommandReport, ErrorReport, ModelReport, PeerReport, StatusReport},
     earnings::BookReport,
+    jobs::JobReport,
     report::{ChatReport, ReceiptReport},
+    why::WhyReport,
 };
 use schemars::{JsonSchema, Schema, schema_for};
 use serde::Serialize;
@@ -37,12 +39,15 @@ struct LogLine {
     target: String,
 }
 
-/// Each command's name with what it prints on stdout; `logs` prints one such value a line. Under `error`: stderr of all.
+/// Each command's name with what it prints on stdout; `logs`, and what is given `--watch`, prints one such value a line. Under `error`: stderr of all.
 fn all() -> BTreeMap<&'static str, Schema> {
     BTreeMap::from([
         ("error", schema_for!(Failure)),
         ("init", schema_for!(query::InitReport)),
         ("start", schema_for!(StatusReport)),
+        ("status", schema_for!(StatusReport)),
+        ("jobs", schema_for!(Vec<JobReport>)),
+        ("why", schema_for!(WhyReport)),
         ("chat", schema_for!(ChatReport)),
         ("models", schema_for!(Vec<ModelReport>)),
         ("peers", schema_for!(Vec<PeerReport>)),

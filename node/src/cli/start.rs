@@ -7,15 +7,12 @@ use super::{
     progress::{Line, TURN},
 };
 use crate::{
-    api::{
-        Api,
-        open::{ApiConfig, OpenError, Opened},
-    },
+    api::open::{ApiConfig, OpenError, Opened},
     backend::{self, Backend},
     buyer::{Preferences, Trust},
     clock,
     config::Config,
-    control::{Control, schema::StatusReport},
+    control::Control,
     engines::{Engines, Probed},
     logfile, metrics,
     node::{Node, Serve, Settings},
@@ -48,8 +45,11 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
     let purse = node.limit(caps)?;
     let api = api.map(|api| api.serve(&node, purse.clone(), metrics::route(node.clone()))).transpose()?;
+    if let Some(api) = &api {
+        node.serves_api(api.base_url());
+    }
     control.serve(node.clone());
-    ready(context, &node, api.as_ref(), price).await?;
+    ready(context, &node, price).await?;
     stop.first().await;
     drop(control);
     if let Some(api) = &api {
@@ -156,8 +156,8 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
     }
 }
 
-async fn ready(context: &Context, node: &Node, api: Option<&Api>, price: Price) -> Result<(), Exit> {
-    let status = StatusReport { api: api.map(Api::base_url), ..node.status().await };
+async fn ready(context: &Context, node: &Node, price: Price) -> Result<(), Exit> {
+    let status = node.status().await;
     if context.json {
         return context.print_json(&status);
     }

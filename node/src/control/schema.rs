@@ -3,10 +3,14 @@
 use crate::{
     buyer::{ChatEvent, ChatOrder},
     chat::client::Progress,
+    engines::EngineReport,
+    jobs::JobReport,
     market::{registry::KnownModel, standing::PathChoice, trust::Trust},
     net::{Direction, PeerInfo, Transport},
     report::{AuctionReport, ChatReport},
     seller,
+    today::TodayReport,
+    why::Finding,
 };
 use infernet_wire::{
     chat::{Channel, ChatMessage, ChatRequest, ToolCallDelta},
@@ -40,6 +44,45 @@ pub struct StatusReport {
     pub peers: usize,
     /// The worker's side, if it has one.
     pub seller: Option<seller::Status>,
+    /// For how long it has been running, in milliseconds.
+    #[serde(default)]
+    pub uptime_ms: u64,
+    /// What its models cost, in micro-USD per million input tokens; absent if it sells nothing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub price_in: Option<u64>,
+    /// The same for output tokens.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub price_out: Option<u64>,
+    /// Its engines.
+    #[serde(default)]
+    pub engines: Vec<EngineReport>,
+    /// What it keeps.
+    #[serde(default)]
+    pub store: StoreReport,
+    /// What came of this UTC day.
+    #[serde(default)]
+    pub today: TodayReport,
+    /// The running jobs and the last ones, the newest first; at most 8. `infernet jobs` has all.
+    #[serde(default)]
+    pub jobs: Vec<JobReport>,
+    /// What should be mended, the worst first.
+    #[serde(default)]
+    pub warnings: Vec<Finding>,
+}
+
+/// What a node keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct StoreReport {
+    /// Receipts.
+    pub receipts: u64,
+    /// Those without the buyer's signature.
+    pub unacknowledged: u64,
+    /// Times that a receipt could not be read.
+    pub unreadable: u64,
+    /// Why no new work is taken; absent if all is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// A connected peer.

@@ -254,6 +254,11 @@ impl Seller {
         self.draining = draining;
     }
 
+    /// Whether it takes no new jobs.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
     /// Whether to refuse new jobs because their receipts might not be kept.
     pub fn set_store_full(&mut self, full: bool) {
         self.store_full = full;

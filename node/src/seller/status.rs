@@ -28,6 +28,9 @@ pub struct Status {
     /// Models that buyers asked for and we do not serve, and how often; the 64 heard of last.
     #[serde(default)]
     pub wanted: BTreeMap<String, u64>,
+    /// Whether it takes no new jobs, because it was told so.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// What became of one offer.

@@ -5,6 +5,7 @@ mod daily;
 mod good;
 mod keys;
 mod mistakes;
+mod screens;
 mod signals;
 
 use infernet_node::control::schema::StatusReport;
