@@ -126,6 +126,8 @@ recorded! {
     auction_seconds: Histograms = Histograms::new(AUCTION_SECONDS), "infernet_auction_duration_seconds";
     /// Buyer: bids in an auction.
     auction_bids: Histograms = Histograms::new(BIDS), "infernet_auction_bids";
+    /// Buyer: bids and refusals of workers that did not count in their auction, by reason.
+    answers_refused: Counts = Counts::default(), "infernet_answers_refused";
     /// Buyer: jobs that asked a worker at its standing price, without an auction, by outcome.
     standing: Counts = Counts::default(), "infernet_standing_attempts";
     /// Buyer: jobs that took no standing price, by why not.
@@ -230,6 +232,11 @@ impl Metrics {
         self.0.auctions_closed.add([("reason", reason.into())], 1);
         self.0.auction_seconds.observe(Labels::new(), took.as_secs_f64());
         self.0.auction_bids.observe(Labels::new(), u32::try_from(bids).unwrap_or(u32::MAX).into());
+    }
+
+    /// A worker's answer did not count in its auction.
+    pub fn answer_refused(&self, reason: &'static str) {
+        self.0.answers_refused.add([("reason", reason.into())], 1);
     }
 
     /// A worker was asked at its standing price.

@@ -82,6 +82,11 @@ const RULES: [Rule; 18] = [
         breaks: |source| source.names_of(&["prometheus_client"]),
     },
     Rule {
+        says: "only node/src/api/server.rs names hyper",
+        governs: |path| path.starts_with("node/src") && path != "node/src/api/server.rs",
+        breaks: |source| source.names_of(&["hyper", "hyper_util"]),
+    },
+    Rule {
         says: "only node/src/config/layers.rs names figment",
         governs: |path| path != "node/src/config/layers.rs",
         breaks: |source| source.names_of(&["figment"]),
@@ -106,11 +111,6 @@ const RULES: [Rule; 18] = [
         says: "only node/src/cli.rs and node/src/cli/pages.rs name clap_complete and clap_mangen",
         governs: |path| !["node/src/cli.rs", "node/src/cli/pages.rs"].contains(&path),
         breaks: |source| source.names_of(&["clap_complete", "clap_mangen"]),
-    },
-    Rule {
-        says: "only node/src/api/server.rs names hyper",
-        governs: |path| path.starts_with("node/src") && path != "node/src/api/server.rs",
-        breaks: |source| source.names_of(&["hyper", "hyper_util"]),
     },
     Rule {
         says: "only node/src/clock.rs reads a clock",

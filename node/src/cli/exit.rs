@@ -50,7 +50,7 @@ Exit codes:
   0 fine               5 no engine          10 a signature does not verify
   1 anything else      6 no peers           11 no node running
   2 usage              7 no bids            12 busy
-  3 home, key, config  8 price or cap        13 command refused
+  3 home, key, config  8 price, cap too low 13 command refused
   4 address in use     9 worker failed     130 interrupted";
 
 /// A command's failure.

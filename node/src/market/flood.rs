@@ -104,14 +104,14 @@ impl Worker {
     }
 
     /// Whether it bids; if so, the digest of its bid.
-    fn bid(&mut self, offer: &Verified<JobOffer>, now: UnixMillis) -> Result<Hash, Output> {
+    fn bid(&mut self, offer: &Verified<JobOffer>, now: UnixMillis) -> Result<Hash, Box<Output>> {
         match self.seller.handle(Input::Offer(offer.clone()), now).into_iter().next().expect("an outcome") {
             Output::Bid { body, .. } => {
                 let bid = sign(ME, body);
                 self.seller.bid_signed(offer.digest(), bid.digest());
                 Ok(bid.digest())
             }
-            other => Err(other),
+            other => Err(Box::new(other)),
         }
     }
 
