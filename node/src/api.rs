@@ -2,15 +2,15 @@
 //!
 //! | route | what |
 //! |---|---|
-//! | `POST /v1/chat/completions` | a conversation is answered ([`chat`]) |
-//! | `POST /v1/completions` | a text is continued ([`completions`]) |
-//! | `POST /v1/embeddings` | vectors of texts ([`embeddings`]) |
-//! | `GET /v1/models`, `GET /v1/models/{id}` | what live ads offer ([`models`]) |
-//! | `GET /healthz`, `GET /livez` | whether the node can buy; whether it runs ([`health`]) |
+//! | `POST /v1/chat/completions` | a conversation is answered (`chat`) |
+//! | `POST /v1/completions` | a text is continued (`completions`) |
+//! | `POST /v1/embeddings` | vectors of texts (`embeddings`) |
+//! | `GET /v1/models`, `GET /v1/models/{id}` | what live ads offer (`models`) |
+//! | `GET /healthz`, `GET /livez` | whether the node can buy; whether it runs (`health`) |
 //!
 //! **One request's way:** a bounded connection ([`server`]) → `Host`, `Origin` and key ([`access`]) → the body, within what
-//! memory there is ([`service`]) → has it been answered before ([`replay`])? → typed fields ([`fields`]) → a reservation of what
-//! it may cost ([`crate::spend`]) → jobs ([`job`]) → bytes, token by token ([`sse`]) or whole. The jobs run in the connection's
+//! memory there is ([`service`]) → has it been answered before (`replay`)? → typed fields (`fields`) → a reservation of what
+//! it may cost ([`crate::spend`]) → jobs (`job`) → bytes, token by token (`sse`) or whole. The jobs run in the connection's
 //! own task; when it ends early, they are cancelled and settled apart.
 //!
 //! **What fails, and how it looks** ([`error`]):

@@ -77,14 +77,14 @@ const RULES: [Rule; 18] = [
         breaks: |source| source.names_of(&["reqwest"]),
     },
     Rule {
-        says: "only node/src/metrics/text.rs names prometheus_client",
-        governs: |path| path != "node/src/metrics/text.rs",
-        breaks: |source| source.names_of(&["prometheus_client"]),
-    },
-    Rule {
         says: "only node/src/api/server.rs names hyper",
         governs: |path| path.starts_with("node/src") && path != "node/src/api/server.rs",
         breaks: |source| source.names_of(&["hyper", "hyper_util"]),
+    },
+    Rule {
+        says: "only node/src/metrics/text.rs names prometheus_client",
+        governs: |path| path != "node/src/metrics/text.rs",
+        breaks: |source| source.names_of(&["prometheus_client"]),
     },
     Rule {
         says: "only node/src/config/layers.rs names figment",

@@ -164,8 +164,8 @@ async fn play(connection: &mut TcpStream, script: &[Act]) -> std::io::Result<()>
             },
             Act::Pause(time) => sleep(time).await,
             Act::Hang => {
-                // Returns when the other side closes.
-                connection.read(&mut [0]).await?;
+                // Returns when the other side closes; it has nothing more to say.
+                let _ = connection.read(&mut [0]).await?;
             }
             Act::End => connection.write_all(b"0\r\n\r\n").await?,
             Act::Cut => return Ok(()),

@@ -3,6 +3,7 @@
 //! Whatever the engine does: the caller gets a typed error within the engine's deadline, or an answer that is really whole; an
 //! answer that is not never looks so; the worker's slot is free again and the engine is let go of; and both sides keep a receipt
 //! for what was delivered, and for nothing else.
+#![cfg(test)]
 
 mod engine;
 

@@ -1,6 +1,4 @@
-//! What two real nodes tell Prometheus after a busy minute, and whether the dashboard asks for just that.
-
-#![expect(clippy::panic, reason = "a failing test may panic")]
+//! What real nodes tell Prometheus after a busy minute, and whether the dashboard asks for just that.
 
 mod dashboard;
 mod scraped;
