@@ -152,7 +152,7 @@ impl Buyer {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let span = info_span!("buyer", me = %client.key.id().short());
         let loads = Loads::default();
-        let task = Task::new(client.key.id(), client.pool.clone(), loads.clone());
+        let task = Task::new(client.key.id(), client.pool.clone(), loads.clone(), metrics.clone());
         tokio::spawn(task.run(inbox).instrument(span));
         let (turn, running) = (Arc::new(Semaphore::new(1)), watch::Sender::new(0));
         Buyer { commands, shared: Arc::new(Shared { client, net, turn, preferences, loads, metrics, running, jobs }) }
@@ -165,8 +165,14 @@ impl Buyer {
 
     /// Notes how a worker behaves, for the next auctions.
     pub fn observe(&self, worker: NodeId, observation: Observation) {
-        // Losing one of these when busy only means choosing by older facts.
-        let _ = self.commands.try_send(Command::Observe(worker, observation));
+        self.hint(Command::Observe(worker, observation));
+    }
+
+    /// Tells the task something that it can do without: lost when it is busy, it only means choosing by older facts.
+    fn hint(&self, command: Command) {
+        if self.commands.try_send(command).is_err() {
+            self.shared.metrics.left_out("buyer_observations");
+        }
     }
 
     /// These workers have settled receipts with us before, one for each time they are named.
@@ -423,12 +429,11 @@ impl Buyer {
                 // Too few tokens tell nothing about speed; the estimate then stays what it was.
                 let tps = if streaming > 0.0 { (after_first / streaming) as u32 } else { 0 };
                 self.observe(worker, Observation::Completed { ttft_ms: millis(ttft) as u32, tps });
-                // As with all observations, one lost when busy only means an older memory.
-                let _ = self.commands.try_send(Command::Answered(worker, prepared.wishes.clone()));
+                self.hint(Command::Answered(worker, prepared.wishes.clone()));
             }
             Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => {}
             Err(failure) if standing && standing::is_refusal(failure) => {
-                let _ = self.commands.try_send(Command::Refused(worker));
+                self.hint(Command::Refused(worker));
             }
             Err(_) => self.observe(worker, Observation::Failed),
         }

@@ -1,16 +1,16 @@
 //! What a node can be watched by: `GET /metrics`, in the form that Prometheus reads.
 //!
 //! **Where numbers come from.** What the market, the mesh and the chat streams count anyway is read from them at the scrape and
-//! gets its family in [`counted`]. What only shows while it happens (how long, how many, how much) is told to [`Metrics`], a
+//! gets its family in `counted`. What only shows while it happens (how long, how many, how much) is told to [`Metrics`], a
 //! handle that may be cloned and given to whoever has something to tell. What is so now (peers, slots, receipts, memory) is
-//! looked up by [`scrape`], which also has the route.
+//! looked up by `scrape`, which also has the route.
 //!
 //! **Names** that begin with `gen_ai_` are those of OpenTelemetry's semantic conventions for generative AI, with its labels
 //! and buckets, so that dashboards people have fit; ours begin with `infernet_`. `server` is this node as a worker, `client`
 //! as a buyer.
 //!
 //! **Bounds.** Labels are words from the code. Only models have names from outside: one becomes a label when a worker has
-//! served it, up to a number ([`series`]); all others are `other`. No node, job or key is ever a label.
+//! served it, up to a number (`series`); all others are `other`. No other node, no job and no key is ever a label.
 //!
 //! Nothing here decides anything, and nobody waits for it: a token costs one atomic addition.
 
@@ -126,6 +126,8 @@ recorded! {
     auction_seconds: Histograms = Histograms::new(AUCTION_SECONDS), "infernet_auction_duration_seconds";
     /// Buyer: bids in an auction.
     auction_bids: Histograms = Histograms::new(BIDS), "infernet_auction_bids";
+    /// Buyer: bids and refusals of workers that did not count in their auction, by reason.
+    answers_refused: Counts = Counts::default(), "infernet_answers_refused";
     /// Buyer: jobs that asked a worker at its standing price, without an auction, by outcome.
     standing: Counts = Counts::default(), "infernet_standing_attempts";
     /// Buyer: jobs that took no standing price, by why not.
@@ -230,6 +232,11 @@ impl Metrics {
         self.0.auctions_closed.add([("reason", reason.into())], 1);
         self.0.auction_seconds.observe(Labels::new(), took.as_secs_f64());
         self.0.auction_bids.observe(Labels::new(), u32::try_from(bids).unwrap_or(u32::MAX).into());
+    }
+
+    /// A worker's answer did not count in its auction.
+    pub fn answer_refused(&self, reason: &'static str) {
+        self.0.answers_refused.add([("reason", reason.into())], 1);
     }
 
     /// A worker was asked at its standing price.

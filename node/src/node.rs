@@ -270,6 +270,7 @@ impl Node {
     pub async fn counters(&self) -> BTreeMap<String, u64> {
         let mut counters = self.net.counters().await;
         counters.insert("events_dropped".into(), self.dropped.load(Ordering::Relaxed));
+        counters.insert("chat.connection.refused".into(), self.endpoint.refused());
         counters.extend(self.chat_tally.counters());
         counters
     }

@@ -95,7 +95,8 @@ pub async fn run(endpoint: Endpoint, worker: Arc<Worker>) {
 }
 
 async fn serve_connection(dialling: Dialling, worker: Arc<Worker>) {
-    let Some(connection) = dialling.finish().await else { return };
+    let Some(connection) = dialling.finish().await else { return worker.tally.count_reason("connection", "handshake_failed") };
+    worker.tally.count_reason("connection", "opened");
     debug!(peer = %connection.peer().short(), "chat connection");
     while let Some(stream) = connection.accept().await {
         let worker = worker.clone();
@@ -443,8 +444,8 @@ impl Job {
         drop(chunks);
         worker.tally.count_reason("ended", end.finish.label());
         pace.tell(&claim, (!end.finish.is_complete()).then(|| end.finish.label()));
-        if let Some(measured) = pace.measured() {
-            worker.seller.try_measured(&claim.model, measured);
+        if pace.measured().is_some_and(|measured| !worker.seller.try_measured(&claim.model, measured)) {
+            worker.metrics.left_out("seller_measurements");
         }
         let Finished { usage, receipt } = session.finish(end.finish, end.input, end.output, clock::now());
         let told = !end.gone && writer.write(&usage, deadline::WRITE).await.is_ok();

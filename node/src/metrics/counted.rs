@@ -57,6 +57,11 @@ const ROWS: &[Row] = &[
         &[From::Area("claim_refused", "reason")],
     ),
     row("infernet_slots_freed", "Slots that were freed after a job.", &[From::One("finished")]),
+    row(
+        "infernet_chat_connections",
+        "Chat connections of buyers: opened, failed in their handshake, refused because there were too many.",
+        &[From::Area("chat.connection", "outcome")],
+    ),
     row("infernet_chat_streams", "Chat streams that buyers opened to this worker.", &[From::One("chat.streams")]),
     row(
         "infernet_chat_streams_refused",
