@@ -2,15 +2,15 @@
 //!
 //! | route | what |
 //! |---|---|
-//! | `POST /v1/chat/completions` | a conversation is answered ([`chat`]) |
-//! | `POST /v1/completions` | a text is continued ([`completions`]) |
-//! | `POST /v1/embeddings` | vectors of texts ([`embeddings`]) |
-//! | `GET /v1/models`, `GET /v1/models/{id}` | what live ads offer ([`models`]) |
-//! | `GET /healthz`, `GET /livez` | whether the node can buy; whether it runs ([`health`]) |
+//! | `POST /v1/chat/completions` | a conversation is answered (`chat`) |
+//! | `POST /v1/completions` | a text is continued (`completions`) |
+//! | `POST /v1/embeddings` | vectors of texts (`embeddings`) |
+//! | `GET /v1/models`, `GET /v1/models/{id}` | what live ads offer (`models`) |
+//! | `GET /healthz`, `GET /livez` | whether the node can buy; whether it runs (`health`) |
 //!
 //! **One request's way:** a bounded connection ([`server`]) → `Host`, `Origin` and key ([`access`]) → the body, within what
-//! memory there is ([`service`]) → has it been answered before ([`replay`])? → typed fields ([`fields`]) → a reservation of what
-//! it may cost ([`crate::spend`]) → jobs ([`job`]) → bytes, token by token ([`sse`]) or whole. The jobs run in the connection's
+//! memory there is ([`service`]) → has it been answered before (`replay`)? → typed fields (`fields`) → a reservation of what
+//! it may cost ([`crate::spend`]) → jobs (`job`) → bytes, token by token (`sse`) or whole. The jobs run in the connection's
 //! own task; when it ends early, they are cancelled and settled apart.
 //!
 //! **What fails, and how it looks** ([`error`]):
@@ -54,7 +54,7 @@ pub mod server;
 pub mod service;
 mod sse;
 
-use crate::{buyer::Buyer, net::Net, spend::Purse};
+use crate::{buyer::Buyer, metrics::Metrics, net::Net, spend::Purse};
 use access::{Caller, Doors};
 use axum::{
     Router,
@@ -67,12 +67,7 @@ use axum::{
 use error::ApiError;
 use infernet_wire::money::MicroUsd;
 use service::Service;
-use std::{
-    collections::BTreeMap,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// Where the routes of OpenAI begin.
@@ -95,6 +90,8 @@ pub struct Settings {
     pub max_price: MicroUsd,
     /// Requests at once; [`service::MAX_REQUESTS`] unless there is a reason.
     pub max_requests: usize,
+    /// Where answers are counted.
+    pub metrics: Metrics,
     /// More routes under the same access rules, such as `/metrics`.
     pub more: Router,
 }
@@ -111,7 +108,7 @@ pub struct BindError {
 pub struct Api {
     addr: SocketAddr,
     service: Arc<Service>,
-    counts: Counts,
+    metrics: Metrics,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -135,13 +132,12 @@ impl Api {
     /// Serves `settings` with what `buyer` can buy over `net`.
     pub fn start(listener: Listener, buyer: Buyer, net: Net, settings: Settings) -> io::Result<Self> {
         let addr = listener.addr()?;
-        let Settings { doors, authenticate, purse, max_price, max_requests, more } = settings;
+        let Settings { doors, authenticate, purse, max_price, max_requests, metrics, more } = settings;
         let service = Arc::new(Service::new(buyer, net, purse, max_price, max_requests));
-        let counts = Counts::default();
-        let gate = Arc::new(Gate { doors, authenticate, counts: counts.clone() });
+        let gate = Arc::new(Gate { doors, authenticate, metrics: metrics.clone() });
         let (stop, stopping) = watch::channel(false);
-        let task = tokio::spawn(server::serve(listener.0, router(service.clone(), gate, more), stopping));
-        Ok(Api { addr, service, counts, stop, task })
+        let task = tokio::spawn(server::serve(listener.0, router(service.clone(), gate, more), metrics.clone(), stopping));
+        Ok(Api { addr, service, metrics, stop, task })
     }
 
     /// Where it listens.
@@ -156,7 +152,7 @@ impl Api {
 
     /// Requests answered, as `api.ROUTE.STATUS`. A stream counts when it begins.
     pub fn counters(&self) -> BTreeMap<String, u64> {
-        self.counts.all()
+        self.metrics.answers()
     }
 
     /// Takes no more requests; answers that are under way go on.
@@ -197,14 +193,14 @@ fn router(service: Arc<Service>, gate: Arc<Gate>, more: Router) -> Router {
 struct Gate {
     doors: Doors,
     authenticate: Authenticate,
-    counts: Counts,
+    metrics: Metrics,
 }
 
 async fn enter(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let route = route(request.uri().path());
     let origin = match gate.doors.admit(request.headers(), request.uri().authority().map(|a| a.as_str())) {
         Ok(origin) => origin,
-        Err(error) => return gate.counts.counted(route, error.into_response()),
+        Err(error) => return gate.counted(route, error.into_response()),
     };
     let preflight = origin.is_some() && access::is_preflight(request.method(), request.headers());
     let mut response = if preflight {
@@ -221,10 +217,15 @@ async fn enter(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) 
     if let Some(origin) = origin {
         access::cors(response.headers_mut(), origin, preflight);
     }
-    gate.counts.counted(route, response)
+    gate.counted(route, response)
 }
 
 impl Gate {
+    fn counted(&self, route: &'static str, response: Response) -> Response {
+        self.metrics.answered(route, response.status().as_u16());
+        response
+    }
+
     fn caller(&self, request: &Request) -> Result<Caller, ApiError> {
         if OPEN.contains(&request.uri().path()) {
             return Ok(Caller::operator());
@@ -243,23 +244,5 @@ fn route(path: &str) -> &'static str {
         "/metrics" => "metrics",
         path if path.starts_with("/v1/models") => "models",
         _ => "other",
-    }
-}
-
-/// Answers by route and status.
-#[derive(Debug, Clone, Default)]
-struct Counts(Arc<Mutex<BTreeMap<(&'static str, u16), u64>>>);
-
-impl Counts {
-    fn counted(&self, route: &'static str, response: Response) -> Response {
-        let status = response.status().as_u16();
-        // Nothing panics while it holds the lock.
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((route, status)).or_default() += 1;
-        response
-    }
-
-    fn all(&self) -> BTreeMap<String, u64> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.iter().map(|((route, status), n)| (format!("api.{route}.{status}"), *n)).collect()
     }
 }

@@ -35,11 +35,12 @@ use crate::{
         job::{Attempt, Attempts},
         registry::KnownModel,
     },
+    metrics::{Bought, Metrics},
     net::{Net, PublishError},
     report::{AuctionReport, ChatReport, ReceiptReport, StreamReport, millis},
 };
 use infernet_wire::{
-    accept::JobAccept, bid::NoBidReason, envelope::Verified, id::NodeId, money::MicroUsd, offer::JobOffer,
+    accept::JobAccept, bid::NoBidReason, chat::Task as Asked, envelope::Verified, id::NodeId, money::MicroUsd, offer::JobOffer,
     standing::StandingOffer, time::UnixMillis, topic,
 };
 use loads::{Load, Loads};
@@ -138,6 +139,7 @@ struct Shared {
     turn: Arc<Semaphore>,
     preferences: Preferences,
     loads: Loads,
+    metrics: Metrics,
     /// Jobs under way.
     running: watch::Sender<usize>,
     /// What is shown of them.
@@ -146,14 +148,14 @@ struct Shared {
 
 impl Buyer {
     /// Starts the task. It ends when every handle is gone.
-    pub fn spawn(client: client::Buyer, net: Net, preferences: Preferences, jobs: Jobs) -> Self {
+    pub fn spawn(client: client::Buyer, net: Net, preferences: Preferences, metrics: Metrics, jobs: Jobs) -> Self {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let span = info_span!("buyer", me = %client.key.id().short());
         let loads = Loads::default();
-        let task = Task::new(client.key.id(), client.pool.clone(), loads.clone());
+        let task = Task::new(client.key.id(), client.pool.clone(), loads.clone(), metrics.clone());
         tokio::spawn(task.run(inbox).instrument(span));
         let (turn, running) = (Arc::new(Semaphore::new(1)), watch::Sender::new(0));
-        Buyer { commands, shared: Arc::new(Shared { client, net, turn, preferences, loads, running, jobs }) }
+        Buyer { commands, shared: Arc::new(Shared { client, net, turn, preferences, loads, metrics, running, jobs }) }
     }
 
     /// Tells of something heard. `false` if the task is too busy: the message is dropped.
@@ -163,8 +165,14 @@ impl Buyer {
 
     /// Notes how a worker behaves, for the next auctions.
     pub fn observe(&self, worker: NodeId, observation: Observation) {
-        // Losing one of these when busy only means choosing by older facts.
-        let _ = self.commands.try_send(Command::Observe(worker, observation));
+        self.hint(Command::Observe(worker, observation));
+    }
+
+    /// Tells the task something that it can do without: lost when it is busy, it only means choosing by older facts.
+    fn hint(&self, command: Command) {
+        if self.commands.try_send(command).is_err() {
+            self.shared.metrics.left_out("buyer_observations");
+        }
     }
 
     /// These workers have settled receipts with us before, one for each time they are named.
@@ -206,7 +214,10 @@ impl Buyer {
         prepared.shown = Some(shown.job());
         let _running = Running::new(&self.shared.running);
         let span = info_span!("job", job = %prepared.job);
+        let request = &prepared.order.request;
+        let buying = self.shared.metrics.buying(&request.model, request.task == Asked::EMBEDDINGS, clock::instant());
         let result = self.patiently(&prepared, events, cancel).instrument(span).await;
+        buying.ended(bought(&result), clock::instant());
         shown.end(ended::of(&result));
         result
     }
@@ -255,9 +266,12 @@ impl Buyer {
             return Err(ChatError::NoPeers);
         }
         let started = clock::instant();
+        self.shared.metrics.auction_started();
         let offer = client.key.sign(&client.network, prepared.offer(clock::now()))?;
         let digest = offer.digest();
         let closed = self.offer(offer, prepared).await;
+        let (reason, bids) = closing(&closed);
+        self.shared.metrics.auction_closed(reason, bids, started.elapsed());
         if closed.is_err() {
             let _ = self.commands.send(Command::Abandon(digest)).await;
         }
@@ -323,6 +337,7 @@ impl Buyer {
                 Ok(completed) => return Ok(self::report(&completed, said, attempt.bid.model.clone(), *retries, report)),
                 Err(failure) if failure.is_retryable() => {
                     *retries += 1;
+                    self.shared.metrics.retried(failure.cause.label());
                     info!(worker = %worker.short(), cause = failure.cause.label(), "retrying elsewhere");
                     let _ = events.send(ChatEvent::Retry { worker, reason: failure.to_string() }).await;
                     last = Some(failure);
@@ -361,9 +376,10 @@ impl Buyer {
     ) -> (Result<client::Completed, Failure>, Said) {
         let (worker, standing) = (deal.accept.winner, deal.offer.is_some());
         let (order, _load) = self.order(deal, prepared);
-        let mut said = Said::default();
+        let (mut said, mut seen) = (Said::default(), Seen::default());
         let mut on_step = |step: &Progress| {
             said.note(step);
+            seen.note(step, &self.shared.metrics);
             if let Some(job) = &prepared.shown {
                 ended::note(job, step);
             }
@@ -413,12 +429,11 @@ impl Buyer {
                 // Too few tokens tell nothing about speed; the estimate then stays what it was.
                 let tps = if streaming > 0.0 { (after_first / streaming) as u32 } else { 0 };
                 self.observe(worker, Observation::Completed { ttft_ms: millis(ttft) as u32, tps });
-                // As with all observations, one lost when busy only means an older memory.
-                let _ = self.commands.try_send(Command::Answered(worker, prepared.wishes.clone()));
+                self.hint(Command::Answered(worker, prepared.wishes.clone()));
             }
             Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => {}
             Err(failure) if standing && standing::is_refusal(failure) => {
-                let _ = self.commands.try_send(Command::Refused(worker));
+                self.hint(Command::Refused(worker));
             }
             Err(_) => self.observe(worker, Observation::Failed),
         }
@@ -434,6 +449,51 @@ fn report(completed: &client::Completed, said: Said, model: String, retries: u32
         stream: StreamReport::new(completed, retries),
         receipt: completed.receipt.as_ref().map(ReceiptReport::from),
         auction,
+    }
+}
+
+/// What a stream has told so far, for the metrics.
+#[derive(Default)]
+struct Seen {
+    tokens: u32,
+}
+
+impl Seen {
+    fn note(&mut self, step: &Progress, metrics: &Metrics) {
+        let tokens = match step {
+            Progress::Opened { path, .. } => return metrics.opened(path.label()),
+            Progress::Text { tokens, .. } => *tokens,
+            Progress::ToolCall(call) => call.tokens,
+            Progress::Embedding(_) | Progress::Usage(_) => return,
+        };
+        metrics.bought_tokens(tokens.saturating_sub(self.tokens));
+        self.tokens = tokens;
+    }
+}
+
+/// A job's end, for the metrics.
+fn bought(result: &Result<ChatReport, ChatError>) -> Bought {
+    match result {
+        Ok(report) => {
+            let receipt = report.receipt.as_ref();
+            let finish = report.stream.finish.clone();
+            Bought {
+                failed: !["stop", "length", "tool_calls"].contains(&finish.as_str()),
+                outcome: finish.into(),
+                tokens: receipt.map(|receipt| (receipt.input_tokens, receipt.output_tokens)),
+                amount: receipt.map_or(MicroUsd(0), ReceiptReport::amount),
+            }
+        }
+        Err(error) => Bought { outcome: error.label().into(), tokens: None, amount: MicroUsd(0), failed: true },
+    }
+}
+
+/// Why an auction closed, and how many bid, for the metrics.
+fn closing(closed: &Result<Closed, ChatError>) -> (&'static str, usize) {
+    match closed {
+        Ok(Closed::Won(won)) => (won.reason.label(), won.bids.len()),
+        Ok(Closed::NoBids { .. }) => ("no_bids", 0),
+        Err(error) => (error.label(), 0),
     }
 }
 

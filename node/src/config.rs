@@ -28,7 +28,7 @@ pub use self::{
 };
 
 use self::layers::Layers;
-use crate::backend::BackendSpec;
+use crate::{backend::BackendSpec, spend::Caps};
 use infernet_wire::{
     id::NodeId,
     money::{MicroUsd, Price},
@@ -145,6 +145,11 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// What this node may spend.
+    pub fn caps(&self) -> Caps {
+        Caps { per_request: self.spend_per_request, per_day: self.spend_per_day }
+    }
+
     /// The configuration of `home` under `flags`. The file need not exist. On a machine without IPv6 the default addresses are
     /// those of IPv4; addresses that somebody wrote stay as they are.
     pub fn load(home: &Path, flags: Partial) -> Result<Self, ConfigError> {

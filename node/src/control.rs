@@ -98,6 +98,7 @@ impl Control {
             .route("/v0/peers", get(peers))
             .route("/v0/models", get(models))
             .route("/v0/counters", get(counters))
+            .route("/v0/metrics", get(metrics))
             .route("/v0/jobs", get(jobs))
             .route("/v0/why", get(why))
             .route("/v0/receipts", get(receipts))
@@ -162,6 +163,10 @@ async fn counters(State(node): State<Arc<Node>>) -> Json<BTreeMap<String, u64>> 
     Json(node.counters().await)
 }
 
+async fn metrics(State(node): State<Arc<Node>>) -> Response {
+    crate::metrics::answer(&node).await
+}
+
 /// Which receipts are asked for: `before` is the position of the last one that the reader has.
 #[derive(serde::Deserialize)]
 struct Wanted {
@@ -216,7 +221,7 @@ async fn run_chat(node: Arc<Node>, order: schema::ChatOrderBody, steps: mpsc::Se
     };
     let (_never, mut cancel) = watch::channel(false);
     let running = async {
-        let result = node.buyer().chat(order.into(), &events, &mut cancel).await;
+        let result = node.chat(order.into(), &events, &mut cancel).await;
         drop(events);
         result
     };

@@ -10,6 +10,7 @@
 //! | [`ledger`], [`store`], [`recall`], [`today`] | receipts, kept before anyone is told, and what they tell after a restart |
 //! | [`node`] | all of the above, started in order |
 //! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
+//! | [`metrics`] | what a node can be watched by |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
 //! | [`jobs`], [`why`] | what runs now, and why more or less is earned |
 //! | [`config`], [`identity`], [`hardware`], [`clock`] | the edges: file, key, machine, time |
@@ -36,6 +37,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod logfile;
 pub mod market;
+pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod operator;

@@ -7,7 +7,7 @@ mod overview;
 
 use crate::{
     backend::Backend,
-    buyer::{Buyer, Preferences},
+    buyer::{Buyer, ChatError, ChatEvent, ChatOrder, Preferences},
     chat::{
         self,
         endpoint::{BindError, Endpoint},
@@ -20,9 +20,12 @@ use crate::{
     jobs::Jobs,
     ledger::Ledger,
     market::{buyer as buyer_market, buyer::Observation, seller as seller_market},
+    metrics::Metrics,
     net::{self, Net, NetConfig, NetError},
     recall,
+    report::ChatReport,
     seller::{self, Seller},
+    spend::{ALL, CapError, Caps, Purse},
     store::{Store, StoreError},
 };
 use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, limits, money::Price, topic::NetworkId};
@@ -32,13 +35,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -125,8 +128,10 @@ pub struct Node {
     buyer: Buyer,
     seller: Option<Seller>,
     store: Arc<dyn Store>,
+    purse: OnceLock<Purse>,
     dropped: Arc<AtomicU64>,
     chat_tally: Tally,
+    metrics: Metrics,
     overview: Overview,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -147,8 +152,8 @@ impl Node {
         let pool = Pool::new(endpoint.clone());
         let client =
             chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
-        let jobs = Jobs::default();
-        let buyer = Buyer::spawn(client, net.clone(), settings.preferences, jobs.clone());
+        let (metrics, jobs) = (Metrics::default(), Jobs::default());
+        let buyer = Buyer::spawn(client, net.clone(), settings.preferences, metrics.clone(), jobs.clone());
         let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
         let addresses = net.listen_addresses().await;
         let today = ledger.today().clone();
@@ -163,6 +168,7 @@ impl Node {
                     store: store.clone(),
                     ledger,
                     tally: chat_tally.clone(),
+                    metrics: metrics.clone(),
                     jobs,
                 };
                 let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
@@ -179,7 +185,22 @@ impl Node {
         tasks.push(tokio::spawn(recall::run(id, store.clone(), today, buyer.clone(), seller.clone())));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
         debug!(me = %id, chat = %chat_addr, "started");
-        Ok(Node { id, network, net, endpoint, chat_addr, buyer, seller, store, dropped, chat_tally, overview, tasks })
+        Ok(Node {
+            id,
+            network,
+            net,
+            endpoint,
+            chat_addr,
+            buyer,
+            seller,
+            store,
+            purse: OnceLock::new(),
+            dropped,
+            chat_tally,
+            metrics,
+            overview,
+            tasks,
+        })
     }
 
     /// Who it is.
@@ -212,10 +233,44 @@ impl Node {
         &self.store
     }
 
+    /// Takes note of what happens in it.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Lets nothing be bought beyond `caps`, of which the store says what is left. The first call counts.
+    pub fn limit(&self, caps: Caps) -> Result<Purse, CapError> {
+        let purse = Purse::open(caps, self.store.clone())?;
+        Ok(self.purse.get_or_init(|| purse).clone())
+    }
+
+    /// Buys one job within the node's caps, for its operator; see [`Buyer::chat`].
+    pub async fn chat(
+        &self,
+        mut order: ChatOrder,
+        events: &mpsc::Sender<ChatEvent>,
+        cancel: &mut watch::Receiver<bool>,
+    ) -> Result<ChatReport, ChatError> {
+        let worst = order.worst();
+        let spending = match self.purse.get() {
+            Some(purse) => purse.authorise(ALL, Caps::default(), worst, 1).await?,
+            None => None,
+        };
+        if let Some(spending) = &spending {
+            order.budget = Some(spending.most());
+        }
+        let result = self.buyer.chat(order, events, cancel).await;
+        if let Some(spending) = spending {
+            spending.settle_as(&result);
+        }
+        result
+    }
+
     /// Counts of what was refused, dropped and ignored, by reason.
     pub async fn counters(&self) -> BTreeMap<String, u64> {
         let mut counters = self.net.counters().await;
         counters.insert("events_dropped".into(), self.dropped.load(Ordering::Relaxed));
+        counters.insert("chat.connection.refused".into(), self.endpoint.refused());
         counters.extend(self.chat_tally.counters());
         counters
     }
@@ -327,6 +382,7 @@ struct Worker {
     store: Arc<dyn Store>,
     ledger: Ledger,
     tally: Tally,
+    metrics: Metrics,
     jobs: Jobs,
 }
 
@@ -354,6 +410,7 @@ impl Worker {
             engines: engines.clone(),
             ledger: self.ledger,
             tally: self.tally,
+            metrics: self.metrics,
             jobs: self.jobs,
         };
         tasks.push(tokio::spawn(chat::server::run(endpoint, Arc::new(worker))));

@@ -191,9 +191,9 @@ impl Seller {
         let _ = self.commands.send(Command::Catalogue(models)).await;
     }
 
-    /// Tells how fast a job was, for ad and bids. Losing one when busy only means older numbers.
-    pub fn try_measured(&self, model: &str, measured: Measured) {
-        let _ = self.commands.try_send(Command::Measured(model.to_owned(), measured));
+    /// Tells how fast a job was, for ad and bids. `false` if the task is too busy, which only means older numbers.
+    pub fn try_measured(&self, model: &str, measured: Measured) -> bool {
+        self.commands.try_send(Command::Measured(model.to_owned(), measured)).is_ok()
     }
 
     /// These buyers have settled receipts with us before.

@@ -26,6 +26,7 @@ pub use self::memory::MemoryStore;
 
 use self::sled::{Contents, Index, OpenError};
 
+use crate::metrics::Histogram;
 use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
     id::{Hash, JobId, NodeId},
@@ -97,6 +98,11 @@ pub trait Store: Send + Sync {
     /// Whether new work may begin: no if the disk is full or does not keep what is written; then the error says what to do.
     fn accepts_work(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// What was written and how long that took; `None` if nothing is written to a disk.
+    fn commits(&self) -> Option<Commits> {
+        None
     }
 
     /// Replaces the remembered peers by the first [`MAX_PEERS`] of these multiaddrs. Best first.
@@ -240,6 +246,15 @@ pub struct Counts {
     pub countersigned: u64,
     /// Times that a read met a row that could not be read, since the store was opened.
     pub unreadable: u64,
+}
+
+/// What a store has written since it was opened.
+#[derive(Debug, Clone)]
+pub struct Commits {
+    /// Records.
+    pub records: u64,
+    /// Seconds that each batch of them took, its sync included.
+    pub seconds: Histogram,
 }
 
 /// Why a store can't be used.

@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 18] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -75,6 +75,16 @@ const RULES: [Rule; 16] = [
             path.starts_with("node/src") && !["node/src/backend/http.rs", "node/src/control/client.rs"].contains(&path)
         },
         breaks: |source| source.names_of(&["reqwest"]),
+    },
+    Rule {
+        says: "only node/src/api/server.rs names hyper",
+        governs: |path| path.starts_with("node/src") && path != "node/src/api/server.rs",
+        breaks: |source| source.names_of(&["hyper", "hyper_util"]),
+    },
+    Rule {
+        says: "only node/src/metrics/text.rs names prometheus_client",
+        governs: |path| path != "node/src/metrics/text.rs",
+        breaks: |source| source.names_of(&["prometheus_client"]),
     },
     Rule {
         says: "only node/src/config/layers.rs names figment",
@@ -417,6 +427,7 @@ fn planted_violations_are_found() {
     planted("node/src/chat.rs", "pub use ::quinn::Connection;", 1);
     planted("plane/src/lib.rs", "extern crate sled;", 1);
     planted("node/src/backend/ollama.rs", "let c = reqwest::Client::new();", 1);
+    planted("node/src/api/sse.rs", "use hyper_util::rt::TokioIo;", 1);
     planted("node/src/seller.rs", "let t = std::time::Instant::now();", 1);
     planted("testnet/src/bench.rs", "SystemTime :: now()", 1);
     planted("node/src/net/task.rs", "use crate::market::quote;", 1);

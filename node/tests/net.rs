@@ -844,6 +844,26 @@ async fn net_an_older_ad_does_not_replace_a_newer_one() {
 }
 
 #[tokio::test]
+async fn net_an_ad_heard_before_a_restart_is_stale_after_it() {
+    let mut victim = hub(1, TCP).await;
+    let mut raw = Raw::join(9, &victim).await;
+    let (ad, older, newer) = (an_ad(&raw.key, 7), an_ad(&raw.key, 6), an_ad(&raw.key, 8));
+    raw.say(topic::CAPABILITIES, &ad);
+    raw.during(victim.ad()).await;
+    let ad_sequences = victim.net.ad_sequences().await;
+    assert_eq!(ad_sequences, [(raw.key.id(), 7)]);
+    victim.net.shutdown().await;
+
+    let mut victim = node(1, NetConfig { ad_sequences, serves: true, ..config() }).await;
+    let mut raw = Raw::join(9, &victim).await;
+    for replayed in [ad, older] {
+        check_refused(&bad(topic::CAPABILITIES, &replayed, "gossip.stale_ad"), &mut raw, &mut victim).await;
+    }
+    raw.say(topic::CAPABILITIES, &newer);
+    assert_eq!(raw.during(victim.ad()).await.sequence, 8);
+}
+
+#[tokio::test]
 async fn net_offers_above_the_quota_are_dropped() {
     let mut victim = hub(1, TCP).await;
     let mut raw = Raw::join(9, &victim).await;

@@ -6,7 +6,7 @@
 pub mod process;
 
 use infernet_node::{
-    backend::{self, Backend},
+    backend::{self, Backend, Deadlines},
     buyer::Preferences,
     clock,
     node::{Node, Serve, Settings, StartError},
@@ -77,13 +77,15 @@ pub struct Sells {
     pub price: Price,
     /// Jobs at once.
     pub slots: u16,
+    /// How long its engine may take.
+    pub deadlines: Deadlines,
 }
 
 impl Sells {
     /// `engine` at `price_in` and `price_out` micro-USD per million tokens.
     pub fn new(engine: impl Into<String>, price_in: u64, price_out: u64, slots: u16) -> Self {
         let price = Price { input: MicroUsd(price_in), output: MicroUsd(price_out) };
-        Sells { engine: engine.into(), price, slots }
+        Sells { engine: engine.into(), price, slots, deadlines: Deadlines::default() }
     }
 }
 
@@ -156,7 +158,7 @@ pub fn loopback() -> Multiaddr {
 
 fn serve(sells: Sells) -> Result<Serve, ClusterError> {
     let spec = format!("ollama={}", sells.engine).parse().map_err(|e| ClusterError::Engine(format!("{e}")))?;
-    let engine = backend::connect(&spec).map_err(|e| ClusterError::Engine(e.to_string()))?;
+    let engine = backend::connect_with(&spec, sells.deadlines).map_err(|e| ClusterError::Engine(e.to_string()))?;
     Ok(Serve {
         engines: vec![Arc::<dyn Backend>::from(engine)],
         price: sells.price,

@@ -13,8 +13,9 @@ use infernet_node::{
     api::{
         Api,
         open::{ApiConfig, OpenError, Opened},
+        service::MAX_REQUESTS,
     },
-    spend::Caps,
+    spend::{CapError, Caps, Purse},
 };
 use infernet_wire::money::MicroUsd;
 use serde::Serialize;
@@ -52,6 +53,9 @@ pub enum ServeError {
     /// An endpoint.
     #[error(transparent)]
     Api(#[from] OpenError),
+    /// Its caps.
+    #[error(transparent)]
+    Caps(#[from] CapError),
     /// The terminal or a socket.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -85,9 +89,10 @@ pub async fn run(json: bool, out: &mut (dyn Write + Send)) -> Result<(), ServeEr
     for model in [TINY_MODEL, CHAT_MODEL, EMBED_MODEL] {
         buyer.knows(model, 1, PATIENCE).await?;
     }
-    let usual = open(&buyer, |_| {}).await?;
-    let narrow = open(&buyer, |config| config.max_requests = 1).await?;
-    let poor = open(&buyer, |config| config.caps = Caps { per_request: Some(POOR), per_day: None }).await?;
+    let (free, capped) = (Caps::default(), Caps { per_request: Some(POOR), per_day: None });
+    let usual = open(&buyer, free, MAX_REQUESTS).await?;
+    let narrow = open(&buyer, free, 1).await?;
+    let poor = open(&buyer, capped, MAX_REQUESTS).await?;
     let endpoints = Endpoints {
         base_url: usual.base_url(),
         narrow_base_url: narrow.base_url(),
@@ -101,10 +106,10 @@ pub async fn run(json: bool, out: &mut (dyn Write + Send)) -> Result<(), ServeEr
     Ok(())
 }
 
-async fn open(buyer: &Member, change: impl FnOnce(&mut ApiConfig)) -> Result<Api, OpenError> {
-    let mut config = ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into());
-    change(&mut config);
-    Opened::new(buyer.home.path(), config).await?.serve(&buyer.node, axum::Router::new())
+async fn open(buyer: &Member, caps: Caps, max_requests: usize) -> Result<Api, ServeError> {
+    let config = ApiConfig { max_requests, ..ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into()) };
+    let purse = Purse::open(caps, buyer.node.store().clone())?;
+    Ok(Opened::new(buyer.home.path(), config).await?.serve(&buyer.node, purse, axum::Router::new())?)
 }
 
 fn tell(endpoints: &Endpoints, json: bool, out: &mut (dyn Write + Send)) -> io::Result<()> {

@@ -9,10 +9,12 @@ mod support;
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use infernet_node::{
+    api::open::{ApiConfig, Opened},
     buyer::{ChatError, ChatEvent},
     chat::client::Progress,
     clock,
     report::ChatReport,
+    spend::{Caps, Purse},
 };
 use infernet_testnet::{
     cluster::{Member, MemberSpec, Sells, eventually},
@@ -21,6 +23,7 @@ use infernet_testnet::{
 use infernet_wire::topic;
 use std::{
     fs, io,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -150,6 +153,35 @@ async fn worker(bootstrap: &Member, engine: &Scripted, price: u64, tap: mpsc::Se
     Member::start(MemberSpec { tap: Some(tap), ..spec }).await.expect("a worker starts")
 }
 
+/// Asks by way of the OpenAI endpoint: whole, as a stream, in vain, and with mistakes. What goes wrong quotes nothing either.
+async fn ask_api(buyer: &Member, prompt: &str, answer: &str, key: &str) {
+    let opened = Opened::new(buyer.home.path(), ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into())).await.expect("an address");
+    let purse = Purse::open(Caps::default(), buyer.node.store().clone()).expect("a purse");
+    let api = opened.serve(&buyer.node, purse, axum::Router::new()).expect("an endpoint");
+    let http = reqwest::Client::builder().no_proxy().timeout(SOON).build().expect("a client");
+    let url = format!("{}/chat/completions", api.base_url());
+    let say = async |body: serde_json::Value| {
+        let response = http.post(&url).bearer_auth(key).json(&body).send().await.expect("an answer");
+        (response.status().as_u16(), response.text().await.expect("text"))
+    };
+    let body = |text: &str, stream: bool| {
+        let message = serde_json::json!({ "role": "user", "content": format!("{text} {prompt}") });
+        serde_json::json!({ "model": MODEL, "messages": [message], "stream": stream })
+    };
+    for stream in [false, true] {
+        let (status, text) = say(body("say", stream)).await;
+        assert!(status == 200 && text.contains(answer), "{text}");
+        let (_, text) = say(body("refuse", stream)).await;
+        assert!(text.contains("worker_failed") && !text.contains(answer) && !text.contains(prompt), "{text}");
+        let (_, text) = say(body("break", stream)).await;
+        assert!(text.contains("worker_failed") && !text.contains(prompt), "{text}");
+    }
+    for wrong in [serde_json::json!({ "model": MODEL, "messages": prompt }), serde_json::json!([prompt])] {
+        let (status, text) = say(wrong).await;
+        assert!(status == 400 && !text.contains(prompt), "{text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prompt_and_answer_stay_on_the_stream() {
     let log = Log::capture();
@@ -191,6 +223,9 @@ async fn prompt_and_answer_stay_on_the_stream() {
     let (moved, retries) = ask(&buyer, MODEL, &format!("elsewhere {prompt}"), None).await;
     assert!(moved.expect("the next one answers").answer.contains(&answer) && retries == 1);
 
+    let key = canary("key");
+    ask_api(&buyer, &prompt, &answer, &key).await;
+
     let members = [&observer, &buyer, &workers[0], &workers[1]];
     let homes = members.map(|member| member.home.path().to_owned()).into();
     let mut evidence = Evidence { log, homes, tap: tapped, gossip: Vec::new() };
@@ -199,7 +234,7 @@ async fn prompt_and_answer_stay_on_the_stream() {
     for member in members {
         member.node.store().flush().expect("the store is written");
     }
-    assert_eq!((evidence.of(&prompt), evidence.of(&answer)), (Vec::new(), Vec::new()));
+    assert_eq!((evidence.of(&prompt), evidence.of(&answer), evidence.of(&key)), (Vec::new(), Vec::new(), Vec::new()));
 
     // The search looks everywhere: what may be told is found in each place.
     let places = evidence.of(MODEL);

@@ -121,7 +121,7 @@ impl Market {
     }
 
     fn id(&self, n: usize) -> NodeId {
-        self.workers[n].node.id()
+        self.workers.get(n).expect("a worker").node.id()
     }
 }
 

@@ -181,6 +181,7 @@ impl ApiError {
             ChatError::NoBids(no) => Self::of_no_bids(no, capped),
             ChatError::Busy => Self::busy("more jobs wait for their auction than workers allow one buyer; try again"),
             ChatError::Failed { failure, partial } => Self::of_failure(failure).with_partial(partial.clone()),
+            ChatError::Cap(error) => Self::of_cap(error),
             ChatError::ShuttingDown => Self::unavailable("shutting_down", "this node is shutting down"),
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     api_keys::{self, KeyError},
     config::Config,
     node::Node,
-    spend::{CapError, Caps, Purse},
+    spend::Purse,
 };
 use axum::Router;
 use infernet_wire::money::MicroUsd;
@@ -22,21 +22,18 @@ pub struct ApiConfig {
     pub origins: Vec<String>,
     /// The ceiling of requests that name none, per million tokens.
     pub max_price: MicroUsd,
-    /// What this node may spend.
-    pub caps: Caps,
     /// Requests at once.
     pub max_requests: usize,
 }
 
 impl ApiConfig {
-    /// An endpoint at `listen` without caps, with everything else at its default.
+    /// An endpoint at `listen` with everything else at its default.
     pub fn new(listen: SocketAddr) -> Self {
         ApiConfig {
             listen,
             hosts: Vec::new(),
             origins: Vec::new(),
             max_price: crate::buyer::DEFAULT_CEILING,
-            caps: Caps::default(),
             max_requests: service::MAX_REQUESTS,
         }
     }
@@ -47,7 +44,6 @@ impl ApiConfig {
             hosts: config.api_hosts.clone(),
             origins: config.api_origins.clone(),
             max_price: config.max_price,
-            caps: Caps { per_request: config.spend_per_request, per_day: config.spend_per_day },
             ..ApiConfig::new(config.api?)
         })
     }
@@ -62,9 +58,6 @@ pub enum OpenError {
     /// Its keys.
     #[error(transparent)]
     Keys(#[from] KeyError),
-    /// Its caps.
-    #[error(transparent)]
-    Caps(#[from] CapError),
     /// Its socket vanished.
     #[error("the API has no address: {0}")]
     Address(std::io::Error),
@@ -87,14 +80,15 @@ impl Opened {
         Ok(Opened { listener, doors, authenticate, config })
     }
 
-    /// Serves `node`, with `more` routes.
-    pub fn serve(self, node: &Node, more: Router) -> Result<Api, OpenError> {
+    /// Serves `node`, out of `purse`, with `more` routes.
+    pub fn serve(self, node: &Node, purse: Purse, more: Router) -> Result<Api, OpenError> {
         let settings = Settings {
             doors: self.doors,
             authenticate: self.authenticate,
-            purse: Purse::open(self.config.caps, node.store().clone())?,
+            purse,
             max_price: self.config.max_price,
             max_requests: self.config.max_requests,
+            metrics: node.metrics().clone(),
             more,
         };
         Api::start(self.listener, node.buyer().clone(), node.net().clone(), settings).map_err(OpenError::Address)

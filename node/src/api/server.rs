@@ -3,7 +3,7 @@
 //! A connection that sends no request head in time, sends it too large, or does not take its answer is closed, so that neither
 //! half-open sockets nor slow readers hold anything for long. More than [`MAX_CONNECTIONS`] are turned away at once.
 
-use crate::clock;
+use crate::{clock, metrics::Metrics};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -40,7 +40,7 @@ const TAKE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` is true, then closes each connection after the answer it is giving.
-pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Metrics, mut stop: watch::Receiver<bool>) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
@@ -57,6 +57,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut stop: watch
             }
         };
         let Ok(permit) = connections.clone().try_acquire_owned() else {
+            metrics.left_out("api_connections");
             debug!("more than {MAX_CONNECTIONS} connections to the API: one is turned away");
             continue;
         };

@@ -140,9 +140,8 @@ impl Service {
         let (count, place) = (requests.len(), Arc::new(place));
         let (mut jobs, mut capped) = (Vec::with_capacity(count), None);
         for request in requests {
-            let (bound, most) = (request.input_token_bound(), request.max_tokens);
             let mut order = options.apply(self.max_price, ChatOrder::new(request));
-            let worst = order.budget.or_else(|| order.ceiling.cost(bound, most)).unwrap_or(MicroUsd(u64::MAX));
+            let worst = order.worst();
             let spending = self.purse.authorise(&caller.key, caller.caps, worst, count).await;
             let spending = spending.map_err(|error| ApiError::of_cap(&error))?;
             if let Some(spending) = spending.as_ref().filter(|spending| spending.most() < worst) {

@@ -64,6 +64,14 @@ impl ChatOrder {
     }
 }
 
+impl ChatOrder {
+    /// The most that the job may cost: its budget, or what its tokens can cost at the ceiling.
+    pub fn worst(&self) -> MicroUsd {
+        let at_ceiling = || self.ceiling.cost(self.request.input_token_bound(), self.request.max_tokens);
+        self.budget.or_else(at_ceiling).unwrap_or(MicroUsd(u64::MAX))
+    }
+}
+
 /// A request ready to be offered: its bytes, and the salt that hides it in the offer.
 #[derive(Clone)]
 pub struct Prepared {

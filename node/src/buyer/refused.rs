@@ -4,6 +4,7 @@ use super::JOIN_MS;
 use crate::{
     chat::client::Failure,
     market::{standing::NotStanding, trust::LeftOut},
+    spend::CapError,
 };
 use infernet_wire::{bid::NoBidReason, chat::BadRequest, envelope::Refusal, id::NodeId, money::Price};
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ pub enum ChatError {
         /// What had arrived.
         partial: String,
     },
+    /// A spend cap.
+    #[error(transparent)]
+    Cap(#[from] CapError),
     /// The node is shutting down.
     #[error("the node is shutting down")]
     ShuttingDown,
@@ -48,7 +52,7 @@ impl ChatError {
             ChatError::NoPeers | ChatError::Busy => true,
             ChatError::NoBids(no) => no.passes(),
             ChatError::Failed { failure, .. } => failure.is_retryable(),
-            ChatError::Request(_) | ChatError::Offer(_) | ChatError::ShuttingDown => false,
+            ChatError::Request(_) | ChatError::Offer(_) | ChatError::Cap(_) | ChatError::ShuttingDown => false,
         }
     }
 
@@ -61,6 +65,7 @@ impl ChatError {
             ChatError::NoBids(_) => "no_bids",
             ChatError::Busy => "busy",
             ChatError::Failed { failure, .. } => failure.cause.label(),
+            ChatError::Cap(_) => "spend_cap",
             ChatError::ShuttingDown => "shutting_down",
         }
     }

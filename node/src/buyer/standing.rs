@@ -50,6 +50,7 @@ impl Buyer {
             let booked = match self.choose(&offer, prepared, tried.clone()).await? {
                 Ok(booked) => booked,
                 Err(reason) => {
+                    self.shared.metrics.not_standing(reason.label());
                     debug!(reason = reason.label(), "not at a standing price");
                     return self.without_standing(prepared, reason, last).await;
                 }
@@ -58,12 +59,19 @@ impl Buyer {
             tried.push(worker);
             let report = AuctionReport::standing(&booked.choice, offer.id, started.elapsed());
             match self.run_standing(booked, offer, prepared, (events, cancel, &mut *retries), report).await {
-                Ok(report) => return Ok(Some(report)),
+                Ok(report) => {
+                    self.shared.metrics.standing("completed");
+                    return Ok(Some(report));
+                }
                 Err(ChatError::Failed { failure, .. }) if failure.is_retryable() => {
+                    self.shared.metrics.standing(if is_refusal(&failure) { "refused" } else { "failed" });
                     self.on_refused(worker, &failure, events, retries).await;
                     last = Some(failure);
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.shared.metrics.standing("failed");
+                    return Err(error);
+                }
             }
         }
         self.without_standing(prepared, NotStanding::Full, last).await
@@ -130,6 +138,7 @@ impl Buyer {
             return;
         }
         *retries += 1;
+        self.shared.metrics.retried(failure.cause.label());
         info!(worker = %worker.short(), cause = failure.cause.label(), "retrying elsewhere");
         let _ = events.send(ChatEvent::Retry { worker, reason: failure.to_string() }).await;
     }

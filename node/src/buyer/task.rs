@@ -12,6 +12,7 @@ use crate::{
         standing::NotStanding,
         trust::{LeftOut, Trust},
     },
+    metrics::Metrics,
 };
 use infernet_wire::{
     bid::Answer,
@@ -81,14 +82,15 @@ pub(super) struct Task {
     wake: Option<UnixMillis>,
     pool: Pool,
     loads: Loads,
+    metrics: Metrics,
     me: NodeId,
 }
 
 impl Task {
     /// A task of node `me` that knows nobody yet, warms connections in `pool` and counts jobs in `loads`.
-    pub(super) fn new(me: NodeId, pool: Pool, loads: Loads) -> Self {
+    pub(super) fn new(me: NodeId, pool: Pool, loads: Loads, metrics: Metrics) -> Self {
         let market = market::Buyer::new(registry::MAX_ADS);
-        Task { market, replies: BTreeMap::new(), early: VecDeque::new(), wake: None, pool, loads, me }
+        Task { market, replies: BTreeMap::new(), early: VecDeque::new(), wake: None, pool, loads, metrics, me }
     }
 
     /// Runs until every handle is gone.
@@ -213,7 +215,12 @@ impl Task {
                     }
                 }
                 Output::Refused { worker, reason } => {
-                    unknown |= reason == AnswerRefused::WrongOffer;
+                    // Of these, some are only early.
+                    let is_unknown = reason == AnswerRefused::WrongOffer;
+                    if !is_unknown {
+                        self.metrics.answer_refused(reason.label());
+                    }
+                    unknown |= is_unknown;
                     debug!(worker = %worker.short(), %reason, "answer refused");
                 }
             }

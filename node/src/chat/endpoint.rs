@@ -21,7 +21,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -105,6 +105,15 @@ pub enum Path {
     Direct(SocketAddr),
 }
 
+impl Path {
+    /// A short stable name, for counters.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Path::Direct(_) => "direct",
+        }
+    }
+}
+
 impl std::fmt::Display for Path {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -130,6 +139,7 @@ pub struct ChatStream {
 pub struct Endpoint {
     inner: quinn::Endpoint,
     closed: Arc<AtomicBool>,
+    refused: Arc<AtomicU64>,
 }
 
 impl Endpoint {
@@ -141,7 +151,7 @@ impl Endpoint {
         let mut inner = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server_config(&keypair)?), socket, runtime)
             .map_err(|source| BindError::Socket { addr, source })?;
         inner.set_default_client_config(client_config(&keypair)?);
-        Ok(Endpoint { inner, closed: Arc::default() })
+        Ok(Endpoint { inner, closed: Arc::default(), refused: Arc::default() })
     }
 
     /// Where it is bound.
@@ -184,6 +194,7 @@ impl Endpoint {
             let incoming = self.inner.accept().await?;
             let open = self.inner.open_connections();
             if open >= MAX_CONNECTIONS {
+                self.refused.fetch_add(1, Ordering::Relaxed);
                 incoming.refuse();
             } else if open >= RETRY_ABOVE && !incoming.remote_address_validated() && incoming.may_retry() {
                 // Fails only for an address already validated, which was just ruled out.
@@ -192,6 +203,11 @@ impl Endpoint {
                 return Some(Dialling { incoming });
             }
         }
+    }
+
+    /// Connections refused because there were too many.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Whether it was closed: nothing can be dialled any more.

@@ -20,6 +20,7 @@ use crate::{
     jobs::{Ended, Jobs, Role, Running, State},
     ledger::Ledger,
     market::seller::Claim,
+    metrics::{Metrics, Served},
     seller::{Measured, Presented, Seller, Slot, Unclaimed},
 };
 use futures::{
@@ -28,6 +29,7 @@ use futures::{
 };
 use infernet_wire::{
     accept::JobAccept,
+    capability::Abilities,
     chat::{ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError, TokenLogprob, ToolCallDelta},
     envelope::{Envelope, Verified},
     id::{Hash, NodeId},
@@ -75,6 +77,8 @@ pub struct Worker {
     pub ledger: Ledger,
     /// Counts what happens.
     pub tally: Tally,
+    /// Measures it.
+    pub metrics: Metrics,
     /// Shows what runs.
     pub jobs: Jobs,
 }
@@ -91,7 +95,8 @@ pub async fn run(endpoint: Endpoint, worker: Arc<Worker>) {
 }
 
 async fn serve_connection(dialling: Dialling, worker: Arc<Worker>) {
-    let Some(connection) = dialling.finish().await else { return };
+    let Some(connection) = dialling.finish().await else { return worker.tally.count_reason("connection", "handshake_failed") };
+    worker.tally.count_reason("connection", "opened");
     debug!(peer = %connection.peer().short(), "chat connection");
     while let Some(stream) = connection.accept().await {
         let worker = worker.clone();
@@ -164,7 +169,14 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let (session, opened) = WorkerSession::open(terms, &first.bytes, &request, clock::now());
     let shown = worker.jobs.begin(Role::Sold, claim.job, claim.model.clone());
-    Ok(Job { claim, session, opened, chunks: ask(engine.backend, request_for_engine), pace: Pace::start(), shown })
+    Ok(Job {
+        claim,
+        session,
+        opened,
+        chunks: ask(engine.backend, request_for_engine),
+        pace: Pace::start(worker.metrics.clone()),
+        shown,
+    })
 }
 
 fn read_accept(worker: &Worker, open: &Open) -> Result<Verified<JobAccept>, StreamError> {
@@ -273,19 +285,31 @@ struct Pace {
     first: Option<Instant>,
     last: Instant,
     tokens: u32,
+    metrics: Metrics,
 }
 
 impl Pace {
     /// The engine is asked now.
-    fn start() -> Self {
+    fn start(metrics: Metrics) -> Self {
         let asked = clock::instant();
-        Pace { asked, first: None, last: asked, tokens: 0 }
+        Pace { asked, first: None, last: asked, tokens: 0, metrics }
     }
 
     fn token(&mut self, tokens: u32) {
         self.last = clock::instant();
         self.first.get_or_insert(self.last);
+        self.metrics.sold_tokens(tokens.saturating_sub(self.tokens));
         self.tokens = tokens;
+    }
+
+    /// Tells how the engine did, once it is done.
+    fn tell(&self, claim: &Claim, error: Option<&'static str>) {
+        let embeds = claim.offer.abilities.contains(Abilities::EMBEDDINGS);
+        let first_token = self.first.map(|first| first - self.asked);
+        // Between two tokens after the first, on average; none if there is only one.
+        let per_token = self.first.and_then(|first| (self.last - first).checked_div(self.tokens.saturating_sub(1)));
+        let took = clock::instant() - self.asked;
+        self.metrics.served(Served { model: &claim.model, embeds, first_token, per_token, took, error });
     }
 
     /// `None` if no token came.
@@ -309,6 +333,8 @@ impl Job {
             Ok(end) => self.settle(end, worker, reader, writer).await,
             Err(error) => {
                 info!("gave up before the first token: {}", error.message);
+                worker.tally.count_reason("ended", "no_answer");
+                self.pace.tell(&self.claim, Some(error.code.label()));
                 self.shown.end(Ended::free(State::Failed, Some(error.code.label())));
                 let _ = writer.write(&Frame::Error(error).encode(), deadline::WRITE).await;
             }
@@ -416,8 +442,10 @@ impl Job {
     async fn settle(self, end: End, worker: &Worker, reader: &mut Reader, writer: &mut Writer) {
         let Job { mut claim, session, chunks, pace, shown, .. } = self;
         drop(chunks);
-        if let Some(measured) = pace.measured() {
-            worker.seller.try_measured(&claim.model, measured);
+        worker.tally.count_reason("ended", end.finish.label());
+        pace.tell(&claim, (!end.finish.is_complete()).then(|| end.finish.label()));
+        if pace.measured().is_some_and(|measured| !worker.seller.try_measured(&claim.model, measured)) {
+            worker.metrics.left_out("seller_measurements");
         }
         let Finished { usage, receipt } = session.finish(end.finish, end.input, end.output, clock::now());
         let told = !end.gone && writer.write(&usage, deadline::WRITE).await.is_ok();
@@ -431,6 +459,7 @@ impl Job {
                 let acknowledged = told && countersigned(worker, &receipt, reader, writer).await;
                 worker.tally.count(if acknowledged { "acknowledged" } else { "unacknowledged" });
                 claim.set_settled(acknowledged);
+                worker.metrics.earned(amount, acknowledged);
                 info!(finish = end.finish.label(), tokens, %amount, acknowledged, "done");
                 shown.tokens(tokens);
                 shown.end(ended(&end, acknowledged, amount));

@@ -9,6 +9,7 @@ use crate::{
     identity::IdentityError,
     node::StartError,
     operator::OperatorsError,
+    spend::CapError,
     store::StoreError,
 };
 use std::io::Write;
@@ -27,7 +28,7 @@ pub const NO_ENGINE: u8 = 5;
 pub const NO_PEERS: u8 = 6;
 /// Nobody bid.
 pub const NO_BIDS: u8 = 7;
-/// Nobody bid at that price.
+/// Nobody bid at that price, or a spend cap leaves nothing.
 pub const TOO_CHEAP: u8 = 8;
 /// A worker failed and no other could take over.
 pub const WORKER: u8 = 9;
@@ -49,7 +50,7 @@ Exit codes:
   0 fine               5 no engine          10 a signature does not verify
   1 anything else      6 no peers           11 no node running
   2 usage              7 no bids            12 busy
-  3 home, key, config  8 price too low      13 command refused
+  3 home, key, config  8 price, cap too low 13 command refused
   4 address in use     9 worker failed     130 interrupted";
 
 /// A command's failure.
@@ -93,6 +94,7 @@ pub fn of_chat(error: &ChatError) -> u8 {
     match error {
         ChatError::Request(_) | ChatError::Offer(_) => USAGE,
         ChatError::NoPeers => NO_PEERS,
+        ChatError::Cap(_) => TOO_CHEAP,
         ChatError::NoBids(no) if no.is_too_cheap() => TOO_CHEAP,
         ChatError::NoBids(_) => NO_BIDS,
         ChatError::Busy => BUSY,
@@ -144,6 +146,12 @@ impl From<KeyError> for Exit {
     fn from(error: KeyError) -> Self {
         let usage = matches!(error, KeyError::Name | KeyError::Taken(_) | KeyError::Unknown(_) | KeyError::Full);
         Exit::new(if usage { USAGE } else { CONFIG }, error)
+    }
+}
+
+impl From<CapError> for Exit {
+    fn from(error: CapError) -> Self {
+        Exit::new(if matches!(error, CapError::Store(_)) { CONFIG } else { TOO_CHEAP }, error)
     }
 }
 

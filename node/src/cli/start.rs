@@ -14,11 +14,10 @@ use crate::{
     config::Config,
     control::Control,
     engines::{Engines, Probed},
-    logfile,
+    logfile, metrics,
     node::{Node, Serve, Settings},
     seller, store,
 };
-use axum::Router;
 use infernet_wire::money::Price;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
@@ -42,9 +41,10 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let serve = serve(context, &config).await?;
     let api = open_api(context, &config).await?;
     let mut stop = Stop::listen()?;
-    let (price, grace) = (config.price, config.grace);
+    let (price, grace, caps) = (config.price, config.grace, config.caps());
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
-    let api = api.map(|api| api.serve(&node, Router::new())).transpose()?;
+    let purse = node.limit(caps)?;
+    let api = api.map(|api| api.serve(&node, purse.clone(), metrics::route(node.clone()))).transpose()?;
     if let Some(api) = &api {
         node.serves_api(api.base_url());
     }
@@ -55,8 +55,14 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     if let Some(api) = &api {
         api.stop();
     }
+    let closing = async {
+        close(context, &node, grace).await;
+        if let Err(error) = purse.close().await {
+            context.note(format!("more counts as spent than was: {error}"));
+        }
+    };
     tokio::select! {
-        () = close(context, &node, grace) => Ok(()),
+        () = closing => Ok(()),
         () = stop.first() => Err(Exit::new(exit::FAILED, "stopped at once; running jobs were cut")),
     }
 }

@@ -25,13 +25,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 const SECONDS: u64 = 3_600;
 const SLOTS: u16 = 8;
-/// Keys of attackers: each says something now and then, as a key costs nothing.
-const CROWD: u16 = 2_000;
+/// Keys of attackers. A key costs nothing, but each of their ads is looked at with each offer.
+const CROWD: u16 = 400;
 const FIRST_OF_CROWD: u16 = 1_000;
 const ME: u16 = 1;
 const HONEST: u16 = 2;
 /// New messages of the crowd a second, and copies of each.
-const FRESH: u64 = 3;
+const FRESH: u64 = 2;
 const COPIES: usize = 20;
 /// How long an honest job runs.
 const JOB_MS: u64 = 2_500;
@@ -104,14 +104,14 @@ impl Worker {
     }
 
     /// Whether it bids; if so, the digest of its bid.
-    fn bid(&mut self, offer: &Verified<JobOffer>, now: UnixMillis) -> Result<Hash, Output> {
+    fn bid(&mut self, offer: &Verified<JobOffer>, now: UnixMillis) -> Result<Hash, Box<Output>> {
         match self.seller.handle(Input::Offer(offer.clone()), now).into_iter().next().expect("an outcome") {
             Output::Bid { body, .. } => {
                 let bid = sign(ME, body);
                 self.seller.bid_signed(offer.digest(), bid.digest());
                 Ok(bid.digest())
             }
-            other => Err(other),
+            other => Err(Box::new(other)),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use super::{ALL, Book, CapError, Caps, Decision, Draw, day};
 use crate::{
+    buyer::ChatError,
     clock,
+    report::{ChatReport, ReceiptReport},
     store::{SpendRecord, Store, StoreError},
 };
 use infernet_wire::money::MicroUsd;
@@ -110,6 +112,17 @@ impl Spending {
     /// The most the job may cost.
     pub fn most(&self) -> MicroUsd {
         self.draw.most
+    }
+
+    /// The job has ended as `result`. A job that broke off without a receipt counts whole: its worker may still ask for it.
+    pub fn settle_as(self, result: &Result<ChatReport, ChatError>) {
+        let most = self.most();
+        let actual = match result {
+            Ok(report) => report.receipt.as_ref().map(ReceiptReport::amount).unwrap_or_default(),
+            Err(ChatError::Failed { failure, .. }) if failure.after_first_token => most,
+            Err(_) => MicroUsd(0),
+        };
+        self.settle(actual);
     }
 
     /// The job has cost `actual`.

@@ -4,7 +4,7 @@
 //! be lost, so they are in the index alone.
 
 use super::{
-    Counts, Index, MAX_AD_SEQUENCES, Page, Put, SpendRecord, Standing, Store, StoreError, bounded_peers, check_spend,
+    Commits, Counts, Index, MAX_AD_SEQUENCES, Page, Put, SpendRecord, Standing, Store, StoreError, bounded_peers, check_spend,
     commit::{Committer, Durable, State},
     record::{Key, Kind, ReceiptRow, Record, read_number},
     sequence_after,
@@ -175,6 +175,10 @@ impl Store for DurableStore {
 
     fn accepts_work(&self) -> Result<(), StoreError> {
         self.committer.lock().accepts_work()
+    }
+
+    fn commits(&self) -> Option<Commits> {
+        Some(self.committer.lock().commits())
     }
 
     fn flush(&self) -> Result<(), StoreError> {

@@ -17,6 +17,7 @@
 mod compact;
 mod disk;
 mod frame;
+mod mend;
 mod segment;
 
 pub(super) use self::{
@@ -27,7 +28,7 @@ pub(super) use self::{
 use self::{
     disk::is_full,
     frame::{BadHeader, SEGMENT_HEADER, Seed, SegmentHeader},
-    segment::{Name, Scan, scan},
+    segment::{Name, scan},
 };
 use super::record::Record;
 use infernet_wire::topic::NetworkId;
@@ -39,10 +40,6 @@ use tracing::{info, warn};
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// Written while there is room, released when there is none: the last receipts of a thousand jobs, twice signed.
 const RESERVE_BYTES: usize = 1024 * 1024;
-/// Copies of one damaged segment. More would be the same damage again.
-const MAX_DAMAGED_COPIES: usize = 3;
-/// Copied at once.
-const COPY_BYTES: usize = 256 * 1024;
 
 const RESERVE: &str = "reserve";
 
@@ -175,7 +172,10 @@ impl Journal {
         if let Health::Failed(reason) = &self.health {
             return Err(JournalError::Failed(reason.clone()));
         }
-        let Some(newest) = records.last() else { return Ok(()) };
+        let (Some(first), Some(newest)) = (records.first(), records.last()) else { return Ok(()) };
+        if first.number <= self.last {
+            return Err(JournalError::Corrupt(format!("record {} comes after {}", first.number, self.last)));
+        }
         let mut bytes = Vec::new();
         records.iter().for_each(|record| frame::write(record, self.seed, &mut bytes));
         if self.newest_len > SEGMENT_HEADER as u64 && self.newest_len + bytes.len() as u64 > self.sizes.segment {
@@ -222,7 +222,8 @@ impl Journal {
     /// Makes the newest of the segments found whole, or a first one.
     fn open_newest(&mut self) -> Result<(), JournalError> {
         while let Some(name) = self.closed.pop() {
-            let before = self.last_of_closed()?;
+            // All earlier numbers are below the first; should its beginning be damaged, they are looked up.
+            let before = self.first_of(name).map_or_else(|| self.last_of_closed(), |first| Ok(first.saturating_sub(1)))?;
             let found = scan(&*self.disk, &name.to_string(), self.seed, before, &mut |_| {})?;
             if found.header.is_err() && found.records == 0 {
                 self.drop_beginning(name)?;
@@ -250,68 +251,6 @@ impl Journal {
     fn last_of_closed(&self) -> Result<u64, JournalError> {
         let Some(name) = self.closed.last() else { return Ok(0) };
         Ok(scan(&*self.disk, &name.to_string(), self.seed, 0, &mut |_| {})?.last)
-    }
-
-    /// A segment without a beginning and without a record is one that a crash kept from being made.
-    fn drop_beginning(&self, name: Name) -> Result<(), JournalError> {
-        let name = name.to_string();
-        if self.disk.len(&name)? > SEGMENT_HEADER as u64 {
-            warn!(file = name, "a segment has no record that verifies; a copy of it is kept");
-            self.copy_aside(&name)?;
-        }
-        self.disk.remove(&name)?;
-        Ok(self.disk.sync_dir()?)
-    }
-
-    /// Cuts what a crash left behind the last good record.
-    fn cut(&self, name: Name, found: &Scan) -> Result<(), JournalError> {
-        if found.tail > 0 {
-            warn!(bytes = found.tail, segment = %name, "the journal's end was torn by a crash and has been cut; nothing promised is lost");
-            self.disk.truncate(&name.to_string(), found.good_end)?;
-        }
-        Ok(())
-    }
-
-    /// If `found` says that a segment is damaged: keeps a copy, and leaves in it what verifies.
-    fn mend(&self, name: Name, after: u64, found: &Scan) -> Result<(), JournalError> {
-        if found.is_whole_to_its_tail() && found.tail == 0 {
-            return Ok(());
-        }
-        let (name, temporary) = (name.to_string(), format!("{name}.tmp"));
-        let copy = self.copy_aside(&name)?;
-        warn!(
-            segment = name,
-            kept = found.records,
-            bad_bytes = found.hole + found.tail,
-            copy,
-            "the journal is damaged: what does not verify was left out; see how the disk is"
-        );
-        let first = found.header.map_or(after + 1, |header| header.first);
-        self.rewrite(std::slice::from_ref(&name), &temporary, first, &|_| true)?;
-        self.disk.rename(&temporary, &name)?;
-        Ok(self.disk.sync_dir()?)
-    }
-
-    /// Copies a file to `….damaged-n`, durably; the copy's name. The last copy is written over.
-    fn copy_aside(&self, name: &str) -> Result<String, JournalError> {
-        let present = self.disk.list()?;
-        let free = (1..MAX_DAMAGED_COPIES).map(|n| format!("{name}.damaged-{n}")).find(|name| !present.contains(name));
-        let copy = free.unwrap_or_else(|| format!("{name}.damaged-{MAX_DAMAGED_COPIES}"));
-        if present.contains(&copy) {
-            self.disk.remove(&copy)?;
-        }
-        let (mut at, mut buffer) = (0, vec![0; COPY_BYTES]);
-        loop {
-            let read = self.disk.read(name, at, &mut buffer)?;
-            self.disk.append(&copy, buffer.get(..read).unwrap_or_default())?;
-            if read == 0 {
-                break;
-            }
-            at += read as u64;
-        }
-        self.disk.sync(&copy)?;
-        self.disk.sync_dir()?;
-        Ok(copy)
     }
 
     fn header(&self, first: u64) -> Vec<u8> {

@@ -20,11 +20,18 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 use tracing::{info, warn};
 
 /// Damaged indexes kept to look at. They hold nothing that is not in the journal, so the first few are enough.
 const MAX_DAMAGED: usize = 3;
+/// How long the index of this very process may take to be let go: sled's own threads hold it for a moment after it is closed.
+/// Other processes are kept out by the journal's lock.
+const LET_GO: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Records taken from the journal, or put into it, at once.
 const BATCH: usize = 1_000;
 
@@ -47,9 +54,12 @@ pub(super) fn open_on(
     let place = disk.place().to_path_buf();
     let opened = Journal::open(disk, network, clock::random(), sizes);
     let index = home.join(format!("store-{network}"));
-    let paths = Paths { home: home.into(), journal: place.clone(), index, network: network.clone() };
+    let mut paths = Paths { home: home.into(), journal: place.clone(), index, network: network.clone(), patience: LET_GO };
     let mut journal = opened.map_err(|error| paths.journal_error(error))?;
     let index = paths.up_to_date_index(&mut journal)?;
+    paths.migrate(&mut journal, &index)?;
+    // Commits must not wait for it: it is tried again.
+    paths.patience = Duration::ZERO;
     let reopen = Box::new(move |journal: &mut Journal| paths.up_to_date_index(journal));
     DurableStore::new(Committer::start(journal, index, reopen, place)?, lock)
 }
@@ -74,9 +84,21 @@ struct Paths {
     journal: PathBuf,
     index: PathBuf,
     network: NetworkId,
+    /// How long to wait for an index that is still held.
+    patience: Duration,
 }
 
 impl Paths {
+    fn open_index(&self, path: &Path) -> Result<Index, OpenError> {
+        let started = clock::instant();
+        loop {
+            match Index::open(path, &self.network) {
+                Err(OpenError::Locked) if started.elapsed() < self.patience => thread::sleep(LOOK_AGAIN),
+                other => return other,
+            }
+        }
+    }
+
     /// `….what` beside the index.
     fn beside(&self, what: &str) -> PathBuf {
         self.home.join(format!("store-{}.{what}", self.network))
@@ -92,17 +114,16 @@ impl Paths {
         }
     }
 
-    /// An index that has all that the journal has; and before that the journal takes what an older index has.
+    /// An index that has all that the journal has.
     fn up_to_date_index(&self, journal: &mut Journal) -> Result<Index, StoreError> {
         let index = self.index_of(journal)?;
         self.catch_up(journal, &index)?;
-        self.migrate(journal, &index)?;
         Ok(index)
     }
 
     /// An index for `journal`: the one that is there if it is of use, else a new one.
     fn index_of(&self, journal: &Journal) -> Result<Index, StoreError> {
-        let index = match Index::open(&self.index, &self.network) {
+        let index = match self.open_index(&self.index) {
             Ok(index) => index,
             Err(OpenError::Damaged(reason)) => {
                 self.set_aside(&self.index, &reason)?;
@@ -129,7 +150,7 @@ impl Paths {
     }
 
     fn fresh(&self) -> Result<Index, StoreError> {
-        Index::open(&self.index, &self.network).map_err(|error| self.index_error(error))
+        self.open_index(&self.index).map_err(|error| self.index_error(error))
     }
 
     fn index_error(&self, error: OpenError) -> StoreError {
@@ -177,13 +198,13 @@ impl Paths {
         outcome
     }
 
-    /// Gives to the journal what an index holds that is to be given up.
+    /// Gives to the journal what an index holds that is to be given up. Only before others give numbers to records.
     fn migrate(&self, journal: &mut Journal, index: &Index) -> Result<(), StoreError> {
         let migrating = self.beside("migrating");
         if !migrating.exists() {
             return Ok(());
         }
-        let old = match Index::open(&migrating, &self.network) {
+        let old = match self.open_index(&migrating) {
             Ok(old) => old,
             Err(OpenError::Damaged(reason)) => return self.set_aside(&migrating, &reason),
             Err(error) => return Err(self.index_error(error)),

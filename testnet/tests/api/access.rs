@@ -3,7 +3,6 @@
 use super::*;
 use infernet_node::{
     api_keys,
-    spend::Caps,
     store::{Page, SpendRecord},
 };
 use infernet_wire::money::MicroUsd;
@@ -25,9 +24,9 @@ async fn raw(api: &Api, request: &str) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_names_and_pages_are_turned_away() {
-    let network = Network::with(|config| {
-        config.hosts = vec!["gpu.lan".into()];
-        config.origins = vec!["https://chat.example.org".into()];
+    let network = Network::with(|setup| {
+        setup.config.hosts = vec!["gpu.lan".into()];
+        setup.config.origins = vec!["https://chat.example.org".into()];
     })
     .await;
     let get = |host: &'static str, origin: Option<&'static str>| {
@@ -58,7 +57,7 @@ async fn other_names_and_pages_are_turned_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_loopback_a_key_is_required() {
-    let network = Network::with(|config| config.listen = (Ipv4Addr::UNSPECIFIED, 0).into()).await;
+    let network = Network::with(|setup| setup.config.listen = (Ipv4Addr::UNSPECIFIED, 0).into()).await;
     let url = format!("http://127.0.0.1:{}", network.api.addr().port());
     let get = |key: Option<&str>| {
         let request = network.http.get(format!("{url}/v1/models"));
@@ -79,7 +78,7 @@ fn cap(per_request: Option<u64>, per_day: Option<u64>) -> Caps {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_costs_at_most_its_cap() {
-    let network = Network::with(|config| config.caps = cap(Some(40), None)).await;
+    let network = Network::with(|setup| setup.caps = cap(Some(40), None)).await;
     assert_eq!(network.whole(&ask("one two", json!({ "max_tokens": 8 }))).await["infernet"]["amount_micro_usd"], 4);
     let dear = error(network.chat(&ask("one two", json!({ "max_tokens": 64 }))).await, 402, "spend_cap").await;
     assert!(dear["message"].as_str().expect("text").contains("40 micro-USD"), "{dear}");
@@ -87,7 +86,7 @@ async fn a_request_costs_at_most_its_cap() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_days_cap_holds_over_a_crash() {
-    let network = Network::with(|config| config.caps = cap(None, Some(100))).await;
+    let network = Network::with(|setup| setup.caps = cap(None, Some(100))).await;
     let body = ask("one two three", json!({ "max_tokens": 16 }));
     let mut bought = 0;
     let last = loop {
@@ -107,7 +106,7 @@ async fn a_days_cap_holds_over_a_crash() {
     // A node that was killed finds only what was written down: all of it counts as spent.
     let written: Vec<SpendRecord> = network.buyer.node.store().spend_since(0).expect("records");
     assert!(written.iter().map(|record| record.authorised.0).max() >= Some(paid), "{written:?}");
-    let again = open(&network.buyer, |config| config.caps = cap(None, Some(100))).await;
+    let again = open(&network.buyer, |setup| setup.caps = cap(None, Some(100))).await;
     let response =
         network.http.post(format!("{}/chat/completions", again.base_url())).json(&body).send().await.expect("an answer");
     error(response, 402, "spend_cap").await;
@@ -168,7 +167,7 @@ async fn the_same_key_and_request_are_paid_for_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_node_says_so() {
-    let network = Network::with(|config| config.max_requests = 1).await;
+    let network = Network::with(|setup| setup.config.max_requests = 1).await;
     let response = network.chat(&ask("drone", json!({ "stream": true, "max_tokens": 3_000 }))).await;
     assert_eq!(response.status(), 200);
     let full = network.chat(&ask("hi", json!({}))).await;

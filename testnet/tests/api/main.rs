@@ -2,16 +2,20 @@
 //!
 //! Each test starts a worker with a scripted engine and a buyer whose endpoint is asked over HTTP.
 
-#![expect(clippy::panic, reason = "a failing test may panic")]
+#![cfg(test)]
 
 mod access;
 mod chat;
+mod crash;
 mod failures;
 mod texts;
 
-use infernet_node::api::{
-    Api,
-    open::{ApiConfig, Opened},
+use infernet_node::{
+    api::{
+        Api,
+        open::{ApiConfig, Opened},
+    },
+    spend::{Caps, Purse},
 };
 use infernet_testnet::{
     cluster::{Member, MemberSpec, Sells},
@@ -40,8 +44,8 @@ impl Network {
         Self::with(|_| {}).await
     }
 
-    /// With a configuration that `change` has changed.
-    async fn with(change: impl FnOnce(&mut ApiConfig)) -> Self {
+    /// With a setup that `change` has changed.
+    async fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let engine = ScriptedEngine::start().await.expect("an engine");
         let buyer = Member::start(MemberSpec::buyer(Vec::new())).await.expect("a buyer");
         let sells = Sells::new(engine.url(), PRICE, PRICE, 16);
@@ -83,12 +87,19 @@ impl Network {
     }
 }
 
+/// What an endpoint is opened with.
+struct Setup {
+    config: ApiConfig,
+    caps: Caps,
+}
+
 /// An endpoint of `buyer` on a free port.
-async fn open(buyer: &Member, change: impl FnOnce(&mut ApiConfig)) -> Api {
-    let mut config = ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into());
-    change(&mut config);
-    let opened = Opened::new(buyer.home.path(), config).await.expect("an address");
-    opened.serve(&buyer.node, axum::Router::new()).expect("an endpoint")
+async fn open(buyer: &Member, change: impl FnOnce(&mut Setup)) -> Api {
+    let mut setup = Setup { config: ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into()), caps: Caps::default() };
+    change(&mut setup);
+    let purse = Purse::open(setup.caps, buyer.node.store().clone()).expect("a purse");
+    let opened = Opened::new(buyer.home.path(), setup.config).await.expect("an address");
+    opened.serve(&buyer.node, purse, axum::Router::new()).expect("an endpoint")
 }
 
 fn events(body: &str) -> Vec<String> {

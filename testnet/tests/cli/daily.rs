@@ -120,6 +120,14 @@ async fn operators_drain_a_node_and_replays_do_nothing() {
     assert_eq!((&obeyed["verb"], &obeyed["sequence"]), (&json!("drain"), &json!(7)));
     let ask = [&chat(&worker, "Hello")[..], &["--path", "auction"]].concat();
     check(buyer_home.path(), &ask, 7, &["no bids"]).await;
+    {
+        let passing = home();
+        let buyer = Started::buyer(passing.path(), &worker).await;
+        let standing = ["chat", "Hello", "--model", MODEL, "--path", "standing"];
+        let reply = infernet(passing.path(), &standing).await;
+        assert!(reply.code != 0 && reply.out.is_empty(), "its ad is still known, and no longer good: {reply:?}");
+        buyer.stop().await;
+    }
     check(worker_home.path(), &["operator", "send", &drain], 13, &["7", "higher sequence"]).await;
     let resume = sign(operator.path(), "resume", "8").await;
     infernet(worker_home.path(), &["operator", "send", &resume]).await.fine();

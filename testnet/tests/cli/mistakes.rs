@@ -80,6 +80,21 @@ async fn mesh_port_in_use() {
 }
 
 #[tokio::test]
+async fn api_port_in_use() {
+    let (home, taken) = (home(), std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let address = taken.local_addr().expect("an address").to_string();
+    let args = [&START[..], &["--no-serve", "--api-listen", &address]].concat();
+    check(home.path(), &args, 4, &[&address, "--api-listen", "--no-api"]).await;
+}
+
+#[tokio::test]
+async fn api_keys_that_can_not_be() {
+    let home = home();
+    check(home.path(), &["api-key", "add", "a b"], 2, &["letters, digits"]).await;
+    check(home.path(), &["api-key", "remove", "ci"], 2, &["ci", "api-key list"]).await;
+}
+
+#[tokio::test]
 async fn chat_port_in_use() {
     let (home, taken) = (home(), UdpSocket::bind("127.0.0.1:0").expect("binds"));
     let address = taken.local_addr().expect("an address").to_string();

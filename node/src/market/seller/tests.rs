@@ -352,7 +352,7 @@ fn what_others_ask_for_is_counted_by_model() {
 
 #[test]
 fn draining_keeps_the_promises_that_were_made() {
-    let mut seller = seller(2);
+    let mut seller = seller(4);
     let accept = sign(BUYER, bid(&mut seller, &offer(BUYER, 1, |_| {})));
     seller.set_draining(true);
     assert!(seller.claim(&accept, node(BUYER), T0).is_ok(), "the bid binds");

@@ -6,6 +6,9 @@ use crate::cluster::{Member, MemberSpec, Sells, eventually, process::Process};
 use serde::Serialize;
 use std::{fmt, time::Duration};
 
+/// Slots beside those of the streams: a short question's slot is taken until its receipt is on both disks, and the next one does
+/// not wait for that.
+const SPARE_SLOTS: usize = 512;
 /// How long the network may take to form.
 const FORM: Duration = Duration::from_secs(60);
 
@@ -43,8 +46,7 @@ enum Buyer {
 impl Far {
     /// A network with room for `streams`, over `engine`, whose buyer knows its worker.
     pub(super) async fn start(options: &StreamOptions, engine: &str, streams: usize) -> Result<Self, BenchError> {
-        // Strangers may hold at most half of the free slots, so the last stream needs as much room again.
-        let slots = u16::try_from(streams * 2 + 16).unwrap_or(u16::MAX);
+        let slots = u16::try_from(streams + SPARE_SLOTS).unwrap_or(u16::MAX);
         let worker = Process::worker(&options.binary, &Sells::new(engine, 1, 1, slots), &[], &[]).await?;
         let bootstrap = &worker.status.listen;
         let (buyer, way) = match options.through {
