@@ -32,7 +32,8 @@ pub(super) async fn show(
 ) -> Result<(), Exit> {
     let paint = Paint::new(context);
     if !args.watch {
-        return Ok(context.print(look(paint).await?.trim_end()));
+        context.print(look(paint).await?.trim_end());
+        return Ok(());
     }
     let screen = Screen::new(context);
     let mut turn = interval(REDRAW);
@@ -100,12 +101,6 @@ impl Paint {
         // https://no-color.org: set and not empty.
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Paint { on: wanted && !context.json && fancy() }
-    }
-
-    /// For tests: text as it is in a pipe.
-    #[cfg(test)]
-    pub(super) fn plain() -> Self {
-        Paint { on: false }
     }
 
     pub(super) fn bold(self, text: impl Display) -> String {
