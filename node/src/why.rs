@@ -110,7 +110,7 @@ pub fn why(evidence: &Evidence<'_>) -> WhyReport {
     // Stable: what blocks stays in the order in which it is to be mended.
     findings.sort_by_key(|finding| (!finding.blocks, if finding.blocks { 0 } else { u64::MAX - finding.offers }));
     let (offers, bids, jobs) = (counts.heard(), counts.get("bids"), counts.jobs());
-    WhyReport { summary: summary(offers, jobs, &findings), offers, bids, jobs, findings, wanted: wanted(seller) }
+    WhyReport { summary: summary(offers, jobs), offers, bids, jobs, findings, wanted: wanted(seller) }
 }
 
 /// What should be mended, on any node: for `infernet status`.
@@ -126,12 +126,11 @@ fn only_buys() -> WhyReport {
     WhyReport { summary, offers: 0, bids: 0, jobs: 0, findings: vec![finding], wanted: Vec::new() }
 }
 
-fn summary(offers: u64, jobs: u64, findings: &[Finding]) -> String {
-    let chief = findings.first().map(|finding| format!("; first of all: {}", finding.seen)).unwrap_or_default();
-    match (offers, jobs) {
-        (_, 0) => format!("earns nothing so far: {}, no job{chief}", counted(offers, "offer")),
+fn summary(offers: u64, jobs: u64) -> String {
+    match jobs {
+        0 => format!("earns nothing so far: {} heard, no job", counted(offers, "offer")),
         // Jobs at the advertised price come without an offer.
-        _ => format!("earns: {} so far, {} heard{chief}", counted(jobs, "job"), counted(offers, "offer")),
+        _ => format!("earns: {} so far, {} heard", counted(jobs, "job"), counted(offers, "offer")),
     }
 }
 

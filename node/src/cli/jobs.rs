@@ -84,7 +84,7 @@ fn filled(mut jobs: Vec<JobReport>, receipts: &[SignedReceipt], us: NodeId, limi
 /// The jobs below each other.
 pub(super) fn table(jobs: &[JobReport], paint: Paint) -> String {
     let head = format!(
-        "{:<8} {:<6} {:<9} {:<8} {:<24} {:>7} {:>6} {:>8} {:>12} {:>11}  {}",
+        "{:<8} {:<6} {:<9} {:<8} {:<24} {:>7} {:>6} {:>8} {:>10} {:>11}  {}",
         "JOB", "ROLE", "STATE", "PEER", "MODEL", "TOKENS", "TOK/S", "TTFT", "TIME", "AMOUNT", "BY"
     );
     let mut text = paint.bold(head.trim_end()) + "\n";
@@ -110,7 +110,7 @@ fn line(job: &JobReport, paint: Paint) -> String {
         State::Settled | State::Unsigned | State::Cancelled => state,
     };
     let line = format!(
-        "{id:<8} {:<6} {state} {peer:<8} {:<24} {:>7} {speed:>6} {ttft:>8} {:>12} {amount:>11}  {}",
+        "{id:<8} {:<6} {state} {peer:<8} {:<24} {:>7} {speed:>6} {ttft:>8} {:>10} {amount:>11}  {}",
         job.role.label(),
         cell(&job.model, 24),
         job.tokens,

@@ -29,6 +29,9 @@ fn screen(report: &WhyReport, paint: Paint) -> String {
     if report.findings.len() > SHOWN {
         let _ = writeln!(text, "\n   and {} lighter ones; --json tells all", report.findings.len() - SHOWN);
     }
+    if report.findings.iter().any(|finding| finding.change.as_ref().is_some_and(|change| change.contains(" = "))) {
+        let _ = writeln!(text, "\n   {}", paint.faint("what has a = goes into config.toml; then start the node again"));
+    }
     if !report.wanted.is_empty() {
         let _ = writeln!(text, "\n{}", paint.bold("asked for, and not served here:"));
     }

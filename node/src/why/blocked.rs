@@ -98,9 +98,11 @@ fn draining(seller: &Status) -> Option<Finding> {
 fn quiet(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
     let silent = evidence.peers > 0 && Counts(seller).heard() == 0 && Counts(seller).jobs() == 0;
     silent.then(|| {
-        let minutes = evidence.uptime_ms / 60_000;
-        let seen =
-            format!("no offer was heard from {} in {}", counted(evidence.peers as u64, "peer"), counted(minutes, "minute"));
+        let time = match evidence.uptime_ms {
+            0..NEW_MS => counted(evidence.uptime_ms / 1_000, "second"),
+            ms => counted(ms / 60_000, "minute"),
+        };
+        let seen = format!("no offer was heard from {} in {time}", counted(evidence.peers as u64, "peer"));
         let means = match evidence.uptime_ms {
             0..NEW_MS => "the node has just started; ads take up to a minute to be known",
             _ => "nobody on this network buys at the moment, or only from whom they know",

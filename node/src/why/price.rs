@@ -19,7 +19,7 @@ pub(super) fn dearer(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding
         };
         let seen = format!("{seen}; winners ask {} in the median, you {}", shown(theirs), shown(evidence.price));
         let means = "most of these would be yours at a price just below the winners'";
-        suggest(Finding::new("dearer", seen, means).about(lost), evidence.price, below(theirs))
+        suggest(Finding::new("dearer", seen, means).about(lost), evidence.price, undercut(evidence.price, theirs))
     })
 }
 
@@ -50,24 +50,26 @@ pub(super) fn rivals(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding
     (told == 0).then(|| {
         let seen = format!("{} is advertised from {}, yours at {}", cheapest.id, shown(price(cheapest)), shown(evidence.price));
         let means = "buyers who take an advertised price without an auction go there first";
-        suggest(Finding::new("rivals", seen, means), evidence.price, below(price(cheapest)))
+        suggest(Finding::new("rivals", seen, means), evidence.price, undercut(evidence.price, price(cheapest)))
     })
 }
 
-/// The line that brings our price down to `target`, where it is above.
+/// The lines that bring our price down to `target`, where it is above.
 fn suggest(finding: Finding, ours: Price, target: Price) -> Finding {
     let line = |key, ours: MicroUsd, target: MicroUsd| (target < ours && target.0 > 0).then(|| format!("{key} = {}", target.0));
-    let lines: Vec<String> = [line("price_in", ours.input, target.input), line("price_out", ours.output, target.output)]
-        .into_iter()
-        .flatten()
-        .collect();
+    let lines = [line("price_in", ours.input, target.input), line("price_out", ours.output, target.output)];
+    let lines: Vec<String> = lines.into_iter().flatten().collect();
     if lines.is_empty() { finding } else { finding.change(lines.join("\n")) }
 }
 
-/// One in a hundred less, at least one micro-USD.
-fn below(price: Price) -> Price {
-    let less = |MicroUsd(n): MicroUsd| MicroUsd(n - n.div_ceil(100));
-    Price { input: less(price.input), output: less(price.output) }
+/// Below `theirs` where we are above, by one in a hundred; where nothing is above, all of it.
+fn undercut(ours: Price, theirs: Price) -> Price {
+    let above = |ours: MicroUsd, theirs: MicroUsd| ours > theirs;
+    let any = above(ours.input, theirs.input) || above(ours.output, theirs.output);
+    let part = |ours: MicroUsd, theirs: MicroUsd| {
+        if any && !above(ours, theirs) { ours } else { MicroUsd(theirs.0 - theirs.0.div_ceil(100)) }
+    };
+    Price { input: part(ours.input, theirs.input), output: part(ours.output, theirs.output) }
 }
 
 fn askings(seller: &Status, reason: &str, asking: impl Fn(&Outcome) -> Option<Asking>) -> Vec<Asking> {

@@ -74,7 +74,14 @@ fn a_dear_worker_is_told_the_price_that_wins() {
     let recent = winners.map(|winner| outcome("dearer", price(1, 1), Some(winner))).to_vec();
     let seller = Status { recent, ..seller(&[("offers", 6), ("bids", 6), ("lost", 5), ("lost.dearer", 5), ("claims", 1)]) };
     let parts = ["5 of 6 bids (83 %)", "cheaper worker", "$0.250000 out", "you $0.100000 in and $0.400000 out"];
-    check(&evidence(&seller, &[]), "dearer", &parts, Some("price_in = 99000\nprice_out = 247500"));
+    check(&evidence(&seller, &[]), "dearer", &parts, Some("price_out = 247500"));
+}
+
+#[test]
+fn at_equal_prices_each_part_is_undercut() {
+    let recent = vec![outcome("dearer", price(1, 1), Some(price(100_000, 400_000)))];
+    let seller = Status { recent, ..seller(&[("offers", 1), ("bids", 1), ("lost.dearer", 1)]) };
+    check(&evidence(&seller, &[]), "dearer", &["1 of 1 bid (100 %)"], Some("price_in = 99000\nprice_out = 396000"));
 }
 
 #[test]
@@ -90,7 +97,7 @@ fn a_cheaper_ad_is_seen_before_any_auction_is_lost() {
     let rivals = [rival("other", 1), rival("tiny", 200_000)];
     let seller = seller(&[("offers", 1), ("bids", 1), ("claims", 1)]);
     let evidence = Evidence { rivals: &rivals, ..evidence(&seller, &[]) };
-    check(&evidence, "rivals", &["tiny is advertised from", "$0.200000 out"], Some("price_in = 99000\nprice_out = 198000"));
+    check(&evidence, "rivals", &["tiny is advertised from", "$0.200000 out"], Some("price_out = 198000"));
 }
 
 #[test]
@@ -164,7 +171,7 @@ fn an_engine_without_models_is_told_what_is_wanted() {
 fn silence_is_told_from_a_start() {
     let seller = seller(&[]);
     check(&evidence(&seller, &[]), "quiet", &["no offer", "5 peers", "60 minutes", "nobody on this network buys"], None);
-    check(&Evidence { uptime_ms: 5_000, ..evidence(&seller, &[]) }, "quiet", &["just started"], None);
+    check(&Evidence { uptime_ms: 5_000, ..evidence(&seller, &[]) }, "quiet", &["in 5 seconds", "just started"], None);
 }
 
 #[test]
