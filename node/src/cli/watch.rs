@@ -32,7 +32,8 @@ pub(super) async fn show(
 ) -> Result<(), Exit> {
     let paint = Paint::new(context);
     if !args.watch {
-        return Ok(context.print(look(paint).await?.trim_end()));
+        context.print(look(paint).await?.trim_end());
+        return Ok(());
     }
     let screen = Screen::new(context);
     let mut turn = interval(REDRAW);
