@@ -103,12 +103,6 @@ impl Paint {
         Paint { on: wanted && !context.json && fancy() }
     }
 
-    /// For tests: text as it is in a pipe.
-    #[cfg(test)]
-    pub(super) fn plain() -> Self {
-        Paint { on: false }
-    }
-
     pub(super) fn bold(self, text: impl Display) -> String {
         self.with("1", text)
     }

@@ -144,7 +144,7 @@ pub struct Claim {
 }
 
 /// What happened so far, for metrics. What started is `offers`; it ends in `bids`, `no_bids` or `ignored`. Bids end in `lost`,
-/// `lapsed` (see [`Admission::lapsed`]), `superseded`, or `claims`.
+/// `lapsed` (see [`Seller::lapsed`]), `superseded`, or `claims`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Offers looked at.
@@ -159,6 +159,8 @@ pub struct Tally {
     pub lost: u64,
     /// The same, by reason.
     pub lost_by: BTreeMap<&'static str, u64>,
+    /// Lost bids that were kept for a winner's failure until their hold was over.
+    pub kept_in_vain: u64,
     /// Bids whose buyer made a newer offer first.
     pub superseded: u64,
     /// Holds that became jobs.
@@ -178,6 +180,8 @@ struct OpenBid {
     model: String,
     asked: Asked,
     until: UnixMillis,
+    /// Who is before us, while we are a runner-up, and why.
+    behind: Option<(Ending, Asked)>,
 }
 
 impl OpenBid {
@@ -284,6 +288,11 @@ impl Seller {
         &self.tally
     }
 
+    /// Holds that ended in silence: nobody told who won.
+    pub fn lapsed(&self) -> u64 {
+        self.admission.lapsed().saturating_sub(self.tally.kept_in_vain)
+    }
+
     /// What became of the last offers.
     pub fn outcomes(&self) -> &Outcomes {
         &self.outcomes
@@ -335,11 +344,25 @@ impl Seller {
     /// Bids whose hold is gone, for another reason than an accept.
     fn close_bids(&mut self, now: UnixMillis) {
         let admission = &self.admission;
-        for (_, bid) in self.open.extract_if(.., |offer, _| admission.holder(offer).is_none()) {
-            let ending = if bid.until < now { Ending::Lapsed } else { Ending::Superseded };
-            self.tally.superseded += u64::from(ending == Ending::Superseded);
-            self.outcomes.push(bid.outcome(ending, None, now));
+        let gone: Vec<OpenBid> =
+            self.open.extract_if(.., |offer, _| admission.holder(offer).is_none()).map(|(_, bid)| bid).collect();
+        for bid in gone {
+            let over = bid.until < now;
+            // The winner did not fail.
+            if let Some((why, winner)) = bid.behind {
+                self.tally.kept_in_vain += u64::from(over);
+                self.lose(&bid, why, winner, now);
+                continue;
+            }
+            self.tally.superseded += u64::from(!over);
+            self.outcomes.push(bid.outcome(if over { Ending::Lapsed } else { Ending::Superseded }, None, now));
         }
+    }
+
+    fn lose(&mut self, bid: &OpenBid, why: Ending, winner: Asked, now: UnixMillis) {
+        self.tally.lost += 1;
+        count(&mut self.tally.lost_by, why.label());
+        self.outcomes.push(bid.outcome(why, Some(winner), now));
     }
 
     fn on_offer(&mut self, offer: Verified<JobOffer>, now: UnixMillis) -> Output {
@@ -439,22 +462,23 @@ impl Seller {
     fn note_bid(&mut self, offer: Verified<JobOffer>, body: &JobBid) {
         let score = Weight::of(&offer, &Terms::from(body), &Facts::default()).score(offer.rule);
         let (model, asked) = (body.model.clone(), Asked { price: body.price, score });
-        self.open.insert(offer.digest(), OpenBid { offer, model, asked, until: body.hold_until });
+        self.open.insert(offer.digest(), OpenBid { offer, model, asked, until: body.hold_until, behind: None });
     }
 
     /// Only the buyer for whom the slot is held can tell us that we lost.
     fn on_accept(&mut self, accept: &Verified<JobAccept>, now: UnixMillis) -> Option<Output> {
-        let bid = self.open.get(&accept.offer)?;
-        let still_needed = accept.winner == self.me || accept.runners_up.contains(&self.me);
-        if accept.signer() != bid.offer.signer() || still_needed {
+        let bid = self.open.get_mut(&accept.offer)?;
+        if accept.signer() != bid.offer.signer() || accept.winner == self.me {
+            return None;
+        }
+        let (why, winner) = (why_lost(&bid.offer, bid.asked, accept), Asked { price: accept.price, score: accept.score });
+        if accept.runners_up.contains(&self.me) {
+            bid.behind = Some((why, winner));
             return None;
         }
         let bid = self.open.remove(&accept.offer)?;
         self.admission.release(&accept.offer);
-        let why = why_lost(&bid.offer, bid.asked, accept);
-        self.tally.lost += 1;
-        count(&mut self.tally.lost_by, why.label());
-        self.outcomes.push(bid.outcome(why, Some(Asked { price: accept.price, score: accept.score }), now));
+        self.lose(&bid, why, winner, now);
         let (offer, winner, winning_score) = (accept.offer, accept.winner, accept.score);
         Some(Output::Lost { offer, winner, winning_score, our_score: bid.asked.score, why })
     }

@@ -98,12 +98,12 @@ impl From<&MarketOutcome> for Outcome {
 
 /// Every count of the decider, under the names that people see.
 pub(super) fn counters(market: &market::Seller) -> BTreeMap<String, u64> {
-    let (tally, admission) = (market.tally(), market.admission());
+    let tally = market.tally();
     let mut counters: BTreeMap<String, u64> = [
         ("offers", tally.offers),
         ("bids", tally.bids),
         ("lost", tally.lost),
-        ("lapsed", admission.lapsed()),
+        ("lapsed", market.lapsed()),
         ("superseded", tally.superseded),
         ("claims", tally.claims),
         ("standing", tally.standing),

@@ -328,6 +328,21 @@ fn a_lost_bid_tells_what_to_change() {
 }
 
 #[test]
+fn a_runner_up_that_was_not_needed_has_lost_and_knows_why() {
+    let mut seller = seller(2);
+    let mut accept = bid(&mut seller, &offer(BUYER, 1, |_| {}));
+    (accept.winner, accept.price, accept.score) = (node(2), price(DEAR - 1, DEAR - 1), 1);
+    accept.runners_up = vec![node(ME)];
+    seller.handle(Input::Accept(sign(BUYER, accept)), T0);
+    assert_eq!((seller.tally().lost, seller.admission().held()), (0, 1));
+    seller.handle(Input::Wake, at(9_000));
+    let outcome = seller.outcomes().iter().last().expect("an outcome");
+    assert_eq!((outcome.ending, outcome.winner.map(|winner| winner.score)), (Ending::Dearer, Some(1)));
+    assert_eq!(seller.tally().lost_by, BTreeMap::from([("dearer", 1)]));
+    assert_eq!((seller.tally().lost, seller.lapsed(), seller.admission().held()), (1, 0, 0));
+}
+
+#[test]
 fn bids_that_nobody_took_lapse_or_are_superseded() {
     let mut seller = seller(4);
     bid(&mut seller, &offer(BUYER, 1, |_| {}));
