@@ -1,8 +1,8 @@
 //! Why a worker earns, or does not, and what to change: pure, from what the node has counted.
 //!
 //! [`Evidence`] in, [`WhyReport`] out. Each [`Finding`] says what was seen, in numbers, what that means, and the line of the
-//! configuration or the command that changes it. What keeps everything from being earned comes first ([`blocked`]), then what
-//! kept the most offers from becoming jobs ([`offers`]). It knows nothing of the network, the clock or the market's own types.
+//! configuration or the command that changes it. What keeps everything from being earned comes first (`blocked`), then what
+//! kept the most offers from becoming jobs (`offers`). It knows nothing of the network, the clock or the market's own types.
 
 mod blocked;
 mod offers;

@@ -59,9 +59,9 @@ pub(super) struct ChatArgs {
     /// Model to ask, by id or alias.
     #[arg(long, short)]
     model: String,
-    /// The most to pay per million tokens, input or output, in micro-USD.
-    #[arg(long, value_name = "MICRO_USD", default_value_t = 10_000_000)]
-    max_price: u64,
+    /// The most to pay per million tokens, input or output, in micro-USD [default: max_price of the configuration]
+    #[arg(long, value_name = "MICRO_USD")]
+    max_price: Option<u64>,
     /// The most to pay for this answer, in micro-USD [default: what the tokens can cost at --max-price]
     #[arg(long, value_name = "MICRO_USD")]
     budget: Option<u64>,
@@ -106,7 +106,7 @@ pub(super) struct ChatArgs {
 }
 
 impl ChatArgs {
-    fn order(&self) -> Result<ChatOrderBody, Exit> {
+    fn order(&self, config: &Config) -> Result<ChatOrderBody, Exit> {
         let message = |role, content: String| ChatMessage::new(role, content);
         let system = self.system.clone().map(|text| message(Role::System, text));
         let prompt = if self.prompt == "-" { read_stdin()? } else { self.prompt.clone() };
@@ -119,7 +119,7 @@ impl ChatArgs {
             max_tokens: self.max_tokens,
             temperature: self.temperature,
             seed: self.seed,
-            max_price: self.max_price,
+            max_price: self.max_price.unwrap_or(config.max_price.0),
             budget: self.budget,
             rule: match self.rule {
                 Rule::Balanced => 0,
@@ -151,7 +151,7 @@ fn read_stdin() -> Result<String, Exit> {
 }
 
 pub(super) async fn run(context: &Context, args: ChatArgs) -> Result<(), Exit> {
-    let order = args.order()?;
+    let order = args.order(&Config::load(&context.home, args.mesh.partial())?)?;
     match Client::connect(&context.home) {
         Some(node) => through_node(context, &node, order).await,
         None => short_lived(context, &args, order).await,

@@ -9,7 +9,7 @@
 //! | `CHEAPEST` | cost, then time |
 //! | `FASTEST` | time, then cost |
 //!
-//! A worker that has not read a conversation another one has must read it first: that is time too, at [`READING_SPEED`]. It only
+//! A worker that has not read a conversation another one has must read it first: that is time too, at `READING_SPEED`. It only
 //! parts the workers of one conversation; what all have to read is in nobody's favour and left out.
 //!
 //! What this buyer has measured counts instead of what a worker claims, so a boast wins once. What nobody knows is assumed
