@@ -25,6 +25,7 @@ pub use refused::{ChatError, NoBids};
 use crate::{
     chat::{
         client::{self, Caller, Failure, Order, Progress},
+        deadline,
         session::Terms,
     },
     clock,
@@ -245,7 +246,7 @@ impl Buyer {
         }
         for round in 1.. {
             let decided = self.auction(prepared).await?;
-            let _ = events.send(ChatEvent::Auction(Box::new(decided.report.clone()))).await;
+            tell(events, ChatEvent::Auction(Box::new(decided.report.clone()))).await;
             match self.run(decided, prepared, events, cancel, &mut retries).await {
                 Err(ChatError::Failed { failure, .. }) if failure.is_retryable() && round < MAX_AUCTIONS => {
                     debug!(cause = failure.cause.label(), "every worker of the auction failed");
@@ -339,7 +340,7 @@ impl Buyer {
                     *retries += 1;
                     self.shared.metrics.retried(failure.cause.label());
                     info!(worker = %worker.short(), cause = failure.cause.label(), "retrying elsewhere");
-                    let _ = events.send(ChatEvent::Retry { worker, reason: failure.to_string() }).await;
+                    tell(events, ChatEvent::Retry { worker, reason: failure.to_string() }).await;
                     last = Some(failure);
                 }
                 Err(failure) => return Err(ChatError::Failed { failure, partial: said.answer }),
@@ -495,6 +496,11 @@ fn closing(closed: &Result<Closed, ChatError>) -> (&'static str, usize) {
         Ok(Closed::NoBids { .. }) => ("no_bids", 0),
         Err(error) => (error.label(), 0),
     }
+}
+
+/// Tells the caller of a step before the stream. Nobody waits for one that takes nothing.
+async fn tell(events: &mpsc::Sender<ChatEvent>, event: ChatEvent) {
+    let _ = timeout(deadline::WRITE, events.send(event)).await;
 }
 
 /// Counts a job while it lives.

@@ -16,7 +16,7 @@
 //! | [`config`], [`identity`], [`hardware`], [`clock`] | the edges: file, key, machine, time |
 //!
 //! **Invariants.** `market` imports only `infernet_wire` and `std`. `net` never imports `market`. Only [`node`] knows everybody.
-//! Prompt and answer are in `buyer`, `chat` and `backend`, and in no log, store or gossip. Every wait has a deadline and every
+//! Prompt and answer are in `api`, `buyer`, `chat` and `backend`, and in no log, store or gossip. Every wait has a deadline and every
 //! queue a bound. The swarm never waits for a consumer.
 
 pub mod api;

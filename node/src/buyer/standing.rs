@@ -140,7 +140,7 @@ impl Buyer {
         *retries += 1;
         self.shared.metrics.retried(failure.cause.label());
         info!(worker = %worker.short(), cause = failure.cause.label(), "retrying elsewhere");
-        let _ = events.send(ChatEvent::Retry { worker, reason: failure.to_string() }).await;
+        super::tell(events, ChatEvent::Retry { worker, reason: failure.to_string() }).await;
     }
 }
 

@@ -37,7 +37,7 @@ impl Buyer {
             }
             debug!(pause_ms = pause.as_millis() as u64, "waiting: {}", error.label());
             let next_ms = pause.as_millis() as u64;
-            let _ = events.send(ChatEvent::Waiting { reason: error.to_string(), next_ms }).await;
+            super::tell(events, ChatEvent::Waiting { reason: error.to_string(), next_ms }).await;
             if given_up(pause, events, cancel).await {
                 return Err(error);
             }
