@@ -115,7 +115,8 @@ impl Backend for Ollama {
                 _ => Call::chat(&request),
             };
             let answer = self.answer(call).await?;
-            Ok(stream::try_unfold(answer, Answer::next).boxed())
+            // In a box, since each token moves it.
+            Ok(stream::try_unfold(Box::new(answer), Answer::next).boxed())
         }
         .boxed()
     }
@@ -370,7 +371,7 @@ struct Answer {
 }
 
 impl Answer {
-    async fn next(mut self) -> Result<Option<(Chunk, Self)>, BackendError> {
+    async fn next(mut self: Box<Self>) -> Result<Option<(Chunk, Box<Self>)>, BackendError> {
         while self.pending.is_empty() && !self.done {
             let line = self.line().await?;
             self.body.started();
