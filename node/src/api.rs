@@ -43,6 +43,8 @@ mod completions;
 mod embeddings;
 pub mod error;
 mod fields;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod health;
 mod job;
 mod models;
@@ -54,6 +56,9 @@ mod sampling;
 pub mod server;
 pub mod service;
 mod sse;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::bodies as fuzz_bodies;
 
 use crate::{buyer::Buyer, metrics::Metrics, net::Net, spend::Purse};
 use access::{Caller, Doors};

@@ -176,6 +176,14 @@ impl Config {
     }
 }
 
+/// Any bytes as `config.toml`: a configuration, or a sentence that says what is wrong.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let read = Layers::of_text(text).and_then(|layers| parse::config(Path::new("/home"), &layers));
+    assert!(read.map_or_else(|error| !error.to_string().is_empty(), |config| config.slots > 0));
+}
+
 /// What the defaults are on this machine.
 fn machine_defaults() -> Partial {
     if has_ipv6() { Partial::default() } else { ipv4_only() }

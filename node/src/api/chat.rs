@@ -43,3 +43,9 @@ async fn whole(
     let known = choices.collect_into(&mut said, capped, take, |said| &mut said.text).await?;
     Ok(answer::whole(created, &said, &known.iter().collect::<Vec<_>>()))
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) fn requests_of(fields: &super::fields::Fields<'_>) -> Result<Vec<infernet_wire::chat::ChatRequest>, ApiError> {
+    let asked = Asked::read(fields)?;
+    Ok((0..asked.choices as usize).map(|n| sampling::nth(&asked.request, n)).collect())
+}

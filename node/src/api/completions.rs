@@ -106,6 +106,11 @@ pub(super) async fn answer(asking: Asking) -> Result<Response, ApiError> {
     Ok(asking::whole(answer::whole(created, &texts, &known.iter().collect::<Vec<_>>()), recorder))
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) fn requests_of(fields: &Fields<'_>) -> Result<Vec<ChatRequest>, ApiError> {
+    Asked::read(fields).map(|asked| asked.requests)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

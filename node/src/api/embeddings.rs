@@ -147,6 +147,11 @@ fn whole(vectors: &[Option<Embedding>], base64: bool, known: &[&Known]) -> Vec<u
     serde_json::to_vec(&whole).unwrap_or_default()
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) fn requests_of(fields: &Fields<'_>) -> Result<Vec<ChatRequest>, ApiError> {
+    Asked::read(fields).map(|asked| asked.requests)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,14 @@ impl Layers {
         Layers { layers: Figment::new(), partial: Partial::default() }
     }
 
+    /// What a file with this text says, under no flag and no variable.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of_text(text: &str) -> Result<Self, ConfigError> {
+        let layers = Figment::from(Layer { name: DEFAULT_LAYER, values: Partial::default() }).merge(Toml::string(text));
+        let partial = layers.extract::<Partial>().map_err(|error| refused(Path::new(CONFIG_FILE), &error))?;
+        Ok(Layers { layers, partial })
+    }
+
     /// Reads the sources of `home`. The file need not exist.
     pub(super) fn read(
         defaults: Partial,

@@ -373,7 +373,15 @@ fn incompressible(size: usize) -> Vec<u8> {
     words.flatten().take(size).collect()
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
+pub(super) mod fuzz;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
+mod kept;
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "most of it is for tests alone"))]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
 pub(super) mod test_disk;
 #[cfg(test)]
 mod tests;
