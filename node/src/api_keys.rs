@@ -284,6 +284,14 @@ fn decide(bearer: Option<&str>, required: bool, own: Option<&Hash>, keys: &[ApiK
     }
 }
 
+/// Any text as the file of keys.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_file(text: &str) {
+    if let Ok(file) = toml::from_str::<KeysFile>(text) {
+        file.key.iter().for_each(|key| _ = key.caps());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,12 +9,12 @@ mod session;
 mod worker;
 
 use crate::{
-    api, backend,
+    api, api_keys, backend,
     buyer::{ChatOrder, Prepared},
     chat::framing::FrameReader,
     config,
     control::schema::{ChatOrderBody, ChatStep, StatusReport},
-    store,
+    identity, operator, store,
 };
 use futures::FutureExt;
 
@@ -22,10 +22,11 @@ use futures::FutureExt;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this crate.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("framing", framing),
     ("ollama", backend::fuzz_ollama),
     ("config", config::fuzz_file),
+    ("files", files),
     ("control", control),
     ("api", api::fuzz_bodies),
     ("journal_file", store::fuzz_journal_file),
@@ -84,6 +85,15 @@ fn framing(data: &[u8]) {
     while let Some(Ok(raw)) = reader.next().now_or_never() {
         read += 4 + raw.bytes.len();
         assert!(read <= data.len());
+    }
+}
+
+/// The small files of a home, which their owner may have edited.
+fn files(data: &[u8]) {
+    identity::fuzz_file(data);
+    if let Ok(text) = std::str::from_utf8(data) {
+        operator::fuzz_file(text);
+        api_keys::fuzz_file(text);
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::{
     Ops,
-    worker::{node, sign},
+    worker::{ad, node, sign},
 };
 use crate::market::{
     auction::Closed,
     buyer::{Buyer, Input, MAX_OPEN_AUCTIONS, Observation, Output, Wishes},
-    fixture::{T0, ad_with, model, offer_body, price},
+    fixture::{T0, model, offer_body, price},
     quote::price_job,
     rank::rank,
 };
@@ -119,7 +119,9 @@ impl World {
         self.ads += 1;
         let name = if ops.below(4) == 0 { "other" } else { "tiny" };
         let models = vec![model(name, ops.number(), ops.number())];
-        self.tell(Input::Ad(ad_with(u16::from(2 + ops.below(4)), self.ads, models, self.now)));
+        if let Some(ad) = ad(1 + ops.below(4), self.ads, models, self.now) {
+            self.tell(Input::Ad(ad));
+        }
     }
 
     fn observe(&mut self, ops: &mut Ops<'_>) {

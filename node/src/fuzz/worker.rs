@@ -2,12 +2,13 @@
 
 use super::Ops;
 use crate::market::{
-    fixture::{T0, ad_with, key, model, offer_body, price},
+    fixture::{T0, key, model, offer_body, price},
     seller::{Input, Output, Seller},
 };
 use infernet_wire::{
     accept::JobAccept,
     bid::JobBid,
+    capability::{CapabilityAd, ModelAd},
     envelope::{Message, Verified},
     id::{Hash, JobId, NodeId, OfferId},
     key::NodeKey,
@@ -39,6 +40,12 @@ pub(super) fn node(n: u8) -> NodeId {
 
 pub(super) fn sign<T: Message>(n: u8, body: T) -> Option<Verified<T>> {
     nodes()[usize::from(n) % NODES].0.sign(&NetworkId::default(), body).ok()
+}
+
+/// An ad of node `n` for what `models` are.
+pub(super) fn ad(n: u8, sequence: u64, models: Vec<ModelAd>, issued: UnixMillis) -> Option<Verified<CapabilityAd>> {
+    let expires = issued.after(limits::AD_TTL_MS);
+    sign(n, CapabilityAd { sequence, issued, expires, tags: Vec::new(), models, slots: 2, chat: Vec::new() })
 }
 
 /// A bid that was made, with what an accept of it needs.
@@ -190,14 +197,15 @@ impl World {
     }
 
     fn rival(&mut self, ops: &mut Ops<'_>) {
-        let n = u16::from(2 + ops.below(4));
-        let ad = ad_with(n, 1 + u64::from(ops.byte()), vec![model("tiny", ops.byte().into(), ops.byte().into())], self.now);
-        self.seller.handle(Input::Ad(ad), self.now);
+        let (n, sequence) = (1 + ops.below(4), 1 + u64::from(ops.byte()));
+        if let Some(ad) = ad(n, sequence, vec![model("tiny", ops.byte().into(), ops.byte().into())], self.now) {
+            self.seller.handle(Input::Ad(ad), self.now);
+        }
     }
 
     fn own_ad(&mut self) {
         self.ads += 1;
-        let ad = ad_with(1, self.ads, vec![model("tiny", 1_000_000, 1_000_000)], self.now);
+        let Some(ad) = ad(ME, self.ads, vec![model("tiny", 1_000_000, 1_000_000)], self.now) else { return };
         self.ad = Some(ad.digest());
         self.seller.handle(Input::Ad(ad), self.now);
     }

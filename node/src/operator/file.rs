@@ -208,7 +208,7 @@ fn read(path: &Path) -> Result<Option<String>, OperatorsError> {
     Ok(Some(text))
 }
 
-fn parse(text: &str) -> Result<Operators, String> {
+pub(super) fn parse(text: &str) -> Result<Operators, String> {
     let schema: Schema = toml::from_str(text).map_err(|error| error.message().to_owned())?;
     let mut operators = Operators::default();
     for row in schema.operator {
