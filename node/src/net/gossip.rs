@@ -47,6 +47,9 @@ const ACCEPTS: Rate = Rate { interval_ms: OFFERS.interval_ms / 3, burst: OFFERS.
 const ANSWERS: Rate = Rate { interval_ms: 50, burst: 64 };
 /// Short jobs on sixteen slots, published by both sides. What is dropped can still be asked for.
 const RECEIPTS: Rate = Rate { interval_ms: 20, burst: 200 };
+/// What a neighbour may publish itself beyond its own quotas before it is to blame. It knows its quotas, so an honest one keeps
+/// them; but what it said over ten seconds may arrive at once. What a neighbour only passes on is never held against it.
+const OWN_EXCESS: Rate = Rate { interval_ms: 1_000, burst: 100 };
 /// Peers and authors whose buckets are kept per generation, each in about 100 bytes.
 const QUOTA_KEYS: usize = 4_096;
 /// Ads live longest of all messages but receipts: 90 s, and the skew at both ends.
@@ -78,6 +81,9 @@ pub(super) struct Admitted {
     pub(super) reason: &'static str,
     /// For the node.
     pub(super) event: Option<Event>,
+    /// Whether the neighbour itself is to blame, whatever others do who had the same message. gossipsub's own `Reject` blames
+    /// all of them, so it can't tell on whom a neighbour's own flood falls.
+    pub(super) fault: bool,
 }
 
 /// The outcome of [`Gate::answer`].
@@ -98,6 +104,8 @@ enum Refused {
     Ignore(&'static str),
     Reject(&'static str),
 }
+
+const AUTHOR_QUOTA: Refused = Refused::Ignore("author_quota");
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
@@ -162,7 +170,7 @@ impl AuthorQuotas {
             // They travel by other ways; a later version may gossip them.
             Kind::OperatorCommand | Kind::KeyRotation => return Err(Refused::Ignore("not_gossiped")),
         };
-        if quota.try_take(author, now) { Ok(()) } else { Err(Refused::Ignore("author_quota")) }
+        if quota.try_take(author, now) { Ok(()) } else { Err(AUTHOR_QUOTA) }
     }
 }
 
@@ -181,6 +189,7 @@ pub(super) struct Gate {
     started: UnixMillis,
     forwarders: Quota<NodeId>,
     authors: AuthorQuotas,
+    excess: Quota<NodeId>,
     seen: Seen,
     seen_receipts: Seen,
     sequences: Generations<NodeId, u64>,
@@ -198,6 +207,7 @@ impl Gate {
             started,
             forwarders: Quota::new(FORWARDER, QUOTA_KEYS),
             authors: AuthorQuotas::new(),
+            excess: Quota::new(OWN_EXCESS, QUOTA_KEYS),
             seen: Seen::new(SEEN_DIGESTS, SEEN_MS),
             seen_receipts: Seen::new(SEEN_DIGESTS, SEEN_RECEIPTS_MS),
             sequences,
@@ -209,7 +219,7 @@ impl Gate {
     #[cfg(test)]
     fn entries(&self) -> usize {
         let seen = self.seen.len() + self.seen_receipts.len();
-        self.forwarders.len() + self.authors.entries() + seen + self.sequences.len() + self.routes.len()
+        self.forwarders.len() + self.authors.entries() + self.excess.len() + seen + self.sequences.len() + self.routes.len()
     }
 
     /// Judges a gossip message that `author` published and `forwarder` brought.
@@ -217,10 +227,13 @@ impl Gate {
         match self.judge(topic, bytes, Origin::Peer { author, forwarder }, now) {
             Ok(Some(event @ Event::Answer(_))) => {
                 // It has arrived: nobody else needs it.
-                Admitted { verdict: Verdict::Ignore, reason: "answer_for_us", event: Some(event) }
+                Admitted { verdict: Verdict::Ignore, reason: "answer_for_us", event: Some(event), fault: false }
             }
-            Ok(event) => Admitted { verdict: Verdict::Accept, reason: "accepted", event },
-            Err(refused) => Admitted { verdict: refused.verdict(), reason: refused.label(), event: None },
+            Ok(event) => Admitted { verdict: Verdict::Accept, reason: "accepted", event, fault: false },
+            Err(refused) => {
+                let floods = refused == AUTHOR_QUOTA && author == forwarder && !self.excess.try_take(author, now);
+                Admitted { verdict: refused.verdict(), reason: refused.label(), event: None, fault: floods }
+            }
         }
     }
 
