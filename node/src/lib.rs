@@ -51,4 +51,5 @@ pub mod seller;
 pub mod spend;
 pub mod store;
 pub mod today;
+mod toml_text;
 pub mod why;
