@@ -95,7 +95,8 @@ fn refused(file: &Path, error: &figment::Error) -> ConfigError {
 
 /// Without the excerpt of the file, whose lines have a margin.
 fn in_one_line(reason: &str) -> String {
-    let lines: Vec<&str> = reason.lines().filter(|line| !line.contains(" |")).collect();
+    let says = |line: &&str| !line.contains(" |") && !line.trim().is_empty();
+    let lines: Vec<&str> = reason.lines().filter(says).collect();
     lines.join(": ")
 }
 
