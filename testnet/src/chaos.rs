@@ -24,11 +24,7 @@ pub use books::Balance;
 pub use load::JobsReport;
 pub use plan::Fault;
 
-use crate::{
-    bench::BenchError,
-    cluster::NETWORK,
-    machine::Machine,
-};
+use crate::{bench::BenchError, cluster::NETWORK, machine::Machine};
 use books::{Book, Entry};
 use infernet_node::{
     clock,
@@ -226,7 +222,11 @@ async fn play(stage: &mut Stage, strikes: &[Strike], load: &Load, notes: &mut (d
     let mut told = 0;
     for (at, begins, strike) in acts {
         sleep_until(started + at).await;
-        if begins { stage.begin(strike).await? } else { stage.end(strike).await? }
+        if begins {
+            stage.begin(strike).await?
+        } else {
+            stage.end(strike).await?
+        }
         if at.as_secs() / 30 > told {
             told = at.as_secs() / 30;
             let (jobs, _) = load.report();

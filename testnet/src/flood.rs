@@ -6,6 +6,7 @@
 //! | attack | who |
 //! |---|---|
 //! | gossip far above every quota, from many keys: offers, accepts and ads that are fresh, expired, foreign, forged or noise | `megaphone` |
+//! | gossip peers that join and never read | `deaf` |
 //! | bids that must not count | `liar` |
 //! | dials, handshakes left half-way, streams that never say what they want, noise on the chat port | `dialler` |
 //! | long answers that nobody reads | `dialler` |
@@ -15,6 +16,7 @@
 //! means in numbers is in `verdict`. Attackers and victims share this machine: a rate at which the attackers alone use it up
 //! measures the machine, so the rates are arguments, and the load is printed.
 
+mod deaf;
 mod dialler;
 pub(crate) mod dice;
 mod honest;
@@ -60,6 +62,8 @@ const TOKENS_PER_SECOND: f64 = 400.0;
 const MEGAPHONES: u32 = 16;
 /// Workers that lie.
 const LIARS: u64 = 2;
+/// Gossip peers that don't read.
+const DEAF: usize = 4;
 /// Buyers that don't read.
 const SLOW_READERS: u64 = 3;
 /// How long the network may take to form.
@@ -202,6 +206,9 @@ fn attack(options: &FloodOptions, worker: &Process, buyer: &Process, tally: &Arc
     }
     for _ in 0..LIARS {
         attackers.spawn(liar::run(everybody.clone(), dice(), tally.clone()));
+    }
+    for _ in 0..DEAF {
+        attackers.spawn(deaf::run(everybody.clone(), tally.clone()));
     }
     for victim in &victims {
         attackers.spawn(dialler::dial(*victim, pause, dice(), tally.clone()));

@@ -7,6 +7,7 @@
 //! | [`demo`] | what a newcomer runs |
 //! | [`mod@bench`] | the numbers, each a command |
 //! | [`serve`] | a small network with an OpenAI endpoint, to point a client at |
+//! | [`up`] | a network of processes that stays, to break by hand |
 //! | [`scripted`] | an engine without a model, for what the tiny one can't do |
 //! | [`chaos`] | processes that are killed, frozen, cut off and starved under load, and whether the books balance |
 //! | [`flood`] | a worker and a buyer under attack, and whether they come through |
@@ -30,3 +31,4 @@ pub mod scripted;
 pub mod serve;
 pub mod shim;
 pub mod stranger;
+pub mod up;

@@ -5,7 +5,7 @@ use infernet_testnet::{
     bench::{auction, node, receipts, stream},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
-    flood, scribe, serve,
+    flood, scribe, serve, up,
 };
 use std::{
     ffi::OsString,
@@ -35,6 +35,15 @@ enum Command {
     /// A small network with an OpenAI endpoint, until stdin is closed or Ctrl-C: point a client at it.
     Api {
         /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A network of processes, until stdin is closed or Ctrl-C: look at it with `infernet --home`, and break it by hand.
+    Up {
+        /// Nodes in all: one that buys, the others sell.
+        #[arg(long, default_value_t = 4)]
+        nodes: usize,
+        /// Print one JSON array.
         #[arg(long)]
         json: bool,
     },
@@ -203,6 +212,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 demo::run(options, &mut io::stdout(), &mut io::stderr()).await?;
             }
             Command::Api { json } => serve::run(json, &mut io::stdout()).await?,
+            Command::Up { nodes, json } => up::run(nodes, &std::env::current_exe()?, json, &mut io::stdout()).await?,
             Command::Bench { command: BenchCommand::Auction { nodes, auctions, rtt_ms, json } } => {
                 let binary: PathBuf = std::env::current_exe()?;
                 let rtt = Duration::from_millis(rtt_ms.into());

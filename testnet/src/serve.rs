@@ -126,7 +126,7 @@ fn tell(endpoints: &Endpoints, json: bool, out: &mut (dyn Write + Send)) -> io::
 }
 
 /// Until stdin is closed, Ctrl-C or SIGTERM.
-async fn stay() -> io::Result<()> {
+pub(crate) async fn stay() -> io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (closed, stdin) = oneshot::channel();
     // A thread of its own, which may be left behind: a read of stdin can't be cancelled.

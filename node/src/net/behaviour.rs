@@ -28,8 +28,11 @@ const HEARTBEAT: Duration = Duration::from_millis(700);
 const REMEMBER_IDS: Duration = Duration::from_secs(15);
 /// gossipsub's own bound of a mesh; see [`mesh_high`].
 const MESH_HIGH: usize = 12;
-/// Messages queued for one peer: two seconds of a busy network. gossipsub's default is 5 000, 320 MB of the largest.
-const PEER_QUEUE: usize = 1_000;
+/// Messages queued for one peer: half a second of a busy network. gossipsub's default is 5 000, 320 MB of the largest.
+const PEER_QUEUE: usize = 250;
+/// Message ids in one "I have", each of about 100 bytes in memory: three heartbeats of a busy network. A peer that does not read
+/// has a queue full of them; at gossipsub's default of 5 000 that is 260 MB.
+const MAX_IDS: usize = 500;
 /// Connections to one peer: two when both dial at once; more are waste.
 const PER_PEER: u32 = 2;
 /// Connections that only we can open: a mesh's worth.
@@ -107,6 +110,7 @@ fn gossip(
         .flood_publish(true)
         .mesh_n_high(mesh_high(max_peers))
         .connection_handler_queue_len(PEER_QUEUE)
+        .max_control_messages_sent(MAX_IDS)
         .build()
         .map_err(|error| NetError::Setup(error.to_string()))?;
     let hashes = topics().map(|topic| topic.hash());

@@ -7,6 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// An agent's name is for people; a longer one is cut.
 const MAX_AGENT_CHARS: usize = 64;
 
+/// gossipsub tells with each of its heartbeats, every 0.7 s, whose queue was full. Two that are further apart are two troubles.
+const SAME_TROUBLE_MS: u64 = 2_000;
+/// A queue that is full for so long is not read: a stall of a slow link, or of a loaded machine, is shorter.
+const DEAF_MS: u64 = 5_000;
+
 /// How a connection runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
@@ -64,6 +69,8 @@ struct Peer {
     connections: u32,
     topics: BTreeSet<TopicHash>,
     faults: u32,
+    /// Since when its queue has been full, and when that was last told.
+    slow: Option<(UnixMillis, UnixMillis)>,
 }
 
 /// See the module.
@@ -130,6 +137,17 @@ impl Peers {
         peer.faults
     }
 
+    /// A peer's queue is full. Whether it has been for so long that the peer must be taken for deaf.
+    pub(super) fn slow(&mut self, id: &NodeId, now: UnixMillis) -> bool {
+        let Some(peer) = self.0.get_mut(id) else { return false };
+        let since = match peer.slow {
+            Some((since, last)) if now.since(last) <= SAME_TROUBLE_MS => since,
+            _ => now,
+        };
+        peer.slow = Some((since, now));
+        now.since(since) >= DEAF_MS
+    }
+
     /// Peers that follow any of our topics.
     pub(super) fn subscribers(&self) -> usize {
         self.0.values().filter(|peer| !peer.topics.is_empty()).count()
@@ -155,11 +173,45 @@ impl Peer {
             score: 0.0,
             connected_since: now,
         };
-        Peer { info, connections: 0, topics: BTreeSet::new(), faults: 0 }
+        Peer { info, connections: 0, topics: BTreeSet::new(), faults: 0, slow: None }
     }
 }
 
 fn transport(address: &Multiaddr) -> Transport {
     let quic = address.iter().any(|part| matches!(part, Protocol::QuicV1));
     if quic { Transport::Quic } else { Transport::Tcp }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: NodeId = NodeId([2; 33]);
+    const T0: UnixMillis = UnixMillis(1_000_000);
+
+    fn peers() -> Peers {
+        let mut peers = Peers::default();
+        let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        let endpoint = ConnectedPoint::Listener { local_addr: address.clone(), send_back_addr: address };
+        assert!(peers.connected(ID, &endpoint, T0));
+        peers
+    }
+
+    #[test]
+    fn a_queue_that_stays_full_makes_a_deaf_peer() {
+        let mut peers = peers();
+        let told: Vec<bool> = (0..9).map(|beat| peers.slow(&ID, T0.after(beat * 700))).collect();
+        assert_eq!(told, [false, false, false, false, false, false, false, false, true]);
+    }
+
+    #[test]
+    fn stalls_that_pass_are_forgiven() {
+        let mut peers = peers();
+        for minute in 0..60 {
+            for beat in 0..5 {
+                assert!(!peers.slow(&ID, T0.after(minute * 60_000 + beat * 700)));
+            }
+        }
+        assert!(!peers.slow(&NodeId([3; 33]), T0), "nobody");
+    }
 }

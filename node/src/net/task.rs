@@ -283,8 +283,17 @@ impl NetTask {
                 }
                 self.tell_subscribers();
             }
-            gossipsub::Event::SlowPeer { .. } => self.counters.add("connection", "slow_peer"),
+            gossipsub::Event::SlowPeer { peer_id, .. } => self.on_slow(peer_id),
             gossipsub::Event::GossipsubNotSupported { .. } => self.counters.add("connection", "no_gossipsub"),
+        }
+    }
+
+    /// Its queue is full. If that lasts it does not read, and all that we keep for it is waste.
+    fn on_slow(&mut self, peer: PeerId) {
+        self.counters.add("connection", "slow_peer");
+        if node_id(&peer).is_some_and(|id| self.peers.slow(&id, clock::now())) {
+            self.counters.add("connection", "deaf_peer");
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 

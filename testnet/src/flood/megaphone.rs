@@ -156,7 +156,7 @@ fn signed<T: Message>(key: &NodeKey, network: &NetworkId, body: T) -> Vec<u8> {
     key.sign(network, body).map(|message| message.raw().to_vec()).unwrap_or_default()
 }
 
-fn swarm(key: &NodeKey) -> Option<Swarm<gossipsub::Behaviour>> {
+pub(super) fn swarm(key: &NodeKey) -> Option<Swarm<gossipsub::Behaviour>> {
     let mut secret = key.secret_bytes();
     let secret = secp256k1::SecretKey::try_from_bytes(&mut *secret).ok()?;
     let keypair: Keypair = secp256k1::Keypair::from(secret).into();
