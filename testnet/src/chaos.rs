@@ -24,11 +24,7 @@ pub use books::Balance;
 pub use load::JobsReport;
 pub use plan::Fault;
 
-use crate::{
-    bench::BenchError,
-    cluster::NETWORK,
-    machine::Machine,
-};
+use crate::{bench::BenchError, cluster::NETWORK, machine::Machine};
 use books::{Book, Entry};
 use infernet_node::{
     clock,
@@ -219,14 +215,18 @@ async fn all_answer(homes: &BTreeMap<Who, PathBuf>) -> Result<(), BenchError> {
 
 /// Beginnings and ends in their order; of one moment, ends first.
 async fn play(stage: &mut Stage, strikes: &[Strike], load: &Load, notes: &mut (dyn Write + Send)) -> Result<(), BenchError> {
-    let started = tokio::time::Instant::now();
+    let started = clock::deadline(Duration::ZERO);
     let mut acts: Vec<(Duration, bool, &Strike)> =
         strikes.iter().flat_map(|strike| [(strike.at, true, strike), (strike.ends(), false, strike)]).collect();
     acts.sort_by_key(|(at, begins, _)| (*at, *begins));
     let mut told = 0;
     for (at, begins, strike) in acts {
         sleep_until(started + at).await;
-        if begins { stage.begin(strike).await? } else { stage.end(strike).await? }
+        if begins {
+            stage.begin(strike).await?
+        } else {
+            stage.end(strike).await?
+        }
         if at.as_secs() / 30 > told {
             told = at.as_secs() / 30;
             let (jobs, _) = load.report();

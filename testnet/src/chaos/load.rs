@@ -211,7 +211,9 @@ async fn ask(buyer: Who, node: &Client, max_tokens: u32) -> End {
         }
         Ok(Some(ChatStep::Error(error))) => End::Refused(error.message),
         Ok(_) => End::Lost("the node ended without saying how".into()),
-        Err(error @ (AskError::Http(_) | AskError::Cut | AskError::Malformed | AskError::Silent)) => End::Lost(error.to_string()),
+        Err(error @ (AskError::Http(_) | AskError::Cut | AskError::Malformed | AskError::Silent)) => {
+            End::Lost(error.to_string())
+        }
     }
 }
 

@@ -220,7 +220,8 @@ impl Stage {
         let task = tokio::task::spawn_blocking(move || {
             let piece = vec![1; HOG];
             while !told.load(std::sync::atomic::Ordering::Relaxed) {
-                let written = fs::File::create(&path).and_then(|mut file| file.write_all(&piece).and_then(|()| file.sync_all()));
+                let written =
+                    fs::File::create(&path).and_then(|mut file| file.write_all(&piece).and_then(|()| file.sync_all()));
                 if written.is_err() {
                     return;
                 }
