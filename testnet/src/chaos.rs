@@ -215,7 +215,7 @@ async fn all_answer(homes: &BTreeMap<Who, PathBuf>) -> Result<(), BenchError> {
 
 /// Beginnings and ends in their order; of one moment, ends first.
 async fn play(stage: &mut Stage, strikes: &[Strike], load: &Load, notes: &mut (dyn Write + Send)) -> Result<(), BenchError> {
-    let started = tokio::time::Instant::now();
+    let started = clock::deadline(Duration::ZERO);
     let mut acts: Vec<(Duration, bool, &Strike)> =
         strikes.iter().flat_map(|strike| [(strike.at, true, strike), (strike.ends(), false, strike)]).collect();
     acts.sort_by_key(|(at, begins, _)| (*at, *begins));

@@ -74,6 +74,8 @@ pub(super) fn run(data: &[u8]) {
     let slots = 1 + ops.below(4);
     let mut seller = Seller::new(node(ME), slots.into());
     seller.set_catalogue(vec![model("tiny", 1_000_000, 1_000_000)]);
+    // Some buyers are no strangers: a swarm of strangers stops at half of the slots.
+    (1..=ops.below(4)).for_each(|buyer| seller.mark_known(node(buyer)));
     let mut world = World {
         seller,
         slots: slots.into(),

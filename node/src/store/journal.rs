@@ -40,8 +40,8 @@ use tracing::{info, warn};
 const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 /// Written while there is room, released when there is none: the last receipts of a thousand jobs, twice signed.
 const RESERVE_BYTES: usize = 1024 * 1024;
-/// The reserve is written in pieces of this. A large block that is freed early teaches glibc to keep later large ones on its heap,
-/// where the index's zeroed tables would be resident: five megabytes of an idle node.
+/// The reserve is written in pieces of this. A large block that is freed early teaches glibc, where it is the allocator, to keep
+/// later large ones on its heap, where the index's zeroed tables would be resident: five megabytes of an idle node.
 const RESERVE_PIECE: usize = 64 * 1024;
 
 const RESERVE: &str = "reserve";
