@@ -33,6 +33,7 @@ use crate::{
     market::{
         auction::{Closed, Won},
         buyer::{Input, Observation},
+        course::Course,
         job::{Attempt, Attempts},
         registry::KnownModel,
     },
@@ -56,8 +57,6 @@ use tracing::{Instrument, debug, info, info_span};
 
 /// Messages waiting for the task: answers of several auctions and the ads of a large network's refresh.
 const QUEUE: usize = 1_024;
-/// Auctions for one job: one more if every worker of the first failed.
-const MAX_AUCTIONS: u32 = 2;
 /// How long a job waits for its turn to hold an auction: sixteen jobs before it, each with a full window.
 const TURN: Duration = Duration::from_secs(30);
 /// How long a job waits for a first peer.
@@ -240,21 +239,21 @@ impl Buyer {
         events: &mpsc::Sender<ChatEvent>,
         cancel: &mut watch::Receiver<bool>,
     ) -> Result<ChatReport, ChatError> {
-        let mut retries = 0;
-        if let Some(report) = self.try_standing(prepared, events, cancel, &mut retries).await? {
+        let (mut retries, mut course) = (0, Course::new(prepared.wishes.path));
+        if let Some(report) = self.try_standing(prepared, events, cancel, &mut retries, &mut course).await? {
             return Ok(report);
         }
-        for round in 1.. {
+        loop {
+            course.auction_held();
             let decided = self.auction(prepared).await?;
             tell(events, ChatEvent::Auction(Box::new(decided.report.clone()))).await;
             match self.run(decided, prepared, events, cancel, &mut retries).await {
-                Err(ChatError::Failed { failure, .. }) if failure.is_retryable() && round < MAX_AUCTIONS => {
+                Err(ChatError::Failed { failure, .. }) if failure.is_retryable() && course.may_auction_again() => {
                     debug!(cause = failure.cause.label(), "every worker of the auction failed");
                 }
                 result => return result,
             }
         }
-        Err(ChatError::ShuttingDown)
     }
 
     /// Offers the job and decides. Nobody is told yet.
@@ -433,7 +432,7 @@ impl Buyer {
                 self.hint(Command::Answered(worker, prepared.wishes.clone()));
             }
             Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => {}
-            Err(failure) if standing && standing::is_refusal(failure) => {
+            Err(failure) if standing && failure.is_refusal() => {
                 self.hint(Command::Refused(worker));
             }
             Err(_) => self.observe(worker, Observation::Failed),

@@ -20,6 +20,7 @@
 //! | [`affinity`] | which worker has read a conversation's beginning |
 //! | [`trust`], [`reputation`] | whom a buyer deals with; what receipts say of workers |
 //! | [`job`] | the winner, then the runners-up |
+//! | [`course`] | what a job tries next |
 //! | [`buyer`], [`seller`] | the two deciders |
 //! | [`recent`] | a map that forgets the least recently used |
 //!
@@ -39,6 +40,7 @@ pub mod affinity;
 pub mod auction;
 pub mod buyer;
 pub mod claim;
+pub mod course;
 pub mod job;
 pub mod outcome;
 pub mod own_ads;

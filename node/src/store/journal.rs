@@ -19,6 +19,7 @@ mod disk;
 mod frame;
 mod mend;
 mod segment;
+pub(super) mod test_disk;
 
 pub(super) use self::{
     disk::{Disk, RealDisk},
@@ -373,7 +374,5 @@ fn incompressible(size: usize) -> Vec<u8> {
     words.flatten().take(size).collect()
 }
 
-#[cfg(test)]
-pub(super) mod test_disk;
 #[cfg(test)]
 mod tests;

@@ -30,7 +30,7 @@ fn check_file(name: &str, actual: Value) {
     assert_eq!(kept, text, "{name} differs: the wire format changed");
 }
 
-fn message<T: Message + Serialize>(body: T) -> Value {
+fn message<T: Message + Serialize + Clone>(body: T) -> Value {
     let shown = serde_json::to_value(&body).expect("JSON");
     let signed = key(2).sign(&network(), body).expect("within limits");
     let read: T = Envelope::decode(signed.raw()).unwrap().open::<T>(&network(), NOW).unwrap().verify().unwrap().into_body();

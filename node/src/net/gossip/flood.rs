@@ -52,7 +52,7 @@ fn under(bytes: &[u8], of: &NodeId, signer: &NodeId) -> Vec<u8> {
 }
 
 /// The most that a gate may remember.
-const MOST: usize = 2 * (6 * QUOTA_KEYS + 2 * SEEN_DIGESTS + SEQUENCES) + Routes::MOST;
+const MOST: usize = Rules::MOST + Routes::MOST;
 
 #[test]
 fn an_hour_of_forged_replayed_and_random_gossip_leaves_a_gate_within_its_bounds_and_open_to_the_honest() {
