@@ -10,6 +10,7 @@
 //! | [`quote`] | what a job may cost, and whether a model can serve it |
 //! | [`select`] | which of many workers answer an offer |
 //! | [`admission`] | slots, holds and running jobs of a worker |
+//! | [`advert`] | when a worker advertises what |
 //! | [`own_ads`], [`used`] | which ads bind a worker, which accepts of them were used |
 //! | [`claim`], [`outcome`] | why an accept got no slot; what became of the last offers |
 //! | [`rank`] | which bid is best, and why |
@@ -36,6 +37,7 @@
 //! our own clock.
 
 pub mod admission;
+pub mod advert;
 pub mod affinity;
 pub mod auction;
 pub mod buyer;
