@@ -419,24 +419,46 @@ impl Buyer {
     }
 
     fn observe_result(&self, worker: NodeId, result: &Result<client::Completed, Failure>, standing: bool, prepared: &Prepared) {
-        match result {
-            // Ended before the first token, free of charge, since we wanted no more: that shows nothing.
-            Ok(completed) if completed.receipt.is_none() => {}
-            Ok(completed) => {
-                let ttft = completed.ttft.unwrap_or(completed.duration);
-                let streaming = completed.duration.saturating_sub(ttft).as_secs_f64();
-                let after_first = f64::from(completed.usage.output_tokens.saturating_sub(1));
-                // Too few tokens tell nothing about speed; the estimate then stays what it was.
-                let tps = if streaming > 0.0 { (after_first / streaming) as u32 } else { 0 };
-                self.observe(worker, Observation::Completed { ttft_ms: millis(ttft) as u32, tps });
-                self.hint(Command::Answered(worker, prepared.wishes.clone()));
+        match lesson(result, standing) {
+            Lesson::Nothing => {}
+            Lesson::Refused => self.hint(Command::Refused(worker)),
+            Lesson::Observed(observation) => {
+                self.observe(worker, observation);
+                if matches!(observation, Observation::Completed { .. }) {
+                    self.hint(Command::Answered(worker, prepared.wishes.clone()));
+                }
             }
-            Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => {}
-            Err(failure) if standing && failure.is_refusal() => {
-                self.hint(Command::Refused(worker));
-            }
-            Err(_) => self.observe(worker, Observation::Failed),
         }
+    }
+}
+
+/// What the end of a stream teaches of its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lesson {
+    /// Nothing: we wanted no more, or our own disk failed.
+    Nothing,
+    /// It has no room at its standing price now, which is no fault of its.
+    Refused,
+    /// This.
+    Observed(Observation),
+}
+
+/// What `result` teaches; `standing` tells whether the job came without an auction.
+pub fn lesson(result: &Result<client::Completed, Failure>, standing: bool) -> Lesson {
+    match result {
+        // Ended before the first token, free of charge, since we wanted no more: that shows nothing.
+        Ok(completed) if completed.receipt.is_none() => Lesson::Nothing,
+        Ok(completed) => {
+            let ttft = completed.ttft.unwrap_or(completed.duration);
+            let streaming = completed.duration.saturating_sub(ttft).as_secs_f64();
+            let after_first = f64::from(completed.usage.output_tokens.saturating_sub(1));
+            // Too few tokens tell nothing about speed; the estimate then stays what it was.
+            let tps = if streaming > 0.0 { (after_first / streaming) as u32 } else { 0 };
+            Lesson::Observed(Observation::Completed { ttft_ms: millis(ttft) as u32, tps })
+        }
+        Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => Lesson::Nothing,
+        Err(failure) if standing && failure.is_refusal() => Lesson::Refused,
+        Err(_) => Lesson::Observed(Observation::Failed),
     }
 }
 

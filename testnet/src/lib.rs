@@ -27,4 +27,5 @@ pub mod scribe;
 pub mod scripted;
 pub mod serve;
 pub mod shim;
+pub mod sim;
 pub mod stranger;

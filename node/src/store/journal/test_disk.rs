@@ -94,6 +94,12 @@ impl TestDisk {
         self.state().used()
     }
 
+    /// All that is in its files.
+    pub fn bytes(&self) -> Vec<u8> {
+        let state = self.state();
+        state.seen.values().filter_map(|file| state.files.get(file)).flat_map(|content| content.seen.clone()).collect()
+    }
+
     /// The disk as it is found after a crash.
     pub fn after_crash(&self, tear: Tear) -> TestDisk {
         let state = self.state();
