@@ -245,7 +245,13 @@ impl Buyer {
         }
         loop {
             course.auction_held();
-            let decided = self.auction(prepared).await?;
+            let decided = match self.auction(prepared).await {
+                Err(ChatError::NoBids(no)) if no.others && no.refusals.is_empty() && course.may_draw_again() => {
+                    debug!(asked = no.asked, "nobody answered; others are asked");
+                    continue;
+                }
+                decided => decided?,
+            };
             tell(events, ChatEvent::Auction(Box::new(decided.report.clone()))).await;
             match self.run(decided, prepared, events, cancel, &mut retries).await {
                 Err(ChatError::Failed { failure, .. }) if failure.is_retryable() && course.may_auction_again() => {
@@ -267,7 +273,7 @@ impl Buyer {
         }
         let started = clock::instant();
         self.shared.metrics.auction_started();
-        let offer = client.key.sign(&client.network, prepared.offer(clock::now()))?;
+        let offer = client.key.sign(&client.network, self.invite(prepared).await?)?;
         let digest = offer.digest();
         let closed = self.offer(offer, prepared).await;
         let (reason, bids) = closing(&closed);
@@ -281,10 +287,20 @@ impl Buyer {
                 info!(winner = %report.winner.short(), bids = won.bids.len(), ms = report.elapsed_ms, "auction: {}", report.reason);
                 Ok(Decided { won: *won, report, turn })
             }
-            Closed::NoBids { no_bids, asked, .. } => {
-                Err(ChatError::NoBids(Box::new(self.no_bids(prepared, no_bids, asked).await)))
+            Closed::NoBids { no_bids, asked, others, .. } => {
+                let no_bids = self.no_bids(prepared, no_bids, asked).await;
+                Err(ChatError::NoBids(Box::new(NoBids { others, ..no_bids })))
             }
         }
+    }
+
+    /// The offer of an auction that starts now, with its invitations.
+    async fn invite(&self, prepared: &Prepared) -> Result<JobOffer, ChatError> {
+        let offer = prepared.offer(clock::now());
+        let (reply, invited) = oneshot::channel();
+        let command = Command::Invite { offer: Box::new(offer.clone()), wishes: prepared.wishes.clone(), reply };
+        self.commands.send(command).await.map_err(|_| ChatError::ShuttingDown)?;
+        Ok(JobOffer { invited: invited.await.map_err(|_| ChatError::ShuttingDown)?, ..offer })
     }
 
     /// Publishes the offer and waits for the auction to close.
@@ -308,7 +324,7 @@ impl Buyer {
         let trust = prepared.wishes.trust.clone();
         let _ = self.commands.send(Command::Survey { model: model.clone(), trust, reply }).await;
         let Survey { models, cheapest, left_out } = survey.await.unwrap_or_default();
-        NoBids { model, ceiling, asked, refusals, cheapest, models, left_out, standing: None }
+        NoBids { model, ceiling, asked, refusals, cheapest, models, left_out, standing: None, others: false }
     }
 
     /// Gives the job to the winner, then to the runners-up while none has delivered a token.

@@ -6,7 +6,7 @@ use infernet_testnet::{
     demo,
     engine::{EngineOptions, EngineServer},
     flood, scribe, serve,
-    sim::{self, plant::Plant, scenario::Scenario},
+    sim::{self, adversary, plant::Plant, report, scenario::Scenario},
 };
 use std::{
     ffi::OsString,
@@ -103,6 +103,8 @@ struct FloodArgs {
 
 #[derive(Debug, Args)]
 struct SimArgs {
+    #[command(subcommand)]
+    command: Option<SimCommand>,
     /// A TOML file, or one of the built-in scenarios; a wrong name lists them.
     #[arg(long, default_value = "honest")]
     scenario: String,
@@ -121,6 +123,22 @@ struct SimArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum SimCommand {
+    /// What growth costs, who earns what, and what attackers achieve: table, JSON and SVG plots.
+    Report {
+        /// Where to.
+        #[arg(long, default_value = "testnet/reports")]
+        dir: PathBuf,
+        /// The largest network, in nodes: 10000 takes minutes and some gigabytes.
+        #[arg(long, default_value_t = 1_000)]
+        nodes: u64,
+        /// Seeds of each attack.
+        #[arg(long, default_value_t = 5)]
+        attacks: u64,
+    },
 }
 
 fn seeds(text: &str) -> Result<(u64, u64), String> {
@@ -251,10 +269,25 @@ fn run(command: Command) -> anyhow::Result<()> {
     })
 }
 
+/// Runs an attack and the same without it.
+fn harm(scenario: &Scenario, name: &str, seeds: u64, json: bool) -> anyhow::Result<bool> {
+    let Some(harm) = adversary::measure(scenario, name, seeds) else { return Ok(true) };
+    print(&harm, json)?;
+    Ok(harm.is_well())
+}
+
 /// Runs one seed or many; whether everything held.
 fn simulate(args: SimArgs) -> anyhow::Result<bool> {
+    if let Some(SimCommand::Report { dir, nodes, attacks }) = args.command {
+        let report = report::run(&dir, nodes, attacks, &mut io::stderr())?;
+        print(&report, args.json)?;
+        return Ok(report.is_well());
+    }
     let mut scenario = Scenario::load(&args.scenario)?;
     scenario.plant = args.plant;
+    if let (Some(_), Some((_, last)), None) = (scenario.adversary, args.seeds, args.plant) {
+        return harm(&scenario, &args.scenario, last, args.json);
+    }
     let Some((first, last)) = args.seeds else {
         let outcome = sim::run(&scenario, &args.scenario, args.seed, args.trace);
         for line in &outcome.trace {

@@ -15,7 +15,7 @@
 //! | [`fault`], [`coverage`] | what goes wrong, and which jobs it met |
 //! | [`check`], [`audit`], [`plant`] | what must hold, and bugs by which that is shown to be able to fail |
 //! | [`adversary`] | who attacks |
-//! | [`outcome`], [`stats`] | what a run tells |
+//! | [`outcome`], [`stats`], [`report`] | what a run tells, and what many tell together |
 //!
 //! **Signatures.** Thousands of them a second can't be afforded, so simulated nodes have none: a message carries its sender's
 //! tag, which only that node can make ([`infernet_wire::envelope::SimulatedKey`]); a forged one is marked as such and fails where
@@ -40,6 +40,7 @@ pub mod member;
 pub mod mesh;
 pub mod outcome;
 pub mod plant;
+pub mod report;
 pub mod scenario;
 pub mod stats;
 pub mod stream;

@@ -107,6 +107,8 @@ pub enum Closed {
         no_bids: Vec<(NodeId, NoBidReason)>,
         /// How many workers were expected to answer.
         asked: usize,
+        /// Whether others, whose turn it was not, could still be asked.
+        others: bool,
         /// Why it closed.
         reason: CloseReason,
         /// How long it was open.
@@ -225,7 +227,7 @@ impl Auction {
         let elapsed_ms = now.since(self.opened);
         let no_bids = self.no_bids.into_iter().collect();
         if self.bids.is_empty() {
-            return Closed::NoBids { no_bids, asked: self.prospects.len(), reason, elapsed_ms };
+            return Closed::NoBids { no_bids, asked: self.prospects.len(), others: false, reason, elapsed_ms };
         }
         let bids: Vec<_> = self.bids.values().cloned().collect();
         Closed::Won(Box::new(Won {

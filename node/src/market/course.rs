@@ -11,6 +11,8 @@ const MAX_ADS_TRIED: usize = 2;
 const MAX_ADS_TRIED_ALONE: usize = 4;
 /// Auctions for one job: one more if every worker of the first failed.
 const MAX_AUCTIONS: u32 = 2;
+/// Auctions for one job in which nobody answered at all, each among other workers: after so many the network is to blame.
+const MAX_DRAWS: u32 = 4;
 
 /// The tries that one job has.
 #[derive(Debug, Clone)]
@@ -18,12 +20,13 @@ pub struct Course {
     path: PathChoice,
     tried: Vec<NodeId>,
     auctions: u32,
+    draws: u32,
 }
 
 impl Course {
     /// The tries that `path` allows.
     pub fn new(path: PathChoice) -> Self {
-        Course { path, tried: Vec::new(), auctions: 0 }
+        Course { path, tried: Vec::new(), auctions: 0, draws: 0 }
     }
 
     /// The workers not to ask again, if another ad may be tried.
@@ -51,6 +54,15 @@ impl Course {
         self.auctions += 1;
     }
 
+    /// Nobody has answered the last auction, though there are others who could have been asked. Whether they are asked now: it
+    /// does not count as one of the job's auctions.
+    pub fn may_draw_again(&mut self) -> bool {
+        self.draws += 1;
+        let again = self.draws < MAX_DRAWS;
+        self.auctions = self.auctions.saturating_sub(u32::from(again));
+        again
+    }
+
     /// Whether there is another auction when every worker of the last one has failed.
     pub fn may_auction_again(&self) -> bool {
         self.auctions < MAX_AUCTIONS
@@ -76,6 +88,16 @@ mod tests {
         check(PathChoice::Auto, 2, true);
         check(PathChoice::Auction, 0, true);
         check(PathChoice::Standing, 4, false);
+    }
+
+    #[test]
+    fn silence_is_no_auction_but_has_its_bound() {
+        let mut course = Course::new(PathChoice::Auto);
+        let draws = (0..10).take_while(|_| {
+            course.auction_held();
+            course.may_draw_again()
+        });
+        assert_eq!((draws.count(), course.may_auction_again()), (3, true));
     }
 
     #[test]

@@ -83,12 +83,20 @@ impl Registry {
         if !is_live(&ad, now) {
             return Insertion::Expired;
         }
-        match self.ads.get(&ad.signer()).map(|old| old.sequence) {
-            Some(sequence) if sequence >= ad.sequence => Insertion::Stale,
-            Some(_) => self.keep(ad, Insertion::Newer),
-            None if self.has_room(now) => self.keep(ad, Insertion::New),
-            None => Insertion::Full,
+        if let Some(old) = self.ads.get_mut(&ad.signer()) {
+            if old.sequence >= ad.sequence {
+                return Insertion::Stale;
+            }
+            self.first_expiry = self.first_expiry.min(ad.expires);
+            *old = ad;
+            return Insertion::Newer;
         }
+        if !self.has_room(now) {
+            return Insertion::Full;
+        }
+        self.first_expiry = self.first_expiry.min(ad.expires);
+        self.ads.insert(ad.signer(), ad);
+        Insertion::New
     }
 
     /// The live ad of `worker`.
@@ -107,16 +115,19 @@ impl Registry {
         offer: &'a JobOffer,
         now: UnixMillis,
     ) -> impl Iterator<Item = (NodeId, u16, &'a ModelAd)> + 'a {
+        let mut asked = Asked::for_(&offer.model);
         self.workers(now).filter_map(move |(worker, ad)| {
-            let (model, _) = quote::best(offer, &ad.models).ok()?;
+            let (model, _) = quote::best_named(offer, ad.models.iter().filter(|model| asked.is(model))).ok()?;
             Some((*worker, ad.slots, model))
         })
     }
 
     /// The workers that serve the model of `offer`, whether or not on its terms: worker and slots.
     pub fn serving<'a>(&'a self, offer: &'a JobOffer, now: UnixMillis) -> impl Iterator<Item = (NodeId, u16)> + 'a {
-        let serves = |ad: &CapabilityAd| ad.models.iter().any(|model| model.answers_to(&offer.model));
-        self.workers(now).filter(move |(_, ad)| serves(ad)).map(|(worker, ad)| (*worker, ad.slots))
+        let mut asked = Asked::for_(&offer.model);
+        self.workers(now)
+            .filter(move |(_, ad)| ad.models.iter().any(|model| asked.is(model)))
+            .map(|(worker, ad)| (*worker, ad.slots))
     }
 
     /// [`Registry::matching`], to keep.
@@ -173,11 +184,22 @@ impl Registry {
         }
         self.ads.len() < self.capacity
     }
+}
 
-    fn keep(&mut self, ad: Verified<CapabilityAd>, how: Insertion) -> Insertion {
-        self.first_expiry = self.first_expiry.min(ad.expires);
-        self.ads.insert(ad.signer(), ad);
-        how
+/// Which of many models have the name that is asked for. Comparing names is dear, and many workers serve the same few models.
+struct Asked<'a> {
+    name: &'a str,
+    known: BTreeMap<(&'a str, &'a str, &'a [String]), bool>,
+}
+
+impl<'a> Asked<'a> {
+    fn for_(name: &'a str) -> Self {
+        Asked { name, known: BTreeMap::new() }
+    }
+
+    fn is(&mut self, model: &'a ModelAd) -> bool {
+        let names = (model.id.as_str(), model.quantisation.as_str(), model.aliases.as_slice());
+        *self.known.entry(names).or_insert_with(|| model.answers_to(self.name))
     }
 }
 

@@ -342,6 +342,7 @@ mod tests {
             window_ms: 500,
             rule: SelectionRule::BALANCED,
             commitment: sha256(b"request"),
+            invited: Vec::new(),
         }
     }
 

@@ -153,7 +153,8 @@ impl World {
         self.checks.ensure(debits == credits, Invariant::BooksBalance, ms, what);
         self.stats.volume = debits;
         let (published, unknown) = self.published_volume(kept);
-        let what = || format!("{unknown} published receipts are on no disk; observers add up {published} of {debits} micro-USD");
+        let what =
+            || format!("{unknown} published receipts are on no disk; observers add up {published} of {debits} micro-USD");
         self.checks.ensure(unknown == 0 && published <= debits, Invariant::BooksBalance, ms, what);
     }
 
@@ -185,9 +186,7 @@ fn left(member: &Member) -> Option<String> {
     }
     if let Some(buying) = member.buyer.as_deref() {
         let turn = usize::from(buying.turn.is_some()) + buying.waiting.len();
-        for (what, count) in
-            [("auctions", buying.market.open_auctions()), ("streams", buying.running.len()), ("turns", turn)]
-        {
+        for (what, count) in [("auctions", buying.market.open_auctions()), ("streams", buying.running.len()), ("turns", turn)] {
             if count > 0 {
                 left.push(format!("{count} {what}"));
             }

@@ -140,10 +140,8 @@ impl Attempt {
     }
 
     fn completed(&self, receipt: Option<SignedReceipt>, ms: u64) -> Completed {
-        let (usage, ended) = self.usage.clone().unwrap_or((
-            Usage { input_tokens: 0, output_tokens: 0, finish: FinishReason::CANCELLED },
-            ms,
-        ));
+        let (usage, ended) =
+            self.usage.clone().unwrap_or((Usage { input_tokens: 0, output_tokens: 0, finish: FinishReason::CANCELLED }, ms));
         let since = |at: u64| Duration::from_millis(at - self.started);
         Completed { usage, receipt, path: Path::Direct(NOWHERE), ttft: self.first_token.map(since), duration: since(ended) }
     }
@@ -227,8 +225,10 @@ impl World {
         let now = self.local(who);
         self.job_mut(no).course.auction_held();
         self.job_mut(no).auctioned = self.ms;
-        let body = self.job(no).order.offer(id, now);
+        let mut body = self.job(no).order.offer(id, now);
         let wishes = self.job(no).order.wishes.clone();
+        let Some(buying) = self.buying(who) else { return };
+        body.invited = buying.market.invite(&body, &wishes, now);
         let offer = self.sign(who, body);
         self.set_phase(no, Phase::Auction);
         self.stats.auctions += 1;
@@ -239,7 +239,9 @@ impl World {
         }
         let Some(buying) = self.buying(who) else { return };
         buying.auctions.insert(offer.digest(), no);
-        self.stats.offers += 1;
+        if self.is_honest(who) {
+            self.stats.offers.insert(offer.digest());
+        }
         self.tell_buyer(who, Input::Open(offer, wishes));
     }
 
@@ -269,9 +271,6 @@ impl World {
     fn on_buyer_output(&mut self, who: Who, output: Output) {
         match output {
             Output::Wake { at } => {
-                if self.scenario.plant == Some(Plant::LosesWakes) {
-                    return;
-                }
                 let virtual_ms = self.member(who).virtual_ms(at);
                 if let Some(buying) = self.buying(who) {
                     buying.wake = Some(at);
@@ -320,10 +319,14 @@ impl World {
                 self.note(who, "decides", &facts);
                 self.on_won(no, &won);
             }
-            Closed::NoBids { no_bids, asked, elapsed_ms, .. } => {
-                let facts = [("job", no.into()), ("refusals", no_bids.len() as u64), ("asked", asked as u64), ("ms", elapsed_ms)];
+            Closed::NoBids { no_bids, asked, elapsed_ms, others, .. } => {
+                let facts =
+                    [("job", no.into()), ("refusals", no_bids.len() as u64), ("asked", asked as u64), ("ms", elapsed_ms)];
                 self.note(who, "got no bids", &facts);
                 self.stats.no_bids += 1;
+                if no_bids.is_empty() && others && self.job_mut(no).course.may_draw_again() {
+                    return self.hold_auction(no);
+                }
                 self.end(no, End::Failed("no_bids"));
                 self.give_turn_back(no);
             }
@@ -443,6 +446,7 @@ impl World {
             return self.set(who, at, Timer::Unreachable(stream));
         };
         let open = OpenPiece { from, frame: frame.into(), request: order.request, accept };
+        self.open_twice(stream, &open);
         self.send_after(stream, true, Piece::Open(Rc::new(open)), ready - ms);
         self.set_silence(who, stream);
         if self.job(no).cancelled {
@@ -451,6 +455,9 @@ impl World {
     }
 
     fn set_silence(&mut self, who: Who, stream: StreamNo) {
+        if self.scenario.plant == Some(Plant::LosesTimers) {
+            return;
+        }
         if let Some(due) = self.buying(who).and_then(|buying| buying.running.get(&stream)).map(Attempt::due) {
             self.set(who, due.at, Timer::Silence(stream));
         }
@@ -582,6 +589,10 @@ impl World {
             return self.fail(who, stream, violation.into());
         }
         let (no, worker) = (attempt.job, attempt.worker);
+        if self.is_deadbeat(who) {
+            self.stats.unsigned += receipt.amount.0;
+            return self.fail(who, stream, FrameError::Closed.into());
+        }
         let countersign = self.sign(who, Countersign { receipt: receipt.digest(), issued: now });
         if !self.keep_receipt(who, &receipt, Some(countersign.clone())) {
             return self.fail(who, stream, Cause::Keep("the disk".into()));
@@ -605,6 +616,7 @@ impl World {
         let within = receipt.amount <= job.order.budget() && receipt.price.within(&job.order.ceiling);
         let (charged, inflates) = (u64::from(receipt.output_tokens), self.inflates(worker));
         let what = format!("job {no} is charged {charged} of {delivered} tokens, {} of {}", receipt.amount, job.order.budget());
+        self.stats.charged += charged;
         self.stats.inflated += charged.saturating_sub(delivered);
         let holds = within && (charged <= delivered || inflates);
         self.checks.ensure(holds, Invariant::ChargedAsDelivered, ms, || what);
@@ -718,6 +730,10 @@ impl World {
         job.ended = Some((ms, end));
         job.phase = Phase::Ended;
         let (who, took) = (job.buyer, ms - job.began);
+        if self.is_honest(who) && !matches!(end, End::Cancelled | End::Died) {
+            self.stats.honest_jobs += 1;
+            self.stats.honest_answered += u64::from(end == End::Answered);
+        }
         self.open_jobs -= 1;
         self.note(who, end.label(), &[("job", no.into()), ("ms", took)]);
         self.stats.count("job", end.label());

@@ -30,10 +30,8 @@ pub enum Event {
     Answer {
         /// Where.
         to: Who,
-        /// From whom.
-        from: NodeId,
-        /// What.
-        answer: Box<Answer>,
+        /// From whom, and what.
+        answer: Box<(NodeId, Answer)>,
     },
     /// Something arrives on a chat stream.
     Piece {
@@ -42,7 +40,7 @@ pub enum Event {
         /// To its worker, or to its buyer.
         to_worker: bool,
         /// What.
-        piece: Piece,
+        piece: Box<Piece>,
     },
     /// A node's timer rings, unless it was started anew since.
     Timer {

@@ -212,8 +212,7 @@ impl World {
                     && member.and_then(|member| member.worker.as_ref()).is_some_and(|working| working.holds_for(buyer))
             };
             let with_worker = job.phase >= Phase::Opening;
-            everybody
-                || target.is_some_and(|who| job.buyer == who || with_worker && job.worker == Some(who) || holds(who))
+            everybody || target.is_some_and(|who| job.buyer == who || with_worker && job.worker == Some(who) || holds(who))
         };
         self.jobs.iter().filter(|job| job.ended.is_none()).filter(concerned).map(|job| job.phase).collect()
     }
@@ -341,7 +340,8 @@ impl World {
         if !self.member(who).is_up() {
             return;
         }
-        let mine: Vec<JobNo> = self.jobs.iter().filter(|job| job.buyer == who && job.ended.is_none()).map(|job| job.no).collect();
+        let mine: Vec<JobNo> =
+            self.jobs.iter().filter(|job| job.buyer == who && job.ended.is_none()).map(|job| job.no).collect();
         mine.into_iter().for_each(|no| self.end(no, End::Died));
         let member = self.member_mut(who);
         member.life = Life::Down;
@@ -353,7 +353,7 @@ impl World {
         let buyer = member.buyer.take();
         // The workers' ends notice when nothing comes any more.
         for stream in buyer.iter().flat_map(|buying| buying.running.keys()) {
-            let event = Event::Piece { stream: *stream, to_worker: true, piece: super::stream::Piece::Reset };
+            let event = Event::Piece { stream: *stream, to_worker: true, piece: Box::new(super::stream::Piece::Reset) };
             self.wheel.put(self.ms + IDLE_MS, event);
         }
         for neighbour in self.mesh.leave(who) {

@@ -22,6 +22,7 @@ use infernet_wire::{
     receipt::SignedReceipt,
     time::UnixMillis,
 };
+use std::collections::BTreeSet;
 
 /// What a message costs that is refused before its signature is looked at, in microseconds: to read and decode it.
 const CHEAP_US: u64 = 10;
@@ -51,6 +52,16 @@ impl Said {
             Said::Offer(_) => Kind::JobOffer,
             Said::Accept(_) => Kind::JobAccept,
             Said::Receipt(_) => Kind::JobReceipt,
+        }
+    }
+
+    /// Its name.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Said::Ad(_) => "ad",
+            Said::Offer(_) => "offer",
+            Said::Accept(_) => "accept",
+            Said::Receipt(_) => "receipt",
         }
     }
 
@@ -108,6 +119,8 @@ pub struct Rumour {
     /// Whether its signature is somebody else's.
     forged: bool,
     heard: Vec<u64>,
+    /// Who has acted on it in its present life, kept where messages are repeated.
+    taken: BTreeSet<Who>,
     /// Copies under way.
     copies: u32,
     /// The message that this one repeats.
@@ -122,12 +135,6 @@ impl Rumour {
     fn hear(&mut self, who: Who) {
         if let Some(word) = self.heard.get_mut(who as usize / 64) {
             *word |= 1 << (who % 64);
-        }
-    }
-
-    fn forget(&mut self, who: Who) {
-        if let Some(word) = self.heard.get_mut(who as usize / 64) {
-            *word &= !(1 << (who % 64));
         }
     }
 
@@ -192,10 +199,10 @@ impl Rumours {
         }
     }
 
-    /// `who` begins anew, and may hear every ad again.
-    pub fn forget_ads(&mut self, who: Who) {
-        let ads = self.slots.iter_mut().flatten().filter(|rumour| rumour.said.kind() == Kind::CapabilityAd);
-        ads.for_each(|rumour| rumour.forget(who));
+    /// `who` begins anew. It may hear every live ad again, and what clocks ahead of its own have signed: that it answers an
+    /// offer twice, once in each life, costs a hold; that no job and no receipt follows is checked where those are made.
+    pub fn forget(&mut self, who: Who) {
+        self.slots.iter_mut().flatten().for_each(|rumour| _ = rumour.taken.remove(&who));
     }
 }
 
@@ -227,7 +234,8 @@ impl World {
     pub fn spread(&mut self, who: Who, said: Said, author: NodeId, forged: bool, replay_of: Option<u32>) -> usize {
         let (digest, issued) = (said.digest(), said.issued());
         let heard = vec![0; self.members.len().div_ceil(64)];
-        let mut rumour = Rumour { said, author, digest, issued, forged, heard, copies: 1, replay_of };
+        let taken = BTreeSet::from([who]);
+        let mut rumour = Rumour { said, author, digest, issued, forged, heard, taken, copies: 1, replay_of };
         rumour.hear(who);
         let no = self.rumours.put(rumour);
         if self.rumours.keeps && replay_of.is_none() {
@@ -240,18 +248,20 @@ impl World {
 
     /// Sends a message to all neighbours but the one that brought it.
     fn pass_on(&mut self, who: Who, from: Who, no: u32) -> usize {
+        if from != who && self.swallows(who) {
+            return 0;
+        }
         let (mesh, dice, wheel) = (&self.mesh, &mut self.way_dice, &mut self.wheel);
         let mut sent = 0;
-        for to in mesh.neighbours(who).filter(|to| *to != from) {
+        for (to, far) in mesh.links(who).iter().copied().filter(|(to, _)| *to != from) {
             self.stats.gossip_sent += 1;
-            if !mesh.has_way(who, to) || mesh.loses(dice) {
-                continue;
-            }
-            wheel.put(self.ms + mesh.takes_ms(who, to, dice), Event::Rumour { to, from: who, rumour: no });
+            let Some(takes) = mesh.gossip_ms(far, dice).filter(|_| mesh.has_way(who, to)) else { continue };
+            wheel.put(self.ms + takes, Event::Rumour { to, from: who, rumour: no });
             sent += 1;
         }
         if let Some(rumour) = self.rumours.get_mut(no) {
             rumour.copies += sent as u32;
+            *self.stats.sent_by_kind.entry(rumour.said.label()).or_default() += sent as u64;
         }
         sent
     }
@@ -320,11 +330,16 @@ impl World {
             return self.refuse(to, from, no, refused);
         }
         if let Some(original) = replay_of.and_then(|original| self.rumours.get(original)) {
-            let had_heard = original.has_heard(to);
+            let had_heard = original.taken.contains(&to);
             self.checks.ensure(!had_heard, Invariant::ReplaysChangeNothing, self.ms, || {
                 format!("node {to} took a {kind:?} for new that it had heard before")
             });
             self.stats.replay_effects += u64::from(had_heard);
+        }
+        if self.rumours.keeps
+            && let Some(rumour) = self.rumours.get_mut(replay_of.unwrap_or(no))
+        {
+            rumour.taken.insert(to);
         }
         self.pass_on(to, from, no);
         self.rumours.arrived(no);
@@ -363,8 +378,9 @@ impl World {
                 self.tell_buyer(to, BuyerInput::Ad(ad));
             }
             Said::Offer(offer) => {
-                let (now, from) = (self.local(to), self.member(from).id);
+                let (now, from_who, from) = (self.local(to), from, self.member(from).id);
                 self.member_mut(to).routes.learn(offer.digest(), offer.signer(), from, now);
+                self.answer_with_spam(to, from_who, &offer);
                 self.tell_seller(to, SellerInput::Offer(offer));
             }
             Said::Accept(accept) => self.tell_seller(to, SellerInput::Accept(accept)),

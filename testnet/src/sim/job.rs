@@ -192,6 +192,7 @@ impl Order {
             window_ms: self.window_ms,
             rule: self.rule,
             commitment: commitment(&self.salt, &self.request),
+            invited: Vec::new(),
         }
     }
 

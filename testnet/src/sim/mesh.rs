@@ -14,7 +14,8 @@ pub struct Mesh {
     places: Vec<Place>,
     /// Milliseconds from one region to another.
     far: Vec<Vec<u64>>,
-    neighbours: Vec<BTreeSet<Who>>,
+    /// Each node's neighbours by number, and how far they are.
+    neighbours: Vec<Vec<(Who, u32)>>,
     /// Which side of a partition a node is on; all on one while there is none.
     sides: Vec<bool>,
     partitioned: bool,
@@ -45,16 +46,13 @@ impl Mesh {
                 }
             }
         }
-        let place = |_| Place {
-            region: dice.below(network.regions) as usize,
-            mile: dice.within(network.mile_ms.ends()),
-        };
+        let place = |_| Place { region: dice.below(network.regions) as usize, mile: dice.within(network.mile_ms.ends()) };
         let places = (0..nodes).map(place).collect();
         Mesh {
             network,
             places,
             far,
-            neighbours: vec![BTreeSet::new(); nodes],
+            neighbours: vec![Vec::new(); nodes],
             sides: vec![false; nodes],
             partitioned: false,
             slower_ms: 0,
@@ -74,9 +72,13 @@ impl Mesh {
         self.base_ms(a, b) + self.slower_ms + dice.below(self.network.jitter_ms + 1)
     }
 
-    /// Whether gossip that is sent now is lost.
-    pub fn loses(&self, dice: &mut Dice) -> bool {
-        dice.chance(self.network.loss_permille + self.lossy_permille)
+    /// Milliseconds that a gossip message takes to a neighbour that is `base_ms` away; `None` if it is lost.
+    pub fn gossip_ms(&self, base_ms: u32, dice: &mut Dice) -> Option<u64> {
+        // One throw for both: the digits of a large number are as good as two.
+        let thrown = dice.next();
+        let lost = thrown % 1_000 < self.network.loss_permille + self.lossy_permille;
+        let jitter = (thrown >> 32) % (self.network.jitter_ms + 1);
+        (!lost).then_some(u64::from(base_ms) + self.slower_ms + jitter)
     }
 
     /// Whether there is a way from `a` to `b`.
@@ -95,32 +97,46 @@ impl Mesh {
         self.partitioned = false;
     }
 
+    /// With whom `who` exchanges gossip, and how far they are in milliseconds.
+    pub fn links(&self, who: Who) -> &[(Who, u32)] {
+        self.neighbours.get(who as usize).map_or(&[], Vec::as_slice)
+    }
+
     /// With whom `who` exchanges gossip.
     pub fn neighbours(&self, who: Who) -> impl Iterator<Item = Who> + '_ {
-        self.neighbours.get(who as usize).into_iter().flatten().copied()
+        self.links(who).iter().map(|(other, _)| *other)
     }
 
     /// How many they are.
     pub fn degree(&self, who: Who) -> usize {
-        self.neighbours.get(who as usize).map_or(0, BTreeSet::len)
+        self.links(who).len()
     }
 
     /// Whether the two are neighbours.
     pub fn is_connected(&self, a: Who, b: Who) -> bool {
-        self.neighbours.get(a as usize).is_some_and(|neighbours| neighbours.contains(&b))
+        self.links(a).iter().any(|(other, _)| *other == b)
     }
 
     /// Makes the two neighbours. Whether they were not before.
     pub fn connect(&mut self, a: Who, b: Who) -> bool {
-        let mut add = |from: Who, to: Who| self.neighbours.get_mut(from as usize).is_some_and(|set| set.insert(to));
-        a != b && add(a, b) && add(b, a)
+        if a == b || self.is_connected(a, b) {
+            return false;
+        }
+        let far = u32::try_from(self.base_ms(a, b)).unwrap_or(u32::MAX);
+        for (from, to) in [(a, b), (b, a)] {
+            if let Some(neighbours) = self.neighbours.get_mut(from as usize) {
+                let at = neighbours.partition_point(|(other, _)| *other < to);
+                neighbours.insert(at, (to, far));
+            }
+        }
+        true
     }
 
     /// The two are neighbours no more.
     pub fn disconnect(&mut self, a: Who, b: Who) {
         for (from, to) in [(a, b), (b, a)] {
             if let Some(neighbours) = self.neighbours.get_mut(from as usize) {
-                neighbours.remove(&to);
+                neighbours.retain(|(other, _)| *other != to);
             }
         }
     }
@@ -132,12 +148,13 @@ impl Mesh {
         left
     }
 
-    /// `who` looks for neighbours among `others` until it has its degree. Returns the new ones.
+    /// `who` looks for neighbours among `others`: half of its degree, since as many will find it. Returns the new ones.
     pub fn join(&mut self, who: Who, others: &[Who], dice: &mut Dice) -> Vec<Who> {
+        let wanted = self.network.degree.div_ceil(2);
         let mut found = Vec::new();
         // So often that a small network is surely used up.
-        for _ in 0..self.network.degree * 4 {
-            if self.degree(who) >= self.network.degree {
+        for _ in 0..wanted * 6 {
+            if found.len() >= wanted || self.degree(who) >= self.network.degree {
                 break;
             }
             if let Some(other) = dice.pick(others).filter(|other| self.connect(who, **other)) {
@@ -167,7 +184,8 @@ mod tests {
             edge.extend(mesh.neighbours(who).filter(|other| reached.insert(*other)));
         }
         assert_eq!(reached.len(), 200);
-        assert!((0..200).all(|who| mesh.degree(who) >= 6));
+        assert!((0..200).all(|who| mesh.degree(who) >= 3));
+        assert!((1_000..1_400).contains(&(0..200).map(|who| mesh.degree(who)).sum::<usize>()), "six each, about");
     }
 
     #[test]

@@ -102,8 +102,8 @@ impl Outcome {
             ttft_ms: stats.ttft.summary(),
             price_permille: stats.price_permille.summary(),
             weight_permille: stats.weight_permille.summary(),
-            offers: stats.offers,
-            reached: stats.reached.len() as u64,
+            offers: stats.offers.len() as u64,
+            reached: stats.offers.intersection(&stats.reached).count() as u64,
             volume: stats.volume,
             coverage: world.coverage.clone(),
             stats,
@@ -126,11 +126,19 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} with seed {}: {} nodes, {} jobs, {} faults", self.scenario, self.seed, self.nodes, self.jobs, self.faults)?;
+        writeln!(
+            f,
+            "{} with seed {}: {} nodes, {} jobs, {} faults",
+            self.scenario, self.seed, self.nodes, self.jobs, self.faults
+        )?;
         let ended: Vec<String> = self.ended.iter().map(|(how, times)| format!("{times} {how}")).collect();
         writeln!(f, "  jobs        {}", ended.join(", "))?;
         let Summary { count, p50, p99, .. } = self.auction_ms;
-        writeln!(f, "  auctions    {count} won, {p50} ms (p50), {p99} ms (p99); offers that reached an honest worker: {} of {}", self.reached, self.offers)?;
+        writeln!(
+            f,
+            "  auctions    {count} won, {p50} ms (p50), {p99} ms (p99); offers that reached an honest worker: {} of {}",
+            self.reached, self.offers
+        )?;
         let (price, weight) = (self.price_permille, self.weight_permille);
         writeln!(f, "  price       {} ‰ of the lowest (mean), {} ‰ of the best with time", price.mean, weight.mean)?;
         writeln!(f, "  first token {} ms (p50), {} ms (p99)", self.ttft_ms.p50, self.ttft_ms.p99)?;

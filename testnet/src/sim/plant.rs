@@ -24,8 +24,8 @@ pub enum Plant {
     ChargesTooMuch,
     /// A buyer repeats what it has shown when a stream was held up.
     RepeatsText,
-    /// A buyer forgets to look at its auction again.
-    LosesWakes,
+    /// A buyer forgets to look at the time while a worker is silent.
+    LosesTimers,
     /// A buyer opens a job once more with the next worker although it is answered.
     PaysTwice,
     /// A worker names the prompt in what it publishes.
@@ -46,7 +46,7 @@ impl Plant {
         Plant::CountsTwice,
         Plant::ChargesTooMuch,
         Plant::RepeatsText,
-        Plant::LosesWakes,
+        Plant::LosesTimers,
         Plant::PaysTwice,
         Plant::LeaksPrompts,
         Plant::KeepsEverything,
@@ -63,7 +63,7 @@ impl Plant {
             Plant::CountsTwice => Invariant::BooksBalance,
             Plant::ChargesTooMuch => Invariant::ChargedAsDelivered,
             Plant::RepeatsText => Invariant::AnswersAreWhole,
-            Plant::LosesWakes => Invariant::JobsEnd,
+            Plant::LosesTimers => Invariant::JobsEnd,
             Plant::PaysTwice => Invariant::OneReceiptPerJob,
             Plant::LeaksPrompts => Invariant::NothingLeaks,
             Plant::KeepsEverything => Invariant::Bounded,
@@ -81,7 +81,7 @@ impl Plant {
             Plant::CountsTwice => "counts-twice",
             Plant::ChargesTooMuch => "charges-too-much",
             Plant::RepeatsText => "repeats-text",
-            Plant::LosesWakes => "loses-wakes",
+            Plant::LosesTimers => "loses-timers",
             Plant::PaysTwice => "pays-twice",
             Plant::LeaksPrompts => "leaks-prompts",
             Plant::KeepsEverything => "keeps-everything",

@@ -221,7 +221,44 @@ macro_rules! built_in {
     };
 }
 
-built_in!("honest", "faults", "large");
+built_in!(
+    "honest",
+    "faults",
+    "large",
+    "sybil-ads",
+    "offer-spam",
+    "bid-spam",
+    "hold-exhaustion",
+    "sniping",
+    "double-accept",
+    "replay",
+    "inflated-usage",
+    "deadbeat-buyer",
+    "lying",
+    "silent-worker",
+    "eclipse",
+);
+
+/// The scenarios that are attacks.
+pub struct Adversaries;
+
+impl Adversaries {
+    /// Their names.
+    pub const NAMES: [&str; 12] = [
+        "sybil-ads",
+        "offer-spam",
+        "bid-spam",
+        "hold-exhaustion",
+        "sniping",
+        "double-accept",
+        "replay",
+        "inflated-usage",
+        "deadbeat-buyer",
+        "lying",
+        "silent-worker",
+        "eclipse",
+    ];
+}
 
 impl Scenario {
     /// The scenario in the file `name`, or the built-in one of that name.
@@ -248,7 +285,10 @@ impl Scenario {
     fn check(&self) -> Result<(), &'static str> {
         let ensure = |holds: bool, error| if holds { Ok(()) } else { Err(error) };
         ensure(self.nodes.buyers.0 > 0 && self.nodes.workers.0 > 0, "there must be a buyer and a worker")?;
-        ensure(self.nodes.buyers.1 + self.nodes.workers.1 <= MAX_NODES, "more than 100000 nodes need more memory than there is")?;
+        ensure(
+            self.nodes.buyers.1 + self.nodes.workers.1 <= MAX_NODES,
+            "more than 100000 nodes need more memory than there is",
+        )?;
         ensure((1..=3_600).contains(&self.seconds), "seconds is 1 to 3600")?;
         ensure(self.network.degree > 0, "network.degree is at least 1")?;
         ensure((1..=64).contains(&self.network.regions), "network.regions is 1 to 64")?;

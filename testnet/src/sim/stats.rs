@@ -69,6 +69,8 @@ pub struct Stats {
     counts: BTreeMap<(&'static str, &'static str), u64>,
     /// Gossip messages put on a link.
     pub gossip_sent: u64,
+    /// The same by kind.
+    pub sent_by_kind: BTreeMap<&'static str, u64>,
     /// Gossip messages that a node had heard already.
     pub duplicates: u64,
     /// Gossip messages that a node acted on.
@@ -81,9 +83,9 @@ pub struct Stats {
     pub tokens: u64,
     /// Auctions begun.
     pub auctions: u64,
-    /// Their offers.
-    pub offers: u64,
-    /// Those that an honest worker answered.
+    /// Offers of honest buyers.
+    pub offers: BTreeSet<Hash>,
+    /// Offers that an honest worker answered.
     pub reached: BTreeSet<Hash>,
     /// Auctions without a bid.
     pub no_bids: u64,
@@ -105,6 +107,20 @@ pub struct Stats {
     pub replay_effects: u64,
     /// What both sides signed to owe and to have earned, in micro-USD.
     pub volume: u64,
+    /// Jobs of honest buyers that were not cancelled and did not die with their node.
+    pub honest_jobs: u64,
+    /// Those that were answered.
+    pub honest_answered: u64,
+    /// Auctions that attackers won, and all, in each half of the time.
+    pub won_by_attackers: [(u64, u64); 2],
+    /// The most of a worker's slots that strangers had, in thousandths.
+    pub strangers_permille: u64,
+    /// Offers that attackers made up.
+    pub cried: u64,
+    /// Tokens charged to honest buyers.
+    pub charged: u64,
+    /// What workers have signed and their buyers have not, in micro-USD.
+    pub unsigned: u64,
     /// Tokens charged that were not delivered.
     pub inflated: u64,
     /// From the offer to the decision, in milliseconds.

@@ -103,7 +103,7 @@ impl World {
         let Some(last) = stream.last.get_mut(usize::from(to_worker)) else { return };
         *last = arrives.max(*last);
         self.stats.frames += 1;
-        self.wheel.put(*last, Event::Piece { stream: no, to_worker, piece });
+        self.wheel.put(*last, Event::Piece { stream: no, to_worker, piece: Box::new(piece) });
     }
 
     /// The network is whole again: what waited is sent.

@@ -192,7 +192,11 @@ impl World {
 
     fn signed_ad(&mut self, who: Who, now: UnixMillis) -> Option<Verified<CapabilityAd>> {
         let sequence = self.keep(who, |store| store.next_ad_sequence(now))?;
-        let (models, slots) = self.working(who).map(|working| (working.advert.models().to_vec(), working.profile.slots))?;
+        let working = self.working(who)?;
+        let (mut models, slots) = (working.advert.models().to_vec(), working.profile.slots);
+        if working.profile.conduct == Conduct::Boastful {
+            models.iter_mut().for_each(|model| model.price.output.0 /= 2);
+        }
         let expires = now.after(limits::AD_TTL_MS);
         let ad = CapabilityAd { sequence, issued: now, expires, tags: vec![], models, slots, chat: vec![] };
         Some(self.sign(who, ad))
@@ -332,7 +336,7 @@ impl World {
         self.stats.answers_sent += 1;
         let at = self.ms + delay_ms + self.mesh.takes_ms(who, to, &mut self.way_dice);
         let from = self.member(who).id;
-        self.wheel.put(at, Event::Answer { to, from, answer: Box::new(answer) });
+        self.wheel.put(at, Event::Answer { to, answer: Box::new((from, answer)) });
     }
 
     /// A stream begins: everything before `Opened`.
@@ -364,7 +368,9 @@ impl World {
         }
         let claim = self.claim(who, accept, &open, piece.from, now)?;
         let settled = self.claim_and_session(who, stream, claim.clone(), &open, piece, now);
-        if settled.is_err() && let Some(working) = self.working(who) {
+        if settled.is_err()
+            && let Some(working) = self.working(who)
+        {
             working.market.finish(&claim.job, false);
         }
         settled
@@ -466,9 +472,7 @@ impl World {
             live && working.taken.insert(accept.offer)
         } else {
             let bid = working.bids.get_mut(&accept.offer);
-            bid.is_some_and(|(until, used, buyer)| {
-                *until >= now && *buyer == claim.buyer && !std::mem::replace(used, true)
-            })
+            bid.is_some_and(|(until, used, buyer)| *until >= now && *buyer == claim.buyer && !std::mem::replace(used, true))
         };
         self.checks.ensure(good, Invariant::NoJobWithoutHold, ms, || {
             let way = if standing { "an ad that is not live or was used" } else { "no hold of its present life" };
@@ -488,6 +492,7 @@ impl World {
             format!("worker {who} runs {running} ({streams} streams) and holds {held} of {slots} slots")
         });
         self.stats.looked_at_slots += 1;
+        self.note_strangers(who);
     }
 
     fn set_token(&mut self, who: Who, stream: StreamNo) {
@@ -517,8 +522,7 @@ impl World {
     pub(super) fn on_token(&mut self, who: Who, stream: StreamNo) {
         let ms = self.ms;
         let Some(working) = self.working(who) else { return };
-        let (trouble, speed, conduct) =
-            (working.trouble, working.profile.tokens_per_second.max(1), working.profile.conduct);
+        let (trouble, speed, conduct) = (working.trouble, working.profile.tokens_per_second.max(1), working.profile.conduct);
         let Some(serving) = working.serving.get_mut(&stream).filter(|serving| serving.next_token <= ms) else { return };
         let Some(session) = serving.session.as_mut() else { return };
         match trouble {
@@ -532,7 +536,8 @@ impl World {
         }
         if serving.said >= serving.tokens || session.is_full() {
             let (input, output) = (serving.claim.offer.input_tokens / 4, serving.said);
-            return self.settle(who, stream, FinishReason::STOP, Some(input), Some(output), false);
+            let output = (conduct != Conduct::Inflating).then_some(output);
+            return self.settle(who, stream, FinishReason::STOP, Some(input), output, false);
         }
         let text = job::token(&serving.job, who, serving.said);
         serving.said += 1;
@@ -590,7 +595,8 @@ impl World {
         let Some(working) = self.working(who) else { return };
         let Some(serving) = working.serving.get_mut(&stream) else { return };
         let Some(session) = serving.session.take() else { return };
-        if let Some(measured) = serving.measured()
+        if working.profile.conduct != Conduct::Boastful
+            && let Some(measured) = serving.measured()
             && working.advert.measure(&serving.claim.model.clone(), measured)
         {
             let models = working.advert.models().to_vec();

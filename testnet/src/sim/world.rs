@@ -4,6 +4,7 @@
 
 use super::{
     JobNo, StreamNo, Who,
+    adversary::Attack,
     buyer::Buying,
     check::{Checks, Invariant},
     coverage::Coverage,
@@ -106,6 +107,8 @@ pub struct World {
     pub coverage: Coverage,
     /// What is counted.
     pub stats: Stats,
+    /// Offers that attackers have made up.
+    pub cried: u64,
     /// Models' usual prices.
     models: Vec<(String, u64)>,
 }
@@ -150,6 +153,7 @@ impl World {
             checks: Checks::default(),
             coverage: Coverage::default(),
             stats: Stats::default(),
+            cried: 0,
             models: models.collect(),
             mesh,
             members,
@@ -157,7 +161,7 @@ impl World {
         };
         let begin = (buyers + workers) as Who;
         (0..begin).for_each(|who| world.start(who));
-        world.start_attack(&mut setup);
+        world.start_attack();
         world.plan_faults();
         for who in 0..buyers as Who {
             let first = world.scenario.load.warmup_s * 1_000 + world.load_dice.below(world.scenario.load.pause_ms.1);
@@ -174,6 +178,7 @@ impl World {
             self.run_to(self.ms + 1_000);
         }
         self.run_to(self.ms + QUIET_MS);
+        self.stats.cried = self.cried;
         self.audit();
     }
 
@@ -195,8 +200,11 @@ impl World {
                     self.rumours.arrived(rumour);
                 }
             }
-            Event::Answer { to, from, answer } => self.on_answer(to, from, *answer),
-            Event::Piece { stream, to_worker, piece } => self.on_piece(stream, to_worker, piece),
+            Event::Answer { to, answer } => {
+                let (from, answer) = *answer;
+                self.on_answer(to, from, answer);
+            }
+            Event::Piece { stream, to_worker, piece } => self.on_piece(stream, to_worker, *piece),
             Event::Timer { who, epoch, timer } => {
                 if self.member(who).epoch == epoch && self.member(who).is_up() {
                     self.on_timer(who, timer);
@@ -282,6 +290,7 @@ impl World {
         let keeps_everything = self.scenario.plant == Some(Plant::KeepsEverything);
         let max_ads = if keeps_everything { usize::MAX } else { self.scenario.market.max_ads };
         let profile = self.profile(who);
+        let buys = self.attack().is_some_and(Attack::poses_as_buyer);
         let member = self.member_mut(who);
         let disk = member.disk.clone();
         let opened = JournaledStore::open(disk, &NetworkId::default(), fresh_id, SignedReceipt::decode_simulated);
@@ -290,7 +299,7 @@ impl World {
         member.routes = Routes::new();
         member.blamed.clear();
         member.books = Books::default();
-        if member.role == Role::Buyer {
+        if member.role == Role::Buyer || member.role == Role::Attacker && buys {
             member.buyer = Some(Box::new(Buying::new(max_ads)));
         }
         if let Some(profile) = profile {
@@ -305,7 +314,7 @@ impl World {
             }
         }
         self.note(who, "starts", &[]);
-        self.rumours.forget_ads(who);
+        self.rumours.forget(who);
         self.recall(who, id);
         self.look_for_neighbours(who);
         self.start_worker(who);
@@ -520,8 +529,12 @@ impl World {
     /// What an auction brought, against what there was.
     pub fn measure_auction(&mut self, no: JobNo, won: &Won) {
         let who = self.jobs.get(no as usize).map_or(0, |job| job.buyer);
-        self.stats.auction_ms.note(won.elapsed_ms);
         let Some(best) = won.ranking.first() else { return };
+        if !self.is_honest(who) {
+            return;
+        }
+        self.stats.auction_ms.note(won.elapsed_ms);
+        self.note_winner(&best.worker);
         let Some(bid) = won.bids.get(&best.worker) else { return };
         let offer = &*won.offer;
         let Some(buying) = self.member(who).buyer.as_deref() else { return };

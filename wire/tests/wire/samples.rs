@@ -75,6 +75,7 @@ pub(crate) fn offer() -> JobOffer {
         window_ms: 1_000,
         rule: SelectionRule::BALANCED,
         commitment: infernet_wire::offer::commitment(&[0x22; 32], b"request"),
+        invited: Vec::new(),
     }
 }
 

@@ -36,6 +36,7 @@ fn offer(n: u64, issued: UnixMillis) -> JobOffer {
         window_ms: 500,
         rule: SelectionRule::BALANCED,
         commitment: Hash([1; 32]),
+        invited: Vec::new(),
     }
 }
 
