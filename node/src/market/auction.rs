@@ -206,7 +206,7 @@ impl Auction {
             window_end: self.offer.window_end(),
             first_bid: self.first_bid,
             best: self.best,
-            bids: self.bids.len(),
+            bids: self.facts.values().filter(|facts| facts.advertised || self.prospects.is_empty()).count(),
             prospects: &self.prospects,
         }
         .step(now)
@@ -298,10 +298,13 @@ impl Auction {
     fn keep_bid(&mut self, bid: Verified<JobBid>, facts: Facts, now: UnixMillis) {
         let (worker, rule) = (bid.signer(), self.offer.rule);
         let weight = Weight::of(&self.offer, &Terms::from(&*bid), &facts);
-        if self.best.is_none_or(|best| weight.order(rule) < best.order(rule)) {
-            self.best = Some(weight);
+        // One that ranks last is no reason to wait less for others.
+        if facts.advertised || self.prospects.is_empty() {
+            if self.best.is_none_or(|best| weight.order(rule) < best.order(rule)) {
+                self.best = Some(weight);
+            }
+            self.first_bid.get_or_insert(now);
         }
-        self.first_bid.get_or_insert(now);
         self.facts.insert(worker, facts);
         self.bids.insert(worker, bid);
     }

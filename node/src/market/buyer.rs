@@ -292,7 +292,8 @@ impl Buyer {
         let heard = match self.open.get(&answer.offer()) {
             Some(open) if !self.is_trusted(&worker, &open.wishes.trust, now) => Err(AnswerRefused::Untrusted),
             Some(open) => {
-                let facts = self.facts_for(&worker, open.warm);
+                let advertised = self.registry.get(&worker, now).is_some();
+                let facts = Facts { advertised, ..self.facts_for(&worker, open.warm) };
                 self.take_answer(answer, facts, now)
             }
             None => Err(self.on_late_answer(&answer, now)),

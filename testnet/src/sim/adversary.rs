@@ -85,7 +85,9 @@ impl Attack {
                 "half of the turns are invitations (market/select); silent ads are not waited for (market/record)"
             }
             Attack::OfferSpam => "quotas of forwarders and authors (net/rules), strangers' share of slots (market/admission)",
-            Attack::BidSpam => "bids of workers that were not expected rank last and are bounded (market/auction, net/routes)",
+            Attack::BidSpam => {
+                "bids of workers without an ad rank last, and only so many are looked at (market/rank, market/auction, net/routes)"
+            }
             Attack::HoldExhaustion => "strangers hold at most half of the free slots (market/admission)",
             Attack::Sniping => "auctions close as soon as waiting is not worth it (market/patience)",
             Attack::DoubleAccept => "a hold becomes a slot once, an ad's accept is good once (market/admission, market/used)",
@@ -145,7 +147,9 @@ impl World {
             self.surround(&attackers);
         }
         if kind.has_turns() {
-            self.wheel.put(warmup, Event::Attack);
+            // Buyers have become known by then.
+            let later = if kind == Attack::HoldExhaustion { self.scenario.seconds * 1_000 / 3 } else { 0 };
+            self.wheel.put(warmup + later, Event::Attack);
         }
     }
 
@@ -425,6 +429,12 @@ fn numbers(attack: Attack, calm: &Honest, attacked: &Honest) -> Vec<Number> {
             let most = attacked.outcomes.iter().map(|outcome| outcome.stats.strangers_permille).max().unwrap_or_default();
             let what = "most slots of a worker that strangers had, ‰";
             numbers.push(bounded(what, most, None, "≤ 500".into(), most <= 500));
+            let refused = |honest: &Honest| {
+                let of = |what: &'static str| honest.sum(|outcome| outcome.stats.counted("known_buyer", what));
+                (of("refused") * 1_000).checked_div(of("refused") + of("bid")).unwrap_or_default()
+            };
+            let what = "offers of known buyers refused by a worker, ‰";
+            numbers.push(plain(what, refused(attacked), Some(refused(calm))));
         }
         Attack::Replay => {
             let effects = attacked.sum(|outcome| outcome.stats.replay_effects);

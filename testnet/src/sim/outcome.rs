@@ -9,7 +9,7 @@ use super::{
     world::World,
 };
 use serde::Serialize;
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, num::NonZero, thread};
 
 /// One run.
 #[derive(Debug, Clone, Serialize)]
@@ -68,20 +68,42 @@ pub fn run(scenario: &Scenario, name: &str, seed: u64, traced: bool) -> Outcome 
     Outcome::of(&mut world, name, seed)
 }
 
-/// Runs many seeds and adds up what they met.
+/// Runs many seeds on all cores, and adds up what they met. `each` sees every run, in the order of the seeds.
 pub fn run_many(
     scenario: &Scenario,
     name: &str,
     seeds: std::ops::RangeInclusive<u64>,
     mut each: impl FnMut(&Outcome),
 ) -> Coverage {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get) as u64;
     let mut coverage = Coverage::default();
-    for seed in seeds {
-        let outcome = run(scenario, name, seed, false);
-        coverage.add(&outcome.coverage);
-        each(&outcome);
+    let (mut first, last) = (*seeds.start(), *seeds.end());
+    while first <= last {
+        let batch = first..=last.min(first.saturating_add(cores * BATCH - 1));
+        for outcome in run_batch(scenario, name, batch.clone(), cores) {
+            coverage.add(&outcome.coverage);
+            each(&outcome);
+        }
+        first = batch.end().saturating_add(1);
     }
     coverage
+}
+
+/// Seeds that one thread runs before the runs are told: so that their outcomes don't fill the memory.
+const BATCH: u64 = 8;
+
+fn run_batch(scenario: &Scenario, name: &str, seeds: std::ops::RangeInclusive<u64>, cores: u64) -> Vec<Outcome> {
+    let mut outcomes: Vec<Outcome> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores)
+            .map(|core| {
+                let mine = seeds.clone().filter(move |seed| seed % cores == core);
+                scope.spawn(move || mine.map(|seed| run(scenario, name, seed, false)).collect::<Vec<_>>())
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a run that panics has said so")).collect()
+    });
+    outcomes.sort_by_key(|outcome| outcome.seed);
+    outcomes
 }
 
 impl Outcome {

@@ -229,6 +229,12 @@ impl World {
             }
             _ => {}
         }
+        if let Output::Bid { buyer, .. } | Output::NoBid { buyer, .. } = &output
+            && self.working(who).is_some_and(|working| working.market.admission().is_known(buyer))
+        {
+            let what = if matches!(output, Output::Bid { .. }) { "bid" } else { "refused" };
+            self.stats.count("known_buyer", what);
+        }
         match output {
             Output::Bid { body, .. } => self.on_bid(who, body),
             Output::NoBid { body, .. } => {
