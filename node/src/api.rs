@@ -37,11 +37,14 @@
 //! a request names, and never logs what is asked or answered.
 
 pub mod access;
+mod asking;
 mod chat;
 mod completions;
 mod embeddings;
 pub mod error;
 mod fields;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod health;
 mod job;
 mod models;
@@ -54,8 +57,12 @@ pub mod server;
 pub mod service;
 mod sse;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::bodies as fuzz_bodies;
+
 use crate::{buyer::Buyer, metrics::Metrics, net::Net, spend::Purse};
 use access::{Caller, Doors};
+use asking::Incoming;
 use axum::{
     Router,
     extract::{Request, State},
@@ -175,9 +182,9 @@ fn router(service: Arc<Service>, gate: Arc<Gate>, more: Router) -> Router {
     };
     let no_route = || async { ApiError::no_route(StatusCode::NOT_FOUND, "there is no such route; the API begins at /v1") };
     Router::new()
-        .route("/v1/chat/completions", post(chat::create))
-        .route("/v1/completions", post(completions::create))
-        .route("/v1/embeddings", post(embeddings::create))
+        .route("/v1/chat/completions", post(|incoming: Incoming| incoming.answered("chat", chat::answer)))
+        .route("/v1/completions", post(|incoming: Incoming| incoming.answered("completions", completions::answer)))
+        .route("/v1/embeddings", post(|incoming: Incoming| incoming.answered("embeddings", embeddings::answer)))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::get))
         .route("/healthz", get(health::ready))

@@ -12,6 +12,7 @@ use crate::{
     api::{Authenticate, access::Caller, error::ApiError},
     clock,
     spend::{ALL, Caps},
+    toml_text,
 };
 use infernet_wire::{hash, id::Hash, money::MicroUsd, time::UnixMillis};
 use serde::{Deserialize, Serialize};
@@ -117,7 +118,7 @@ pub fn list(home: &Path) -> Result<Vec<ApiKey>, KeyError> {
     let path = home.join(KEYS_FILE);
     let Some(text) = read_private(&path)? else { return Ok(Vec::new()) };
     let malformed = |reason: &str| KeyError::Malformed { path: path.clone(), reason: reason.into() };
-    let file: KeysFile = toml::from_str(&text).map_err(|error| malformed(error.message()))?;
+    let file: KeysFile = toml::from_str(&text).map_err(|error| malformed(&toml_text::reason(&text, &error)))?;
     if file.key.len() > MAX_KEYS { Err(malformed("too many keys")) } else { Ok(file.key) }
 }
 
@@ -281,6 +282,14 @@ fn decide(bearer: Option<&str>, required: bool, own: Option<&Hash>, keys: &[ApiK
             Err(ApiError::unauthorised("this API key is not known here: see `infernet api-key list`, or make one with `add`"))
         }
         None => Ok(Caller::operator()),
+    }
+}
+
+/// Any text as the file of keys.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_file(text: &str) {
+    if let Ok(file) = toml::from_str::<KeysFile>(text) {
+        file.key.iter().for_each(|key| _ = key.caps());
     }
 }
 

@@ -21,6 +21,9 @@ mod spec;
 pub use http::Deadlines;
 pub use spec::{BackendKind, BackendSpec, BadSpec};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use ollama::fuzz::lines as fuzz_ollama;
+
 use futures::{future::BoxFuture, stream::BoxStream};
 use infernet_wire::{
     capability::Abilities,

@@ -403,7 +403,7 @@ impl Buyer {
                 on_opened();
             }
         };
-        let caller = Caller { on_step: &mut on_step, progress: events, cancel };
+        let caller = Caller { on_step: &mut on_step, progress: events, cancel, patience: deadline::TAKE };
         let result = client::run(&self.shared.client, order, caller).await;
         self.observe_result(worker, &result, standing, prepared);
         (result, said)
@@ -537,7 +537,7 @@ fn closing(closed: &Result<Closed, ChatError>) -> (&'static str, usize) {
 
 /// Tells the caller of a step before the stream. Nobody waits for one that takes nothing.
 async fn tell(events: &mpsc::Sender<ChatEvent>, event: ChatEvent) {
-    let _ = timeout(deadline::WRITE, events.send(event)).await;
+    let _ = timeout(deadline::TAKE, events.send(event)).await;
 }
 
 /// Counts a job while it lives.

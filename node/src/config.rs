@@ -176,6 +176,17 @@ impl Config {
     }
 }
 
+/// Any bytes as `config.toml`: a configuration, or a sentence that says what is wrong.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let read = Layers::of_text(text).and_then(|layers| parse::config(Path::new("/home"), &layers));
+    match read {
+        Ok(config) => assert!(config.slots > 0),
+        Err(error) => assert!(!error.to_string().trim_end().ends_with(':'), "no reason: {error}"),
+    }
+}
+
 /// What the defaults are on this machine.
 fn machine_defaults() -> Partial {
     if has_ipv6() { Partial::default() } else { ipv4_only() }

@@ -31,6 +31,10 @@ pub mod control;
 pub mod date;
 pub mod earnings;
 pub mod engines;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hardware;
 pub mod identity;
 pub mod jobs;
@@ -47,4 +51,5 @@ pub mod seller;
 pub mod spend;
 pub mod store;
 pub mod today;
+mod toml_text;
 pub mod why;

@@ -59,8 +59,10 @@ pub mod standing;
 pub mod trust;
 pub mod used;
 
-#[cfg(test)]
-mod fixture;
+#[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code, reason = "most of it is for tests alone"))]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
+pub(crate) mod fixture;
 #[cfg(test)]
 mod flood;
 #[cfg(test)]

@@ -280,16 +280,16 @@ impl Node {
         &self.network
     }
 
-    /// Jobs that run now, sold and bought.
+    /// Jobs that are not over, sold and bought; those whose receipt is being signed are among them.
     pub async fn jobs(&self) -> usize {
         let sold = match &self.seller {
-            Some(seller) => seller.status().await.map_or(0, |status| status.running),
+            Some(seller) => seller.status().await.map_or(0, |status| status.under_way()),
             None => 0,
         };
         sold + self.buyer.running()
     }
 
-    /// Stops bidding and waits at most `grace` for running jobs, sold and bought.
+    /// Stops bidding and waits at most `grace` for running jobs, sold and bought, and for their receipts.
     pub async fn drain(&self, grace: Duration) {
         let sold = async {
             if let Some(seller) = &self.seller {
@@ -321,9 +321,9 @@ impl Node {
     }
 }
 
-/// Resolves when no job runs.
+/// Resolves when no job runs and no receipt is being signed.
 async fn idle(seller: &Seller) {
-    while seller.status().await.is_some_and(|s| s.running > 0) {
+    while seller.status().await.is_some_and(|s| s.under_way() > 0) {
         sleep(LOOK_IDLE).await;
     }
 }

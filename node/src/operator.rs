@@ -130,5 +130,13 @@ impl Checked {
     }
 }
 
+/// Any text as the file of operators.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_file(text: &str) {
+    if let Err(reason) = file::parse(text) {
+        assert!(!reason.is_empty());
+    }
+}
+
 #[cfg(test)]
 mod tests;

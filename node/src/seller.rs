@@ -1,8 +1,9 @@
 //! The worker's role: drives [`market::seller`](crate::market::seller).
 //!
 //! One task owns the decider. Offers, ads and accepts come in from gossip, claims from chat streams; bids go out, signed, by
-//! the cheapest private route, and the worker's ad is published and refreshed. A [`Slot`] is a claimed place: dropping it frees
-//! the place, whatever became of the job, because room for that message was reserved when the place was claimed.
+//! the cheapest private route, and the worker's ad is published and refreshed. A [`Slot`] is a claimed place: dropping it ends
+//! the job, whatever became of it, because room for that message was reserved when the place was claimed. The place itself is
+//! free as soon as the engine is done, which [`Seller::settle`] tells.
 
 mod status;
 
@@ -12,7 +13,7 @@ pub use status::{Asking, Outcome, Status};
 use crate::{
     clock,
     market::{
-        admission::ClaimError,
+        admission::{ClaimError, MAX_SETTLING},
         advert::Advert,
         seller::{self as market, Claim, Input, Output},
     },
@@ -24,7 +25,7 @@ use infernet_wire::{
     bid::Answer,
     capability::{CapabilityAd, ModelAd, SocketAddrText},
     envelope::Verified,
-    id::NodeId,
+    id::{JobId, NodeId},
     key::NodeKey,
     limits,
     standing::StandingAccept,
@@ -38,7 +39,7 @@ use tokio::{
 };
 use tracing::{Instrument, debug, info, info_span, warn};
 
-/// Messages waiting for the task beyond one per slot: a burst of offers from every neighbour.
+/// Messages waiting for the task beyond one per job: a burst of offers from every neighbour.
 const QUEUE: usize = 1_024;
 /// Answers on their way out at once. More means that the network is stuck; further ones are dropped and counted.
 const MAX_ANSWERS: usize = 256;
@@ -57,8 +58,10 @@ enum Command {
     Newcomer,
     /// A stream presents an accept.
     Claim { presented: Box<Presented>, from: NodeId, slot: mpsc::OwnedPermit<Command>, reply: oneshot::Sender<ClaimReply> },
+    /// An engine is done with a job.
+    Settle(JobId),
     /// A job is over.
-    Finish { job: infernet_wire::id::JobId, settled: bool },
+    Finish { job: JobId, settled: bool },
     /// The engines serve this now.
     Catalogue(Vec<ModelAd>),
     /// A job has shown how fast a model is.
@@ -93,7 +96,7 @@ pub enum Unclaimed {
     ShuttingDown,
 }
 
-/// A claimed place.
+/// A claimed place, until the job's receipt is settled.
 #[derive(Debug)]
 pub struct Slot {
     claim: Claim,
@@ -141,7 +144,7 @@ pub struct Settings {
 impl Seller {
     /// Starts the task. It ends when every handle and [`Slot`] is gone.
     pub fn spawn(settings: Settings, net: Net, store: Arc<dyn Store>) -> Self {
-        let (commands, inbox) = mpsc::channel(QUEUE + usize::from(settings.slots));
+        let (commands, inbox) = mpsc::channel(QUEUE + usize::from(settings.slots) + MAX_SETTLING);
         let span = info_span!("seller", me = %settings.key.id().short());
         let mut market = market::Seller::new(settings.key.id(), settings.slots);
         market.set_addresses(settings.chat.clone());
@@ -177,6 +180,11 @@ impl Seller {
         let claim = Command::Claim { presented: Box::new(presented), from, slot, reply };
         self.commands.send(claim).await.map_err(|_| Unclaimed::ShuttingDown)?;
         answer.await.map_err(|_| Unclaimed::ShuttingDown)?
+    }
+
+    /// Tells that the engine is done with `job`. Once this returns, whoever asks next finds the slot free.
+    pub async fn settle(&self, job: JobId) {
+        let _ = self.commands.send(Command::Settle(job)).await;
     }
 
     /// Replaces what is advertised and bid on.
@@ -253,6 +261,7 @@ impl Task {
                 let slot = claimed.map(|claim| Slot { claim, release: Some(slot), settled: false });
                 let _ = reply.send(slot.map_err(Unclaimed::from));
             }
+            Command::Settle(job) => self.market.settle(&job),
             Command::Finish { job, settled } => self.market.finish(&job, settled),
             Command::Catalogue(models) => self.set_catalogue(models),
             Command::Measured(model, measured) => self.on_measured(&model, measured),
@@ -388,6 +397,7 @@ impl Task {
         let admission = self.market.admission();
         Status {
             running: admission.running(),
+            settling: admission.settling(),
             held: admission.held(),
             slots: self.settings.slots,
             models: self.ad.models().iter().map(|m| m.id.clone()).collect(),

@@ -333,5 +333,15 @@ fn bounded_peers(peers: &[String]) -> Vec<String> {
     peers.iter().filter(|peer| peer.len() <= MAX_PEER_BYTES).take(MAX_PEERS).cloned().collect()
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_journal(data: &[u8]) {
+    journal::fuzz::history(data);
+}
+
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_journal_file(data: &[u8]) {
+    journal::fuzz::file(data);
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! `infernet` in a process of its own, for what only a process can show: SIGKILL, SIGSTOP, ports, memory.
 
 pub mod process;
+pub mod small_disk;
 
 use infernet_node::{
     backend::{self, Backend, Deadlines},
@@ -86,6 +87,13 @@ impl Sells {
     pub fn new(engine: impl Into<String>, price_in: u64, price_out: u64, slots: u16) -> Self {
         let price = Price { input: MicroUsd(price_in), output: MicroUsd(price_out) };
         Sells { engine: engine.into(), price, slots, deadlines: Deadlines::default() }
+    }
+
+    /// As flags of `infernet start`.
+    pub fn flags(&self) -> Vec<String> {
+        let engine = format!("ollama={}", self.engine);
+        let (slots, input, output) = (self.slots.to_string(), self.price.input.0.to_string(), self.price.output.0.to_string());
+        ["--backend", &engine, "--slots", &slots, "--price-in", &input, "--price-out", &output].map(str::to_owned).to_vec()
     }
 }
 

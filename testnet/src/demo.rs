@@ -163,7 +163,7 @@ impl Network {
         let mut control = Control::bind(&home)?;
         control.serve(node.clone());
         say(format!(
-            "\nstill running; try, in another terminal:\n  infernet --home {0} chat \"Count to 5.\" --model {model}\n  infernet --home {0} peers\n  infernet --home {0} receipts verify\nCtrl-C stops it",
+            "\nstill running; in another terminal, here:\n  alias infernet='cargo run --quiet --release --bin infernet -- --home {0}'\n  infernet chat \"Count to 5.\" --model {model}\n  infernet status --watch\n  infernet receipts verify\nCtrl-C stops it",
             home.display()
         ))?;
         let _ = tokio::signal::ctrl_c().await;

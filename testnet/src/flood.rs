@@ -16,7 +16,7 @@
 //! measures the machine, so the rates are arguments, and the load is printed.
 
 mod dialler;
-mod dice;
+pub(crate) mod dice;
 mod honest;
 mod liar;
 mod megaphone;

@@ -8,6 +8,7 @@
 //! | [`mod@bench`] | the numbers, each a command |
 //! | [`serve`] | a small network with an OpenAI endpoint, to point a client at |
 //! | [`scripted`] | an engine without a model, for what the tiny one can't do |
+//! | [`chaos`] | processes that are killed, frozen, cut off and starved under load, and whether the books balance |
 //! | [`flood`] | a worker and a buyer under attack, and whether they come through |
 //! | [`stranger`] | a member of the mesh that is no node |
 //! | [`shim`] | TCP and UDP links that are worse than loopback |
@@ -17,6 +18,7 @@
 //! Nothing depends on this crate. Fault injection is done from outside a node: by signals, by links, by its engine.
 
 pub mod bench;
+pub mod chaos;
 pub mod cluster;
 pub mod demo;
 pub mod engine;

@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
     bench::{auction, node, receipts, stream},
-    demo,
+    chaos, demo,
     engine::{EngineOptions, EngineServer},
     flood, scribe, serve,
     sim::{self, adversary, plant::Plant, report, scenario::Scenario},
@@ -15,6 +15,11 @@ use std::{
     process::ExitCode,
     time::Duration,
 };
+
+/// Linux's own keeps the pages that a flood has scattered its last bytes over.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// A whole infernet on this machine.
 #[derive(Debug, Parser)]
@@ -43,6 +48,8 @@ enum Command {
     Flood(FloodArgs),
     /// Thousands of nodes on virtual time, from a seed: the same every time. The exit code tells whether everything held.
     Sim(SimArgs),
+    /// Processes that are killed, frozen, cut off and starved under load; the exit code tells whether the books balance.
+    Chaos(ChaosArgs),
     /// A metronome instead of an engine, until it is killed; prints its URL.
     #[command(hide = true)]
     Engine {
@@ -120,6 +127,28 @@ struct SimArgs {
     /// Plant a bug, which a check must find.
     #[arg(long)]
     plant: Option<Plant>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ChaosArgs {
+    /// For how long things go wrong; fractions are fine.
+    #[arg(long, default_value_t = 2.0)]
+    minutes: f64,
+    /// SIGKILLs; half as many other faults come with them [default: 20 a minute].
+    #[arg(long)]
+    kills: Option<usize>,
+    /// Nodes that sell.
+    #[arg(long, default_value_t = 4)]
+    workers: usize,
+    /// Nodes that buy.
+    #[arg(long, default_value_t = 3)]
+    buyers: usize,
+    /// Which faults.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -256,6 +285,15 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let result = flood::run(options, &mut io::stderr()).await?;
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "the flood was not come through");
+            }
+            Command::Chaos(ChaosArgs { minutes, kills, workers, buyers, seed, json }) => {
+                let time = Duration::try_from_secs_f64(minutes * 60.0)?;
+                let kills = kills.unwrap_or((minutes * 20.0) as usize);
+                let binary = std::env::current_exe()?;
+                let options = chaos::ChaosOptions { time, kills, workers, buyers, seed, binary };
+                let result = chaos::run(options, &mut io::stderr()).await?;
+                print(&result, json)?;
+                anyhow::ensure!(result.is_well(), "the network did not come through");
             }
             Command::Engine { tokens_per_second } => engine(tokens_per_second).await?,
             Command::Bench { command: BenchCommand::Receipts { secs, json } } => {

@@ -66,7 +66,7 @@ impl Link {
         self.addr
     }
 
-    /// Leads to `target` from now on; what is connected stays where it is.
+    /// Leads to `target` from now on: new TCP connections, and all datagrams.
     pub fn aim(&self, target: SocketAddr) {
         self.state.send_modify(|state| state.target = Some(target));
     }
@@ -165,6 +165,19 @@ mod tests {
             arrived += 1;
         }
         assert!((60..140).contains(&arrived), "{arrived} of 200");
+    }
+
+    #[tokio::test]
+    async fn datagrams_follow_where_a_link_is_aimed() {
+        let link = Link::udp(Quality::default()).await.expect("a link");
+        let gone = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+        link.aim(gone.local_addr().expect("an address"));
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+        socket.connect(link.addr()).await.expect("connects");
+        socket.send(b"nobody answers").await.expect("sends");
+        gone.recv(&mut [0; 64]).await.expect("arrives");
+        link.aim(echo_udp().await);
+        asks(&socket, b"here?").await;
     }
 
     #[tokio::test]

@@ -229,7 +229,7 @@ async fn prompt_and_answer_stay_on_the_stream() {
     let members = [&observer, &buyer, &workers[0], &workers[1]];
     let homes = members.map(|member| member.home.path().to_owned()).into();
     let mut evidence = Evidence { log, homes, tap: tapped, gossip: Vec::new() };
-    let idle = || async { workers[0].node.status().await.seller.is_some_and(|s| s.running == 0) };
+    let idle = || async { workers[0].node.status().await.seller.is_some_and(|s| s.under_way() == 0) };
     eventually("the worker is idle", SOON, idle).await.expect("idle");
     for member in members {
         member.node.store().flush().expect("the store is written");

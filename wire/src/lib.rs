@@ -32,6 +32,10 @@ pub mod chat;
 pub mod codec;
 pub mod command;
 pub mod envelope;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hash;
 pub mod http_auth;
 pub mod id;

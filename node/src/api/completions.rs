@@ -6,32 +6,21 @@
 mod answer;
 
 use super::{
-    access::Caller,
-    chat::JSON,
+    asking::{self, Asking},
     error::ApiError,
     fields::{Fields, wrong},
     job::Choices,
-    options::Options,
-    replay::{Recorder, Turn},
     sampling,
-    service::{Place, Service},
     sse::Events,
 };
 use crate::clock;
 use answer::Text;
-use axum::{
-    Extension,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, header},
-    response::{IntoResponse, Response},
-};
+use axum::response::Response;
 use infernet_wire::{
     chat::{ChatMessage, ChatRequest, Role, Task},
     limits,
 };
 use serde_json::Value;
-use std::sync::Arc;
 
 /// Answers to one request, all prompts together: each is a job of its own, with its own slot.
 const MAX_JOBS: usize = 16;
@@ -103,55 +92,23 @@ fn prompts<'a>(fields: &Fields<'a>) -> Result<Vec<&'a str>, ApiError> {
 }
 
 /// Continues texts.
-pub(super) async fn create(
-    State(service): State<Arc<Service>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let (body, place) = service.receive(&headers, body).await?;
-    match service.replays.turn(&caller.key, &headers, "completions", &body).await? {
-        Turn::Replayed(response) => Ok(response),
-        Turn::Answer(recorder) => answer(&service, &caller, &headers, &body, place, recorder).await,
-    }
-}
-
-async fn answer(
-    service: &Service,
-    caller: &Caller,
-    headers: &HeaderMap,
-    body: &[u8],
-    place: Place,
-    recorder: Option<Recorder>,
-) -> Result<Response, ApiError> {
-    let value: Value = serde_json::from_slice(body).map_err(ApiError::not_json)?;
-    let fields = Fields::new(&value, "")?;
-    let (asked, options) = (Asked::read(&fields)?, Options::read(headers, &fields)?);
+pub(super) async fn answer(asking: Asking) -> Result<Response, ApiError> {
+    let (asked, options) = asking.read(Asked::read)?;
     let echoes = asked.echoes();
-    let (jobs, capped) = service.jobs(caller, &options, asked.requests, place).await?;
+    let (jobs, capped, recorder) = asking.buy(&options, asked.requests).await?;
     let (created, choices) = (clock::now().0 / 1_000, Choices::new(jobs));
     if asked.stream {
         let shape = answer::Stream::new(created, echoes, asked.include_usage);
         return Events::new(choices, shape, capped, recorder).response().await;
     }
     let mut texts: Vec<Text> = echoes.into_iter().map(Text::after).collect();
-    let take = |place: usize, progress| {
-        if let Some(text) = texts.get_mut(place) {
-            text.take(progress);
-        }
-    };
-    let known = match choices.collect(capped, take).await {
-        Ok(known) => known,
-        Err((place, error)) => {
-            let partial = texts.get_mut(place).map(|text| std::mem::take(&mut text.text)).unwrap_or_default();
-            return Err(error.with_partial(partial));
-        }
-    };
-    let body = answer::whole(created, &texts, &known.iter().collect::<Vec<_>>());
-    if let Some(recorder) = recorder {
-        recorder.complete_with(JSON, &body);
-    }
-    Ok(([(header::CONTENT_TYPE, JSON)], body).into_response())
+    let known = choices.collect_into(&mut texts, capped, Text::take, |text| &mut text.text).await?;
+    Ok(asking::whole(answer::whole(created, &texts, &known.iter().collect::<Vec<_>>()), recorder))
+}
+
+#[cfg(any(test, fuzzing))]
+pub(super) fn requests_of(fields: &Fields<'_>) -> Result<Vec<ChatRequest>, ApiError> {
+    Asked::read(fields).map(|asked| asked.requests)
 }
 
 #[cfg(test)]

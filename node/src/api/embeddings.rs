@@ -3,24 +3,14 @@
 //! A worker takes [`limits::MAX_EMBEDDING_INPUTS`] texts at once; more become several jobs, one after the other, and one answer.
 
 use super::{
-    access::Caller,
-    chat::JSON,
+    asking::{self, Asking},
     error::ApiError,
     fields::{Fields, wrong},
     job::{Choices, Job, Known},
     note::{Note, Usage},
-    options::Options,
-    replay::Turn,
-    service::{Place, Service},
 };
 use crate::chat::client::Progress;
-use axum::{
-    Extension,
-    body::Body,
-    extract::State,
-    http::{HeaderMap, header},
-    response::{IntoResponse, Response},
-};
+use axum::response::Response;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use infernet_wire::{
     chat::{ChatMessage, ChatRequest, Embedding, Role, Task},
@@ -29,7 +19,6 @@ use infernet_wire::{
 };
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use std::sync::Arc;
 
 /// Texts of one request, as OpenAI has it: eight jobs.
 const MAX_INPUTS: usize = 2_048;
@@ -78,40 +67,14 @@ fn inputs<'a>(fields: &Fields<'a>) -> Result<Vec<&'a str>, ApiError> {
 }
 
 /// Embeds texts.
-pub(super) async fn create(
-    State(service): State<Arc<Service>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let (body, place) = service.receive(&headers, body).await?;
-    let recorder = match service.replays.turn(&caller.key, &headers, "embeddings", &body).await? {
-        Turn::Replayed(response) => return Ok(response),
-        Turn::Answer(recorder) => recorder,
-    };
-    let body = answer(&service, &caller, &headers, &body, place).await?;
-    if let Some(recorder) = recorder {
-        recorder.complete_with(JSON, &body);
-    }
-    Ok(([(header::CONTENT_TYPE, JSON)], body).into_response())
-}
-
-async fn answer(
-    service: &Service,
-    caller: &Caller,
-    headers: &HeaderMap,
-    body: &[u8],
-    place: Place,
-) -> Result<Vec<u8>, ApiError> {
-    let value: Value = serde_json::from_slice(body).map_err(ApiError::not_json)?;
-    let fields = Fields::new(&value, "")?;
-    let (asked, options) = (Asked::read(&fields)?, Options::read(headers, &fields)?);
-    let (jobs, capped) = service.jobs(caller, &options, asked.requests, place).await?;
+pub(super) async fn answer(asking: Asking) -> Result<Response, ApiError> {
+    let (asked, options) = asking.read(Asked::read)?;
+    let (jobs, capped, recorder) = asking.buy(&options, asked.requests).await?;
     let (mut vectors, mut known) = (vec![None; asked.inputs], Vec::new());
     for (job, part) in jobs.into_iter().zip(vectors.chunks_mut(limits::MAX_EMBEDDING_INPUTS)) {
         known.push(vectors_of(job, part, capped).await?);
     }
-    Ok(whole(&vectors, asked.base64, &known.iter().collect::<Vec<_>>()))
+    Ok(asking::whole(whole(&vectors, asked.base64, &known.iter().collect::<Vec<_>>()), recorder))
 }
 
 /// Puts the vectors of a job into their places.
@@ -182,6 +145,11 @@ fn whole(vectors: &[Option<Embedding>], base64: bool, known: &[&Known]) -> Vec<u
         infernet: Note::all(known),
     };
     serde_json::to_vec(&whole).unwrap_or_default()
+}
+
+#[cfg(any(test, fuzzing))]
+pub(super) fn requests_of(fields: &Fields<'_>) -> Result<Vec<ChatRequest>, ApiError> {
+    Asked::read(fields).map(|asked| asked.requests)
 }
 
 #[cfg(test)]

@@ -242,4 +242,24 @@ impl Choices {
         }
         Ok(self.jobs.iter().map(|job| job.known.clone()).collect())
     }
+
+    /// [`Choices::collect`] into `answers`, one for each job. A failure comes with the `text` that its answer had got.
+    pub(super) async fn collect_into<T>(
+        self,
+        answers: &mut [T],
+        capped: Option<MicroUsd>,
+        take: impl Fn(&mut T, Progress),
+        text: impl Fn(&mut T) -> &mut String,
+    ) -> Result<Vec<Known>, ApiError> {
+        let take = |place: usize, progress| {
+            if let Some(answer) = answers.get_mut(place) {
+                take(answer, progress);
+            }
+        };
+        let ended = self.collect(capped, take).await;
+        ended.map_err(|(place, error)| {
+            let partial = answers.get_mut(place).map(|answer| std::mem::take(text(answer))).unwrap_or_default();
+            error.with_partial(partial)
+        })
+    }
 }

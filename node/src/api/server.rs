@@ -33,8 +33,8 @@ const HEAD: Duration = Duration::from_secs(30);
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// What waits to be read or written at most; then the worker waits, as it should.
 const MAX_BUFFER: usize = 128 * 1024;
-/// A reader that takes nothing for this long is gone. Shorter than [`WRITE`](crate::chat::deadline::WRITE), after which the
-/// buyer's stream would lose a piece of the answer: so a client sees a cut connection, never a gap.
+/// A reader that takes nothing for this long is gone. Shorter than [`TAKE`](crate::chat::deadline::TAKE), after which the
+/// buyer cancels the job: so a client sees a cut connection, never a short answer.
 const TAKE: Duration = Duration::from_secs(20);
 /// After an accept that failed for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);

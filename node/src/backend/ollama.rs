@@ -76,7 +76,7 @@ impl Ollama {
 
     async fn answer(&self, call: Call<'_>) -> Result<Answer, BackendError> {
         let body = self.http.start(call.path(), &call).await?;
-        Ok(Answer { body, lines: LineBuffer::default(), pending: VecDeque::new(), tokens: 0, calls: 0, done: false })
+        Ok(Answer { body, lines: LineBuffer::default(), said: Said::default() })
     }
 
     /// The vectors come all at once.
@@ -115,7 +115,8 @@ impl Backend for Ollama {
                 _ => Call::chat(&request),
             };
             let answer = self.answer(call).await?;
-            Ok(stream::try_unfold(answer, Answer::next).boxed())
+            // In a box, since each token moves it.
+            Ok(stream::try_unfold(Box::new(answer), Answer::next).boxed())
         }
         .boxed()
     }
@@ -363,6 +364,12 @@ struct Function {
 struct Answer {
     body: Body,
     lines: LineBuffer,
+    said: Said,
+}
+
+/// What an answer's lines have said so far.
+#[derive(Default)]
+struct Said {
     pending: VecDeque<Chunk>,
     tokens: u32,
     calls: u32,
@@ -370,13 +377,13 @@ struct Answer {
 }
 
 impl Answer {
-    async fn next(mut self) -> Result<Option<(Chunk, Self)>, BackendError> {
-        while self.pending.is_empty() && !self.done {
+    async fn next(mut self: Box<Self>) -> Result<Option<(Chunk, Box<Self>)>, BackendError> {
+        while self.said.pending.is_empty() && !self.said.done {
             let line = self.line().await?;
             self.body.started();
-            self.absorb(line)?;
+            self.said.absorb(line)?;
         }
-        Ok(self.pending.pop_front().map(|chunk| (chunk, self)))
+        Ok(self.said.pending.pop_front().map(|chunk| (chunk, self)))
     }
 
     async fn line(&mut self) -> Result<Line, BackendError> {
@@ -397,7 +404,9 @@ impl Answer {
             }
         }
     }
+}
 
+impl Said {
     fn absorb(&mut self, line: Line) -> Result<(), BackendError> {
         if let Some(error) = line.error {
             return Err(BackendError::Engine(http::error_text(&error).unwrap_or_else(|| "no reason given".into())));
@@ -432,7 +441,7 @@ impl Answer {
         let arguments = Value::Object(arguments).to_string();
         let (index, tokens) = (self.calls, self.tokens);
         self.pending.push_back(Chunk::ToolCall { index, id: Some(id), name: Some(name), arguments, tokens });
-        self.calls += 1;
+        self.calls = self.calls.saturating_add(1);
     }
 
     /// The first text of a line takes the line's probabilities.
@@ -447,5 +456,8 @@ impl Answer {
 
 #[cfg(test)]
 mod abilities_tests;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

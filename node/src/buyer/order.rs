@@ -103,7 +103,7 @@ impl Prepared {
     }
 
     /// The offer of an auction that starts `now`.
-    pub(super) fn offer(&self, now: UnixMillis) -> JobOffer {
+    pub(crate) fn offer(&self, now: UnixMillis) -> JobOffer {
         JobOffer {
             id: OfferId(clock::random()),
             issued: now,

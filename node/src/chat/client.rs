@@ -209,6 +209,8 @@ pub struct Caller<'a, T> {
     pub progress: &'a mpsc::Sender<T>,
     /// Cancels the job when it becomes true.
     pub cancel: &'a mut watch::Receiver<bool>,
+    /// How long a step may wait to be taken; [`deadline::TAKE`] unless there is a reason. Then the job is cancelled, too.
+    pub patience: Duration,
 }
 
 impl<T: From<Progress>> Caller<'_, T> {
@@ -216,7 +218,7 @@ impl<T: From<Progress>> Caller<'_, T> {
     /// whole. One that went away is noticed as a cancel.
     async fn tell(&mut self, step: Progress) -> bool {
         (self.on_step)(&step);
-        timeout(deadline::WRITE, self.progress.send(step.into())).await.is_ok()
+        timeout(self.patience, self.progress.send(step.into())).await.is_ok()
     }
 }
 

@@ -58,6 +58,8 @@ pub const OPEN_FRAME: Duration = Duration::from_secs(5);
 pub const REQUEST: Duration = Duration::from_secs(10);
 /// One write: a reader that takes nothing for this long is gone.
 pub const WRITE: Duration = Duration::from_secs(30);
+/// One step of a bought job: a caller that takes nothing for this long wants no more, and its job is cancelled.
+pub const TAKE: Duration = Duration::from_secs(30);
 /// From a buyer's `Cancel` to the worker's last frame.
 pub const CANCEL: Duration = Duration::from_secs(5);
 /// From closing the endpoint until every peer has been told: a lost packet is repeated twice.

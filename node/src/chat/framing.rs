@@ -15,6 +15,9 @@ use tokio::{
 const PREFIX: usize = 4;
 /// What a reader asks the transport for at once.
 const READ_CHUNK: usize = 8 * 1024;
+/// Raw bytes that go out in one write with the frame before them: a conversation of a few pages. A second write would wait until
+/// the connection has sent the first.
+const ONE_WRITE: usize = 16 * 1024;
 
 /// Why no frame could be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -154,10 +157,12 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.buffer.clear();
         self.buffer.extend_from_slice(&(frame.len() as u32).to_be_bytes());
         self.buffer.extend_from_slice(frame);
+        let (near, rest) = raw.split_at(raw.len().min(ONE_WRITE));
+        self.buffer.extend_from_slice(near);
         let (inner, buffer) = (&mut self.inner, &self.buffer);
         let write = async {
             inner.write_all(buffer).await?;
-            inner.write_all(raw).await?;
+            inner.write_all(rest).await?;
             inner.flush().await
         };
         Ok(timeout(deadline, write).await.map_err(|_| FrameError::Timeout(deadline))??)

@@ -1,7 +1,8 @@
 //! The worker's end of a chat stream: between the stream, the engine and the market.
 //!
 //! Cheap checks come first: the accept is verified and its hold claimed before the request is read, and the request is
-//! compared with the offer's commitment before the engine hears of it. From the claim on, the slot is freed whatever happens.
+//! compared with the offer's commitment before the engine hears of it. From the claim on, the slot is freed whatever happens,
+//! and as soon as the engine is done: the receipt is settled without it.
 //!
 //! The receipt is on disk before it is sent, and again with the countersignature before anyone is told of that. A buyer that
 //! vanishes leaves a receipt with one signature.
@@ -339,6 +340,8 @@ impl Job {
                 worker.tally.count_reason("ended", "no_answer");
                 self.pace.tell(&self.claim, Some(error.code.label()));
                 self.shown.end(Ended::free(State::Failed, Some(error.code.label())));
+                drop(self.chunks);
+                worker.seller.settle(self.claim.job).await;
                 let _ = writer.write(&Frame::Error(error).encode(), deadline::WRITE).await;
             }
         }
@@ -441,10 +444,11 @@ impl Job {
         }
     }
 
-    /// Usage, receipt, countersignature. The engine is let go first.
+    /// Usage, receipt, countersignature. The engine is let go first, and its slot with it.
     async fn settle(self, end: End, worker: &Worker, reader: &mut Reader, writer: &mut Writer) {
         let Job { mut claim, session, chunks, pace, shown, .. } = self;
         drop(chunks);
+        worker.seller.settle(claim.job).await;
         worker.tally.count_reason("ended", end.finish.label());
         pace.tell(&claim, (!end.finish.is_complete()).then(|| end.finish.label()));
         if pace.measured().is_some_and(|measured| !worker.seller.try_measured(&claim.model, measured)) {

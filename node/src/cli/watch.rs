@@ -1,7 +1,7 @@
 //! Screens: what `status`, `jobs` and `why` show, once or again and again.
 //!
-//! On a terminal a watched screen is drawn over the last one and is gone at the end; in a pipe, screens follow each other, and
-//! with `--json` there is one value a line. Colour only on a terminal that shows it, and not if `NO_COLOR` is set.
+//! On a terminal a watched screen is drawn over the last one, as far as there is room, and is gone at the end; in a pipe, screens
+//! follow each other, and with `--json` there is one value a line. Colour only on a terminal that shows it, and not if `NO_COLOR` is set.
 
 use super::{Context, exit::Exit};
 use clap::Args;
@@ -44,7 +44,7 @@ pub(super) async fn show(
             _ = tokio::signal::ctrl_c() => return Ok(()),
             _ = turn.tick() => {}
         }
-        screen.draw(context, look(paint).await?.trim_end());
+        screen.draw(context, paint, look(paint).await?.trim_end());
     }
 }
 
@@ -66,13 +66,15 @@ impl Screen {
         screen
     }
 
-    fn draw(&self, context: &Context, text: &str) {
+    fn draw(&self, context: &Context, paint: Paint, text: &str) {
         if !self.live {
             // Screens of text are apart by an empty line; values of JSON are a line each.
             return context.print(if context.json { text.to_owned() } else { format!("{text}\n") });
         }
-        // Each line at its row: what is too long for the screen does not scroll it.
-        let rows = text.lines().enumerate().map(|(row, line)| format!("\x1b[{};1H{line}\x1b[K", row + 1));
+        // Asked each time: a window may have been resized.
+        let height = terminal_size::terminal_size().map(|(_, height)| usize::from(height.0));
+        let lines = fitting(text, height, |left| paint.faint(left));
+        let rows = lines.iter().enumerate().map(|(row, line)| format!("\x1b[{};1H{line}\x1b[K", row + 1));
         self.write(&format!("{}\x1b[J", rows.collect::<String>()));
     }
 
@@ -88,6 +90,17 @@ impl Drop for Screen {
     fn drop(&mut self) {
         self.write("\x1b[?7h\x1b[?25h\x1b[?1049l");
     }
+}
+
+/// The lines of `text` for `height` rows. If it has more, the last row says how many are left out, as `note` shows it.
+fn fitting(text: &str, height: Option<usize>, note: impl Fn(&str) -> String) -> Vec<String> {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let count = lines.len();
+    if let Some(shown) = height.filter(|height| (1..count).contains(height)).map(|height| height - 1) {
+        lines.truncate(shown);
+        lines.push(note(&format!("… {} more lines: make the window higher, or leave out --watch", count - shown)));
+    }
+    lines
 }
 
 /// Emphasis, where it can be seen.
@@ -170,6 +183,16 @@ mod tests {
     fn times_are_short() {
         let shown = [999, 59_000, 3_599_000, 11_520_000, 187_200_000].map(span);
         assert_eq!(shown, ["999 ms", "59 s", "59 min", "3 h 12 min", "2 d 4 h"]);
+    }
+
+    #[test]
+    fn a_screen_that_is_too_long_says_so_in_its_last_row() {
+        let fits = |height| fitting("a\nb\nc", height, str::to_owned);
+        assert_eq!(fits(None), ["a", "b", "c"]);
+        assert_eq!(fits(Some(3)), ["a", "b", "c"]);
+        assert_eq!(fits(Some(2)), ["a", "… 2 more lines: make the window higher, or leave out --watch"]);
+        assert_eq!(fits(Some(1)).len(), 1);
+        assert_eq!(fits(Some(0)), ["a", "b", "c"], "a terminal without a size");
     }
 
     #[test]

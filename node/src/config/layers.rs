@@ -26,6 +26,14 @@ impl Layers {
         Layers { layers: Figment::new(), partial: Partial::default() }
     }
 
+    /// What a file with this text says, under no flag and no variable.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of_text(text: &str) -> Result<Self, ConfigError> {
+        let layers = Figment::from(Layer { name: DEFAULT_LAYER, values: Partial::default() }).merge(Toml::string(text));
+        let partial = layers.extract::<Partial>().map_err(|error| refused(Path::new(CONFIG_FILE), &error))?;
+        Ok(Layers { layers, partial })
+    }
+
     /// Reads the sources of `home`. The file need not exist.
     pub(super) fn read(
         defaults: Partial,
@@ -87,7 +95,8 @@ fn refused(file: &Path, error: &figment::Error) -> ConfigError {
 
 /// Without the excerpt of the file, whose lines have a margin.
 fn in_one_line(reason: &str) -> String {
-    let lines: Vec<&str> = reason.lines().filter(|line| !line.contains(" |")).collect();
+    let says = |line: &&str| !line.contains(" |") && !line.trim().is_empty();
+    let lines: Vec<&str> = reason.lines().filter(says).collect();
     lines.join(": ")
 }
 

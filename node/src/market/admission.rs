@@ -16,6 +16,9 @@
 //! strangers together, however they come, leave the other half to buyers that are known. Each accept is good once: it is
 //! remembered for as long as its times allow, and when there is no room to remember, no further job is taken this way.
 //!
+//! A slot is free when the engine is. What is left of the job, the signing of its receipt, is **settling**: it takes no slot, so
+//! a buyer that is slow to sign, or never does, keeps nobody from an idle engine.
+//!
 //! It does not know models, prices or signatures; [`super::seller`] does.
 
 pub use super::claim::ClaimError;
@@ -37,6 +40,9 @@ const MAX_BUCKETS: usize = 4_096;
 const MAX_CLAIMED: usize = 1_024;
 /// Standing accepts that are remembered: as many as one buyer may present at [`STANDING`]'s rate while one of them lives.
 const MAX_STANDING: usize = 16_384;
+/// Jobs that settle beside those that run. A buyer that never signs keeps one open for ten seconds; each has a task and a stream
+/// of some kilobytes. Beyond it a job keeps its slot until it is settled.
+pub const MAX_SETTLING: usize = 1_024;
 
 /// Offers of one buyer.
 const OFFERS: Rate = Rate { per_second: OFFERS_PER_SECOND, burst: OFFER_BURST };
@@ -92,6 +98,7 @@ pub struct Admission {
     slots: usize,
     holds: BTreeMap<Hash, Hold>,
     running: BTreeMap<JobId, Running>,
+    settling: BTreeMap<JobId, NodeId>,
     standing: Used,
     known: Recent<NodeId, ()>,
     rates: Recent<NodeId, Bucket>,
@@ -107,6 +114,7 @@ impl Admission {
             slots: slots.into(),
             holds: BTreeMap::new(),
             running: BTreeMap::new(),
+            settling: BTreeMap::new(),
             standing: Used::new(MAX_STANDING),
             known: Recent::new(MAX_KNOWN_BUYERS),
             rates: Recent::new(MAX_BUCKETS),
@@ -151,7 +159,7 @@ impl Admission {
         if self.standing.contains(&wish.offer) {
             return Err(ClaimError::AlreadyUsed);
         }
-        if self.running.contains_key(&wish.job) {
+        if self.is_under_way(&wish.job) {
             return Err(ClaimError::JobRunning);
         }
         self.take_standing(wish, now).map_err(ClaimError::Unwilling)
@@ -169,9 +177,20 @@ impl Admission {
         Ok(())
     }
 
-    /// Frees the slot of `job` and returns its buyer.
+    /// Frees the slot of `job`, whose answer is over; its receipt is still to be settled. Whether the slot is free now: it stays
+    /// taken while [`MAX_SETTLING`] others settle.
+    pub fn settle(&mut self, job: &JobId) -> bool {
+        if self.settling.len() >= MAX_SETTLING {
+            return false;
+        }
+        let Some(running) = self.running.remove(job) else { return false };
+        self.settling.insert(*job, running.buyer);
+        true
+    }
+
+    /// Forgets `job`, frees its slot if it still has it, and returns its buyer.
     pub fn finish(&mut self, job: &JobId) -> Option<NodeId> {
-        self.running.remove(job).map(|running| running.buyer)
+        self.settling.remove(job).or_else(|| self.running.remove(job).map(|running| running.buyer))
     }
 
     /// Gives up the hold of `offer`; whether there was one.
@@ -215,6 +234,11 @@ impl Admission {
     /// Jobs running now.
     pub fn running(&self) -> usize {
         self.running.len()
+    }
+
+    /// Jobs whose answer is over and whose receipt is not settled yet. They take no slot.
+    pub fn settling(&self) -> usize {
+        self.settling.len()
     }
 
     /// Slots held for bids, holds that lapsed since the last [`Admission::expire`] included.
@@ -264,6 +288,10 @@ impl Admission {
         if self.slots == 1 { free } else { free / 2 }
     }
 
+    fn is_under_way(&self, job: &JobId) -> bool {
+        self.running.contains_key(job) || self.settling.contains_key(job)
+    }
+
     fn check_claim(&self, offer: &Hash, bid: &Hash, buyer: &NodeId, job: &JobId, now: UnixMillis) -> Result<(), ClaimError> {
         let missing = if self.claimed.contains(offer) { ClaimError::AlreadyUsed } else { ClaimError::NoHold };
         let hold = self.holds.get(offer).ok_or(missing)?;
@@ -276,7 +304,7 @@ impl Admission {
         if hold.until < now {
             return Err(ClaimError::Lapsed);
         }
-        if self.running.contains_key(job) {
+        if self.is_under_way(job) {
             return Err(ClaimError::JobRunning);
         }
         Ok(())
@@ -442,6 +470,37 @@ mod tests {
         assert_eq!(admission.claim(&offer(9), &bid(9), &node(2), JobId([9; 16]), at(0)), Ok(()));
         assert_eq!(admission.finish(&JobId([1; 16])), Some(node(BUYER)));
         assert_eq!(stand(&mut admission, 4, BUYER, 0), Ok(()));
+    }
+
+    #[test]
+    fn a_job_that_settles_takes_no_slot_and_keeps_its_id() {
+        let mut admission = Admission::new(1);
+        let job = JobId([1; 16]);
+        assert_eq!([1, 2].map(|n| stand(&mut admission, n, BUYER, 0)), [Ok(()), FULL]);
+        assert!(admission.settle(&job) && !admission.settle(&job));
+        assert_eq!((admission.running(), admission.settling()), (0, 1));
+        let again = StandingWish { offer: offer(3), buyer: node(BUYER), job, until: at(9) };
+        assert_eq!(admission.claim_standing(&again, at(0)), Err(ClaimError::JobRunning));
+        assert_eq!(stand(&mut admission, 2, BUYER, 0), Ok(()));
+        assert_eq!([admission.finish(&job), admission.finish(&job)], [Some(node(BUYER)), None]);
+        assert_eq!((admission.running(), admission.settling()), (1, 0));
+    }
+
+    #[test]
+    fn beyond_its_bound_a_job_settles_in_its_slot() {
+        let job = |n: usize| JobId((n as u128).to_be_bytes());
+        let mut admission = Admission::new(1);
+        for n in 0..=MAX_SETTLING {
+            let wish = HoldRequest { offer: offer(1), buyer: node(BUYER), issued: at(0), until: at(1) };
+            admission.rates = Recent::new(MAX_BUCKETS);
+            assert_eq!(admission.hold(wish, at(0)), Ok(()));
+            admission.bid_signed(&offer(1), bid(1));
+            assert_eq!(admission.claim(&offer(1), &bid(1), &node(BUYER), job(n), at(0)), Ok(()));
+            assert_eq!(admission.settle(&job(n)), n < MAX_SETTLING);
+        }
+        assert_eq!((admission.running(), admission.settling()), (1, MAX_SETTLING));
+        admission.finish(&job(MAX_SETTLING));
+        assert_eq!(admission.running(), 0);
     }
 
     #[test]

@@ -94,6 +94,7 @@ pub struct Auction {
     facts: BTreeMap<NodeId, Facts>,
     best: Option<Weight>,
     first_bid: Option<UnixMillis>,
+    unserved: bool,
 }
 
 /// How an auction ended.
@@ -174,7 +175,13 @@ impl Auction {
             facts: BTreeMap::new(),
             best: None,
             first_bid: None,
+            unserved: false,
         }
+    }
+
+    /// The same, not to be waited for long: no live ad names the model.
+    pub fn unserved(self) -> Self {
+        Auction { unserved: true, ..self }
     }
 
     /// The offer.
@@ -207,6 +214,7 @@ impl Auction {
             first_bid: self.first_bid,
             best: self.best,
             bids: self.facts.values().filter(|facts| facts.advertised || self.prospects.is_empty()).count(),
+            unserved: self.unserved,
             prospects: &self.prospects,
         }
         .step(now)

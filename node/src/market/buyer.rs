@@ -12,7 +12,7 @@ use super::{
     rank::{Facts, Terms, Weight},
     recent::Recent,
     record::{AnswerRecords, Promise, Regard},
-    registry::{MAX_ADS, Registry},
+    registry::{Listening, MAX_ADS, Registry},
     reputation::Reputation,
     select::{self, Guest},
     standing::PathChoice,
@@ -137,6 +137,7 @@ struct Open {
 #[derive(Debug)]
 pub struct Buyer {
     registry: Registry,
+    listening: Listening,
     records: AnswerRecords,
     facts: Recent<NodeId, Facts>,
     reputation: Reputation,
@@ -160,6 +161,7 @@ impl Buyer {
     pub fn new(max_ads: usize) -> Self {
         Buyer {
             registry: Registry::new(max_ads),
+            listening: Listening::default(),
             records: AnswerRecords::default(),
             facts: Recent::new(MAX_FACTS),
             reputation: Reputation::default(),
@@ -176,6 +178,7 @@ impl Buyer {
         let mut outputs = Vec::new();
         match input {
             Input::Ad(ad) => {
+                self.listening.heard(now);
                 self.registry.insert(ad, now);
             }
             Input::Open(offer, wishes) => outputs.extend(self.on_open(offer, wishes, now)),
@@ -282,7 +285,9 @@ impl Buyer {
         let mut candidates = select::selected(&offer, &digest, self.registry.candidates(&offer, now));
         candidates.retain(|candidate| self.is_trusted(&candidate.worker, &wishes.trust, now));
         let warm = self.affinity.warm(&wishes.conversation, now);
+        let unserved = self.listening.is_long(now) && self.registry.serving(&offer, now).next().is_none();
         let auction = Auction::open(offer, candidates, |worker| self.facts_for(worker, warm), &self.records, now);
+        let auction = if unserved { auction.unserved() } else { auction };
         self.open.insert(digest, Open { auction, wishes, warm });
         None
     }

@@ -23,6 +23,7 @@ enum Event {
     Offer { buyer: u8, offer: u8, for_ms: u64 },
     Claim { buyer: u8, offer: u8, job: u8 },
     Stand { buyer: u8, offer: u8, job: u8 },
+    Settle { job: u8 },
     Finish { job: u8, known: bool },
     Release { offer: u8 },
     Later { ms: u64 },
@@ -34,6 +35,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (0..8u8, 0..20u8, 0..6u8).prop_map(|(buyer, offer, job)| Event::Claim { buyer, offer, job }),
         3 => (0..8u8, 100..120u8, 0..6u8).prop_map(|(buyer, offer, job)| Event::Stand { buyer, offer, job }),
         2 => (0..6u8, any::<bool>()).prop_map(|(job, known)| Event::Finish { job, known }),
+        2 => (0..6u8).prop_map(|job| Event::Settle { job }),
         1 => (0..20u8).prop_map(|offer| Event::Release { offer }),
         2 => (0..1_000u64).prop_map(|ms| Event::Later { ms }),
     ]
@@ -67,6 +69,11 @@ impl World {
                 }
             }
             Event::Stand { buyer, offer, job } => self.stand(admission, buyer, offer, job),
+            Event::Settle { job } => {
+                let before = admission.running() + admission.settling();
+                admission.settle(&JobId([job; 16]));
+                assert_eq!(admission.running() + admission.settling(), before, "a job was lost");
+            }
             Event::Finish { job, known } => {
                 let buyer = admission.finish(&JobId([job; 16]));
                 buyer.filter(|_| known).into_iter().for_each(|buyer| admission.mark_known(buyer));

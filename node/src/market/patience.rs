@@ -3,7 +3,9 @@
 //! Each worker's ad is a standing price, so a buyer knows what it may gain by waiting for whom. In order:
 //!
 //! 1. At the window's end it closes, whatever is missing.
-//! 2. **Without a bid** it stays open for all who may still answer. It closes at once when all of them have refused.
+//! 2. **Without a bid** it stays open for all who may still answer. It closes at once when all of them have refused. If no live
+//!    ad names the model, and we have listened long enough to have heard every worker's ad, it closes after
+//!    [`UNSERVED_GRACE_MS`].
 //! 3. When all who may answer have answered, it closes.
 //! 4. A **believed** worker whose ad beats the best bid by more than [`MARGIN_PERCENT`] is waited for, for its usual time.
 //! 5. When the best bid is within that margin of the best that any believed worker advertises, it closes: the target is met.
@@ -24,6 +26,10 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 pub const MARGIN_PERCENT: u128 = 2;
 /// Bounds of the grace in milliseconds: below, a scheduler's hiccup decides; above, people notice.
 pub const GRACE_MS: RangeInclusive<u64> = 5..=50;
+
+/// How long a model that nobody advertises is waited for: a worker that began to serve it a moment ago is heard by its bid as
+/// soon as by its ad, within a round trip of the slowest links.
+pub const UNSERVED_GRACE_MS: u64 = 150;
 
 /// A winner and the runners-up that an accept can name.
 pub const ENOUGH_BIDS: usize = 1 + MAX_RUNNERS_UP;
@@ -49,6 +55,8 @@ pub enum CloseReason {
     TargetMet,
     /// Those still missing promise too little, or are too late or too little known.
     NotWorthWaiting,
+    /// No worker advertises the model.
+    Unserved,
     /// The window ended.
     WindowEnded,
 }
@@ -60,6 +68,7 @@ impl CloseReason {
             CloseReason::AllAnswered => "all_answered",
             CloseReason::TargetMet => "target_met",
             CloseReason::NotWorthWaiting => "not_worth_waiting",
+            CloseReason::Unserved => "unserved",
             CloseReason::WindowEnded => "window_ended",
         }
     }
@@ -108,6 +117,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) first_bid: Option<UnixMillis>,
     pub(crate) best: Option<Weight>,
     pub(crate) bids: usize,
+    /// No live ad names the model, and we would know.
+    pub(crate) unserved: bool,
     pub(crate) prospects: &'a BTreeMap<NodeId, Prospect>,
 }
 
@@ -118,13 +129,21 @@ impl Situation<'_> {
         }
         match (self.best, self.first_bid) {
             (Some(best), Some(first_bid)) => self.step_with_bids(best, first_bid, now),
-            _ => self.step_without_bids(),
+            _ => self.step_without_bids(now),
         }
     }
 
-    fn step_without_bids(&self) -> Step {
+    fn step_without_bids(&self, now: UnixMillis) -> Step {
         let refused = self.prospects.values().any(|prospect| prospect.reply == Reply::NoBid);
-        if refused && self.all_answered() { Step::Close(CloseReason::AllAnswered) } else { self.wait(self.window_end) }
+        if refused && self.all_answered() {
+            return Step::Close(CloseReason::AllAnswered);
+        }
+        let grace_end = self.opened.after(UNSERVED_GRACE_MS);
+        match self.unserved {
+            true if now >= grace_end => Step::Close(CloseReason::Unserved),
+            true => self.wait(grace_end),
+            false => self.wait(self.window_end),
+        }
     }
 
     fn step_with_bids(&self, best: Weight, first_bid: UnixMillis, now: UnixMillis) -> Step {

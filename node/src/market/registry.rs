@@ -9,7 +9,7 @@ use infernet_wire::{
     capability::{Abilities, CapabilityAd, ModelAd},
     envelope::Verified,
     id::NodeId,
-    limits::CLOCK_SKEW_MS,
+    limits::{AD_REFRESH_MS, AD_TTL_MS, CLOCK_SKEW_MS},
     money::Price,
     offer::JobOffer,
     time::UnixMillis,
@@ -18,6 +18,30 @@ use std::collections::BTreeMap;
 
 /// Ads kept by default: of 1 KiB or so each, some tens of megabytes.
 pub const MAX_ADS: usize = 16_384;
+
+/// For how long ads have been heard without a break. Who has just come, or come back, knows only some of the workers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Listening {
+    since: Option<UnixMillis>,
+    last: UnixMillis,
+}
+
+impl Listening {
+    /// An ad was heard. After a silence in which every ad would have expired, listening begins anew.
+    pub fn heard(&mut self, now: UnixMillis) {
+        if now.since(self.last) > AD_TTL_MS {
+            self.since = None;
+        }
+        self.since.get_or_insert(now);
+        self.last = now;
+    }
+
+    /// Whether every worker has had its turn to advertise, and ads still come: what nobody advertised then, nobody serves.
+    pub fn is_long(&self, now: UnixMillis) -> bool {
+        let long = self.since.is_some_and(|since| now.since(since) >= AD_REFRESH_MS.end);
+        long && now.since(self.last) <= AD_TTL_MS
+    }
+}
 
 /// What became of an ad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -169,7 +169,7 @@ pub struct Tally {
     pub standing: u64,
     /// Claims refused, by reason.
     pub claims_refused: BTreeMap<&'static str, u64>,
-    /// Jobs ended.
+    /// Jobs ended, receipt and all.
     pub finished: u64,
 }
 
@@ -321,6 +321,11 @@ impl Seller {
     /// The bid for `offer` was signed; its digest is what an accept must name. Without this no accept is honoured.
     pub fn bid_signed(&mut self, offer: Hash, bid: Hash) {
         self.admission.bid_signed(&offer, bid);
+    }
+
+    /// The engine is done with `job`: its slot is free, its receipt still to be settled.
+    pub fn settle(&mut self, job: &JobId) {
+        self.admission.settle(job);
     }
 
     /// `job` has ended; `settled` tells whether its receipt was settled, which makes its buyer known.

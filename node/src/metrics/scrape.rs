@@ -168,7 +168,7 @@ fn peers(peers: &[PeerInfo]) -> Vec<Sample> {
     directions.iter().flat_map(|direction| transports.iter().map(|transport| count(*transport, *direction))).collect()
 }
 
-fn selling(seller: Option<&seller::Status>) -> [Family; 2] {
+fn selling(seller: Option<&seller::Status>) -> [Family; 3] {
     let slots = seller.map(|status| {
         let taken = status.running + status.held;
         let free = usize::from(status.slots).saturating_sub(taken);
@@ -176,8 +176,14 @@ fn selling(seller: Option<&seller::Status>) -> [Family; 2] {
     });
     let slots = slots.into_iter().flatten().map(|(state, n)| Sample::labelled("state", state, n as u64)).collect();
     let models = seller.map(|status| whole(status.models.len())).into_iter().collect();
+    let settling = seller.map(|status| whole(status.settling)).into_iter().collect();
     [
         Family::gauge("infernet_slots", "Worker: slots by state: running a job, held for a bid, free.", slots),
+        Family::gauge(
+            "infernet_jobs_settling",
+            "Worker: jobs whose answer is over and whose receipt is being signed.",
+            settling,
+        ),
         Family::gauge("infernet_models_offered", "Worker: models advertised.", models),
     ]
 }

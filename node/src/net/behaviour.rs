@@ -23,8 +23,9 @@ const AGENT: &str = concat!("infernet/", env!("CARGO_PKG_VERSION"));
 const FIRST_HEARTBEAT: Duration = Duration::from_millis(100);
 /// Gossip about missed messages goes out with each heartbeat, and a bid window is at most two seconds.
 const HEARTBEAT: Duration = Duration::from_millis(700);
-/// Longer than any message but a receipt may live, so that gossipsub itself stops most replays.
-const REMEMBER_IDS: Duration = Duration::from_millis(limits::AD_TTL_MS + 2 * limits::CLOCK_SKEW_MS);
+/// How long gossipsub knows a message again by its id, in about 300 bytes each. Neighbours offer what they have for five
+/// heartbeats; twice that on a slow way, and as much again. Older copies are stopped by the gate, by digest, in a third of that.
+const REMEMBER_IDS: Duration = Duration::from_secs(15);
 /// gossipsub's own bound of a mesh; see [`mesh_high`].
 const MESH_HIGH: usize = 12;
 /// Messages queued for one peer: two seconds of a busy network. gossipsub's default is 5 000, 320 MB of the largest.

@@ -52,6 +52,9 @@ pub(super) struct Admitted {
     pub(super) reason: &'static str,
     /// For the node.
     pub(super) event: Option<Event>,
+    /// Whether the neighbour itself is to blame, whatever others do who had the same message. gossipsub's own `Reject` blames
+    /// all of them, so it can't tell on whom a neighbour's own flood falls.
+    pub(super) fault: bool,
 }
 
 /// The outcome of [`Gate::answer`].
@@ -110,10 +113,13 @@ impl Gate {
         match self.judge(topic, bytes, Origin::Peer { author, forwarder }, now) {
             Ok(Some(event @ Event::Answer(_))) => {
                 // It has arrived: nobody else needs it.
-                Admitted { verdict: Verdict::Ignore, reason: "answer_for_us", event: Some(event) }
+                Admitted { verdict: Verdict::Ignore, reason: "answer_for_us", event: Some(event), fault: false }
             }
-            Ok(event) => Admitted { verdict: Verdict::Accept, reason: "accepted", event },
-            Err(refused) => Admitted { verdict: verdict(refused), reason: refused.label(), event: None },
+            Ok(event) => Admitted { verdict: Verdict::Accept, reason: "accepted", event, fault: false },
+            Err(refused) => {
+                let floods = self.rules.is_flood(refused, author, forwarder, now);
+                Admitted { verdict: verdict(refused), reason: refused.label(), event: None, fault: floods }
+            }
         }
     }
 

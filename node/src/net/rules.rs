@@ -28,6 +28,9 @@ const ACCEPTS: Rate = Rate { interval_ms: OFFERS.interval_ms / 3, burst: OFFERS.
 const ANSWERS: Rate = Rate { interval_ms: 50, burst: 64 };
 /// Short jobs on sixteen slots, published by both sides. What is dropped can still be asked for.
 const RECEIPTS: Rate = Rate { interval_ms: 20, burst: 200 };
+/// What a neighbour may publish itself beyond its own quotas before it is to blame. It knows its quotas, so an honest one keeps
+/// them; but what it said over ten seconds may arrive at once. What a neighbour only passes on is never held against it.
+pub(super) const OWN_EXCESS: Rate = Rate { interval_ms: 1_000, burst: 100 };
 /// Peers and authors whose buckets are kept per generation, each in about 100 bytes.
 const QUOTA_KEYS: usize = 4_096;
 /// Ads live longest of all messages but receipts: 90 s, and the skew at both ends.
@@ -49,6 +52,8 @@ pub enum Refused {
     /// Its forwarder should have known: why.
     Reject(&'static str),
 }
+
+const AUTHOR_QUOTA: Refused = Refused::Ignore("author_quota");
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
@@ -106,7 +111,7 @@ impl AuthorQuotas {
             // They travel by other ways; a later version may gossip them.
             Kind::OperatorCommand | Kind::KeyRotation => return Err(Refused::Ignore("not_gossiped")),
         };
-        if quota.try_take(author, now) { Ok(()) } else { Err(Refused::Ignore("author_quota")) }
+        if quota.try_take(author, now) { Ok(()) } else { Err(AUTHOR_QUOTA) }
     }
 }
 
@@ -123,6 +128,7 @@ pub struct Rules {
     started: UnixMillis,
     forwarders: Quota<NodeId>,
     authors: AuthorQuotas,
+    excess: Quota<NodeId>,
     seen: Seen,
     seen_receipts: Seen,
     sequences: Generations<NodeId, u64>,
@@ -137,6 +143,7 @@ impl Rules {
             started,
             forwarders: Quota::new(FORWARDER, QUOTA_KEYS),
             authors: AuthorQuotas::new(),
+            excess: Quota::new(OWN_EXCESS, QUOTA_KEYS),
             seen: Seen::new(SEEN_DIGESTS, SEEN_MS),
             seen_receipts: Seen::new(SEEN_DIGESTS, SEEN_RECEIPTS_MS),
             sequences,
@@ -180,6 +187,11 @@ impl Rules {
         Ok(())
     }
 
+    /// Whether what was `refused` is a flood of the neighbour's own.
+    pub fn is_flood(&mut self, refused: Refused, author: NodeId, forwarder: NodeId, now: UnixMillis) -> bool {
+        refused == AUTHOR_QUOTA && author == forwarder && !self.excess.try_take(author, now)
+    }
+
     /// Whether an ad is the newest of its worker, which it is from then on.
     pub fn take_newer_ad(&mut self, worker: NodeId, sequence: u64, now: UnixMillis) -> Result<(), Refused> {
         if self.sequences.get(&worker).is_some_and(|newest| sequence <= *newest) {
@@ -203,12 +215,12 @@ impl Rules {
 
     /// Entries that are kept at most.
     #[cfg(test)]
-    pub(super) const MOST: usize = 2 * (6 * QUOTA_KEYS + 2 * SEEN_DIGESTS + SEQUENCES);
+    pub(super) const MOST: usize = 2 * (7 * QUOTA_KEYS + 2 * SEEN_DIGESTS + SEQUENCES);
 
     /// All that it remembers, in entries.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         let seen = self.seen.len() + self.seen_receipts.len();
-        self.forwarders.len() + self.authors.entries() + seen + self.sequences.len()
+        self.forwarders.len() + self.authors.entries() + self.excess.len() + seen + self.sequences.len()
     }
 }

@@ -53,8 +53,9 @@ pub(super) fn params(topics: &[TopicHash]) -> PeerScoreParams {
         behaviour_penalty_decay: score_parameter_decay(Duration::from_secs(60)),
         decay_interval: Duration::from_secs(1),
         decay_to_zero: 0.01,
-        // Reconnecting does not wash clean.
-        retain_score: Duration::from_secs(3_600),
+        // Reconnecting does not wash clean while more than a tenth of the dirt is left. Longer would only fill our memory: a dialler
+        // takes as many keys as it likes.
+        retain_score: Duration::from_secs(600),
         // Its bounded queue already drops what a slow peer can't take.
         slow_peer_weight: 0.0,
         slow_peer_threshold: 0.0,

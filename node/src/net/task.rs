@@ -297,6 +297,10 @@ impl NetTask {
         };
         let admitted = self.gate.admit(message.topic.as_str(), &message.data, author, forwarder, clock::now());
         self.counters.add("gossip", admitted.reason);
+        if admitted.fault {
+            self.counters.add("gossip", "own_flood");
+            self.blame(source, forwarder);
+        }
         let taken = admitted.event.is_none_or(|event| self.emit(event));
         match admitted.verdict {
             Verdict::Accept if taken => MessageAcceptance::Accept,

@@ -208,8 +208,8 @@ fn read(path: &Path) -> Result<Option<String>, OperatorsError> {
     Ok(Some(text))
 }
 
-fn parse(text: &str) -> Result<Operators, String> {
-    let schema: Schema = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+pub(super) fn parse(text: &str) -> Result<Operators, String> {
+    let schema: Schema = toml::from_str(text).map_err(|error| crate::toml_text::reason(text, &error))?;
     let mut operators = Operators::default();
     for row in schema.operator {
         let key = row.key.parse().map_err(|error: OperatorsError| error.to_string())?;

@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 pub struct Status {
     /// Jobs running.
     pub running: usize,
+    /// Jobs whose answer is over and whose receipt is being signed. They take no slot.
+    #[serde(default)]
+    pub settling: usize,
     /// Slots held for bids.
     pub held: usize,
     /// Slots in all.
@@ -31,6 +34,13 @@ pub struct Status {
     /// Whether it takes no new jobs, because it was told so.
     #[serde(default)]
     pub draining: bool,
+}
+
+impl Status {
+    /// Jobs that are not over: those that run, and those whose receipt is being signed.
+    pub fn under_way(&self) -> usize {
+        self.running + self.settling
+    }
 }
 
 /// What became of one offer.

@@ -12,6 +12,7 @@ fn price(input: u64, output: u64) -> Price {
 fn seller(counters: &[(&str, u64)]) -> Status {
     Status {
         running: 0,
+        settling: 0,
         held: 0,
         slots: 2,
         models: vec!["tiny".into()],

@@ -1,6 +1,7 @@
 //! A metronome as a process of its own: this very binary, started again as `infernet-testnet engine …`.
 
 use super::BenchError;
+use crate::cluster::process;
 use std::{path::Path, process::Stdio, time::Duration};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -40,6 +41,14 @@ impl EngineProcess {
     /// Its base URL.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Sends a signal by name, such as `STOP`. Whether there was a process to take it.
+    pub async fn signal(&self, name: &str) -> bool {
+        match self.child.id() {
+            Some(pid) => process::signal(pid, name).await,
+            None => false,
+        }
     }
 
     /// Its process id; 0 once it has ended.

@@ -1,9 +1,14 @@
 //! Nodes as processes: this very binary, started again as `infernet-testnet node …`, which is `infernet …`.
 
-use super::{ClusterError, NETWORK, Sells};
+use super::{ClusterError, NETWORK, Sells, small_disk::SmallDisk};
 use crate::machine;
 use infernet_node::control::schema::StatusReport;
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -14,52 +19,99 @@ use tokio::{
 /// How long a process may take until it listens.
 const START: Duration = Duration::from_secs(30);
 
+/// How to start a node, and start it again.
+#[derive(Clone)]
+pub struct Launch {
+    binary: PathBuf,
+    flags: Vec<String>,
+    /// Its home, removed with the last of its processes.
+    pub home: Arc<TempDir>,
+    disk: Option<Arc<SmallDisk>>,
+}
+
+impl Launch {
+    /// A node with a fresh home. `binary` is `infernet`, or another program whose `node` subcommand is; `flags` are those of
+    /// `infernet start`.
+    pub fn new(binary: &Path, bootstrap: &[String], flags: &[&str]) -> Result<Self, ClusterError> {
+        let home = tempfile::Builder::new().prefix("infernet-").tempdir().map_err(ClusterError::Home)?;
+        let mut all = vec!["--no-mdns", "--network", NETWORK, "--chat-listen", "127.0.0.1:0"];
+        if !flags.contains(&"--api-listen") {
+            all.push("--no-api");
+        }
+        bootstrap.iter().for_each(|address| all.extend(["--bootstrap", address]));
+        let flags = all.iter().chain(flags).map(ToString::to_string).collect();
+        Ok(Launch { binary: binary.to_owned(), flags, home: Arc::new(home), disk: None })
+    }
+
+    /// It listens on loopback.
+    #[must_use]
+    pub fn listening(mut self) -> Self {
+        self.flags.extend(["--listen", "/ip4/127.0.0.1/tcp/0"].map(str::to_owned));
+        self
+    }
+
+    /// It listens nowhere: what it reaches, and what reaches it, goes by its bootstrap addresses.
+    pub fn dialling_only(self) -> Result<Self, ClusterError> {
+        std::fs::write(self.home().join("config.toml"), "listen = []\n").map_err(ClusterError::Home)?;
+        Ok(self)
+    }
+
+    /// Its home is on a disk of its own.
+    pub async fn on_small_disk(mut self, megabytes: u32) -> Result<Self, ClusterError> {
+        self.disk = Some(Arc::new(SmallDisk::mount(self.home.path(), megabytes).await?));
+        Ok(self)
+    }
+
+    /// The disk of its own, if it has one.
+    pub fn disk(&self) -> Option<&SmallDisk> {
+        self.disk.as_deref()
+    }
+
+    /// Its home as this process sees it.
+    pub fn home(&self) -> PathBuf {
+        self.disk.as_ref().map_or_else(|| self.home.path().to_owned(), |disk| disk.seen_from_outside())
+    }
+
+    /// Starts it, and waits until it listens.
+    pub async fn start(&self) -> Result<Process, ClusterError> {
+        let mut command = match &self.disk {
+            Some(disk) => disk.command(&self.binary),
+            None => Command::new(&self.binary),
+        };
+        if self.binary.file_stem().is_none_or(|name| name != "infernet") {
+            command.arg("node");
+        }
+        command.args(["--json", "--home"]).arg(self.home.path()).arg("start").args(&self.flags);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(ClusterError::Home)?;
+        match timeout(START, first_line(&mut child)).await {
+            Ok(Some(status)) => Ok(Process { child, status, home: self.home.clone() }),
+            Ok(None) => Err(ClusterError::Engine(format!("a node did not start: {}", last_words(&mut child).await))),
+            Err(_) => Err(ClusterError::Timeout { what: "a node's start".into(), within: START }),
+        }
+    }
+}
+
 /// A running `infernet start`. Dropping it kills it.
 pub struct Process {
     child: Child,
     /// What it said when it was ready.
     pub status: StatusReport,
     /// Its home, removed with it.
-    pub home: TempDir,
+    pub home: Arc<TempDir>,
 }
 
 impl Process {
-    /// Starts a worker that sells `sells` and starts from `bootstrap`. `binary` is `infernet`, or another program whose `node`
-    /// subcommand is; `extra` are more flags of `infernet start`.
+    /// Starts a worker that sells `sells` and starts from `bootstrap`. `binary` and `extra` are as in [`Launch::new`].
     pub async fn worker(binary: &Path, sells: &Sells, bootstrap: &[String], extra: &[&str]) -> Result<Self, ClusterError> {
-        let (slots, price) = (sells.slots.to_string(), sells.price);
-        let (engine, input, output) =
-            (format!("ollama={}", sells.engine), price.input.0.to_string(), price.output.0.to_string());
-        let sold = ["--backend", &engine, "--slots", &slots, "--price-in", &input, "--price-out", &output];
-        Self::start(binary, bootstrap, &[&sold, extra].concat()).await
+        let sold = sells.flags();
+        let flags: Vec<&str> = sold.iter().map(String::as_str).chain(extra.iter().copied()).collect();
+        Launch::new(binary, bootstrap, &flags)?.listening().start().await
     }
 
     /// Starts a node that only buys.
     pub async fn buyer(binary: &Path, bootstrap: &[String], extra: &[&str]) -> Result<Self, ClusterError> {
-        Self::start(binary, bootstrap, &[&["--no-serve"], extra].concat()).await
-    }
-
-    async fn start(binary: &Path, bootstrap: &[String], flags: &[&str]) -> Result<Self, ClusterError> {
-        let home = tempfile::Builder::new().prefix("infernet-").tempdir().map_err(ClusterError::Home)?;
-        let mut command = Command::new(binary);
-        if binary.file_stem().is_none_or(|name| name != "infernet") {
-            command.arg("node");
-        }
-        command.args(["--json", "--home"]).arg(home.path()).args(["start", "--no-mdns", "--network", NETWORK]);
-        if !flags.contains(&"--api-listen") {
-            command.arg("--no-api");
-        }
-        command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--chat-listen", "127.0.0.1:0"]);
-        for address in bootstrap {
-            command.args(["--bootstrap", address]);
-        }
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().map_err(ClusterError::Home)?;
-        match timeout(START, first_line(&mut child)).await {
-            Ok(Some(status)) => Ok(Process { child, status, home }),
-            Ok(None) => Err(ClusterError::Engine(format!("a node did not start: {}", last_words(&mut child).await))),
-            Err(_) => Err(ClusterError::Timeout { what: "a node's start".into(), within: START }),
-        }
+        Launch::new(binary, bootstrap, &[&["--no-serve"], extra].concat())?.listening().start().await
     }
 
     /// Its process id; `None` once it has ended.
@@ -73,11 +125,22 @@ impl Process {
         let _ = self.child.kill().await;
     }
 
+    /// SIGTERM, and the wait for its end; SIGKILL and `None` if it does not end `within`.
+    pub async fn stop(&mut self, within: Duration) -> Option<ExitStatus> {
+        self.signal("TERM").await;
+        let ended = timeout(within, self.child.wait()).await;
+        if ended.is_err() {
+            self.kill().await;
+        }
+        ended.ok()?.ok()
+    }
+
     /// Sends a signal by name, such as `STOP`. Whether there was a process to take it.
     pub async fn signal(&self, name: &str) -> bool {
-        let Some(pid) = self.pid() else { return false };
-        let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().await;
-        sent.is_ok_and(|status| status.success())
+        match self.pid() {
+            Some(pid) => signal(pid, name).await,
+            None => false,
+        }
     }
 
     /// Processor time used so far; zero once it has ended.
@@ -89,6 +152,12 @@ impl Process {
     pub fn rss_kb(&self) -> Option<u64> {
         machine::rss_kb_of(self.pid()?)
     }
+}
+
+/// Sends a signal by name to a process that was started here. Whether there was a process to take it.
+pub(crate) async fn signal(pid: u32, name: &str) -> bool {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().await;
+    sent.is_ok_and(|status| status.success())
 }
 
 /// The status it prints when ready; stderr is drained in the background so that it never blocks.

@@ -2,16 +2,16 @@
 
 /// A stream of numbers.
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     /// The stream of `seed`, apart from those of other `uses` of the same seed.
-    pub(super) fn new(seed: u64, uses: u64) -> Self {
+    pub(crate) fn new(seed: u64, uses: u64) -> Self {
         Dice((seed ^ uses.wrapping_mul(0x9e37_79b9_7f4a_7c15)) | 1)
     }
 
     /// A number below `bound`, which is not 0.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -19,7 +19,7 @@ impl Dice {
     }
 
     /// True once in `n` times.
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 }

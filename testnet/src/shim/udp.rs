@@ -39,6 +39,7 @@ struct Nat {
 
 struct Client {
     up: Queue,
+    target: SocketAddr,
     task: AbortHandle,
     last_heard: u64,
 }
@@ -64,10 +65,12 @@ impl Nat {
 
     async fn client(&mut self, from: SocketAddr, target: SocketAddr) -> Option<&mut Client> {
         self.heard += 1;
-        if !self.clients.contains_key(&from) {
+        if self.clients.get(&from).is_none_or(|client| client.target != target) {
             let made = self.new_client(from, target).await.ok()?;
             self.make_room();
-            self.clients.insert(from, made);
+            if let Some(aimed_elsewhere) = self.clients.insert(from, made) {
+                aimed_elsewhere.task.abort();
+            }
         }
         let client = self.clients.get_mut(&from)?;
         client.last_heard = self.heard;
@@ -81,7 +84,7 @@ impl Nat {
         let dice = Dice(u64::from(from.port()));
         let way = Way { front: self.front.clone(), behind, from, state: self.state.clone(), quality: self.quality, dice };
         while self.tasks.try_join_next().is_some() {}
-        Ok(Client { up, task: self.tasks.spawn(way.run(queue)), last_heard: self.heard })
+        Ok(Client { up, target, task: self.tasks.spawn(way.run(queue)), last_heard: self.heard })
     }
 
     fn make_room(&mut self) {

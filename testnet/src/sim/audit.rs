@@ -176,9 +176,12 @@ fn left(member: &Member) -> Option<String> {
     let mut left = Vec::new();
     if let Some(working) = member.worker.as_deref() {
         let admission = working.market.admission();
-        for (what, count) in
-            [("running slots", admission.running()), ("held slots", admission.held()), ("streams", working.serving.len())]
-        {
+        for (what, count) in [
+            ("running slots", admission.running()),
+            ("settling jobs", admission.settling()),
+            ("held slots", admission.held()),
+            ("streams", working.serving.len()),
+        ] {
             if count > 0 {
                 left.push(format!("{count} {what}"));
             }

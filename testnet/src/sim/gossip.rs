@@ -357,8 +357,11 @@ impl World {
                 self.bid_again(to, &offer);
             }
         }
+        let author = self.rumours.get(no).map(Rumour::author);
         self.rumours.arrived(no);
-        if refused.is_fault() {
+        let (now, from_id) = (self.local(to), self.member(from).id);
+        let floods = author.is_some_and(|author| self.member_mut(to).rules.is_flood(refused, author, from_id, now));
+        if floods || refused.is_fault() {
             let blamed = self.member_mut(to).blamed.entry(from).or_default();
             *blamed += 1;
             if *blamed > FAULTS_FORGIVEN && self.mesh.is_connected(to, from) {

@@ -493,7 +493,7 @@ impl World {
         let Some(working) = self.working(who) else { return };
         let admission = working.market.admission();
         let (running, held, slots) = (admission.running(), admission.held(), admission.slots());
-        let streams = working.serving.len();
+        let streams = working.serving.values().filter(|serving| serving.session.is_some()).count();
         self.checks.ensure(running + held <= slots && streams <= slots, Invariant::SlotsNotOversold, ms, || {
             format!("worker {who} runs {running} ({streams} streams) and holds {held} of {slots} slots")
         });
@@ -601,6 +601,8 @@ impl World {
         let Some(working) = self.working(who) else { return };
         let Some(serving) = working.serving.get_mut(&stream) else { return };
         let Some(session) = serving.session.take() else { return };
+        // The engine is free; what is left takes no slot.
+        working.market.settle(&serving.claim.job);
         if working.profile.conduct != Conduct::Boastful
             && let Some(measured) = serving.measured()
             && working.advert.measure(&serving.claim.model.clone(), measured)

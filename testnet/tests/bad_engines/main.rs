@@ -86,8 +86,8 @@ impl Network {
         let body = self.ask(true).await.text().await.expect("a body that ends in order, whatever it says");
         assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
         let events = body.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).map(str::to_owned).collect();
-        let running = async || self.worker.node.status().await.seller.expect("it sells").running;
-        eventually("every slot is free", SOON, async || running().await == 0).await.expect("idle");
+        let under_way = async || self.worker.node.status().await.seller.expect("it sells").under_way();
+        eventually("every job is over", SOON, async || under_way().await == 0).await.expect("idle");
         eventually("the engine is let go of", SOON, async || self.engine.live() == 0).await.expect("let go of");
         let kept = |member: &Member| member.node.store().receipts(Page::newest(10)).expect("the store answers");
         eventually("both keep the same", SOON, async || kept(&self.worker).len() == kept(&self.buyer).len())

@@ -56,8 +56,12 @@ impl Stage {
 
     /// With an engine of the test's own, which tells nothing.
     async fn over(engine: &str) -> Self {
+        Stage::with_slots(engine, SLOTS).await
+    }
+
+    async fn with_slots(engine: &str, slots: u16) -> Self {
         let (tap, gossip) = mpsc::channel(10_000);
-        let spec = MemberSpec::worker(Vec::new(), Sells::new(engine, 100_000, 400_000, SLOTS));
+        let spec = MemberSpec::worker(Vec::new(), Sells::new(engine, 100_000, 400_000, slots));
         let worker = Member::start(MemberSpec { tap: Some(tap), ..spec }).await.expect("the worker starts");
         let honest = Member::start(MemberSpec::buyer(worker.addresses().await)).await.expect("the buyer starts");
         honest.knows(MODEL, 1, SOON).await.expect("the worker is known");
@@ -85,9 +89,10 @@ impl Stage {
         self.worker.node.status().await.seller.expect("it sells").held
     }
 
-    /// Waits until no slot is taken.
+    /// Waits until no slot is taken and no receipt is being signed.
     async fn idle(&self) {
-        eventually("every slot is free", SOON, || async { self.running().await == 0 }).await.expect("idle");
+        let under_way = || async { self.worker.node.status().await.seller.expect("it sells").under_way() };
+        eventually("every job is over", SOON, || async { under_way().await == 0 }).await.expect("idle");
     }
 
     /// Waits until `n` receipts are kept by the worker, and tells how many of them the buyer signed.

@@ -47,8 +47,19 @@ struct Taking {
 impl Taking {
     /// The bytes of the `Open` frame.
     fn open(&self) -> Vec<u8> {
+        self.open_with(self.accept.raw().to_vec())
+    }
+
+    /// The same with another signature in the accept, whose last bytes it is.
+    fn forged(&self) -> Vec<u8> {
+        let mut accept = self.accept.raw().to_vec();
+        *accept.last_mut().expect("bytes") ^= 1;
+        self.open_with(accept)
+    }
+
+    fn open_with(&self, accept: Vec<u8>) -> Vec<u8> {
         let request_len = u32::try_from(self.request.len()).expect("a small request");
-        let (accept, offer) = (self.accept.raw().to_vec().into(), Some(self.offer.clone().into()));
+        let (accept, offer) = (accept.into(), Some(self.offer.clone().into()));
         Frame::Open(Open { accept, salt: self.salt.into(), request_len, offer }).encode()
     }
 }
@@ -131,6 +142,24 @@ async fn an_ad_binds_to_its_own_terms_only() {
     signed.offer = rogue.key.sign(&network(), rogue.offer(&honest.request, &honest.salt, 8)).expect("an offer").raw().to_vec();
     check(&mut stage, &rogue, &signed, bad, "chat.offer_refused.field").await;
     stage.engine_heard_nothing();
+    stage.honest_job().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_accept_of_an_ad_gets_no_answer_and_no_slot() {
+    let mut stage = Stage::start().await;
+    let mut rogue = Rogue::join(&stage.worker).await;
+    let ad = ad_of(&mut rogue, stage.worker.node.id()).await;
+    let (reason, before) = ("chat.accept_refused.bad_signature", stage.running().await);
+    for n in 1..=3 {
+        let taking = take(&rogue, &ad, LONG, |_| {}, |_| {});
+        let mut line = Line::open(rogue.dial(&stage.worker).await).await;
+        line.write(&taking.forged(), &taking.request).await;
+        line.refused(ErrorCode::BAD_ACCEPT).await;
+        stage.counted(reason, n).await;
+    }
+    assert_eq!(stage.running().await, before);
+    assert_eq!(stage.receipts(0).await, 0);
     stage.honest_job().await;
 }
 

@@ -206,6 +206,36 @@ async fn only_the_buyers_signature_of_this_receipt_acknowledges_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_buyer_that_does_not_sign_keeps_no_slot_and_is_waited_for() {
+    let engine = Scripted::start(|_| Reply::Say(vec!["x".into(); 4])).await;
+    let stage = Stage::with_slots(&engine.url(), 1).await;
+    let mut buyer = Rogue::join(&stage.worker).await;
+    let mut unsigned = Vec::new();
+    for n in 1..=2 {
+        // The only slot is bid at once, although no receipt was signed yet.
+        let mut line = buyer.begin(&stage, 4).await;
+        let (receipt, _) = line.receipt().await;
+        unsigned.push((line, receipt));
+        let seller = stage.worker.node.status().await.seller.expect("it sells");
+        assert_eq!((seller.running, seller.settling), (0, n));
+    }
+    let signed = || stage.worker.node.store().counts().expect("the store answers").countersigned;
+    let drained = async {
+        stage.worker.node.drain(SOON).await;
+        signed()
+    };
+    let signing = async {
+        let drains = || async { stage.worker.node.status().await.seller.is_some_and(|s| s.draining && s.settling == 2) };
+        eventually("it drains", SOON, drains).await.expect("it drains");
+        assert_eq!(signed(), 0);
+        for (line, receipt) in &mut unsigned {
+            line.countersign(&buyer.key, receipt.digest()).await;
+        }
+    };
+    assert_eq!(tokio::join!(drained, signing).0, 2, "both signatures are kept when the drain is over");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_slows_only_itself() {
     // Twice what the slow reader's window takes.
     let engine = Scripted::start(|_| Reply::Say(vec!["x".repeat(1_000); 256])).await;

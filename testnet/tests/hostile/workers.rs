@@ -10,6 +10,7 @@ use infernet_node::{
     buyer::{ChatError, ChatEvent, ChatOrder, PathChoice},
     chat::{
         client::{self, Buyer, Caller, Cause, Completed, Failure, Order, Progress},
+        deadline,
         endpoint::Endpoint,
         framing::{FrameError, FrameReader, FrameWriter},
         pool::Pool,
@@ -72,8 +73,13 @@ impl Cheat {
     async fn receipt(mut self, key: Option<NodeKey>, change: fn(&mut JobReceipt)) -> Self {
         self.open().await;
         self.say("Once upon", 2).await;
+        self.settle(FinishReason::STOP, 2, key, change).await
+    }
+
+    /// Usage and receipt after `output` tokens; `change` bends the receipt and `key` signs it.
+    async fn settle(self, finish: FinishReason, output: u32, key: Option<NodeKey>, change: fn(&mut JobReceipt)) -> Self {
         let Cheat { key: own, mut line, session, opened, terms } = self;
-        let finished = session.finish(FinishReason::STOP, Some(5), Some(2), clock::now());
+        let finished = session.finish(finish, Some(5), Some(output), clock::now());
         line.write(&finished.usage, &[]).await;
         let mut body = finished.receipt.expect("a receipt");
         change(&mut body);
@@ -112,9 +118,22 @@ fn terms(buyer: &NodeKey, worker: &NodeKey, accept: Hash, job: JobId) -> Terms {
     }
 }
 
-/// Gives a job to a worker that follows `script`; the buyer cancels when it has heard `cancel_after` pieces, and has
-/// `within` for the whole answer.
-async fn cheated(script: Script, cancel_after: Option<usize>, within: Duration) -> Seen {
+/// How the caller takes the answer.
+#[derive(Clone, Copy, PartialEq)]
+enum Listener {
+    /// As it comes.
+    Keen,
+    /// It cancels after so many pieces.
+    CancelsAfter(usize),
+    /// It takes so many pieces, and no more until the job is over.
+    StallsAfter(usize),
+}
+
+/// How long a listener that stalls may take for one step.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Gives a job to a worker that follows `script`; the buyer has `within` for the whole answer.
+async fn cheated(script: Script, listener: Listener, within: Duration) -> Seen {
     let (key, worker) = (fresh_key(), fresh_key());
     let (net, _events) = net::start(&key, NetConfig { network: network(), ..NetConfig::default() }).await.expect("a net");
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
@@ -165,6 +184,7 @@ async fn cheated(script: Script, cancel_after: Option<usize>, within: Duration) 
     });
     let (progress, mut steps) = mpsc::channel::<Progress>(1);
     let (cancel_now, mut cancel) = watch::channel(false);
+    let (job_over, mut over) = watch::channel(false);
     let listening = tokio::spawn(async move {
         let (mut partial, mut pieces) = (String::new(), 0);
         while let Some(step) = steps.recv().await {
@@ -172,14 +192,18 @@ async fn cheated(script: Script, cancel_after: Option<usize>, within: Duration) 
                 partial.push_str(&text);
                 pieces += 1;
             }
-            if cancel_after == Some(pieces) {
-                cancel_now.send_replace(true);
+            match listener {
+                Listener::CancelsAfter(n) if n == pieces => _ = cancel_now.send_replace(true),
+                Listener::StallsAfter(n) if n == pieces => _ = over.wait_for(|over| *over).await,
+                _ => {}
             }
         }
         partial
     });
-    let caller = Caller { progress: &progress, cancel: &mut cancel, on_step: &mut |_| {} };
+    let patience = if matches!(listener, Listener::StallsAfter(_)) { PATIENCE } else { deadline::TAKE };
+    let caller = Caller { progress: &progress, cancel: &mut cancel, on_step: &mut |_| {}, patience };
     let result = soon("the job ends", client::run(&buyer, order, caller)).await;
+    job_over.send_replace(true);
     drop(progress);
     let countersigned = soon("the cheat ends", serving).await.expect("the cheat runs");
     drop(buyer);
@@ -189,7 +213,7 @@ async fn cheated(script: Script, cancel_after: Option<usize>, within: Duration) 
 
 /// The buyer must fail as `expected` says, having heard `partial`; it signs and keeps nothing.
 async fn check(script: Script, partial: &str, expected: fn(&Cause) -> bool) {
-    let seen = cheated(script, None, SOON).await;
+    let seen = cheated(script, Listener::Keen, SOON).await;
     let failure = seen.result.expect_err("a cheat gets nothing");
     assert!(expected(&failure.cause), "{:?}", failure.cause);
     assert_eq!(seen.partial, partial, "{failure}");
@@ -199,7 +223,7 @@ async fn check(script: Script, partial: &str, expected: fn(&Cause) -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_honest_script_goes_well() {
-    let seen = cheated(|cheat| cheat.receipt(None, |_| {}).boxed(), None, SOON).await;
+    let seen = cheated(|cheat| cheat.receipt(None, |_| {}).boxed(), Listener::Keen, SOON).await;
     let completed = seen.result.expect("an answer");
     assert_eq!((seen.partial.as_str(), seen.countersigned, seen.kept), ("Once upon", true, 1));
     assert_eq!(completed.receipt.expect("a receipt").receipt().amount, MicroUsd(7));
@@ -402,10 +426,31 @@ async fn a_worker_that_only_keeps_busy_is_left_at_the_jobs_deadline() {
         }
         .boxed()
     };
-    let seen = cheated(forever, None, Duration::from_millis(1_500)).await;
+    let seen = cheated(forever, Listener::Keen, Duration::from_millis(1_500)).await;
     let failure = seen.result.expect_err("no answer");
     assert!(matches!(failure.cause, Cause::Stream(FrameError::Timeout(_))), "{failure}");
     assert_eq!((seen.partial.as_str(), failure.after_first_token, seen.countersigned), ("Once", true, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_takes_nothing_is_cancelled_and_pays_for_what_came() {
+    let patient: Script = |mut c| {
+        async move {
+            c.open().await;
+            for (n, letter) in (1..).zip("abcdefghij".chars()) {
+                c.say(&letter.to_string(), n).await;
+            }
+            assert!(matches!(c.line.next().await, Frame::Cancel));
+            c.settle(FinishReason::CANCELLED, 10, None, |_| {}).await
+        }
+        .boxed()
+    };
+    let seen = cheated(patient, Listener::StallsAfter(2), SOON).await;
+    let completed = seen.result.expect("what came is settled");
+    assert_eq!((completed.usage.finish, completed.usage.output_tokens), (FinishReason::CANCELLED, 10));
+    assert_eq!((seen.countersigned, seen.kept), (true, 1));
+    // Two were taken, one waited in the channel; what came after the gap must not look like the answer's end.
+    assert_eq!(seen.partial, "abc");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -420,7 +465,7 @@ async fn a_worker_that_goes_on_after_a_cancel_is_left_in_time() {
         }
         .boxed()
     };
-    let seen = cheated(deaf, Some(1), SOON).await;
+    let seen = cheated(deaf, Listener::CancelsAfter(1), SOON).await;
     let failure = seen.result.expect_err("no answer");
     assert!(matches!(failure.cause, Cause::Stream(FrameError::Timeout(_))), "{failure}");
     assert_eq!((failure.is_retryable(), seen.countersigned, seen.kept), (false, false, 0));
@@ -440,7 +485,7 @@ async fn an_answer_without_end_is_cut_at_its_bound() {
         }
         .boxed()
     };
-    let seen = cheated(flood, None, SOON).await;
+    let seen = cheated(flood, Listener::Keen, SOON).await;
     let failure = seen.result.expect_err("no answer");
     assert!(matches!(failure.cause, Cause::Violation(Violation::TooLong)), "{failure}");
     assert!(seen.partial.len() as u64 <= MAX_ANSWER_BYTES);

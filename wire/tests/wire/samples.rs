@@ -8,7 +8,7 @@ use infernet_wire::{
     id::{Hash, JobId, OfferId},
     key::NodeKey,
     money::{MicroUsd, Price},
-    offer::{JobOffer, SelectionRule},
+    offer::{Invitation, JobOffer, SelectionRule},
     receipt::{Countersign, JobReceipt, JobStatus},
     rotation::KeyRotation,
     standing::StandingOffer,
@@ -57,6 +57,13 @@ pub(crate) fn ad() -> CapabilityAd {
         slots: 4,
         chat: chat(),
     }
+}
+
+/// The same, with two workers invited.
+pub(crate) fn inviting_offer() -> JobOffer {
+    let offer = offer();
+    let invited = [key(2).id(), key(3).id()].map(|worker| Invitation::of(&offer.id, &worker)).to_vec();
+    JobOffer { invited, ..offer }
 }
 
 pub(crate) fn offer() -> JobOffer {

@@ -61,6 +61,7 @@ fn messages() {
             "node_id": { "secret_key": hex::encode([2; 32]), "public_key": hex::encode(key(2).id().0), "peer_id": key(2).id() },
             "capability_ad": message(crate::samples::ad()),
             "job_offer": message(crate::samples::offer()),
+            "job_offer_with_invitations": message(crate::samples::inviting_offer()),
             "job_bid": message(crate::samples::bid()),
             "no_bid": message(crate::samples::no_bid()),
             "job_accept": message(crate::samples::accept()),

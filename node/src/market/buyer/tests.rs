@@ -3,7 +3,9 @@
 use super::*;
 use crate::market::{
     affinity::Prefix,
-    fixture::{T0, ad, at, bids, node, offer, offer_body},
+    auction::CloseReason,
+    fixture::{T0, ad, at, bid_with, bids, node, offer, offer_body},
+    patience::UNSERVED_GRACE_MS,
     standing::{COMPARE_EVERY_MS, NotStanding},
 };
 
@@ -156,4 +158,52 @@ fn a_replayed_input_changes_nothing() {
     }
     assert_eq!(buyer.records().get(&node(1)), Some(&before));
     assert_eq!(buyer.open_auctions(), 0);
+}
+
+/// How long a buyer that heard an ad for `tiny` at each of `ads` keeps an auction for `model` open, and why it ends it, if
+/// nobody answers.
+fn check_unanswered(model: &str, ads: &[u64], opened: u64, expected: (u64, CloseReason)) {
+    let mut buyer = Buyer::default();
+    (1..).zip(ads).for_each(|(n, ms)| _ = buyer.handle(Input::Ad(ad(1, n, 1_000_000, at(*ms))), at(*ms)));
+    let offer = offer(9, 1, |offer| {
+        (offer.model, offer.issued, offer.expires) = (model.into(), at(opened), at(opened + 30_000));
+    });
+    let outputs = buyer.handle(Input::Open(offer, Default::default()), at(opened));
+    let [Output::Wake { at: wake }] = outputs.as_slice() else { panic!("{outputs:?}") };
+    let outputs = buyer.handle(Input::Wake, *wake);
+    let [Output::Closed { outcome: Closed::NoBids { reason, .. }, .. }] = outputs.as_slice() else { panic!("{outputs:?}") };
+    assert_eq!((wake.since(at(opened)), *reason), expected, "{model} {ads:?} {opened}");
+}
+
+#[test]
+fn a_model_that_nobody_advertises_is_not_waited_for_by_who_would_know() {
+    let (short, long) = ((UNSERVED_GRACE_MS, CloseReason::Unserved), (1_000, CloseReason::WindowEnded));
+    let refreshed = [0, 40_000, 80_000];
+    check_unanswered("other", &refreshed, 80_000, short);
+    check_unanswered("tiny", &refreshed, 80_000, long);
+    check_unanswered("other", &[], 80_000, long);
+    // Just started, or just come back after a silence.
+    check_unanswered("other", &[0, 40_000], 44_999, long);
+    check_unanswered("other", &[0, 40_000], 45_000, short);
+    check_unanswered("other", &[0, 40_000, 131_000], 132_000, long);
+    // Cut off now: whom we knew has expired, and says nothing about who is there.
+    check_unanswered("other", &[0, 40_000], 131_000, long);
+}
+
+#[test]
+fn a_bid_for_a_model_that_nobody_advertised_still_wins_within_the_grace() {
+    let mut buyer = Buyer::default();
+    [0, 40_000].iter().for_each(|ms| _ = buyer.handle(Input::Ad(ad(1, *ms + 1, 1_000_000, at(*ms))), at(*ms)));
+    let offer = offer(9, 1, |offer| {
+        (offer.model, offer.issued, offer.expires) = ("new".into(), at(50_000), at(80_000));
+    });
+    buyer.handle(Input::Open(offer.clone(), Default::default()), at(50_000));
+    let bid = bid_with(2, &offer, 1, |bid| {
+        (bid.model, bid.issued, bid.hold_until) = ("new".into(), at(50_000), at(60_000));
+    });
+    let late = at(50_000 + UNSERVED_GRACE_MS - 1);
+    let mut outputs = buyer.handle(Input::Answer(infernet_wire::bid::Answer::Bid(bid)), late);
+    outputs.extend(buyer.handle(Input::Wake, late.after(1_000)));
+    let won = outputs.iter().any(|output| matches!(output, Output::Closed { outcome: Closed::Won(_), .. }));
+    assert!(won, "{outputs:?}");
 }

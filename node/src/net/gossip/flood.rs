@@ -104,3 +104,23 @@ fn what_a_key_may_say_in_an_hour_does_not_grow_with_what_it_tries_to_say() {
     assert!(taken <= allowed + 1, "{taken} of {allowed}");
     assert!(taken >= allowed * 95 / 100, "{taken} of {allowed}");
 }
+
+#[test]
+fn a_neighbour_that_floods_with_its_own_is_to_blame_and_one_that_passes_it_on_is_not() {
+    let (loud, honest) = (key(4), stranger(7));
+    let mut gate = Gate::new(key(1), NetworkId::default(), START, vec![]);
+    let jobs = topic::jobs(topic::INFERENCE);
+    let mut faults = |forwarder: NodeId, from: u64| -> usize {
+        (0..300)
+            .filter(|n| {
+                let said = loud.sign(&NetworkId::default(), offer(from + n, START)).expect("an offer");
+                let admitted = gate.admit(&jobs, said.raw(), loud.id(), forwarder, START);
+                assert_ne!(admitted.verdict, Verdict::Reject, "others may have passed it on in good faith");
+                admitted.fault
+            })
+            .count()
+    };
+    assert_eq!(faults(honest, 0), 0);
+    // The author's quota is used up by now.
+    assert_eq!(faults(loud.id(), 1_000) as u64, 300 - crate::net::rules::OWN_EXCESS.burst);
+}

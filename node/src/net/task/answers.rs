@@ -139,7 +139,7 @@ impl NetTask {
         }
     }
 
-    fn blame(&mut self, peer: &PeerId, id: NodeId) {
+    pub(super) fn blame(&mut self, peer: &PeerId, id: NodeId) {
         let penalty = score::penalty(self.peers.blamed(&id));
         self.swarm.behaviour_mut().gossip.set_application_score(peer, penalty);
     }

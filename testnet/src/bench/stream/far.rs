@@ -39,8 +39,8 @@ pub(super) struct Far {
 }
 
 enum Buyer {
-    Member(Member),
-    Process(Process),
+    Member(Box<Member>),
+    Process(Box<Process>),
 }
 
 impl Far {
@@ -54,13 +54,13 @@ impl Far {
                 let bootstrap = bootstrap.iter().filter_map(|address| address.parse().ok()).collect();
                 let member = Member::start(MemberSpec::buyer(bootstrap)).await?;
                 let way = Way::Buyer(member.node.buyer().clone());
-                (Buyer::Member(member), way)
+                (Buyer::Member(Box::new(member)), way)
             }
             Through::Api => {
                 let buyer = Process::buyer(&options.binary, bootstrap, &["--api-listen", "127.0.0.1:0"]).await?;
                 let url = buyer.status.api.clone();
                 let url = url.ok_or_else(|| BenchError::Options("the buyer's node has no OpenAI endpoint".into()))?;
-                (Buyer::Process(buyer), Way::api(&url)?)
+                (Buyer::Process(Box::new(buyer)), Way::api(&url)?)
             }
         };
         eventually("the first job", FORM, || async { way.ask_shortly().await.is_ok() }).await?;

@@ -57,6 +57,9 @@ pub struct Side {
     pub stalls: usize,
     /// Processor time per token of all processes, in microseconds.
     pub cpu_us_per_token: f64,
+    /// The same as a share of all cores. What `direct` takes is the measurement's own, engine and caller: near 100 % there, lateness
+    /// and stalls are the machine's and not the network's.
+    pub cpu_percent: f64,
     /// Whose it is: engine, worker, buyer, and the caller with what runs in its process.
     pub cpu_us_by_process: BTreeMap<&'static str, f64>,
 }
@@ -67,8 +70,9 @@ impl fmt::Display for Side {
         writeln!(f, "  engine to caller  ms  {}", self.one_way_ms)?;
         writeln!(f, "  token late by     ms  {}", self.late_ms)?;
         let parts: Vec<String> = self.cpu_us_by_process.iter().map(|(name, us)| format!("{name} {us:.1}")).collect();
-        let (tokens, stalls, cpu) = (self.tokens, self.stalls, self.cpu_us_per_token);
-        write!(f, "  {tokens} tokens, {stalls} stalls, {cpu:.1} µs CPU per token ({})", parts.join(", "))
+        let (tokens, stalls, cpu, percent) = (self.tokens, self.stalls, self.cpu_us_per_token, self.cpu_percent);
+        let parts = parts.join(", ");
+        write!(f, "  {tokens} tokens, {stalls} stalls, {cpu:.1} µs CPU per token ({parts}), {percent:.0} % of all cores")
     }
 }
 
@@ -210,6 +214,8 @@ fn side(samples: &[Samples], ttft: Vec<f64>, cpu: BTreeMap<&'static str, Duratio
         late.extend(offsets);
         stalls += stalled;
     }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let spent: Duration = cpu.values().sum();
     let per_token = |cpu: Duration| (cpu.as_secs_f64() * 1e7 / tokens.max(1) as f64).round() / 10.0;
     Side {
         ttft_ms: Distribution::of(ttft),
@@ -217,7 +223,8 @@ fn side(samples: &[Samples], ttft: Vec<f64>, cpu: BTreeMap<&'static str, Duratio
         late_ms: Distribution::of(late),
         tokens,
         stalls,
-        cpu_us_per_token: per_token(cpu.values().sum()),
+        cpu_us_per_token: per_token(spent),
+        cpu_percent: (1e3 * spent.as_secs_f64() / (WINDOW.as_secs_f64() * cores as f64)).round() / 10.0,
         cpu_us_by_process: cpu.into_iter().map(|(name, time)| (name, per_token(time))).collect(),
     }
 }
