@@ -14,7 +14,10 @@ use infernet_wire::{
     offer::JobOffer,
     time::UnixMillis,
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 /// Ads kept by default: of 1 KiB or so each, some tens of megabytes.
 pub const MAX_ADS: usize = 16_384;
@@ -91,6 +94,8 @@ pub struct KnownModel {
 pub struct Registry {
     capacity: usize,
     ads: BTreeMap<NodeId, Verified<CapabilityAd>>,
+    /// Who serves a model of these names: in a large network an offer concerns few of all.
+    serving: BTreeMap<Names, BTreeSet<NodeId>>,
     /// No ad expires before this, so there is nothing to evict until then.
     first_expiry: UnixMillis,
 }
@@ -98,7 +103,7 @@ pub struct Registry {
 impl Registry {
     /// An empty registry for at most `capacity` workers.
     pub fn new(capacity: usize) -> Self {
-        Registry { capacity, ads: BTreeMap::new(), first_expiry: UnixMillis(u64::MAX) }
+        Registry { capacity, ads: BTreeMap::new(), serving: BTreeMap::new(), first_expiry: UnixMillis(u64::MAX) }
     }
 
     /// Takes an ad; the highest sequence of a worker wins. When full, expired ads make room, living ones never do: else a flood
@@ -112,13 +117,18 @@ impl Registry {
                 return Insertion::Stale;
             }
             self.first_expiry = self.first_expiry.min(ad.expires);
-            *old = ad;
+            let old = std::mem::replace(old, ad.clone());
+            if !old.models.iter().map(names).eq(ad.models.iter().map(names)) {
+                self.unlist(&old);
+                self.list(&ad);
+            }
             return Insertion::Newer;
         }
         if !self.has_room(now) {
             return Insertion::Full;
         }
         self.first_expiry = self.first_expiry.min(ad.expires);
+        self.list(&ad);
         self.ads.insert(ad.signer(), ad);
         Insertion::New
     }
@@ -139,19 +149,16 @@ impl Registry {
         offer: &'a JobOffer,
         now: UnixMillis,
     ) -> impl Iterator<Item = (NodeId, u16, &'a ModelAd)> + 'a {
-        let mut asked = Asked::for_(&offer.model);
-        self.workers(now).filter_map(move |(worker, ad)| {
-            let (model, _) = quote::best_named(offer, ad.models.iter().filter(|model| asked.is(model))).ok()?;
-            Some((*worker, ad.slots, model))
+        self.named(&offer.model, now).filter_map(move |(worker, ad, meant)| {
+            let models = ad.models.iter().filter(|model| meant.contains(&names(model)));
+            let (model, _) = quote::best_named(offer, models).ok()?;
+            Some((worker, ad.slots, model))
         })
     }
 
     /// The workers that serve the model of `offer`, whether or not on its terms: worker and slots.
     pub fn serving<'a>(&'a self, offer: &'a JobOffer, now: UnixMillis) -> impl Iterator<Item = (NodeId, u16)> + 'a {
-        let mut asked = Asked::for_(&offer.model);
-        self.workers(now)
-            .filter(move |(_, ad)| ad.models.iter().any(|model| asked.is(model)))
-            .map(|(worker, ad)| (*worker, ad.slots))
+        self.named(&offer.model, now).map(|(worker, ad, _)| (worker, ad.slots))
     }
 
     /// [`Registry::matching`], to keep.
@@ -187,7 +194,8 @@ impl Registry {
             return 0;
         }
         let before = self.ads.len();
-        self.ads.retain(|_, ad| is_live(ad, now));
+        let gone: Vec<_> = self.ads.extract_if(.., |_, ad| !is_live(ad, now)).collect();
+        gone.iter().for_each(|(_, ad)| self.unlist(ad));
         self.first_expiry = self.ads.values().map(|ad| ad.expires).min().unwrap_or(UnixMillis(u64::MAX));
         before - self.ads.len()
     }
@@ -202,6 +210,45 @@ impl Registry {
         self.ads.is_empty()
     }
 
+    /// The workers with a live ad of a model that `asked` means, by worker; and the names of all such models. Names are compared
+    /// once each, however many workers serve them: comparing is dear.
+    fn named<'a>(
+        &'a self,
+        asked: &str,
+        now: UnixMillis,
+    ) -> impl Iterator<Item = (NodeId, &'a Verified<CapabilityAd>, Rc<Meant<'a>>)> + use<'a> {
+        let means = |(id, quantisation, aliases): &Names| {
+            let (id, quantisation, aliases) = (id.clone(), quantisation.clone(), aliases.clone());
+            ModelAd { id, quantisation, aliases, ..ModelAd::default() }.answers_to(asked)
+        };
+        let (mut meant, mut workers) = (Meant::new(), BTreeSet::new());
+        for (names, serving) in self.serving.iter().filter(|(names, _)| means(names)) {
+            meant.insert((names.0.as_str(), names.1.as_str(), names.2.as_slice()));
+            workers.extend(serving.iter().copied());
+        }
+        let meant = Rc::new(meant);
+        workers.into_iter().filter_map(move |worker| Some((worker, self.get(&worker, now)?, meant.clone())))
+    }
+
+    fn list(&mut self, ad: &Verified<CapabilityAd>) {
+        for (id, quantisation, aliases) in ad.models.iter().map(names) {
+            let names = (id.to_owned(), quantisation.to_owned(), aliases.to_vec());
+            self.serving.entry(names).or_default().insert(ad.signer());
+        }
+    }
+
+    fn unlist(&mut self, ad: &Verified<CapabilityAd>) {
+        for (id, quantisation, aliases) in ad.models.iter().map(names) {
+            let names = (id.to_owned(), quantisation.to_owned(), aliases.to_vec());
+            if let Some(workers) = self.serving.get_mut(&names) {
+                workers.remove(&ad.signer());
+                if workers.is_empty() {
+                    self.serving.remove(&names);
+                }
+            }
+        }
+    }
+
     fn has_room(&mut self, now: UnixMillis) -> bool {
         if self.ads.len() >= self.capacity {
             self.evict_expired(now);
@@ -210,21 +257,14 @@ impl Registry {
     }
 }
 
-/// Which of many models have the name that is asked for. Comparing names is dear, and many workers serve the same few models.
-struct Asked<'a> {
-    name: &'a str,
-    known: BTreeMap<(&'a str, &'a str, &'a [String]), bool>,
-}
+/// Names of models that somebody means who asks for one.
+type Meant<'a> = BTreeSet<(&'a str, &'a str, &'a [String])>;
 
-impl<'a> Asked<'a> {
-    fn for_(name: &'a str) -> Self {
-        Asked { name, known: BTreeMap::new() }
-    }
+/// What a model is known by: id, quantisation, aliases.
+type Names = (String, String, Vec<String>);
 
-    fn is(&mut self, model: &'a ModelAd) -> bool {
-        let names = (model.id.as_str(), model.quantisation.as_str(), model.aliases.as_slice());
-        *self.known.entry(names).or_insert_with(|| model.answers_to(self.name))
-    }
+fn names(model: &ModelAd) -> (&str, &str, &[String]) {
+    (&model.id, &model.quantisation, &model.aliases)
 }
 
 /// The same rule by which an envelope is believed: its signer's clock may be behind ours.
