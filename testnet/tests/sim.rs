@@ -40,7 +40,7 @@ fn whatever_goes_wrong_everything_holds() {
     assert_eq!(runs, SEEDS);
     // A table that is empty would hold, too. The last state is the shortest; a thousand seeds fill its column.
     let gaps = coverage.gaps();
-    assert!(gaps.len() < Coverage::default().gaps().len() / 4, "{coverage}");
+    assert!(gaps.len() < Coverage::default().gaps().len() / 2, "{coverage}");
 }
 
 #[test]

@@ -195,6 +195,7 @@ impl World {
         let Some(buying) = self.buying(who) else { return };
         if buying.turn.is_some() {
             buying.waiting.push_back(no);
+            self.aim(no, Phase::Queued);
             return self.set(who, until, Timer::Turn(no));
         }
         buying.turn = Some(no);
