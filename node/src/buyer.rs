@@ -33,6 +33,7 @@ use crate::{
     market::{
         auction::{Closed, Won},
         buyer::{Input, Observation},
+        course::Course,
         job::{Attempt, Attempts},
         registry::KnownModel,
     },
@@ -56,8 +57,6 @@ use tracing::{Instrument, debug, info, info_span};
 
 /// Messages waiting for the task: answers of several auctions and the ads of a large network's refresh.
 const QUEUE: usize = 1_024;
-/// Auctions for one job: one more if every worker of the first failed.
-const MAX_AUCTIONS: u32 = 2;
 /// How long a job waits for its turn to hold an auction: sixteen jobs before it, each with a full window.
 const TURN: Duration = Duration::from_secs(30);
 /// How long a job waits for a first peer.
@@ -240,21 +239,27 @@ impl Buyer {
         events: &mpsc::Sender<ChatEvent>,
         cancel: &mut watch::Receiver<bool>,
     ) -> Result<ChatReport, ChatError> {
-        let mut retries = 0;
-        if let Some(report) = self.try_standing(prepared, events, cancel, &mut retries).await? {
+        let (mut retries, mut course) = (0, Course::new(prepared.wishes.path));
+        if let Some(report) = self.try_standing(prepared, events, cancel, &mut retries, &mut course).await? {
             return Ok(report);
         }
-        for round in 1.. {
-            let decided = self.auction(prepared).await?;
+        loop {
+            course.auction_held();
+            let decided = match self.auction(prepared).await {
+                Err(ChatError::NoBids(no)) if no.others && no.refusals.is_empty() && course.may_draw_again() => {
+                    debug!(asked = no.asked, "nobody answered; others are asked");
+                    continue;
+                }
+                decided => decided?,
+            };
             tell(events, ChatEvent::Auction(Box::new(decided.report.clone()))).await;
             match self.run(decided, prepared, events, cancel, &mut retries).await {
-                Err(ChatError::Failed { failure, .. }) if failure.is_retryable() && round < MAX_AUCTIONS => {
+                Err(ChatError::Failed { failure, .. }) if failure.is_retryable() && course.may_auction_again() => {
                     debug!(cause = failure.cause.label(), "every worker of the auction failed");
                 }
                 result => return result,
             }
         }
-        Err(ChatError::ShuttingDown)
     }
 
     /// Offers the job and decides. Nobody is told yet.
@@ -268,7 +273,7 @@ impl Buyer {
         }
         let started = clock::instant();
         self.shared.metrics.auction_started();
-        let offer = client.key.sign(&client.network, prepared.offer(clock::now()))?;
+        let offer = client.key.sign(&client.network, self.invite(prepared).await?)?;
         let digest = offer.digest();
         let closed = self.offer(offer, prepared).await;
         let (reason, bids) = closing(&closed);
@@ -282,10 +287,20 @@ impl Buyer {
                 info!(winner = %report.winner.short(), bids = won.bids.len(), ms = report.elapsed_ms, "auction: {}", report.reason);
                 Ok(Decided { won: *won, report, turn })
             }
-            Closed::NoBids { no_bids, asked, .. } => {
-                Err(ChatError::NoBids(Box::new(self.no_bids(prepared, no_bids, asked).await)))
+            Closed::NoBids { no_bids, asked, others, .. } => {
+                let no_bids = self.no_bids(prepared, no_bids, asked).await;
+                Err(ChatError::NoBids(Box::new(NoBids { others, ..no_bids })))
             }
         }
+    }
+
+    /// The offer of an auction that starts now, with its invitations.
+    async fn invite(&self, prepared: &Prepared) -> Result<JobOffer, ChatError> {
+        let offer = prepared.offer(clock::now());
+        let (reply, invited) = oneshot::channel();
+        let command = Command::Invite { offer: Box::new(offer.clone()), wishes: prepared.wishes.clone(), reply };
+        self.commands.send(command).await.map_err(|_| ChatError::ShuttingDown)?;
+        Ok(JobOffer { invited: invited.await.map_err(|_| ChatError::ShuttingDown)?, ..offer })
     }
 
     /// Publishes the offer and waits for the auction to close.
@@ -309,7 +324,7 @@ impl Buyer {
         let trust = prepared.wishes.trust.clone();
         let _ = self.commands.send(Command::Survey { model: model.clone(), trust, reply }).await;
         let Survey { models, cheapest, left_out } = survey.await.unwrap_or_default();
-        NoBids { model, ceiling, asked, refusals, cheapest, models, left_out, standing: None }
+        NoBids { model, ceiling, asked, refusals, cheapest, models, left_out, standing: None, others: false }
     }
 
     /// Gives the job to the winner, then to the runners-up while none has delivered a token.
@@ -420,24 +435,46 @@ impl Buyer {
     }
 
     fn observe_result(&self, worker: NodeId, result: &Result<client::Completed, Failure>, standing: bool, prepared: &Prepared) {
-        match result {
-            // Ended before the first token, free of charge, since we wanted no more: that shows nothing.
-            Ok(completed) if completed.receipt.is_none() => {}
-            Ok(completed) => {
-                let ttft = completed.ttft.unwrap_or(completed.duration);
-                let streaming = completed.duration.saturating_sub(ttft).as_secs_f64();
-                let after_first = f64::from(completed.usage.output_tokens.saturating_sub(1));
-                // Too few tokens tell nothing about speed; the estimate then stays what it was.
-                let tps = if streaming > 0.0 { (after_first / streaming) as u32 } else { 0 };
-                self.observe(worker, Observation::Completed { ttft_ms: millis(ttft) as u32, tps });
-                self.hint(Command::Answered(worker, prepared.wishes.clone()));
+        match lesson(result, standing) {
+            Lesson::Nothing => {}
+            Lesson::Refused => self.hint(Command::Refused(worker)),
+            Lesson::Observed(observation) => {
+                self.observe(worker, observation);
+                if matches!(observation, Observation::Completed { .. }) {
+                    self.hint(Command::Answered(worker, prepared.wishes.clone()));
+                }
             }
-            Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => {}
-            Err(failure) if standing && standing::is_refusal(failure) => {
-                self.hint(Command::Refused(worker));
-            }
-            Err(_) => self.observe(worker, Observation::Failed),
         }
+    }
+}
+
+/// What the end of a stream teaches of its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lesson {
+    /// Nothing: we wanted no more, or our own disk failed.
+    Nothing,
+    /// It has no room at its standing price now, which is no fault of its.
+    Refused,
+    /// This.
+    Observed(Observation),
+}
+
+/// What `result` teaches; `standing` tells whether the job came without an auction.
+pub fn lesson(result: &Result<client::Completed, Failure>, standing: bool) -> Lesson {
+    match result {
+        // Ended before the first token, free of charge, since we wanted no more: that shows nothing.
+        Ok(completed) if completed.receipt.is_none() => Lesson::Nothing,
+        Ok(completed) => {
+            let ttft = completed.ttft.unwrap_or(completed.duration);
+            let streaming = completed.duration.saturating_sub(ttft).as_secs_f64();
+            let after_first = f64::from(completed.usage.output_tokens.saturating_sub(1));
+            // Too few tokens tell nothing about speed; the estimate then stays what it was.
+            let tps = if streaming > 0.0 { (after_first / streaming) as u32 } else { 0 };
+            Lesson::Observed(Observation::Completed { ttft_ms: millis(ttft) as u32, tps })
+        }
+        Err(failure) if matches!(failure.cause, client::Cause::Cancelled | client::Cause::Keep(_)) => Lesson::Nothing,
+        Err(failure) if standing && failure.is_refusal() => Lesson::Refused,
+        Err(_) => Lesson::Observed(Observation::Failed),
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Sum {
 
 impl Sum {
     /// One receipt more.
-    pub(crate) fn add(&mut self, signed: &SignedReceipt) {
+    pub fn add(&mut self, signed: &SignedReceipt) {
         let receipt = signed.receipt();
         let amount = match signed.countersign() {
             Some(_) => &mut self.acknowledged_micro_usd,
@@ -67,7 +67,7 @@ impl Sum {
     }
 
     /// The buyer has signed a receipt that is in here without its signature.
-    pub(crate) fn acknowledge(&mut self, signed: &SignedReceipt) {
+    pub fn acknowledge(&mut self, signed: &SignedReceipt) {
         let amount = signed.receipt().amount.0;
         self.unacknowledged_micro_usd = self.unacknowledged_micro_usd.saturating_sub(amount);
         self.acknowledged_micro_usd = self.acknowledged_micro_usd.saturating_add(amount);

@@ -10,6 +10,7 @@
 //! | [`quote`] | what a job may cost, and whether a model can serve it |
 //! | [`select`] | which of many workers answer an offer |
 //! | [`admission`] | slots, holds and running jobs of a worker |
+//! | [`advert`] | when a worker advertises what |
 //! | [`own_ads`], [`used`] | which ads bind a worker, which accepts of them were used |
 //! | [`claim`], [`outcome`] | why an accept got no slot; what became of the last offers |
 //! | [`rank`] | which bid is best, and why |
@@ -20,6 +21,7 @@
 //! | [`affinity`] | which worker has read a conversation's beginning |
 //! | [`trust`], [`reputation`] | whom a buyer deals with; what receipts say of workers |
 //! | [`job`] | the winner, then the runners-up |
+//! | [`course`] | what a job tries next |
 //! | [`buyer`], [`seller`] | the two deciders |
 //! | [`recent`] | a map that forgets the least recently used |
 //!
@@ -35,10 +37,12 @@
 //! our own clock.
 
 pub mod admission;
+pub mod advert;
 pub mod affinity;
 pub mod auction;
 pub mod buyer;
 pub mod claim;
+pub mod course;
 pub mod job;
 pub mod outcome;
 pub mod own_ads;

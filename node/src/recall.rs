@@ -26,11 +26,11 @@ const PAGE: usize = 512;
 
 /// Who is remembered by some receipts.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Met {
+pub struct Met {
     /// They paid us.
-    buyers: Vec<NodeId>,
+    pub buyers: Vec<NodeId>,
     /// They worked for us, once for each job.
-    workers: Vec<NodeId>,
+    pub workers: Vec<NodeId>,
 }
 
 /// Reads the receipts of node `me` and tells its roles, and what of them is of this day.
@@ -57,7 +57,7 @@ pub async fn run(me: NodeId, store: Arc<dyn Store>, today: Today, buyer: Buyer, 
 }
 
 /// Whom `receipts` of node `me` make known: those of completed jobs that both signed.
-fn met(me: NodeId, receipts: &[SignedReceipt]) -> Met {
+pub fn met(me: NodeId, receipts: &[SignedReceipt]) -> Met {
     let mut met = Met::default();
     let settled = receipts.iter().filter(|r| r.countersign().is_some() && r.receipt().status == JobStatus::COMPLETED);
     for receipt in settled {

@@ -7,12 +7,14 @@
 
 mod status;
 
+pub use crate::market::advert::Measured;
 pub use status::{Asking, Outcome, Status};
 
 use crate::{
     clock,
     market::{
         admission::{ClaimError, MAX_SETTLING},
+        advert::Advert,
         seller::{self as market, Claim, Input, Output},
     },
     net::Net,
@@ -94,15 +96,6 @@ pub enum Unclaimed {
     ShuttingDown,
 }
 
-/// How fast a job was.
-#[derive(Debug, Clone, Copy)]
-pub struct Measured {
-    /// From asking the engine to its first token, in milliseconds.
-    pub ttft_ms: u32,
-    /// Tokens per second after the first; `None` if there were too few.
-    pub tokens_per_second: Option<u32>,
-}
-
 /// A claimed place, until the job's receipt is settled.
 #[derive(Debug)]
 pub struct Slot {
@@ -158,7 +151,7 @@ impl Seller {
         market.set_started(clock::now());
         let task = Task {
             market,
-            ad: Ad { published: None, models: Vec::new(), due: clock::now() },
+            ad: Advert::new(clock::now()),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
             dropped_answers: 0,
             wake: None,
@@ -229,7 +222,7 @@ impl Seller {
 
 struct Task {
     market: market::Seller,
-    ad: Ad,
+    ad: Advert,
     answers: Arc<Semaphore>,
     dropped_answers: u64,
     wake: Option<UnixMillis>,
@@ -238,17 +231,10 @@ struct Task {
     store: Arc<dyn Store>,
 }
 
-/// When to advertise what.
-struct Ad {
-    published: Option<UnixMillis>,
-    models: Vec<ModelAd>,
-    due: UnixMillis,
-}
-
 impl Task {
     async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
         loop {
-            let next = self.ad.due.min(self.wake.unwrap_or(UnixMillis(u64::MAX)));
+            let next = self.ad.due().min(self.wake.unwrap_or(UnixMillis(u64::MAX)));
             tokio::select! {
                 biased;
                 command = inbox.recv() => match command {
@@ -263,7 +249,7 @@ impl Task {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Input(input) => self.handle(*input),
-            Command::Newcomer => self.advertise_soon(),
+            Command::Newcomer => self.ad.advertise_soon(clock::now()),
             Command::Claim { presented, from, slot, reply } => {
                 let now = clock::now();
                 self.look_at_store();
@@ -293,7 +279,7 @@ impl Task {
             self.wake = None;
             self.handle(Input::Wake);
         }
-        if self.ad.due <= now {
+        if self.ad.due() <= now {
             self.advertise(now);
         }
     }
@@ -346,47 +332,28 @@ impl Task {
         });
     }
 
-    /// Engines don't know their speed; what was measured stays with the model while it is served.
-    fn set_catalogue(&mut self, mut models: Vec<ModelAd>) {
-        for model in &mut models {
-            if let Some(known) = self.ad.models.iter().find(|m| m.id == model.id) {
-                (model.ttft_ms, model.tokens_per_second) = (known.ttft_ms, known.tokens_per_second);
-            }
-        }
-        if models != self.ad.models {
-            info!(models = models.len(), "catalogue changed");
-            self.market.set_catalogue(models.clone());
-            self.ad.models = models;
-            self.advertise_soon();
+    fn set_catalogue(&mut self, models: Vec<ModelAd>) {
+        if self.ad.set_models(models, clock::now()) {
+            info!(models = self.ad.models().len(), "catalogue changed");
+            self.market.set_catalogue(self.ad.models().to_vec());
         }
     }
 
-    /// Bids tell it at once, the ad when it is refreshed.
     fn on_measured(&mut self, model: &str, measured: Measured) {
-        let Some(ad) = self.ad.models.iter_mut().find(|m| m.id == model) else { return };
-        ad.ttft_ms = smooth(ad.ttft_ms, measured.ttft_ms.max(1));
-        if let Some(speed) = measured.tokens_per_second {
-            ad.tokens_per_second = smooth(ad.tokens_per_second, speed.max(1));
+        if self.ad.measure(model, measured) {
+            self.market.set_catalogue(self.ad.models().to_vec());
         }
-        self.market.set_catalogue(self.ad.models.clone());
-    }
-
-    /// Advertises again, at once or as soon as others would listen.
-    fn advertise_soon(&mut self) {
-        let earliest = self.ad.published.map_or(UnixMillis(0), |at| at.after(limits::AD_MIN_INTERVAL_MS));
-        self.ad.due = self.ad.due.min(earliest.max(clock::now()));
     }
 
     fn advertise(&mut self, now: UnixMillis) {
         let [spread] = clock::random::<1>();
-        let range = limits::AD_REFRESH_MS;
-        self.ad.due = now.after(range.start + (range.end - range.start) * u64::from(spread) / 256);
-        if self.ad.models.is_empty() {
+        self.ad.refresh(spread, now);
+        if self.ad.models().is_empty() {
             return;
         }
         match self.signed_ad(now) {
             Ok(ad) => {
-                self.ad.published = Some(now);
+                self.ad.published(now);
                 self.handle(Input::Ad(ad.clone()));
                 let (net, raw, deadline) = (self.net.clone(), ad.raw().clone(), now.after(limits::AD_MIN_INTERVAL_MS));
                 tokio::spawn(async move {
@@ -402,7 +369,7 @@ impl Task {
     /// The ad; models at its end are left out while it is too large.
     fn signed_ad(&mut self, now: UnixMillis) -> Result<Verified<CapabilityAd>, String> {
         let sequence = self.store.next_ad_sequence(now).map_err(|e| e.to_string())?;
-        let mut models = self.ad.models.clone();
+        let mut models = self.ad.models().to_vec();
         loop {
             let ad = CapabilityAd {
                 sequence,
@@ -433,16 +400,11 @@ impl Task {
             settling: admission.settling(),
             held: admission.held(),
             slots: self.settings.slots,
-            models: self.ad.models.iter().map(|m| m.id.clone()).collect(),
+            models: self.ad.models().iter().map(|m| m.id.clone()).collect(),
             counters,
             recent: self.market.outcomes().iter().map(Outcome::from).collect(),
             wanted: self.market.wanted().iter().map(|(model, times)| (model.clone(), *times)).collect(),
             draining: self.market.is_draining(),
         }
     }
-}
-
-/// Three parts of what was known and one of the newest; 0 is nothing known.
-fn smooth(known: u32, sample: u32) -> u32 {
-    if known == 0 { sample } else { u32::try_from((3 * u64::from(known) + u64::from(sample)).div_ceil(4)).unwrap_or(u32::MAX) }
 }

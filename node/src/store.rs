@@ -1,8 +1,8 @@
 //! What a node remembers: receipts, what was spent, which commands it has obeyed, the number of its last ad, and peers to try
 //! first after a restart.
 //!
-//! Callers see the [`Store`] trait; [`open`] gives the one on disk, [`MemoryStore`] is for tests and nodes without a disk. Both
-//! pass one suite. On disk there are two things under the node's home: `journal-<network>`, the truth, and `store-<network>`,
+//! Callers see the [`Store`] trait; [`open`] gives the one on disk, [`MemoryStore`] is for tests and nodes without a disk, and
+//! [`JournaledStore`] for simulated nodes, whose disk can crash. All pass one suite. On disk there are two things under the node's home: `journal-<network>`, the truth, and `store-<network>`,
 //! an index over it. Delete the index and it comes back; damage it and it is moved aside, made anew, and the log says so.
 //!
 //! A receipt is kept per (job, worker), since a job that failed over has one from each worker; what a second receipt for the
@@ -17,12 +17,17 @@
 mod commit;
 mod durable;
 mod journal;
+mod journaled;
 mod memory;
 mod open;
 mod record;
 mod sled;
 
-pub use self::memory::MemoryStore;
+pub use self::{
+    journal::test_disk::{Names, Tear, TestDisk},
+    journaled::{JournaledStore, ReadReceipt},
+    memory::MemoryStore,
+};
 
 use self::sled::{Contents, Index, OpenError};
 

@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 20] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -116,6 +116,16 @@ const RULES: [Rule; 18] = [
         says: "only node/src/clock.rs reads a clock",
         governs: |path| path != "node/src/clock.rs",
         breaks: |source| [source.sequence(&["SystemTime", "::", "now"]), source.sequence(&["Instant", "::", "now"])].concat(),
+    },
+    Rule {
+        says: "only the simulator makes messages without signatures",
+        governs: |path| !path.starts_with("testnet/src/sim") && !path.starts_with("wire/src/envelope"),
+        breaks: |source| source.sequence(&["SimulatedKey"]),
+    },
+    Rule {
+        says: "the simulator knows no runtime and no clock",
+        governs: |path| path.starts_with("testnet/src/sim/") || path == "testnet/src/sim.rs",
+        breaks: |source| [source.names_of(&["tokio", "libp2p", "futures"]), source.of_node("clock")].concat(),
     },
     Rule {
         says: "no file is borrowed from elsewhere by its path",

@@ -168,6 +168,7 @@ fn offer_body(issued: UnixMillis) -> JobOffer {
         window_ms: 500,
         rule: SelectionRule::BALANCED,
         commitment: sha256(b"request"),
+        invited: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`scripted`] | an engine without a model, for what the tiny one can't do |
 //! | [`chaos`] | processes that are killed, frozen, cut off and starved under load, and whether the books balance |
 //! | [`flood`] | a worker and a buyer under attack, and whether they come through |
+//! | [`sim`] | thousands of nodes on virtual time, from a seed, with the node's own deciders |
 //! | [`stranger`] | a member of the mesh that is no node |
 //! | [`shim`] | TCP and UDP links that are worse than loopback |
 //! | [`receipts`], [`scribe`] | receipts without a job, and a process that writes them until it is killed |
@@ -30,5 +31,6 @@ pub mod scribe;
 pub mod scripted;
 pub mod serve;
 pub mod shim;
+pub mod sim;
 pub mod stranger;
 pub mod up;

@@ -5,7 +5,9 @@ use infernet_testnet::{
     bench::{auction, node, receipts, stream},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
-    flood, scribe, serve, up,
+    flood, scribe, serve,
+    sim::{self, adversary, plant::Plant, report, scenario::Scenario},
+    up,
 };
 use std::{
     ffi::OsString,
@@ -54,6 +56,8 @@ enum Command {
     },
     /// A worker and a buyer under attack; the exit code tells whether they came through.
     Flood(FloodArgs),
+    /// Thousands of nodes on virtual time, from a seed: the same every time. The exit code tells whether everything held.
+    Sim(SimArgs),
     /// Processes that are killed, frozen, cut off and starved under load; the exit code tells whether the books balance.
     Chaos(ChaosArgs),
     /// A metronome instead of an engine, until it is killed; prints its URL.
@@ -115,6 +119,30 @@ struct FloodArgs {
 }
 
 #[derive(Debug, Args)]
+struct SimArgs {
+    #[command(subcommand)]
+    command: Option<SimCommand>,
+    /// A TOML file, or one of the built-in scenarios; a wrong name lists them.
+    #[arg(long, default_value = "honest")]
+    scenario: String,
+    /// Which of the scenario's histories.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Many of them: the first and the last.
+    #[arg(long, value_name = "FIRST..LAST", conflicts_with = "seed", value_parser = seeds)]
+    seeds: Option<(u64, u64)>,
+    /// Print what happens, line by line.
+    #[arg(long)]
+    trace: bool,
+    /// Plant a bug, which a check must find.
+    #[arg(long)]
+    plant: Option<Plant>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct ChaosArgs {
     /// For how long things go wrong; fractions are fine.
     #[arg(long, default_value_t = 2.0)]
@@ -134,6 +162,31 @@ struct ChaosArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum SimCommand {
+    /// What growth costs, who earns what, and what attackers achieve: table, JSON and SVG plots.
+    Report {
+        /// Where to.
+        #[arg(long, default_value = "testnet/reports")]
+        dir: PathBuf,
+        /// The largest network, in nodes: 10000 takes minutes and some gigabytes.
+        #[arg(long, default_value_t = 1_000)]
+        nodes: u64,
+        /// Seeds of each attack.
+        #[arg(long, default_value_t = 5)]
+        attacks: u64,
+    },
+}
+
+fn seeds(text: &str) -> Result<(u64, u64), String> {
+    let (first, last) = text.split_once("..").ok_or("say the first and the last seed, such as 1..1000")?;
+    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?} is no seed: {error}"));
+    match (number(first)?, number(last)?) {
+        (first, last) if first <= last => Ok((first, last)),
+        (first, last) => Err(format!("{first} is above {last}: swap the two")),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -190,6 +243,14 @@ enum BenchCommand {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Sim(args) => match simulate(args) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "infernet-testnet: {error:#}");
+                ExitCode::from(2)
+            }
+        },
         Command::Node { args } => infernet_node::cli::main([OsString::from("infernet")].into_iter().chain(args)),
         command => match run(command) {
             Ok(()) => ExitCode::SUCCESS,
@@ -250,11 +311,65 @@ fn run(command: Command) -> anyhow::Result<()> {
                 print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
             }
             Command::Scribe { home, from } => scribe::run(&home, from, io::stdout())?,
-            // Handled before the runtime exists: it makes its own.
-            Command::Node { .. } => {}
+            // Handled before the runtime exists: the one makes its own, the other needs none.
+            Command::Node { .. } | Command::Sim(_) => {}
         }
         Ok(())
     })
+}
+
+/// Runs an attack and the same without it.
+fn harm(scenario: &Scenario, name: &str, seeds: u64, json: bool) -> anyhow::Result<bool> {
+    let Some(harm) = adversary::measure(scenario, name, seeds) else { return Ok(true) };
+    print(&harm, json)?;
+    Ok(harm.is_well())
+}
+
+/// Runs one seed or many; whether everything held.
+fn simulate(args: SimArgs) -> anyhow::Result<bool> {
+    if let Some(SimCommand::Report { dir, nodes, attacks }) = args.command {
+        let report = report::run(&dir, nodes, attacks, &mut io::stderr())?;
+        print(&report, args.json)?;
+        return Ok(report.is_well());
+    }
+    let mut scenario = Scenario::load(&args.scenario)?;
+    scenario.plant = args.plant;
+    if let (Some(_), Some((_, last)), None) = (scenario.adversary, args.seeds, args.plant) {
+        return harm(&scenario, &args.scenario, last, args.json);
+    }
+    let Some((first, last)) = args.seeds else {
+        let outcome = sim::run(&scenario, &args.scenario, args.seed, args.trace);
+        for line in &outcome.trace {
+            writeln!(io::stdout(), "{line}")?;
+        }
+        print(&outcome, args.json)?;
+        return Ok(outcome.is_well());
+    };
+    let (mut failed, mut jobs, mut fewest) = (0, 0, None::<(usize, usize, u64)>);
+    let mut result = Ok(());
+    let coverage = sim::run_many(&scenario, &args.scenario, first..=last, |outcome| {
+        jobs += outcome.jobs;
+        let least = fewest.get_or_insert((outcome.nodes, outcome.jobs, outcome.faults));
+        *least = (least.0.min(outcome.nodes), least.1.min(outcome.jobs), least.2.min(outcome.faults));
+        failed += u64::from(!outcome.is_well());
+        if result.is_ok() && (!outcome.is_well() || args.json) {
+            result = print(outcome, args.json);
+        }
+    });
+    result?;
+    if args.json {
+        writeln!(io::stdout(), "{}", serde_json::to_string(&coverage)?)?;
+        return Ok(failed == 0);
+    }
+    let (nodes, fewest_jobs, faults) = fewest.unwrap_or_default();
+    writeln!(io::stdout(), "{coverage}")?;
+    writeln!(
+        io::stdout(),
+        "{} seeds, {jobs} jobs, {} faults; each at least {nodes} nodes, {fewest_jobs} jobs, {faults} faults; {failed} seeds failed",
+        last - first + 1,
+        coverage.faults(),
+    )?;
+    Ok(failed == 0)
 }
 
 /// `infernet` of the `dist` profile if it was built, else of this profile.

@@ -131,5 +131,6 @@ pub fn offer_body(model: &str, max_tokens: u32, request: &[u8], salt: &[u8; 32])
         window_ms: WINDOW_MS,
         rule: SelectionRule::BALANCED,
         commitment: commitment(salt, request),
+        invited: Vec::new(),
     }
 }

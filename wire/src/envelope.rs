@@ -25,6 +25,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 use std::{ops::Deref, sync::Arc};
 
+mod simulated;
+
+pub use simulated::SimulatedKey;
+
 /// Major version of the protocol: another one is another protocol.
 pub const MAJOR: u8 = 1;
 /// Minor version: grows when fields are appended.
@@ -292,44 +296,54 @@ impl<T> Unverified<T> {
     /// Checks the signature.
     pub fn verify(self) -> Result<Verified<T>, Refusal> {
         self.signer.verify(&self.digest, &self.signature).map_err(|_| Refusal::BadSignature)?;
-        Ok(Verified { body: self.body, digest: self.digest, signer: self.signer, signature: self.signature, raw: self.raw })
+        Ok(Verified(Arc::new(self)))
     }
 }
 
-/// A message that its signer really signed, for this network. Nothing but a check or the signing itself makes one.
-#[derive(Debug, Clone)]
-pub struct Verified<T> {
-    body: T,
-    digest: Hash,
-    signer: NodeId,
-    signature: Signature,
-    raw: Arc<[u8]>,
+/// A message that its signer really signed, for this network. Nothing but a check or the signing itself makes one. Cheap to
+/// clone: everybody who keeps it shares it.
+#[derive(Debug)]
+pub struct Verified<T>(Arc<Unverified<T>>);
+
+impl<T> Clone for Verified<T> {
+    fn clone(&self) -> Self {
+        Verified(self.0.clone())
+    }
 }
 
 impl<T> Verified<T> {
     /// What was signed: names this very message.
     pub fn digest(&self) -> Hash {
-        self.digest
+        self.0.digest
     }
 
     /// Who signed it.
     pub fn signer(&self) -> NodeId {
-        self.signer
+        self.0.signer
     }
 
     /// The signature over [`Verified::digest`].
     pub fn signature(&self) -> Signature {
-        self.signature
+        self.0.signature
     }
 
     /// The envelope's bytes as received or made, to forward or store.
     pub fn raw(&self) -> &Arc<[u8]> {
-        &self.raw
+        &self.0.raw
     }
+}
 
+impl<T: Message> Verified<T> {
+    /// Whether it is of an age at which [`Envelope::open`] would read it.
+    pub fn check_age(&self, now: UnixMillis) -> Result<(), Refusal> {
+        check_age(&**self, now)
+    }
+}
+
+impl<T: Clone> Verified<T> {
     /// The body alone.
     pub fn into_body(self) -> T {
-        self.body
+        Arc::try_unwrap(self.0).map_or_else(|shared| shared.body.clone(), |own| own.body)
     }
 }
 
@@ -337,7 +351,7 @@ impl<T> Deref for Verified<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.body
+        &self.0.body
     }
 }
 
@@ -350,22 +364,13 @@ impl NodeKey {
             return Err(Refusal::TooLarge);
         }
         let signed = self.sign_payload(T::KIND, MINOR, network, payload);
-        Ok(Verified { body, digest: signed.0, signer: self.id(), signature: signed.1, raw: signed.2 })
+        Ok(Verified(Arc::new(Unverified { body, digest: signed.0, signer: self.id(), signature: signed.1, raw: signed.2 })))
     }
 
     fn sign_payload(&self, kind: Kind, minor: u8, network: &NetworkId, payload: Vec<u8>) -> (Hash, Signature, Arc<[u8]>) {
         let digest = digest(kind, minor, network, &self.id(), &payload);
         let signature = self.sign_digest(&digest);
-        let raw = codec::encode(&Repr {
-            major: MAJOR,
-            minor,
-            kind: kind as u16,
-            network: network.as_str().into(),
-            payload: ByteBuf::from(payload),
-            signer: self.id(),
-            signature,
-        });
-        (digest, signature, raw.into())
+        (digest, signature, seal(kind, minor, network, payload, self.id(), signature))
     }
 
     /// Signs bytes that a later version might produce. Only for testing how this version takes them.
@@ -373,6 +378,12 @@ impl NodeKey {
     pub fn sign_foreign(&self, kind: Kind, minor: u8, network: &NetworkId, payload: Vec<u8>) -> Arc<[u8]> {
         self.sign_payload(kind, minor, network, payload).2
     }
+}
+
+/// The envelope's one canonical form.
+fn seal(kind: Kind, minor: u8, network: &NetworkId, payload: Vec<u8>, signer: NodeId, signature: Signature) -> Arc<[u8]> {
+    let (network, payload) = (network.as_str().into(), ByteBuf::from(payload));
+    codec::encode(&Repr { major: MAJOR, minor, kind: kind as u16, network, payload, signer, signature }).into()
 }
 
 /// Field checks shared by the bodies.

@@ -47,6 +47,9 @@ pub const MAX_BID_BYTES: usize = 1024;
 /// Workers that answer one offer, so that the cost of an auction does not grow with the network.
 pub const MAX_BIDDERS: usize = 32;
 
+/// Workers that an offer may invite by name, of those who answer it: half, so that newcomers are always heard too.
+pub const MAX_INVITED: usize = MAX_BIDDERS / 2;
+
 /// Largest accept payload.
 pub const MAX_ACCEPT_BYTES: usize = 1024;
 /// How long an accept may be used.

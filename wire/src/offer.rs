@@ -4,7 +4,7 @@ use crate::{
     capability::Abilities,
     envelope::{Kind, Message, Refusal, field},
     hash,
-    id::{Hash, OfferId},
+    id::{Hash, NodeId, OfferId},
     limits,
     money::{MicroUsd, Price},
     time::UnixMillis,
@@ -56,6 +56,24 @@ pub struct JobOffer {
     pub rule: SelectionRule,
     /// [`commitment`] to the request.
     pub commitment: Hash,
+    /// [`Invitation`]s of workers that the buyer wants to hear, at most [`limits::MAX_INVITED`]. They answer whatever lot they
+    /// drew; the fewer they are, the more draw theirs.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub invited: Vec<Invitation>,
+}
+
+/// A worker's name in one offer. Short: two workers of a network of a million share one once in two hundred offers, and then
+/// one more answers. It is another in each offer, so that nobody sees at a glance whom a buyer prefers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Invitation(pub u32);
+
+impl Invitation {
+    /// The name of `worker` in the offer `offer`.
+    pub fn of(offer: &OfferId, worker: &NodeId) -> Self {
+        let digest = hash::tagged("infernet/invitation/1", &[offer.as_ref(), worker.as_ref()]);
+        Invitation(digest.0.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes)))
+    }
 }
 
 impl Message for JobOffer {
@@ -74,12 +92,18 @@ impl Message for JobOffer {
     fn check(&self) -> Result<(), Refusal> {
         field::name(&self.workload, "workload")?;
         field::name(&self.model, "model")?;
+        field::ensure(self.invited.len() <= limits::MAX_INVITED, "invited")?;
         field::ensure(self.output_tokens <= limits::MAX_OUTPUT_TOKENS, "output_tokens")?;
         field::ensure(u64::from(self.window_ms) <= limits::MAX_BID_WINDOW_MS, "window_ms")
     }
 }
 
 impl JobOffer {
+    /// Whether `worker` is invited.
+    pub fn invites(&self, worker: &NodeId) -> bool {
+        !self.invited.is_empty() && self.invited.contains(&Invitation::of(&self.id, worker))
+    }
+
     /// When the last bid counts.
     pub fn window_end(&self) -> UnixMillis {
         self.issued.after(self.window_ms.into())

@@ -179,6 +179,15 @@ impl SignedReceipt {
         let countersign = parts.countersign.map(|c| c.open_stored(network)?.verify()).transpose()?;
         SignedReceipt::new(receipt, countersign)
     }
+
+    /// The same for the receipts of simulated nodes, which have no signatures, and for no others: see
+    /// [`crate::envelope::SimulatedKey`].
+    pub fn decode_simulated(bytes: &[u8], network: &NetworkId) -> Result<Self, Refusal> {
+        let parts = ReceiptParts::decode(bytes)?;
+        let receipt = parts.receipt.open_stored(network)?.verify_simulated()?;
+        let countersign = parts.countersign.map(|c| c.open_stored(network)?.verify_simulated()).transpose()?;
+        SignedReceipt::new(receipt, countersign)
+    }
 }
 
 /// A gossiped receipt before its signatures are checked.

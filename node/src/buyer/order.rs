@@ -119,6 +119,7 @@ impl Prepared {
             window_ms: self.order.window_ms,
             rule: self.order.rule,
             commitment: self.commitment,
+            invited: Vec::new(),
         }
     }
 }

@@ -80,6 +80,8 @@ pub struct NoBids {
     pub ceiling: Price,
     /// Workers known to serve the model.
     pub asked: usize,
+    /// Whether others, whose turn it was not, could have been asked.
+    pub others: bool,
     /// Who refused, and why.
     pub refusals: Vec<(NodeId, NoBidReason)>,
     /// What the model costs at the cheapest known worker.

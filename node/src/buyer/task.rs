@@ -20,7 +20,7 @@ use infernet_wire::{
     id::{Hash, NodeId},
     limits,
     money::Price,
-    offer::JobOffer,
+    offer::{Invitation, JobOffer},
     time::UnixMillis,
 };
 use std::{
@@ -40,6 +40,8 @@ const MAX_NAMES: usize = 20;
 pub(super) enum Command {
     /// Something was heard.
     Input(Box<Input>),
+    /// Whom should this offer invite?
+    Invite { offer: Box<JobOffer>, wishes: Arc<Wishes>, reply: oneshot::Sender<Vec<Invitation>> },
     /// Our own offer is out.
     Open { offer: Box<Verified<JobOffer>>, wishes: Arc<Wishes>, reply: oneshot::Sender<Closed> },
     /// Whose ad to accept for this offer, without an auction?
@@ -126,6 +128,9 @@ impl Task {
                     self.handle(input);
                 }
             },
+            Command::Invite { offer, wishes, reply } => {
+                let _ = reply.send(self.market.invite(&offer, &wishes, clock::now()));
+            }
             Command::Open { offer, wishes, reply } => {
                 let digest = offer.digest();
                 self.replies.insert(digest, reply);

@@ -5,7 +5,7 @@
 //! is a failure, never a short answer.
 
 use super::{
-    deadline,
+    deadline::{self, Stage},
     endpoint::{ChatStream, ConnectError, Path},
     framing::{FrameError, FrameReader, FrameWriter, RawFrame},
     pool::Pool,
@@ -194,6 +194,11 @@ impl Failure {
         };
         transient && !self.after_first_token
     }
+
+    /// Whether the worker only said that it can't take the job, which is no fault of its.
+    pub fn is_refusal(&self) -> bool {
+        matches!(&self.cause, Cause::Worker(error) if [ErrorCode::BUSY, ErrorCode::NO_HOLD].contains(&error.code))
+    }
 }
 
 /// Where progress goes, and who may stop it.
@@ -347,13 +352,14 @@ impl Attempt {
 
     /// How long the next frame may take.
     fn patience(&self) -> Duration {
-        match () {
-            () if self.cancelled => deadline::CANCEL,
-            () if !self.opened => deadline::OPENED,
-            () if self.usage.is_some() => deadline::SIGN,
-            () if self.first_token.is_none() => deadline::SILENCE_BEFORE_TOKEN,
-            () => deadline::SILENCE,
-        }
+        let stage = match () {
+            () if self.cancelled => Stage::Cancelling,
+            () if !self.opened => Stage::Opening,
+            () if self.usage.is_some() => Stage::Signing,
+            () if self.first_token.is_none() => Stage::Reading,
+            () => Stage::Streaming,
+        };
+        stage.patience()
     }
 
     async fn cancel(&mut self) -> Result<(), Cause> {

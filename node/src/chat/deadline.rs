@@ -2,6 +2,34 @@
 
 use std::time::Duration;
 
+/// Where a stream is, as its buyer sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// `Open` is sent.
+    Opening,
+    /// The worker has the job, and has said nothing of the answer yet.
+    Reading,
+    /// The answer runs.
+    Streaming,
+    /// The answer is whole, its receipt is not.
+    Signing,
+    /// The buyer wants no more.
+    Cancelling,
+}
+
+impl Stage {
+    /// How long the next frame may take.
+    pub fn patience(self) -> Duration {
+        match self {
+            Stage::Opening => OPENED,
+            Stage::Reading => SILENCE_BEFORE_TOKEN,
+            Stage::Streaming => SILENCE,
+            Stage::Signing => SIGN,
+            Stage::Cancelling => CANCEL,
+        }
+    }
+}
+
 /// A buyer's QUIC handshake with a worker. It starts when the bid comes in, so a live worker's is long over when the job is
 /// due; a dead one must not use up the time for which runners-up hold their slots.
 pub const CONNECT: Duration = Duration::from_millis(750);

@@ -166,7 +166,7 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
     let parsed = read_request(&claim, &open, &request)?;
     let engine =
         worker.engines.find(&claim.model).ok_or_else(|| refuse(ErrorCode::ENGINE, true, "no engine serves the model now"))?;
-    let terms = terms(worker, &claim, engine.weights, &parsed);
+    let terms = terms(worker.key.id(), &claim, engine.weights, &parsed);
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let (session, opened) = WorkerSession::open(terms, &first.bytes, &request, clock::now());
     let shown = worker.jobs.begin(Role::Sold, claim.job, claim.model.clone());
@@ -218,7 +218,8 @@ fn check_unused(worker: &Worker, claim: &Claim) -> Result<(), StreamError> {
     }
 }
 
-fn refused_claim(error: Unclaimed) -> StreamError {
+/// What a buyer is told when its accept gets no slot.
+pub fn refused_claim(error: Unclaimed) -> StreamError {
     match error {
         Unclaimed::ShuttingDown => refuse(ErrorCode::BUSY, true, error),
         Unclaimed::Refused(reason) if reason.is_busy() => refuse(ErrorCode::BUSY, true, error),
@@ -227,7 +228,8 @@ fn refused_claim(error: Unclaimed) -> StreamError {
     }
 }
 
-fn read_request(claim: &Claim, open: &Open, request: &[u8]) -> Result<ChatRequest, StreamError> {
+/// The request, if it is the one that the claimed offer commits to, and no larger.
+pub fn read_request(claim: &Claim, open: &Open, request: &[u8]) -> Result<ChatRequest, StreamError> {
     let bad = |text: &str| refuse(ErrorCode::BAD_REQUEST, false, text);
     if commitment(&open.salt, request) != claim.offer.commitment {
         return Err(bad("the request is not the one the offer commits to"));
@@ -239,12 +241,13 @@ fn read_request(claim: &Claim, open: &Open, request: &[u8]) -> Result<ChatReques
     Ok(parsed)
 }
 
-fn terms(worker: &Worker, claim: &Claim, weights: Option<Hash>, request: &ChatRequest) -> Terms {
+/// The terms of a claimed job, as its worker `me` sees them.
+pub fn terms(me: NodeId, claim: &Claim, weights: Option<Hash>, request: &ChatRequest) -> Terms {
     Terms {
         job: claim.job,
         accept: claim.accept,
         buyer: claim.buyer,
-        worker: worker.key.id(),
+        worker: me,
         workload: claim.offer.workload.clone(),
         model: claim.model.clone(),
         weights,

@@ -108,6 +108,8 @@ pub enum Closed {
         no_bids: Vec<(NodeId, NoBidReason)>,
         /// How many workers were expected to answer.
         asked: usize,
+        /// Whether others, whose turn it was not, could still be asked.
+        others: bool,
         /// Why it closed.
         reason: CloseReason,
         /// How long it was open.
@@ -211,7 +213,7 @@ impl Auction {
             window_end: self.offer.window_end(),
             first_bid: self.first_bid,
             best: self.best,
-            bids: self.bids.len(),
+            bids: self.facts.values().filter(|facts| facts.advertised || self.prospects.is_empty()).count(),
             unserved: self.unserved,
             prospects: &self.prospects,
         }
@@ -233,7 +235,7 @@ impl Auction {
         let elapsed_ms = now.since(self.opened);
         let no_bids = self.no_bids.into_iter().collect();
         if self.bids.is_empty() {
-            return Closed::NoBids { no_bids, asked: self.prospects.len(), reason, elapsed_ms };
+            return Closed::NoBids { no_bids, asked: self.prospects.len(), others: false, reason, elapsed_ms };
         }
         let bids: Vec<_> = self.bids.values().cloned().collect();
         Closed::Won(Box::new(Won {
@@ -304,10 +306,13 @@ impl Auction {
     fn keep_bid(&mut self, bid: Verified<JobBid>, facts: Facts, now: UnixMillis) {
         let (worker, rule) = (bid.signer(), self.offer.rule);
         let weight = Weight::of(&self.offer, &Terms::from(&*bid), &facts);
-        if self.best.is_none_or(|best| weight.order(rule) < best.order(rule)) {
-            self.best = Some(weight);
+        // One that ranks last is no reason to wait less for others.
+        if facts.advertised || self.prospects.is_empty() {
+            if self.best.is_none_or(|best| weight.order(rule) < best.order(rule)) {
+                self.best = Some(weight);
+            }
+            self.first_bid.get_or_insert(now);
         }
-        self.first_bid.get_or_insert(now);
         self.facts.insert(worker, facts);
         self.bids.insert(worker, bid);
     }

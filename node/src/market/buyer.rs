@@ -9,22 +9,23 @@ mod standing;
 use super::{
     affinity::{Affinity, Conversation, Warm},
     auction::{AnswerRefused, Auction, Closed, Heard, Missing, Step},
-    rank::Facts,
+    rank::{Facts, Terms, Weight},
     recent::Recent,
-    record::{AnswerRecords, Promise},
+    record::{AnswerRecords, Promise, Regard},
     registry::{Listening, MAX_ADS, Registry},
     reputation::Reputation,
-    select,
+    select::{self, Guest},
     standing::PathChoice,
     trust::{LeftOut, Trust},
 };
 use infernet_wire::{
     bid::Answer,
-    capability::CapabilityAd,
+    capability::{CapabilityAd, ModelAd},
     envelope::Verified,
     id::{Hash, NodeId},
+    limits::MAX_BIDDERS,
     money::Price,
-    offer::JobOffer,
+    offer::{Invitation, JobOffer},
     receipt::SignedReceipt,
     time::UnixMillis,
 };
@@ -249,6 +250,23 @@ impl Buyer {
         Facts { reread_tokens: warm.map_or(0, |warm| warm.reread_by(worker)), ..self.facts(worker) }
     }
 
+    /// Whom `offer` should invite, as it stands in [`JobOffer::invited`]; nobody if all that can serve it answer anyway.
+    pub fn invite(&self, offer: &JobOffer, wishes: &Wishes, now: UnixMillis) -> Vec<Invitation> {
+        let warm = self.affinity.warm(&wishes.conversation, now);
+        let suitable = self.registry.matching(offer, now).filter(|(worker, ..)| self.is_trusted(worker, &wishes.trust, now));
+        let guest = |(worker, _, model): (NodeId, u16, &ModelAd)| {
+            let facts = self.facts_for(&worker, warm);
+            let order = Weight::of(offer, &Terms::from(model), &facts).order(offer.rule);
+            Guest { worker, order, proven: facts.in_row > 0, has_past: self.reputation.of(&worker) > 0 }
+        };
+        select::invite(offer, suitable.map(guest).collect(), &self.records)
+    }
+
+    /// Workers that could serve `offer` and have not been asked yet, or not often enough to be called silent.
+    pub fn may_still_answer(&self, offer: &JobOffer, now: UnixMillis) -> bool {
+        self.registry.matching(offer, now).any(|(worker, ..)| self.records.regard(&worker) != Regard::Silent)
+    }
+
     /// Auctions open now.
     pub fn open_auctions(&self) -> usize {
         self.open.len()
@@ -264,7 +282,7 @@ impl Buyer {
         }
         self.auctioned.insert(offer.model.clone(), now);
         // Who answers is decided among all: workers don't know whom we trust.
-        let mut candidates = select::selected(&digest, self.registry.candidates(&offer, now));
+        let mut candidates = select::selected(&offer, &digest, self.registry.candidates(&offer, now));
         candidates.retain(|candidate| self.is_trusted(&candidate.worker, &wishes.trust, now));
         let warm = self.affinity.warm(&wishes.conversation, now);
         let unserved = self.listening.is_long(now) && self.registry.serving(&offer, now).next().is_none();
@@ -279,7 +297,8 @@ impl Buyer {
         let heard = match self.open.get(&answer.offer()) {
             Some(open) if !self.is_trusted(&worker, &open.wishes.trust, now) => Err(AnswerRefused::Untrusted),
             Some(open) => {
-                let facts = self.facts_for(&worker, open.warm);
+                let advertised = self.registry.get(&worker, now).is_some();
+                let facts = Facts { advertised, ..self.facts_for(&worker, open.warm) };
                 self.take_answer(answer, facts, now)
             }
             None => Err(self.on_late_answer(&answer, now)),
@@ -319,7 +338,12 @@ impl Buyer {
         for (offer, reason) in finished.collect::<Vec<_>>() {
             if let Some(Open { auction, .. }) = self.open.remove(&offer) {
                 self.remember(offer, &auction, now);
-                outputs.push(Output::Closed { offer, outcome: auction.close(reason, now) });
+                let body = auction.offer().clone();
+                let mut outcome = auction.close(reason, now);
+                if let Closed::NoBids { others, asked, .. } = &mut outcome {
+                    *others = *asked >= MAX_BIDDERS / 2 && self.may_still_answer(&body, now);
+                }
+                outputs.push(Output::Closed { offer, outcome });
             }
         }
     }

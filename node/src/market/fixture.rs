@@ -65,6 +65,7 @@ pub(crate) fn offer_body() -> JobOffer {
         window_ms: 1_000,
         rule: SelectionRule::BALANCED,
         commitment: Hash([9; 32]),
+        invited: Vec::new(),
     }
 }
 

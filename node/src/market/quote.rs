@@ -48,6 +48,11 @@ pub struct Quote {
 /// Quotes `offer` for `model`, or tells the first reason why not: model, abilities, context, ceiling, budget, deadline.
 pub fn quote(offer: &JobOffer, model: &ModelAd) -> Result<Quote, NoBidReason> {
     refuse_unless(model.answers_to(&offer.model), NoBidReason::UNKNOWN_MODEL)?;
+    quote_named(offer, model)
+}
+
+/// The same for a model that has the name asked for.
+fn quote_named(offer: &JobOffer, model: &ModelAd) -> Result<Quote, NoBidReason> {
     refuse_unless(model.abilities.contains(offer.abilities), NoBidReason::MISSING_ABILITY)?;
     let chats = !model.abilities.contains(Abilities::EMBEDS_ONLY);
     refuse_unless(chats || offer.abilities.contains(Abilities::EMBEDDINGS), NoBidReason::MISSING_ABILITY)?;
@@ -69,14 +74,22 @@ pub fn price_job(offer: &JobOffer, price: Price) -> Result<Quote, NoBidReason> {
 
 /// The cheapest of `models` that can serve `offer`. If none can, the reason of one that at least has the name asked for.
 pub fn best<'a>(offer: &JobOffer, models: impl IntoIterator<Item = &'a ModelAd>) -> Result<(&'a ModelAd, Quote), NoBidReason> {
+    best_named(offer, models.into_iter().filter(|model| model.answers_to(&offer.model)))
+}
+
+/// The same of models that have the name asked for, as somebody has found out already.
+pub fn best_named<'a>(
+    offer: &JobOffer,
+    models: impl IntoIterator<Item = &'a ModelAd>,
+) -> Result<(&'a ModelAd, Quote), NoBidReason> {
     let mut refusal = NoBidReason::UNKNOWN_MODEL;
     let mut best: Option<(&ModelAd, Quote)> = None;
     for model in models {
-        match quote(offer, model) {
+        match quote_named(offer, model) {
             Ok(quote) if best.is_none_or(|(other, least)| (quote.expected, &model.id) < (least.expected, &other.id)) => {
                 best = Some((model, quote));
             }
-            Ok(_) | Err(NoBidReason::UNKNOWN_MODEL) => {}
+            Ok(_) => {}
             Err(reason) => refusal = reason,
         }
     }

@@ -16,6 +16,9 @@
 //! mediocre: a newcomer is neither preferred nor shut out. Ties go by a hash of offer and worker: another worker each time, and
 //! none can grind it, as it could a hash of its bid.
 //!
+//! Bids of workers whose ads this buyer does not know come after all others, whatever they promise: a key costs nothing, so a
+//! hundred of them can promise everything, and each would have to be tried to be found out.
+//!
 //! All is integer arithmetic on the arguments: offer, bids and facts always give the same order, in whatever order they come.
 
 use super::quote::Estimate;
@@ -54,6 +57,8 @@ const PICO_PER_MICRO: u128 = 1_000_000;
 /// What this buyer has observed of a worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facts {
+    /// Whether this buyer knows a live ad of it.
+    pub advertised: bool,
     /// Round trip.
     pub rtt_ms: Option<u32>,
     /// Jobs it completed.
@@ -92,7 +97,7 @@ pub fn rank(offer: &Verified<JobOffer>, bids: &[Verified<JobBid>], facts: &BTree
     ranking.into_iter().map(|(_, scored)| scored).collect()
 }
 
-type Place = (Order, Hash, NodeId, Hash);
+type Place = (bool, Order, Hash, NodeId, Hash);
 
 fn place(offer: &Verified<JobOffer>, bid: &Verified<JobBid>, facts: &BTreeMap<NodeId, Facts>) -> (Place, Scored) {
     let worker = bid.signer();
@@ -100,7 +105,7 @@ fn place(offer: &Verified<JobOffer>, bid: &Verified<JobBid>, facts: &BTreeMap<No
     let weight = Weight::of(offer, &Terms::from(&**bid), &facts);
     let tie = hash::tagged("infernet/rank-tie/1", &[offer.digest().as_ref(), worker.as_ref()]);
     // The same worker's bids tie by their own digests, only to make the order total.
-    ((weight.order(offer.rule), tie, worker, bid.digest()), weight.scored(offer.rule, worker, bid.digest()))
+    ((!facts.advertised, weight.order(offer.rule), tie, worker, bid.digest()), weight.scored(offer.rule, worker, bid.digest()))
 }
 
 /// What a worker asks and claims, in a bid or standing in an ad.

@@ -14,7 +14,10 @@ use infernet_wire::{
     offer::JobOffer,
     time::UnixMillis,
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 /// Ads kept by default: of 1 KiB or so each, some tens of megabytes.
 pub const MAX_ADS: usize = 16_384;
@@ -91,6 +94,8 @@ pub struct KnownModel {
 pub struct Registry {
     capacity: usize,
     ads: BTreeMap<NodeId, Verified<CapabilityAd>>,
+    /// Who serves a model of these names: in a large network an offer concerns few of all.
+    serving: BTreeMap<Names, BTreeSet<NodeId>>,
     /// No ad expires before this, so there is nothing to evict until then.
     first_expiry: UnixMillis,
 }
@@ -98,7 +103,7 @@ pub struct Registry {
 impl Registry {
     /// An empty registry for at most `capacity` workers.
     pub fn new(capacity: usize) -> Self {
-        Registry { capacity, ads: BTreeMap::new(), first_expiry: UnixMillis(u64::MAX) }
+        Registry { capacity, ads: BTreeMap::new(), serving: BTreeMap::new(), first_expiry: UnixMillis(u64::MAX) }
     }
 
     /// Takes an ad; the highest sequence of a worker wins. When full, expired ads make room, living ones never do: else a flood
@@ -107,12 +112,25 @@ impl Registry {
         if !is_live(&ad, now) {
             return Insertion::Expired;
         }
-        match self.ads.get(&ad.signer()).map(|old| old.sequence) {
-            Some(sequence) if sequence >= ad.sequence => Insertion::Stale,
-            Some(_) => self.keep(ad, Insertion::Newer),
-            None if self.has_room(now) => self.keep(ad, Insertion::New),
-            None => Insertion::Full,
+        if let Some(old) = self.ads.get_mut(&ad.signer()) {
+            if old.sequence >= ad.sequence {
+                return Insertion::Stale;
+            }
+            self.first_expiry = self.first_expiry.min(ad.expires);
+            let old = std::mem::replace(old, ad.clone());
+            if !old.models.iter().map(names).eq(ad.models.iter().map(names)) {
+                self.unlist(&old);
+                self.list(&ad);
+            }
+            return Insertion::Newer;
         }
+        if !self.has_room(now) {
+            return Insertion::Full;
+        }
+        self.first_expiry = self.first_expiry.min(ad.expires);
+        self.list(&ad);
+        self.ads.insert(ad.signer(), ad);
+        Insertion::New
     }
 
     /// The live ad of `worker`.
@@ -131,16 +149,16 @@ impl Registry {
         offer: &'a JobOffer,
         now: UnixMillis,
     ) -> impl Iterator<Item = (NodeId, u16, &'a ModelAd)> + 'a {
-        self.workers(now).filter_map(move |(worker, ad)| {
-            let (model, _) = quote::best(offer, &ad.models).ok()?;
-            Some((*worker, ad.slots, model))
+        self.named(&offer.model, now).filter_map(move |(worker, ad, meant)| {
+            let models = ad.models.iter().filter(|model| meant.contains(&names(model)));
+            let (model, _) = quote::best_named(offer, models).ok()?;
+            Some((worker, ad.slots, model))
         })
     }
 
     /// The workers that serve the model of `offer`, whether or not on its terms: worker and slots.
     pub fn serving<'a>(&'a self, offer: &'a JobOffer, now: UnixMillis) -> impl Iterator<Item = (NodeId, u16)> + 'a {
-        let serves = |ad: &CapabilityAd| ad.models.iter().any(|model| model.answers_to(&offer.model));
-        self.workers(now).filter(move |(_, ad)| serves(ad)).map(|(worker, ad)| (*worker, ad.slots))
+        self.named(&offer.model, now).map(|(worker, ad, _)| (worker, ad.slots))
     }
 
     /// [`Registry::matching`], to keep.
@@ -176,7 +194,8 @@ impl Registry {
             return 0;
         }
         let before = self.ads.len();
-        self.ads.retain(|_, ad| is_live(ad, now));
+        let gone: Vec<_> = self.ads.extract_if(.., |_, ad| !is_live(ad, now)).collect();
+        gone.iter().for_each(|(_, ad)| self.unlist(ad));
         self.first_expiry = self.ads.values().map(|ad| ad.expires).min().unwrap_or(UnixMillis(u64::MAX));
         before - self.ads.len()
     }
@@ -191,18 +210,61 @@ impl Registry {
         self.ads.is_empty()
     }
 
+    /// The workers with a live ad of a model that `asked` means, by worker; and the names of all such models. Names are compared
+    /// once each, however many workers serve them: comparing is dear.
+    fn named<'a>(
+        &'a self,
+        asked: &str,
+        now: UnixMillis,
+    ) -> impl Iterator<Item = (NodeId, &'a Verified<CapabilityAd>, Rc<Meant<'a>>)> + use<'a> {
+        let means = |(id, quantisation, aliases): &Names| {
+            let (id, quantisation, aliases) = (id.clone(), quantisation.clone(), aliases.clone());
+            ModelAd { id, quantisation, aliases, ..ModelAd::default() }.answers_to(asked)
+        };
+        let (mut meant, mut workers) = (Meant::new(), BTreeSet::new());
+        for (names, serving) in self.serving.iter().filter(|(names, _)| means(names)) {
+            meant.insert((names.0.as_str(), names.1.as_str(), names.2.as_slice()));
+            workers.extend(serving.iter().copied());
+        }
+        let meant = Rc::new(meant);
+        workers.into_iter().filter_map(move |worker| Some((worker, self.get(&worker, now)?, meant.clone())))
+    }
+
+    fn list(&mut self, ad: &Verified<CapabilityAd>) {
+        for (id, quantisation, aliases) in ad.models.iter().map(names) {
+            let names = (id.to_owned(), quantisation.to_owned(), aliases.to_vec());
+            self.serving.entry(names).or_default().insert(ad.signer());
+        }
+    }
+
+    fn unlist(&mut self, ad: &Verified<CapabilityAd>) {
+        for (id, quantisation, aliases) in ad.models.iter().map(names) {
+            let names = (id.to_owned(), quantisation.to_owned(), aliases.to_vec());
+            if let Some(workers) = self.serving.get_mut(&names) {
+                workers.remove(&ad.signer());
+                if workers.is_empty() {
+                    self.serving.remove(&names);
+                }
+            }
+        }
+    }
+
     fn has_room(&mut self, now: UnixMillis) -> bool {
         if self.ads.len() >= self.capacity {
             self.evict_expired(now);
         }
         self.ads.len() < self.capacity
     }
+}
 
-    fn keep(&mut self, ad: Verified<CapabilityAd>, how: Insertion) -> Insertion {
-        self.first_expiry = self.first_expiry.min(ad.expires);
-        self.ads.insert(ad.signer(), ad);
-        how
-    }
+/// Names of models that somebody means who asks for one.
+type Meant<'a> = BTreeSet<(&'a str, &'a str, &'a [String])>;
+
+/// What a model is known by: id, quantisation, aliases.
+type Names = (String, String, Vec<String>);
+
+fn names(model: &ModelAd) -> (&str, &str, &[String]) {
+    (&model.id, &model.quantisation, &model.aliases)
 }
 
 /// The same rule by which an envelope is believed: its signer's clock may be behind ours.

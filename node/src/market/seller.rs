@@ -423,10 +423,10 @@ impl Seller {
         let (digest, slots) = (offer.digest(), u16::try_from(self.admission.slots()).unwrap_or(u16::MAX));
         let rivals = || self.registry.matching(offer, now).map(|(worker, slots, _)| (worker, slots));
         let ours = match refusal {
-            None => select::is_selected(&digest, &self.me, slots, rivals()),
-            Some(_) if self.advertised(offer, now) => select::is_selected(&digest, &self.me, slots, rivals()),
+            None => select::is_selected(offer, &digest, &self.me, slots, rivals()),
+            Some(_) if self.advertised(offer, now) => select::is_selected(offer, &digest, &self.me, slots, rivals()),
             Some(NoBidReason::UNKNOWN_MODEL) => return Err(Ignored::OtherModel),
-            Some(_) => select::is_selected(&digest, &self.me, slots, self.registry.serving(offer, now)),
+            Some(_) => select::is_selected(offer, &digest, &self.me, slots, self.registry.serving(offer, now)),
         };
         if ours { Ok(()) } else { Err(Ignored::NotSelected) }
     }

@@ -21,12 +21,17 @@ use super::{
     record::Regard,
 };
 use infernet_wire::{
+    accept::JobAccept,
+    bid::bids_commitment,
     capability::{CapabilityAd, ModelAd},
     envelope::Verified,
     hash,
-    id::{Hash, NodeId},
+    id::{Hash, JobId, NodeId},
+    limits::ACCEPT_TTL_MS,
     money::{MicroUsd, Price},
     offer::JobOffer,
+    standing::StandingOffer,
+    time::UnixMillis,
 };
 use std::{fmt, net::SocketAddr, str::FromStr};
 
@@ -140,6 +145,26 @@ pub struct Choice {
     pub expected_ms: u64,
     /// Whether the worker has read the conversation's beginning.
     pub warm: bool,
+}
+
+impl Choice {
+    /// The accept of the ad for `job`, to be signed. `offer` travels with it.
+    pub fn accept_body(&self, offer: &StandingOffer, job: JobId, now: UnixMillis) -> JobAccept {
+        JobAccept {
+            offer: offer.digest(),
+            bid: self.ad,
+            winner: self.worker,
+            model: self.model.clone(),
+            price: self.price,
+            job,
+            attempt: 1,
+            runners_up: Vec::new(),
+            bids: bids_commitment(vec![self.ad]),
+            score: self.score,
+            issued: now,
+            expires: now.after(ACCEPT_TTL_MS),
+        }
+    }
 }
 
 /// Why no ad is accepted without an auction.

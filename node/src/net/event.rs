@@ -7,7 +7,6 @@ use infernet_wire::{
 
 /// Something that arrived, checked. Nothing of our own comes back as an event.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "events are moved twice; an allocation for each would cost more")]
 pub enum Event {
     /// A worker's newest ad.
     Ad(Verified<CapabilityAd>),

@@ -35,7 +35,9 @@ impl<K: Eq + Hash, V> Generations<K, V> {
     /// Sets a value; it counts as new again.
     pub(super) fn insert(&mut self, key: K, value: V, now: UnixMillis) {
         self.turn(now);
-        self.old.remove(&key);
+        if !self.old.is_empty() {
+            self.old.remove(&key);
+        }
         self.young.insert(key, value);
     }
 

@@ -14,10 +14,8 @@
 use super::{
     direct,
     event::Event,
-    generations::Generations,
-    quota::{Quota, Rate},
-    replay::Seen,
     routes::{NextHop, Routes},
+    rules::{Refused, Rules},
 };
 use infernet_wire::{
     accept::JobAccept,
@@ -33,33 +31,6 @@ use infernet_wire::{
     time::UnixMillis,
     topic::{self, NetworkId},
 };
-
-/// All messages of all authors that one neighbour may pass on. 500 a second are 5 % of a core to check; a neighbour that is
-/// the only way to a busy network needs hundreds.
-const FORWARDER: Rate = Rate { interval_ms: 2, burst: 1_000 };
-/// One ad per interval, with room for one more at a restart and one when a model comes or goes.
-const ADS: Rate = Rate { interval_ms: limits::AD_MIN_INTERVAL_MS, burst: 3 };
-/// As the protocol says.
-const OFFERS: Rate = Rate { interval_ms: 1_000 / limits::OFFERS_PER_SECOND as u64, burst: limits::OFFER_BURST as u64 };
-/// Every offer may lead to one accept, and one more per runner-up.
-const ACCEPTS: Rate = Rate { interval_ms: OFFERS.interval_ms / 3, burst: OFFERS.burst * 3 };
-/// A worker may answer many buyers; but on the topic it answers only for want of a better way.
-const ANSWERS: Rate = Rate { interval_ms: 50, burst: 64 };
-/// Short jobs on sixteen slots, published by both sides. What is dropped can still be asked for.
-const RECEIPTS: Rate = Rate { interval_ms: 20, burst: 200 };
-/// What a neighbour may publish itself beyond its own quotas before it is to blame. It knows its quotas, so an honest one keeps
-/// them; but what it said over ten seconds may arrive at once. What a neighbour only passes on is never held against it.
-const OWN_EXCESS: Rate = Rate { interval_ms: 1_000, burst: 100 };
-/// Peers and authors whose buckets are kept per generation, each in about 100 bytes.
-const QUOTA_KEYS: usize = 4_096;
-/// Ads live longest of all messages but receipts: 90 s, and the skew at both ends.
-const SEEN_MS: u64 = limits::AD_TTL_MS + 2 * limits::CLOCK_SKEW_MS;
-/// As above, for receipts.
-const SEEN_RECEIPTS_MS: u64 = limits::RECEIPT_TTL_MS + 2 * limits::CLOCK_SKEW_MS;
-/// Digests per generation: 500 messages a second for the whole span, in about 3 MB.
-const SEEN_DIGESTS: usize = 65_536;
-/// Workers whose newest sequence is known, per generation.
-const SEQUENCES: usize = 16_384;
 
 /// What gossipsub is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,37 +68,8 @@ pub(super) enum AnswerAdmitted {
     Refused { reason: &'static str, fault: bool },
 }
 
-/// Why a message goes no further.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refused {
-    Wire(Refusal),
-    Ignore(&'static str),
-    Reject(&'static str),
-}
-
-const AUTHOR_QUOTA: Refused = Refused::Ignore("author_quota");
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Refused::Wire(refusal)
-    }
-}
-
-impl Refused {
-    fn label(self) -> &'static str {
-        match self {
-            Refused::Wire(refusal) => refusal.label(),
-            Refused::Ignore(label) | Refused::Reject(label) => label,
-        }
-    }
-
-    fn verdict(self) -> Verdict {
-        match self {
-            Refused::Wire(refusal) if refusal.is_fault() => Verdict::Reject,
-            Refused::Reject(_) => Verdict::Reject,
-            Refused::Wire(_) | Refused::Ignore(_) => Verdict::Ignore,
-        }
-    }
+fn verdict(refused: Refused) -> Verdict {
+    if refused.is_fault() { Verdict::Reject } else { Verdict::Ignore }
 }
 
 type Judged = Result<Option<Event>, Refused>;
@@ -139,45 +81,9 @@ enum Origin {
     Peer { author: NodeId, forwarder: NodeId },
 }
 
-#[derive(Debug)]
-struct AuthorQuotas {
-    ads: Quota<NodeId>,
-    offers: Quota<NodeId>,
-    accepts: Quota<NodeId>,
-    answers: Quota<NodeId>,
-    receipts: Quota<NodeId>,
-}
-
-impl AuthorQuotas {
-    fn new() -> Self {
-        let quota = |rate| Quota::new(rate, QUOTA_KEYS);
-        AuthorQuotas {
-            ads: quota(ADS),
-            offers: quota(OFFERS),
-            accepts: quota(ACCEPTS),
-            answers: quota(ANSWERS),
-            receipts: quota(RECEIPTS),
-        }
-    }
-
-    fn take(&mut self, kind: Kind, author: NodeId, now: UnixMillis) -> Result<(), Refused> {
-        let quota = match kind {
-            Kind::CapabilityAd => &mut self.ads,
-            Kind::JobOffer => &mut self.offers,
-            Kind::JobAccept => &mut self.accepts,
-            Kind::JobBid | Kind::NoBid | Kind::SealedAnswer => &mut self.answers,
-            Kind::JobReceipt | Kind::Countersign => &mut self.receipts,
-            // They travel by other ways; a later version may gossip them.
-            Kind::OperatorCommand | Kind::KeyRotation => return Err(Refused::Ignore("not_gossiped")),
-        };
-        if quota.try_take(author, now) { Ok(()) } else { Err(AUTHOR_QUOTA) }
-    }
-}
-
-#[cfg(test)]
-impl AuthorQuotas {
-    fn entries(&self) -> usize {
-        [&self.ads, &self.offers, &self.accepts, &self.answers, &self.receipts].into_iter().map(Quota::len).sum()
+impl Origin {
+    fn is_ours(self) -> bool {
+        matches!(self, Origin::Us)
     }
 }
 
@@ -186,40 +92,20 @@ impl AuthorQuotas {
 pub(super) struct Gate {
     key: NodeKey,
     network: NetworkId,
-    started: UnixMillis,
-    forwarders: Quota<NodeId>,
-    authors: AuthorQuotas,
-    excess: Quota<NodeId>,
-    seen: Seen,
-    seen_receipts: Seen,
-    sequences: Generations<NodeId, u64>,
+    rules: Rules,
     routes: Routes,
 }
 
 impl Gate {
     /// `started` is when this process began to remember what it has seen; `ad_sequences` are what earlier ones remembered.
     pub(super) fn new(key: NodeKey, network: NetworkId, started: UnixMillis, ad_sequences: Vec<(NodeId, u64)>) -> Self {
-        let mut sequences = Generations::new(SEQUENCES, limits::AD_TTL_MS);
-        ad_sequences.into_iter().for_each(|(worker, sequence)| sequences.insert(worker, sequence, started));
-        Gate {
-            key,
-            network,
-            started,
-            forwarders: Quota::new(FORWARDER, QUOTA_KEYS),
-            authors: AuthorQuotas::new(),
-            excess: Quota::new(OWN_EXCESS, QUOTA_KEYS),
-            seen: Seen::new(SEEN_DIGESTS, SEEN_MS),
-            seen_receipts: Seen::new(SEEN_DIGESTS, SEEN_RECEIPTS_MS),
-            sequences,
-            routes: Routes::new(),
-        }
+        Gate { key, network, rules: Rules::new(started, ad_sequences), routes: Routes::new() }
     }
 
     /// All that it remembers, in entries.
     #[cfg(test)]
     fn entries(&self) -> usize {
-        let seen = self.seen.len() + self.seen_receipts.len();
-        self.forwarders.len() + self.authors.entries() + self.excess.len() + seen + self.sequences.len() + self.routes.len()
+        self.rules.entries() + self.routes.len()
     }
 
     /// Judges a gossip message that `author` published and `forwarder` brought.
@@ -231,8 +117,8 @@ impl Gate {
             }
             Ok(event) => Admitted { verdict: Verdict::Accept, reason: "accepted", event, fault: false },
             Err(refused) => {
-                let floods = refused == AUTHOR_QUOTA && author == forwarder && !self.excess.try_take(author, now);
-                Admitted { verdict: refused.verdict(), reason: refused.label(), event: None, fault: floods }
+                let floods = self.rules.is_flood(refused, author, forwarder, now);
+                Admitted { verdict: verdict(refused), reason: refused.label(), event: None, fault: floods }
             }
         }
     }
@@ -247,13 +133,13 @@ impl Gate {
     pub(super) fn answer(&mut self, bytes: &[u8], peer: NodeId, now: UnixMillis) -> AnswerAdmitted {
         self.judge_answer(bytes, peer, now).unwrap_or_else(|refused| AnswerAdmitted::Refused {
             reason: refused.label(),
-            fault: refused.verdict() == Verdict::Reject,
+            fault: verdict(refused) == Verdict::Reject,
         })
     }
 
     /// The newest ad sequence of each worker, the latest heard first.
     pub(super) fn ad_sequences(&self) -> Vec<(NodeId, u64)> {
-        self.sequences.iter().map(|(worker, sequence)| (*worker, *sequence)).collect()
+        self.rules.ad_sequences()
     }
 
     /// The neighbour that brought `offer`.
@@ -269,17 +155,13 @@ impl Gate {
             return Err(Refusal::TooLarge.into());
         }
         if let Origin::Peer { forwarder, .. } = origin {
-            self.take_forwarder(forwarder, now)?;
+            self.rules.take_forwarder(forwarder, now)?;
         }
         match topic {
             topic::CAPABILITIES => self.ad(Envelope::decode(bytes)?, origin, now),
             topic::RECEIPTS => self.receipt(ReceiptParts::decode(bytes)?, origin, now),
             _ => self.job(topic, Envelope::decode(bytes)?, origin, now),
         }
-    }
-
-    fn take_forwarder(&mut self, forwarder: NodeId, now: UnixMillis) -> Result<(), Refused> {
-        if self.forwarders.try_take(forwarder, now) { Ok(()) } else { Err(Refused::Ignore("forwarder_quota")) }
     }
 
     fn job(&mut self, topic: &str, envelope: Envelope, origin: Origin, now: UnixMillis) -> Judged {
@@ -296,10 +178,7 @@ impl Gate {
 
     fn ad(&mut self, envelope: Envelope, origin: Origin, now: UnixMillis) -> Judged {
         let ad = self.verified::<CapabilityAd>(envelope, origin, now)?;
-        if self.sequences.get(&ad.signer()).is_some_and(|newest| ad.sequence <= *newest) {
-            return Err(Refused::Ignore("stale_ad"));
-        }
-        self.sequences.insert(ad.signer(), ad.sequence, now);
+        self.rules.take_newer_ad(ad.signer(), ad.sequence, now)?;
         Ok(Some(Event::Ad(ad)))
     }
 
@@ -338,15 +217,14 @@ impl Gate {
         let countersign = parts.countersign.map(|part| part.open::<Countersign>(&self.network, now)).transpose()?;
         // With and without the countersignature are two messages: the first may come before the second.
         let digest = receipt_digest(receipt.digest(), countersign.as_ref().map(Unverified::digest));
-        let author = self.check_new(&self.seen_receipts, &digest, origin)?;
-        self.authors.take(Kind::JobReceipt, author, now)?;
+        let author = self.author(origin);
+        self.rules.before_signature(Kind::JobReceipt, &digest, author, origin.is_ours(), now)?;
         let signed = SignedReceipt::new(receipt.verify()?, countersign.map(Unverified::verify).transpose()?)?;
         let body = signed.receipt();
         if author != body.worker && author != body.buyer {
             return Err(Refused::Reject("wrong_author"));
         }
-        self.check_made_since_start(body.issued(), origin)?;
-        self.seen_receipts.insert(digest, now);
+        self.rules.after_signature(Kind::JobReceipt, digest, body.issued(), origin.is_ours(), now)?;
         Ok(Some(Event::Receipt(signed)))
     }
 
@@ -358,13 +236,9 @@ impl Gate {
         if author != signer {
             return Err(Refused::Reject("wrong_author"));
         }
-        self.check_new(&self.seen, &message.digest(), origin)?;
-        self.authors.take(T::KIND, author, now)?;
+        self.rules.before_signature(T::KIND, &message.digest(), author, origin.is_ours(), now)?;
         let message = message.verify()?;
-        if T::KIND != Kind::CapabilityAd {
-            self.check_made_since_start(message.issued(), origin)?;
-        }
-        self.seen.insert(message.digest(), now);
+        self.rules.after_signature(T::KIND, message.digest(), message.issued(), origin.is_ours(), now)?;
         Ok(message)
     }
 
@@ -375,25 +249,11 @@ impl Gate {
         }
     }
 
-    fn check_new(&self, seen: &Seen, digest: &Hash, origin: Origin) -> Result<NodeId, Refused> {
-        match origin {
-            Origin::Peer { .. } if seen.contains(digest) => Err(Refused::Ignore("seen")),
-            _ => Ok(self.author(origin)),
-        }
-    }
-
-    fn check_made_since_start(&self, issued: UnixMillis, origin: Origin) -> Result<(), Refused> {
-        match origin {
-            Origin::Peer { .. } if issued < self.started => Err(Refused::Ignore("before_start")),
-            _ => Ok(()),
-        }
-    }
-
     fn judge_answer(&mut self, bytes: &[u8], peer: NodeId, now: UnixMillis) -> Result<AnswerAdmitted, Refused> {
         if bytes.len() > direct::MAX_REQUEST_BYTES {
             return Err(Refusal::TooLarge.into());
         }
-        self.take_forwarder(peer, now)?;
+        self.rules.take_forwarder(peer, now)?;
         let envelope = Envelope::decode(bytes)?;
         match envelope.kind() {
             Kind::JobBid | Kind::NoBid => self.plain_answer(&envelope, bytes, peer, now),
@@ -488,6 +348,7 @@ mod tests {
             window_ms: 500,
             rule: SelectionRule::BALANCED,
             commitment: sha256(b"request"),
+            invited: Vec::new(),
         }
     }
 

@@ -22,11 +22,16 @@ const OWN_OFFERS: usize = 1_024;
 
 /// Where an answer goes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NextHop {
+pub enum NextHop {
     /// The offer was ours.
     Here,
     /// To the buyer, if connected, else to the neighbour that brought the offer.
-    There { buyer: NodeId, via: NodeId },
+    There {
+        /// Who asked.
+        buyer: NodeId,
+        /// Who brought the offer.
+        via: NodeId,
+    },
 }
 
 #[derive(Debug)]
@@ -37,7 +42,7 @@ struct Known {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Routes {
+pub struct Routes {
     own: Generations<Hash, Known>,
     others: Generations<Hash, Known>,
 }
@@ -53,8 +58,15 @@ impl Routes {
     }
 }
 
+impl Default for Routes {
+    fn default() -> Self {
+        Routes::new()
+    }
+}
+
 impl Routes {
-    pub(super) fn new() -> Self {
+    /// None yet.
+    pub fn new() -> Self {
         Routes {
             own: Generations::new(OWN_OFFERS, limits::OFFER_TTL_MS),
             others: Generations::new(OFFERS, limits::OFFER_TTL_MS),
@@ -62,22 +74,22 @@ impl Routes {
     }
 
     /// Remembers an offer that we publish.
-    pub(super) fn learn_own(&mut self, offer: Hash, now: UnixMillis) {
+    pub fn learn_own(&mut self, offer: Hash, now: UnixMillis) {
         self.own.insert(offer, Known { next: NextHop::Here, answered: BTreeSet::new() }, now);
     }
 
     /// Remembers who brought an offer.
-    pub(super) fn learn(&mut self, offer: Hash, buyer: NodeId, via: NodeId, now: UnixMillis) {
+    pub fn learn(&mut self, offer: Hash, buyer: NodeId, via: NodeId, now: UnixMillis) {
         self.others.insert(offer, Known { next: NextHop::There { buyer, via }, answered: BTreeSet::new() }, now);
     }
 
     /// Where to, without answering.
-    pub(super) fn next_hop(&self, offer: &Hash) -> Option<NextHop> {
+    pub fn next_hop(&self, offer: &Hash) -> Option<NextHop> {
         self.own.get(offer).or_else(|| self.others.get(offer)).map(|known| known.next)
     }
 
     /// Uses up the one answer that `worker` has for `offer`.
-    pub(super) fn claim(&mut self, offer: &Hash, worker: NodeId) -> Result<NextHop, &'static str> {
+    pub fn claim(&mut self, offer: &Hash, worker: NodeId) -> Result<NextHop, &'static str> {
         let known = self.own.get_mut(offer).or_else(|| self.others.get_mut(offer)).ok_or("unknown_offer")?;
         if known.answered.contains(&worker) {
             return Err("already_answered");

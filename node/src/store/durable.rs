@@ -37,9 +37,19 @@ pub(super) struct DurableStore {
 }
 
 /// Which ad sequences may be used without a sync.
-struct AdLease {
-    last: u64,
-    until: u64,
+#[derive(Debug, Default)]
+pub(super) struct AdLease {
+    pub(super) last: u64,
+    pub(super) until: u64,
+}
+
+impl AdLease {
+    /// The next sequence, and the lease that must be durable before it is used, if it needs a new one.
+    pub(super) fn next(&self, now: UnixMillis) -> (u64, Option<u64>) {
+        let next = sequence_after(self.last, now);
+        let until = next.saturating_add(AD_LEASE_MIN).max(now.0.saturating_add(AD_LEASE_MS));
+        (next, (next > self.until).then_some(until))
+    }
 }
 
 impl DurableStore {
@@ -131,9 +141,8 @@ impl Store for DurableStore {
 
     fn next_ad_sequence(&self, now: UnixMillis) -> Result<u64, StoreError> {
         let mut ads = self.ads.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = sequence_after(ads.last, now);
-        if next > ads.until {
-            let until = next.saturating_add(AD_LEASE_MIN).max(now.0.saturating_add(AD_LEASE_MS));
+        let (next, lease) = ads.next(now);
+        if let Some(until) = lease {
             wait_here(self.queue(Record::ad_lease(until))?)?;
             ads.until = until;
         }

@@ -19,6 +19,7 @@ mod disk;
 mod frame;
 mod mend;
 mod segment;
+pub(super) mod test_disk;
 
 pub(super) use self::{
     disk::{Disk, RealDisk},
@@ -390,9 +391,5 @@ pub(super) mod fuzz;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
 mod kept;
-#[cfg(any(test, fuzzing))]
-#[cfg_attr(fuzzing, allow(dead_code, reason = "most of it is for tests alone"))]
-#[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
-pub(super) mod test_disk;
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,25 @@ fn each(check: impl Fn(&dyn Store)) {
     check(&MemoryStore::default());
     let home = tempfile::tempdir().expect("a directory");
     check(&*open(home.path(), &NetworkId::default()).expect("opens"));
+    check(&journaled(&TestDisk::default()));
+}
+
+fn journaled(disk: &TestDisk) -> JournaledStore {
+    JournaledStore::open(disk.clone(), &NetworkId::default(), [7; 16], SignedReceipt::decode_stored).expect("opens")
+}
+
+#[test]
+fn a_simulated_disk_keeps_what_was_promised_over_a_crash() {
+    let disk = TestDisk::default();
+    let store = journaled(&disk);
+    assert_eq!(store.put_receipt(&receipt(1, 1, 1000, false)), Ok(Put::New));
+    assert_eq!(store.put_receipt(&receipt(1, 1, 1000, true)), Ok(Put::Countersigned));
+    assert_eq!(store.accept_command(&key(9).id(), 5), Ok(true));
+    let sequence = store.next_ad_sequence(UnixMillis(7)).unwrap();
+    let found = journaled(&disk.after_crash(Tear::LOST));
+    assert_eq!(found.counts(), Ok(Counts { receipts: 1, countersigned: 1, unreadable: 0 }));
+    assert_eq!(found.accept_command(&key(9).id(), 5), Ok(false));
+    assert!(found.next_ad_sequence(UnixMillis(7)).unwrap() > sequence);
 }
 
 fn jobs(receipts: &[SignedReceipt]) -> Vec<u8> {

@@ -138,6 +138,7 @@ impl Rogue {
             window_ms: 2_000,
             rule: SelectionRule::BALANCED,
             commitment: commitment(salt, request),
+            invited: Vec::new(),
         }
     }
 

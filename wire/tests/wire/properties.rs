@@ -112,7 +112,7 @@ fn newer_offer() -> Vec<u8> {
     let mut payload = codec::encode(&crate::samples::offer());
     assert_eq!(payload[0], 0xae, "a map of 14");
     payload[0] = 0xaf;
-    payload.extend([14, 0x63, b'n', b'e', b'w']);
+    payload.extend([15, 0x63, b'n', b'e', b'w']);
     payload
 }
 

@@ -8,7 +8,7 @@ use infernet_wire::{
     id::{Hash, JobId, OfferId},
     key::NodeKey,
     money::{MicroUsd, Price},
-    offer::{JobOffer, SelectionRule},
+    offer::{Invitation, JobOffer, SelectionRule},
     receipt::{Countersign, JobReceipt, JobStatus},
     rotation::KeyRotation,
     standing::StandingOffer,
@@ -59,6 +59,13 @@ pub(crate) fn ad() -> CapabilityAd {
     }
 }
 
+/// The same, with two workers invited.
+pub(crate) fn inviting_offer() -> JobOffer {
+    let offer = offer();
+    let invited = [key(2).id(), key(3).id()].map(|worker| Invitation::of(&offer.id, &worker)).to_vec();
+    JobOffer { invited, ..offer }
+}
+
 pub(crate) fn offer() -> JobOffer {
     JobOffer {
         id: OfferId([0x11; 16]),
@@ -75,6 +82,7 @@ pub(crate) fn offer() -> JobOffer {
         window_ms: 1_000,
         rule: SelectionRule::BALANCED,
         commitment: infernet_wire::offer::commitment(&[0x22; 32], b"request"),
+        invited: Vec::new(),
     }
 }
 

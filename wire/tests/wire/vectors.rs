@@ -30,7 +30,7 @@ fn check_file(name: &str, actual: Value) {
     assert_eq!(kept, text, "{name} differs: the wire format changed");
 }
 
-fn message<T: Message + Serialize>(body: T) -> Value {
+fn message<T: Message + Serialize + Clone>(body: T) -> Value {
     let shown = serde_json::to_value(&body).expect("JSON");
     let signed = key(2).sign(&network(), body).expect("within limits");
     let read: T = Envelope::decode(signed.raw()).unwrap().open::<T>(&network(), NOW).unwrap().verify().unwrap().into_body();
@@ -61,6 +61,7 @@ fn messages() {
             "node_id": { "secret_key": hex::encode([2; 32]), "public_key": hex::encode(key(2).id().0), "peer_id": key(2).id() },
             "capability_ad": message(crate::samples::ad()),
             "job_offer": message(crate::samples::offer()),
+            "job_offer_with_invitations": message(crate::samples::inviting_offer()),
             "job_bid": message(crate::samples::bid()),
             "no_bid": message(crate::samples::no_bid()),
             "job_accept": message(crate::samples::accept()),

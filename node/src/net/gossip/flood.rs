@@ -36,6 +36,7 @@ fn offer(n: u64, issued: UnixMillis) -> JobOffer {
         window_ms: 500,
         rule: SelectionRule::BALANCED,
         commitment: Hash([1; 32]),
+        invited: Vec::new(),
     }
 }
 
@@ -52,7 +53,7 @@ fn under(bytes: &[u8], of: &NodeId, signer: &NodeId) -> Vec<u8> {
 }
 
 /// The most that a gate may remember.
-const MOST: usize = 2 * (7 * QUOTA_KEYS + 2 * SEEN_DIGESTS + SEQUENCES) + Routes::MOST;
+const MOST: usize = Rules::MOST + Routes::MOST;
 
 #[test]
 fn an_hour_of_forged_replayed_and_random_gossip_leaves_a_gate_within_its_bounds_and_open_to_the_honest() {
@@ -121,5 +122,5 @@ fn a_neighbour_that_floods_with_its_own_is_to_blame_and_one_that_passes_it_on_is
     };
     assert_eq!(faults(honest, 0), 0);
     // The author's quota is used up by now.
-    assert_eq!(faults(loud.id(), 1_000) as u64, 300 - OWN_EXCESS.burst);
+    assert_eq!(faults(loud.id(), 1_000) as u64, 300 - crate::net::rules::OWN_EXCESS.burst);
 }

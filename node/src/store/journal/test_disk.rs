@@ -1,30 +1,30 @@
 //! A disk that keeps only what it must: whatever was not synced is lost, torn or garbled at a crash, which may come before any
 //! operation; and it can fill up, and fail a sync.
 //!
-//! Files have two contents, what reads see and what a crash leaves; so has the directory. A sync copies one to the other.
+//! For tests and for simulated nodes. Files have two contents, what reads see and what a crash leaves; so has the directory. A sync copies one to the other.
 
 use super::Disk;
 use std::{
     collections::BTreeMap,
     io::{self, ErrorKind},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// What a crash leaves of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) struct Tear {
+pub struct Tear {
     /// How many bytes of each file's unsynced end are kept: all if it is not that long.
-    pub(in crate::store) kept: usize,
+    pub kept: usize,
     /// How many bytes of garbage follow.
-    pub(in crate::store) garbage: usize,
+    pub garbage: usize,
     /// Which of the files that were made, renamed or removed without a sync of the directory are so.
-    pub(in crate::store) names: Names,
+    pub names: Names,
 }
 
 /// What a crash leaves of a directory that was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Names {
+pub enum Names {
     /// As it was synced.
     Synced,
     /// As it was seen.
@@ -35,9 +35,9 @@ pub(in crate::store) enum Names {
 
 impl Tear {
     /// Everything unsynced is lost.
-    pub(in crate::store) const LOST: Tear = Tear { kept: 0, garbage: 0, names: Names::Synced };
+    pub const LOST: Tear = Tear { kept: 0, garbage: 0, names: Names::Synced };
     /// Nothing is lost.
-    pub(in crate::store) const KEPT: Tear = Tear { kept: usize::MAX, garbage: 0, names: Names::Seen };
+    pub const KEPT: Tear = Tear { kept: usize::MAX, garbage: 0, names: Names::Seen };
 }
 
 #[derive(Debug, Clone, Default)]
@@ -64,38 +64,44 @@ struct State {
 
 /// A directory that can crash.
 #[derive(Debug, Clone, Default)]
-pub(in crate::store) struct TestDisk(Arc<Mutex<State>>);
+pub struct TestDisk(Arc<Mutex<State>>);
 
 impl TestDisk {
     /// It will crash before the operation of this number, counted from its making.
-    pub(in crate::store) fn crash_at(&self, operation: u64) {
+    pub fn crash_at(&self, operation: u64) {
         self.state().crash_at = Some(operation);
     }
 
     /// It has room for so many bytes.
-    pub(in crate::store) fn limit(&self, bytes: Option<usize>) {
+    pub fn limit(&self, bytes: Option<usize>) {
         self.state().capacity = bytes;
     }
 
     /// The sync after so many more fails.
-    pub(in crate::store) fn fail_sync_in(&self, more: u64) {
+    pub fn fail_sync_in(&self, more: u64) {
         let mut state = self.state();
         let at = state.syncs + more;
         state.failing_syncs.push(at);
     }
 
     /// Operations so far.
-    pub(in crate::store) fn operations(&self) -> u64 {
+    pub fn operations(&self) -> u64 {
         self.state().operations
     }
 
     /// Bytes in all files.
-    pub(in crate::store) fn used(&self) -> usize {
+    pub fn used(&self) -> usize {
         self.state().used()
     }
 
+    /// All that is in its files.
+    pub fn bytes(&self) -> Vec<u8> {
+        let state = self.state();
+        state.seen.values().filter_map(|file| state.files.get(file)).flat_map(|content| content.seen.clone()).collect()
+    }
+
     /// The disk as it is found after a crash.
-    pub(in crate::store) fn after_crash(&self, tear: Tear) -> TestDisk {
+    pub fn after_crash(&self, tear: Tear) -> TestDisk {
         let state = self.state();
         let names = match tear.names {
             Names::Synced => state.synced.clone(),
@@ -112,22 +118,24 @@ impl TestDisk {
     }
 
     /// The disk as another process finds it after this one was killed: what was not synced is there, and still not synced.
-    pub(in crate::store) fn after_kill(&self) -> TestDisk {
+    pub fn after_kill(&self) -> TestDisk {
         let state = self.state();
         let (files, seen, synced) = (state.files.clone(), state.seen.clone(), state.synced.clone());
         TestDisk(Arc::new(Mutex::new(State { files, seen, synced, made: state.made, ..State::default() })))
     }
 
     /// Changes a file's bytes, as rot does.
-    pub(in crate::store) fn damage(&self, name: &str, damage: impl FnOnce(&mut Vec<u8>)) {
+    pub fn damage(&self, name: &str, damage: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
-        let content = state.file(name).expect("the file is there");
-        damage(&mut content.seen);
-        content.synced = content.seen.clone();
+        if let Ok(content) = state.file(name) {
+            damage(&mut content.seen);
+            content.synced = content.seen.clone();
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no test panics while it holds the disk")
+        // Every change is complete before the lock is given back.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts an operation; fails from the crash on.
@@ -188,10 +196,9 @@ impl Disk for TestDisk {
         let mut state = self.state();
         state.check_alive()?;
         let content = &state.file(name)?.seen;
-        let rest = content.get(usize::try_from(at).expect("fits")..).unwrap_or_default();
-        let read = rest.len().min(buffer.len());
-        buffer[..read].copy_from_slice(&rest[..read]);
-        Ok(read)
+        let rest = content.get(usize::try_from(at).unwrap_or(usize::MAX)..).unwrap_or_default();
+        buffer.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        Ok(rest.len().min(buffer.len()))
     }
 
     fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -204,12 +211,12 @@ impl Disk for TestDisk {
             state.files.insert(file, Content::default());
         }
         let fits = bytes.len().min(room);
-        state.file(name)?.seen.extend_from_slice(&bytes[..fits]);
+        state.file(name)?.seen.extend(bytes.iter().take(fits));
         if fits < bytes.len() { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn truncate(&self, name: &str, len: u64) -> io::Result<()> {
-        self.operate()?.file(name)?.seen.truncate(usize::try_from(len).expect("fits"));
+        self.operate()?.file(name)?.seen.truncate(usize::try_from(len).unwrap_or(usize::MAX));
         Ok(())
     }
 
@@ -221,7 +228,7 @@ impl Disk for TestDisk {
             return Err(io::Error::other("input/output error"));
         }
         let content = state.file(name)?;
-        content.synced = content.seen.clone();
+        content.synced.clone_from(&content.seen);
         Ok(())
     }
 

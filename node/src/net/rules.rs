@@ -1,0 +1,226 @@
+//! What a node takes from its neighbours: quotas, the replay set, and what a restart makes of both. Pure.
+//!
+//! [`super::gossip`] reads bytes and asks here, before the signature is checked and after it; the simulator, which has no
+//! bytes, asks here too. Who signed and who is the author is checked there.
+
+use super::{
+    generations::Generations,
+    quota::{Quota, Rate},
+    replay::Seen,
+};
+use infernet_wire::{
+    envelope::{Kind, Refusal},
+    id::{Hash, NodeId},
+    limits,
+    time::UnixMillis,
+};
+
+/// All messages of all authors that one neighbour may pass on. 500 a second are 5 % of a core to check; a neighbour that is
+/// the only way to a busy network needs hundreds.
+const FORWARDER: Rate = Rate { interval_ms: 2, burst: 1_000 };
+/// One ad per interval, with room for one more at a restart and one when a model comes or goes.
+const ADS: Rate = Rate { interval_ms: limits::AD_MIN_INTERVAL_MS, burst: 3 };
+/// As the protocol says.
+const OFFERS: Rate = Rate { interval_ms: 1_000 / limits::OFFERS_PER_SECOND as u64, burst: limits::OFFER_BURST as u64 };
+/// Every offer may lead to one accept, and one more per runner-up.
+const ACCEPTS: Rate = Rate { interval_ms: OFFERS.interval_ms / 3, burst: OFFERS.burst * 3 };
+/// A worker may answer many buyers; but on the topic it answers only for want of a better way.
+const ANSWERS: Rate = Rate { interval_ms: 50, burst: 64 };
+/// Short jobs on sixteen slots, published by both sides. What is dropped can still be asked for.
+const RECEIPTS: Rate = Rate { interval_ms: 20, burst: 200 };
+/// What a neighbour may publish itself beyond its own quotas before it is to blame. It knows its quotas, so an honest one keeps
+/// them; but what it said over ten seconds may arrive at once. What a neighbour only passes on is never held against it.
+pub(super) const OWN_EXCESS: Rate = Rate { interval_ms: 1_000, burst: 100 };
+/// Peers and authors whose buckets are kept per generation, each in about 100 bytes.
+const QUOTA_KEYS: usize = 4_096;
+/// Ads live longest of all messages but receipts: 90 s, and the skew at both ends.
+const SEEN_MS: u64 = limits::AD_TTL_MS + 2 * limits::CLOCK_SKEW_MS;
+/// As above, for receipts.
+const SEEN_RECEIPTS_MS: u64 = limits::RECEIPT_TTL_MS + 2 * limits::CLOCK_SKEW_MS;
+/// Digests per generation: 500 messages a second for the whole span, in about 3 MB.
+const SEEN_DIGESTS: usize = 65_536;
+/// Workers whose newest sequence is known, per generation.
+const SEQUENCES: usize = 16_384;
+
+/// Why a message goes no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The message itself.
+    Wire(Refusal),
+    /// Nobody's fault: why.
+    Ignore(&'static str),
+    /// Its forwarder should have known: why.
+    Reject(&'static str),
+}
+
+const AUTHOR_QUOTA: Refused = Refused::Ignore("author_quota");
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Refused::Wire(refusal)
+    }
+}
+
+impl Refused {
+    /// A short stable name, for counters.
+    pub fn label(self) -> &'static str {
+        match self {
+            Refused::Wire(refusal) => refusal.label(),
+            Refused::Ignore(label) | Refused::Reject(label) => label,
+        }
+    }
+
+    /// Whether only a broken or hostile neighbour passes on what is refused for this.
+    pub fn is_fault(self) -> bool {
+        match self {
+            Refused::Wire(refusal) => refusal.is_fault(),
+            Refused::Reject(_) => true,
+            Refused::Ignore(_) => false,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct AuthorQuotas {
+    ads: Quota<NodeId>,
+    offers: Quota<NodeId>,
+    accepts: Quota<NodeId>,
+    answers: Quota<NodeId>,
+    receipts: Quota<NodeId>,
+}
+
+impl AuthorQuotas {
+    fn new() -> Self {
+        let quota = |rate| Quota::new(rate, QUOTA_KEYS);
+        AuthorQuotas {
+            ads: quota(ADS),
+            offers: quota(OFFERS),
+            accepts: quota(ACCEPTS),
+            answers: quota(ANSWERS),
+            receipts: quota(RECEIPTS),
+        }
+    }
+
+    fn take(&mut self, kind: Kind, author: NodeId, now: UnixMillis) -> Result<(), Refused> {
+        let quota = match kind {
+            Kind::CapabilityAd => &mut self.ads,
+            Kind::JobOffer => &mut self.offers,
+            Kind::JobAccept => &mut self.accepts,
+            Kind::JobBid | Kind::NoBid | Kind::SealedAnswer => &mut self.answers,
+            Kind::JobReceipt | Kind::Countersign => &mut self.receipts,
+            // They travel by other ways; a later version may gossip them.
+            Kind::OperatorCommand | Kind::KeyRotation => return Err(Refused::Ignore("not_gossiped")),
+        };
+        if quota.try_take(author, now) { Ok(()) } else { Err(AUTHOR_QUOTA) }
+    }
+}
+
+#[cfg(test)]
+impl AuthorQuotas {
+    fn entries(&self) -> usize {
+        [&self.ads, &self.offers, &self.accepts, &self.answers, &self.receipts].into_iter().map(Quota::len).sum()
+    }
+}
+
+/// What a node remembers of what it heard. Bounded.
+#[derive(Debug)]
+pub struct Rules {
+    started: UnixMillis,
+    forwarders: Quota<NodeId>,
+    authors: AuthorQuotas,
+    excess: Quota<NodeId>,
+    seen: Seen,
+    seen_receipts: Seen,
+    sequences: Generations<NodeId, u64>,
+}
+
+impl Rules {
+    /// `started` is when this process began to remember what it has seen; `ad_sequences` are what earlier ones remembered.
+    pub fn new(started: UnixMillis, ad_sequences: Vec<(NodeId, u64)>) -> Self {
+        let mut sequences = Generations::new(SEQUENCES, limits::AD_TTL_MS);
+        ad_sequences.into_iter().for_each(|(worker, sequence)| sequences.insert(worker, sequence, started));
+        Rules {
+            started,
+            forwarders: Quota::new(FORWARDER, QUOTA_KEYS),
+            authors: AuthorQuotas::new(),
+            excess: Quota::new(OWN_EXCESS, QUOTA_KEYS),
+            seen: Seen::new(SEEN_DIGESTS, SEEN_MS),
+            seen_receipts: Seen::new(SEEN_DIGESTS, SEEN_RECEIPTS_MS),
+            sequences,
+        }
+    }
+
+    /// One more message that `forwarder` brings.
+    pub fn take_forwarder(&mut self, forwarder: NodeId, now: UnixMillis) -> Result<(), Refused> {
+        if self.forwarders.try_take(forwarder, now) { Ok(()) } else { Err(Refused::Ignore("forwarder_quota")) }
+    }
+
+    /// What is cheaper than a signature: seen before? too much of its author? Of our own messages only the quota is asked.
+    pub fn before_signature(
+        &mut self,
+        kind: Kind,
+        digest: &Hash,
+        author: NodeId,
+        ours: bool,
+        now: UnixMillis,
+    ) -> Result<(), Refused> {
+        if !ours && self.seen_of(kind).contains(digest) {
+            return Err(Refused::Ignore("seen"));
+        }
+        self.authors.take(kind, author, now)
+    }
+
+    /// What is asked of a message whose signature is good; it is marked as seen. An ad may be older than this process: its
+    /// sequence tells ([`Rules::take_newer_ad`]).
+    pub fn after_signature(
+        &mut self,
+        kind: Kind,
+        digest: Hash,
+        issued: UnixMillis,
+        ours: bool,
+        now: UnixMillis,
+    ) -> Result<(), Refused> {
+        if !ours && kind != Kind::CapabilityAd && issued < self.started {
+            return Err(Refused::Ignore("before_start"));
+        }
+        self.seen_of(kind).insert(digest, now);
+        Ok(())
+    }
+
+    /// Whether what was `refused` is a flood of the neighbour's own.
+    pub fn is_flood(&mut self, refused: Refused, author: NodeId, forwarder: NodeId, now: UnixMillis) -> bool {
+        refused == AUTHOR_QUOTA && author == forwarder && !self.excess.try_take(author, now)
+    }
+
+    /// Whether an ad is the newest of its worker, which it is from then on.
+    pub fn take_newer_ad(&mut self, worker: NodeId, sequence: u64, now: UnixMillis) -> Result<(), Refused> {
+        if self.sequences.get(&worker).is_some_and(|newest| sequence <= *newest) {
+            return Err(Refused::Ignore("stale_ad"));
+        }
+        self.sequences.insert(worker, sequence, now);
+        Ok(())
+    }
+
+    /// The newest ad sequence of each worker, the latest heard first.
+    pub fn ad_sequences(&self) -> Vec<(NodeId, u64)> {
+        self.sequences.iter().map(|(worker, sequence)| (*worker, *sequence)).collect()
+    }
+
+    fn seen_of(&mut self, kind: Kind) -> &mut Seen {
+        match kind {
+            Kind::JobReceipt | Kind::Countersign => &mut self.seen_receipts,
+            _ => &mut self.seen,
+        }
+    }
+
+    /// Entries that are kept at most.
+    #[cfg(test)]
+    pub(super) const MOST: usize = 2 * (7 * QUOTA_KEYS + 2 * SEEN_DIGESTS + SEQUENCES);
+
+    /// All that it remembers, in entries.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        let seen = self.seen.len() + self.seen_receipts.len();
+        self.forwarders.len() + self.authors.entries() + self.excess.len() + seen + self.sequences.len()
+    }
+}
