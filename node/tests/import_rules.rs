@@ -211,6 +211,8 @@ impl Source {
                 "crate" if begins_path => !self.is(at + 2, "market"),
                 "super" if begins_path => self.is_crate_child || self.is(at + 2, "super"),
                 "infernet_node" => true,
+                // `use<…>` of a returned `impl` captures; it imports nothing.
+                "<" => false,
                 _ if at > 0 && self.is(at - 1, "use") => {
                     !["infernet_wire", "std", "core", "thiserror", "crate", "super", "self"].contains(&word)
                         && !self.is_own(word)
