@@ -211,7 +211,7 @@ impl Source {
                 "crate" if begins_path => !self.is(at + 2, "market"),
                 "super" if begins_path => self.is_crate_child || self.is(at + 2, "super"),
                 "infernet_node" => true,
-                // `+ use<..>` names what a type captures.
+                // `use<…>` of a returned `impl` captures; it imports nothing.
                 "<" => false,
                 _ if at > 0 && self.is(at - 1, "use") => {
                     !["infernet_wire", "std", "core", "thiserror", "crate", "super", "self"].contains(&word)

@@ -11,7 +11,7 @@ use infernet_testnet::sim::{
 const SEEDS: u64 = 60;
 
 fn load(name: &str) -> Scenario {
-    Scenario::load(name).unwrap_or_else(|error| panic!("{error}"))
+    Scenario::load(name).expect("it is built in")
 }
 
 #[test]

@@ -157,10 +157,10 @@ impl World {
     fn surround(&mut self, attackers: &[Who]) {
         let buyers: Vec<Who> =
             self.members.iter().filter(|member| member.role == Role::Buyer).map(|member| member.who).collect();
+        let honest: Vec<Who> = self.members.iter().filter(|member| member.role != Role::Attacker).map(|m| m.who).collect();
+        buyers.iter().for_each(|buyer| _ = self.mesh.leave(*buyer));
         for buyer in buyers {
-            let chosen = self.scenario.network.degree.div_ceil(2);
-            let honest: Vec<Who> = self.mesh.neighbours(buyer).filter(|other| !attackers.contains(other)).collect();
-            honest.into_iter().skip(chosen).for_each(|other| self.mesh.disconnect(buyer, other));
+            self.mesh.join(buyer, &honest, &mut self.fault_dice);
             attackers.iter().for_each(|attacker| _ = self.mesh.connect(buyer, *attacker));
         }
     }

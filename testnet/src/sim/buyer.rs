@@ -486,8 +486,8 @@ impl World {
         }
         self.job_mut(no).cancelled = true;
         let running = self.buying(who).map(|buying| &buying.running).into_iter().flatten();
-        let stream = running.filter(|(_, attempt)| attempt.job == no && attempt.usage.is_none()).map(|(stream, _)| *stream);
-        if let Some(stream) = stream.last() {
+        let mut stream = running.filter(|(_, attempt)| attempt.job == no && attempt.usage.is_none()).map(|(stream, _)| *stream);
+        if let Some(stream) = stream.next_back() {
             self.cancel(who, stream);
         }
     }

@@ -17,7 +17,7 @@ impl Dice {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn throw(&mut self) -> u64 {
         let [a, b, c, d] = self.0;
         let result = b.wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let (c, d) = (c ^ a, d ^ b);
@@ -28,7 +28,7 @@ impl Dice {
     /// A number below `bound`; 0 if that is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         // The bias of a remainder is below 2⁻⁴⁰ for all bounds in use.
-        self.next().checked_rem(bound).unwrap_or(0)
+        self.throw().checked_rem(bound).unwrap_or(0)
     }
 
     /// A number of the range, both ends included.
@@ -63,7 +63,7 @@ impl Dice {
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         for chunk in bytes.chunks_mut(8) {
-            chunk.iter_mut().zip(self.next().to_le_bytes()).for_each(|(to, from)| *to = from);
+            chunk.iter_mut().zip(self.throw().to_le_bytes()).for_each(|(to, from)| *to = from);
         }
         bytes
     }
@@ -86,8 +86,8 @@ mod tests {
         let thrown: Vec<u64> = (0..4).map(|_| dice.below(1_000)).collect();
         let mut again = Dice::new(7, "test");
         assert_eq!(thrown, (0..4).map(|_| again.below(1_000)).collect::<Vec<_>>());
-        assert_ne!(Dice::new(8, "test").next(), Dice::new(7, "test").next());
-        assert_ne!(Dice::new(7, "other").next(), Dice::new(7, "test").next());
+        assert_ne!(Dice::new(8, "test").throw(), Dice::new(7, "test").throw());
+        assert_ne!(Dice::new(7, "other").throw(), Dice::new(7, "test").throw());
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl World {
                 self.wheel.put(later, Event::Over(Recovery::Restart(who)));
             }
             (FaultKind::PowerCut, Some(who)) => {
-                let names = [Names::Synced, Names::Seen, Names::Fewest][self.fault_dice.below(3) as usize];
+                let names = *self.fault_dice.pick(&[Names::Synced, Names::Seen, Names::Fewest]).unwrap_or(&Names::Synced);
                 let (kept, garbage) = (self.fault_dice.below(200) as usize, self.fault_dice.below(60) as usize);
                 self.crash(who, Tear { kept, garbage, names });
                 self.wheel.put(later, Event::Over(Recovery::Restart(who)));

@@ -75,7 +75,7 @@ impl Mesh {
     /// Milliseconds that a gossip message takes to a neighbour that is `base_ms` away; `None` if it is lost.
     pub fn gossip_ms(&self, base_ms: u32, dice: &mut Dice) -> Option<u64> {
         // One throw for both: the digits of a large number are as good as two.
-        let thrown = dice.next();
+        let thrown = dice.throw();
         let lost = thrown % 1_000 < self.network.loss_permille + self.lossy_permille;
         let jitter = (thrown >> 32) % (self.network.jitter_ms + 1);
         (!lost).then_some(u64::from(base_ms) + self.slower_ms + jitter)

@@ -109,7 +109,7 @@ fn sized(nodes: u64) -> Result<Scenario, ScenarioError> {
     let workers = (nodes / 5).max(4);
     scenario.nodes.workers = Range(workers, workers);
     scenario.nodes.buyers = Range(nodes - workers, nodes - workers);
-    scenario.seconds = (60_000 / nodes).clamp(12, 600);
+    scenario.seconds = (12_000 / nodes).clamp(12, 60);
     scenario.market.models = 1;
     scenario.market.models_each = Range(1, 1);
     scenario.load.warmup_s = 3;

@@ -480,7 +480,7 @@ impl World {
         order.rule = SelectionRule(dice.weighted(&[6, 2, 2]) as u8);
         order.window_ms = dice.within(load.window_ms.ends()) as u16;
         let path = if dice.chance(load.auction_permille) { PathChoice::Auction } else { PathChoice::Auto };
-        let fresh = dice.next();
+        let fresh = dice.throw();
         let member = self.members.get_mut(who as usize);
         let before = member.as_ref().and_then(|member| member.conversation.clone()).filter(|_| follows);
         let (number, turn) = before.as_ref().map_or((fresh, 1), |(number, turn, _)| (*number, turn + 1));
