@@ -120,8 +120,8 @@ impl fmt::Display for ChaosResult {
         let jobs = &self.jobs;
         writeln!(
             f,
-            "jobs: {} asked, {} answered ({} without a receipt that both signed), {} refused with a reason, {} whose own node was gone",
-            jobs.asked, jobs.answered, jobs.unsigned, jobs.refused, jobs.node_gone
+            "jobs: {} asked, {} answered ({} without a receipt that both signed), {} cut off and told so, {} refused with a reason, {} whose own node was gone",
+            jobs.asked, jobs.answered, jobs.unsigned, jobs.cut, jobs.refused, jobs.node_gone
         )?;
         writeln!(f, "      {} short, {} broken off, {} hung", jobs.short, jobs.broken_off, jobs.hung)?;
         if let Some(latency) = &jobs.latency_ms {

@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const HUNG: Duration = Duration::from_secs(90);
 /// Tokens of an answer, in turn: from one packet to two seconds.
 const TOKENS: [u32; 5] = [1, 16, 4, 200, 64];
+/// How an answer ends that is all there is.
+const WHOLE: [&str; 2] = ["length", "stop"];
 /// Different errors that are told apart.
 const MAX_ERRORS: usize = 32;
 
@@ -65,6 +67,8 @@ pub struct JobsReport {
     pub answered: u64,
     /// Of those, without a receipt that both sides signed: the worker was gone before it could ask for the signature.
     pub unsigned: u64,
+    /// A part of the answer, told as such, and paid for as that.
+    pub cut: u64,
     /// Ended with an error that says what is wrong.
     pub refused: u64,
     /// The buyer's own node was killed or frozen meanwhile.
@@ -83,7 +87,15 @@ pub struct JobsReport {
 
 /// How one job ended.
 enum End {
-    Answered { tokens: u32, promise: Option<Promise> },
+    Answered {
+        tokens: u32,
+        promise: Option<Promise>,
+    },
+    /// A part of an answer, said to be one, with its receipt.
+    Cut {
+        finish: String,
+        promise: Option<Promise>,
+    },
     Refused(String),
     Lost(String),
 }
@@ -140,6 +152,11 @@ impl Load {
                 results.promises.extend(promise);
                 tell(&mut report.errors, format!("{tokens} tokens instead of {asked}"));
             }
+            Some(End::Cut { finish, promise }) => {
+                report.cut += 1;
+                results.promises.extend(promise);
+                tell(&mut report.errors, format!("cut off: {finish}"));
+            }
             Some(End::Refused(error)) => {
                 report.refused += 1;
                 tell(&mut report.errors, without_numbers(&error));
@@ -184,7 +201,7 @@ pub(super) async fn first(buyer: Who, home: &Path) -> Result<(), String> {
     let node = Client::connect(home).ok_or("its node does not run")?;
     match timeout(HUNG, ask(buyer, &node, 4)).await {
         Ok(End::Answered { tokens: 4, promise: Some(_) }) => Ok(()),
-        Ok(End::Answered { .. }) => Err("half an answer".into()),
+        Ok(End::Answered { .. } | End::Cut { .. }) => Err("half an answer".into()),
         Ok(End::Refused(error) | End::Lost(error)) => Err(error),
         Err(_) => Err("it hangs".into()),
     }
@@ -207,7 +224,8 @@ async fn ask(buyer: Who, node: &Client, max_tokens: u32) -> End {
         Ok(Some(ChatStep::Done(report))) => {
             let signed = report.receipt.filter(|receipt| receipt.verified);
             let promise = signed.map(|r| Promise { buyer, worker: r.worker, job: r.job_id, micro_usd: r.amount_micro_usd });
-            End::Answered { tokens: report.stream.tokens, promise }
+            let (tokens, finish) = (report.stream.tokens, report.stream.finish);
+            if WHOLE.contains(&finish.as_str()) { End::Answered { tokens, promise } } else { End::Cut { finish, promise } }
         }
         Ok(Some(ChatStep::Error(error))) => End::Refused(error.message),
         Ok(_) => End::Lost("the node ended without saying how".into()),

@@ -420,6 +420,10 @@ fn numbers(attack: Attack, calm: &Honest, attacked: &Honest) -> Vec<Number> {
             numbers.push(auction);
         }
         Attack::OfferSpam => {
+            // Of jobs that were answered: an attack under which none is has no slow auction either.
+            let (answered, least) = (attacked.answered_permille(), calm.answered_permille() * 9 / 10);
+            let what = "jobs answered beside it, ‰";
+            numbers.push(bounded(what, answered, None, format!("≥ {least}"), answered >= least));
             let most = p99(calm) * 120 / 100;
             let (value, without) = (p99(attacked), Some(p99(calm)));
             numbers.push(bounded("auction p99, ms", value, without, format!("≤ {most}"), value <= most));
