@@ -2,7 +2,7 @@
 //!
 //! Bids are not flooded. A worker hands its sealed answer to the neighbour that first brought the offer, that neighbour to its
 //! own, and so on to the buyer: each answer crosses each link of one path once, so an auction's cost does not grow with the
-//! network. This is also where answers are bounded: one per worker and offer, and no more than [`MAX_ANSWERS`] per offer.
+//! network. This is also where answers are bounded: one per worker and offer, and no more than `MAX_ANSWERS` per offer.
 
 use super::generations::Generations;
 use infernet_wire::{

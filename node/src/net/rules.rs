@@ -1,6 +1,6 @@
 //! What a node takes from its neighbours: quotas, the replay set, and what a restart makes of both. Pure.
 //!
-//! [`super::gossip`] reads bytes and asks here, before the signature is checked and after it; the simulator, which has no
+//! `gossip` reads bytes and asks here, before the signature is checked and after it; the simulator, which has no
 //! bytes, asks here too. Who signed and who is the author is checked there.
 
 use super::{
