@@ -58,7 +58,7 @@ use tracing::{Instrument, debug, info, info_span};
 /// Messages waiting for the task: answers of several auctions and the ads of a large network's refresh.
 const QUEUE: usize = 1_024;
 /// How long a job waits for its turn to hold an auction: sixteen jobs before it, each with a full window.
-const TURN: Duration = Duration::from_secs(30);
+pub const TURN: Duration = Duration::from_secs(30);
 /// How long a job waits for a first peer.
 const JOIN_MS: u64 = 10_000;
 

@@ -2,8 +2,9 @@
 //! first after a restart.
 //!
 //! Callers see the [`Store`] trait; [`open`] gives the one on disk, [`MemoryStore`] is for tests and nodes without a disk, and
-//! [`JournaledStore`] for simulated nodes, whose disk can crash. All pass one suite. On disk there are two things under the node's home: `journal-<network>`, the truth, and `store-<network>`,
-//! an index over it. Delete the index and it comes back; damage it and it is moved aside, made anew, and the log says so.
+//! [`JournaledStore`] for simulated nodes, whose disk can crash. All pass one suite. On disk there are two things under the
+//! node's home: `journal-<network>`, the truth, and `store-<network>`, an index over it. Delete the index and it comes back;
+//! damage it and it is moved aside, made anew, and the log says so.
 //!
 //! A receipt is kept per (job, worker), since a job that failed over has one from each worker; what a second receipt for the
 //! same pair does is decided in one place, [`Put::decide`]. Rows are the signed bytes as they were received, and every read

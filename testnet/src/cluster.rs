@@ -10,11 +10,13 @@ use infernet_node::{
     backend::{self, Backend, Deadlines},
     buyer::Preferences,
     clock,
+    control::schema::{ChatOrderBody, WishesBody},
     node::{Node, Serve, Settings, StartError},
     store::{self, StoreError},
 };
 use infernet_wire::{
     capability::ModelAd,
+    chat::{ChatMessage, Role},
     key::NodeKey,
     money::{MicroUsd, Price},
     topic::NetworkId,
@@ -157,6 +159,22 @@ impl Member {
 /// Whether `id` is what a buyer who asks for `model` means.
 fn names(id: &str, model: &str) -> bool {
     ModelAd { id: id.into(), ..ModelAd::default() }.answers_to(model)
+}
+
+/// A short question, with an answer of `max_tokens` from an engine that counts, for a node's control socket.
+pub fn question(model: &str, max_tokens: u32) -> ChatOrderBody {
+    ChatOrderBody {
+        model: model.into(),
+        messages: vec![ChatMessage::new(Role::User, "Go.")],
+        max_tokens,
+        temperature: None,
+        seed: None,
+        max_price: 10_000_000,
+        budget: None,
+        rule: 0,
+        window_ms: 1_000,
+        wishes: WishesBody::default(),
+    }
 }
 
 /// TCP on a free port of 127.0.0.1.

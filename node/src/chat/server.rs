@@ -20,7 +20,7 @@ use crate::{
     engines::Engines,
     jobs::{Ended, Jobs, Role, Running, State},
     ledger::Ledger,
-    market::seller::Claim,
+    market::{advert::MIN_MEASURED_TOKENS, seller::Claim},
     metrics::{Metrics, Served},
     seller::{Measured, Presented, Seller, Slot, Unclaimed},
 };
@@ -60,9 +60,6 @@ const MAX_DELTA_BYTES: usize = 16 * 1024;
 const MAX_LOGPROB_BYTES: usize = 32 * 1024;
 /// What CBOR adds to a token's text: keys, lengths, a number of nine bytes.
 const LOGPROB_OVERHEAD: usize = 24;
-
-/// Fewer tokens tell nothing about speed.
-const MIN_MEASURED_TOKENS: u32 = 8;
 
 /// What a worker serves jobs with.
 pub struct Worker {

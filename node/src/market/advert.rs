@@ -6,6 +6,9 @@
 
 use infernet_wire::{capability::ModelAd, limits, time::UnixMillis};
 
+/// Fewer tokens tell nothing about speed.
+pub const MIN_MEASURED_TOKENS: u32 = 8;
+
 /// How fast a job was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measured {

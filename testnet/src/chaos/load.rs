@@ -1,19 +1,16 @@
 //! Jobs at a steady rate, and what became of each.
 
 use super::{plan::Who, stage::Outages};
-use crate::machine::Distribution;
+use crate::{cluster::question, machine::Distribution};
 use infernet_node::{
     clock,
     control::{
         client::{AskError, Client},
-        schema::{ChatOrderBody, ChatStep, WishesBody},
+        schema::ChatStep,
     },
     report::millis,
 };
-use infernet_wire::{
-    chat::{ChatMessage, Role},
-    id::{JobId, NodeId},
-};
+use infernet_wire::id::{JobId, NodeId};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -208,18 +205,7 @@ pub(super) async fn first(buyer: Who, home: &Path) -> Result<(), String> {
 }
 
 async fn ask(buyer: Who, node: &Client, max_tokens: u32) -> End {
-    let order = ChatOrderBody {
-        model: super::MODEL.into(),
-        messages: vec![ChatMessage::new(Role::User, "Go.")],
-        max_tokens,
-        temperature: None,
-        seed: None,
-        max_price: 10_000_000,
-        budget: None,
-        rule: 0,
-        window_ms: 1_000,
-        wishes: WishesBody::default(),
-    };
+    let order = question(super::MODEL, max_tokens);
     match node.chat(&order, |_| ControlFlow::Continue(())).await {
         Ok(Some(ChatStep::Done(report))) => {
             let signed = report.receipt.filter(|receipt| receipt.verified);

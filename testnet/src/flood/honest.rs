@@ -1,15 +1,14 @@
 //! The honest buyer's jobs, one after the other, and how they went.
 
-use crate::{cluster::process::Process, machine::Distribution};
+use crate::{
+    cluster::{process::Process, question},
+    machine::Distribution,
+};
 use infernet_node::{
     clock,
-    control::{
-        client::Client,
-        schema::{ChatOrderBody, ChatStep, WishesBody},
-    },
+    control::{client::Client, schema::ChatStep},
     report::millis,
 };
-use infernet_wire::chat::{ChatMessage, Role};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -99,18 +98,7 @@ pub(super) async fn first(buyer: &Process, model: &str) -> Result<(), String> {
 }
 
 async fn job(node: &Client, model: &str) -> Result<(), String> {
-    let order = ChatOrderBody {
-        model: model.into(),
-        messages: vec![ChatMessage::new(Role::User, "Go.")],
-        max_tokens: TOKENS,
-        temperature: None,
-        seed: None,
-        max_price: 10_000_000,
-        budget: None,
-        rule: 0,
-        window_ms: 1_000,
-        wishes: WishesBody::default(),
-    };
+    let order = question(model, TOKENS);
     match node.chat(&order, |_| ControlFlow::Continue(())).await {
         Ok(Some(ChatStep::Done(report))) => {
             let signed = report.receipt.as_ref().is_some_and(|receipt| receipt.verified);

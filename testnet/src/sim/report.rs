@@ -11,7 +11,7 @@ mod svg;
 use super::{
     adversary::{self, Harm},
     member::Role,
-    scenario::{Adversaries, Range, Scenario, ScenarioError},
+    scenario::{ATTACKS, Range, Scenario, ScenarioError},
     stats::Summary,
     world::World,
 };
@@ -94,7 +94,7 @@ pub fn run(dir: &Path, most: u64, seeds: u64, progress: &mut dyn io::Write) -> R
     }
     let fairness = fairness(&sized(100)?);
     let mut adversaries = Vec::new();
-    for name in Adversaries::NAMES {
+    for name in ATTACKS.iter().copied() {
         writeln!(progress, "{name}")?;
         adversaries.extend(adversary::measure(&Scenario::load(name)?, name, seeds));
     }

@@ -219,36 +219,19 @@ pub enum ScenarioError {
 }
 
 macro_rules! built_in {
-    ($($name:literal),* $(,)?) => {
+    (honest: [$($honest:literal),* $(,)?], attacks: [$($attack:literal),* $(,)?] $(,)?) => {
         /// The scenarios of this repository: name and text.
-        pub const BUILT_IN: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../scenarios/", $name, ".toml")))),*];
+        pub const BUILT_IN: &[(&str, &str)] =
+            &[$(($honest, include_str!(concat!("../../scenarios/", $honest, ".toml"))),)*
+              $(($attack, include_str!(concat!("../../scenarios/", $attack, ".toml"))),)*];
+        /// The names of those that are attacks.
+        pub const ATTACKS: &[&str] = &[$($attack),*];
     };
 }
 
 built_in!(
-    "honest",
-    "faults",
-    "large",
-    "sybil-ads",
-    "offer-spam",
-    "bid-spam",
-    "hold-exhaustion",
-    "sniping",
-    "double-accept",
-    "replay",
-    "inflated-usage",
-    "deadbeat-buyer",
-    "lying",
-    "silent-worker",
-    "eclipse",
-);
-
-/// The scenarios that are attacks.
-pub struct Adversaries;
-
-impl Adversaries {
-    /// Their names.
-    pub const NAMES: [&str; 12] = [
+    honest: ["honest", "faults", "large"],
+    attacks: [
         "sybil-ads",
         "offer-spam",
         "bid-spam",
@@ -261,8 +244,8 @@ impl Adversaries {
         "lying",
         "silent-worker",
         "eclipse",
-    ];
-}
+    ],
+);
 
 impl Scenario {
     /// The scenario in the file `name`, or the built-in one of that name.
