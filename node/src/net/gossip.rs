@@ -154,8 +154,8 @@ impl Gate {
         if bytes.len() > limits::MAX_GOSSIP_BYTES {
             return Err(Refusal::TooLarge.into());
         }
-        if let Origin::Peer { forwarder, .. } = origin {
-            self.rules.take_forwarder(forwarder, now)?;
+        if let Origin::Peer { author, forwarder } = origin {
+            self.rules.take_message(author, forwarder, now)?;
         }
         match topic {
             topic::CAPABILITIES => self.ad(Envelope::decode(bytes)?, origin, now),
@@ -224,7 +224,7 @@ impl Gate {
         if author != body.worker && author != body.buyer {
             return Err(Refused::Reject("wrong_author"));
         }
-        self.rules.after_signature(Kind::JobReceipt, digest, body.issued(), origin.is_ours(), now)?;
+        self.rules.after_signature(Kind::JobReceipt, digest, body.issued(), author, origin.is_ours(), now)?;
         Ok(Some(Event::Receipt(signed)))
     }
 
@@ -238,7 +238,7 @@ impl Gate {
         }
         self.rules.before_signature(T::KIND, &message.digest(), author, origin.is_ours(), now)?;
         let message = message.verify()?;
-        self.rules.after_signature(T::KIND, message.digest(), message.issued(), origin.is_ours(), now)?;
+        self.rules.after_signature(T::KIND, message.digest(), message.issued(), author, origin.is_ours(), now)?;
         Ok(message)
     }
 
@@ -521,8 +521,10 @@ mod tests {
         assert_eq!(reasons.iter().filter(|reason| **reason == "accepted").count(), 20);
         assert_eq!(reasons.iter().filter(|reason| **reason == "author_quota").count(), 10);
         let flood = (0..2_000).map(|_| say(b"x", 9));
-        assert_eq!(flood.filter(|reason| *reason == "malformed").count(), 970);
+        assert_eq!(flood.filter(|reason| *reason == "malformed").count(), 170, "of an author who is new here");
         assert_eq!(say(b"x", 8), "malformed", "another neighbour");
+        let own = (0..2_000).map(|_| say(b"x", 2));
+        assert_eq!(own.filter(|reason| *reason == "malformed").count(), 1_000, "of its own");
     }
 
     #[test]

@@ -18,6 +18,19 @@ use infernet_wire::{
 /// All messages of all authors that one neighbour may pass on. 500 a second are 5 % of a core to check; a neighbour that is
 /// the only way to a busy network needs hundreds.
 const FORWARDER: Rate = Rate { interval_ms: 2, burst: 1_000 };
+/// Of those, messages of authors that are not at home here ([`AT_HOME_MS`]) and not the neighbour itself. A key costs nothing, so
+/// there may be any number of such authors, and each neighbour adds up what all of its own let through: without a share of
+/// their own for those that were here before, a flood of fresh keys leaves no place for them. Twenty a second are the ads of a
+/// thousand newcomers.
+const NEWCOMERS: Rate = Rate { interval_ms: 50, burst: 200 };
+/// An author is at home when a message of its has been good so long after its first one: for a key that is used once, never.
+const AT_HOME_MS: u64 = 10_000;
+/// For how long a first message counts as one.
+const FIRST_HEARD_MS: u64 = 10 * 60_000;
+/// Who says nothing for so long is not at home any more.
+const HOME_MS: u64 = 60 * 60_000;
+/// Authors of either kind per generation, each in about 100 bytes.
+const AUTHORS: usize = 8_192;
 /// One ad per interval, with room for one more at a restart and one when a model comes or goes.
 const ADS: Rate = Rate { interval_ms: limits::AD_MIN_INTERVAL_MS, burst: 3 };
 /// As the protocol says.
@@ -127,6 +140,9 @@ impl AuthorQuotas {
 pub struct Rules {
     started: UnixMillis,
     forwarders: Quota<NodeId>,
+    newcomers: Quota<NodeId>,
+    first_heard: Generations<NodeId, UnixMillis>,
+    at_home: Generations<NodeId, ()>,
     authors: AuthorQuotas,
     excess: Quota<NodeId>,
     seen: Seen,
@@ -142,6 +158,9 @@ impl Rules {
         Rules {
             started,
             forwarders: Quota::new(FORWARDER, QUOTA_KEYS),
+            newcomers: Quota::new(NEWCOMERS, QUOTA_KEYS),
+            first_heard: Generations::new(AUTHORS, FIRST_HEARD_MS),
+            at_home: Generations::new(AUTHORS, HOME_MS),
             authors: AuthorQuotas::new(),
             excess: Quota::new(OWN_EXCESS, QUOTA_KEYS),
             seen: Seen::new(SEEN_DIGESTS, SEEN_MS),
@@ -153,6 +172,15 @@ impl Rules {
     /// One more message that `forwarder` brings.
     pub fn take_forwarder(&mut self, forwarder: NodeId, now: UnixMillis) -> Result<(), Refused> {
         if self.forwarders.try_take(forwarder, now) { Ok(()) } else { Err(Refused::Ignore("forwarder_quota")) }
+    }
+
+    /// One more message of `author` that `forwarder` brings.
+    pub fn take_message(&mut self, author: NodeId, forwarder: NodeId, now: UnixMillis) -> Result<(), Refused> {
+        let is_known = author == forwarder || self.at_home.get(&author).is_some();
+        if !is_known && !self.newcomers.try_take(forwarder, now) {
+            return Err(Refused::Ignore("newcomer_quota"));
+        }
+        self.take_forwarder(forwarder, now)
     }
 
     /// What is cheaper than a signature: seen before? too much of its author? Of our own messages only the quota is asked.
@@ -177,6 +205,7 @@ impl Rules {
         kind: Kind,
         digest: Hash,
         issued: UnixMillis,
+        author: NodeId,
         ours: bool,
         now: UnixMillis,
     ) -> Result<(), Refused> {
@@ -184,7 +213,20 @@ impl Rules {
             return Err(Refused::Ignore("before_start"));
         }
         self.seen_of(kind).insert(digest, now);
+        if !ours {
+            self.greet(author, now);
+        }
         Ok(())
+    }
+
+    /// An author has said something good.
+    fn greet(&mut self, author: NodeId, now: UnixMillis) {
+        match self.first_heard.get(&author).copied() {
+            _ if self.at_home.get(&author).is_some() => self.at_home.insert(author, (), now),
+            Some(first) if now.since(first) >= AT_HOME_MS => self.at_home.insert(author, (), now),
+            Some(_) => {}
+            None => self.first_heard.insert(author, now, now),
+        }
     }
 
     /// Whether what was `refused` is a flood of the neighbour's own.
@@ -215,12 +257,62 @@ impl Rules {
 
     /// Entries that are kept at most.
     #[cfg(test)]
-    pub(super) const MOST: usize = 2 * (7 * QUOTA_KEYS + 2 * SEEN_DIGESTS + SEQUENCES);
+    pub(super) const MOST: usize = 2 * (8 * QUOTA_KEYS + 2 * AUTHORS + 2 * SEEN_DIGESTS + SEQUENCES);
 
     /// All that it remembers, in entries.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         let seen = self.seen.len() + self.seen_receipts.len();
-        self.forwarders.len() + self.authors.entries() + self.excess.len() + seen + self.sequences.len()
+        let quotas = self.forwarders.len() + self.newcomers.len() + self.authors.entries() + self.excess.len();
+        quotas + self.first_heard.len() + self.at_home.len() + seen + self.sequences.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: UnixMillis = UnixMillis(1_800_000_000_000);
+
+    fn node(n: u32) -> NodeId {
+        let mut id = [2; 33];
+        id[1..5].copy_from_slice(&n.to_be_bytes());
+        NodeId(id)
+    }
+
+    fn hears(rules: &mut Rules, author: NodeId, n: u32, now: UnixMillis) -> Result<(), Refused> {
+        let digest = infernet_wire::hash::sha256(&n.to_be_bytes());
+        rules.take_message(author, node(0), now)?;
+        rules.before_signature(Kind::JobOffer, &digest, author, false, now)?;
+        rules.after_signature(Kind::JobOffer, digest, now, author, false, now)
+    }
+
+    #[test]
+    fn a_flood_of_fresh_keys_takes_nothing_from_those_that_were_here_before() {
+        let (mut rules, regular, late) = (Rules::new(T0, vec![]), node(1), node(2));
+        assert_eq!(hears(&mut rules, regular, 1, T0), Ok(()));
+        assert_eq!(hears(&mut rules, regular, 2, T0.after(AT_HOME_MS)), Ok(()));
+        let (mut keys, mut let_in) = (10, 0);
+        for second in 0..60 {
+            let now = T0.after(AT_HOME_MS + second * 1_000);
+            for _ in 0..2_000 {
+                keys += 1;
+                let_in += u64::from(hears(&mut rules, node(keys), keys, now).is_ok());
+            }
+            assert_eq!(hears(&mut rules, late, keys + 1_000_000, now), Err(Refused::Ignore("newcomer_quota")));
+            assert_eq!(hears(&mut rules, regular, keys + 2_000_000, now), Ok(()), "in second {second}");
+        }
+        let most = NEWCOMERS.burst + 60_000 / NEWCOMERS.interval_ms;
+        assert!((most - 50..=most).contains(&let_in), "{let_in} of {most}");
+    }
+
+    #[test]
+    fn a_neighbour_is_at_home_from_the_first_moment() {
+        let mut rules = Rules::new(T0, vec![]);
+        for n in 0..NEWCOMERS.burst as u32 {
+            assert_eq!(rules.take_message(node(10 + n), node(0), T0), Ok(()));
+        }
+        assert_eq!(rules.take_message(node(9), node(0), T0), Err(Refused::Ignore("newcomer_quota")));
+        assert_eq!(rules.take_message(node(0), node(0), T0), Ok(()));
     }
 }

@@ -148,7 +148,8 @@ impl World {
         }
         if kind.has_turns() {
             // Buyers have become known by then.
-            let later = if kind == Attack::HoldExhaustion { self.scenario.seconds * 1_000 / 3 } else { 0 };
+            let later =
+                if matches!(kind, Attack::HoldExhaustion | Attack::OfferSpam) { self.scenario.seconds * 1_000 / 3 } else { 0 };
             self.wheel.put(warmup + later, Event::Attack);
         }
     }

@@ -217,7 +217,7 @@ impl World {
         let allowed = member
             .rules
             .before_signature(kind, &digest, author, true, now)
-            .and_then(|()| member.rules.after_signature(kind, digest, issued, true, now));
+            .and_then(|()| member.rules.after_signature(kind, digest, issued, author, true, now));
         if let Err(refused) = allowed {
             self.stats.count("own_refused", refused.label());
             return false;
@@ -291,7 +291,7 @@ impl World {
         }
         let rules = &mut self.member_mut(to).rules;
         let judged = rules
-            .take_forwarder(from_id, now)
+            .take_message(author, from_id, now)
             .and(of_age)
             .and_then(|()| rules.before_signature(kind, &digest, author, false, now));
         match judged {
@@ -320,12 +320,13 @@ impl World {
     /// The signature was looked at.
     pub(super) fn on_checked(&mut self, to: Who, from: Who, no: u32) {
         let Some(rumour) = self.rumours.get(no) else { return };
-        let (kind, digest, issued, said) = (rumour.said.kind(), rumour.digest, rumour.issued, rumour.said.clone());
+        let (kind, digest, issued, author) = (rumour.said.kind(), rumour.digest, rumour.issued, rumour.author);
+        let said = rumour.said.clone();
         let (forged, replay_of) = (rumour.forged, rumour.replay_of);
         let now = self.local(to);
         let rules = &mut self.member_mut(to).rules;
         let mut judged = if forged { Err(Refused::Wire(Refusal::BadSignature)) } else { Ok(()) };
-        judged = judged.and_then(|()| rules.after_signature(kind, digest, issued, false, now));
+        judged = judged.and_then(|()| rules.after_signature(kind, digest, issued, author, false, now));
         if let Said::Ad(ad) = &said {
             judged = judged.and_then(|()| rules.take_newer_ad(ad.signer(), ad.sequence, now));
         }
