@@ -10,6 +10,7 @@
 //! | [`quote`] | what a job may cost, and whether a model can serve it |
 //! | [`select`] | which of many workers answer an offer |
 //! | [`admission`] | slots, holds and running jobs of a worker |
+//! | `newcomers` | what a flood of new keys costs those who send it |
 //! | [`advert`] | when a worker advertises what |
 //! | [`own_ads`], [`used`] | which ads bind a worker, which accepts of them were used |
 //! | [`claim`], [`outcome`] | why an accept got no slot; what became of the last offers |
@@ -44,11 +45,13 @@ pub mod buyer;
 pub mod claim;
 pub mod course;
 pub mod job;
+mod newcomers;
 pub mod outcome;
 pub mod own_ads;
 pub mod patience;
 pub mod quote;
 pub mod rank;
+mod rate;
 pub mod recent;
 pub mod record;
 pub mod registry;

@@ -9,6 +9,9 @@
 //! - **Strangers** (buyers who never settled a receipt here) hold at most half of the slots that are neither running nor held
 //!   by known buyers. New identities are free, so without this a swarm could hold everything. A worker with one slot has no
 //!   half to give and serves whoever comes.
+//! - **Newcomers** (strangers that were not here some seconds ago either) wait while newcomers waste holds: see
+//!   [`super::newcomers`]. Without this a flood of keys that are used once fills the strangers' half for good, and buyers that
+//!   come back, but have not settled anything yet, find no place.
 //! - **A rate per buyer**, in whole thousandths of offers. The network layer has such a gate too; this is the second line.
 //!
 //! A job at the **standing price** takes its slot without a hold, so many of one buyer's may run. They can't starve the holds:
@@ -23,7 +26,12 @@
 
 pub use super::claim::ClaimError;
 
-use super::{recent::Recent, used::Used};
+use super::{
+    newcomers::Newcomers,
+    rate::{Bucket, Rate},
+    recent::Recent,
+    used::Used,
+};
 use infernet_wire::{
     bid::NoBidReason,
     id::{Hash, JobId, NodeId},
@@ -83,6 +91,8 @@ struct Hold {
     until: UnixMillis,
     /// Digest of the bid, once it is signed.
     bid: Option<Hash>,
+    /// Its buyer was a newcomer.
+    newcomer: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +111,7 @@ pub struct Admission {
     settling: BTreeMap<JobId, NodeId>,
     standing: Used,
     known: Recent<NodeId, ()>,
+    newcomers: Newcomers,
     rates: Recent<NodeId, Bucket>,
     standing_rates: Recent<NodeId, Bucket>,
     claimed: Recent<Hash, ()>,
@@ -117,6 +128,7 @@ impl Admission {
             settling: BTreeMap::new(),
             standing: Used::new(MAX_STANDING),
             known: Recent::new(MAX_KNOWN_BUYERS),
+            newcomers: Newcomers::default(),
             rates: Recent::new(MAX_BUCKETS),
             standing_rates: Recent::new(MAX_BUCKETS),
             claimed: Recent::new(MAX_CLAIMED),
@@ -133,8 +145,26 @@ impl Admission {
         spend_token(&mut self.rates, wish.buyer, OFFERS, now)?;
         self.supersede(&wish)?;
         self.check_room(&wish.buyer)?;
-        self.holds.insert(wish.offer, Hold { buyer: wish.buyer, issued: wish.issued, until: wish.until, bid: None });
+        let newcomer = self.is_newcomer(&wish.buyer, now);
+        if newcomer && !self.newcomers.may_hold(now) {
+            return Err(NoBidReason::STRANGER_POOL_FULL);
+        }
+        if newcomer {
+            self.newcomers.holds(wish.until);
+        }
+        let HoldRequest { offer, buyer, issued, until } = wish;
+        self.holds.insert(offer, Hold { buyer, issued, until, bid: None, newcomer });
         Ok(())
+    }
+
+    /// Whether an offer of `buyer` gets no answer at all: it is a newcomer, and finds no place for what those before it did with
+    /// theirs, or none while many are refused already.
+    pub fn turns_away(&mut self, buyer: &NodeId, now: UnixMillis) -> bool {
+        self.expire(now);
+        if !self.is_newcomer(buyer, now) {
+            return false;
+        }
+        !self.newcomers.may_hold(now) || (self.check_room(buyer).is_err() && !self.newcomers.may_be_refused(now))
     }
 
     /// Notes the digest of the bid that the hold of `offer` stands behind.
@@ -147,7 +177,9 @@ impl Admission {
     /// Turns the hold of `offer` into a running slot. A refused claim leaves the hold as it was.
     pub fn claim(&mut self, offer: &Hash, bid: &Hash, buyer: &NodeId, job: JobId, now: UnixMillis) -> Result<(), ClaimError> {
         self.check_claim(offer, bid, buyer, &job, now)?;
-        self.holds.remove(offer);
+        if self.holds.remove(offer).is_some_and(|hold| hold.newcomer) {
+            self.newcomers.used();
+        }
         self.claimed.insert(*offer, ());
         self.running.insert(job, Running { buyer: *buyer, standing: false });
         Ok(())
@@ -193,17 +225,24 @@ impl Admission {
         self.settling.remove(job).or_else(|| self.running.remove(job).map(|running| running.buyer))
     }
 
-    /// Gives up the hold of `offer`; whether there was one.
+    /// Gives up the hold of `offer`, whose auction another has won; whether there was one.
     pub fn release(&mut self, offer: &Hash) -> bool {
-        self.holds.remove(offer).is_some()
+        let hold = self.holds.remove(offer);
+        if hold.as_ref().is_some_and(|hold| hold.newcomer) {
+            self.newcomers.used();
+        }
+        hold.is_some()
     }
 
     /// Drops the holds that are over, and forgets accepts that can't be presented any more.
     pub fn expire(&mut self, now: UnixMillis) {
         self.standing.expire(now);
-        let before = self.holds.len();
-        self.holds.retain(|_, hold| hold.until >= now);
-        self.lapsed += (before - self.holds.len()) as u64;
+        for (_, hold) in self.holds.extract_if(.., |_, hold| hold.until < now) {
+            self.lapsed += 1;
+            if hold.newcomer {
+                self.newcomers.wasted(hold.until);
+            }
+        }
     }
 
     /// `buyer` has settled a receipt: no stranger any more.
@@ -267,8 +306,12 @@ impl Admission {
         if issued > wish.issued {
             return Err(NoBidReason::NO_SLOT);
         }
-        self.release(&offer);
+        self.holds.remove(&offer);
         Ok(())
+    }
+
+    fn is_newcomer(&mut self, buyer: &NodeId, now: UnixMillis) -> bool {
+        !self.is_known(buyer) && self.newcomers.greet(*buyer, now)
     }
 
     fn check_room(&self, buyer: &NodeId) -> Result<(), NoBidReason> {
@@ -311,46 +354,11 @@ impl Admission {
     }
 }
 
-/// Thousandths of an offer, so that a rate per second counts in whole numbers per millisecond.
-const MILLI: u64 = 1_000;
-
-/// How often something may be done.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    per_second: u32,
-    burst: u32,
-}
-
-impl Rate {
-    fn size(self) -> u64 {
-        u64::from(self.burst) * MILLI
-    }
-}
-
-/// A token bucket.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    milli: u64,
-    filled: UnixMillis,
-}
-
 fn spend_token(buckets: &mut Recent<NodeId, Bucket>, buyer: NodeId, rate: Rate, now: UnixMillis) -> Result<(), NoBidReason> {
-    let mut bucket = buckets.remove(&buyer).unwrap_or(Bucket { milli: rate.size(), filled: now });
+    let mut bucket = buckets.remove(&buyer).unwrap_or_else(|| Bucket::full(rate, now));
     let spent = bucket.spend(rate, now);
     buckets.insert(buyer, bucket);
     if spent { Ok(()) } else { Err(NoBidReason::RATE_LIMITED) }
-}
-
-impl Bucket {
-    /// Takes one turn's worth, if it is there. A clock that went back fills nothing.
-    fn spend(&mut self, rate: Rate, now: UnixMillis) -> bool {
-        let gained = now.since(self.filled).saturating_mul(rate.per_second.into());
-        self.milli = self.milli.saturating_add(gained).min(rate.size());
-        self.filled = self.filled.max(now);
-        let spent = self.milli.checked_sub(MILLI);
-        self.milli = spent.unwrap_or(self.milli);
-        spent.is_some()
-    }
 }
 
 #[cfg(test)]
@@ -392,6 +400,23 @@ mod tests {
         check(4, &[9], &[(9, Ok(())), (1, Ok(())), (2, full)]);
         check(4, &[9], &[(1, Ok(())), (2, Ok(())), (3, full), (9, Ok(()))]);
         check(3, &[], &[(1, Ok(())), (2, full)]);
+    }
+
+    #[test]
+    fn a_flood_of_new_keys_keeps_nobody_out_who_comes_back() {
+        let mut admission = Admission::new(2);
+        assert_eq!(hold(&mut admission, 0, 1, 0), Ok(()));
+        let mut got = Vec::new();
+        for turn in 0..600 {
+            let ms = 10_000 + turn * 100;
+            got.extend(hold(&mut admission, 10 + (turn % 100) as u8, 1_000 + turn as u16, ms).is_ok().then_some(ms));
+        }
+        assert!((5..=15).contains(&got.len()), "newcomers held at {got:?}");
+        let ms = 70_500;
+        assert!(admission.turns_away(&node(2), at(ms)) && !admission.turns_away(&node(1), at(ms)));
+        assert_eq!(hold(&mut admission, 5, 1, ms), Ok(()), "one who was here before");
+        admission.mark_known(node(9));
+        assert!(!admission.turns_away(&node(9), at(ms)), "one who is known");
     }
 
     #[test]

@@ -109,6 +109,8 @@ pub enum Ignored {
     OtherModel,
     /// Others answer it.
     NotSelected,
+    /// Of a newcomer, while newcomers waste what is held for them. A refusal would cost the network more than the offer did.
+    Newcomer,
 }
 
 impl Ignored {
@@ -120,6 +122,7 @@ impl Ignored {
             Ignored::OtherWorkload => "other_workload",
             Ignored::OtherModel => "other_model",
             Ignored::NotSelected => "not_selected",
+            Ignored::Newcomer => "newcomer",
         }
     }
 }
@@ -400,6 +403,9 @@ impl Seller {
         self.check_addressed(&offer)?;
         let quoted = quote::best(&offer, &self.catalogue).map(|(model, _)| model.clone());
         self.check_our_turn(&offer, quoted.as_ref().err().copied(), now)?;
+        if self.admission.turns_away(&offer.signer(), now) {
+            return Err(Ignored::Newcomer);
+        }
         Ok(self.check_willing().and(quoted).and_then(|model| self.bid(offer, model, now)))
     }
 

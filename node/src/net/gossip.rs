@@ -521,7 +521,7 @@ mod tests {
         assert_eq!(reasons.iter().filter(|reason| **reason == "accepted").count(), 20);
         assert_eq!(reasons.iter().filter(|reason| **reason == "author_quota").count(), 10);
         let flood = (0..2_000).map(|_| say(b"x", 9));
-        assert_eq!(flood.filter(|reason| *reason == "malformed").count(), 170, "of an author who is new here");
+        assert_eq!(flood.filter(|reason| *reason == "malformed").count(), 20, "of an author who is new here");
         assert_eq!(say(b"x", 8), "malformed", "another neighbour");
         let own = (0..2_000).map(|_| say(b"x", 2));
         assert_eq!(own.filter(|reason| *reason == "malformed").count(), 1_000, "of its own");

@@ -10,8 +10,15 @@ const MIN_BIDS: u64 = 4;
 
 pub(super) fn findings(evidence: &Evidence<'_>, seller: &Status) -> Vec<Finding> {
     let priced = [price::dearer(evidence, seller), price::ceiling(evidence, seller), price::rivals(evidence, seller)];
-    let others =
-        [other_models(seller), not_selected(seller), lapsed(seller), superseded(seller), claims(seller), unsigned(evidence)];
+    let others = [
+        other_models(seller),
+        not_selected(seller),
+        newcomers(seller),
+        lapsed(seller),
+        superseded(seller),
+        claims(seller),
+        unsigned(evidence),
+    ];
     let lost = ["slower", "outranked"].map(|reason| lost(reason, seller));
     priced.into_iter().chain(others).chain(lost).flatten().chain(refusals(seller)).collect()
 }
@@ -37,6 +44,17 @@ fn not_selected(seller: &Status) -> Option<Finding> {
         let seen = format!("{} went to other workers' turn", part(n, counts.heard(), "offer"));
         Finding::new("not_selected", seen, "of many workers 32 answer each offer, by lot; more slots win it more often")
             .about(n)
+    })
+}
+
+fn newcomers(seller: &Status) -> Option<Finding> {
+    let counts = Counts(seller);
+    let n = counts.get("ignored.newcomer");
+    (n > 0).then(|| {
+        let seen = format!("{} of buyers never seen before got no answer", part(n, counts.heard(), "offer"));
+        let means =
+            "the newcomers before them let your slots lapse, one after the other: somebody floods the network with new keys";
+        Finding::new("newcomer", seen, means).about(n)
     })
 }
 

@@ -84,7 +84,7 @@ impl Attack {
             Attack::SybilAds => {
                 "half of the turns are invitations (market/select); silent ads are not waited for (market/record)"
             }
-            Attack::OfferSpam => "quotas of forwarders and authors (net/rules), strangers' share of slots (market/admission)",
+            Attack::OfferSpam => "a share of gossip (net/rules) and of slots (market/newcomers) is all that new keys get",
             Attack::BidSpam => {
                 "bids of workers without an ad rank last, and only so many are looked at (market/rank, market/auction, net/routes)"
             }

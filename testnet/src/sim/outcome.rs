@@ -48,6 +48,8 @@ pub struct Outcome {
     pub reached: u64,
     /// What both sides signed, in micro-USD.
     pub volume: u64,
+    /// What was refused, lost and ignored how often, as `area.reason`.
+    pub counts: BTreeMap<String, u64>,
     /// Which faults met what.
     #[serde(skip)]
     pub coverage: Coverage,
@@ -127,6 +129,7 @@ impl Outcome {
             offers: stats.offers.len() as u64,
             reached: stats.offers.intersection(&stats.reached).count() as u64,
             volume: stats.volume,
+            counts: stats.counters(),
             coverage: world.coverage.clone(),
             stats,
             planted: world.scenario.plant,

@@ -509,8 +509,11 @@ impl World {
     fn on_answer(&mut self, to: Who, from: NodeId, answer: Answer) {
         let now = self.local(to);
         let member = self.member_mut(to);
-        if !member.is_up() || member.rules.take_forwarder(from, now).is_err() {
+        if !member.is_up() {
             return;
+        }
+        if let Err(refused) = member.rules.take_forwarder(from, now) {
+            return self.stats.count("answer_lost", refused.label());
         }
         let of_age = match &answer {
             Answer::Bid(bid) => bid.check_age(now),
