@@ -20,7 +20,7 @@ mod waiting;
 
 pub use crate::market::{standing::PathChoice, trust::Trust};
 pub use order::{ChatOrder, DEFAULT_CEILING, DEFAULT_WINDOW_MS, Prepared};
-pub use refused::{ChatError, NoBids};
+pub use refused::{ChatError, NoBids, is_transient};
 
 use crate::{
     chat::{

@@ -6,6 +6,7 @@ use infernet_testnet::sim::{
     plant::Plant,
     scenario::{ATTACKS, Scenario},
 };
+use std::{env, fs, path::Path};
 
 /// Seeds that every test run looks at; CI runs a thousand (`infernet-testnet sim --scenario faults --seeds 1..1000`).
 const SEEDS: u64 = 60;
@@ -22,6 +23,22 @@ fn a_seed_has_one_history_whoever_looks() {
         assert_eq!(again.trace.len() as u64, again.lines);
         assert_ne!(first.digest, sim::run(&load(name), name, 8, false).digest, "{name}");
     }
+}
+
+/// The histories of some seeds, so that a machine, a compiler or a build profile that sees another one says so. A change of any
+/// decider changes them: `INFERNET_BLESS=1` writes them anew.
+#[test]
+fn every_machine_sees_the_same_history() {
+    let told: String = ["honest", "faults", "replay", "bid-spam"]
+        .into_iter()
+        .map(|name| format!("{name} 7 {}\n", sim::run(&load(name), name, 7, false).digest))
+        .collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sim-digests.txt");
+    if env::var_os("INFERNET_BLESS").is_some() {
+        fs::write(&path, &told).expect("the fixture can be written");
+    }
+    let known = fs::read_to_string(&path).expect("the fixture is there");
+    assert_eq!(told, known, "if a decider was meant to change, run this test with INFERNET_BLESS=1");
 }
 
 #[test]

@@ -117,8 +117,8 @@ impl NoBids {
     }
 }
 
-/// Reasons that this version does not know may be of either kind; waiting costs only time that the caller has given.
-fn is_transient(reason: NoBidReason) -> bool {
+/// Whether a worker that refuses for this may bid a moment later. Reasons that this version does not know may be of either kind; waiting costs only time that the caller has given.
+pub fn is_transient(reason: NoBidReason) -> bool {
     !matches!(
         reason,
         NoBidReason::UNKNOWN_MODEL

@@ -4,18 +4,13 @@
 //! A price too low or a model that nobody serves stays what it is.
 
 use super::{Buyer, ChatError, ChatEvent, Prepared};
-use crate::{clock, report::ChatReport};
+use crate::{clock, market::course::Pauses, report::ChatReport};
 use std::time::Duration;
 use tokio::{
     sync::{mpsc, watch},
     time::sleep,
 };
 use tracing::debug;
-
-/// The first pause: a short answer's time, after which a slot may be free.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest: more often than this, ten waiting buyers would be heard once a second by each worker.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Buyer {
     /// Tries, and waits and tries again as long as the order allows it and there is a point in it.
@@ -25,23 +20,18 @@ impl Buyer {
         events: &mpsc::Sender<ChatEvent>,
         cancel: &mut watch::Receiver<bool>,
     ) -> Result<ChatReport, ChatError> {
-        let end = clock::deadline(Duration::from_millis(prepared.order.wait_ms));
-        let mut pause = FIRST_PAUSE;
+        let (began, mut pauses) = (clock::instant(), Pauses::new(prepared.order.wait_ms));
         loop {
             let error = match self.once(prepared, events, cancel).await {
                 Err(error) if error.passes() => error,
                 result => return result,
             };
-            if clock::deadline(pause) > end {
-                return Err(error);
-            }
-            debug!(pause_ms = pause.as_millis() as u64, "waiting: {}", error.label());
-            let next_ms = pause.as_millis() as u64;
+            let Some(next_ms) = pauses.next(began.elapsed().as_millis() as u64) else { return Err(error) };
+            debug!(pause_ms = next_ms, "waiting: {}", error.label());
             super::tell(events, ChatEvent::Waiting { reason: error.to_string(), next_ms }).await;
-            if given_up(pause, events, cancel).await {
+            if given_up(Duration::from_millis(next_ms), events, cancel).await {
                 return Err(error);
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

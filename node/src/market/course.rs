@@ -1,6 +1,7 @@
 //! What a job tries next: an ad, an auction, another one. It ends, since every try is counted.
 //!
-//! It does not know how a try fails: the driver asks for the next one as long as no token has arrived.
+//! It does not know how a try fails: the driver asks for the next one as long as no token has arrived. An order that may wait
+//! gets a new course after each pause ([`Pauses`]).
 
 use super::standing::PathChoice;
 use infernet_wire::id::NodeId;
@@ -13,6 +14,32 @@ const MAX_ADS_TRIED_ALONE: usize = 4;
 const MAX_AUCTIONS: u32 = 2;
 /// Auctions for one job in which nobody answered at all, each among other workers: after so many the network is to blame.
 const MAX_DRAWS: u32 = 4;
+
+/// The first pause in milliseconds: a short answer's time, after which a slot may be free.
+const FIRST_PAUSE_MS: u64 = 250;
+/// The longest: more often than this, ten waiting buyers would be heard once a second by each worker.
+const LONGEST_PAUSE_MS: u64 = 10_000;
+
+/// The pauses of an order that would rather wait than fail, each twice as long as the one before.
+#[derive(Debug, Clone)]
+pub struct Pauses {
+    wait_ms: u64,
+    next_ms: u64,
+}
+
+impl Pauses {
+    /// Of an order that may wait `wait_ms` in all.
+    pub fn new(wait_ms: u64) -> Self {
+        Pauses { wait_ms, next_ms: FIRST_PAUSE_MS }
+    }
+
+    /// The next pause, `elapsed_ms` after the order came; `None` if there is no time for it.
+    pub fn next(&mut self, elapsed_ms: u64) -> Option<u64> {
+        let pause = self.next_ms;
+        self.next_ms = (pause * 2).min(LONGEST_PAUSE_MS);
+        (elapsed_ms.saturating_add(pause) <= self.wait_ms).then_some(pause)
+    }
+}
 
 /// The tries that one job has.
 #[derive(Debug, Clone)]
@@ -98,6 +125,17 @@ mod tests {
             course.may_draw_again()
         });
         assert_eq!((draws.count(), course.may_auction_again()), (3, true));
+    }
+
+    #[test]
+    fn pauses_grow_and_end_with_the_time() {
+        let (mut pauses, mut elapsed, mut all) = (Pauses::new(60_000), 0, Vec::new());
+        while let Some(pause) = pauses.next(elapsed) {
+            elapsed += pause;
+            all.push(pause);
+        }
+        assert_eq!(all, [250, 500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000, 10_000, 10_000]);
+        assert_eq!(Pauses::new(0).next(0), None);
     }
 
     #[test]

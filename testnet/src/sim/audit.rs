@@ -11,6 +11,7 @@ use super::{
 };
 use infernet_node::{
     earnings::Sum,
+    spend::day,
     store::{JournaledStore, Page, Position, Store, Tear},
 };
 use infernet_wire::{
@@ -32,6 +33,7 @@ impl World {
         self.audit_shown(&kept);
         self.audit_jobs(&kept);
         self.audit_books(&kept);
+        self.audit_caps(&kept);
     }
 
     /// Nothing runs, waits or is held any more.
@@ -156,6 +158,23 @@ impl World {
         let what =
             || format!("{unknown} published receipts are on no disk; observers add up {published} of {debits} micro-USD");
         self.checks.ensure(unknown == 0 && published <= debits, Invariant::BooksBalance, ms, what);
+    }
+
+    /// Nobody has signed to owe more in a day than its cap allows, however often it was killed.
+    fn audit_caps(&mut self, kept: &BTreeMap<Who, Kept>) {
+        let ms = self.ms;
+        let mut wrong = Vec::new();
+        for (who, receipts) in kept {
+            let member = self.member(*who);
+            let Some(cap) = member.caps.per_day else { continue };
+            let mut days: BTreeMap<u32, u64> = BTreeMap::new();
+            for signed in receipts.values().filter(|r| r.receipt().buyer == member.id && r.countersign().is_some()) {
+                *days.entry(day(signed.receipt().finished)).or_default() += signed.receipt().amount.0;
+            }
+            let over = days.values().find(|spent| **spent > cap.0);
+            wrong.extend(over.map(|spent| format!("buyer {who} owes {spent} micro-USD of one day's cap of {cap}")));
+        }
+        self.checks.ensure(wrong.is_empty(), Invariant::SpendWithinCaps, ms, || wrong.join("; "));
     }
 
     /// What somebody who hears every receipt adds up, and how many of them nobody has.

@@ -2,6 +2,8 @@
 //! `chat/client.rs` do, on virtual time. Jobs and auctions are here, streams in `attempt`.
 
 mod attempt;
+mod purse;
+mod waiting;
 
 pub use attempt::Attempt;
 
@@ -14,7 +16,7 @@ use super::{
     plant::Plant,
 };
 use infernet_node::{
-    buyer::{Lesson, TURN, lesson},
+    buyer::{Lesson, TURN, is_transient, lesson},
     chat::client::{Cause, Completed, Failure},
     market::{
         auction::{AnswerRefused, Closed, Won},
@@ -132,7 +134,7 @@ impl World {
         let before = buying.waiting.len();
         buying.waiting.retain(|waiting| *waiting != no);
         if buying.waiting.len() < before {
-            self.end(no, End::Failed("busy"));
+            self.wait_or_fail(no, "busy");
         }
     }
 
@@ -159,7 +161,7 @@ impl World {
         self.stats.auctions += 1;
         self.note(who, "offers", &[("job", no.into())]);
         if !self.publish(who, Said::Offer(offer.clone())) {
-            self.end(no, End::Failed("no_peers"));
+            self.wait_or_fail(no, "no_peers");
             return self.give_turn_back(no);
         }
         let Some(buying) = self.buying(who) else { return };
@@ -209,7 +211,7 @@ impl World {
             }
             Output::Busy { offer } => {
                 if let Some(no) = self.buying(who).and_then(|buying| buying.auctions.remove(&offer)) {
-                    self.end(no, End::Failed("busy"));
+                    self.wait_or_fail(no, "busy");
                     self.give_turn_back(no);
                 }
             }
@@ -252,7 +254,11 @@ impl World {
                 if no_bids.is_empty() && others && self.job_mut(no).course.may_draw_again() {
                     return self.hold_auction(no);
                 }
-                self.end(no, End::Failed("no_bids"));
+                if no_bids.iter().any(|(_, reason)| is_transient(*reason)) || no_bids.is_empty() {
+                    self.wait_or_fail(no, "no_bids");
+                } else {
+                    self.end(no, End::Failed("no_bids"));
+                }
                 self.give_turn_back(no);
             }
         }
@@ -285,7 +291,7 @@ impl World {
                 if again {
                     return self.want_auction(no);
                 }
-                self.end(no, End::Failed(failure.map_or("holds_lapsed", |(label, _)| label)));
+                self.wait_or_fail(no, failure.map_or("holds_lapsed", |(label, _)| label));
             }
         }
     }
@@ -397,6 +403,8 @@ impl World {
         }
         job.ended = Some((ms, end));
         job.phase = Phase::Ended;
+        self.settle_purse(no);
+        let job = self.job(no);
         let (who, took) = (job.buyer, ms - job.began);
         if self.is_honest(who) && !matches!(end, End::Cancelled | End::Died) {
             self.stats.honest_jobs += 1;

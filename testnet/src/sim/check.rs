@@ -26,6 +26,8 @@ pub enum Invariant {
     ReceiptsSurvive,
     /// A receipt charges what was delivered, within budget and ceiling.
     ChargedAsDelivered,
+    /// What a buyer has signed to owe on one day is within its cap.
+    SpendWithinCaps,
     /// The answer that a caller saw is what the engine said, in order, once.
     AnswersAreWhole,
     /// Every job ends, with an answer or an error.
@@ -42,13 +44,14 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Invariant; 12] = [
+    pub const ALL: [Invariant; 13] = [
         Invariant::OneReceiptPerJob,
         Invariant::BooksBalance,
         Invariant::NoJobWithoutHold,
         Invariant::SlotsNotOversold,
         Invariant::ReceiptsSurvive,
         Invariant::ChargedAsDelivered,
+        Invariant::SpendWithinCaps,
         Invariant::AnswersAreWhole,
         Invariant::JobsEnd,
         Invariant::NothingHangs,
@@ -66,6 +69,7 @@ impl Invariant {
             Invariant::SlotsNotOversold => "slots_not_oversold",
             Invariant::ReceiptsSurvive => "receipts_survive",
             Invariant::ChargedAsDelivered => "charged_as_delivered",
+            Invariant::SpendWithinCaps => "spend_within_caps",
             Invariant::AnswersAreWhole => "answers_are_whole",
             Invariant::JobsEnd => "jobs_end",
             Invariant::NothingHangs => "nothing_hangs",

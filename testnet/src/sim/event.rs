@@ -91,6 +91,8 @@ pub enum Timer {
     KeepLate(StreamNo),
     /// A job has waited for its auction for too long.
     Turn(JobNo),
+    /// A job has waited for somebody to have room, and is tried again.
+    Again(JobNo),
     /// A caller wants no more.
     Cancel(JobNo),
     /// A worker can't be reached.

@@ -95,9 +95,9 @@ impl FaultKind {
         }
     }
 
-    /// Whether it can meet a job in `phase`: a job that waits in its buyer's queue has no worker yet.
+    /// Whether it can meet a job in `phase`: a job that waits has no worker yet.
     pub fn can_meet(self, phase: Phase) -> bool {
-        !(self.strikes_workers() && phase == Phase::Queued)
+        !(self.strikes_workers() && matches!(phase, Phase::Waiting | Phase::Queued))
     }
 
     fn strikes_workers(self) -> bool {

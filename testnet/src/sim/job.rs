@@ -1,7 +1,15 @@
 //! A job as its buyer's node runs it, and what is known of it from above: where it stands, what was said, how it ended.
 
 use super::{JobNo, Who, dice::mix};
-use infernet_node::market::{affinity::Conversation, buyer::Wishes, course::Course, job::Attempts};
+use infernet_node::{
+    market::{
+        affinity::Conversation,
+        buyer::Wishes,
+        course::{Course, Pauses},
+        job::Attempts,
+    },
+    spend::Draw,
+};
 use infernet_wire::{
     chat::{ChatMessage, ChatRequest, Role},
     id::{Hash, JobId, OfferId},
@@ -25,6 +33,8 @@ const DEADLINE_MS: u64 = 10 * 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// Nobody had room; it is tried again after a pause.
+    Waiting,
     /// It waits for its turn to hold an auction.
     Queued,
     /// Its auction is open.
@@ -43,12 +53,13 @@ pub enum Phase {
 
 impl Phase {
     /// All but the last.
-    pub const LIVE: [Phase; 6] =
-        [Phase::Queued, Phase::Auction, Phase::Opening, Phase::Reading, Phase::Streaming, Phase::Signing];
+    pub const LIVE: [Phase; 7] =
+        [Phase::Waiting, Phase::Queued, Phase::Auction, Phase::Opening, Phase::Reading, Phase::Streaming, Phase::Signing];
 
     /// Its name.
     pub fn label(self) -> &'static str {
         match self {
+            Phase::Waiting => "waiting",
             Phase::Queued => "queued",
             Phase::Auction => "auction",
             Phase::Opening => "opening",
@@ -101,6 +112,10 @@ pub struct Job {
     pub order: Order,
     /// What is tried next.
     pub course: Course,
+    /// The pauses that it may make when nobody has room.
+    pub pauses: Pauses,
+    /// What is reserved for it of its buyer's cap.
+    pub draw: Option<Draw>,
     /// Who may be tried.
     pub attempts: Option<Attempts>,
     /// Budget and deadline of the offer that won.
@@ -144,6 +159,10 @@ pub struct Order {
     pub rule: SelectionRule,
     /// How long bids are collected.
     pub window_ms: u16,
+    /// How long it may wait for somebody to have room.
+    pub wait_ms: u64,
+    /// What its buyer's cap leaves for it.
+    pub most: MicroUsd,
     /// What nobody is told.
     pub wishes: Arc<Wishes>,
 }
@@ -165,6 +184,8 @@ impl Order {
             ceiling,
             rule: SelectionRule::BALANCED,
             window_ms: 1_000,
+            wait_ms: 0,
+            most: MicroUsd(u64::MAX),
             wishes: Arc::default(),
         }
     }
@@ -172,7 +193,7 @@ impl Order {
     /// This order, chosen and waited for like `other`.
     #[must_use]
     pub fn like(self, other: &Order) -> Self {
-        Order { rule: other.rule, window_ms: other.window_ms, wishes: other.wishes.clone(), ..self }
+        Order { rule: other.rule, window_ms: other.window_ms, wait_ms: other.wait_ms, wishes: other.wishes.clone(), ..self }
     }
 
     /// The offer of an auction, or at a standing price, that starts `now`.
@@ -198,7 +219,7 @@ impl Order {
 
     /// The most that the job may cost.
     pub fn budget(&self) -> MicroUsd {
-        self.ceiling.cost(self.input_tokens, self.output_tokens).unwrap_or(MicroUsd(u64::MAX))
+        self.ceiling.cost(self.input_tokens, self.output_tokens).unwrap_or(MicroUsd(u64::MAX)).min(self.most)
     }
 
     /// The conversation that it goes on with.

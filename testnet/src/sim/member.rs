@@ -4,6 +4,7 @@ use super::{Who, buyer::Buying, job::Order, worker::Working};
 use infernet_node::{
     earnings::Sum,
     net::{routes::Routes, rules::Rules},
+    spend::{Book, Caps},
     store::{JournaledStore, TestDisk},
 };
 use infernet_wire::{envelope::SimulatedKey, id::NodeId, time::UnixMillis};
@@ -71,6 +72,10 @@ pub struct Member {
     pub store: Option<JournaledStore>,
     /// Its running sums.
     pub books: Books,
+    /// What its buyer may spend.
+    pub caps: Caps,
+    /// What of that is spent and reserved.
+    pub purse: Book,
     /// Its buying side.
     pub buyer: Option<Box<Buying>>,
     /// Its selling side.
@@ -102,6 +107,8 @@ impl Member {
             disk: TestDisk::default(),
             store: None,
             books: Books::default(),
+            caps: Caps::default(),
+            purse: Book::default(),
             buyer: None,
             worker: None,
             blamed: BTreeMap::new(),

@@ -20,6 +20,8 @@ pub enum Plant {
     SendsBeforeKeeping,
     /// A ledger counts a receipt again when its countersignature comes.
     CountsTwice,
+    /// A buyer that starts again does not read what it had authorised of its cap.
+    ForgetsSpend,
     /// A worker charges one token more than it delivered, and its buyer does not look.
     ChargesTooMuch,
     /// A buyer repeats what it has shown when a stream was held up.
@@ -38,12 +40,13 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 12] = [
+    pub const ALL: [Plant; 13] = [
         Plant::ForgetsHolds,
         Plant::Oversells,
         Plant::LeaksSlots,
         Plant::SendsBeforeKeeping,
         Plant::CountsTwice,
+        Plant::ForgetsSpend,
         Plant::ChargesTooMuch,
         Plant::RepeatsText,
         Plant::LosesTimers,
@@ -61,6 +64,7 @@ impl Plant {
             Plant::LeaksSlots => Invariant::NothingHangs,
             Plant::SendsBeforeKeeping => Invariant::ReceiptsSurvive,
             Plant::CountsTwice => Invariant::BooksBalance,
+            Plant::ForgetsSpend => Invariant::SpendWithinCaps,
             Plant::ChargesTooMuch => Invariant::ChargedAsDelivered,
             Plant::RepeatsText => Invariant::AnswersAreWhole,
             Plant::LosesTimers => Invariant::JobsEnd,
@@ -79,6 +83,7 @@ impl Plant {
             Plant::LeaksSlots => "leaks-slots",
             Plant::SendsBeforeKeeping => "sends-before-keeping",
             Plant::CountsTwice => "counts-twice",
+            Plant::ForgetsSpend => "forgets-spend",
             Plant::ChargesTooMuch => "charges-too-much",
             Plant::RepeatsText => "repeats-text",
             Plant::LosesTimers => "loses-timers",

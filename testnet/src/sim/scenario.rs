@@ -165,6 +165,12 @@ pub struct Load {
     pub auction_permille: u64,
     /// Jobs that their caller cancels, in thousandths.
     pub cancel_permille: u64,
+    /// Jobs that wait when nobody has room instead of failing, in thousandths.
+    pub wait_permille: u64,
+    /// How long these may wait, in milliseconds.
+    pub wait_ms: Range,
+    /// A buyer's spend cap for the day, in long jobs with the first model; without it buyers have none.
+    pub cap_jobs: Option<Range>,
 }
 
 impl Default for Load {
@@ -177,6 +183,9 @@ impl Default for Load {
             window_ms: Range(400, 1_000),
             auction_permille: 250,
             cancel_permille: 30,
+            wait_permille: 0,
+            wait_ms: Range(1_000, 15_000),
+            cap_jobs: None,
         }
     }
 }

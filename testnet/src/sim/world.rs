@@ -28,7 +28,7 @@ use infernet_node::{
         affinity::{Conversation, Prefix},
         auction::Won,
         buyer::{Input as BuyerInput, Observation, Wishes},
-        course::Course,
+        course::{Course, Pauses},
         quote,
         rank::{Terms, Weight},
         standing::PathChoice,
@@ -99,6 +99,8 @@ pub struct World {
     pub aimed: Vec<Aimed>,
     /// Receipts that a node has shown another, by job, worker and the node that showed it.
     pub shown: BTreeMap<(JobId, NodeId, Who), Hash>,
+    /// What buyers have signed to owe, by job.
+    pub signed: BTreeMap<JobId, MicroUsd>,
     /// Receipts that were published, by job and worker: amount and buyer.
     pub published: BTreeMap<(JobId, NodeId), (u64, NodeId)>,
     /// What must hold.
@@ -149,6 +151,7 @@ impl World {
             streams: Vec::new(),
             aimed: Vec::new(),
             shown: BTreeMap::new(),
+            signed: BTreeMap::new(),
             published: BTreeMap::new(),
             checks: Checks::default(),
             coverage: Coverage::default(),
@@ -159,6 +162,7 @@ impl World {
             members,
             scenario,
         };
+        (0..buyers as Who).for_each(|who| world.draw_cap(who));
         let begin = (buyers + workers) as Who;
         (0..begin).for_each(|who| world.start(who));
         world.start_attack();
@@ -230,6 +234,7 @@ impl World {
             Timer::Countersign(stream) => self.on_countersign_due(who, stream),
             Timer::KeepLate(stream) => self.on_keep_late(who, stream),
             Timer::Turn(job) => self.on_turn_missed(who, job),
+            Timer::Again(job) => self.on_waited(job),
             Timer::Cancel(job) => self.on_cancel(who, job),
             Timer::Unreachable(stream) => self.on_unreachable(who, stream),
         }
@@ -316,6 +321,7 @@ impl World {
         self.note(who, "starts", &[]);
         self.rumours.forget(who);
         self.recall(who, id);
+        self.open_purse(who);
         self.look_for_neighbours(who);
         self.start_worker(who);
         let spread = self.dice.below(SAVE_MS);
@@ -439,7 +445,7 @@ impl World {
     /// A job begins.
     pub fn begin(&mut self, who: Who, order: Order) {
         let no = self.jobs.len() as JobNo;
-        let path = order.wishes.path;
+        let (path, pauses) = (order.wishes.path, Pauses::new(order.wait_ms));
         let id = JobId(self.load_dice.bytes());
         self.jobs.push(Job {
             no,
@@ -447,6 +453,8 @@ impl World {
             id,
             order,
             course: Course::new(path),
+            pauses,
+            draw: None,
             attempts: None,
             won: None,
             phase: Phase::Queued,
@@ -465,7 +473,9 @@ impl World {
             self.set(who, at, Timer::Cancel(no));
         }
         self.note(who, "begins", &[("job", no.into())]);
-        self.proceed(no);
+        if self.authorise(no) {
+            self.proceed(no);
+        }
     }
 
     fn draw_order(&mut self, who: Who) -> Order {
@@ -479,6 +489,9 @@ impl World {
         let mut order = Order::new(model, bytes, tokens, Price { input: each, output: each }, dice.bytes());
         order.rule = SelectionRule(dice.weighted(&[6, 2, 2]) as u8);
         order.window_ms = dice.within(load.window_ms.ends()) as u16;
+        if dice.chance(load.wait_permille) {
+            order.wait_ms = dice.within(load.wait_ms.ends());
+        }
         let path = if dice.chance(load.auction_permille) { PathChoice::Auction } else { PathChoice::Auto };
         let fresh = dice.throw();
         let member = self.members.get_mut(who as usize);

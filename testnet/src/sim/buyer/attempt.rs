@@ -316,6 +316,7 @@ impl World {
         if !self.keep_receipt(who, &receipt, Some(countersign.clone())) {
             return self.fail(who, stream, Cause::Keep("the disk".into()));
         }
+        self.signed.entry(receipt.job).or_default().0 += receipt.amount.0;
         let (me, from) = (self.member(who).id, self.by_id.get(&worker).copied().unwrap_or(who));
         debug_assert_ne!(me, worker);
         self.check_charge(no, from, &receipt);
