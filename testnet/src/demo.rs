@@ -6,6 +6,7 @@
 use crate::{
     cluster::{ClusterError, Member, MemberSpec, Sells},
     engine::{EngineError, EngineOptions, EngineServer},
+    serve::signalled,
 };
 use infernet_node::{
     buyer::{ChatError, ChatEvent, ChatOrder},
@@ -166,7 +167,7 @@ impl Network {
             "\nstill running; in another terminal, here:\n  alias infernet='cargo run --quiet --release --bin infernet -- --home {0}'\n  infernet chat \"Count to 5.\" --model {model}\n  infernet status --watch\n  infernet receipts verify\nCtrl-C stops it",
             home.display()
         ))?;
-        let _ = tokio::signal::ctrl_c().await;
+        signalled().await?;
         drop(control);
         for worker in workers {
             worker.node.shutdown(Duration::from_secs(1)).await;

@@ -241,6 +241,13 @@ enum BenchCommand {
     },
 }
 
+impl Command {
+    /// Whether it goes on until a signal, and knows itself what to do then.
+    fn stays(&self) -> bool {
+        matches!(self, Command::Api { .. } | Command::Up { .. } | Command::Demo(DemoArgs { stay: true, .. }))
+    }
+}
+
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Sim(args) => match simulate(args) {
@@ -266,7 +273,8 @@ fn run(command: Command) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let stays = command.stays();
+    let work = async {
         match command {
             Command::Demo(DemoArgs { prompt, json, stay, ollama }) => {
                 let options = demo::DemoOptions { prompt, json, stay, ollama };
@@ -315,6 +323,16 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Node { .. } | Command::Sim(_) => {}
         }
         Ok(())
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            done = work => done,
+            // Dropped, the work takes its processes and their homes with it.
+            stopped = serve::signalled(), if !stays => {
+                stopped?;
+                anyhow::bail!("stopped by a signal; its processes are gone, too")
+            }
+        }
     })
 }
 

@@ -125,9 +125,18 @@ fn tell(endpoints: &Endpoints, json: bool, out: &mut (dyn Write + Send)) -> io::
     out.flush()
 }
 
+/// Until Ctrl-C or SIGTERM.
+pub async fn signalled() -> io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
 /// Until stdin is closed, Ctrl-C or SIGTERM.
 pub(crate) async fn stay() -> io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (closed, stdin) = oneshot::channel();
     // A thread of its own, which may be left behind: a read of stdin can't be cancelled.
     thread::spawn(move || {
@@ -135,9 +144,7 @@ pub(crate) async fn stay() -> io::Result<()> {
         let _ = closed.send(());
     });
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = stdin => {}
+        stopped = signalled() => stopped,
+        _ = stdin => Ok(()),
     }
-    Ok(())
 }
