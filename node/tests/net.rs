@@ -271,6 +271,22 @@ async fn check_two_hops(listen: &str, transport: Transport) {
     assert_eq!((peers[0].id, peers[0].transport), (hub.id(), transport));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_of_another_network_is_left() {
+    let hub = hub(1, TCP).await;
+    let bootstrap = hub.net.listen_addresses().await;
+    let other = NetConfig { network: "other".parse().unwrap(), bootstrap, listen: vec![], ..config() };
+    let stranger = node(2, other).await;
+    // Whoever hears first what the other is hangs up.
+    soon("one hangs up", async {
+        while hub.count("connection.other_network").await + stranger.count("connection.other_network").await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert!(!hub.net.wait_connected(clock::now().after(200)).await, "nobody is left to talk to");
+}
+
 #[tokio::test]
 async fn net_ads_and_offers_cross_two_hops_over_tcp() {
     check_two_hops(TCP, Transport::Tcp).await;
@@ -471,7 +487,7 @@ async fn net_tells_who_is_connected() {
     .await;
     let [peer] = &known[..] else { panic!("{known:?}") };
     assert_eq!((peer.id, peer.direction, peer.transport), (hub.id(), Direction::Outbound, Transport::Quic));
-    assert_eq!(peer.agent.as_deref(), Some(concat!("infernet/", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(peer.agent.as_deref(), Some(concat!("infernet/", env!("CARGO_PKG_VERSION"), " network/test")));
     assert!(peer.rtt_ms.is_some() && peer.score >= 0.0);
     let cached: Multiaddr = format!("{}/p2p/{}", peer.addresses[0], peer.id).parse().unwrap();
     assert_eq!(hub.net.listen_addresses().await, [cached]);

@@ -18,6 +18,8 @@ use std::time::Duration;
 pub(super) const KAD: StreamProtocol = StreamProtocol::new("/c0mpute/kad/1.0.0");
 const IDENTIFY: &str = "/c0mpute/id/1.0.0";
 const AGENT: &str = concat!("infernet/", env!("CARGO_PKG_VERSION"));
+/// Comes before the network's name in what a node calls itself.
+const NETWORK: &str = " network/";
 
 /// Short, so that the first mesh stands at once; gossipsub's own default is five seconds.
 const FIRST_HEARTBEAT: Duration = Duration::from_millis(100);
@@ -62,7 +64,7 @@ impl Behaviour {
             kad: kad(me, config.serves),
             identify: identify::Behaviour::new(
                 identify::Config::new(IDENTIFY.into(), keypair.public())
-                    .with_agent_version(AGENT.into())
+                    .with_agent_version(format!("{AGENT}{NETWORK}{}", config.network.as_str()))
                     .with_push_listen_addr_updates(true),
             ),
             ping: ping::Behaviour::default(),
@@ -75,6 +77,11 @@ impl Behaviour {
     pub(super) fn score(&self, peer: &NodeId) -> f64 {
         peer_id(peer).and_then(|peer| self.gossip.peer_score(&peer)).unwrap_or_default()
     }
+}
+
+/// The network that a peer says it is of, if what it calls itself tells.
+pub(super) fn network_of(agent: &str) -> Option<&str> {
+    agent.split_once(NETWORK).and_then(|(_, rest)| rest.split_whitespace().next())
 }
 
 /// The topics that every node follows, so that it can pass them on.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::clock;
 use futures::StreamExt;
-use infernet_wire::{key::NodeKey, time::UnixMillis, topic::NetworkId};
+use infernet_wire::{id::NodeId, key::NodeKey, limits, time::UnixMillis, topic::NetworkId};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
     core::ConnectedPoint,
@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::Instrument;
+use tracing::{Instrument, debug, warn};
 
 /// For goodbyes to leave the sockets.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -44,6 +44,9 @@ pub(super) struct Ends {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) subscribers: watch::Sender<usize>,
 }
+
+/// Peers of other networks that are named in the log.
+const MAX_STRANGERS: usize = 64;
 
 /// Who waits for a message to be published.
 #[derive(Debug)]
@@ -64,6 +67,8 @@ pub(super) struct NetTask {
     pending: BTreeMap<OutboundRequestId, answers::Pending>,
     counters: Counters,
     tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
+    /// Peers of other networks that the log has named.
+    strangers: BTreeSet<NodeId>,
     ends: Ends,
 }
 
@@ -87,6 +92,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
         pending: BTreeMap::new(),
         counters: Counters::default(),
         tap: config.tap,
+        strangers: BTreeSet::new(),
         ends,
     };
     tokio::spawn(task.run(backlog).instrument(tracing::info_span!("net", me = me.short())));
@@ -332,6 +338,9 @@ impl NetTask {
 
     fn on_identified(&mut self, peer: PeerId, info: &identify::Info) {
         let Some(id) = node_id(&peer) else { return };
+        if let Some(other) = behaviour::network_of(&info.agent_version).filter(|name| *name != self.network.as_str()) {
+            return self.leave_other_network(&peer, id, other);
+        }
         let Some(remote) = self.peers.remote(&id) else { return };
         let claimed = info.listen_addrs.iter().filter(|address| discovery::is_usable(address, remote));
         let usable: Vec<Multiaddr> = claimed.take(discovery::MAX_ADDRESSES).cloned().collect();
@@ -344,6 +353,23 @@ impl NetTask {
                 kad.add_address(&peer, address);
             }
         }
+    }
+
+    /// Nothing that it says counts here, and nothing of ours there.
+    fn leave_other_network(&mut self, peer: &PeerId, id: NodeId, other: &str) {
+        let other: String = other.chars().filter(|c| !c.is_control()).take(limits::MAX_NETWORK_BYTES).collect();
+        let first = self.strangers.len() < MAX_STRANGERS && self.strangers.insert(id);
+        let ours = self.network.as_str();
+        if first {
+            warn!(
+                peer = id.short(),
+                "a peer is of the network {other:?}, this node of {ours:?}: see --network and --bootstrap"
+            );
+        } else {
+            debug!(peer = id.short(), "a peer of another network again");
+        }
+        self.counters.add("connection", "other_network");
+        let _ = self.swarm.disconnect_peer_id(*peer);
     }
 
     fn on_ping(&mut self, peer: PeerId, rtt: Duration) {
