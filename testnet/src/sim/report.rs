@@ -122,7 +122,7 @@ fn sized(nodes: u64) -> Result<Scenario, ScenarioError> {
 
 fn grown(nodes: u64) -> Result<Growth, ScenarioError> {
     let scenario = sized(nodes)?;
-    let (workers, seconds) = (scenario.nodes.workers.0, scenario.seconds);
+    let workers = scenario.nodes.workers.0;
     let mut world = World::new(scenario, 1, false);
     world.run();
     let (stats, spent_ms) = (&world.stats, world.ms);
@@ -130,7 +130,6 @@ fn grown(nodes: u64) -> Result<Growth, ScenarioError> {
     let copies = stats.sent_by_kind.get("offer").copied().unwrap_or_default()
         + stats.sent_by_kind.get("accept").copied().unwrap_or_default();
     let ads = stats.sent_by_kind.get("ad").copied().unwrap_or_default();
-    let _ = seconds;
     Ok(Growth {
         nodes,
         workers,
