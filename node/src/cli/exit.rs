@@ -41,6 +41,11 @@ pub const BUSY: u8 = 12;
 /// The node refuses the operator's command.
 pub const REFUSED: u8 = 13;
 
+/// `infernet doctor` found a problem.
+pub const UNHEALTHY: u8 = 14;
+/// This system has no service manager that we know.
+pub const NO_SERVICES: u8 = 15;
+
 /// Interrupted by Ctrl-C, as shells say it: 128 + SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
@@ -51,7 +56,8 @@ Exit codes:
   1 anything else      6 no peers           11 no node running
   2 usage              7 no bids            12 busy
   3 home, key, config  8 price, cap too low 13 command refused
-  4 address in use     9 worker failed     130 interrupted";
+  4 address in use     9 worker failed      14 doctor found a problem
+                      15 no service manager 130 interrupted";
 
 /// A command's failure.
 #[derive(Debug)]
