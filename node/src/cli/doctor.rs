@@ -3,7 +3,7 @@
 use super::{
     Context, counted, exit,
     exit::Exit,
-    watch::{Paint, cell_to_lines},
+    watch::{Paint, cell, cell_to_lines},
 };
 use crate::doctor::{self, Check, DoctorReport, Level};
 use std::fmt::Write;
@@ -43,7 +43,7 @@ fn checked(check: &Check, paint: Paint) -> String {
     let said = cell_to_lines(&check.said, &indent);
     let mut text = format!("{label}{:<12}{}\n", check.name, said.trim_start());
     for line in check.fix.iter().flat_map(|fix| fix.lines()) {
-        let _ = writeln!(text, "{indent}{} {}", paint.good(">"), paint.bold(line));
+        let _ = writeln!(text, "{indent}{} {}", paint.good(">"), paint.bold(cell(line, usize::MAX)));
     }
     text
 }

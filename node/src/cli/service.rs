@@ -108,6 +108,11 @@ pub(super) async fn run(context: &Context, command: ServiceCommand) -> Result<()
     }
 }
 
+/// Whether this user can have services here.
+pub(super) async fn is_possible() -> bool {
+    Systemd::find().await.is_ok()
+}
+
 /// Writes and starts the unit; also the last step of `infernet setup`.
 pub(super) async fn install(context: &Context, args: &InstallArgs) -> Result<(), Exit> {
     let (path, config) = (path()?, Config::load(&context.home, Partial::default())?);

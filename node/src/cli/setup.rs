@@ -105,7 +105,7 @@ pub(super) async fn run(context: &Context, args: SetupArgs) -> Result<(), Exit> 
         _ => Answers::of(&args),
     };
     let wants_service = match &mut dialogue {
-        Some(dialogue) if !args.service && !args.no_service => {
+        Some(dialogue) if !args.service && !args.no_service && service::is_possible().await => {
             dialogue.yes("install it as a service that starts at login?", false)?
         }
         _ => args.service,

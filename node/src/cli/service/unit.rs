@@ -43,14 +43,14 @@ pub(super) fn text(service: &Service<'_>) -> String {
 
 [Unit]
 Description=infernet: a peer of the inference market
-StartLimitIntervalSec=300
-StartLimitBurst=10
+# An engine may take its time to start: it is tried again for as long as it takes.
+StartLimitIntervalSec=0
 
 [Service]
 Type=exec
 ExecStart={command} start
 {environment}Restart=on-failure
-RestartSec=5
+RestartSec=15
 # Usage, and home, key or configuration: they are no better a second time.
 RestartPreventExitStatus={usage} {config}
 # The first signal lets running jobs end; they have {grace} s.

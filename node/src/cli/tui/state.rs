@@ -10,6 +10,8 @@ use std::{collections::VecDeque, ops::ControlFlow};
 pub(super) const LOG_LINES: usize = 500;
 /// A page of scrolling: half a small screen, so that the eye finds its place again.
 const PAGE: usize = 10;
+/// Characters of a line of the log: longer ones, which are rare, are read with `infernet logs`.
+const LOG_LINE: usize = 1_000;
 
 /// A part of the screen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,7 +197,8 @@ impl State {
             let rows = self.scrolled(Pane::Log) + lines.len();
             self.scroll_to(Pane::Log, rows.min(LOG_LINES));
         }
-        self.facts.log.extend(lines);
+        let short = |line: String| if line.len() > LOG_LINE { line.chars().take(LOG_LINE).collect() } else { line };
+        self.facts.log.extend(lines.into_iter().map(short));
         let excess = self.facts.log.len().saturating_sub(LOG_LINES);
         self.facts.log.drain(..excess);
     }
