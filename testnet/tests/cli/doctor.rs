@@ -2,7 +2,12 @@
 
 use super::{Started, command, daily::check_schema, ended, engine, home, infernet};
 use serde_json::Value;
-use std::{fs, net::UdpSocket, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    net::{TcpListener, UdpSocket},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
 
 /// A home whose configuration touches nothing but loopback.
 async fn prepared(home: &Path, backend: &str, more: &str) {
@@ -100,4 +105,19 @@ async fn a_broken_configuration_is_a_problem_and_hides_nothing_else() {
     find(&report, "config", "prise_out");
     assert_eq!(find(&report, "engine", "not known")["level"], "not_checked");
     assert_eq!(find(&report, "key", "node 16Uiu2H")["level"], "ok");
+}
+
+#[tokio::test]
+async fn a_node_and_an_engine_that_are_stuck_are_told_of_and_not_waited_for() {
+    let (home, silent) = (home(), TcpListener::bind("127.0.0.1:0").expect("binds"));
+    prepared(home.path(), &format!("'ollama=http://{}'", silent.local_addr().expect("an address")), "").await;
+    let node = Started::from(home.path(), command(home.path(), &["--json", "start", "--no-mdns", "--no-serve"])).await;
+    node.signal("STOP");
+    let (code, report) = report(home.path()).await;
+    node.signal("CONT");
+    assert_eq!(code, 14);
+    assert_eq!(find(&report, "node", "does not answer within 3 s")["level"], "problem", "{report:#}");
+    assert_eq!(find(&report, "engine", "within")["level"], "problem", "{report:#}");
+    assert_eq!(find(&report, "store", "could not be looked at")["level"], "not_checked", "{report:#}");
+    node.stop().await;
 }

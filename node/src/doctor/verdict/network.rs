@@ -12,10 +12,12 @@ pub(super) fn ports(facts: &Facts) -> Vec<Check> {
     if facts.config.is_err() {
         return vec![Check::unchecked("port", "which ports there should be is not known")];
     }
-    facts.ports.iter().map(port).collect()
+    let is_stuck = matches!(facts.node, Running::Stuck(_));
+    facts.ports.iter().map(|one| port(one, is_stuck)).collect()
 }
 
-fn port(port: &Port) -> Check {
+/// A node that is stuck tells nobody which ports are its own.
+fn port(port: &Port, is_stuck: bool) -> Check {
     let protocol = if port.purpose.is_tcp() { "TCP" } else { "UDP" };
     let (what, key) = match port.purpose {
         Use::MeshTcp | Use::MeshQuic => ("mesh", "listen"),
@@ -26,6 +28,9 @@ fn port(port: &Port) -> Check {
     match &port.state {
         PortState::Free => Check::ok("port", format!("{shown} is free")),
         PortState::Ours => Check::ok("port", format!("{shown} is held by the running node")),
+        PortState::Taken if is_stuck => {
+            Check::unchecked("port", format!("{shown} is taken, it may be by the node that does not answer"))
+        }
         PortState::Taken => Check::problem(
             "port",
             format!("{shown} is taken by another program"),

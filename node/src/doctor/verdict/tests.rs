@@ -115,6 +115,8 @@ fn nodes_versions_peers_and_clocks() {
 #[test]
 fn ports_and_ways_to_others() {
     use Level::{Problem, Warning};
+    let stuck = |f: &mut Facts| (f.ports[0].state, f.node) = (PortState::Taken, Running::Stuck("silent".into()));
+    check(stuck, "node", Problem, "silent", "again");
     check(|f| f.ports[0].state = PortState::Taken, "port", Problem, "UDP 0.0.0.0:46337 for chat is taken", "chat_listen");
     let unusable = PortState::Unusable("not here".into());
     check(|f| f.ports[0].state = unusable, "port", Problem, "not here", "another address");
