@@ -61,7 +61,7 @@ pub(super) struct SetupArgs {
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
     /// Install the node as a service, too.
-    #[arg(long, overrides_with = "no_service")]
+    #[arg(long, conflicts_with = "no_service")]
     service: bool,
     /// Don't install a service, and don't ask.
     #[arg(long)]
@@ -92,6 +92,9 @@ pub(super) async fn run(context: &Context, args: SetupArgs) -> Result<(), Exit> 
     if !args.yes && (context.json || !io::stdin().is_terminal()) {
         let text = "setup asks questions, and nobody can answer here: use --yes for the defaults, with flags for other answers";
         return Err(Exit::new(exit::USAGE, text));
+    }
+    if args.role == Some(Role::Buy) && args.backend.is_some() {
+        return Err(Exit::new(exit::USAGE, "--backend is for a node that sells; leave it out, or use --role sell or both"));
     }
     let (stdin, stderr) = (io::stdin(), io::stderr());
     let mut dialogue = (!args.yes).then(|| Dialogue::new(stdin.lock(), stderr.lock()));

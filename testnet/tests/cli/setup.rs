@@ -37,6 +37,8 @@ async fn nobody_is_asked_without_a_terminal() {
     let reply = ended(command(home.path(), &["setup"]).spawn().expect("starts")).await;
     assert!(reply.code == 2 && reply.out.is_empty() && reply.err.contains("--yes"), "{reply:?}");
     check(home.path(), &["setup", "--yes", "--slots", "0"], 3, &["slots", "from 1"]).await;
+    let buys = ["setup", "--yes", "--role", "buy", "--backend", "ollama=http://127.0.0.1:1"];
+    check(home.path(), &buys, 2, &["--backend", "sells"]).await;
     assert_eq!(fs::read_dir(home.path()).expect("a home").count(), 0, "nothing was written");
 }
 
