@@ -6,6 +6,7 @@
 mod api_key;
 mod chat;
 mod config;
+mod doctor;
 pub mod exit;
 mod flags;
 mod income;
@@ -17,8 +18,11 @@ mod pages;
 mod progress;
 mod query;
 mod schema;
+mod service;
+mod setup;
 mod start;
 mod status;
+mod tui;
 mod watch;
 mod why;
 
@@ -52,14 +56,20 @@ struct Cli {
 enum Command {
     /// Make this node's key and a commented config.toml.
     Init,
+    /// Set up a node by a few questions: key, configuration, and a service if you like.
+    Setup(setup::SetupArgs),
     /// Run this node: join the mesh, and sell what the engines beside it can do.
     Start(flags::NodeArgs),
     /// Show this node on one screen.
     Status(watch::WatchArgs),
+    /// Show this node on a screen that lives: peers, auctions, streams, engine, earnings, log.
+    Tui,
     /// Show the jobs that run and the last ones, bought and sold.
     Jobs(jobs::JobsArgs),
     /// Say why this worker earns, or does not, and what to change.
     Why(watch::WatchArgs),
+    /// Look for what is wrong with home, machine and surroundings, and say what to do.
+    Doctor,
     /// Ask a model something: auction, answer, receipt.
     Chat(chat::ChatArgs),
     /// Show which models the mesh offers, and for how much.
@@ -81,6 +91,11 @@ enum Command {
     Key {
         #[command(subcommand)]
         command: key::KeyCommand,
+    },
+    /// Run this node as a systemd service of yours.
+    Service {
+        #[command(subcommand)]
+        command: service::ServiceCommand,
     },
     /// Say who may command this node, or sign a command.
     Operator {
@@ -152,8 +167,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error, args.iter().any(|arg| arg == "--json")),
     };
-    // `start` knows only with its configuration where its log goes.
-    if !matches!(cli.command, Command::Start(_)) {
+    // `start` knows only with its configuration where its log goes, and the screen of `tui` is no place for one.
+    if !matches!(cli.command, Command::Start(_) | Command::Tui) {
         logfile::log_to(None, "error");
     }
     let json = cli.json;
@@ -183,10 +198,13 @@ fn run(cli: Cli) -> Result<(), Exit> {
     runtime.block_on(async {
         match cli.command {
             Command::Init => query::init(&context),
+            Command::Setup(args) => setup::run(&context, args).await,
             Command::Start(args) => start::run(&context, args).await,
             Command::Status(args) => status::run(&context, args).await,
+            Command::Tui => tui::run(&context).await,
             Command::Jobs(args) => jobs::run(&context, args).await,
             Command::Why(args) => why::run(&context, args).await,
+            Command::Doctor => doctor::run(&context).await,
             Command::Chat(args) => chat::run(&context, args).await,
             Command::Models(args) => query::models(&context, args).await,
             Command::Peers => query::peers(&context).await,
@@ -195,6 +213,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Earnings(args) => income::run(&context, Side::Earned, args).await,
             Command::Spend(args) => income::run(&context, Side::Spent, args).await,
             Command::Key { command } => key::run(&context, command),
+            Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,
             Command::Config { command } => config::run(&context, command),
             Command::Logs(args) => logs::run(&context, args).await,

@@ -21,7 +21,7 @@ mod show;
 mod value;
 
 pub use self::{
-    default_file::write_default,
+    default_file::{write_default, write_with},
     partial::{KEYS, Partial},
     show::{Row, rows},
     value::{Alias, Region},
@@ -209,9 +209,13 @@ pub fn home(flag: Option<&Path>) -> Result<PathBuf, ConfigError> {
 
 fn home_from(flag: Option<&Path>, env: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
     let named = flag.map(Path::to_owned).or(env.filter(|path| !path.as_os_str().is_empty()));
-    let users = || directories::ProjectDirs::from("", "", "infernet").map(|dirs| dirs.data_dir().to_owned());
-    let path = named.or_else(users).ok_or(ConfigError::NoHome)?;
+    let path = named.or_else(home_by_default).ok_or(ConfigError::NoHome)?;
     std::path::absolute(&path).map_err(|error| ConfigError::File { path, reason: error.to_string() })
+}
+
+/// The home of a user who names none; `None` if the system knows of none.
+pub fn home_by_default() -> Option<PathBuf> {
+    directories::ProjectDirs::from("", "", "infernet").map(|dirs| dirs.data_dir().to_owned())
 }
 
 #[cfg(test)]

@@ -104,6 +104,8 @@ impl Control {
             .route("/v0/receipts", get(receipts))
             .route("/v0/chat", post(chat))
             .route("/v0/command", command::route(self.home()))
+            .route("/v0/drain", post(command::drain))
+            .route("/v0/resume", post(command::resume))
             .with_state(node);
         self.task = Some(tokio::spawn(async move {
             // Runs until aborted; a failing accept is retried by axum.

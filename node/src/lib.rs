@@ -12,7 +12,7 @@
 //! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
 //! | [`metrics`] | what a node can be watched by |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
-//! | [`jobs`], [`why`] | what runs now, and why more or less is earned |
+//! | [`jobs`], [`why`], [`doctor`] | what runs now, why more or less is earned, what is to be mended |
 //! | [`config`], [`identity`], [`hardware`], [`clock`] | the edges: file, key, machine, time |
 //!
 //! **Invariants.** `market` imports only `infernet_wire` and `std`. `net` never imports `market`. Only [`node`] knows everybody.
@@ -29,6 +29,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod date;
+pub mod doctor;
 pub mod earnings;
 pub mod engines;
 #[cfg(any(test, fuzzing))]

@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 20] = [
+const RULES: [Rule; 23] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -111,6 +111,21 @@ const RULES: [Rule; 20] = [
         says: "only node/src/cli.rs and node/src/cli/pages.rs name clap_complete and clap_mangen",
         governs: |path| !["node/src/cli.rs", "node/src/cli/pages.rs"].contains(&path),
         breaks: |source| source.names_of(&["clap_complete", "clap_mangen"]),
+    },
+    Rule {
+        says: "only node/src/cli/tui/draw.rs names ratatui",
+        governs: |path| !path.starts_with("node/src/cli/tui/draw"),
+        breaks: |source| source.names_of(&["ratatui"]),
+    },
+    Rule {
+        says: "only node/src/cli/tui/terminal.rs names crossterm",
+        governs: |path| path != "node/src/cli/tui/terminal.rs",
+        breaks: |source| source.names_of(&["crossterm"]),
+    },
+    Rule {
+        says: "only node/src/doctor/machine.rs names rustix",
+        governs: |path| path != "node/src/doctor/machine.rs",
+        breaks: |source| source.names_of(&["rustix"]),
     },
     Rule {
         says: "only node/src/clock.rs reads a clock",
@@ -436,6 +451,9 @@ fn planted_violations_are_found() {
     planted("node/src/identity.rs", "fn f() { chacha20poly1305::aead::generate_nonce(); argon2::Argon2::default(); }", 2);
     planted("node/src/cli/key.rs", "let p = rpassword::read_password();", 1);
     planted("node/src/cli/start.rs", "use clap_complete::Shell;", 1);
+    planted("node/src/cli/tui/panes.rs", "use ratatui::text::Line;", 1);
+    planted("node/src/cli/tui/draw.rs", "use ratatui::Frame; let size = crossterm::terminal::size();", 1);
+    planted("node/src/cli/doctor.rs", "rustix::fs::statvfs(path)", 1);
     planted("node/src/chat.rs", "pub use ::quinn::Connection;", 1);
     planted("plane/src/lib.rs", "extern crate sled;", 1);
     planted("node/src/backend/ollama.rs", "let c = reqwest::Client::new();", 1);

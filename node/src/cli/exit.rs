@@ -41,17 +41,23 @@ pub const BUSY: u8 = 12;
 /// The node refuses the operator's command.
 pub const REFUSED: u8 = 13;
 
+/// `infernet doctor` found a problem.
+pub const UNHEALTHY: u8 = 14;
+/// This system has no service manager that we know.
+pub const NO_SERVICES: u8 = 15;
+
 /// Interrupted by Ctrl-C, as shells say it: 128 + SIGINT.
 pub const INTERRUPTED: u8 = 130;
 
 /// What `infernet --help` says about all of these.
 pub(super) const HELP: &str = "\
 Exit codes:
-  0 fine               5 no engine          10 a signature does not verify
-  1 anything else      6 no peers           11 no node running
-  2 usage              7 no bids            12 busy
-  3 home, key, config  8 price, cap too low 13 command refused
-  4 address in use     9 worker failed     130 interrupted";
+  0 fine               6 no peers                    12 busy
+  1 anything else      7 no bids                     13 command refused
+  2 usage              8 price, cap too low          14 doctor found a problem
+  3 home, key, config  9 worker failed               15 no service manager
+  4 address in use    10 a signature does not verify
+  5 no engine         11 no node running            130 interrupted";
 
 /// A command's failure.
 #[derive(Debug)]

@@ -80,7 +80,7 @@ async fn read(context: &Context, side: Side, args: &BookArgs) -> Result<BookRepo
 }
 
 /// This node's id, and those that it had before its key was rotated.
-fn us(home: &Path, network: &NetworkId) -> Result<BTreeSet<NodeId>, Exit> {
+pub(super) fn us(home: &Path, network: &NetworkId) -> Result<BTreeSet<NodeId>, Exit> {
     let (id, _) = identity::public(home)?;
     let before = identity::history(home, &id, network)?;
     Ok(before.iter().map(|rotation| rotation.statement().old).chain([id]).collect())

@@ -78,7 +78,7 @@ fn last(home: &Path, lines: usize) -> io::Result<(VecDeque<String>, Tail)> {
 }
 
 /// A place in a file that grows, and is replaced by a new one now and then.
-struct Tail {
+pub(super) struct Tail {
     path: PathBuf,
     file: Option<BufReader<File>>,
     part: Vec<u8>,
@@ -132,6 +132,25 @@ impl Tail {
             }
         }
     }
+}
+
+/// The last `lines` of the log of `home` and, from the second call on, what is new, as a person reads it. `tail` is where to go on.
+pub(super) fn read_on(home: &Path, lines: usize, tail: &mut Option<Tail>) -> io::Result<Vec<String>> {
+    let Some(tail) = tail else {
+        let (last, begun) = last(home, lines)?;
+        *tail = Some(begun);
+        return Ok(last.iter().map(|line| readable(line)).collect());
+    };
+    let mut new = VecDeque::new();
+    let keep = |line: &str| {
+        new.push_back(readable(line));
+        if new.len() > lines {
+            new.pop_front();
+        }
+        Ok(())
+    };
+    tail.read_on(keep)?.unwrap_or_default();
+    Ok(new.into())
 }
 
 fn show(context: &Context, line: &str) -> Shown {

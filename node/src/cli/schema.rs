@@ -5,10 +5,11 @@
 #[cfg(test)]
 mod page;
 
-use super::{Context, api_key, config::PathReport, exit, exit::Exit, key, operator, pages, query};
+use super::{Context, api_key, config::PathReport, exit, exit::Exit, key, operator, pages, query, service, setup};
 use crate::{
     config::Row,
     control::schema::{CommandReport, ErrorReport, ModelReport, PeerReport, StatusReport},
+    doctor::DoctorReport,
     earnings::BookReport,
     jobs::JobReport,
     report::{ChatReport, ReceiptReport},
@@ -48,6 +49,7 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("status", schema_for!(StatusReport)),
         ("jobs", schema_for!(Vec<JobReport>)),
         ("why", schema_for!(WhyReport)),
+        ("doctor", schema_for!(DoctorReport)),
         ("chat", schema_for!(ChatReport)),
         ("models", schema_for!(Vec<ModelReport>)),
         ("peers", schema_for!(Vec<PeerReport>)),
@@ -72,6 +74,10 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("config show", schema_for!(Vec<Row>)),
         ("config path", schema_for!(PathReport)),
         ("logs", schema_for!(LogLine)),
+        ("service install", schema_for!(service::InstalledReport)),
+        ("service status", schema_for!(service::ServiceReport)),
+        ("service uninstall", schema_for!(service::UninstalledReport)),
+        ("setup", schema_for!(setup::SetupReport)),
         ("man", schema_for!(pages::ManReport)),
     ])
 }
@@ -97,8 +103,8 @@ mod tests {
     use crate::cli::Cli;
     use clap::CommandFactory;
 
-    /// Commands whose output is a text for another program.
-    const TEXTS: [&str; 2] = ["completions", "schema"];
+    /// Commands whose output is a text for another program, or a screen.
+    const TEXTS: [&str; 4] = ["completions", "schema", "service logs", "tui"];
 
     fn leaves(command: &clap::Command, above: &str) -> Vec<String> {
         let below: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();

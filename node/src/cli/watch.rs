@@ -16,6 +16,8 @@ use tokio::time::{MissedTickBehavior, interval};
 const REDRAW: Duration = Duration::from_secs(1);
 /// Columns of running text: what every terminal has.
 const COLUMNS: usize = 80;
+/// Columns of text beside a label.
+const WIDE: usize = 100;
 
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(super) struct WatchArgs {
@@ -110,7 +112,7 @@ pub(super) struct Paint {
 }
 
 impl Paint {
-    fn new(context: &Context) -> Self {
+    pub(super) fn new(context: &Context) -> Self {
         // https://no-color.org: set and not empty.
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Paint { on: wanted && !context.json && fancy() }
@@ -139,12 +141,17 @@ impl Paint {
 
 /// `text` in lines of at most 80 columns, each behind `indent`. A word is never cut.
 pub(super) fn wrapped(text: &str, indent: &str) -> String {
+    wrapped_to(text, indent, COLUMNS)
+}
+
+/// The same in lines of at most `columns`.
+pub(super) fn wrapped_to(text: &str, indent: &str, columns: usize) -> String {
     let mut lines = vec![indent.to_owned()];
     let width = |text: &str| text.chars().count();
     for word in text.split_whitespace() {
         let Some(line) = lines.last_mut() else { break };
         let begun = width(line) > width(indent);
-        if begun && width(line) + 1 + width(word) > COLUMNS {
+        if begun && width(line) + 1 + width(word) > columns {
             lines.push(format!("{indent}{word}"));
         } else {
             line.push_str(if begun { " " } else { "" });
@@ -152,6 +159,11 @@ pub(super) fn wrapped(text: &str, indent: &str) -> String {
         }
     }
     lines.join("\n")
+}
+
+/// A stranger's text in lines of at most 100 columns, each behind `indent`.
+pub(super) fn cell_to_lines(text: &str, indent: &str) -> String {
+    wrapped_to(&cell(text, usize::MAX), indent, WIDE)
 }
 
 /// A time that a person reads at a glance: `350 ms`, `45 s`, `12 min`, `3 h 12 min`, `2 d 4 h`.

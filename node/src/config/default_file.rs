@@ -1,7 +1,7 @@
 //! The commented file of a new home: every key, what it is for, and its default.
 
 use super::{
-    CONFIG_FILE, ConfigError,
+    CONFIG_FILE, ConfigError, Partial,
     parse::{
         DEFAULT_API_LISTEN, DEFAULT_BACKEND, DEFAULT_CHAT_LISTEN, DEFAULT_GRACE_SECS, DEFAULT_LISTEN, DEFAULT_MAX_PEERS,
         DEFAULT_MAX_PRICE, DEFAULT_PRICE_IN, DEFAULT_PRICE_OUT, DEFAULT_SLOTS,
@@ -15,9 +15,14 @@ use std::{
 
 /// Writes a `config.toml` that explains every key, unless there is one. Returns its path. The home must exist.
 pub fn write_default(home: &Path) -> Result<PathBuf, ConfigError> {
+    write_with(home, &Partial::default())
+}
+
+/// The same, with what `said` says in the places of the defaults.
+pub fn write_with(home: &Path, said: &Partial) -> Result<PathBuf, ConfigError> {
     let path = home.join(CONFIG_FILE);
     let written = fs::OpenOptions::new().write(true).create_new(true).open(&path).and_then(|mut file| {
-        file.write_all(text().as_bytes())?;
+        file.write_all(text_with(said).as_bytes())?;
         file.sync_all()
     });
     match written {
@@ -26,6 +31,21 @@ pub fn write_default(home: &Path) -> Result<PathBuf, ConfigError> {
         }
         _ => Ok(path),
     }
+}
+
+/// A line that is said stands where its default or example stood as a comment.
+fn text_with(said: &Partial) -> String {
+    let values = toml::Table::try_from(said).unwrap_or_default();
+    let mut text = text();
+    for (key, value) in values {
+        let (line, head) = (format!("{key} = {value}"), format!("# {key} = "));
+        match text.lines().find(|line| line.starts_with(&head)).filter(|line| !line.ends_with('[')).map(str::to_owned) {
+            Some(comment) => text = text.replacen(&comment, &line, 1),
+            // A default of several lines stays below as a comment.
+            None => text = text.replacen(&head, &format!("{line}\n{head}"), 1),
+        }
+    }
+    text
 }
 
 fn text() -> String {
@@ -117,4 +137,30 @@ fn text() -> String {
 # log_file = true
 "#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_is_said_holds_and_the_rest_stays_explained() {
+        let home = tempfile::tempdir().unwrap();
+        let said = Partial {
+            backend: Some(vec!["ollama=http://10.0.0.5:11434".into()]),
+            listen: Some(vec!["/ip4/0.0.0.0/tcp/1".into()]),
+            slots: Some(7),
+            api: Some(false),
+            ..Partial::default()
+        };
+        let path = write_with(home.path(), &said).unwrap();
+        let config = Config::load(home.path(), Partial::default()).unwrap();
+        assert_eq!((config.slots, config.listen.len(), config.api), (7, 1, None));
+        assert_eq!(config.backend.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ollama=http://10.0.0.5:11434"]);
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count(), 4, "{text}");
+        write_with(home.path(), &Partial::default()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text, "what is there stays");
+    }
 }

@@ -1,6 +1,6 @@
 //! An operator's command on its way in: verified, remembered, acted on, in this order.
 
-use super::schema::{CommandReport, ErrorReport};
+use super::schema::{CommandReport, DrainReport, ErrorReport};
 use crate::{
     cli::exit,
     clock,
@@ -12,7 +12,7 @@ use axum::{
     Json,
     extract::State,
     http::StatusCode,
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::{MethodRouter, post},
 };
 use infernet_wire::envelope::Refusal;
@@ -52,6 +52,26 @@ async fn obey(node: &Node, home: PathBuf, hex: &str) -> Result<CommandReport, Er
     let (operator, sequence) = (checked.operator(), checked.sequence());
     info!(operator = %operator.short(), sequence, verb = verb.name(), "operator command obeyed");
     Ok(CommandReport { verb: verb.name().into(), operator, sequence })
+}
+
+/// `POST /v0/drain`, of whoever may open the socket: the owner of the home, who needs no signature to command the node.
+pub(super) async fn drain(State(node): State<Arc<Node>>) -> Response {
+    own(&node, Verb::Drain).await
+}
+
+/// `POST /v0/resume`, likewise.
+pub(super) async fn resume(State(node): State<Arc<Node>>) -> Response {
+    own(&node, Verb::Resume).await
+}
+
+async fn own(node: &Node, verb: Verb) -> Response {
+    if node.seller().is_none() {
+        let message = "this node sells nothing, so there is nothing to drain".into();
+        return (StatusCode::CONFLICT, Json(ErrorReport { exit: exit::REFUSED, message, partial: None })).into_response();
+    }
+    act(node, verb).await;
+    info!(verb = verb.name(), "the owner's command obeyed");
+    Json(DrainReport { draining: verb == Verb::Drain }).into_response()
 }
 
 /// A node that sells nothing has nothing to drain, and says so by doing nothing.

@@ -358,6 +358,13 @@ pub struct CommandReport {
     pub sequence: u64,
 }
 
+/// What `POST /v0/drain` and `/v0/resume` answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// Whether the node takes no new jobs.
+    pub draining: bool,
+}
+
 /// An error, in one sentence.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorReport {

@@ -225,7 +225,7 @@ async fn a_chat_waits_for_a_worker_as_long_as_it_is_told() {
 }
 
 /// Whether `value` is what `schema` says, as far as our types go: names and requirements of fields, all the way down.
-fn check_schema(path: &str, value: &Value, schema: &Value, root: &Value) {
+pub(super) fn check_schema(path: &str, value: &Value, schema: &Value, root: &Value) {
     if let Some(name) = schema["$ref"].as_str() {
         let name = name.strip_prefix("#/$defs/").expect("of this schema");
         return check_schema(path, value, &root["$defs"][name], root);

@@ -2,11 +2,16 @@
 #![cfg(test)]
 
 mod daily;
+mod doctor;
 mod good;
 mod keys;
 mod mistakes;
 mod screens;
+mod service;
+mod setup;
 mod signals;
+mod terminal;
+mod tui;
 
 use infernet_node::control::schema::StatusReport;
 use infernet_testnet::engine::{EngineEvent, EngineOptions, EngineServer};

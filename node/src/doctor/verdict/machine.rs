@@ -1,0 +1,223 @@
+//! Disk, receipts, engines, clock, files.
+
+use crate::doctor::{
+    Check,
+    facts::{Engine, Facts, ModelSize, Running},
+};
+use crate::store::StoreError;
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+/// The journal refuses work when nothing is left; below this the log alone may fill the disk.
+const LITTLE: u64 = 100 * MIB;
+/// Receipts of months, and the log.
+const ENOUGH: u64 = GIB;
+/// Receipts are synced before they are sent; slower, and buyers wait for them.
+const SLOW_SYNC_MS: u128 = 200;
+/// Messages off our clock, and their share, that make it suspect; as in `infernet why`.
+const MIN_OFF_CLOCK: u64 = 10;
+const OFF_CLOCK_PERCENT: u64 = 20;
+/// Beside connections: store, log, listeners, engines and the streams of a busy worker.
+const OTHER_FILES: u64 = 256;
+/// A peer may be connected over TCP and QUIC, and be dialled meanwhile.
+const FILES_PER_PEER: u64 = 2;
+/// Models that are named.
+const NAMED: usize = 5;
+
+pub(super) fn disk(facts: &Facts) -> Vec<Check> {
+    let free = match facts.disk.free {
+        Some(free) if free < LITTLE => {
+            let said = format!("{} MiB are free on the home's disk; without room no job is taken", free / MIB);
+            Check::problem("disk", said, "make room, or move the home to another disk")
+        }
+        Some(free) if free < ENOUGH => {
+            Check::warning("disk", format!("{} MiB are free on the home's disk", free / MIB), "make room for a gibibyte")
+        }
+        Some(free) => Check::ok("disk", format!("{} GiB are free on the home's disk", free / GIB)),
+        None => Check::unchecked("disk", "how much room the disk has is not known"),
+    };
+    let sync = match &facts.disk.synced {
+        None => Check::unchecked("sync", "there is no home to write to yet"),
+        Some(Ok(took)) if took.as_millis() > SLOW_SYNC_MS => Check::warning(
+            "sync",
+            format!("it took {} ms until a small file was on the disk, and every receipt waits for that", took.as_millis()),
+            "move the home to a faster disk",
+        ),
+        Some(Ok(took)) => Check::ok("sync", format!("a small file was on the disk after {:.1} ms", took.as_secs_f64() * 1e3)),
+        Some(Err(why)) => {
+            let said = format!("the home can't be written to: {why}");
+            Check::problem("sync", said, format!("make {} writable for you", facts.home.display()))
+        }
+    };
+    vec![free, sync]
+}
+
+pub(super) fn store(facts: &Facts) -> Check {
+    if let Some(node) = facts.node.facts() {
+        let store = &node.status.store;
+        return match (&store.problem, store.unreadable) {
+            (Some(problem), _) => of_error("store", problem),
+            (None, 0) => Check::ok("store", format!("{} receipts; the running node keeps them", store.receipts)),
+            (None, n) => unreadable(n),
+        };
+    }
+    match &facts.store {
+        None => Check::unchecked("store", "the receipts could not be looked at in time, or without a configuration"),
+        Some(Ok(receipts)) if !receipts.exists => Check::ok("store", "no receipts yet"),
+        Some(Ok(receipts)) if receipts.unreadable > 0 => unreadable(receipts.unreadable),
+        Some(Ok(receipts)) => Check::ok("store", format!("opens; {} receipts", receipts.readable)),
+        Some(Err(StoreError::Locked { .. })) => Check::unchecked("store", "another process has the receipts open just now"),
+        Some(Err(error)) => of_error("store", &error.to_string()),
+    }
+}
+
+/// The store's errors end with their way out.
+fn of_error(name: &str, text: &str) -> Check {
+    let (said, fix) = text.rsplit_once(": ").unwrap_or((text, "infernet logs"));
+    Check::problem(name, said, fix)
+}
+
+fn unreadable(n: u64) -> Check {
+    let fix = "infernet receipts verify, and keep a copy of the home";
+    Check::problem("store", format!("{n} receipts can't be read: something else has changed the store"), fix)
+}
+
+pub(super) fn engines(facts: &Facts) -> Vec<Check> {
+    let Ok(config) = &facts.config else { return vec![Check::unchecked("engine", "which engines there are is not known")] };
+    if facts.engines.is_empty() {
+        return vec![Check::ok("engine", "none is configured: this node only buys")];
+    }
+    facts.engines.iter().flat_map(|engine| of_engine(engine, config.backend_is_guess, facts.memory)).collect()
+}
+
+fn of_engine(engine: &Engine, is_guess: bool, memory: Option<u64>) -> Vec<Check> {
+    let name = &engine.name;
+    match &engine.models {
+        Err(why) if is_guess => vec![Check::problem(
+            "engine",
+            format!("no engine is at {name}, where one is looked for: {why}"),
+            "start Ollama, name another engine with backend = [\"KIND=URL\"], or only buy with backend = []",
+        )],
+        Err(why) => vec![Check::problem(
+            "engine",
+            format!("{name} does not answer: {why}"),
+            "start it, or mend its line in config.toml",
+        )],
+        Ok(models) if models.is_empty() => {
+            vec![Check::warning("engine", format!("{name} has no model, so nothing is offered"), "ollama pull llama3.2")]
+        }
+        Ok(models) => {
+            let named: Vec<&str> = models.iter().take(NAMED).map(|model| model.id.as_str()).collect();
+            let more = models.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let mut checks = vec![Check::ok("engine", format!("{name} has {}{more}", named.join(", ")))];
+            checks.push(memory_for(engine, models, memory));
+            checks
+        }
+    }
+}
+
+/// Whether the largest model fits. What a GPU has is not known here.
+fn memory_for(engine: &Engine, models: &[ModelSize], memory: Option<u64>) -> Check {
+    let Some((model, bytes)) = models.iter().filter_map(|model| Some((model, weight(model)?))).max_by_key(|(_, bytes)| *bytes)
+    else {
+        return Check::unchecked("memory", format!("{} does not tell how large its models are", engine.name));
+    };
+    let said = format!("{} needs about {:.1} GiB", model.id, bytes as f64 / GIB as f64);
+    match memory {
+        _ if !engine.is_local => Check::unchecked("memory", format!("{said}, on another machine")),
+        None => Check::unchecked("memory", format!("{said}; how much this machine has is not known")),
+        Some(memory) if bytes > memory => Check::warning(
+            "memory",
+            format!("{said}, and this machine has {:.1} GiB, its GPU's not counted", memory as f64 / GIB as f64),
+            "take a smaller model or quantisation, unless it fits the GPU",
+        ),
+        Some(memory) => Check::ok("memory", format!("{said} of {:.1} GiB, its GPU's not counted", memory as f64 / GIB as f64)),
+    }
+}
+
+/// Bytes of a model in memory: its weights, and a tenth for what is kept of the conversation. `None` if it does not tell.
+fn weight(model: &ModelSize) -> Option<u64> {
+    let bits = bits(&model.quantisation)?;
+    (model.parameters > 0).then(|| model.parameters.saturating_mul(bits) / 8 / 10 * 11)
+}
+
+/// Bits of a weight, with the scales that belong to it: half a bit for most of GGUF's kinds.
+fn bits(quantisation: &str) -> Option<u64> {
+    let name = quantisation.to_ascii_uppercase();
+    match name.as_str() {
+        "F32" => return Some(32),
+        "F16" | "BF16" | "FP16" => return Some(16),
+        _ => {}
+    }
+    let digits = name.trim_start_matches("MX").trim_start_matches("IQ").trim_start_matches('Q').trim_start_matches("FP");
+    let bits = digits.chars().next()?.to_digit(10)?;
+    (1..=8).contains(&bits).then(|| u64::from(bits) + 1)
+}
+
+/// What the running node has seen of others' clocks says more than the system.
+pub(super) fn clock(facts: &Facts) -> Check {
+    if let Running::Yes(node) = &facts.node {
+        let (off, all) = node.clocks;
+        if off >= MIN_OFF_CLOCK && off.saturating_mul(100) >= all.saturating_mul(OFF_CLOCK_PERCENT) {
+            let said = format!("{off} of {all} messages came too late or too early by this machine's clock");
+            return Check::problem("clock", said, "timedatectl set-ntp true");
+        }
+        if all >= MIN_OFF_CLOCK {
+            return Check::ok("clock", format!("agrees with others': {off} of {all} messages came at a strange time"));
+        }
+    }
+    match facts.synchronised {
+        Some(true) => Check::ok("clock", "set by time servers, says the system"),
+        Some(false) => Check::warning(
+            "clock",
+            "no time server sets this machine's clock; what is signed by a wrong clock is refused by others",
+            "timedatectl set-ntp true",
+        ),
+        None => Check::unchecked("clock", "the system does not tell whether time servers set it, and no peers were heard yet"),
+    }
+}
+
+pub(super) fn descriptors(facts: &Facts) -> Check {
+    let Ok(config) = &facts.config else { return Check::unchecked("files", "how many peers there may be is not known") };
+    let needed = u64::from(config.max_peers) * FILES_PER_PEER + OTHER_FILES;
+    match facts.descriptors {
+        (Some(now), most) if now < needed => {
+            let said = format!("a process may open {now} files, and {} peers may need {needed}", config.max_peers);
+            let fix = match most {
+                Some(most) if most < needed => {
+                    "lower max_peers, or raise the limit `nofile` in /etc/security/limits.conf".into()
+                }
+                _ => format!("ulimit -n {needed}, or install the service, which does so"),
+            };
+            Check::warning("files", said, fix)
+        }
+        (Some(now), _) => Check::ok("files", format!("a process may open {now}, and needs at most {needed}")),
+        (None, _) => Check::ok("files", "a process may open as many as it likes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(parameters: u64, quantisation: &str) -> ModelSize {
+        ModelSize { id: "m".into(), parameters, quantisation: quantisation.into() }
+    }
+
+    #[test]
+    fn models_weigh_what_they_are_known_to_weigh() {
+        // Files of Ollama's library: 4.9 GB, 8.5 GB, 16 GB; ours are a tenth above.
+        for (quantisation, least, most) in [
+            ("Q4_K_M", 4_900_000_000, 5_600_000_000),
+            ("Q8_0", 8_500_000_000, 10_000_000_000),
+            ("F16", 16_000_000_000, 17_700_000_000),
+        ] {
+            let bytes = weight(&model(8_000_000_000, quantisation)).unwrap();
+            assert!((least..most).contains(&bytes), "{quantisation}: {bytes}");
+        }
+        assert_eq!(weight(&model(0, "Q4_0")), None);
+        assert_eq!([bits(""), bits("unknown"), bits("MXFP4"), bits("IQ3_XXS")], [None, None, Some(5), Some(4)]);
+        assert!(weight(&model(u64::MAX, "F32")).is_some());
+    }
+}

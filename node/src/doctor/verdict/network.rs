@@ -1,0 +1,122 @@
+//! Ports, peers, and what the kernel allows a socket.
+
+use crate::doctor::{
+    Check,
+    facts::{Facts, Port, PortState, Reached, Running, Use},
+};
+
+/// What the chat endpoint asks for; see `chat/endpoint`.
+const WANTED_BUFFER: u64 = 4 * 1024 * 1024;
+
+pub(super) fn ports(facts: &Facts) -> Vec<Check> {
+    if facts.config.is_err() {
+        return vec![Check::unchecked("port", "which ports there should be is not known")];
+    }
+    let is_stuck = matches!(facts.node, Running::Stuck(_));
+    facts.ports.iter().map(|one| port(one, is_stuck)).collect()
+}
+
+/// A node that is stuck tells nobody which ports are its own.
+fn port(port: &Port, is_stuck: bool) -> Check {
+    let protocol = if port.purpose.is_tcp() { "TCP" } else { "UDP" };
+    let (what, key) = match port.purpose {
+        Use::MeshTcp | Use::MeshQuic => ("mesh", "listen"),
+        Use::Chat => ("chat", "chat_listen"),
+        Use::Api => ("API", "api_listen"),
+    };
+    let shown = format!("{protocol} {} for {what}", port.address);
+    match &port.state {
+        PortState::Free => Check::ok("port", format!("{shown} is free")),
+        PortState::Ours => Check::ok("port", format!("{shown} is held by the running node")),
+        PortState::Taken if is_stuck => {
+            Check::unchecked("port", format!("{shown} is taken, it may be by the node that does not answer"))
+        }
+        PortState::Taken => Check::problem(
+            "port",
+            format!("{shown} is taken by another program"),
+            format!("stop that program (`ss -lpn` names it), or write another port for {key} in config.toml"),
+        ),
+        PortState::Unusable(why) => {
+            let fix = format!("write another address for {key} in config.toml");
+            Check::problem("port", format!("{shown} can't be had: {why}"), fix)
+        }
+    }
+}
+
+pub(super) fn peers(facts: &Facts) -> Vec<Check> {
+    let Running::Yes(node) = &facts.node else { return Vec::new() };
+    vec![match node.peers.len() {
+        0 => Check::warning(
+            "peers",
+            "the running node has no peer, so it hears and sells nothing",
+            "bootstrap = [\"/ip4/ADDRESS/tcp/46337/p2p/ID\"], and open TCP 46337 and UDP 46337-46338",
+        ),
+        1 => Check::ok("peers", "1 is connected"),
+        n => Check::ok("peers", format!("{n} are connected")),
+    }]
+}
+
+pub(super) fn bootstrap(facts: &Facts) -> Vec<Check> {
+    let Ok(config) = &facts.config else { return vec![Check::unchecked("bootstrap", "whom to meet first is not known")] };
+    if facts.bootstrap.is_empty() {
+        return vec![if config.mdns {
+            Check::ok(
+                "bootstrap",
+                "nobody is named to be met first; peers on the local network and those of earlier runs are found",
+            )
+        } else {
+            Check::warning(
+                "bootstrap",
+                "nobody is named to be met first, and the local network is not searched",
+                "bootstrap = [\"/ip4/ADDRESS/tcp/46337/p2p/ID\"]",
+            )
+        }];
+    }
+    let all_fail = facts.bootstrap.iter().all(|(_, reached)| matches!(reached, Reached::Failed(_)));
+    facts.bootstrap.iter().map(|(address, reached)| met(address, reached, all_fail)).collect()
+}
+
+fn met(address: &str, reached: &Reached, all_fail: bool) -> Check {
+    match reached {
+        Reached::Connected => Check::ok("bootstrap", format!("{address} is connected")),
+        Reached::Dialled(took) => Check::ok("bootstrap", format!("{address} answers after {} ms", took.as_millis())),
+        Reached::Resolved => {
+            Check::unchecked("bootstrap", format!("{address} has an address; over UDP only a node's handshake tells more"))
+        }
+        Reached::Failed(why) => {
+            let said = format!("{address} can't be met: {why}");
+            let fix = "see whether that node runs and its TCP 46337 is open, or name another in config.toml";
+            if all_fail { Check::problem("bootstrap", said, fix) } else { Check::warning("bootstrap", said, fix) }
+        }
+    }
+}
+
+pub(super) fn mdns(facts: &Facts) -> Check {
+    match (&facts.config, facts.multicast) {
+        (Err(_), _) => Check::unchecked("mdns", "whether the local network is searched is not known"),
+        (Ok(config), _) if !config.mdns => Check::ok("mdns", "the local network is not searched: mdns = false"),
+        (Ok(_), Some(true)) => Check::ok("mdns", "peers on the local network are found; routers pass none of it on"),
+        (Ok(_), Some(false)) => Check::warning(
+            "mdns",
+            "no network interface takes multicast, so no peer on the local network is found",
+            "name peers with bootstrap, or say mdns = false",
+        ),
+        (Ok(_), None) => Check::unchecked("mdns", "the system does not tell whether an interface takes multicast"),
+    }
+}
+
+pub(super) fn buffers(facts: &Facts) -> Check {
+    match facts.buffers {
+        None => Check::unchecked("buffers", "the system does not tell how large a socket's buffers may be"),
+        Some((receive, send)) if receive.min(send) < WANTED_BUFFER => Check::warning(
+            "buffers",
+            format!(
+                "a UDP socket gets {} KiB of buffers, and a busy worker wants {}",
+                receive.min(send) / 1024,
+                WANTED_BUFFER / 1024
+            ),
+            format!("sudo sysctl -w net.core.rmem_max={WANTED_BUFFER} net.core.wmem_max={WANTED_BUFFER}"),
+        ),
+        Some((receive, _)) => Check::ok("buffers", format!("a UDP socket gets {} KiB", receive / 1024)),
+    }
+}

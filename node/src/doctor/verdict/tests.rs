@@ -1,0 +1,162 @@
+use super::*;
+use crate::{
+    doctor::{
+        Level,
+        facts::{Configured, Disk, Engine, ModelSize, NodeFacts, Port, PortState, Reached, Receipts, Use},
+    },
+    store::StoreError,
+};
+use infernet_wire::key::NodeKey;
+use serde_json::json;
+use std::time::Duration;
+
+/// A home in which all is well, without a node.
+fn well() -> Facts {
+    let id = NodeKey::from_bytes(&[1; 32]).expect("a key").id();
+    Facts {
+        home: "/home/x".into(),
+        home_mode: Some(0o700),
+        key: Ok((id, false)),
+        config: Ok(Configured { has_file: true, network: "main".into(), backend_is_guess: false, mdns: true, max_peers: 128 }),
+        node: Running::No,
+        secrets: vec![("/home/x/api-token".into(), 0o600)],
+        disk: Disk { free: Some(1 << 36), synced: Some(Ok(Duration::from_millis(3))) },
+        store: Some(Ok(Receipts { exists: true, readable: 7, unreadable: 0 })),
+        ports: vec![Port { purpose: Use::Chat, address: "0.0.0.0:46337".parse().unwrap(), state: PortState::Free }],
+        engines: vec![engine(Ok(vec![ModelSize { id: "m".into(), parameters: 8_000_000_000, quantisation: "Q4_0".into() }]))],
+        bootstrap: vec![("/ip4/192.0.2.1/tcp/1".into(), Reached::Dialled(Duration::from_millis(20)))],
+        synchronised: Some(true),
+        multicast: Some(true),
+        memory: Some(16 << 30),
+        descriptors: (Some(1024), Some(4096)),
+        buffers: Some((8 << 20, 8 << 20)),
+    }
+}
+
+fn engine(models: Result<Vec<ModelSize>, String>) -> Engine {
+    Engine { name: "ollama=http://127.0.0.1:11434".into(), is_local: true, models }
+}
+
+/// The node that runs, in `change`d circumstances.
+fn running(change: impl FnOnce(&mut NodeFacts)) -> Running {
+    let id = NodeKey::from_bytes(&[1; 32]).expect("a key").id();
+    let status = json!({"version": env!("CARGO_PKG_VERSION"), "id": id, "network": "main", "listen": [], "chat": "0.0.0.0:1",
+        "peers": 1, "seller": null});
+    let peer = json!([{"id": id, "remote": "x", "transport": "tcp", "direction": "inbound", "rtt_ms": 1, "agent": null,
+        "score": 0.0, "connected_ms": 1}]);
+    let mut facts = NodeFacts {
+        status: serde_json::from_value(status).expect("a status"),
+        peers: serde_json::from_value(peer).expect("peers"),
+        clocks: (0, 100),
+    };
+    change(&mut facts);
+    Running::Yes(Box::new(facts))
+}
+
+/// In a home that is well but for `change`, exactly one check is bad: `name`, at `level`, with these words in sentence and fix.
+fn check(change: impl FnOnce(&mut Facts), name: &str, level: Level, said: &str, fix: &str) {
+    let mut facts = well();
+    change(&mut facts);
+    let mut bad = checks(&facts);
+    bad.retain(|check| check.level >= Level::Warning);
+    let [check] = bad.as_slice() else { panic!("one is bad: {bad:#?}") };
+    assert_eq!((check.name.as_str(), check.level), (name, level), "{check:?}");
+    assert!(check.said.contains(said), "{said:?} in {check:?}");
+    assert!(check.fix.as_ref().is_some_and(|text| text.contains(fix)), "{fix:?} in {check:?}");
+}
+
+#[test]
+fn nothing_is_wrong_where_all_is_well() {
+    for facts in [well(), Facts { node: running(|_| {}), store: None, ..well() }] {
+        let bad: Vec<_> = checks(&facts).into_iter().filter(|check| check.level != Level::Ok).collect();
+        assert!(bad.is_empty(), "{bad:#?}");
+    }
+}
+
+#[test]
+fn homes_keys_and_secrets_that_others_may_use() {
+    use Level::{Problem, Warning};
+    check(|f| f.home_mode = Some(0o777), "home", Problem, "0777", "chmod 700 /home/x");
+    check(|f| f.home_mode = Some(0o755), "home", Warning, "0755", "chmod 700");
+    check(|f| f.home_mode = None, "home", Warning, "no home", "infernet setup");
+    let exposed = || IdentityError::Exposed { path: "/home/x/identity.key".into(), mode: 0o644 };
+    check(|f| f.key = Err(exposed()), "key", Problem, "0644", "chmod 600");
+    check(|f| f.key = Err(IdentityError::Missing { path: "k".into() }), "key", Warning, "no key", "infernet setup");
+    check(|f| f.secrets.push(("/home/x/api-keys.toml".into(), 0o640)), "secrets", Problem, "api-keys.toml", "chmod 600");
+}
+
+#[test]
+fn disks_and_stores() {
+    use Level::{Problem, Warning};
+    check(|f| f.disk.free = Some(50 << 20), "disk", Problem, "50 MiB", "make room");
+    check(|f| f.disk.free = Some(500 << 20), "disk", Warning, "500 MiB", "gibibyte");
+    check(|f| f.disk.synced = Some(Err("read-only".into())), "sync", Problem, "read-only", "/home/x");
+    check(|f| f.disk.synced = Some(Ok(Duration::from_secs(1))), "sync", Warning, "1000 ms", "faster");
+    let full = || StoreError::Full { path: "/home/x/journal-main".into() };
+    check(|f| f.store = Some(Err(full())), "store", Problem, "full", "");
+    let changed = Receipts { exists: true, readable: 1, unreadable: 2 };
+    check(|f| f.store = Some(Ok(changed)), "store", Problem, "2 receipts", "verify");
+    check(|f| f.node = running(|node| node.status.store.unreadable = 3), "store", Problem, "3 receipts", "verify");
+}
+
+#[test]
+fn nodes_versions_peers_and_clocks() {
+    use Level::{Problem, Warning};
+    check(|f| f.node = Running::Stuck("silent".into()), "node", Problem, "silent", "infernet logs");
+    check(|f| f.node = running(|node| node.status.version = "0.0.1".into()), "version", Warning, "0.0.1", "again");
+    check(|f| f.node = running(|node| node.peers.clear()), "peers", Warning, "no peer", "bootstrap");
+    check(|f| f.node = running(|node| node.clocks = (30, 100)), "clock", Problem, "30 of 100", "timedatectl");
+    check(|f| f.synchronised = Some(false), "clock", Warning, "time server", "timedatectl");
+    let told = json!({"code": "draining", "blocks": true, "offers": 0, "seen": "told to drain", "means": "no jobs"});
+    let told: crate::why::Finding = serde_json::from_value(told).unwrap();
+    check(|f| f.node = running(|node| node.status.warnings.push(told)), "draining", Warning, "told to drain", "infernet why");
+}
+
+#[test]
+fn ports_and_ways_to_others() {
+    use Level::{Problem, Warning};
+    let stuck = |f: &mut Facts| (f.ports[0].state, f.node) = (PortState::Taken, Running::Stuck("silent".into()));
+    check(stuck, "node", Problem, "silent", "again");
+    check(|f| f.ports[0].state = PortState::Taken, "port", Problem, "UDP 0.0.0.0:46337 for chat is taken", "chat_listen");
+    let unusable = PortState::Unusable("not here".into());
+    check(|f| f.ports[0].state = unusable, "port", Problem, "not here", "another address");
+    let failed = || ("/dns4/example.org/tcp/1".to_owned(), Reached::Failed("refused".into()));
+    check(|f| f.bootstrap.push(failed()), "bootstrap", Warning, "refused", "name another");
+    check(|f| f.bootstrap = vec![failed()], "bootstrap", Problem, "refused", "name another");
+    let alone = |f: &mut Facts| {
+        f.bootstrap.clear();
+        f.config.as_mut().unwrap().mdns = false;
+    };
+    check(alone, "bootstrap", Warning, "nobody is named", "bootstrap = [");
+    check(|f| f.multicast = Some(false), "mdns", Warning, "multicast", "bootstrap");
+    check(|f| f.buffers = Some((212_992, 8 << 20)), "buffers", Warning, "208 KiB", "sysctl -w net.core.rmem_max=4194304");
+}
+
+#[test]
+fn engines_and_what_they_need() {
+    use Level::{Problem, Warning};
+    check(|f| f.engines = vec![engine(Err("refused".into()))], "engine", Problem, "does not answer: refused", "config.toml");
+    let guessed = |f: &mut Facts| {
+        f.engines = vec![engine(Err("refused".into()))];
+        f.config.as_mut().unwrap().backend_is_guess = true;
+    };
+    check(guessed, "engine", Problem, "is looked for", "backend = []");
+    check(|f| f.engines = vec![engine(Ok(Vec::new()))], "engine", Warning, "no model", "ollama pull");
+    check(|f| f.memory = Some(4 << 30), "memory", Warning, "4.0 GiB", "smaller model");
+    check(|f| f.descriptors = (Some(256), Some(511)), "files", Warning, "256 files", "raise");
+    check(|f| f.descriptors = (Some(256), None), "files", Warning, "256 files", "ulimit -n 512");
+}
+
+#[test]
+fn without_a_configuration_the_rest_is_not_checked_and_not_called_good() {
+    let broken = |f: &mut Facts| {
+        f.config = Err("unknown key".into());
+        (f.ports, f.engines, f.bootstrap, f.store) = (Vec::new(), Vec::new(), Vec::new(), None);
+    };
+    check(broken, "config", Level::Problem, "unknown key", "config show");
+    let mut facts = well();
+    broken(&mut facts);
+    let unchecked: Vec<_> =
+        checks(&facts).into_iter().filter(|check| check.level == Level::NotChecked).map(|c| c.name).collect();
+    assert_eq!(unchecked, ["store", "port", "engine", "bootstrap", "mdns", "files"]);
+}
