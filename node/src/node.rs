@@ -398,7 +398,7 @@ impl Worker {
             key: self.key.clone(),
             network: self.network.clone(),
             slots: serve.slots,
-            tags: hardware::tags().into_iter().chain(serve.region.as_ref().map(Region::tag)).collect(),
+            tags: hardware::tags(&hardware::Reading::default()).into_iter().chain(serve.region.as_ref().map(Region::tag)).collect(),
             chat,
         };
         let seller = Seller::spawn(settings, self.net, self.store);
