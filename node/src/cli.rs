@@ -12,6 +12,7 @@ mod income;
 mod jobs;
 mod key;
 mod logs;
+mod model;
 mod operator;
 mod pages;
 mod progress;
@@ -64,6 +65,8 @@ enum Command {
     Chat(chat::ChatArgs),
     /// Show which models the mesh offers, and for how much.
     Models(query::ModelsArgs),
+    /// See, fetch, remove and choose the models of the engines beside this node.
+    Model(model::ModelArgs),
     /// Show the peers of the running node.
     Peers,
     /// Show receipts, newest first.
@@ -189,6 +192,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Why(args) => why::run(&context, args).await,
             Command::Chat(args) => chat::run(&context, args).await,
             Command::Models(args) => query::models(&context, args).await,
+            Command::Model(args) => model::run(&context, args).await,
             Command::Peers => query::peers(&context).await,
             Command::ApiKey { command } => api_key::run(&context, command),
             Command::Receipts(args) => query::receipts(&context, args).await,

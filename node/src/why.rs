@@ -29,6 +29,8 @@ pub struct Evidence<'a> {
     pub peers: usize,
     /// For how long it has been running, in milliseconds.
     pub uptime_ms: u64,
+    /// The time, in unix milliseconds.
+    pub now: u64,
     /// Why the store takes no new work, if so.
     pub store: Option<&'a str>,
     /// What others advertise.

@@ -22,6 +22,7 @@ pub(super) fn warnings(evidence: &Evidence<'_>) -> Vec<Finding> {
         of_seller(no_model),
         store(evidence),
         of_seller(|_, seller| draining(seller)),
+        of_seller(closed),
         clock(evidence),
     ];
     found.into_iter().flatten().collect()
@@ -92,6 +93,22 @@ fn draining(seller: &Status) -> Option<Finding> {
             .blocking()
             .change("infernet operator sign --verb resume …, or start the node again")
     })
+}
+
+/// By the operator's own policy.
+fn closed(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
+    let closed = seller.closed.as_ref()?;
+    let (seen, change) = match closed.reason.as_str() {
+        "off_schedule" => ("it is outside the schedule", "schedule = []"),
+        "too_hot" => ("a GPU is hotter than max_celsius", "max_celsius = 85"),
+        "too_much_power" => ("the GPUs draw more than max_watts", "max_watts = 400"),
+        "busy_host" => ("somebody else uses this machine more than idle_percent", "only_idle = false"),
+        other => (other, "infernet config show --origin"),
+    };
+    let minutes = closed.opens.map(|at| at.saturating_sub(evidence.now).div_ceil(60_000));
+    let when = minutes.map_or_else(|| "it opens by itself".into(), |n| format!("it opens in {}", counted(n, "minute")));
+    let means = format!("no job is taken and nothing is advertised, as you configured; {when}");
+    Some(Finding::new(&closed.reason, seen, means).blocking().change(change))
 }
 
 /// Nobody has asked for anything.

@@ -1,7 +1,7 @@
 //! What a worker's counts say to its operator.
 
 use super::*;
-use crate::seller::{Asking, Outcome};
+use crate::seller::{Asking, ClosedReport, Outcome};
 use infernet_wire::{id::Hash, money::MicroUsd};
 
 fn price(input: u64, output: u64) -> Price {
@@ -16,6 +16,8 @@ fn seller(counters: &[(&str, u64)]) -> Status {
         held: 0,
         slots: 2,
         models: vec!["tiny".into()],
+        prices: Vec::new(),
+        closed: None,
         counters: counters.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
         recent: Vec::new(),
         wanted: Default::default(),
@@ -35,6 +37,7 @@ fn evidence<'a>(seller: &'a Status, engines: &'a [EngineReport]) -> Evidence<'a>
         engines,
         peers: 5,
         uptime_ms: 3_600_000,
+        now: 1_000_000,
         store: None,
         rivals: &[],
         clocks: (0, 1_000),
@@ -138,6 +141,10 @@ fn every_refusal_has_its_meaning() {
         ("rate_limited", "five offers a second", None),
         ("store_full", "disk", None),
         ("no_engine", "engine", None),
+        ("off_schedule", "schedule", None),
+        ("too_hot", "max_celsius", None),
+        ("too_much_power", "max_watts", None),
+        ("busy_host", "only_idle", None),
         ("draining", "no new jobs", None),
         ("unknown_model", "advertised", None),
         ("other", "another reason", None),
@@ -159,6 +166,16 @@ fn what_blocks_comes_first() {
     check(&full, "store", &["the disk of /home/a is full", "no new job is taken"], Some("free some space"));
     let draining = Status { draining: true, ..seller };
     assert_eq!(why(&evidence(&draining, &[])).findings.first().map(|f| f.code.as_str()), Some("draining"));
+}
+
+#[test]
+fn a_policy_that_says_no_is_told_with_its_end() {
+    let closed = |reason: &str, opens| Some(ClosedReport { reason: reason.into(), opens });
+    let shut = Status { closed: closed("off_schedule", Some(1_000_000 + 90 * 60_000)), ..seller(&[]) };
+    check(&evidence(&shut, &[]), "off_schedule", &["outside the schedule", "opens in 90 minutes"], Some("schedule = []"));
+    let hot = Status { closed: closed("too_hot", None), ..seller(&[]) };
+    check(&evidence(&hot, &[]), "too_hot", &["max_celsius", "by itself"], Some("max_celsius = 85"));
+    assert!(why(&evidence(&hot, &[])).findings[0].blocks);
 }
 
 #[test]
