@@ -34,11 +34,7 @@ use crate::{
     spend::Caps,
     toml_text,
 };
-use infernet_wire::{
-    id::NodeId,
-    money::MicroUsd,
-    topic::NetworkId,
-};
+use infernet_wire::{id::NodeId, money::MicroUsd, topic::NetworkId};
 use libp2p::Multiaddr;
 use std::{
     net::{Ipv6Addr, SocketAddr, UdpSocket},

@@ -449,10 +449,10 @@ impl Task {
             slots: self.settings.slots,
             models: self.ad.models().iter().map(|m| m.id.clone()).collect(),
             prices: self.ad.models().iter().map(|m| Offered::new(&m.id, self.market.price_now(m.price))).collect(),
-            closed: self.verdict.closed.map(|closed| ClosedReport {
-                reason: closed.reason().to_string(),
-                opens: self.verdict.opens.map(|at| at.0),
-            }),
+            closed: self
+                .verdict
+                .closed
+                .map(|closed| ClosedReport { reason: closed.reason().to_string(), opens: self.verdict.opens.map(|at| at.0) }),
             counters,
             recent: self.market.outcomes().iter().map(Outcome::from).collect(),
             wanted: self.market.wanted().iter().map(|(model, times)| (model.clone(), *times)).collect(),

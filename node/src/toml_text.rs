@@ -67,8 +67,10 @@ mod tests {
 
     #[test]
     fn a_list_is_set_and_everything_else_stays() {
-        assert_eq!(set("# mine\nslots = 3 # three\n\nmodels = [ 'a' ] # only it\n[prices.x]\nin = 1\n", &["b", "c"]),
-            "# mine\nslots = 3 # three\n\nmodels = [\"b\", \"c\"] # only it\n[prices.x]\nin = 1\n");
+        assert_eq!(
+            set("# mine\nslots = 3 # three\n\nmodels = [ 'a' ] # only it\n[prices.x]\nin = 1\n", &["b", "c"]),
+            "# mine\nslots = 3 # three\n\nmodels = [\"b\", \"c\"] # only it\n[prices.x]\nin = 1\n"
+        );
         assert_eq!(set("# a\n\n# models = []\n\n# b\n", &["x:\"1\""]), "# a\n\n# models = []\nmodels = ['x:\"1\"']\n\n# b\n");
         assert_eq!(set("", &[]), "models = []\n");
         assert_eq!(set("[prices.x]\n# models = []\nin = 1\n", &["a"]), "models = [\"a\"]\n[prices.x]\n# models = []\nin = 1\n");

@@ -153,7 +153,8 @@ fn plain(name: &str) -> String {
 /// The command that fetches `model`, unless its name is more than a name: a buyer chose it, and an operator will paste it.
 fn pull(model: &str) -> Option<String> {
     let safe = |c: char| c.is_ascii_alphanumeric() || "._-:/".contains(c);
-    (model.starts_with(|c: char| c.is_ascii_alphanumeric()) && model.chars().all(safe)).then(|| format!("ollama pull {model}"))
+    (model.starts_with(|c: char| c.is_ascii_alphanumeric()) && model.chars().all(safe))
+        .then(|| format!("infernet model pull {model}"))
 }
 
 /// The seller's counters, by name.

@@ -116,10 +116,9 @@ impl ManageError {
     pub fn is_passing(&self) -> bool {
         match self {
             ManageError::Registry(said) => !said.contains("no such host"),
-            ManageError::Engine(error) => matches!(
-                error,
-                BackendError::Unreachable { .. } | BackendError::Timeout { .. } | BackendError::Truncated
-            ),
+            ManageError::Engine(error) => {
+                matches!(error, BackendError::Unreachable { .. } | BackendError::Timeout { .. } | BackendError::Truncated)
+            }
             _ => false,
         }
     }
@@ -242,10 +241,7 @@ mod tests {
             std::future::ready(Ok(vec![Model { id: "qwen".into(), context: 4096, ..Model::default() }])).boxed()
         }
 
-        fn chat(
-            &self,
-            _: ChatRequest,
-        ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Chunk, BackendError>>, BackendError>> {
+        fn chat(&self, _: ChatRequest) -> BoxFuture<'_, Result<BoxStream<'static, Result<Chunk, BackendError>>, BackendError>> {
             std::future::ready(Err(BackendError::Truncated)).boxed()
         }
     }

@@ -265,7 +265,9 @@ async fn list(context: &Context, engines: &Engines) -> Result<(), Exit> {
         return context.print_json(&found.into_iter().map(row).collect::<Vec<_>>());
     }
     if found.is_empty() {
-        context.note("no engine has a model yet: `infernet model recommend` says what runs here, `infernet model pull` fetches it");
+        context.note(
+            "no engine has a model yet: `infernet model recommend` says what runs here, `infernet model pull` fetches it",
+        );
         return Ok(());
     }
     context.print(format!("{:<40} {:>8} {:>8} {:<10} {:<7} OFFERED", "MODEL", "SIZE", "PARAMS", "QUANT", "LOADED"));
@@ -325,7 +327,13 @@ async fn show(context: &Context, engines: &Engines, model: String) -> Result<(),
     row("context", &details.context.to_string());
     row("size", &if details.size_bytes > 0 { bytes(details.size_bytes) } else { String::new() });
     row("can", &details.abilities.join(", "));
-    row("needs", &details.needs_bytes.map(|needs| format!("about {} of memory, and more for a context", bytes(needs))).unwrap_or_default());
+    row(
+        "needs",
+        &details
+            .needs_bytes
+            .map(|needs| format!("about {} of memory, and more for a context", bytes(needs)))
+            .unwrap_or_default(),
+    );
     row("runs", said(fits));
     row("offered", if details.offered { "yes" } else { "no; `infernet model use` changes it" });
     Ok(())

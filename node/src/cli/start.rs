@@ -123,7 +123,7 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
         }
     }
     if !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty())) {
-        context.note("no engine has a model yet: pull one, for example with `ollama pull llama3.2`; it is offered as soon as it is there");
+        context.note("no engine has a model yet: pull one, for example with `infernet model pull llama3.2`; it is offered as soon as it is there");
     }
     let Config { aliases, region, chat_advertise, pricing, models, policy, slots, .. } = config.clone();
     Ok(Some(Serve { chat_advertise, aliases, region, models, policy, ..Serve::new(engines, pricing, slots) }))

@@ -7,8 +7,9 @@ use super::{
     watch::{self, Paint, WatchArgs, cell, span, wrapped},
 };
 use crate::{
+    clock,
     control::{client::Client, schema::StatusReport},
-    clock, download,
+    download,
     earnings::Sum,
     engines::EngineReport,
     hardware::{Gpu, Reading},

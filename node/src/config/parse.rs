@@ -160,7 +160,8 @@ impl Parser<'_> {
             input: money("price_in", p.price_in, DEFAULT_PRICE_IN)?,
             output: money("price_out", p.price_out, DEFAULT_PRICE_OUT)?,
         };
-        let slots = self.all("model_slots", p.model_slots.clone().unwrap_or_default(), limits::MAX_AD_MODELS, value::model_slots)?;
+        let slots =
+            self.all("model_slots", p.model_slots.clone().unwrap_or_default(), limits::MAX_AD_MODELS, value::model_slots)?;
         Ok(Pricing {
             base,
             models: self.model_prices(p.prices.as_ref(), base)?,

@@ -117,7 +117,7 @@ keys! {
 }
 
 /// Prices by model, then by `in` and `out`.
-pub type PriceTable = BTreeMap<String, BTreeMap<String, u64>>;
+pub(super) type PriceTable = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// `MODEL=IN/OUT`, as flags and the environment say it.
 pub fn model_price(text: &str) -> Option<(String, BTreeMap<String, u64>)> {

@@ -48,7 +48,10 @@ fn flags_win_over_environment_over_file_over_default() {
     let home = Home::with("slots = 3\nprice_in = 3\nprice_out = 3\nlisten = '/ip4/127.0.0.1/tcp/0'");
     let flags = Partial { slots: Some(5), backend: Some(vec!["ollama=gpu-box".into()]), ..Partial::default() };
     let config = home.load(&[("INFERNET_SLOTS", "4"), ("INFERNET_PRICE_IN", "4")], flags).unwrap();
-    assert_eq!((config.slots, config.pricing.base.input.0, config.pricing.base.output.0, config.max_peers), (5, 4, 3, DEFAULT_MAX_PEERS));
+    assert_eq!(
+        (config.slots, config.pricing.base.input.0, config.pricing.base.output.0, config.max_peers),
+        (5, 4, 3, DEFAULT_MAX_PEERS)
+    );
     assert_eq!(config.listen, ["/ip4/127.0.0.1/tcp/0".parse().unwrap()]);
     assert!(!config.backend_is_guess);
 }
@@ -209,7 +212,10 @@ fn when_to_sell_is_checked_where_it_is_written() {
     let none = Partial::default;
     let file = "schedule = ['22:00-07:00 mon-fri', 'sat sun']\nmodel_slots = 'big=1'\nonly_idle = true\nmax_celsius = 80";
     let config = Home::with(file).load(&[], none()).unwrap();
-    assert_eq!((config.policy.schedule.0.len(), config.policy.idle_percent, config.policy.max_celsius), (2, Some(20), Some(80)));
+    assert_eq!(
+        (config.policy.schedule.0.len(), config.policy.idle_percent, config.policy.max_celsius),
+        (2, Some(20), Some(80))
+    );
     assert_eq!((config.pricing.slots_of("big:latest"), config.pricing.slots_of("small")), (Some(1), None));
     check("schedule = 'at night'", &[], none(), &["schedule", "at night", "22:00-07:00 mon-fri"]);
     check("model_slots = 'big=0'", &[], none(), &["model_slots", "big=0", "MODEL=N"]);

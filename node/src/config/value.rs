@@ -83,7 +83,8 @@ pub(super) fn model_slots(text: &str) -> Result<(String, u16), String> {
 /// A model's name as an engine has it.
 pub(super) fn model_name(text: &str) -> Result<String, String> {
     let fits = (1..=limits::MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control);
-    fits.then(|| text.to_owned()).ok_or(format!("write a model's name of at most {} bytes, such as llama3.1:8b", limits::MAX_NAME_BYTES))
+    fits.then(|| text.to_owned())
+        .ok_or(format!("write a model's name of at most {} bytes, such as llama3.1:8b", limits::MAX_NAME_BYTES))
 }
 
 /// When it sells.

@@ -9,8 +9,7 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(4);
 /// The longest name of a product that is kept.
 const MAX_NAME: usize = 64;
-const ARGS: [&str; 7] =
-    ["--showproductname", "--showuse", "--showtemp", "--showpower", "--showmeminfo", "vram", "--json"];
+const ARGS: [&str; 7] = ["--showproductname", "--showuse", "--showtemp", "--showpower", "--showmeminfo", "vram", "--json"];
 /// Where it is if it is not in `PATH`.
 const INSTALLED: &str = "/opt/rocm/bin/rocm-smi";
 
@@ -49,14 +48,16 @@ impl Card<'_> {
     /// The edge's, or where a card has no such sensor the hottest one's.
     fn celsius(&self) -> Option<f64> {
         let edge = self.number(|key| key == "temperature (sensor edge) (c)");
-        edge.or_else(|| self.numbers(|key| key.starts_with("temperature (sensor")).fold(None, |most: Option<f64>, next| {
-            Some(most.map_or(next, |most| most.max(next)))
-        }))
+        edge.or_else(|| {
+            self.numbers(|key| key.starts_with("temperature (sensor"))
+                .fold(None, |most: Option<f64>, next| Some(most.map_or(next, |most| most.max(next))))
+        })
     }
 
     /// A name that a person knows, if there is one: some are numbers in hex.
     fn name(&self) -> String {
-        let named = |wanted: &str| self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted)).and_then(|(_, v)| v.as_str());
+        let named =
+            |wanted: &str| self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted)).and_then(|(_, v)| v.as_str());
         let known = ["Card Series", "Card Model", "Card SKU"].into_iter().filter_map(named);
         let plain = |name: &&str| !name.is_empty() && !name.starts_with("0x") && !name.starts_with("N/A");
         let name = known.map(str::trim).find(plain).unwrap_or("AMD GPU");

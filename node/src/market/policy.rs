@@ -103,7 +103,8 @@ impl Gate {
             self.ours = Some(now);
         }
         let Policy { max_celsius, max_watts, idle_percent, .. } = self.policy;
-        let hot = max_celsius.and_then(|max| Some(judge(sensed.celsius?.into(), max.into(), max.saturating_sub(COOLER).into())));
+        let hot =
+            max_celsius.and_then(|max| Some(judge(sensed.celsius?.into(), max.into(), max.saturating_sub(COOLER).into())));
         self.heat.look(hot, Pace { close_ms: 0, open_ms: 30_000 }, now);
         let power = max_watts.and_then(|max| Some(judge(sensed.watts?.into(), max.into(), u64::from(max) * POWER_ROOM / 100)));
         self.power.look(power, Pace { close_ms: 15_000, open_ms: 60_000 }, now);
@@ -251,6 +252,44 @@ mod tests {
         assert_eq!(verdict.closed, Some(Closed::OffSchedule), "it is told first: the heat may be gone by then");
         let opens = verdict.opens.expect("some Monday");
         assert_eq!(gate.look(&hot(0), false, opens).closed, Some(Closed::TooHot));
+    }
+
+    proptest::proptest! {
+        /// Whatever the sensors say, the gate opens and closes no faster than its pace, and for a reason.
+        #[test]
+        fn no_gate_flutters(
+            readings in proptest::collection::vec(
+                (1u64..20_000, proptest::option::of(60u16..100), proptest::option::of(100u32..400), proptest::option::of(0u16..60),
+                 proptest::bool::weighted(0.1)),
+                1..200,
+            ),
+        ) {
+            let policy =
+                Policy { max_celsius: Some(80), max_watts: Some(300), idle_percent: Some(20), ..Policy::default() };
+            let mut gate = Gate::new(policy);
+            // When each latch closed last.
+            let (mut now, mut closed, mut since) = (0, [false; 3], [0; 3]);
+            for (ms, celsius, watts, busy_percent, working) in readings {
+                now += ms;
+                let sensed = Sensed { celsius, watts, busy_percent, offset_seconds: 0 };
+                let verdict = gate.look(&sensed, working, at(now));
+                let latches = [gate.heat, gate.power, gate.busy];
+                for (place, (latch, open_ms)) in latches.into_iter().zip([30_000, 60_000, 120_000]).enumerate() {
+                    if latch.closed && !closed[place] {
+                        let over = [celsius > Some(80), watts > Some(300), busy_percent > Some(20) && !working][place];
+                        proptest::prop_assert!(over, "closed for no reason");
+                        since[place] = now;
+                    }
+                    if !latch.closed && closed[place] {
+                        let well = [celsius <= Some(75), watts <= Some(270), busy_percent <= Some(20)][place];
+                        proptest::prop_assert!(well && now >= since[place] + open_ms, "opened too soon");
+                    }
+                    closed[place] = latch.closed;
+                }
+                proptest::prop_assert_eq!(verdict.closed.is_some(), closed.contains(&true));
+                proptest::prop_assert!(verdict.opens.is_none_or(|opens| opens > at(now)));
+            }
+        }
     }
 
     #[test]

@@ -98,7 +98,8 @@ mod tests {
         for rise_percent in [0, 1, 33, 100, 1_000] {
             for slots in 1..9 {
                 let pricing = Pricing { rise_percent, floor: price(10, 0), ..Pricing::flat(price(7, 1_003)) };
-                let prices: Vec<Price> = (0..=slots + 1).map(|taken| pricing.under_load(pricing.of("a"), taken, slots)).collect();
+                let prices: Vec<Price> =
+                    (0..=slots + 1).map(|taken| pricing.under_load(pricing.of("a"), taken, slots)).collect();
                 assert!(prices.windows(2).all(|p| p[0].input <= p[1].input && p[0].output <= p[1].output), "{prices:?}");
                 let most = 1_003 * (100 + u64::from(rise_percent)) / 100 + 1;
                 assert!(prices.iter().all(|p| p.input.0 >= 10 && p.output.0 <= most), "{prices:?}");

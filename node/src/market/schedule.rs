@@ -98,7 +98,8 @@ impl FromStr for Window {
 /// `22:00`; up to `24:00`.
 fn minute(text: &str) -> Option<u32> {
     let (hour, minute) = text.split_once(':')?;
-    let two = |text: &str| (text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse::<u32>().ok()).flatten();
+    let two =
+        |text: &str| (text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse::<u32>().ok()).flatten();
     let (hour, minute) = (two(hour)?, two(minute)?);
     (minute < 60 && hour * 60 + minute <= DAY).then_some(hour * 60 + minute)
 }
@@ -193,10 +194,21 @@ mod tests {
 
     #[test]
     fn what_is_no_window_is_refused() {
-        for bad in
-            ["", "22:00", "22-07", "25:00-07:00", "22:00-22:00", "24:00-07:00", "22:60-07:00", "monday", "mon-", "1:00-2:00",
-             "08:00-09:00 10:00-11:00", "+8:00-09:00", "22:00-07:00 mon,tue"]
-        {
+        for bad in [
+            "",
+            "22:00",
+            "22-07",
+            "25:00-07:00",
+            "22:00-22:00",
+            "24:00-07:00",
+            "22:60-07:00",
+            "monday",
+            "mon-",
+            "1:00-2:00",
+            "08:00-09:00 10:00-11:00",
+            "+8:00-09:00",
+            "22:00-07:00 mon,tue",
+        ] {
             assert_eq!(bad.parse::<Window>(), Err(BadWindow), "{bad:?}");
         }
         let shown = |text: &str| text.parse::<Window>().expect(text).to_string();
@@ -213,6 +225,34 @@ mod tests {
         assert_eq!(Minute::of(UnixMillis(0), -3_600), at("wed 23:00"));
         assert_eq!(Minute::of(UnixMillis(4 * 86_400_000), -60), at("sun 23:59"));
         assert!(Minute::of(UnixMillis(u64::MAX), i32::MAX) < Minute(WEEK));
+    }
+
+    proptest::proptest! {
+        /// Whatever the windows, the moment and the zone: closed until just before it says it opens, and open then.
+        #[test]
+        fn any_schedule_opens_when_it_says(
+            windows in proptest::collection::vec((0u32..DAY, 1u32..DAY, 1u8..128), 1..5),
+            now in 0u64..4_000_000_000_000, offset in -54_000i32..54_000,
+        ) {
+            let window = |(from, minutes, days): (u32, u32, u8)| Window {
+                from,
+                to: if from + minutes > DAY { from + minutes - DAY } else { from + minutes },
+                days: std::array::from_fn(|day| days & (1 << day) != 0),
+            };
+            let schedule = Schedule(windows.into_iter().map(window).collect());
+            for window in &schedule.0 {
+                proptest::prop_assert_eq!(&window.to_string().parse::<Window>(), &Ok(*window));
+            }
+            let open = |at: u64| schedule.is_open(Minute::of(UnixMillis(at), offset));
+            match schedule.opens(UnixMillis(now), offset) {
+                None => proptest::prop_assert!(open(now)),
+                Some(UnixMillis(opens)) => {
+                    proptest::prop_assert!(now < opens && opens - now <= u64::from(WEEK) * MINUTE_MS);
+                    proptest::prop_assert!(open(opens) && !open(opens - 1) && !open(now));
+                    proptest::prop_assert!((now..opens).step_by(97 * MINUTE_MS as usize).all(|at| !open(at)));
+                }
+            }
+        }
     }
 
     /// For many moments and offsets: the schedule is closed until just before it says it opens, and open then.

@@ -65,7 +65,7 @@ fn no_model(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
             "there is nothing to sell; a model is offered as soon as it is there",
         )
         .blocking()
-        .change(most.unwrap_or_else(|| "ollama pull llama3.2".into()))
+        .change(most.unwrap_or_else(|| "infernet model pull llama3.2".into()))
     })
 }
 

@@ -156,7 +156,7 @@ fn refusal(reason: &str, seller: &Status) -> Option<(&'static str, &'static str,
         "missing_ability" => change(
             "needed what your models can't do",
             "they want tools, images, a JSON schema, log probabilities or embeddings; qwen3 calls tools, for example",
-            "ollama pull qwen3",
+            "infernet model pull qwen3",
         ),
         "budget_too_low" => change(
             "had a smaller budget than your price makes of their longest answer",

@@ -109,7 +109,7 @@ fn demand_for_other_models_names_the_most_wanted() {
     let wanted = [("llama3.2".to_owned(), 7), ("qwen3".to_owned(), 2), ("$(rm -rf ~)".to_owned(), 1)].into();
     let seller = Status { wanted, ..seller(&[("offers", 10), ("ignored.other_model", 10)]) };
     let evidence = evidence(&seller, &[]);
-    check(&evidence, "other_model", &["10 of 10 offers (100 %)", "llama3.2 (7 offers)"], Some("ollama pull llama3.2"));
+    check(&evidence, "other_model", &["10 of 10 offers (100 %)", "llama3.2 (7 offers)"], Some("infernet model pull llama3.2"));
     let wanted = why(&evidence).wanted;
     assert_eq!(wanted.iter().map(|w| (w.model.as_str(), w.offers)).collect::<Vec<_>>()[0], ("llama3.2", 7));
 }
@@ -119,7 +119,10 @@ fn nothing_that_a_buyer_wrote_becomes_a_command() {
     for model in ["$(rm -rf ~)", "a b", "-x", "a;b", "a`b`", "a\nb"] {
         assert_eq!(pull(model), None, "{model:?}");
     }
-    assert_eq!(pull("hf.co/bartowski/Qwen_3-GGUF:Q4_K_M").as_deref(), Some("ollama pull hf.co/bartowski/Qwen_3-GGUF:Q4_K_M"));
+    assert_eq!(
+        pull("hf.co/bartowski/Qwen_3-GGUF:Q4_K_M").as_deref(),
+        Some("infernet model pull hf.co/bartowski/Qwen_3-GGUF:Q4_K_M")
+    );
     assert_eq!(plain("a\u{1b}[2Jb"), "a?[2Jb");
 }
 
@@ -135,7 +138,7 @@ fn busy_slots_and_strangers_want_more_slots() {
 fn every_refusal_has_its_meaning() {
     for (reason, part, change) in [
         ("context_too_long", "context", Some("OLLAMA_CONTEXT_LENGTH=32768 ollama serve")),
-        ("missing_ability", "tools", Some("ollama pull qwen3")),
+        ("missing_ability", "tools", Some("infernet model pull qwen3")),
         ("budget_too_low", "budget", Some("infernet models")),
         ("deadline_too_close", "speed", None),
         ("rate_limited", "five offers a second", None),
@@ -182,7 +185,7 @@ fn a_policy_that_says_no_is_told_with_its_end() {
 fn an_engine_without_models_is_told_what_is_wanted() {
     let wanted = [("qwen3:4b".to_owned(), 3)].into();
     let seller = Status { models: Vec::new(), wanted, ..seller(&[("offers", 3), ("ignored.other_model", 3)]) };
-    check(&evidence(&seller, &[engine(None)]), "no_model", &["no model"], Some("ollama pull qwen3:4b"));
+    check(&evidence(&seller, &[engine(None)]), "no_model", &["no model"], Some("infernet model pull qwen3:4b"));
 }
 
 #[test]

@@ -5,6 +5,8 @@ mod daily;
 mod good;
 mod keys;
 mod mistakes;
+mod models;
+mod policy;
 mod screens;
 mod signals;
 

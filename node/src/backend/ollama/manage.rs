@@ -73,9 +73,7 @@ impl Ollama {
     /// A 404 is about the model.
     fn unknown(&self, model: &str, error: BackendError) -> ManageError {
         match error {
-            BackendError::Status { status: 404, .. } => {
-                ManageError::Unknown { engine: self.spec(), model: model.into() }
-            }
+            BackendError::Status { status: 404, .. } => ManageError::Unknown { engine: self.spec(), model: model.into() },
             other => other.into(),
         }
     }

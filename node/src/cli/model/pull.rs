@@ -88,7 +88,11 @@ pub(super) async fn run(context: &Context, engines: &Engines, args: PullArgs) ->
         let event = PullEvent { node_offers: offers, ..pull.event("done") };
         return context.print_json(&event);
     }
-    context.note(format!("{} is there{}", args.model, if engines.is_offered(&args.model) { "" } else { ", and not offered: `infernet model use` says what is" }));
+    context.note(format!(
+        "{} is there{}",
+        args.model,
+        if engines.is_offered(&args.model) { "" } else { ", and not offered: `infernet model use` says what is" }
+    ));
     told(context, offers.as_ref());
     Ok(())
 }
@@ -132,9 +136,13 @@ impl Room {
         let needs = fit::memory(size, 0, 0);
         if let Some(machine) = &self.machine {
             match fit::fit(needs, machine) {
-                Fit::Nowhere => lacks.push(format!("it needs about {} of memory, more than this machine can give", bytes(needs))),
+                Fit::Nowhere => {
+                    lacks.push(format!("it needs about {} of memory, more than this machine can give", bytes(needs)))
+                }
                 Fit::Memory if first && !machine.gpus.is_empty() => {
-                    context.note("it is larger than the GPU's memory, so it will be slow; `infernet model recommend` shows what fits");
+                    context.note(
+                        "it is larger than the GPU's memory, so it will be slow; `infernet model recommend` shows what fits",
+                    );
                 }
                 _ => {}
             }
@@ -173,11 +181,20 @@ struct Pull<'a> {
     download: Download,
     line: Line,
     told: Option<(Instant, String)>,
+    begun: Instant,
 }
 
 impl<'a> Pull<'a> {
     fn new(context: &'a Context, engine: &'a dyn Manage, model: &'a str) -> Self {
-        Pull { context, engine, model, download: Download::default(), line: Line::new(context), told: None }
+        Pull {
+            context,
+            engine,
+            model,
+            download: Download::default(),
+            line: Line::new(context),
+            told: None,
+            begun: clock::instant(),
+        }
     }
 
     /// Until all is there; a way that breaks is tried again for as long as that is of use.
@@ -231,9 +248,19 @@ impl<'a> Pull<'a> {
 
     /// Tells how far it is: each new stage, and else as often as whoever reads it likes.
     fn tell(&mut self) -> Result<(), Exit> {
-        let often = if self.context.json { EVENTS } else if self.line.is_live() { DRAWN } else { LINES };
+        let often = if self.context.json {
+            EVENTS
+        } else if self.line.is_live() {
+            DRAWN
+        } else {
+            LINES
+        };
         let stage = self.download.stage();
-        let due = self.told.as_ref().is_none_or(|(at, told)| at.elapsed() >= often || told != stage);
+        // Lines in a file are for whoever waits, so what is over soon says nothing.
+        let due = match &self.told {
+            Some((at, told)) => at.elapsed() >= often || (told != stage && often < LINES),
+            None => often < LINES || self.begun.elapsed() >= often,
+        };
         if !due {
             return Ok(());
         }
@@ -242,7 +269,11 @@ impl<'a> Pull<'a> {
             return self.context.print_json(&self.event("progress"));
         }
         let text = shown(&self.download, self.model);
-        if self.line.is_live() { self.line.show(&text) } else { self.context.note(text) }
+        if self.line.is_live() {
+            self.line.show(&text)
+        } else {
+            self.context.note(text)
+        }
         Ok(())
     }
 

@@ -13,6 +13,9 @@ use infernet_wire::model_name;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+/// A processor reads the weights from memory for each token: with usual memory, some ten of this size in a second.
+const SLOW_BYTES: u64 = 5_500_000_000;
+
 /// `infernet model recommend --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::cli) struct RecommendReport {
@@ -125,9 +128,14 @@ fn show(context: &Context, report: &RecommendReport) {
         let fits = if wanted.fits == "nowhere" { ", and it would not run here" } else { "" };
         context.print(format!("buyers ask for {}: {} offers so far{fits}", cell(&wanted.model, 64), wanted.offers));
     }
-    if let Some(best) = report.models.iter().find(|model| !model.installed) {
+    if let Some(best) = to_fetch(&report.models) {
         context.note(format!("needs are estimates; fetch one with `infernet model pull {}`", best.model));
     }
+}
+
+/// The best that is not here: the largest in GPU memory, else the largest that a processor runs at a speed worth paying for.
+fn to_fetch(models: &[Recommended]) -> Option<&Recommended> {
+    models.iter().filter(|model| !model.installed).find(|model| model.fits == "gpu" || model.size_bytes <= SLOW_BYTES)
 }
 
 #[cfg(test)]
@@ -160,10 +168,14 @@ mod tests {
 
     #[test]
     fn the_largest_that_fits_a_usual_machine_comes_first() {
-        check(machine(Some(8), 16), Some("qwen3:8b"), Some("gpt-oss:20b"));
+        check(machine(Some(8), 16), Some("qwen3:8b"), Some("mistral-small:24b"));
         check(machine(Some(24), 64), Some("qwen3:32b"), Some("llama3.3:70b"));
         check(machine(Some(80), 128), Some("gpt-oss:120b"), None);
         check(machine(None, 8), None, Some("qwen2.5-coder:7b"));
         check(machine(None, 1), None, None);
+        let best = |machine| to_fetch(&recommended(&machine, &["qwen3:8b".into()])).map(|model| model.model.clone());
+        assert_eq!(best(machine(None, 32)).as_deref(), Some("llama3.1:8b"));
+        assert_eq!(best(machine(Some(24), 64)).as_deref(), Some("qwen3:32b"));
+        assert_eq!(best(machine(None, 1)), None);
     }
 }
