@@ -54,7 +54,7 @@ enum Command {
     /// Make this node's key and a commented config.toml.
     Init,
     /// Run this node: join the mesh, and sell what the engines beside it can do.
-    Start(flags::NodeArgs),
+    Start(Box<flags::NodeArgs>),
     /// Show this node on one screen.
     Status(watch::WatchArgs),
     /// Show the jobs that run and the last ones, bought and sold.
@@ -186,7 +186,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
     runtime.block_on(async {
         match cli.command {
             Command::Init => query::init(&context),
-            Command::Start(args) => start::run(&context, args).await,
+            Command::Start(args) => start::run(&context, *args).await,
             Command::Status(args) => status::run(&context, args).await,
             Command::Jobs(args) => jobs::run(&context, args).await,
             Command::Why(args) => why::run(&context, args).await,

@@ -130,7 +130,7 @@ fn count(word: &str) -> Option<u64> {
     let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
     let read = |text: &str| plain(text).then(|| text.parse::<f64>().ok()).flatten();
     let count = read(times)? * read(each)? * part * unit;
-    (count >= 1e6 && count <= 1e13).then_some(count as u64)
+    (1e6..=1e13).contains(&count).then_some(count as u64)
 }
 
 #[cfg(test)]

@@ -461,4 +461,6 @@ mod abilities_tests;
 #[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
 pub(crate) mod fuzz;
 #[cfg(test)]
+mod manage_tests;
+#[cfg(test)]
 mod tests;

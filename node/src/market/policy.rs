@@ -108,7 +108,9 @@ impl Gate {
         self.heat.look(hot, Pace { close_ms: 0, open_ms: 30_000 }, now);
         let power = max_watts.and_then(|max| Some(judge(sensed.watts?.into(), max.into(), u64::from(max) * POWER_ROOM / 100)));
         self.power.look(power, Pace { close_ms: 15_000, open_ms: 60_000 }, now);
-        if !self.ours.is_some_and(|at| now.since(at) < FORGET_MS) {
+        if self.ours.is_some_and(|at| now.since(at) < FORGET_MS) {
+            self.busy.turns = None;
+        } else {
             let busy = idle_percent.and_then(|max| Some(judge(sensed.busy_percent?.into(), max.into(), max.into())));
             self.busy.look(busy, Pace { close_ms: 15_000, open_ms: 120_000 }, now);
         }

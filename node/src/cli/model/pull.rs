@@ -80,7 +80,7 @@ pub(super) async fn run(context: &Context, engines: &Engines, args: PullArgs) ->
             let again = format!("stopped; what has come is kept: `infernet model pull {}` goes on there", args.model);
             return Err(Exit::new(exit::INTERRUPTED, again));
         }
-        done = pull.to_its_end(&mut room) => done?,
+        done = pull.until_there(&mut room) => done?,
     }
     pull.line.clear();
     let offers = tell_node(context, None).await;
@@ -198,7 +198,7 @@ impl<'a> Pull<'a> {
     }
 
     /// Until all is there; a way that breaks is tried again for as long as that is of use.
-    async fn to_its_end(&mut self, room: &mut Room) -> Result<(), Exit> {
+    async fn until_there(&mut self, room: &mut Room) -> Result<(), Exit> {
         loop {
             let error = match self.once(room).await? {
                 None => return Ok(()),
@@ -248,6 +248,10 @@ impl<'a> Pull<'a> {
 
     /// Tells how far it is: each new stage, and else as often as whoever reads it likes.
     fn tell(&mut self) -> Result<(), Exit> {
+        // A program wants numbers; what an engine does before there are any is for people.
+        if self.context.json && self.download.total() == 0 {
+            return Ok(());
+        }
         let often = if self.context.json {
             EVENTS
         } else if self.line.is_live() {

@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn the_largest_that_fits_a_usual_machine_comes_first() {
         check(machine(Some(8), 16), Some("qwen3:8b"), Some("mistral-small:24b"));
-        check(machine(Some(24), 64), Some("qwen3:32b"), Some("llama3.3:70b"));
+        check(machine(Some(24), 64), Some("qwen3:32b"), Some("gpt-oss:120b"));
         check(machine(Some(80), 128), Some("gpt-oss:120b"), None);
         check(machine(None, 8), None, Some("qwen2.5-coder:7b"));
         check(machine(None, 1), None, None);

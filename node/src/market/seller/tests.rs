@@ -397,6 +397,7 @@ fn a_closed_worker_refuses_with_its_reason_and_keeps_what_it_promised() {
     check(close, |_| {}, Says::NoBid(NoBidReason::TOO_HOT));
     check_standing(close, |_| {}, |_| {}, Some(ClaimError::Unwilling(NoBidReason::TOO_HOT)));
     let mut seller = seller(2);
+    seller.mark_known(node(BUYER));
     let accept = sign(BUYER, bid(&mut seller, &offer(BUYER, 1, |_| {})));
     close(&mut seller);
     assert!(seller.claim(&accept, node(BUYER), T0).is_ok(), "a hold is a promise");
@@ -421,7 +422,7 @@ fn asked(seller: &mut Seller, buyer: u16) -> Price {
 #[test]
 fn bids_follow_the_load_and_the_ad_keeps_its_price() {
     let mut seller = seller(4);
-    (20..24).for_each(|buyer| seller.mark_known(node(buyer)));
+    (20..25).for_each(|buyer| seller.mark_known(node(buyer)));
     seller.set_pricing(Pricing { rise_percent: 90, ..Pricing::flat(price(DEAR, DEAR)) });
     let prices: Vec<u64> = (20..24).map(|buyer| asked(&mut seller, buyer).output.0).collect();
     assert_eq!(prices, [DEAR, 1_300_000, 1_600_000, 1_900_000]);
@@ -430,7 +431,7 @@ fn bids_follow_the_load_and_the_ad_keeps_its_price() {
     seller.handle(Input::Wake, at(60_000));
     assert_eq!(seller.price_now(price(DEAR, DEAR)), price(DEAR, DEAR));
     let ad = advertise(&mut seller, 1, DEAR, 60_000);
-    asked(&mut seller, 20);
+    asked(&mut seller, 24);
     let accept = standing_accept(ad, 1, |_| {}, |_| {});
     assert_eq!(seller.claim_standing(accept, node(BUYER), T0).map(|claim| claim.price), Ok(price(DEAR, DEAR)));
 }
