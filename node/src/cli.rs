@@ -62,7 +62,7 @@ enum Command {
     /// Say why this worker earns, or does not, and what to change.
     Why(watch::WatchArgs),
     /// Ask a model something: auction, answer, receipt.
-    Chat(chat::ChatArgs),
+    Chat(Box<chat::ChatArgs>),
     /// Show which models the mesh offers, and for how much.
     Models(query::ModelsArgs),
     /// See, fetch, remove and choose the models of the engines beside this node.
@@ -190,7 +190,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Status(args) => status::run(&context, args).await,
             Command::Jobs(args) => jobs::run(&context, args).await,
             Command::Why(args) => why::run(&context, args).await,
-            Command::Chat(args) => chat::run(&context, args).await,
+            Command::Chat(args) => chat::run(&context, *args).await,
             Command::Models(args) => query::models(&context, args).await,
             Command::Model(args) => model::run(&context, args).await,
             Command::Peers => query::peers(&context).await,

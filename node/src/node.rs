@@ -437,6 +437,7 @@ impl Worker {
     ) -> (Seller, Engines, watch::Receiver<Reading>) {
         let machine = hardware::watch(serve.sensors).await;
         let tags = hardware::tags(&machine.borrow());
+        tell_what_is_blind(&serve.policy, &machine.borrow());
         let settings = seller::Settings {
             key: self.key.clone(),
             network: self.network.clone(),
@@ -473,6 +474,16 @@ async fn sense(mut machine: watch::Receiver<Reading>, seller: Seller) {
     while machine.changed().await.is_ok() {
         let now = sensed(&machine.borrow_and_update());
         seller.sensed(now).await;
+    }
+}
+
+/// A limit on what no sensor tells limits nothing: the operator should know.
+fn tell_what_is_blind(policy: &Policy, reading: &Reading) {
+    if policy.max_celsius.is_some() && reading.celsius().is_none() {
+        warn!("no GPU tells how hot it is, so max_celsius does nothing");
+    }
+    if policy.max_watts.is_some() && reading.watts().is_none() {
+        warn!("no GPU tells what it draws, so max_watts does nothing");
     }
 }
 

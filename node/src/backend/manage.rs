@@ -62,6 +62,9 @@ pub trait Manage: Send + Sync {
     /// Where it is, as a [`BackendSpec`] is written.
     fn engine(&self) -> String;
 
+    /// Whether models can be fetched and removed while it runs.
+    fn can_change(&self) -> bool;
+
     /// What it has, whether it could be sold or not.
     fn installed(&self) -> BoxFuture<'_, Result<Vec<Installed>, ManageError>>;
 
@@ -197,6 +200,10 @@ impl From<super::Model> for Installed {
 impl Manage for Fixed {
     fn engine(&self) -> String {
         self.engine.clone()
+    }
+
+    fn can_change(&self) -> bool {
+        false
     }
 
     fn installed(&self) -> BoxFuture<'_, Result<Vec<Installed>, ManageError>> {

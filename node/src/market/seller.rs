@@ -439,7 +439,7 @@ impl Seller {
     /// A bid, a refusal, or silence.
     fn decide(&mut self, offer: Verified<JobOffer>, now: UnixMillis) -> Result<Result<JobBid, NoBidReason>, Ignored> {
         self.check_addressed(&offer)?;
-        if self.quoted.0 != self.taken() {
+        if self.pricing.rise_percent > 0 && self.quoted.0 != self.taken() {
             self.quote_again();
         }
         let quoted = quote::best(&offer, &self.quoted.1).map(|(model, _)| model.clone());

@@ -57,6 +57,11 @@ fn engines(evidence: &Evidence<'_>) -> Option<Finding> {
 
 fn no_model(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
     let answers = evidence.engines.iter().any(|engine| engine.error.is_none());
+    if seller.models.is_empty() && evidence.engines.iter().any(|engine| engine.models > 0) {
+        let seen = "the engines have models, but none of those that you let be offered";
+        let finding = Finding::new("none_offered", seen, "there is nothing to sell until one of them is there");
+        return Some(finding.blocking().change("infernet model use --all"));
+    }
     (seller.models.is_empty() && answers).then(|| {
         let most = wanted(seller).first().and_then(|wanted| pull(&wanted.model));
         Finding::new(

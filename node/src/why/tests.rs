@@ -185,7 +185,10 @@ fn a_policy_that_says_no_is_told_with_its_end() {
 fn an_engine_without_models_is_told_what_is_wanted() {
     let wanted = [("qwen3:4b".to_owned(), 3)].into();
     let seller = Status { models: Vec::new(), wanted, ..seller(&[("offers", 3), ("ignored.other_model", 3)]) };
-    check(&evidence(&seller, &[engine(None)]), "no_model", &["no model"], Some("infernet model pull qwen3:4b"));
+    let empty = [EngineReport { models: 0, ..engine(None) }];
+    check(&evidence(&seller, &empty), "no_model", &["no model"], Some("infernet model pull qwen3:4b"));
+    let parts = ["none of those", "nothing to sell"];
+    check(&evidence(&seller, &[engine(None)]), "none_offered", &parts, Some("infernet model use --all"));
 }
 
 #[test]

@@ -117,6 +117,10 @@ impl Manage for Ollama {
         self.spec()
     }
 
+    fn can_change(&self) -> bool {
+        true
+    }
+
     fn installed(&self) -> BoxFuture<'_, Result<Vec<Installed>, ManageError>> {
         self.all().boxed()
     }

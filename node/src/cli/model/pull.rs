@@ -67,7 +67,9 @@ pub(in crate::cli) struct PullEvent {
 }
 
 pub(super) async fn run(context: &Context, engines: &Engines, args: PullArgs) -> Result<(), Exit> {
-    let engine = engines.all.first().ok_or_else(|| Exit::new(exit::NO_ENGINE, "no engine"))?;
+    // One that can, if there is one; else the first says what to do instead.
+    let able = engines.all.iter().find(|engine| engine.can_change());
+    let engine = able.or(engines.all.first()).ok_or_else(|| Exit::new(exit::NO_ENGINE, "no engine"))?;
     let mut room = Room::look(&**engine, &args).await?;
     if let Some(size) = fit::file_size(&args.model) {
         room.check(context, size, "by its name about ")?;

@@ -171,7 +171,7 @@ mod tests {
         check(machine(Some(8), 16), Some("qwen3:8b"), Some("mistral-small:24b"));
         check(machine(Some(24), 64), Some("qwen3:32b"), Some("gpt-oss:120b"));
         check(machine(Some(80), 128), Some("gpt-oss:120b"), None);
-        check(machine(None, 8), None, Some("qwen2.5-coder:7b"));
+        check(machine(None, 8), None, Some("llama3.1:8b"));
         check(machine(None, 1), None, None);
         let best = |machine| to_fetch(&recommended(&machine, &["qwen3:8b".into()])).map(|model| model.model.clone());
         assert_eq!(best(machine(None, 32)).as_deref(), Some("llama3.1:8b"));
