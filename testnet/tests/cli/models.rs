@@ -88,7 +88,7 @@ async fn what_goes_wrong_with_a_download_is_said_with_what_to_do() {
     assert_eq!((code, forced.last().map(|event| event["event"].clone())), (0, Some(json!("done"))));
 
     check(home.path(), &["model", "pull"], 2, &["<MODEL>"]).await;
-    check(home.path(), &["model", "use"], 2, &["--all"]).await;
+    check(home.path(), &["model", "use"], 2, &["<MODELS>"]).await;
     let nowhere = ["model", "list", "--backend", "ollama=http://127.0.0.1:9"];
     check(home.path(), &nowhere, 5, &["can't reach the engine", "is it running?"]).await;
     fs::write(home.path().join("config.toml"), "backend = []").expect("writes");
