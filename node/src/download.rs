@@ -99,7 +99,8 @@ impl Download {
 
 /// `1.3 GB`, `274 MB`, `12 kB`: decimal, as registries and disks say it.
 pub fn bytes(n: u64) -> String {
-    let tenths = |unit: u64| n.saturating_mul(10).div_ceil(unit);
+    // To the nearest, in 128 bits, which no amount overflows.
+    let tenths = |unit: u64| u64::try_from((u128::from(n) * 10 + u128::from(unit) / 2) / u128::from(unit)).unwrap_or(u64::MAX);
     let shown = |unit: u64, name: &str| {
         let t = tenths(unit);
         if t >= 1_000 { format!("{} {name}", t / 10) } else { format!("{}.{} {name}", t / 10, t % 10) }
@@ -149,7 +150,7 @@ mod tests {
     #[test]
     fn amounts_are_short() {
         let shown = [7, 1_000, 1_234_567, 274_000_000, 4_920_753_328, 65_400_000_000, 165_000_000_000].map(bytes);
-        assert_eq!(shown, ["7 B", "1.0 kB", "1.3 MB", "274 MB", "5.0 GB", "65.4 GB", "165 GB"]);
+        assert_eq!(shown, ["7 B", "1.0 kB", "1.2 MB", "274 MB", "4.9 GB", "65.4 GB", "165 GB"]);
         assert!(bytes(u64::MAX).ends_with("GB"));
     }
 }

@@ -72,7 +72,7 @@ async fn a_hot_gpu_stops_selling_and_a_cooler_one_is_told_in_ad_and_status() {
     let gpu = status(worker_home.path()).await["machine"]["gpus"][0].clone();
     assert_eq!((&gpu["vendor"], &gpu["model"], &gpu["celsius"]), (&json!("amd"), &json!("Radeon RX 6800 XT"), &json!(50)));
     let screen = infernet(worker_home.path(), &["status"]).await.fine();
-    assert!(screen.contains("Radeon RX 6800 XT: busy 0 %, 1.3 GB of 17.2 GB in use, 50 °C, 38 W"), "{screen}");
+    assert!(screen.contains("Radeon RX 6800 XT: busy 0 %, 1.2 GB of 17.2 GB in use, 50 °C, 38 W"), "{screen}");
 
     says(95);
     let closes = async { while status(worker_home.path()).await["seller"]["closed"]["reason"] != "too_hot" {} };
