@@ -91,14 +91,14 @@ fn sells(seller: &seller::Status) -> String {
     format!("{models} at {}", priced(seller))
 }
 
-/// What models cost: one price, or from the cheapest.
+/// What models cost: one price, or that of the cheapest.
 pub(super) fn priced(seller: &seller::Status) -> String {
     let Some(least) = seller.prices.iter().min_by_key(|offered| (offered.price_out, offered.price_in)) else {
         return "no price yet".into();
     };
     let same = seller.prices.iter().all(|one| (one.price_in, one.price_out) == (least.price_in, least.price_out));
-    let from = if same { "" } else { "from " };
-    format!("{from}{} in and {} out per million tokens", MicroUsd(least.price_in), MicroUsd(least.price_out))
+    let more = if same { "" } else { ", others for more" };
+    format!("{} in and {} out per million tokens{more}", MicroUsd(least.price_in), MicroUsd(least.price_out))
 }
 
 /// Why nothing is sold, and until when.

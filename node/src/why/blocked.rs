@@ -111,7 +111,11 @@ fn closed(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
         other => (other, "infernet config show --origin"),
     };
     let minutes = closed.opens.map(|at| at.saturating_sub(evidence.now).div_ceil(60_000));
-    let when = minutes.map_or_else(|| "it opens by itself".into(), |n| format!("it opens in {}", counted(n, "minute")));
+    let when = match minutes {
+        None => "it opens by itself".into(),
+        Some(n @ 0..=120) => format!("it opens in {}", counted(n, "minute")),
+        Some(n) => format!("it opens in {}", counted(n / 60, "hour")),
+    };
     let means = format!("no job is taken and nothing is advertised, as you configured; {when}");
     Some(Finding::new(&closed.reason, seen, means).blocking().change(change))
 }
