@@ -13,6 +13,7 @@ mod income;
 mod jobs;
 mod key;
 mod logs;
+mod model;
 mod operator;
 mod pages;
 mod progress;
@@ -59,7 +60,7 @@ enum Command {
     /// Set up a node by a few questions: key, configuration, and a service if you like.
     Setup(setup::SetupArgs),
     /// Run this node: join the mesh, and sell what the engines beside it can do.
-    Start(flags::NodeArgs),
+    Start(Box<flags::NodeArgs>),
     /// Show this node on one screen.
     Status(watch::WatchArgs),
     /// Show this node on a screen that lives: peers, auctions, streams, engine, earnings, log.
@@ -71,9 +72,11 @@ enum Command {
     /// Look for what is wrong with home, machine and surroundings, and say what to do.
     Doctor,
     /// Ask a model something: auction, answer, receipt.
-    Chat(chat::ChatArgs),
+    Chat(Box<chat::ChatArgs>),
     /// Show which models the mesh offers, and for how much.
     Models(query::ModelsArgs),
+    /// See, fetch, remove and choose the models of the engines beside this node.
+    Model(model::ModelArgs),
     /// Show the peers of the running node.
     Peers,
     /// Show receipts, newest first.
@@ -199,14 +202,15 @@ fn run(cli: Cli) -> Result<(), Exit> {
         match cli.command {
             Command::Init => query::init(&context),
             Command::Setup(args) => setup::run(&context, args).await,
-            Command::Start(args) => start::run(&context, args).await,
+            Command::Start(args) => start::run(&context, *args).await,
             Command::Status(args) => status::run(&context, args).await,
             Command::Tui => tui::run(&context).await,
             Command::Jobs(args) => jobs::run(&context, args).await,
             Command::Why(args) => why::run(&context, args).await,
             Command::Doctor => doctor::run(&context).await,
-            Command::Chat(args) => chat::run(&context, args).await,
+            Command::Chat(args) => chat::run(&context, *args).await,
             Command::Models(args) => query::models(&context, args).await,
+            Command::Model(args) => model::run(&context, args).await,
             Command::Peers => query::peers(&context).await,
             Command::ApiKey { command } => api_key::run(&context, command),
             Command::Receipts(args) => query::receipts(&context, args).await,

@@ -22,18 +22,19 @@ mod value;
 
 pub use self::{
     default_file::{write_default, write_with},
-    partial::{KEYS, Partial},
+    partial::{KEYS, Partial, model_price},
     show::{Row, rows},
     value::{Alias, Region},
 };
 
 use self::layers::Layers;
-use crate::{backend::BackendSpec, spend::Caps};
-use infernet_wire::{
-    id::NodeId,
-    money::{MicroUsd, Price},
-    topic::NetworkId,
+use crate::{
+    backend::BackendSpec,
+    market::{policy::Policy, pricing::Pricing},
+    spend::Caps,
+    toml_text,
 };
+use infernet_wire::{id::NodeId, money::MicroUsd, topic::NetworkId};
 use libp2p::Multiaddr;
 use std::{
     net::{Ipv6Addr, SocketAddr, UdpSocket},
@@ -72,8 +73,14 @@ pub struct Config {
     pub backend: Vec<BackendSpec>,
     /// Whether `backend` is only the default guess: if nothing answers there, that is no mistake of the operator.
     pub backend_is_guess: bool,
-    /// What its models cost.
-    pub price: Price,
+    /// What its models cost, and how many jobs of each run at once.
+    pub pricing: Pricing,
+    /// The only models that are offered; all if empty.
+    pub models: Vec<String>,
+    /// When it sells.
+    pub policy: Policy,
+    /// Percent that others may use of an idle machine.
+    pub idle_percent: u16,
     /// Jobs at once, at least one.
     pub slots: u16,
     /// Other names of the models served here.
@@ -174,6 +181,30 @@ impl Config {
     pub fn defaults(home: &Path) -> Result<Self, ConfigError> {
         parse::config(home, &Layers::none())
     }
+}
+
+/// Makes the file of `home` say that only `models` are offered, or that all are for `None`; everything else in it stays. Returns
+/// its path. The home must exist, the file need not.
+pub fn write_models(home: &Path, models: Option<&[String]>) -> Result<PathBuf, ConfigError> {
+    let path = home.join(CONFIG_FILE);
+    let failed = |reason: String| ConfigError::File { path: path.clone(), reason };
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(|error| failed(error.to_string()))?,
+    };
+    let text = toml_text::with_list(&text, "models", models).map_err(failed)?;
+    let draft = home.join(format!(".{CONFIG_FILE}"));
+    // Whole or not at all; whoever may read the file may read it still.
+    let write = || -> std::io::Result<()> {
+        std::fs::write(&draft, &text)?;
+        if let Ok(old) = std::fs::metadata(&path) {
+            std::fs::set_permissions(&draft, old.permissions())?;
+        }
+        std::fs::File::open(&draft)?.sync_all()?;
+        std::fs::rename(&draft, &path)
+    };
+    write().map_err(|error| failed(error.to_string()))?;
+    Ok(path)
 }
 
 /// Any bytes as `config.toml`: a configuration, or a sentence that says what is wrong.

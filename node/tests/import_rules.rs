@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 23] = [
+const RULES: [Rule; 26] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -123,9 +123,24 @@ const RULES: [Rule; 23] = [
         breaks: |source| source.names_of(&["crossterm"]),
     },
     Rule {
-        says: "only node/src/doctor/machine.rs names rustix",
-        governs: |path| path != "node/src/doctor/machine.rs",
+        says: "only node/src/hardware/nvidia.rs names nvml_wrapper",
+        governs: |path| path != "node/src/hardware/nvidia.rs",
+        breaks: |source| source.names_of(&["nvml_wrapper"]),
+    },
+    Rule {
+        says: "only node/src/hardware/host.rs names rustix",
+        governs: |path| path != "node/src/hardware/host.rs",
         breaks: |source| source.names_of(&["rustix"]),
+    },
+    Rule {
+        says: "only node/src/local_time.rs names jiff",
+        governs: |path| path != "node/src/local_time.rs",
+        breaks: |source| source.names_of(&["jiff"]),
+    },
+    Rule {
+        says: "only node/src/toml_text.rs names toml_edit",
+        governs: |path| path != "node/src/toml_text.rs",
+        breaks: |source| source.names_of(&["toml_edit"]),
     },
     Rule {
         says: "only node/src/clock.rs reads a clock",
