@@ -10,6 +10,8 @@
 //! | [`ledger`], [`store`], [`recall`], [`today`] | receipts, kept before anyone is told, and what they tell after a restart |
 //! | [`node`] | all of the above, started in order |
 //! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
+//! | [`operator`], [`obey`] | whose signed commands count, and what they do |
+//! | [`plane_client`] | tells control planes that the node is there, if its owner wants that |
 //! | [`metrics`] | what a node can be watched by |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
 //! | [`jobs`], [`why`], [`doctor`] | what runs now, why more or less is earned, what is to be mended |
@@ -49,7 +51,9 @@ pub mod market;
 pub mod metrics;
 pub mod net;
 pub mod node;
+pub mod obey;
 pub mod operator;
+pub mod plane_client;
 pub mod recall;
 pub mod report;
 pub mod seller;

@@ -69,10 +69,11 @@ const RULES: [Rule; 26] = [
         breaks: |source| source.names_of(&["quinn"]),
     },
     Rule {
-        says: "only node/src/backend/http.rs and node/src/control/client.rs name reqwest",
-        // Engines over TCP, and the control socket.
+        says: "only node/src/backend/http.rs, node/src/control/client.rs and node/src/plane_client/http.rs name reqwest",
+        // Engines over TCP, the control socket, and control planes.
         governs: |path| {
-            path.starts_with("node/src") && !["node/src/backend/http.rs", "node/src/control/client.rs"].contains(&path)
+            path.starts_with("node/src")
+                && !["node/src/backend/http.rs", "node/src/control/client.rs", "node/src/plane_client/http.rs"].contains(&path)
         },
         breaks: |source| source.names_of(&["reqwest"]),
     },
