@@ -73,7 +73,7 @@ async fn the_oldest_is_taken_first_and_once(both: &Both) {
     assert_eq!(take(store, node, 2, 10).await, [first.clone(), second.clone()]);
     let taken = store.command(first).await.expect("read").expect("a command");
     assert_eq!((taken.status, taken.started, taken.lease), (CommandStatus::Running, Some(later(10)), Some(later(70))));
-    assert_eq!(take(store, node, 9, 11).await, [third.clone()], "those taken are not given again");
+    assert_eq!(take(store, node, 9, 11).await, vec![third.clone()], "those taken are not given again");
     assert_eq!(take(store, node, 9, 11).await, [] as [String; 0]);
     let many = pubkey();
     for _ in 0..RACERS * 2 {
@@ -91,9 +91,9 @@ async fn a_lease_ends(store: &dyn Store) {
     let (node, command) = (pubkey(), row(pubkey(), 1));
     let command = CommandRow { node, ..command };
     store.put_command(&command).await.expect("put");
-    assert_eq!(take(store, node, 9, 10).await, [command.id.clone()]);
+    assert_eq!(take(store, node, 9, 10).await, vec![command.id.clone()]);
     assert_eq!(take(store, node, 9, 69).await, [] as [String; 0]);
-    assert_eq!(take(store, node, 9, 70).await, [command.id.clone()], "whoever had it is gone");
+    assert_eq!(take(store, node, 9, 70).await, vec![command.id.clone()], "whoever had it is gone");
     let again = store.command(&command.id).await.expect("read").expect("a command");
     assert_eq!((again.started, again.lease), (Some(later(10)), Some(later(130))), "it began when it was first taken");
 }
@@ -104,7 +104,7 @@ async fn a_command_expires(store: &dyn Store) {
     for command in [&late, &good] {
         store.put_command(command).await.expect("put");
     }
-    assert_eq!(take(store, node, 9, 300).await, [good.id.clone()]);
+    assert_eq!(take(store, node, 9, 300).await, vec![good.id.clone()]);
     let over = store.command(&late.id).await.expect("read").expect("a command");
     assert_eq!((over.status, over.ended), (CommandStatus::Expired, Some(later(300))));
     assert_eq!(take(store, node, 9, 900).await, [] as [String; 0], "its lease is over, and so is its time");

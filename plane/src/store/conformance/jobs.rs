@@ -174,7 +174,7 @@ async fn stranded_jobs_are_found(store: &dyn Store) {
         found.into_iter().filter(|job| job.client == mine).map(|job| job.id).collect()
     };
     assert_eq!(stranded(3, MAX_PAGE).await, [lost.id.clone(), waiting.id.clone()], "the longest gone first");
-    assert_eq!(stranded(2, MAX_PAGE).await, [lost.id.clone()], "a lease holds until it is over");
+    assert_eq!(stranded(2, MAX_PAGE).await, vec![lost.id.clone()], "a lease holds until it is over");
     let failed = JobRow { status: JobStatus::Failed, ..lost };
     assert_eq!(store.update_job(&[JobStatus::Running], &failed).await, Ok(true));
     let renewed = JobRow { lease: Some(("alive".into(), later(9))), ..waiting };
