@@ -13,6 +13,7 @@ use crate::{
     store::{CommandRow, CommandStatus, NodeRow, Pubkey},
     uuid,
 };
+use infernet_node::fit::{self, Fit};
 use infernet_wire::{
     command::{BadVerb, OperatorCommand, Verb},
     envelope::{Envelope, Refusal},
@@ -22,6 +23,7 @@ use infernet_wire::{
 };
 use serde_json::{Map, Value, json};
 
+const GIB: f64 = (1u64 << 30) as f64;
 /// How long a node is believed to be at a command without a word: three heartbeats.
 pub const LEASE_MS: u64 = 90_000;
 /// Commands of a node that may wait: more is nobody's wish.
@@ -99,6 +101,17 @@ pub fn obeys(node: &NodeRow, signer: &NodeId) -> bool {
     let key = hex::encode(signer.x_only());
     let said = node.specs.get("operators").and_then(Value::as_array);
     said.is_some_and(|operators| operators.iter().any(|operator| operator.as_str() == Some(&key)))
+}
+
+/// Bytes that `model` needs, if the node has less; `None` if it fits, or nobody knows.
+pub fn lacks(node: &NodeRow, model: &str) -> Option<u64> {
+    let memory = |kind: &str| {
+        let gigabytes = node.specs.get("load")?.get(kind)?.get("total_gb")?.as_f64()?;
+        (gigabytes > 0.0).then_some((gigabytes * GIB) as u64)
+    };
+    let needs = fit::memory(fit::file_size(model)?, 0, 0);
+    let (gpu, machine) = (memory("vram"), memory("ram"));
+    (fit::fit_within(needs, gpu, machine) == Fit::Nowhere).then_some(needs)
 }
 
 /// A command for a daemon that knows no signatures: its owner's session is all that vouches for it.
@@ -240,6 +253,16 @@ mod tests {
         let mut forged = hex::decode(signed(1, command("drain", ""))).expect("hex");
         *forged.last_mut().expect("bytes") ^= 1;
         check(&hex::encode(forged), NOW, Uncarried::Refused(Refusal::BadSignature));
+    }
+
+    #[test]
+    fn a_model_that_the_machine_has_no_memory_for_is_known() {
+        let with = |load: Value| NodeRow { specs: json!({ "load": load }), ..node() };
+        let small = with(json!({ "ram": { "total_gb": 16.0 }, "vram": { "total_gb": 8.0 } }));
+        assert_eq!((lacks(&small, "llama3.1:8b"), lacks(&small, "mystery")), (None, None));
+        assert!(lacks(&small, "llama3.1:70b").is_some_and(|needs| needs > 40_000_000_000));
+        let silent = with(json!({ "ram": { "total_gb": null }, "vram": {} }));
+        assert_eq!(lacks(&silent, "llama3.1:405b"), None, "what is not known is let pass");
     }
 
     #[test]

@@ -14,13 +14,14 @@ use infernet_wire::{
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, VecDeque},
+    future::pending,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
     sync::{Semaphore, watch},
-    time::{interval, sleep},
+    time::sleep,
 };
 use tracing::{debug, warn};
 
@@ -161,12 +162,12 @@ fn ended(done: Result<Value, Failed>) -> Map<String, Value> {
 }
 
 /// Tells the plane how far the command is, every few seconds; resolves when the answer is that it was cancelled.
-async fn cancelled(plane: &Plane, id: &str, heard: watch::Receiver<Option<Progress>>) {
+async fn cancelled(plane: &Plane, id: &str, mut heard: watch::Receiver<Option<Progress>>) {
     let path = format!("/api/v1/node/commands/{id}/progress");
-    let mut turn = interval(TOLD);
+    // An engine that has nothing new to say is still at it.
+    let _ = heard.changed().await;
     loop {
-        turn.tick().await;
-        let Some(progress) = heard.borrow().clone() else { continue };
+        let Some(progress) = heard.borrow_and_update().clone() else { return pending().await };
         let mut body = Map::new();
         body.insert("progress".into(), json!(progress));
         match plane.post(&path, body).await {
@@ -174,6 +175,7 @@ async fn cancelled(plane: &Plane, id: &str, heard: watch::Receiver<Option<Progre
             Ok(_) => {}
             Err(error) => debug!("a plane was not told how far a command is: {error}"),
         }
+        sleep(TOLD).await;
     }
 }
 

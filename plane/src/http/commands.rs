@@ -17,7 +17,7 @@ use crate::{
     commands::{self, MAX_PENDING, Uncarried},
     presence,
     state::Plane,
-    store::{ClientId, CommandRow, CommandStatus, Identity, NodeRow, Pubkey, Role},
+    store::{ClientId, CommandRow, CommandStatus, Identity, NodeRow, Pubkey, Role, StoreError},
     uuid,
 };
 use axum::{
@@ -27,7 +27,7 @@ use axum::{
     http::{StatusCode, request::Parts},
     routing::{delete, get, post},
 };
-use infernet_node::clock;
+use infernet_node::{clock, download::bytes};
 use infernet_wire::{
     command::{MODEL_INSTALL, MODEL_REMOVE, Verb},
     hash,
@@ -81,7 +81,11 @@ async fn give(State(plane): State<Plane>, Path(pubkey): Path<String>, request: R
         let text = format!("{MAX_PENDING} commands wait for this node already; cancel one, or wait until it has asked");
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, text));
     }
-    plane.store.put_command(&row).await?;
+    match plane.store.put_command(&row).await {
+        // Somebody gave the same command at the same time.
+        Err(StoreError::Refused(_)) if plane.store.command(&row.id).await?.is_some() => {}
+        put => put?,
+    }
     told(&plane, &row).await;
     data(given(&row, now))
 }
@@ -133,8 +137,13 @@ fn must_be_there(plane: &Plane, node: &NodeRow, now: UnixMillis) -> Result<(), R
 
 /// Refuses a model that the machine can't hold, as far as both are known.
 fn has_room(node: &NodeRow, model: &str) -> Result<(), Refusal> {
-    let _ = (node, model);
-    Ok(())
+    match commands::lacks(node, model) {
+        Some(needs) => {
+            let text = format!("{model} needs about {} of memory, more than this node has", bytes(needs));
+            Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, text))
+        }
+        None => Ok(()),
+    }
 }
 
 /// `?limit=`.

@@ -18,7 +18,6 @@ use axum::{
     routing::post,
 };
 use infernet_node::clock;
-use infernet_wire::time::UnixMillis;
 use serde_json::{Value, json};
 
 pub(super) fn routes() -> Router<Plane> {
@@ -62,7 +61,7 @@ async fn complete(State(plane): State<Plane>, Path(id): Path<String>, signed: Si
         lease: None,
         ..before
     };
-    if plane.store.update_command(&[CommandStatus::Running], &row).await? {
+    if plane.store.update_command(at_it(&row), &row).await? {
         told(&plane, &row).await;
         return data(json!({ "id": row.id, "status": row.status }));
     }
@@ -75,9 +74,9 @@ async fn progressed(State(plane): State<Plane>, Path(id): Path<String>, signed: 
     let progress = progress(signed.body.get("progress").unwrap_or(&Value::Null))
         .ok_or_else(|| Refusal::bad("progress must be an object with status, phase, step, steps, total, completed or pct"))?;
     let before = of(&plane, &id, signed.pubkey).await?;
-    let lease = leased(&before, clock::now());
+    let lease = Some(clock::now().after(LEASE_MS));
     let row = CommandRow { status: CommandStatus::Running, progress: Some(progress.clone()), lease, ..before };
-    let status = if plane.store.update_command(&[CommandStatus::Running], &row).await? {
+    let status = if plane.store.update_command(at_it(&row), &row).await? {
         told(&plane, &row).await;
         row.status
     } else {
@@ -86,9 +85,9 @@ async fn progressed(State(plane): State<Plane>, Path(id): Path<String>, signed: 
     data(json!({ "id": row.id, "progress": progress, "status": status }))
 }
 
-/// Whoever says how far it is, is at it.
-fn leased(row: &CommandRow, now: UnixMillis) -> Option<UnixMillis> {
-    row.lease.map(|lease| lease.max(now.after(LEASE_MS)))
+/// In which statuses a node is heard: whoever says how far it is, is at it, though its lease ended while nobody heard it.
+fn at_it(row: &CommandRow) -> &'static [CommandStatus] {
+    if row.started.is_some() { &[CommandStatus::Running, CommandStatus::Expired] } else { &[CommandStatus::Running] }
 }
 
 /// The command `id`, which must be `pubkey`'s.
