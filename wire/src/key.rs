@@ -143,7 +143,7 @@ mod tests {
     fn a_recovered_key_is_the_signers() {
         let signing = k256::ecdsa::SigningKey::from_slice(&[7; 32]).expect("a scalar");
         let digest = *hash::sha256(b"sign in").as_bytes();
-        let (signature, recovery) = signing.sign_prehash_recoverable(&digest).expect("signs");
+        let (signature, recovery) = signing.sign_prehash_recoverable(&digest);
         let bytes: [u8; 64] = signature.to_bytes().as_slice().try_into().expect("64 bytes");
         let point = signing.verifying_key().to_sec1_point(false);
         assert_eq!(recover(&digest, &bytes, recovery.to_byte()).expect("a key"), point.as_bytes()[1..]);
