@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 23] = [
+const RULES: [Rule; 25] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -126,6 +126,16 @@ const RULES: [Rule; 23] = [
         says: "only node/src/doctor/machine.rs names rustix",
         governs: |path| path != "node/src/doctor/machine.rs",
         breaks: |source| source.names_of(&["rustix"]),
+    },
+    Rule {
+        says: "only plane/src/accounts/signature.rs names aws_lc_rs and sha3",
+        governs: |path| path != "plane/src/accounts/signature.rs",
+        breaks: |source| source.names_of(&["aws_lc_rs", "sha3"]),
+    },
+    Rule {
+        says: "what the plane remembers, and who its clients are, knows nothing of HTTP servers",
+        governs: |path| path.starts_with("plane/src/store") || path.starts_with("plane/src/accounts"),
+        breaks: |source| source.names_of(&["axum"]),
     },
     Rule {
         says: "only node/src/clock.rs reads a clock",

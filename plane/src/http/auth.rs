@@ -158,6 +158,13 @@ pub struct KeyLogin {
     pub name: String,
 }
 
+/// What signed requests are answered with.
+#[derive(Serialize, ToSchema)]
+pub struct KeyData {
+    /// It.
+    pub data: KeyLoggedIn,
+}
+
 /// A key for who signed.
 #[derive(Serialize, ToSchema)]
 pub struct KeyLoggedIn {
@@ -349,7 +356,7 @@ async fn passkey_finish(State(plane): State<Plane>, Body(asked): Body<PasskeyFin
 /// Get a key by a request that a node's or operator's key has signed as `X-Infernet-Auth`.
 #[utoipa::path(post, path = "/api/v1/auth/key", tag = "signing in", request_body = KeyLogin,
     params(("X-Infernet-Auth" = String, Header, description = "The signature")),
-    responses((status = 201, body = KeyLoggedIn), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    responses((status = 201, body = KeyData), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn by_key(
     State(plane): State<Plane>,
@@ -386,7 +393,7 @@ async fn by_key(
     let wish = KeyWish { name: label, scopes, expires: Some(now.after(KEY_MS)), ..KeyWish::default() };
     let (text, row) = accounts::new_key(&*plane.store, &client.id, wish).await?;
     let key = NewKey { key: text.to_string(), about: KeyView::from(row) };
-    Ok((StatusCode::CREATED, Json(KeyLoggedIn { client: ClientView::from(client), key })).into_response())
+    Ok((StatusCode::CREATED, Json(KeyData { data: KeyLoggedIn { client: ClientView::from(client), key } })).into_response())
 }
 
 /// Sign out: the session ends, or the key that is shown is revoked.

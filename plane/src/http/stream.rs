@@ -63,7 +63,7 @@ pub fn respond(
         return Err(bad_place());
     }
     let opening = (dialect == Dialect::Chat && from == 0).then(|| opening(&row));
-    let reader = Reader { log, at: from, over: false, dialect, opening };
+    let reader = Reader { log, at: from, over: false, dialect, opening, quiet: PING };
     let head = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store")),
@@ -102,6 +102,8 @@ struct Reader {
     over: bool,
     dialect: Dialect,
     opening: Option<Bytes>,
+    /// [`PING`].
+    quiet: Duration,
 }
 
 fn events(reader: Reader) -> impl Stream<Item = Result<Bytes, Infallible>> {
@@ -113,7 +115,7 @@ impl Reader {
         if let Some(opening) = self.opening.take() {
             return Some(opening);
         }
-        let quiet = clock::deadline(PING);
+        let quiet = clock::deadline(self.quiet);
         loop {
             if self.over {
                 return None;
@@ -198,7 +200,7 @@ mod tests {
     use futures::StreamExt;
 
     fn reader(log: watch::Receiver<Log>, at: usize) -> Reader {
-        Reader { log, at, over: false, dialect: Dialect::Jobs, opening: None }
+        Reader { log, at, over: false, dialect: Dialect::Jobs, opening: None, quiet: PING }
     }
 
     async fn all(reader: Reader) -> String {
@@ -228,10 +230,10 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_quiet_stream_is_kept_alive() {
         let (_tell, log) = watch::channel(Log::default());
-        let mut reader = reader(log, 0);
+        let mut reader = Reader { quiet: Duration::from_millis(1), ..reader(log, 0) };
         assert_eq!(reader.next().await.as_deref(), Some(&b": ping\n\n"[..]));
     }
 

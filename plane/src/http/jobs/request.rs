@@ -140,7 +140,7 @@ impl Settings {
         if !(1..=MOST_TOKENS).contains(&max_tokens) {
             return Err(Refusal::bad(format!("max_tokens must be 1 to {MOST_TOKENS}")));
         }
-        if !self.wait.is_none_or(|seconds| seconds <= MAX_WAIT) {
+        if self.wait.is_some_and(|seconds| seconds > MAX_WAIT) {
             return Err(Refusal::bad(format!("wait must be at most {MAX_WAIT} seconds")));
         }
         let text = self.store.unwrap_or(false).then(|| StoredText { request: kept(&messages), answer: String::new() });
