@@ -1,12 +1,21 @@
 //! The engines of this worker: which models they serve now, and which engine serves which.
 //!
 //! Polls every engine; what changes is advertised. An engine that stops answering takes its models out of the catalogue, so
-//! nothing is bid on that nobody could serve.
+//! nothing is bid on that nobody could serve. Between polls, when no job runs, a model that is new shows what it can do
+//! ([`Backend::probe`]).
+//!
+//! An engine may have other users than this node. What waits in it, by its own word, is added to the time that a bid says its
+//! first token takes; who gets a slot here is decided without it.
 
 use crate::{
-    backend::{Backend, Model},
+    backend::{Backend, Load, Model},
     config::Alias,
+    market::quote::Queue,
     seller::Seller,
+};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Fuse, FusedFuture},
 };
 use infernet_wire::{capability::ModelAd, id::Hash, limits, money::Price};
 use schemars::JsonSchema;
@@ -15,8 +24,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
 
-/// How often engines are asked for their models.
-const POLL: Duration = Duration::from_secs(10);
+/// How often engines are asked for their models. With what an answer takes, ads are true again within ten seconds.
+const POLL: Duration = Duration::from_secs(8);
+/// Polls that a new model waits for a moment without jobs: a minute and a half. Its tiny jobs then come between.
+const PATIENT_POLLS: u32 = 10;
 
 /// Which engine serves which model. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +44,12 @@ pub struct EngineReport {
     pub engine: String,
     /// Models that it has.
     pub models: usize,
+    /// Requests that it works on, for whomever; absent if it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub running: Option<u32>,
+    /// Requests that wait in it; absent if it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub waiting: Option<u32>,
     /// Why it does not answer; absent if it does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
@@ -64,6 +81,7 @@ impl Engines {
         let mut probed = Vec::new();
         for backend in backends {
             let models = backend.models().await.map(|all| all.into_iter().map(|m| m.id).collect()).map_err(|e| e.to_string());
+            // Only now is it known which one was found.
             probed.push(Probed { engine: name(&**backend), models });
         }
         probed
@@ -76,7 +94,7 @@ impl Engines {
         let (reporter, reports) = watch::channel(Vec::new());
         let engines = Engines { backends: backends.into(), routes, reports };
         let backends = engines.backends.clone();
-        let mut poll = Poll { backends, price, aliases, seller, routes: sender, reports: reporter, failing: BTreeMap::new() };
+        let mut poll = Poll { backends, price, aliases, seller, routes: sender, reports: reporter, failing: BTreeMap::new(), busy: 0 };
         poll.poll().await;
         tokio::spawn(poll.run());
         engines
@@ -102,27 +120,62 @@ struct Poll {
     routes: watch::Sender<Routes>,
     reports: watch::Sender<Vec<EngineReport>>,
     failing: BTreeMap<usize, String>,
+    /// Polls in a row at which jobs ran.
+    busy: u32,
 }
 
 impl Poll {
     async fn run(mut self) {
+        let mut probing = Box::pin(self.probe().await);
+        let mut wait = Box::pin(sleep(POLL));
         while !self.routes.is_closed() {
             tokio::select! {
-                () = sleep(POLL) => self.poll().await,
+                biased;
                 () = self.routes.closed() => return,
+                () = &mut wait => {
+                    self.poll().await;
+                    wait = Box::pin(sleep(POLL));
+                    if probing.is_terminated() {
+                        probing = Box::pin(self.probe().await);
+                    }
+                }
+                found = &mut probing => if found {
+                    self.poll().await;
+                    probing = Box::pin(self.probe().await);
+                },
             }
         }
     }
 
+    /// One question to each engine that has a new model, unless jobs run that it would delay. Whether anything was found.
+    async fn probe(&mut self) -> Fuse<BoxFuture<'static, bool>> {
+        let running = self.seller.status().await.map_or(0, |status| status.running);
+        self.busy = if running == 0 { 0 } else { self.busy.saturating_add(1) };
+        if self.busy > 0 && self.busy < PATIENT_POLLS {
+            return async { false }.boxed().fuse();
+        }
+        self.busy = 0;
+        let backends = self.backends.clone();
+        let all = async move {
+            let mut found = false;
+            for backend in backends.iter() {
+                found |= backend.probe().await;
+            }
+            found
+        };
+        all.boxed().fuse()
+    }
+
     async fn poll(&mut self) {
         let mut routes = Routes::new();
-        let (mut ads, mut reports) = (Vec::new(), Vec::new());
+        let (mut ads, mut reports, mut queues) = (Vec::new(), Vec::new(), BTreeMap::new());
         for index in 0..self.backends.len() {
-            let models = self.ask(index).await;
-            reports.extend(self.report(index, models.len()));
+            let (models, load) = self.ask(index).await;
+            reports.extend(self.report(index, models.len(), load));
             for model in models {
                 if !routes.contains_key(&model.id) && ads.len() < limits::MAX_AD_MODELS {
                     routes.insert(model.id.clone(), (index, model.weights));
+                    queues.extend(load.map(|load| (model.id.clone(), queue(load))));
                     ads.push(advertise(model, self.price, &self.aliases));
                 }
             }
@@ -130,21 +183,24 @@ impl Poll {
         self.routes.send_replace(routes);
         self.reports.send_replace(reports);
         self.seller.set_catalogue(ads).await;
+        self.seller.set_queues(queues).await;
     }
 
-    fn report(&self, index: usize, models: usize) -> Option<EngineReport> {
+    fn report(&self, index: usize, models: usize, load: Option<Load>) -> Option<EngineReport> {
         let engine = name(&**self.backends.get(index)?);
-        Some(EngineReport { engine, models, error: self.failing.get(&index).cloned() })
+        let (running, waiting) = (load.map(|load| load.running), load.and_then(|load| load.waiting));
+        Some(EngineReport { engine, models, running, waiting, error: self.failing.get(&index).cloned() })
     }
 
-    async fn ask(&mut self, index: usize) -> Vec<Model> {
-        let Some(backend) = self.backends.get(index) else { return Vec::new() };
+    async fn ask(&mut self, index: usize) -> (Vec<Model>, Option<Load>) {
+        let Some(backend) = self.backends.get(index) else { return (Vec::new(), None) };
         match backend.models().await {
             Ok(models) => {
+                let load = backend.load().await;
                 if self.failing.remove(&index).is_some() {
                     info!(engine = backend.kind(), "engine answers again");
                 }
-                models
+                (models, load)
             }
             Err(error) => {
                 let text = error.to_string();
@@ -153,10 +209,14 @@ impl Poll {
                 } else {
                     debug!(engine = backend.kind(), "engine still does not answer");
                 }
-                Vec::new()
+                (Vec::new(), None)
             }
         }
     }
+}
+
+fn queue(load: Load) -> Queue {
+    Queue { running: load.running, waiting: load.waiting.unwrap_or(0) }
 }
 
 fn name(backend: &dyn Backend) -> String {

@@ -56,6 +56,7 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         mdns: Some(config.mdns),
         max_peers: Some(config.max_peers),
         backend: texts(&config.backend),
+        allow_link_local_engine: Some(config.allow_link_local_engine),
         price_in: Some(config.price.input.0),
         price_out: Some(config.price.output.0),
         slots: Some(config.slots),

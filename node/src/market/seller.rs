@@ -19,7 +19,7 @@ use super::{
     admission::{Admission, HoldRequest},
     outcome::{Asked, Ending, Outcome, Outcomes, why_lost},
     own_ads::OwnAds,
-    quote,
+    quote::{self, Queue},
     rank::{Facts, Terms, Weight},
     recent::Recent,
     registry::{MAX_ADS, Registry},
@@ -197,7 +197,7 @@ pub struct Seller {
     me: NodeId,
     catalogue: Vec<ModelAd>,
     addresses: Vec<SocketAddrText>,
-    queue_ms: u32,
+    queues: BTreeMap<String, Queue>,
     draining: bool,
     store_full: bool,
     registry: Registry,
@@ -218,7 +218,7 @@ impl Seller {
             me,
             catalogue: Vec::new(),
             addresses: Vec::new(),
-            queue_ms: 0,
+            queues: BTreeMap::new(),
             draining: false,
             store_full: false,
             registry: Registry::new(MAX_ADS),
@@ -248,9 +248,9 @@ impl Seller {
         self.addresses = addresses;
     }
 
-    /// How long a job would wait for the engine, as bids will say.
-    pub fn set_queue_ms(&mut self, queue_ms: u32) {
-        self.queue_ms = queue_ms;
+    /// What waits in the engines, by model. Bids say how long that will take.
+    pub fn set_queues(&mut self, queues: BTreeMap<String, Queue>) {
+        self.queues = queues;
     }
 
     /// Whether to refuse new jobs. Holds and running jobs are kept.
@@ -453,9 +453,9 @@ impl Seller {
             offer: offer.digest(),
             issued: now,
             hold_until: until,
+            queue_ms: self.queues.get(&model.id).map_or(0, |queue| quote::queue_ms(*queue, &model)),
             model: model.id,
             price: model.price,
-            queue_ms: self.queue_ms,
             ttft_ms: model.ttft_ms,
             tokens_per_second: model.tokens_per_second,
             chat: self.addresses.clone(),
