@@ -258,7 +258,9 @@ pub enum BackendError {
         refusals: Vec<String>,
     },
     /// The engine's name means an address where a cloud tells its machines' secrets.
-    #[error("{host} is a link-local or metadata address, where no engine should be; if yours is, say --allow-link-local-engine")]
+    #[error(
+        "{host} is a link-local or metadata address, where no engine should be; if yours is, say --allow-link-local-engine"
+    )]
     LinkLocal {
         /// The host.
         host: String,

@@ -24,10 +24,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
 
-/// How often engines are asked for their models. With what an answer takes, ads are true again within ten seconds.
-const POLL: Duration = Duration::from_secs(8);
-/// Polls that a new model waits for a moment without jobs: a minute and a half. Its tiny jobs then come between.
-const PATIENT_POLLS: u32 = 10;
+/// How often engines are asked for their models: with the time that one may take to answer, ads are true again within ten seconds.
+const POLL: Duration = Duration::from_secs(5);
+/// Polls that a new model waits for a moment without jobs: a minute. Its tiny jobs then come between.
+const PATIENT_POLLS: u32 = 12;
 
 /// Which engine serves which model. Cheap to clone.
 #[derive(Clone)]
@@ -94,7 +94,8 @@ impl Engines {
         let (reporter, reports) = watch::channel(Vec::new());
         let engines = Engines { backends: backends.into(), routes, reports };
         let backends = engines.backends.clone();
-        let mut poll = Poll { backends, price, aliases, seller, routes: sender, reports: reporter, failing: BTreeMap::new(), busy: 0 };
+        let mut poll =
+            Poll { backends, price, aliases, seller, routes: sender, reports: reporter, failing: BTreeMap::new(), busy: 0 };
         poll.poll().await;
         tokio::spawn(poll.run());
         engines

@@ -49,7 +49,7 @@ impl Default for Deadlines {
     fn default() -> Self {
         Deadlines {
             connect: Duration::from_secs(2),
-            describe: Duration::from_secs(10),
+            describe: Duration::from_secs(4),
             first_byte: Duration::from_secs(120),
             between: Duration::from_secs(30),
         }

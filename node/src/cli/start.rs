@@ -125,7 +125,8 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
             context.note(format!("engine {engine} has {}", counted(models.len(), "model")));
         }
     }
-    if probed.iter().any(|p| p.models.is_ok()) && !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty()))
+    if probed.iter().any(|p| p.models.is_ok())
+        && !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty()))
     {
         context.note("no engine has a model yet: pull one, for example with `ollama pull llama3.2`; it is offered as soon as it is there");
     }

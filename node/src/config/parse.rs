@@ -143,7 +143,13 @@ impl Parser<'_> {
                 found.into_iter().map(|spec| allowed(spec.clone()).map_err(|fix| bad(&spec, fix))).collect::<Result<_, _>>()?
             }
         };
-        Ok(specs.into_iter().map(|spec| { let key = engines.key(spec.kind); spec.with_key(key) }).collect())
+        Ok(specs
+            .into_iter()
+            .map(|spec| {
+                let key = engines.key(spec.kind);
+                spec.with_key(key)
+            })
+            .collect())
     }
 
     /// A worker can't be wanted and unwanted.

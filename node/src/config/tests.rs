@@ -1,10 +1,6 @@
 //! Every way to configure, and every mistake, as the operator reads it.
 
-use super::{
-    parse::DEFAULT_MAX_PEERS,
-    show::rows_over,
-    *,
-};
+use super::{parse::DEFAULT_MAX_PEERS, show::rows_over, *};
 use std::fs;
 
 struct Home(tempfile::TempDir);

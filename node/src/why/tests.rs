@@ -25,7 +25,13 @@ fn seller(counters: &[(&str, u64)]) -> Status {
 
 fn engine(error: Option<&str>) -> EngineReport {
     let (running, waiting) = (None, None);
-    EngineReport { engine: "ollama at http://localhost:11434".into(), models: 1, running, waiting, error: error.map(str::to_owned) }
+    EngineReport {
+        engine: "ollama at http://localhost:11434".into(),
+        models: 1,
+        running,
+        waiting,
+        error: error.map(str::to_owned),
+    }
 }
 
 /// An hour of a node with five peers and nothing to complain of.

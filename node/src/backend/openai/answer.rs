@@ -6,7 +6,11 @@
 
 use super::sse::{Event, EventBuffer, NoEvent};
 use crate::{
-    backend::{BackendError, Chunk, http::{self, Body}, ndjson::MAX_LINE_BYTES},
+    backend::{
+        BackendError, Chunk,
+        http::{self, Body},
+        ndjson::MAX_LINE_BYTES,
+    },
     clock,
 };
 use infernet_wire::chat::{Alternative, Channel, FinishReason, TokenLogprob};

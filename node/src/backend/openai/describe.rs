@@ -10,12 +10,7 @@
 //! Asking for what is not loaded would load it, and perhaps unload what a buyer uses. So a model that sleeps is offered by what
 //! was known when it last was awake.
 
-use crate::backend::{
-    BackendError, Model,
-    facts::BackendKind,
-    http::Http,
-    is_name, name_or_empty,
-};
+use crate::backend::{BackendError, Model, facts::BackendKind, http::Http, is_name, name_or_empty};
 use infernet_wire::{capability::Abilities, limits};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::collections::BTreeSet;
@@ -312,7 +307,8 @@ impl Props {
         if model.quantisation.is_empty() {
             model.quantisation = name_or_empty(&self.model_ftype);
         }
-        let told = [(self.modalities.vision, Abilities::VISION), (self.chat_template_caps.supports_tool_calls, Abilities::TOOLS)];
+        let told =
+            [(self.modalities.vision, Abilities::VISION), (self.chat_template_caps.supports_tool_calls, Abilities::TOOLS)];
         for (_, ability) in told.into_iter().filter(|(has, _)| *has) {
             model.abilities = model.abilities.with(ability);
         }

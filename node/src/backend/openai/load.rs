@@ -1,7 +1,11 @@
 //! How much an engine has to do: its own gauges, or llama-server's slots.
 
 use super::describe::Flavour;
-use crate::backend::{Load, facts::{BackendKind, Facts}, http::Http};
+use crate::backend::{
+    Load,
+    facts::{BackendKind, Facts},
+    http::Http,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

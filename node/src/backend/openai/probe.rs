@@ -7,7 +7,10 @@
 //! the template's end of a message and the beginning of the next. The engine's own count of input tokens tells one from the
 //! other, whatever the model says.
 
-use super::{OpenAi, describe::{Described, Found}};
+use super::{
+    OpenAi,
+    describe::{Described, Found},
+};
 use crate::backend::{Backend, BackendError, Chunk, Model, facts::Started};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::StreamExt;
@@ -81,7 +84,7 @@ impl From<BackendError> for Silence {
     fn from(error: BackendError) -> Self {
         match error {
             BackendError::Status { status, .. } if !matches!(status, 408 | 425 | 429 | 503) => Silence::Refused,
-            BackendError::Engine(_) => Silence::Refused,
+            BackendError::Engine(_) | BackendError::Malformed { .. } => Silence::Refused,
             error => Silence::NotNow(error),
         }
     }
@@ -108,7 +111,12 @@ impl OpenAi {
                     entry.abilities = abilities;
                 }
                 Err(error) => {
-                    debug!(model = model.id, tries = entry.tries, "could not find out what the model can do: {}", error.label());
+                    debug!(
+                        model = model.id,
+                        tries = entry.tries,
+                        "could not find out what the model can do: {}",
+                        error.label()
+                    );
                     entry.settled = entry.tries >= MAX_TRIES;
                 }
             }
@@ -232,7 +240,8 @@ impl Probe<'_> {
         }
         let mut started = self.request(1);
         started.messages.push(ChatMessage::new(Role::Assistant, START));
-        let raw = ChatRequest { messages: vec![ChatMessage::new(Role::User, START)], task: Task::COMPLETION, ..self.request(1) };
+        let raw =
+            ChatRequest { messages: vec![ChatMessage::new(Role::User, START)], task: Task::COMPLETION, ..self.request(1) };
         let (Some(with), Some(raw)) = (self.try_to(started).await?, self.try_to(raw).await?) else { return Ok(false) };
         let counts = (without, with.input, raw.input);
         Ok(matches!(counts, (Some(without), Some(with), Some(start)) if adds_only(without, with, start)))

@@ -136,7 +136,9 @@ fn check_counts(chunks: &[Chunk]) {
     for (at, chunk) in chunks.iter().enumerate() {
         let (tokens, length) = match chunk {
             Chunk::Text { text, tokens, .. } => (*tokens, text.len()),
-            Chunk::ToolCall { name, arguments, tokens, .. } => (*tokens, name.as_ref().map_or(0, String::len) + arguments.len()),
+            Chunk::ToolCall { name, arguments, tokens, .. } => {
+                (*tokens, name.as_ref().map_or(0, String::len) + arguments.len())
+            }
             Chunk::Done { .. } => return assert_eq!(at + 1, chunks.len(), "nothing follows the end: {chunks:?}"),
             Chunk::Embedding { .. } => continue,
         };

@@ -58,7 +58,14 @@ async fn an_error_in_the_middle_ends_the_answer() {
 
 #[tokio::test]
 async fn another_program_is_recognised() {
-    for body in ["<html>It works!</html>\n", "data: <html>\n\n", "data: {\"x\":1}\n\n", "data: [1]\n\n", "{\"choices\":[]}\n", "hello\n"] {
+    for body in [
+        "<html>It works!</html>\n",
+        "data: <html>\n\n",
+        "data: {\"x\":1}\n\n",
+        "data: [1]\n\n",
+        "{\"choices\":[]}\n",
+        "hello\n",
+    ] {
         let (_, error) = ask_for(body).await;
         assert!(matches!(&error, Some(BackendError::Malformed { kind: "vllm", .. })), "{body}: {error:?}");
     }
@@ -90,7 +97,8 @@ async fn counts_that_lie_are_bounded_by_the_bytes() {
         chunks.iter().filter_map(|c| if let Chunk::Text { tokens, .. } = c { Some(*tokens) } else { None }).collect();
     assert_eq!(counts, [2, 4]);
     // Several tokens in a chunk, told as such.
-    let several = |text: &str, ids: &[u32]| json!({ "choices": [{ "index": 0, "delta": { "content": text }, "token_ids": ids }] });
+    let several =
+        |text: &str, ids: &[u32]| json!({ "choices": [{ "index": 0, "delta": { "content": text }, "token_ids": ids }] });
     let (chunks, _) = ask_for(events(&[several("Once upon", &[7, 8]), several(" a time", &[9, 10, 11]), end("stop")])).await;
     assert!(matches!(&chunks[..2], [Chunk::Text { tokens: 2, .. }, Chunk::Text { tokens: 5, .. }]), "{chunks:?}");
     for count in ["-1", "1e99", "\"x\""] {

@@ -117,7 +117,11 @@ async fn models_are_described_by_what_their_engine_tells() {
         let mut models = engine.models().await.expect("models");
         let model = models.pop().expect("one");
         assert!(models.is_empty());
-        assert_eq!((model.id.as_str(), model.context, model.abilities), ("tiny-chat", 1024, Abilities::default()), "{directory}");
+        assert_eq!(
+            (model.id.as_str(), model.context, model.abilities),
+            ("tiny-chat", 1024, Abilities::default()),
+            "{directory}"
+        );
         let (parameters, quantisation) = if kind == "llamacpp" { (820_352, "F16") } else { (0, "") };
         assert_eq!((model.parameters, model.quantisation.as_str()), (parameters, quantisation), "{directory}");
     }
@@ -146,7 +150,9 @@ async fn load_is_read_where_it_is_told() {
 #[tokio::test]
 async fn an_engine_is_known_by_what_it_answers() {
     let ollama = |path: &str, _: &Value, _: &HeaderMap| match path {
-        "/v1/models" => Json(json!({ "object": "list", "data": [{ "id": "tiny-chat:latest", "owned_by": "library" }] })).into_response(),
+        "/v1/models" => {
+            Json(json!({ "object": "list", "data": [{ "id": "tiny-chat:latest", "owned_by": "library" }] })).into_response()
+        }
         "/api/tags" => Json(json!({ "models": [] })).into_response(),
         _ => missing(),
     };

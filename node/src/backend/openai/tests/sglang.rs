@@ -75,7 +75,8 @@ async fn its_refusals_and_aborts_are_errors() {
     let hot = ChatRequest { temperature: Some(2.0), ..request() };
     let (_, error) = ask(&*serve("sglang", sglang).await, hot).await;
     assert_eq!(error, Some(BackendError::Status { status: 400, message: "temperature is too high".into() }));
-    let aborted = [delta(json!({ "content": "Once" }), Value::Null, Value::Null), delta(json!({}), json!("abort"), Value::Null)];
+    let aborted =
+        [delta(json!({ "content": "Once" }), Value::Null, Value::Null), delta(json!({}), json!("abort"), Value::Null)];
     let (chunks, error) = ask_for(events(&aborted) + "data: [DONE]\n\n").await;
     assert_eq!(text(&chunks), "Once");
     assert!(matches!(error, Some(BackendError::Engine(_))), "{error:?}");

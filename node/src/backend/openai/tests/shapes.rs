@@ -56,13 +56,16 @@ async fn tools_schemas_images_and_probabilities_are_asked_for_in_openais_words()
     let call = ToolCall { id: "c1".into(), name: "weather".into(), arguments: r#"{"city":"Oslo"}"#.into() };
     wanted.messages.push(ChatMessage { tool_calls: vec![call], ..ChatMessage::new(Role::Assistant, "") });
     wanted.messages.push(ChatMessage { tool_call_id: Some("c1".into()), ..ChatMessage::new(Role::Tool, "rain") });
-    wanted.messages.push(ChatMessage { images: vec![ByteBuf::from(vec![1, 2, 3])], ..ChatMessage::new(Role::User, "And here?") });
+    wanted
+        .messages
+        .push(ChatMessage { images: vec![ByteBuf::from(vec![1, 2, 3])], ..ChatMessage::new(Role::User, "And here?") });
     let body = asked("vllm", wanted.clone()).await;
     assert_eq!(body["tools"][0]["function"]["parameters"]["properties"]["city"]["type"], "string");
     assert_eq!(body["tool_choice"]["function"]["name"], "weather");
     assert_eq!(body["response_format"]["json_schema"]["schema"]["type"], "object");
     assert_eq!((&body["logprobs"], &body["top_logprobs"]), (&json!(true), &json!(2)));
-    let arguments = json!({ "id": "c1", "type": "function", "function": { "name": "weather", "arguments": "{\"city\":\"Oslo\"}" } });
+    let arguments =
+        json!({ "id": "c1", "type": "function", "function": { "name": "weather", "arguments": "{\"city\":\"Oslo\"}" } });
     assert_eq!((&body["messages"][1]["tool_calls"][0], &body["messages"][1]["content"]), (&arguments, &Value::Null));
     assert_eq!(body["messages"][2], json!({ "role": "tool", "content": "rain", "tool_call_id": "c1" }));
     assert_eq!(body["messages"][3]["content"][1]["image_url"]["url"], "data:image/jpeg;base64,AQID");
@@ -74,7 +77,10 @@ async fn tools_schemas_images_and_probabilities_are_asked_for_in_openais_words()
 async fn texts_are_continued_and_become_vectors() {
     let text = ChatRequest { task: Task::COMPLETION, suffix: Some("}".into()), ..request() };
     let body = asked("vllm", text).await;
-    assert_eq!((&body["path"], &body["prompt"], &body["suffix"]), (&json!("/v1/completions"), &json!("Tell me a story about a fox."), &json!("}")));
+    assert_eq!(
+        (&body["path"], &body["prompt"], &body["suffix"]),
+        (&json!("/v1/completions"), &json!("Tell me a story about a fox."), &json!("}"))
+    );
     let mut texts = ChatRequest { task: Task::EMBEDDINGS, ..request() };
     texts.messages.push(ChatMessage::new(Role::User, "second"));
     let vectors = |data: Value| {
@@ -85,7 +91,10 @@ async fn texts_are_continued_and_become_vectors() {
     assert_eq!(error, None);
     let vector = |index, number| Chunk::Embedding { index, vector: vec![number] };
     assert_eq!(chunks, [vector(0, 0.5), vector(1, 2.0), done(Some(7), Some(0), FinishReason::STOP).unwrap()]);
-    for short in [json!([{ "index": 0, "embedding": [0.5] }]), json!([{ "index": 0, "embedding": [1.0] }, { "index": 2, "embedding": [1.0] }])] {
+    for short in [
+        json!([{ "index": 0, "embedding": [0.5] }]),
+        json!([{ "index": 0, "embedding": [1.0] }, { "index": 2, "embedding": [1.0] }]),
+    ] {
         assert_eq!(ask(&*vectors(short).await, texts.clone()).await.1, Some(BackendError::Truncated));
     }
 }
@@ -104,7 +113,13 @@ async fn parallel_calls_are_kept_apart() {
     assert_eq!(error, None);
     let brief: Vec<_> = chunks
         .iter()
-        .filter_map(|c| if let Chunk::ToolCall { index, name, arguments, .. } = c { Some((*index, name.as_deref(), arguments.as_str())) } else { None })
+        .filter_map(|c| {
+            if let Chunk::ToolCall { index, name, arguments, .. } = c {
+                Some((*index, name.as_deref(), arguments.as_str()))
+            } else {
+                None
+            }
+        })
         .collect();
     assert_eq!(brief, [(0, Some("one"), ""), (0, None, "{\"x\":"), (0, None, "1}"), (1, Some("two"), "{}")]);
     assert_eq!(chunks.last().cloned(), done(None, None, FinishReason::TOOL_CALLS));
@@ -362,13 +377,15 @@ async fn the_first_engine_that_answers_is_used_and_kept_until_it_fails() {
         _ => able(path, body, headers),
     })
     .await;
-    let vllm = listen(move |path, body, headers| if first.lock().unwrap().0 { able(path, body, headers) } else { down() }).await;
+    let vllm =
+        listen(move |path, body, headers| if first.lock().unwrap().0 { able(path, body, headers) } else { down() }).await;
     // Nobody listens at the first; MAX is asked as if it were vLLM too, since they share a port.
     let free = TcpListener::bind("127.0.0.1:0").await.expect("binds").local_addr().expect("an address").to_string();
-    let specs: Vec<BackendSpec> = [format!("ollama={free}"), format!("vllm={vllm}"), format!("vllm={max}"), format!("max={max}")]
-        .iter()
-        .map(|text| text.parse().expect("a spec"))
-        .collect();
+    let specs: Vec<BackendSpec> =
+        [format!("ollama={free}"), format!("vllm={vllm}"), format!("vllm={max}"), format!("max={max}")]
+            .iter()
+            .map(|text| text.parse().expect("a spec"))
+            .collect();
     let engine = first_of(&specs, patient()).expect("clients");
     assert_eq!(engine.kind(), "any engine");
     assert_eq!(engine.models().await.map(|models| models.len()), Ok(1));
