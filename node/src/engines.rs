@@ -4,18 +4,18 @@
 //! nothing is bid on that nobody could serve. Between polls, when no job runs, a model that is new shows what it can do
 //! ([`Backend::probe`]).
 //!
-//! An engine may have other users than this node. What waits in it, by its own word, is added to the time that a bid says its
-//! first token takes; who gets a slot here is decided without it.
+//! An engine may have other users than this node. Bids tell how long what waits in it, by its own word, will take; who gets a
+//! slot here is decided without it.
 
 use crate::{
-    backend::{Backend, Load, Model},
+    backend::{Backend, BackendError, Load, Model},
     config::Alias,
     market::quote::Queue,
     seller::Seller,
 };
 use futures::{
     FutureExt,
-    future::{BoxFuture, Fuse, FusedFuture},
+    future::{BoxFuture, Fuse, FusedFuture, join_all},
 };
 use infernet_wire::{capability::ModelAd, id::Hash, limits, money::Price};
 use schemars::JsonSchema;
@@ -170,8 +170,10 @@ impl Poll {
     async fn poll(&mut self) {
         let mut routes = Routes::new();
         let (mut ads, mut reports, mut queues) = (Vec::new(), Vec::new(), BTreeMap::new());
-        for index in 0..self.backends.len() {
-            let (models, load) = self.ask(index).await;
+        // All at once: one that hangs must not make the ads of the others false.
+        let answers = join_all(self.backends.iter().map(|backend| ask(&**backend))).await;
+        for (index, answer) in answers.into_iter().enumerate() {
+            let (models, load) = self.heard(index, answer);
             reports.extend(self.report(index, models.len(), load));
             for model in models {
                 if !routes.contains_key(&model.id) && ads.len() < limits::MAX_AD_MODELS {
@@ -193,11 +195,10 @@ impl Poll {
         Some(EngineReport { engine, models, running, waiting, error: self.failing.get(&index).cloned() })
     }
 
-    async fn ask(&mut self, index: usize) -> (Vec<Model>, Option<Load>) {
+    fn heard(&mut self, index: usize, answer: Answer) -> (Vec<Model>, Option<Load>) {
         let Some(backend) = self.backends.get(index) else { return (Vec::new(), None) };
-        match backend.models().await {
-            Ok(models) => {
-                let load = backend.load().await;
+        match answer {
+            Ok((models, load)) => {
                 if self.failing.remove(&index).is_some() {
                     info!(engine = backend.kind(), "engine answers again");
                 }
@@ -214,6 +215,14 @@ impl Poll {
             }
         }
     }
+}
+
+/// What an engine has, and has to do.
+type Answer = Result<(Vec<Model>, Option<Load>), BackendError>;
+
+async fn ask(backend: &dyn Backend) -> Answer {
+    let models = backend.models().await?;
+    Ok((models, backend.load().await))
 }
 
 fn queue(load: Load) -> Queue {

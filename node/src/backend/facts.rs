@@ -26,7 +26,7 @@ pub enum BackendKind {
 pub(super) enum Started {
     /// It takes it for a finished one, or the model's template decides.
     Answers,
-    /// It continues it when asked to by `continue_final_message`. The answer may repeat what was there; the adapter takes that
+    /// It continues it when asked to by `continue_final_message`. Where the answer repeats what was there, the adapter takes that
     /// off.
     Continues,
 }

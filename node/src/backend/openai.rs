@@ -38,11 +38,7 @@ use self::{
     describe::{Described, Flavour},
     probe::Shown,
 };
-use super::{
-    Backend, BackendError, BackendSpec, Chunk, Deadlines, Load, Model,
-    facts::{BackendKind, Started},
-    http::Http,
-};
+use super::{Backend, BackendError, BackendSpec, Chunk, Deadlines, Load, Model, facts::BackendKind, http::Http};
 use futures::{
     FutureExt, StreamExt,
     future::BoxFuture,
@@ -122,7 +118,10 @@ impl OpenAi {
         };
         let body = self.http.start(call.path(), &call).await?;
         let expected = self.described.borrow().names_of(&request.model);
-        let started = started(request).filter(|_| self.kind.facts().started == Started::Continues);
+        // llama-server repeats it in one version and not in another, so that is found out. Whether the model just says the same
+        // again can't be seen from one answer.
+        let repeats = self.shown.borrow().get(&request.model).is_some_and(Shown::repeats);
+        let started = started(request).filter(|_| repeats);
         Ok(Answer::new(body, Said::new(expected, started)))
     }
 

@@ -5,7 +5,7 @@
 //! | vLLM, MAX | `max_model_len` | – | – |
 //! | SGLang | `max_model_len` | `quantization` of `/server_info` | `is_generation` of `/model_info` |
 //! | llama-server | `n_ctx` of `/props`: of one slot | `meta` of `/v1/models` | images and tools, by `/props` |
-//! | its router, llama-swap | the same of each loaded model | quantisation, by its `/props` | |
+//! | its router, llama-swap | the same of each loaded model | the same, or by its `/props` | the same |
 //!
 //! Asking for what is not loaded would load it, and perhaps unload what a buyer uses. So a model that sleeps is offered by what
 //! was known when it last was awake.

@@ -44,11 +44,25 @@ pub(super) struct Shown {
     /// As its engine told of it; another one of the same name has shown nothing.
     told: Model,
     abilities: Abilities,
+    repeats: bool,
     tries: u8,
     settled: bool,
 }
 
+/// What was found out at once.
+#[derive(Default)]
+struct Findings {
+    abilities: Abilities,
+    /// Whether it repeats a started answer before it goes on.
+    repeats: bool,
+}
+
 impl Shown {
+    /// Whether it repeats a started answer before it goes on.
+    pub(super) fn repeats(&self) -> bool {
+        self.repeats
+    }
+
     /// `model` with what it has shown.
     pub(super) fn complete(&self, model: Model) -> Model {
         Model { abilities: model.abilities.with(self.abilities), ..model }
@@ -100,13 +114,15 @@ impl OpenAi {
             let entry = shown.entry(model.id.clone()).or_insert_with(|| Shown {
                 told: model.clone(),
                 abilities: Abilities::default(),
+                repeats: false,
                 tries: 0,
                 settled: false,
             });
             entry.tries = entry.tries.saturating_add(1);
             match found {
-                Ok(abilities) => {
+                Ok(Findings { abilities, repeats }) => {
                     entry.settled = true;
+                    entry.repeats = repeats;
                     changed = entry.abilities != abilities;
                     entry.abilities = abilities;
                 }
@@ -138,7 +154,7 @@ struct Probe<'a> {
 
 impl Probe<'_> {
     /// Everything, in turn. `told` is what need not be asked.
-    async fn all(&self, told: Abilities) -> Result<Abilities, BackendError> {
+    async fn all(&self, told: Abilities) -> Result<Findings, BackendError> {
         let vectors = self.try_to(ChatRequest { task: Task::EMBEDDINGS, ..self.request(1) }).await?;
         let embeds = vectors.is_some_and(|answered| answered.vector);
         let embeddings = if embeds { Abilities::EMBEDDINGS } else { Abilities::default() };
@@ -152,14 +168,15 @@ impl Probe<'_> {
             None => self.try_to(self.request(1)).await?,
         };
         let Some(first) = first else {
-            return Ok(pick(embeds, Abilities::EMBEDS_ONLY, abilities));
+            return Ok(Findings { abilities: pick(embeds, Abilities::EMBEDS_ONLY, abilities), repeats: false });
         };
         abilities = pick(self.makes_objects().await?, Abilities::JSON_SCHEMA, abilities);
         abilities = abilities.with(self.calls_tools(told).await?);
         if !told.contains(Abilities::VISION) {
             abilities = pick(self.sees(first.input).await?, Abilities::VISION, abilities);
         }
-        Ok(pick(self.continues(first.input).await?, Abilities::CONTINUES_TEXT, abilities))
+        let (continues, repeats) = self.continues(first.input).await?;
+        Ok(Findings { abilities: pick(continues, Abilities::CONTINUES_TEXT, abilities), repeats })
     }
 
     fn request(&self, max_tokens: u32) -> ChatRequest {
@@ -234,17 +251,21 @@ impl Probe<'_> {
         Ok(answered.and_then(|answered| answered.input).zip(without).is_some_and(|(with, without)| with > without))
     }
 
-    async fn continues(&self, without: Option<u32>) -> Result<bool, BackendError> {
+    /// Whether it goes on with a started answer, and whether it repeats that first.
+    async fn continues(&self, without: Option<u32>) -> Result<(bool, bool), BackendError> {
         if self.engine.kind.facts().started != Started::Continues {
-            return Ok(false);
+            return Ok((false, false));
         }
         let mut started = self.request(1);
         started.messages.push(ChatMessage::new(Role::Assistant, START));
         let raw =
             ChatRequest { messages: vec![ChatMessage::new(Role::User, START)], task: Task::COMPLETION, ..self.request(1) };
-        let (Some(with), Some(raw)) = (self.try_to(started).await?, self.try_to(raw).await?) else { return Ok(false) };
+        let (Some(with), Some(raw)) = (self.try_to(started).await?, self.try_to(raw).await?) else {
+            return Ok((false, false));
+        };
         let counts = (without, with.input, raw.input);
-        Ok(matches!(counts, (Some(without), Some(with), Some(start)) if adds_only(without, with, start)))
+        let continues = matches!(counts, (Some(without), Some(with), Some(start)) if adds_only(without, with, start));
+        Ok((continues, with.text.starts_with(START)))
     }
 }
 

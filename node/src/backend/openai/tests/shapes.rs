@@ -127,27 +127,28 @@ async fn parallel_calls_are_kept_apart() {
     assert!(matches!(ask_for(events(&[nameless])).await.1, Some(BackendError::Malformed { .. })));
 }
 
-/// What comes of an answer to a started one.
-async fn continued(pieces: &[&str]) -> String {
-    let mut stream: Vec<Value> = pieces.iter().map(|text| piece(text)).collect();
-    stream.push(end("stop"));
-    let engine = serve("llamacpp", move |_, _, _| events(&stream).into_response()).await;
-    let mut started = request();
-    started.messages.push(ChatMessage::new(Role::Assistant, "Once upon"));
-    let (chunks, error) = ask(&*engine, started).await;
-    assert_eq!(error, None);
+/// What comes of an answer that repeats its start, in these pieces.
+fn continued(pieces: &[&str]) -> String {
+    let mut said = Said::new(Default::default(), Some("Once upon".into()));
+    let stream = pieces.iter().map(|text| piece(text)).chain([end("stop"), usage(1, 1)]);
+    for data in stream {
+        let event = sse::Event { is_error: false, data: data.to_string().into_bytes() };
+        said.absorb(&event).expect("an answer");
+    }
+    assert!(said.done);
+    let chunks: Vec<Chunk> = said.pending.into();
     check_counts(&chunks);
     text(&chunks)
 }
 
 #[tokio::test]
 async fn a_started_answer_goes_on_without_what_was_there() {
-    assert_eq!(continued(&["Once upon a time"]).await, " a time");
-    assert_eq!(continued(&["On", "ce up", "on a", " time"]).await, " a time");
-    assert_eq!(continued(&[" a", " time"]).await, " a time");
-    assert_eq!(continued(&["Once", " more"]).await, "Once more");
-    assert_eq!(continued(&["Once"]).await, "Once");
-    assert_eq!(continued(&["Once upon"]).await, "");
+    assert_eq!(continued(&["Once upon a time"]), " a time");
+    assert_eq!(continued(&["On", "ce up", "on a", " time"]), " a time");
+    assert_eq!(continued(&[" a", " time"]), " a time");
+    assert_eq!(continued(&["Once", " more"]), "Once more");
+    assert_eq!(continued(&["Once"]), "Once");
+    assert_eq!(continued(&["Once upon"]), "");
     let mut started = request();
     started.messages.push(ChatMessage::new(Role::Assistant, "Once upon"));
     for (kind, fields) in [("vllm", Some(true)), ("sglang", Some(true)), ("llamacpp", Some(true)), ("max", None)] {
@@ -237,6 +238,26 @@ async fn a_router_tells_of_loaded_models_and_wakes_none() {
     assert_eq!(brief, [("org/a:Q4", 1024, "F16"), ("b", 0, "")]);
     assert_eq!(engine.load().await, None);
     assert_eq!(*paths.lock().unwrap(), ["/v1/models", "/props", "/props?model=org%2Fa%3AQ4&autoload=false"]);
+}
+
+#[tokio::test]
+async fn a_recorded_router_has_both_models_and_describes_the_loaded_one() {
+    let engine = serve("llamacpp", |path, _, _| {
+        let name = match path {
+            "/v1/models" => "models",
+            "/props" => "props",
+            "/props?model=a&autoload=false" => "props-loaded",
+            "/v1/chat/completions" => "chat-stream",
+            _ => return missing(),
+        };
+        Recording::read("llama-router", name).into_response()
+    })
+    .await;
+    let models = engine.models().await.expect("models");
+    let brief: Vec<_> = models.iter().map(|m| (m.id.as_str(), m.context, m.parameters, m.quantisation.as_str())).collect();
+    assert_eq!(brief, [("a", 1024, 820_352, "F16"), ("b", 0, 0, "")]);
+    let (chunks, error) = ask(&*engine, ChatRequest { model: "a".into(), ..request() }).await;
+    assert_eq!((text(&chunks).as_str(), error), ("Hello! How", None));
 }
 
 #[tokio::test]
