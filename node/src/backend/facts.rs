@@ -59,6 +59,8 @@ pub struct Facts {
     pub(super) owners: &'static [&'static str],
     /// See [`Started`].
     pub(super) started: Started,
+    /// The least `top_logprobs` with which it tells any probabilities.
+    pub(super) least_alternatives: u8,
     /// Whether `stream_options.continuous_usage_stats` makes it count in every chunk.
     pub(super) counts_in_chunks: bool,
     /// Where its load is told; `None` if nowhere, or elsewhere.
@@ -80,6 +82,7 @@ pub const ENGINES: [Facts; 5] = [
         key_variable: "OLLAMA_API_KEY",
         owners: &["library"],
         started: Started::Answers,
+        least_alternatives: 0,
         counts_in_chunks: false,
         gauges: None,
         load: "not told",
@@ -94,6 +97,7 @@ pub const ENGINES: [Facts; 5] = [
         key_variable: "VLLM_API_KEY",
         owners: &["vllm"],
         started: Started::Continues,
+        least_alternatives: 0,
         counts_in_chunks: true,
         gauges: Some(Gauges { running: "vllm:num_requests_running", waiting: "vllm:num_requests_waiting" }),
         load: "`/metrics`",
@@ -108,6 +112,7 @@ pub const ENGINES: [Facts; 5] = [
         key_variable: "SGLANG_API_KEY",
         owners: &["sglang"],
         started: Started::Continues,
+        least_alternatives: 0,
         counts_in_chunks: true,
         gauges: Some(Gauges { running: "sglang:num_running_reqs", waiting: "sglang:num_queue_reqs" }),
         load: "`/metrics`, with `--enable-metrics`",
@@ -123,6 +128,7 @@ pub const ENGINES: [Facts; 5] = [
         // It names nobody, unlike the others.
         owners: &[""],
         started: Started::Answers,
+        least_alternatives: 0,
         counts_in_chunks: false,
         gauges: None,
         load: "not told",
@@ -137,10 +143,11 @@ pub const ENGINES: [Facts; 5] = [
         key_variable: "LLAMACPP_API_KEY",
         owners: &["llamacpp", super::openai::LLAMA_SWAP],
         started: Started::Continues,
+        least_alternatives: 1,
         counts_in_chunks: false,
         gauges: Some(Gauges { running: "llamacpp:requests_processing", waiting: "llamacpp:requests_deferred" }),
         load: "`/metrics`, with `--metrics`; else `/slots`",
-        tested: "recorded answers of llama-server b11434, in every CI run; llama-swap by shape",
+        tested: "llama-server b11434: recorded answers in every CI run, live in November 2026; llama-swap by shape",
     },
 ];
 

@@ -122,7 +122,7 @@ impl OpenAi {
         // again can't be seen from one answer.
         let repeats = self.shown.borrow().get(&request.model).is_some_and(Shown::repeats);
         let started = started(request).filter(|_| repeats);
-        Ok(Answer::new(body, Said::new(expected, started)))
+        Ok(Answer::new(body, Said::new(expected, started, request.logprobs)))
     }
 
     /// The vectors come all at once, in any order.

@@ -211,6 +211,8 @@ pub(super) struct Said {
     pub(super) done: bool,
     /// The names that the model may answer under; any if empty.
     expected: BTreeSet<String>,
+    /// Alternatives of each token that were asked for; an engine may say more.
+    alternatives: usize,
     /// What the answer may repeat before it goes on.
     repeats: String,
     /// What it has repeated of that.
@@ -250,9 +252,11 @@ impl Count {
 }
 
 impl Said {
-    /// An answer by a model of one of the `expected` names, that may repeat what it was `started` with.
-    pub(super) fn new(expected: BTreeSet<String>, started: Option<String>) -> Self {
-        Said { expected, repeats: started.unwrap_or_default(), ..Said::default() }
+    /// An answer by a model of one of the `expected` names, that may repeat what it was `started` with; with so many
+    /// `alternatives` of each token.
+    pub(super) fn new(expected: BTreeSet<String>, started: Option<String>, alternatives: Option<u8>) -> Self {
+        let alternatives = alternatives.unwrap_or(0).into();
+        Said { expected, alternatives, repeats: started.unwrap_or_default(), ..Said::default() }
     }
 
     pub(super) fn absorb(&mut self, event: &Event) -> Result<(), Failure> {
@@ -295,6 +299,7 @@ impl Said {
     fn choice(&mut self, choice: Choice) -> Result<(), Failure> {
         self.count.engine_says(choice.token_ids.map_or(0, |ids| ids.len()), None);
         let mut logprobs = choice.logprobs.map(Logprobs::read).unwrap_or_default();
+        logprobs.iter_mut().for_each(|logprob| logprob.top.truncate(self.alternatives));
         let delta = choice.delta.unwrap_or_default();
         self.text(Channel::REASONING, delta.reasoning_content.or(delta.reasoning), &mut logprobs);
         self.answer(delta.content.or(choice.text), &mut logprobs);

@@ -112,7 +112,7 @@ impl<'a> Call<'a> {
             tool_choice: request.tool_choice.as_ref().filter(|_| !tools.is_empty()).map(tool_choice),
             response_format: request.format.as_ref().map(response_format),
             logprobs: request.logprobs.is_some(),
-            top_logprobs: request.logprobs,
+            top_logprobs: alternatives(request, facts),
             continue_final_message: continues.then_some(true),
             add_generation_prompt: continues.then_some(false),
             shared: Shared::of(request, facts),
@@ -124,7 +124,7 @@ impl<'a> Call<'a> {
         Call::Completion(CompletionCall {
             prompt: request.messages.first().map_or("", |message| &message.content),
             suffix: request.suffix.as_deref(),
-            logprobs: request.logprobs,
+            logprobs: alternatives(request, facts),
             shared: Shared::of(request, facts),
         })
     }
@@ -176,6 +176,11 @@ impl<'a> Message<'a> {
             tool_call_id: message.tool_call_id.as_deref(),
         }
     }
+}
+
+/// Alternatives of each token to ask for; the answer is cut to those that were wanted.
+fn alternatives(request: &ChatRequest, facts: &Facts) -> Option<u8> {
+    request.logprobs.map(|wanted| wanted.max(facts.least_alternatives))
 }
 
 /// Text, or text and images; null where only tools are called.

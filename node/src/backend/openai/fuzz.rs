@@ -8,7 +8,7 @@ pub(crate) fn events(data: &[u8]) {
     let [cut, start, data @ ..] = data else { return };
     let (first, second) = data.split_at(usize::from(*cut).min(data.len()));
     let started = (start % 2 == 1).then(|| "Once upon".to_owned());
-    let (mut events, mut said) = (EventBuffer::default(), Said::new(Default::default(), started));
+    let (mut events, mut said) = (EventBuffer::default(), Said::new(Default::default(), started, Some(2)));
     let (mut last, mut bytes, mut done) = (0, 0, 0);
     for piece in [first, second] {
         events.push(piece);

@@ -10,7 +10,7 @@ async fn replay(directory: &str, kind: &str, name: &str) -> (Vec<Chunk>, Option<
     let recording = Recording::read(directory, name);
     let task = if recording.request["path"] == "/v1/completions" { Task::COMPLETION } else { Task::CHAT };
     let engine = serve(kind, move |_, _, _| recording.clone().into_response()).await;
-    let seen = ask(&*engine, ChatRequest { task, ..request() }).await;
+    let seen = ask(&*engine, ChatRequest { task, logprobs: Some(2), ..request() }).await;
     check_counts(&seen.0);
     seen
 }

@@ -69,6 +69,10 @@ async fn tools_schemas_images_and_probabilities_are_asked_for_in_openais_words()
     assert_eq!((&body["messages"][1]["tool_calls"][0], &body["messages"][1]["content"]), (&arguments, &Value::Null));
     assert_eq!(body["messages"][2], json!({ "role": "tool", "content": "rain", "tool_call_id": "c1" }));
     assert_eq!(body["messages"][3]["content"][1]["image_url"]["url"], "data:image/jpeg;base64,AQID");
+    let none = ChatRequest { logprobs: Some(0), ..request() };
+    for (kind, least) in [("vllm", 0), ("llamacpp", 1)] {
+        assert_eq!(asked(kind, none.clone()).await["top_logprobs"], least, "{kind}");
+    }
     let never = asked("vllm", ChatRequest { tool_choice: Some(ToolChoice::Never), ..wanted }).await;
     assert_eq!((never.get("tools"), never.get("tool_choice")), (None, None), "none may be called");
 }
@@ -129,7 +133,7 @@ async fn parallel_calls_are_kept_apart() {
 
 /// What comes of an answer that repeats its start, in these pieces.
 fn continued(pieces: &[&str]) -> String {
-    let mut said = Said::new(Default::default(), Some("Once upon".into()));
+    let mut said = Said::new(Default::default(), Some("Once upon".into()), None);
     let stream = pieces.iter().map(|text| piece(text)).chain([end("stop"), usage(1, 1)]);
     for data in stream {
         let event = sse::Event { is_error: false, data: data.to_string().into_bytes() };
