@@ -21,5 +21,6 @@ await() {
 # The engine suite and the demo with ENGINE (KIND=URL) and its MODEL.
 try() {
     INFERNET_TEST_ENGINE="$1" INFERNET_TEST_MODEL="$2" cargo test --workspace --locked --test engine real -- --nocapture
-    cargo run --quiet --workspace --locked --bin infernet-testnet -- demo "What is the capital of France?" --engine "$1" "$2"
+    cargo build --quiet --workspace --locked --bin infernet-testnet
+    "${CARGO_TARGET_DIR:-target}/debug/infernet-testnet" demo "What is the capital of France?" --engine "$1" "$2"
 }
