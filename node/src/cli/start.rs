@@ -115,7 +115,7 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
         let reasons: Vec<String> = probed.iter().filter_map(|p| p.models.clone().err()).collect();
         if !config.backend_is_guess {
             let fix = "start one, name one with --backend KIND=URL, or use --no-serve to only buy";
-            return Err(Exit::new(exit::NO_ENGINE, format!("no engine answers ({}): {fix}", reasons.join("; "))));
+            return Err(Exit::new(exit::NO_ENGINE, format!("no engine can be used ({}): {fix}", reasons.join("; "))));
         }
         context.note(format!("{}. Until one answers this node only buys", reasons.join("; ")));
     }
