@@ -61,6 +61,8 @@ pub struct Facts {
     pub(super) started: Started,
     /// The least `top_logprobs` with which it tells any probabilities.
     pub(super) least_alternatives: u8,
+    /// Whether its streams go on past a stop sequence, which the adapter then cuts off.
+    pub(super) streams_past_stops: bool,
     /// Whether `stream_options.continuous_usage_stats` makes it count in every chunk.
     pub(super) counts_in_chunks: bool,
     /// Where its load is told; `None` if nowhere, or elsewhere.
@@ -83,6 +85,7 @@ pub const ENGINES: [Facts; 5] = [
         owners: &["library"],
         started: Started::Answers,
         least_alternatives: 0,
+        streams_past_stops: false,
         counts_in_chunks: false,
         gauges: None,
         load: "not told",
@@ -98,6 +101,7 @@ pub const ENGINES: [Facts; 5] = [
         owners: &["vllm"],
         started: Started::Continues,
         least_alternatives: 0,
+        streams_past_stops: false,
         counts_in_chunks: true,
         gauges: Some(Gauges { running: "vllm:num_requests_running", waiting: "vllm:num_requests_waiting" }),
         load: "`/metrics`",
@@ -113,6 +117,7 @@ pub const ENGINES: [Facts; 5] = [
         owners: &["sglang"],
         started: Started::Continues,
         least_alternatives: 0,
+        streams_past_stops: false,
         counts_in_chunks: true,
         gauges: Some(Gauges { running: "sglang:num_running_reqs", waiting: "sglang:num_queue_reqs" }),
         load: "`/metrics`, with `--enable-metrics`",
@@ -128,11 +133,12 @@ pub const ENGINES: [Facts; 5] = [
         // It names nobody, unlike the others.
         owners: &[""],
         started: Started::Answers,
-        least_alternatives: 0,
+        least_alternatives: 1,
+        streams_past_stops: true,
         counts_in_chunks: false,
         gauges: None,
         load: "not told",
-        tested: "recorded answers of 26.6.0, in every CI run",
+        tested: "26.6.0: recorded answers in every CI run, live in November 2026",
     },
     Facts {
         kind: BackendKind::LlamaCpp,
@@ -144,6 +150,7 @@ pub const ENGINES: [Facts; 5] = [
         owners: &["llamacpp", super::openai::LLAMA_SWAP],
         started: Started::Continues,
         least_alternatives: 1,
+        streams_past_stops: false,
         counts_in_chunks: false,
         gauges: Some(Gauges { running: "llamacpp:requests_processing", waiting: "llamacpp:requests_deferred" }),
         load: "`/metrics`, with `--metrics`; else `/slots`",

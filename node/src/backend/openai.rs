@@ -7,6 +7,7 @@
 //! | `call` | a request in its words |
 //! | `sse` | bytes to events |
 //! | `answer` | events to chunks |
+//! | `stops` | an answer cut at its stop sequences |
 //! | `probe` | what a model shows it can do |
 //! | `load` | how much the engine has to do |
 //!
@@ -16,7 +17,8 @@
 //! configured, the error says what to write instead; guessing on would send one engine's fields to another.
 //!
 //! **Tokens.** One more with each piece of text, or as many as the engine counts in the chunk (`usage`, `token_ids`), and never
-//! more than the bytes so far. The end token has no text, so an answer that ends by itself may count one less than the engine.
+//! more than the bytes so far. The end token has no text, so an answer that ends by itself may count one less than the engine;
+//! and Modular MAX, when it is busy, sends several tokens in a chunk and does not say so, which then count as one.
 
 mod answer;
 mod call;
@@ -27,6 +29,7 @@ pub(crate) mod fuzz;
 mod load;
 mod probe;
 mod sse;
+mod stops;
 #[cfg(test)]
 mod tests;
 
@@ -122,7 +125,8 @@ impl OpenAi {
         // again can't be seen from one answer.
         let repeats = self.shown.borrow().get(&request.model).is_some_and(Shown::repeats);
         let started = started(request).filter(|_| repeats);
-        Ok(Answer::new(body, Said::new(expected, started, request.logprobs)))
+        let stops = if self.kind.facts().streams_past_stops { &request.stop[..] } else { &[] };
+        Ok(Answer::new(body, Said::new(expected, started, request.logprobs).cut_at(stops)))
     }
 
     /// The vectors come all at once, in any order.

@@ -4,7 +4,10 @@
 //! answer that they broke off with it. So an answer is complete with a `finish_reason` and then its usage, `[DONE]`, or the
 //! orderly end of the body; without a `finish_reason` it was cut, and a connection that breaks is an error even after one.
 
-use super::sse::{Event, EventBuffer, NoEvent};
+use super::{
+    sse::{Event, EventBuffer, NoEvent},
+    stops::Stops,
+};
 use crate::{
     backend::{
         BackendError, Chunk,
@@ -213,6 +216,7 @@ pub(super) struct Said {
     expected: BTreeSet<String>,
     /// Alternatives of each token that were asked for; an engine may say more.
     alternatives: usize,
+    stops: Stops,
     /// What the answer may repeat before it goes on.
     repeats: String,
     /// What it has repeated of that.
@@ -257,6 +261,11 @@ impl Said {
     pub(super) fn new(expected: BTreeSet<String>, started: Option<String>, alternatives: Option<u8>) -> Self {
         let alternatives = alternatives.unwrap_or(0).into();
         Said { expected, alternatives, repeats: started.unwrap_or_default(), ..Said::default() }
+    }
+
+    /// The same, cut at these sequences.
+    pub(super) fn cut_at(self, stops: &[String]) -> Self {
+        Said { stops: Stops::new(stops), ..self }
     }
 
     pub(super) fn absorb(&mut self, event: &Event) -> Result<(), Failure> {
@@ -321,9 +330,11 @@ impl Said {
         // What looked like the beginning of what was there, and was not.
         let held = std::mem::take(&mut self.repeated);
         if held != self.repeats {
-            self.text(Channel::ANSWER, Some(held), &mut Vec::new());
+            self.pass(&held, &mut Vec::new());
         }
         self.repeats.clear();
+        let rest = self.stops.rest();
+        self.text(Channel::ANSWER, Some(rest), &mut Vec::new());
         Ok(())
     }
 
@@ -344,7 +355,7 @@ impl Said {
     fn answer(&mut self, text: Option<String>, logprobs: &mut Vec<TokenLogprob>) {
         let Some(text) = text.filter(|text| !text.is_empty()) else { return };
         if self.repeats.is_empty() {
-            return self.text(Channel::ANSWER, Some(text), logprobs);
+            return self.pass(&text, logprobs);
         }
         self.repeated.push_str(&text);
         if self.repeats.starts_with(&self.repeated) && self.repeated.len() < self.repeats.len() {
@@ -353,7 +364,13 @@ impl Said {
         let held = std::mem::take(&mut self.repeated);
         let repeats = std::mem::take(&mut self.repeats);
         let new = held.strip_prefix(&repeats).unwrap_or(&held).to_owned();
-        self.text(Channel::ANSWER, Some(new), logprobs);
+        self.pass(&new, logprobs);
+    }
+
+    /// A piece of the answer, up to a stop sequence.
+    fn pass(&mut self, text: &str, logprobs: &mut Vec<TokenLogprob>) {
+        let passed = self.stops.pass(text);
+        self.text(Channel::ANSWER, Some(passed), logprobs);
     }
 
     /// The first text of a chunk takes the chunk's probabilities.

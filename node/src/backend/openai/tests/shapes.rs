@@ -78,6 +78,20 @@ async fn tools_schemas_images_and_probabilities_are_asked_for_in_openais_words()
 }
 
 #[tokio::test]
+async fn max_goes_on_past_a_stop_sequence_and_is_cut_there() {
+    let stops = ChatRequest { stop: vec!["named".into()], ..request() };
+    let stream = [piece("a fox "), piece("na"), piece("med Anna"), end("stop"), usage(17, 9)];
+    for (kind, expected) in [("max", "a fox "), ("vllm", "a fox named Anna")] {
+        let stream = events(&stream);
+        let engine = serve(kind, move |_, _, _| stream.clone().into_response()).await;
+        let (chunks, error) = ask(&*engine, stops.clone()).await;
+        check_counts(&chunks);
+        assert_eq!((text(&chunks).as_str(), error), (expected, None), "{kind}");
+        assert_eq!(chunks.last().cloned(), done(Some(17), Some(9), FinishReason::STOP), "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn texts_are_continued_and_become_vectors() {
     let text = ChatRequest { task: Task::COMPLETION, suffix: Some("}".into()), ..request() };
     let body = asked("vllm", text).await;
