@@ -122,7 +122,7 @@ pub(super) fn closed_said(closed: &ClosedReport) -> String {
 }
 
 /// GPUs, and the load of the machine.
-fn machine(machine: &Reading) -> Vec<(&'static str, String)> {
+pub(super) fn machine(machine: &Reading) -> Vec<(&'static str, String)> {
     let gpus = machine.gpus.iter().map(|gpu| ("gpu", gpu_line(gpu)));
     let load = machine.load_percent.map(|percent| format!("load {percent} %"));
     let free = machine.available_bytes.zip(machine.memory_bytes);

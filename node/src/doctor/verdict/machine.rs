@@ -87,10 +87,14 @@ pub(super) fn engines(facts: &Facts) -> Vec<Check> {
     if facts.engines.is_empty() {
         return vec![Check::ok("engine", "none is configured: this node only buys")];
     }
-    facts.engines.iter().flat_map(|engine| of_engine(engine, config.backend_is_guess, facts.memory)).collect()
+    facts
+        .engines
+        .iter()
+        .flat_map(|engine| of_engine(engine, config.backend_is_guess, (facts.memory, facts.gpu_memory)))
+        .collect()
 }
 
-fn of_engine(engine: &Engine, is_guess: bool, memory: Option<u64>) -> Vec<Check> {
+fn of_engine(engine: &Engine, is_guess: bool, memory: (Option<u64>, Option<u64>)) -> Vec<Check> {
     let name = &engine.name;
     match &engine.models {
         Err(why) if is_guess => vec![Check::problem(
@@ -117,22 +121,29 @@ fn of_engine(engine: &Engine, is_guess: bool, memory: Option<u64>) -> Vec<Check>
     }
 }
 
-/// Whether the largest model fits. What a GPU has is not known here.
-fn memory_for(engine: &Engine, models: &[ModelSize], memory: Option<u64>) -> Check {
+/// Whether the largest model fits: the machine's memory, or that of its GPUs.
+fn memory_for(engine: &Engine, models: &[ModelSize], (memory, gpus): (Option<u64>, Option<u64>)) -> Check {
     let Some((model, bytes)) = models.iter().filter_map(|model| Some((model, weight(model)?))).max_by_key(|(_, bytes)| *bytes)
     else {
         return Check::unchecked("memory", format!("{} does not tell how large its models are", engine.name));
     };
-    let said = format!("{} needs about {:.1} GiB", model.id, bytes as f64 / GIB as f64);
-    match memory {
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / GIB as f64);
+    let said = format!("{} needs about {}", model.id, gib(bytes));
+    match (gpus, memory) {
         _ if !engine.is_local => Check::unchecked("memory", format!("{said}, on another machine")),
-        None => Check::unchecked("memory", format!("{said}; how much this machine has is not known")),
-        Some(memory) if bytes > memory => Check::warning(
+        (Some(gpus), _) if bytes <= gpus => Check::ok("memory", format!("{said} of {} on the GPUs", gib(gpus))),
+        (Some(gpus), Some(memory)) if bytes <= gpus.saturating_add(memory) => Check::warning(
             "memory",
-            format!("{said}, and this machine has {:.1} GiB, its GPU's not counted", memory as f64 / GIB as f64),
-            "take a smaller model or quantisation, unless it fits the GPU",
+            format!("{said}, the GPUs have {}: a part runs on the processor, slowly", gib(gpus)),
+            "take a smaller model or quantisation",
         ),
-        Some(memory) => Check::ok("memory", format!("{said} of {:.1} GiB, its GPU's not counted", memory as f64 / GIB as f64)),
+        (_, None) => Check::unchecked("memory", format!("{said}; how much this machine has is not known")),
+        (None, Some(memory)) if bytes <= memory => Check::ok("memory", format!("{said} of {}", gib(memory))),
+        (gpus, Some(memory)) => Check::warning(
+            "memory",
+            format!("{said}, and this machine has {}", gib(memory.saturating_add(gpus.unwrap_or(0)))),
+            "take a smaller model or quantisation",
+        ),
     }
 }
 
