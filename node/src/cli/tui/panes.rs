@@ -270,8 +270,10 @@ fn engine(snapshot: &Snapshot, width: usize) -> Vec<Row> {
 
 /// GPUs, and the load of the machine.
 fn host(machine: &Reading) -> Vec<Row> {
-    let mut rows: Vec<Row> =
-        machine_rows(machine).into_iter().map(|(label, said)| Row::labelled(label, Tone::Plain, foreign(&said))).collect();
+    let mut rows: Vec<Row> = machine_rows(machine)
+        .into_iter()
+        .map(|(label, said)| Row::labelled(label, Tone::Plain, foreign(&said.replace(" °C", " C"))))
+        .collect();
     if machine.gpus.is_empty() {
         rows.push(Row::labelled("gpu", Tone::Faint, "none that this node can read"));
     }

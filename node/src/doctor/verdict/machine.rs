@@ -4,7 +4,7 @@ use crate::doctor::{
     Check,
     facts::{Engine, Facts, ModelSize, Running},
 };
-use crate::store::StoreError;
+use crate::{engines::EngineReport, store::StoreError};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -87,28 +87,55 @@ pub(super) fn engines(facts: &Facts) -> Vec<Check> {
     if facts.engines.is_empty() {
         return vec![Check::ok("engine", "none is configured: this node only buys")];
     }
-    facts
-        .engines
-        .iter()
-        .flat_map(|engine| of_engine(engine, config.backend_is_guess, (facts.memory, facts.gpu_memory)))
-        .collect()
+    let memory = (facts.memory, facts.gpu_memory);
+    // A running node may have been told of others than its file names.
+    if let Some(told) = facts.node.facts().map(|node| &node.status.engines).filter(|_| config.backend_is_guess)
+        && !told.is_empty()
+    {
+        return told.iter().map(of_node).collect();
+    }
+    if !config.backend_is_guess {
+        return facts.engines.iter().flat_map(|engine| of_engine(engine, memory)).collect();
+    }
+    match facts.engines.iter().find(|engine| engine.models.is_ok()) {
+        Some(first) => of_engine(first, memory),
+        None => vec![nowhere(&facts.engines)],
+    }
 }
 
-fn of_engine(engine: &Engine, is_guess: bool, memory: (Option<u64>, Option<u64>)) -> Vec<Check> {
+/// As the running node has it.
+fn of_node(engine: &EngineReport) -> Check {
+    let EngineReport { engine: name, models, error, .. } = engine;
+    match error {
+        None if *models == 1 => Check::ok("engine", format!("the running node offers a model of {name}")),
+        None => Check::ok("engine", format!("the running node has {models} models of {name}")),
+        Some(why) => Check::problem("engine", format!("{name} does not answer the running node: {why}"), "start it"),
+    }
+}
+
+fn nowhere(engines: &[Engine]) -> Check {
+    let places: Vec<&str> = engines.iter().map(|engine| engine.name.as_str()).collect();
+    Check::problem(
+        "engine",
+        format!("no engine answers where one is looked for: {}", places.join(", ")),
+        "start one, name another with backend = [\"KIND=URL\"], or only buy with backend = []",
+    )
+}
+
+fn of_engine(engine: &Engine, memory: (Option<u64>, Option<u64>)) -> Vec<Check> {
     let name = &engine.name;
     match &engine.models {
-        Err(why) if is_guess => vec![Check::problem(
-            "engine",
-            format!("no engine is at {name}, where one is looked for: {why}"),
-            "start Ollama, name another engine with backend = [\"KIND=URL\"], or only buy with backend = []",
-        )],
         Err(why) => vec![Check::problem(
             "engine",
             format!("{name} does not answer: {why}"),
             "start it, or mend its line in config.toml",
         )],
         Ok(models) if models.is_empty() => {
-            vec![Check::warning("engine", format!("{name} has no model, so nothing is offered"), "ollama pull llama3.2")]
+            vec![Check::warning(
+                "engine",
+                format!("{name} has no model, so nothing is offered"),
+                "infernet model pull llama3.2",
+            )]
         }
         Ok(models) => {
             let named: Vec<&str> = models.iter().take(NAMED).map(|model| model.id.as_str()).collect();

@@ -142,7 +142,13 @@ fn engines_and_what_they_need() {
         f.config.as_mut().unwrap().backend_is_guess = true;
     };
     check(guessed, "engine", Problem, "is looked for", "backend = []");
-    check(|f| f.engines = vec![engine(Ok(Vec::new()))], "engine", Warning, "no model", "ollama pull");
+    // Of several that are guessed, one that answers is enough.
+    let second = |f: &mut Facts| {
+        f.engines = vec![engine(Err("refused".into())), engine(Ok(Vec::new()))];
+        f.config.as_mut().unwrap().backend_is_guess = true;
+    };
+    check(second, "engine", Warning, "no model", "infernet model pull");
+    check(|f| f.engines = vec![engine(Ok(Vec::new()))], "engine", Warning, "no model", "infernet model pull");
     check(|f| f.memory = Some(4 << 30), "memory", Warning, "4.0 GiB", "smaller model");
     check(|f| f.gpu_memory = Some(4 << 30), "memory", Warning, "a part runs on the processor", "smaller model");
     check(|f| (f.memory, f.gpu_memory) = (Some(1 << 30), Some(1 << 30)), "memory", Warning, "2.0 GiB", "smaller model");
