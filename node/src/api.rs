@@ -33,7 +33,7 @@
 //! | a worker was silent for too long | 504 | `deadline` |
 //!
 //! **What it does not know:** where it listens (loopback or not), how keys are kept, who pays in the end: those come in as
-//! [`Doors`], [`Authenticate`] and [`Purse`], so that another host can serve the same routes. It never fetches an address that
+//! [`Doors`], [`Authenticate`] and [`Till`], so that another host can serve the same routes ([`hosted`]). It never fetches an address that
 //! a request names, and never logs what is asked or answered.
 
 pub mod access;
@@ -56,25 +56,28 @@ mod sampling;
 pub mod server;
 pub mod service;
 mod sse;
+pub mod till;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use fuzz::bodies as fuzz_bodies;
 
-use crate::{buyer::Buyer, metrics::Metrics, net::Net, spend::Purse};
+use crate::{buyer::Buyer, metrics::Metrics, net::Net};
 use access::{Caller, Doors};
 use asking::Incoming;
 use axum::{
     Router,
     extract::{Request, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use error::ApiError;
+use futures::future::BoxFuture;
 use infernet_wire::money::MicroUsd;
 use service::Service;
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+use till::Till;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// Where the routes of OpenAI begin.
@@ -83,7 +86,7 @@ const BASE: &str = "/v1";
 const OPEN: [&str; 2] = ["/healthz", "/livez"];
 
 /// Tells who asks, by the bearer token if there is one.
-pub type Authenticate = Arc<dyn Fn(Option<&str>) -> Result<Caller, ApiError> + Send + Sync>;
+pub type Authenticate = Arc<dyn for<'a> Fn(Option<&'a str>) -> BoxFuture<'a, Result<Caller, ApiError>> + Send + Sync>;
 
 /// What the endpoint is made of.
 pub struct Settings {
@@ -92,7 +95,7 @@ pub struct Settings {
     /// Who asks.
     pub authenticate: Authenticate,
     /// Caps, and what is spent of them.
-    pub purse: Purse,
+    pub till: Arc<dyn Till>,
     /// The ceiling of requests that name none, per million tokens.
     pub max_price: MicroUsd,
     /// Requests at once; [`service::MAX_REQUESTS`] unless there is a reason.
@@ -109,6 +112,28 @@ pub struct Settings {
 pub struct BindError {
     listen: SocketAddr,
     source: io::Error,
+}
+
+/// The routes, for a server that is another's.
+pub struct Hosted {
+    /// The routes, with their access rules.
+    pub router: Router,
+    service: Arc<Service>,
+}
+
+impl Hosted {
+    /// Takes no more requests; answers that are under way go on.
+    pub fn stop(&self) {
+        self.service.stop();
+    }
+}
+
+/// The routes with what `buyer` can buy over `net`, to be served by another server.
+pub fn hosted(buyer: Buyer, net: Net, settings: Settings) -> Hosted {
+    let Settings { doors, authenticate, till, max_price, max_requests, metrics, more } = settings;
+    let service = Arc::new(Service::new(buyer, net, till, max_price, max_requests));
+    let gate = Arc::new(Gate { doors, authenticate, metrics });
+    Hosted { router: router(service.clone(), gate, more), service }
 }
 
 /// A running endpoint. Dropping it closes it.
@@ -139,11 +164,10 @@ impl Api {
     /// Serves `settings` with what `buyer` can buy over `net`.
     pub fn start(listener: Listener, buyer: Buyer, net: Net, settings: Settings) -> io::Result<Self> {
         let addr = listener.addr()?;
-        let Settings { doors, authenticate, purse, max_price, max_requests, metrics, more } = settings;
-        let service = Arc::new(Service::new(buyer, net, purse, max_price, max_requests));
-        let gate = Arc::new(Gate { doors, authenticate, metrics: metrics.clone() });
+        let metrics = settings.metrics.clone();
+        let Hosted { router, service } = hosted(buyer, net, settings);
         let (stop, stopping) = watch::channel(false);
-        let task = tokio::spawn(server::serve(listener.0, router(service.clone(), gate, more), metrics.clone(), stopping));
+        let task = tokio::spawn(server::serve(listener.0, router, metrics.clone(), stopping));
         Ok(Api { addr, service, metrics, stop, task })
     }
 
@@ -213,7 +237,7 @@ async fn enter(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) 
     let mut response = if preflight {
         StatusCode::NO_CONTENT.into_response()
     } else {
-        match gate.caller(&request) {
+        match gate.caller(request.uri().path(), request.headers()).await {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 next.run(request).await
@@ -233,11 +257,11 @@ impl Gate {
         response
     }
 
-    fn caller(&self, request: &Request) -> Result<Caller, ApiError> {
-        if OPEN.contains(&request.uri().path()) {
+    async fn caller(&self, path: &str, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        if OPEN.contains(&path) {
             return Ok(Caller::operator());
         }
-        (self.authenticate)(access::bearer(request.headers()))
+        (self.authenticate)(access::bearer(headers)).await
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     spend::{ALL, Caps},
     toml_text,
 };
+use futures::{FutureExt, future};
 use infernet_wire::{hash, id::Hash, money::MicroUsd, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -216,7 +217,7 @@ pub fn authenticate(home: &Path, required: bool) -> Result<Authenticate, KeyErro
     let keys = list(home)?;
     let seen = Seen { looked: clock::now(), stamp: stamp(home), keys };
     let ring = Ring { home: home.into(), required, own, seen: Mutex::new(seen) };
-    Ok(Arc::new(move |bearer| ring.caller(bearer)))
+    Ok(Arc::new(move |bearer| future::ready(ring.caller(bearer)).boxed()))
 }
 
 struct Ring {
@@ -306,6 +307,11 @@ mod tests {
         fs::metadata(path).expect("exists").mode() & 0o777
     }
 
+    fn asking(home: &Path, required: bool) -> impl Fn(Option<&str>) -> Result<Caller, ApiError> {
+        let ask = authenticate(home, required).unwrap();
+        move |bearer| ask(bearer).now_or_never().expect("it does not wait")
+    }
+
     fn code(result: Result<Caller, ApiError>) -> Result<String, &'static str> {
         result.map(|caller| caller.key).map_err(|error| error.code)
     }
@@ -313,7 +319,7 @@ mod tests {
     #[test]
     fn on_loopback_only_a_wrong_key_is_refused() {
         let home = home();
-        let ask = authenticate(home.path(), false).unwrap();
+        let ask = asking(home.path(), false);
         assert_eq!(code(ask(None)), Ok(String::new()));
         assert_eq!(code(ask(Some("not-needed"))), Ok(String::new()), "clients show anything");
         assert_eq!(code(ask(Some("sk-infernet-wrong"))), Err("invalid_api_key"));
@@ -323,13 +329,13 @@ mod tests {
     #[test]
     fn beyond_loopback_a_key_is_required_and_made() {
         let home = home();
-        let ask = authenticate(home.path(), true).unwrap();
+        let ask = asking(home.path(), true);
         assert_eq!(mode(home.path().join(TOKEN_FILE)), 0o600);
         let token = fs::read_to_string(home.path().join(TOKEN_FILE)).unwrap();
         assert_eq!(code(ask(None)), Err("invalid_api_key"));
         assert_eq!(code(ask(Some("x"))), Err("invalid_api_key"));
         assert_eq!(code(ask(Some(token.trim()))), Ok(String::new()));
-        let again = authenticate(home.path(), true).unwrap();
+        let again = asking(home.path(), true);
         assert_eq!(code(again(Some(token.trim()))), Ok(String::new()), "it stays the same");
     }
 
@@ -340,7 +346,7 @@ mod tests {
         let file = fs::read_to_string(home.path().join(KEYS_FILE)).unwrap();
         assert!(!file.contains(token.trim_start_matches(PREFIX)), "{file}");
         assert_eq!(mode(home.path().join(KEYS_FILE)), 0o600);
-        let ask = authenticate(home.path(), false).unwrap();
+        let ask = asking(home.path(), false);
         let caller = ask(Some(&token)).unwrap();
         assert_eq!((caller.key.as_str(), caller.caps.per_day), ("ci", Some(MicroUsd(10))));
         assert_eq!(code(ask(Some("something"))), Err("invalid_api_key"), "with named keys a key that is shown must be one");

@@ -5,6 +5,7 @@
 
 mod api_key;
 mod chat;
+mod command;
 mod config;
 mod doctor;
 pub mod exit;
@@ -105,6 +106,8 @@ enum Command {
         #[command(subcommand)]
         command: operator::OperatorCommands,
     },
+    /// Tell a node of yours what to do, by way of a control plane.
+    Command(command::CommandArgs),
     /// Show the configuration and where it comes from.
     Config {
         #[command(subcommand)]
@@ -219,6 +222,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Key { command } => key::run(&context, command),
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,
+            Command::Command(args) => command::run(&context, args).await,
             Command::Config { command } => config::run(&context, command),
             Command::Logs(args) => logs::run(&context, args).await,
             Command::Schema { command } => schema::run(&context, &command.join(" ")),

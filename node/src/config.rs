@@ -32,10 +32,15 @@ use self::layers::Layers;
 use crate::{
     backend::BackendSpec,
     market::{policy::Policy, pricing::Pricing},
+    plane_client::Origin,
     spend::Caps,
     toml_text,
 };
-use infernet_wire::{id::NodeId, money::MicroUsd, topic::NetworkId};
+use infernet_wire::{
+    id::NodeId,
+    money::{MicroUsd, Price},
+    topic::NetworkId,
+};
 use libp2p::Multiaddr;
 use std::{
     net::{Ipv6Addr, SocketAddr, UdpSocket},
@@ -113,6 +118,10 @@ pub struct Config {
     pub regions: Vec<Region>,
     /// Whether a job may go to a worker at its advertised price, without an auction.
     pub standing: bool,
+    /// Control planes that are told of this node; none unless the owner wants it.
+    pub planes: Vec<Origin>,
+    /// How often they are told.
+    pub heartbeat: Duration,
     /// How long running jobs may take to end after the first signal.
     pub grace: Duration,
     /// Whether `infernet start` also writes `<home>/infernet.log`.
@@ -190,13 +199,29 @@ impl Config {
 /// Makes the file of `home` say that only `models` are offered, or that all are for `None`; everything else in it stays. Returns
 /// its path. The home must exist, the file need not.
 pub fn write_models(home: &Path, models: Option<&[String]>) -> Result<PathBuf, ConfigError> {
+    rewrite(home, |text| toml_text::with_list(text, "models", models))
+}
+
+/// Writes the price of `model`, or of all that have none of their own, into the file of `home`, see [`write_models`].
+pub fn write_price(home: &Path, model: Option<&str>, price: Price) -> Result<PathBuf, ConfigError> {
+    let (input, output) = (price.input.0, price.output.0);
+    rewrite(home, |text| match model {
+        Some(model) => toml_text::with_entry(text, "prices", model, &[("in", input), ("out", output)]),
+        None => {
+            toml_text::with_number(text, "price_in", input).and_then(|text| toml_text::with_number(&text, "price_out", output))
+        }
+    })
+}
+
+/// Replaces the file of `home` by what `change` makes of it; its path.
+fn rewrite(home: &Path, change: impl FnOnce(&str) -> Result<String, String>) -> Result<PathBuf, ConfigError> {
     let path = home.join(CONFIG_FILE);
     let failed = |reason: String| ConfigError::File { path: path.clone(), reason };
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         read => read.map_err(|error| failed(error.to_string()))?,
     };
-    let text = toml_text::with_list(&text, "models", models).map_err(failed)?;
+    let text = change(&text).map_err(failed)?;
     let draft = home.join(format!(".{CONFIG_FILE}"));
     // Whole or not at all; whoever may read the file may read it still.
     let write = || -> std::io::Result<()> {

@@ -17,7 +17,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Fuse, FusedFuture, join_all},
 };
-use infernet_wire::{capability::ModelAd, id::Hash, limits};
+use infernet_wire::{capability::ModelAd, id::Hash, limits, money::Price};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -40,6 +40,7 @@ pub struct Engines {
     backends: Arc<[Arc<dyn Backend>]>,
     routes: watch::Receiver<Routes>,
     reports: watch::Receiver<Vec<EngineReport>>,
+    pricing: watch::Receiver<Pricing>,
     wishes: mpsc::Sender<Wish>,
 }
 
@@ -58,6 +59,8 @@ pub struct Offers {
 struct Wish {
     /// Offer these alone, or all for an empty list; `None`: as before.
     only: Option<Vec<String>>,
+    /// Sell one model, or all that have no price of their own, at this price; `None`: as before.
+    price: Option<(Option<String>, Price)>,
     /// Told when it is done: the models that are offered.
     done: oneshot::Sender<Vec<String>>,
 }
@@ -117,10 +120,12 @@ impl Engines {
     pub async fn spawn(backends: Vec<Arc<dyn Backend>>, offers: Offers, seller: Seller) -> Self {
         let (sender, routes) = watch::channel(BTreeMap::new());
         let (reporter, reports) = watch::channel(Vec::new());
+        let (priced, pricing) = watch::channel(offers.pricing.clone());
         let (wishes, wished) = mpsc::channel(WISHES);
-        let engines = Engines { backends: backends.into(), routes, reports, wishes };
+        let engines = Engines { backends: backends.into(), routes, reports, pricing, wishes };
         let backends = engines.backends.clone();
-        let mut poll = Poll { backends, offers, seller, routes: sender, reports: reporter, failing: BTreeMap::new(), busy: 0 };
+        let failing = BTreeMap::new();
+        let mut poll = Poll { backends, offers, seller, routes: sender, reports: reporter, pricing: priced, failing, busy: 0 };
         poll.poll().await;
         tokio::spawn(poll.run(wished));
         engines
@@ -129,11 +134,31 @@ impl Engines {
     /// Asks every engine now, and offers `only` these models from now on, all for an empty list; `None`: as before. Returns the
     /// models that are offered, when the seller knows them.
     pub async fn poll_now(&self, only: Option<Vec<String>>) -> Vec<String> {
+        self.wish(only, None).await
+    }
+
+    /// Sells `model`, or for `None` all models that have no price of their own, at `price` from now on, though never below the
+    /// floor. Ads that are out still bind until they expire. Returns when the seller knows it.
+    pub async fn set_price(&self, model: Option<String>, price: Price) {
+        self.wish(None, Some((model, price))).await;
+    }
+
+    async fn wish(&self, only: Option<Vec<String>>, price: Option<(Option<String>, Price)>) -> Vec<String> {
         let (done, told) = oneshot::channel();
-        if self.wishes.send(Wish { only, done }).await.is_err() {
+        if self.wishes.send(Wish { only, price, done }).await.is_err() {
             return Vec::new();
         }
         told.await.unwrap_or_default()
+    }
+
+    /// What they cost now.
+    pub fn pricing(&self) -> Pricing {
+        self.pricing.borrow().clone()
+    }
+
+    /// Each as `KIND=URL`, as a configuration names it.
+    pub fn specs(&self) -> Vec<String> {
+        self.backends.iter().map(|backend| format!("{}={}", backend.kind(), backend.url())).collect()
     }
 
     /// Every engine as it answered last.
@@ -154,6 +179,7 @@ struct Poll {
     seller: Seller,
     routes: watch::Sender<Routes>,
     reports: watch::Sender<Vec<EngineReport>>,
+    pricing: watch::Sender<Pricing>,
     failing: BTreeMap<usize, String>,
     /// Polls in a row at which jobs ran.
     busy: u32,
@@ -190,10 +216,23 @@ impl Poll {
         if let Some(only) = wish.only {
             self.offers.only = only;
         }
+        if let Some((model, price)) = wish.price {
+            self.reprice(model, price).await;
+        }
         self.poll().await;
         let offered = self.routes.borrow().keys().cloned().collect();
         // Whoever wished may be gone.
         let _ = wish.done.send(offered);
+    }
+
+    async fn reprice(&mut self, model: Option<String>, price: Price) {
+        let pricing = &mut self.offers.pricing;
+        match model {
+            Some(model) => _ = pricing.models.insert(model, price),
+            None => pricing.base = price,
+        }
+        self.seller.set_pricing(pricing.clone()).await;
+        self.pricing.send_replace(pricing.clone());
     }
 
     fn is_offered(&self, model: &Model) -> bool {

@@ -86,8 +86,13 @@ pub fn memory(weights: u64, cache_per_token: u64, context: u32) -> u64 {
 
 /// Where a model that takes `needs` bytes would run on this machine.
 pub fn fit(needs: u64, machine: &Reading) -> Fit {
+    fit_within(needs, machine.gpu_memory(), machine.memory_bytes)
+}
+
+/// The same for a machine with so many bytes of GPU memory and of memory, as far as they are known.
+pub fn fit_within(needs: u64, gpu: Option<u64>, memory: Option<u64>) -> Fit {
     let within = |bytes: u64, percent: u64| needs <= bytes / 100 * percent;
-    match (machine.gpu_memory(), machine.memory_bytes) {
+    match (gpu, memory) {
         (Some(gpu), _) if within(gpu, GPU_PERCENT) => Fit::Gpu,
         // Layers that a GPU has no room for stay in memory.
         (gpu, Some(memory)) => {

@@ -204,8 +204,8 @@ fn present(apple: bool, exists: impl Fn(&str) -> bool) -> Option<Vendor> {
     }
 }
 
-/// The class of a GPU's memory. Drivers keep some of it back, so it is rounded to what is printed on the box.
-fn vram_class(bytes: u64) -> &'static str {
+/// The class of a GPU's memory, in the words of tags. Drivers keep some of it back, so it is rounded to what is printed on the box.
+pub fn vram_class(bytes: u64) -> &'static str {
     match bytes.saturating_add(GIB / 2) / GIB {
         0..8 => "<8gb",
         8..16 => "8-16gb",

@@ -8,8 +8,11 @@
 //! | [`chat`] | the QUIC stream between buyer and worker |
 //! | [`backend`], [`engines`] | the engines beside a worker |
 //! | [`ledger`], [`store`], [`recall`], [`today`] | receipts, kept before anyone is told, and what they tell after a restart |
+//! | [`receipt_pages`] | what an indexer is told of them |
 //! | [`node`] | all of the above, started in order |
 //! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
+//! | [`operator`], [`obey`] | whose signed commands count, and what they do |
+//! | [`plane_client`] | tells control planes that the node is there, if its owner wants that |
 //! | [`metrics`] | what a node can be watched by |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
 //! | [`jobs`], [`why`], [`doctor`] | what runs now, why more or less is earned, what is to be mended |
@@ -49,8 +52,11 @@ pub mod market;
 pub mod metrics;
 pub mod net;
 pub mod node;
+pub mod obey;
 pub mod operator;
+pub mod plane_client;
 pub mod recall;
+pub mod receipt_pages;
 pub mod report;
 pub mod seller;
 pub mod spend;

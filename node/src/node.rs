@@ -30,13 +30,13 @@ use crate::{
     },
     metrics::Metrics,
     net::{self, Net, NetConfig, NetError},
-    recall,
+    recall, receipt_pages,
     report::ChatReport,
     seller::{self, Seller},
     spend::{ALL, CapError, Caps, Purse},
     store::{Store, StoreError},
 };
-use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, limits, topic::NetworkId};
+use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, limits, money::Price, topic::NetworkId};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use overview::Overview;
 use std::{
@@ -49,7 +49,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -164,6 +164,8 @@ pub struct Node {
     chat_tally: Tally,
     metrics: Metrics,
     overview: Overview,
+    sold_at: Vec<SocketAddrText>,
+    download: Arc<Semaphore>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -178,7 +180,9 @@ impl Node {
         let (id, network) = (settings.key.id(), settings.network.clone());
         let endpoint = Endpoint::bind(&settings.key, settings.chat_listen)?;
         let chat_addr = endpoint.local_addr().map_err(StartError::Address)?;
-        let (net, events) = net::start(&settings.key, net_config(&settings, &*store)).await?;
+        let (pages, asked) = receipt_pages::channel();
+        let config = NetConfig { receipts: Some(pages), ..net_config(&settings, &*store) };
+        let (net, events) = net::start(&settings.key, config).await?;
         let ledger = Ledger::new(store.clone(), net.clone());
         let pool = Pool::new(endpoint.clone());
         let client =
@@ -189,9 +193,9 @@ impl Node {
         let addresses = net.listen_addresses().await;
         let today = ledger.today().clone();
         let mut overview = Overview::new(jobs.clone(), today.clone());
+        let mut sold_at = Vec::new();
         let seller = match settings.serve {
             Some(serve) => {
-                let price = serve.pricing.base;
                 let worker = Worker {
                     key: settings.key,
                     network: settings.network,
@@ -203,8 +207,9 @@ impl Node {
                     jobs,
                 };
                 let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
-                let (seller, engines, machine) = worker.start(serve, chat, endpoint.clone(), &mut tasks).await;
-                overview.sells(price, engines, machine);
+                let (seller, engines, machine) = worker.start(serve, chat.clone(), endpoint.clone(), &mut tasks).await;
+                overview.sells(engines, machine);
+                sold_at = chat;
                 Some(seller)
             }
             None => None,
@@ -215,6 +220,7 @@ impl Node {
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
         tasks.push(tokio::spawn(recall::run(id, store.clone(), today, buyer.clone(), seller.clone())));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
+        tasks.push(tokio::spawn(receipt_pages::run(network.clone(), store.clone(), asked)));
         debug!(me = %id, chat = %chat_addr, "started");
         Ok(Node {
             id,
@@ -230,6 +236,8 @@ impl Node {
             chat_tally,
             metrics,
             overview,
+            sold_at,
+            download: Arc::new(Semaphore::new(1)),
             tasks,
         })
     }
@@ -242,6 +250,11 @@ impl Node {
     /// Where the chat endpoint is bound.
     pub fn chat_addr(&self) -> SocketAddr {
         self.chat_addr
+    }
+
+    /// Where its ad says that the chat endpoint is; empty if it sells nothing.
+    pub fn sold_at(&self) -> &[SocketAddrText] {
+        &self.sold_at
     }
 
     /// The mesh.
@@ -257,6 +270,23 @@ impl Node {
     /// The worker's role, if it has it.
     pub fn seller(&self) -> Option<&Seller> {
         self.seller.as_ref()
+    }
+
+    /// Its engines as `KIND=URL`; `None` if it sells nothing.
+    pub fn engine_specs(&self) -> Option<Vec<String>> {
+        Some(self.overview.sold_engines()?.specs())
+    }
+
+    /// Sells at another price from now on, see [`Engines::set_price`]; `false` if it sells nothing.
+    pub async fn set_price(&self, model: Option<String>, price: Price) -> bool {
+        let Some(engines) = self.overview.sold_engines() else { return false };
+        engines.set_price(model, price).await;
+        true
+    }
+
+    /// The right to fetch a model for an operator, which one at a time has.
+    pub fn try_download(&self) -> Option<OwnedSemaphorePermit> {
+        self.download.clone().try_acquire_owned().ok()
     }
 
     /// Asks the engines now and offers `only` these models, see [`Engines::poll_now`]; `None` if it sells nothing.
@@ -387,6 +417,7 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
         max_peers: settings.max_peers,
         known_peers: known.iter().filter_map(|text| text.parse().ok()).collect(),
         serves: settings.serve.is_some(),
+        receipts: None,
         tap: settings.tap.clone(),
     }
 }

@@ -81,6 +81,8 @@ enum Command {
     Know(Vec<NodeId>),
     /// Bid on nothing more, or bid again.
     Drain(bool),
+    /// What models cost from now on.
+    Pricing(Box<Pricing>),
     /// How the machine is.
     Sensed(Sensed),
     /// How are we doing?
@@ -238,6 +240,11 @@ impl Seller {
         let _ = self.commands.send(Command::Drain(false)).await;
     }
 
+    /// Bids at these prices from now on; what was promised stays.
+    pub async fn set_pricing(&self, pricing: Pricing) {
+        let _ = self.commands.send(Command::Pricing(Box::new(pricing))).await;
+    }
+
     /// Tells how the machine is; the operator's policy decides whether that is good enough.
     pub async fn sensed(&self, sensed: Sensed) {
         let _ = self.commands.send(Command::Sensed(sensed)).await;
@@ -303,6 +310,10 @@ impl Task {
             Command::Measured(model, measured) => self.on_measured(&model, measured),
             Command::Know(buyers) => buyers.into_iter().for_each(|buyer| self.market.mark_known(buyer)),
             Command::Drain(draining) => self.market.set_draining(draining),
+            Command::Pricing(pricing) => {
+                self.market.set_pricing((*pricing).clone());
+                self.settings.pricing = *pricing;
+            }
             Command::Sensed(sensed) => self.on_sensed(&sensed, clock::now()),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());

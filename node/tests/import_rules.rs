@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 26] = [
+const RULES: [Rule; 29] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -53,9 +53,14 @@ const RULES: [Rule; 26] = [
         breaks: |source| source.names_of(&["k256"]),
     },
     Rule {
-        says: "only node/src/store/sled.rs names sled",
-        governs: |path| path != "node/src/store/sled.rs",
+        says: "only node/src/store/sled.rs and plane/src/store/embedded/db.rs name sled",
+        governs: |path| !["node/src/store/sled.rs", "plane/src/store/embedded/db.rs"].contains(&path),
         breaks: |source| source.names_of(&["sled"]),
+    },
+    Rule {
+        says: "only plane/src/store/postgres names tokio_postgres and deadpool_postgres",
+        governs: |path| !path.starts_with("plane/src/store/postgres"),
+        breaks: |source| source.names_of(&["tokio_postgres", "deadpool_postgres"]),
     },
     Rule {
         says: "only node/src/store/journal/frame.rs names crc32fast",
@@ -69,10 +74,11 @@ const RULES: [Rule; 26] = [
         breaks: |source| source.names_of(&["quinn"]),
     },
     Rule {
-        says: "only node/src/backend/http.rs and node/src/control/client.rs name reqwest",
-        // Engines over TCP, and the control socket.
+        says: "only node/src/backend/http.rs, node/src/control/client.rs and node/src/plane_client/http.rs name reqwest",
+        // Engines over TCP, the control socket, and control planes.
         governs: |path| {
-            path.starts_with("node/src") && !["node/src/backend/http.rs", "node/src/control/client.rs"].contains(&path)
+            path.starts_with("node/src")
+                && !["node/src/backend/http.rs", "node/src/control/client.rs", "node/src/plane_client/http.rs"].contains(&path)
         },
         breaks: |source| source.names_of(&["reqwest"]),
     },
@@ -141,6 +147,16 @@ const RULES: [Rule; 26] = [
         says: "only node/src/toml_text.rs names toml_edit",
         governs: |path| path != "node/src/toml_text.rs",
         breaks: |source| source.names_of(&["toml_edit"]),
+    },
+    Rule {
+        says: "only plane/src/accounts/signature.rs names aws_lc_rs and sha3",
+        governs: |path| path != "plane/src/accounts/signature.rs",
+        breaks: |source| source.names_of(&["aws_lc_rs", "sha3"]),
+    },
+    Rule {
+        says: "what the plane remembers, and who its clients are, knows nothing of HTTP servers",
+        governs: |path| path.starts_with("plane/src/store") || path.starts_with("plane/src/accounts"),
+        breaks: |source| source.names_of(&["axum"]),
     },
     Rule {
         says: "only node/src/clock.rs reads a clock",
@@ -471,6 +487,7 @@ fn planted_violations_are_found() {
     planted("node/src/cli/doctor.rs", "rustix::fs::statvfs(path)", 1);
     planted("node/src/chat.rs", "pub use ::quinn::Connection;", 1);
     planted("plane/src/lib.rs", "extern crate sled;", 1);
+    planted("plane/src/store/embedded.rs", "use tokio_postgres::Row;", 1);
     planted("node/src/backend/ollama.rs", "let c = reqwest::Client::new();", 1);
     planted("node/src/api/sse.rs", "use hyper_util::rt::TokioIo;", 1);
     planted("node/src/seller.rs", "let t = std::time::Instant::now();", 1);

@@ -16,17 +16,23 @@
 
 mod clients;
 mod commands;
+#[cfg(test)]
+mod conformance;
+mod embedded;
 mod jobs;
 mod nodes;
 mod notices;
+mod postgres;
 mod receipts;
 
 pub use self::{
     clients::{ClientId, ClientRow, Clients, Entry, EntryKind, Identity, KeyRow, Reservation, Reserved, SessionRow, Settled},
     commands::{CommandRow, CommandStatus, Commands},
+    embedded::EmbeddedStore,
     jobs::{Idempotency, Inserted, JobError, JobQuery, JobRow, JobStatus, Jobs, StoredText, WebJobId},
     nodes::{NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role},
     notices::{Notice, Notices},
+    postgres::PostgresStore,
     receipts::{ReceiptPut, Receipts},
 };
 

@@ -125,9 +125,35 @@ pub fn verify(x_only: &[u8; 32], message: &[u8], signature: &Signature) -> Resul
     key.verify_raw(message, &signature).map_err(|_| BadSignature)
 }
 
+/// The public key, x and y, that made an ECDSA signature `r ‖ s` of a 32-byte digest, as wallets of EVM chains make them;
+/// `recovery` is 0 or 1.
+pub fn recover(digest: &[u8; 32], signature: &[u8; 64], recovery: u8) -> Result<[u8; 64], BadSignature> {
+    let signature = k256::ecdsa::Signature::from_slice(signature).map_err(|_| BadSignature)?;
+    let recovery = k256::ecdsa::RecoveryId::from_byte(recovery).filter(|id| !id.is_x_reduced()).ok_or(BadSignature)?;
+    let key = k256::ecdsa::VerifyingKey::recover_from_prehash(digest, &signature, recovery).map_err(|_| BadSignature)?;
+    let point = key.to_sec1_point(false);
+    point.as_bytes().get(1..).and_then(|xy| xy.try_into().ok()).ok_or(BadSignature)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recovered_key_is_the_signers() {
+        let signing = k256::ecdsa::SigningKey::from_slice(&[7; 32]).expect("a scalar");
+        let digest = *hash::sha256(b"sign in").as_bytes();
+        let (signature, recovery) = signing.sign_prehash_recoverable(&digest);
+        let bytes: [u8; 64] = signature.to_bytes().as_slice().try_into().expect("64 bytes");
+        let point = signing.verifying_key().to_sec1_point(false);
+        assert_eq!(recover(&digest, &bytes, recovery.to_byte()).expect("a key"), point.as_bytes()[1..]);
+        assert_ne!(
+            recover(hash::sha256(b"other").as_bytes(), &bytes, recovery.to_byte()).ok(),
+            Some(point.as_bytes()[1..].try_into().expect("64"))
+        );
+        assert!(recover(&digest, &[0; 64], 0).is_err());
+        assert!(recover(&digest, &bytes, 4).is_err());
+    }
 
     fn key(n: u8) -> NodeKey {
         NodeKey::from_bytes(&[n; 32]).expect("a valid scalar")

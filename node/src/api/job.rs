@@ -4,12 +4,15 @@
 //! drops a job before its end, because the client went away or has all it needs, leaves the rest to a task of its own: there
 //! the buyer cancels or settles what was delivered, and the spending is booked. [`Choices`] are the jobs of one request.
 
-use super::{error::ApiError, service::Place};
+use super::{
+    error::ApiError,
+    service::Place,
+    till::{Bill, Charge},
+};
 use crate::{
     buyer::{Buyer, ChatError, ChatEvent, ChatOrder},
     chat::client::{Agreed, Progress},
     report::ChatReport,
-    spend::Spending,
 };
 use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{chat::Usage, money::MicroUsd};
@@ -84,6 +87,12 @@ impl Known {
         agreed.price.cost(input, output).unwrap_or(MicroUsd(u64::MAX))
     }
 
+    fn bill(&self, cost: MicroUsd, failure: Option<&'static str>) -> Bill {
+        let worker = self.opened.as_ref().map(|opened| opened.agreed.worker);
+        let usage = self.usage.as_ref().map(|usage| (usage.input_tokens, usage.output_tokens));
+        Bill { cost, worker, usage, failure }
+    }
+
     fn note(&mut self, progress: &Progress) {
         match progress {
             Progress::Opened { path, input_tokens, agreed } => {
@@ -105,20 +114,20 @@ pub(super) struct Job {
     known: Known,
     /// Nothing more is to be told.
     over: bool,
-    spending: Option<Spending>,
+    charge: Option<Box<dyn Charge>>,
     /// Counts the request as under way until its last job is settled.
     place: Arc<Place>,
 }
 
 impl Job {
     /// Prepares `order`; nothing happens until it is polled.
-    pub(super) fn new(buyer: Buyer, order: ChatOrder, spending: Option<Spending>, place: Arc<Place>) -> Self {
+    pub(super) fn new(buyer: Buyer, order: ChatOrder, charge: Option<Box<dyn Charge>>, place: Arc<Place>) -> Self {
         let (told, events) = mpsc::channel(EVENTS);
         let running = async move {
             let (_never, mut cancel) = watch::channel(false);
             buyer.chat(order, &told, &mut cancel).await
         };
-        Job { running: Some(running.boxed()), outcome: None, events, known: Known::default(), over: false, spending, place }
+        Job { running: Some(running.boxed()), outcome: None, events, known: Known::default(), over: false, charge, place }
     }
 
     /// The next step; must not be called again once it is over.
@@ -149,8 +158,8 @@ impl Job {
             // The answer is whole and its price known: the receipt's exchange must hold up neither the client nor what it may
             // spend next.
             self.over = true;
-            if let Some(spending) = self.spending.take() {
-                spending.settle(self.known.cost());
+            if let Some(charge) = self.charge.take() {
+                charge.settle(self.known.bill(self.known.cost(), None));
             }
             self.leave();
         }
@@ -159,7 +168,7 @@ impl Job {
 
     fn end(&mut self, outcome: Outcome) -> Result<(), ChatError> {
         self.over = true;
-        book(self.spending.take(), &outcome, &self.known);
+        book(self.charge.take(), &outcome, &self.known);
         outcome.map(drop)
     }
 
@@ -169,23 +178,24 @@ impl Job {
         let (_, nobody) = mpsc::channel(1);
         drop(std::mem::replace(&mut self.events, nobody));
         let (Some(running), Ok(runtime)) = (self.running.take(), Handle::try_current()) else { return };
-        let (spending, known, place) = (self.spending.take(), self.known.clone(), self.place.clone());
+        let (charge, known, place) = (self.charge.take(), self.known.clone(), self.place.clone());
         runtime.spawn(async move {
             let outcome = running.await;
             if let (Err(ChatError::Failed { failure, .. }), Some(opened)) = (&outcome, &known.opened) {
                 debug!(job = %opened.agreed.job, cause = failure.cause.label(), "a job failed that no client waits for");
             }
-            book(spending, &outcome, &known);
+            book(charge, &outcome, &known);
             drop(place);
         });
     }
 }
 
 /// Books what a job really cost.
-fn book(spending: Option<Spending>, outcome: &Outcome, known: &Known) {
-    let Some(spending) = spending else { return };
+fn book(charge: Option<Box<dyn Charge>>, outcome: &Outcome, known: &Known) {
+    let Some(charge) = charge else { return };
     let receipt = outcome.as_ref().ok().and_then(|report| report.receipt.as_ref());
-    spending.settle(receipt.map_or_else(|| known.cost(), |receipt| receipt.amount()));
+    let cost = receipt.map_or_else(|| known.cost(), |receipt| receipt.amount());
+    charge.settle(known.bill(cost, outcome.as_ref().err().map(ChatError::label)));
 }
 
 impl Drop for Job {

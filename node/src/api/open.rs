@@ -9,7 +9,7 @@ use crate::{
 };
 use axum::Router;
 use infernet_wire::money::MicroUsd;
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 /// What of a configuration is about the endpoint.
 #[derive(Debug, Clone)]
@@ -85,7 +85,7 @@ impl Opened {
         let settings = Settings {
             doors: self.doors,
             authenticate: self.authenticate,
-            purse,
+            till: Arc::new(purse),
             max_price: self.config.max_price,
             max_requests: self.config.max_requests,
             metrics: node.metrics().clone(),

@@ -1,10 +1,16 @@
-//! What the routes share: the buyer, the purse, and every bound on what callers may take.
+//! What the routes share: the buyer, the till, and every bound on what callers may take.
 
-use super::{access::Caller, error::ApiError, job::Job, options::Options, replay::Replays};
+use super::{
+    access::Caller,
+    error::ApiError,
+    job::Job,
+    options::Options,
+    replay::Replays,
+    till::{Till, Wish},
+};
 use crate::{
     buyer::{Buyer, ChatOrder},
     net::Net,
-    spend::Purse,
 };
 use axum::{
     body::{Body, Bytes},
@@ -46,7 +52,7 @@ const BYTES_PER_TOKEN: u32 = 4;
 pub(super) struct Service {
     pub(super) buyer: Buyer,
     pub(super) net: Net,
-    purse: Purse,
+    till: Arc<dyn Till>,
     max_price: MicroUsd,
     pub(super) replays: Replays,
     requests: Arc<Semaphore>,
@@ -61,11 +67,11 @@ pub(super) struct Place {
 }
 
 impl Service {
-    pub(super) fn new(buyer: Buyer, net: Net, purse: Purse, max_price: MicroUsd, max_requests: usize) -> Self {
+    pub(super) fn new(buyer: Buyer, net: Net, till: Arc<dyn Till>, max_price: MicroUsd, max_requests: usize) -> Self {
         Service {
             buyer,
             net,
-            purse,
+            till,
             max_price,
             replays: Replays::default(),
             requests: Arc::new(Semaphore::new(max_requests)),
@@ -142,13 +148,13 @@ impl Service {
         for request in requests {
             let mut order = options.apply(self.max_price, ChatOrder::new(request));
             let worst = order.worst();
-            let spending = self.purse.authorise(&caller.key, caller.caps, worst, count).await;
-            let spending = spending.map_err(|error| ApiError::of_cap(&error))?;
-            if let Some(spending) = spending.as_ref().filter(|spending| spending.most() < worst) {
-                order.budget = Some(spending.most());
+            let wish = Wish { model: &order.request.model, most: worst, jobs: count };
+            let charge = self.till.authorise(caller, wish).await?;
+            if let Some(charge) = charge.as_ref().filter(|charge| charge.most() < worst) {
+                order.budget = Some(charge.most());
                 capped = order.budget;
             }
-            jobs.push(Job::new(self.buyer.clone(), order, spending, place.clone()));
+            jobs.push(Job::new(self.buyer.clone(), order, charge, place.clone()));
         }
         Ok((jobs, capped))
     }

@@ -170,6 +170,12 @@ struct BuyArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Running")]
 struct RunArgs {
+    /// Control plane to tell of this node, such as https://plane.example; repeatable [default: none]
+    #[arg(long, value_name = "URL")]
+    plane: Vec<String>,
+    /// Seconds between two heartbeats to a plane [default: 30]
+    #[arg(long, value_name = "SECS")]
+    heartbeat_secs: Option<u64>,
     /// Seconds that running jobs may take to end when told to stop [default: 60]
     #[arg(long, value_name = "SECS")]
     grace_secs: Option<u64>,
@@ -211,6 +217,8 @@ impl NodeArgs {
             min_reputation: buy.min_reputation,
             regions: list(&buy.only_region),
             standing: buy.no_standing.then_some(false),
+            planes: list(&run.plane),
+            heartbeat_secs: run.heartbeat_secs,
             grace_secs: run.grace_secs,
             log_file: run.no_log_file.then_some(false),
             ..self.mesh.partial()

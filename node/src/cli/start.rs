@@ -17,6 +17,7 @@ use crate::{
     engines::{Engines, Probed},
     logfile, metrics,
     node::{Node, Serve, Settings},
+    plane_client::{self, Planes},
     seller, store,
 };
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -42,6 +43,12 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let api = open_api(context, &config).await?;
     let mut stop = Stop::listen()?;
     let (grace, caps) = (config.grace, config.caps());
+    let planes = plane_client::Settings {
+        key: key.clone(),
+        home: context.home.clone(),
+        planes: config.planes.clone(),
+        every: config.heartbeat,
+    };
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
     let purse = node.limit(caps)?;
     let api = api.map(|api| api.serve(&node, purse.clone(), metrics::route(node.clone()))).transpose()?;
@@ -49,6 +56,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
         node.serves_api(api.base_url());
     }
     control.serve(node.clone());
+    let planes = Planes::spawn(&node, planes).map_err(|error| Exit::new(exit::FAILED, error))?;
     ready(context, &node).await?;
     stop.first().await;
     drop(control);
@@ -56,7 +64,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
         api.stop();
     }
     let closing = async {
-        close(context, &node, grace).await;
+        tokio::join!(close(context, &node, grace), planes.stop());
         if let Err(error) = purse.close().await {
             context.note(format!("more counts as spent than was: {error}"));
         }

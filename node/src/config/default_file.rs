@@ -3,8 +3,8 @@
 use super::{
     CONFIG_FILE, ConfigError, Partial,
     parse::{
-        DEFAULT_API_LISTEN, DEFAULT_CHAT_LISTEN, DEFAULT_GRACE_SECS, DEFAULT_IDLE_PERCENT, DEFAULT_LISTEN, DEFAULT_MAX_PEERS,
-        DEFAULT_MAX_PRICE, DEFAULT_PRICE_IN, DEFAULT_PRICE_OUT, DEFAULT_SLOTS,
+        DEFAULT_API_LISTEN, DEFAULT_CHAT_LISTEN, DEFAULT_GRACE_SECS, DEFAULT_HEARTBEAT_SECS, DEFAULT_IDLE_PERCENT,
+        DEFAULT_LISTEN, DEFAULT_MAX_PEERS, DEFAULT_MAX_PRICE, DEFAULT_PRICE_IN, DEFAULT_PRICE_OUT, DEFAULT_SLOTS,
     },
 };
 use crate::backend::{BackendSpec, ENGINES};
@@ -164,6 +164,14 @@ fn text() -> String {
 
 # Take a worker's advertised price at once where that is good enough; false holds an auction for every job.
 # standing = true
+
+# ---- control planes
+
+# Told of this node by a signed heartbeat, such as "https://plane.example"; your operators' commands come back. Nothing needs one.
+# planes = []
+
+# Seconds between two heartbeats; after 90 seconds of silence a plane shows the node as offline.
+# heartbeat_secs = {DEFAULT_HEARTBEAT_SECS}
 
 # ---- running
 

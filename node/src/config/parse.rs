@@ -9,6 +9,7 @@ use super::{
 use crate::{
     backend::BackendSpec,
     market::{policy::Policy, pricing::Pricing, schedule::Schedule},
+    plane_client::EVERY_SECS,
 };
 use infernet_wire::{
     limits,
@@ -40,6 +41,9 @@ pub(super) const DEFAULT_API_LISTEN: &str = "127.0.0.1:46339";
 pub(super) const DEFAULT_MAX_PRICE: u64 = 10_000_000;
 /// Most answers end within a minute.
 pub(super) const DEFAULT_GRACE_SECS: u64 = 60;
+
+/// A third of what makes a node offline.
+pub(super) const DEFAULT_HEARTBEAT_SECS: u64 = EVERY_SECS;
 
 /// A desktop at rest is below this, and whoever uses a GPU or compiles is above.
 pub(super) const DEFAULT_IDLE_PERCENT: u16 = 20;
@@ -74,6 +78,10 @@ const MAX_WORKERS: usize = 1024;
 const MAX_REGIONS: usize = 64;
 /// No worker settles more in years; above it, nobody would ever qualify.
 const MAX_REPUTATION: u32 = 1_000_000;
+/// Planes that one node tells of itself: each is a task and a connection.
+const MAX_PLANES: usize = 8;
+/// Above it a node would be offline between two heartbeats.
+const MAX_HEARTBEAT_SECS: u64 = 60;
 /// An hour: whoever supervises the process (systemd: 90 s) loses patience long before.
 const MAX_GRACE_SECS: u64 = 3_600;
 
@@ -148,6 +156,13 @@ impl Parser<'_> {
             min_reputation: self.within("min_reputation", p.min_reputation.unwrap_or(0), 0, MAX_REPUTATION)?,
             regions: self.all("regions", p.regions.unwrap_or_default(), MAX_REGIONS, |text| text.parse())?,
             standing: p.standing.unwrap_or(true),
+            planes: self.all("planes", p.planes.unwrap_or_default(), MAX_PLANES, |text| text.parse())?,
+            heartbeat: Duration::from_secs(self.within(
+                "heartbeat_secs",
+                p.heartbeat_secs.unwrap_or(DEFAULT_HEARTBEAT_SECS),
+                1,
+                MAX_HEARTBEAT_SECS,
+            )?),
             grace: Duration::from_secs(self.within(
                 "grace_secs",
                 p.grace_secs.unwrap_or(DEFAULT_GRACE_SECS),

@@ -112,6 +112,10 @@ keys! {
     regions: Vec<String>,
     /// Whether a job may go to a worker at its advertised price, without an auction. Default true.
     standing: bool,
+    /// Control planes that are told of this node, by URL. None by default.
+    planes: Vec<String>,
+    /// Seconds between two heartbeats to them. Default 30; after 90 s of silence a plane shows the node as offline.
+    heartbeat_secs: u64,
     /// Seconds that running jobs may take to end after the first signal. Default 60.
     grace_secs: u64,
     /// Whether `infernet start` also writes `<home>/infernet.log`. Default true.
@@ -143,6 +147,7 @@ pub(super) fn flag(key: &str) -> String {
         "aliases" => "--alias".into(),
         "prices" => "--price".into(),
         "models" => "--model".into(),
+        "planes" => "--plane".into(),
         "allow_workers" => "--allow".into(),
         "deny_workers" => "--deny".into(),
         "regions" => "--only-region".into(),

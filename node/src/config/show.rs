@@ -87,6 +87,8 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         min_reputation: Some(config.min_reputation),
         regions: texts(&config.regions),
         standing: Some(config.standing),
+        planes: texts(&config.planes),
+        heartbeat_secs: Some(config.heartbeat.as_secs()),
         grace_secs: Some(config.grace.as_secs()),
         log_file: Some(config.log_file),
     }

@@ -25,7 +25,7 @@ pub(super) struct Overview {
     started: Instant,
     jobs: Jobs,
     today: Today,
-    sale: Option<(Price, Engines, watch::Receiver<Reading>)>,
+    sale: Option<(Engines, watch::Receiver<Reading>)>,
     api: OnceLock<String>,
 }
 
@@ -35,21 +35,21 @@ impl Overview {
         Overview { started: clock::instant(), jobs, today, sale: None, api: OnceLock::new() }
     }
 
-    /// It sells, at `price`, what `engines` have, on `machine`.
-    pub(super) fn sells(&mut self, price: Price, engines: Engines, machine: watch::Receiver<Reading>) {
-        self.sale = Some((price, engines, machine));
+    /// It sells what `engines` have, on `machine`.
+    pub(super) fn sells(&mut self, engines: Engines, machine: watch::Receiver<Reading>) {
+        self.sale = Some((engines, machine));
     }
 
     pub(super) fn sold_engines(&self) -> Option<&Engines> {
-        self.sale.as_ref().map(|(_, engines, _)| engines)
+        self.sale.as_ref().map(|(engines, _)| engines)
     }
 
     pub(super) fn machine(&self) -> Option<Reading> {
-        self.sale.as_ref().map(|(_, _, machine)| machine.borrow().clone())
+        self.sale.as_ref().map(|(_, machine)| machine.borrow().clone())
     }
 
     fn price(&self) -> Option<Price> {
-        self.sale.as_ref().map(|(price, ..)| *price)
+        self.sold_engines().map(|engines| engines.pricing().base)
     }
 
     fn engines(&self) -> Vec<EngineReport> {

@@ -151,6 +151,67 @@ pub struct Entry {
     pub at: UnixMillis,
 }
 
+impl ClientRow {
+    /// What it may still reserve.
+    pub fn available(&self) -> MicroUsd {
+        MicroUsd(self.balance.0.saturating_sub(self.reserved.0))
+    }
+
+    /// The balance after a change, or `None` if that would take what is not there or is reserved.
+    pub(super) fn balance_after(&self, amount: i64) -> Option<MicroUsd> {
+        let taken = if amount < 0 { amount.unsigned_abs() } else { 0 };
+        let fits = taken <= self.available().0;
+        // What PostgreSQL's bigint holds.
+        let after = self.balance.0.checked_add_signed(amount).filter(|after| i64::try_from(*after).is_ok());
+        after.filter(|_| fits).map(MicroUsd)
+    }
+}
+
+impl Entry {
+    /// What a job has cost.
+    pub(super) fn of_job(client: &ClientId, job: &WebJobId, cost: MicroUsd, key: Option<Hash>, at: UnixMillis) -> Self {
+        // A cost is at most a balance, which fits.
+        let amount = -i64::try_from(cost.0).unwrap_or(i64::MAX);
+        Entry { number: 0, client: client.clone(), kind: EntryKind::Job, amount, reference: job.0.clone(), key, at }
+    }
+}
+
+/// The day of a time, in UTC, since 1970.
+pub(super) fn day(at: UnixMillis) -> u64 {
+    at.0 / 86_400_000
+}
+
+const MINUTE_MICROS: u64 = 60_000_000;
+
+/// How many of a minute's turns are used up: one moment says it (GCRA, ITU-T I.371). A minute's turns may be taken at once;
+/// then one comes back after another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Turns {
+    /// When all will be there again, in unix microseconds.
+    pub(super) full: u64,
+}
+
+impl Turns {
+    /// Takes one; `None` if there is none.
+    pub(super) fn take(self, per_minute: u32, now: UnixMillis) -> Option<Self> {
+        let (now, each, most) = Turns::measures(per_minute, now);
+        let full = self.full.max(now).saturating_add(each);
+        (full - now <= most).then_some(Turns { full })
+    }
+
+    /// Now, how long a turn takes to come back, and how long all of them do, in microseconds.
+    pub(super) fn measures(per_minute: u32, now: UnixMillis) -> (u64, u64, u64) {
+        let each = MINUTE_MICROS.div_ceil(u64::from(per_minute.max(1)));
+        // Rounding up makes a minute some microseconds longer.
+        (now.0.saturating_mul(1000), each, each.saturating_mul(u64::from(per_minute)))
+    }
+
+    /// When all are there again.
+    pub(super) fn full(self) -> UnixMillis {
+        UnixMillis(self.full.div_ceil(1000))
+    }
+}
+
 /// Clients and what is theirs.
 pub trait Clients: Send + Sync {
     /// Adds a client, or changes its name and whether it is an admin. Balances are changed by entries alone.
@@ -198,14 +259,14 @@ pub trait Clients: Send + Sync {
     /// One more request of `who`, who has `per_minute`. Whether it may pass. Counted over restarts and instances.
     fn take_turn<'a>(&'a self, who: &'a str, per_minute: u32, now: UnixMillis) -> Answer<'a, bool>;
 
-    /// Reserves, or tells what is missing.
+    /// Reserves, or tells what is missing. A job that has its reservation keeps that one; one that was settled is refused.
     fn reserve<'a>(&'a self, wish: &'a Reservation) -> Answer<'a, Reserved>;
 
     /// Turns a job's reservation into its cost, which is at most what was reserved.
     fn settle<'a>(&'a self, job: &'a WebJobId, cost: MicroUsd, now: UnixMillis) -> Answer<'a, Settled>;
 
     /// Adds an entry that is no job's; `number` is given by the store. Whether it is new: the same kind and reference counts
-    /// once. A withdrawal beyond the balance is refused with `false`, too.
+    /// once, whoever's it is. A withdrawal beyond the balance is refused with `false`, too.
     fn add_entry<'a>(&'a self, entry: &'a Entry) -> Answer<'a, bool>;
 
     /// A client's entries, the newest first, older than `before`.

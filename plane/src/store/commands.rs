@@ -58,13 +58,38 @@ pub struct CommandRow {
     pub ended: Option<UnixMillis>,
 }
 
+impl CommandRow {
+    /// Whether the node may have it now: it is pending, or whoever took it let its lease end.
+    pub(super) fn can_be_taken(&self, now: UnixMillis) -> bool {
+        match self.status {
+            CommandStatus::Pending => true,
+            CommandStatus::Running => self.lease.is_none_or(|lease| lease <= now),
+            _ => false,
+        }
+    }
+
+    /// The node has it.
+    pub(super) fn take(&mut self, now: UnixMillis, lease: UnixMillis) {
+        self.status = CommandStatus::Running;
+        self.started = self.started.or(Some(now));
+        self.lease = Some(lease);
+    }
+
+    /// It came too late, or its last lease ended after its time.
+    pub(super) fn expire(&mut self, now: UnixMillis) {
+        self.status = CommandStatus::Expired;
+        self.lease = None;
+        self.ended = Some(now);
+    }
+}
+
 /// Commands by node.
 pub trait Commands: Send + Sync {
-    /// Adds a command.
+    /// Adds a command; refused if its id is there already.
     fn put_command<'a>(&'a self, row: &'a CommandRow) -> Answer<'a, ()>;
 
     /// Takes up to `limit` commands for `node`, the oldest first: those pending, and those whose lease is over; each is running
-    /// then, with a lease until `lease`. Those that expired before they were taken become [`CommandStatus::Expired`]. Of two who
+    /// then, with a lease until `lease`. Those of them that have expired become [`CommandStatus::Expired`]. Of two who
     /// ask at once each gets others.
     fn take_commands(&self, node: Pubkey, limit: usize, now: UnixMillis, lease: UnixMillis) -> Answer<'_, Vec<CommandRow>>;
 

@@ -93,7 +93,7 @@ pub trait Nodes: Send + Sync {
     /// Uses a nonce of a key, to be remembered until `until`. Whether it was new: of two who ask at once one is told so.
     fn use_nonce<'a>(&'a self, pubkey: Pubkey, nonce: &'a str, until: UnixMillis) -> Answer<'a, bool>;
 
-    /// Forgets nonces that nobody could use any more.
+    /// Forgets nonces that nobody could use any more, and sessions, challenges and turns that are over.
     fn forget_nonces(&self, now: UnixMillis) -> Answer<'_, ()>;
 
     /// Sets where a node wants a coin.

@@ -10,8 +10,25 @@ pub enum ReceiptPut {
     New,
     /// It has the buyer's signature, which the one before lacked, and takes its place.
     Countersigned,
-    /// It was known, or another is: the first one stays, as [`infernet_wire::receipt`] has it.
+    /// The worker signed two statements, and the buyer neither or both: this one takes the place of the other, since it tells of
+    /// a later end, or of the same and has the greater digest. So all planes keep the same one, whichever they heard first.
+    Preferred,
+    /// It was known, or one that has more to it is.
     Known,
+}
+
+impl ReceiptPut {
+    /// What `new` is to what is kept. Whatever the order in which receipts come, the same one is kept in the end.
+    pub fn decide(kept: Option<&SignedReceipt>, new: &SignedReceipt) -> Self {
+        let Some(kept) = kept else { return ReceiptPut::New };
+        let order = |receipt: &SignedReceipt| (receipt.receipt().finished, receipt.receipt().digest());
+        match (kept.countersign().is_some(), new.countersign().is_some()) {
+            (false, true) => ReceiptPut::Countersigned,
+            (true, false) => ReceiptPut::Known,
+            _ if order(new) > order(kept) => ReceiptPut::Preferred,
+            _ => ReceiptPut::Known,
+        }
+    }
 }
 
 /// Receipts by job and worker, and in the order in which they came.

@@ -1,0 +1,243 @@
+//! Jobs in this instance's memory: those that run, and the answers of those that ended not long ago.
+
+use super::{GatewayConfig, Outcome};
+use crate::{
+    http::error::Refusal,
+    store::{ClientId, JobError, JobRow, JobStatus, WebJobId},
+};
+use infernet_wire::{money::MicroUsd, time::UnixMillis};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::{Mutex, watch};
+
+/// The longest answer that is kept: four bytes for each token that may be asked for.
+pub(super) const MAX_ANSWER: usize = 4 * 1024 * 1024;
+
+/// How an answer ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It is whole; why it ended, as OpenAI names it.
+    Done(Option<String>),
+    /// It broke off.
+    Failed(JobError),
+    /// Its client wanted no more.
+    Cancelled,
+}
+
+/// An answer as it grows. A place in it is a number of bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Log {
+    /// The answer so far.
+    pub text: String,
+    /// How it ended, once it has.
+    pub end: Option<End>,
+}
+
+impl Log {
+    /// What a row that is over and has kept its text tells.
+    pub fn of(row: &JobRow) -> Option<Self> {
+        let text = row.text.as_ref()?.answer.clone();
+        let end = match row.status {
+            JobStatus::Completed => End::Done(None),
+            JobStatus::Cancelled => End::Cancelled,
+            JobStatus::Failed => End::Failed(row.error.clone()?),
+            JobStatus::Pending | JobStatus::Assigned | JobStatus::Running => return None,
+        };
+        Some(Log { text, end: Some(end) })
+    }
+}
+
+/// A job in memory.
+pub struct Live {
+    id: WebJobId,
+    client: ClientId,
+    /// As it was last written.
+    pub(super) row: Mutex<JobRow>,
+    log: watch::Sender<Log>,
+    cancel: watch::Sender<bool>,
+    /// What it has cost by now, in micro-USD, and its answer's tokens.
+    cost: AtomicU64,
+    tokens: AtomicU64,
+}
+
+impl Live {
+    pub(super) fn new(row: JobRow) -> Self {
+        Live {
+            id: row.id.clone(),
+            client: row.client.clone(),
+            row: Mutex::new(row),
+            log: watch::Sender::default(),
+            cancel: watch::Sender::new(false),
+            cost: AtomicU64::new(0),
+            tokens: AtomicU64::new(0),
+        }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &WebJobId {
+        &self.id
+    }
+
+    /// The answer, and whoever waits for more of it.
+    pub fn follow(&self) -> watch::Receiver<Log> {
+        self.log.subscribe()
+    }
+
+    /// The row as it is now.
+    pub async fn row(&self) -> JobRow {
+        self.row.lock().await.clone()
+    }
+
+    /// Nobody wants more of it.
+    pub fn cancel(&self) {
+        self.cancel.send_replace(true);
+    }
+
+    pub(super) fn cancelled(&self) -> watch::Receiver<bool> {
+        self.cancel.subscribe()
+    }
+
+    /// More of the answer, or `false` if that would be too long.
+    pub(super) fn push(&self, text: &str) -> bool {
+        let fits = self.log.borrow().text.len() + text.len() <= MAX_ANSWER;
+        if fits {
+            self.log.send_modify(|log| log.text.push_str(text));
+        }
+        fits
+    }
+
+    /// What it has cost by now.
+    pub(super) fn note(&self, cost: MicroUsd, tokens: u32) {
+        self.cost.store(cost.0, Ordering::Relaxed);
+        self.tokens.store(tokens.into(), Ordering::Relaxed);
+    }
+
+    pub(super) fn cost(&self) -> MicroUsd {
+        MicroUsd(self.cost.load(Ordering::Relaxed))
+    }
+
+    /// Puts into `row` what is known by now, so that a crash loses little.
+    pub(super) fn checkpoint(&self, row: &mut JobRow) {
+        let tokens = u32::try_from(self.tokens.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        if tokens > 0 {
+            row.output_tokens = Some(tokens);
+            row.cost = Some(self.cost());
+        }
+        if let Some(kept) = &mut row.text {
+            kept.answer.clone_from(&self.log.borrow().text);
+        }
+    }
+
+    /// The row at its end.
+    pub(super) async fn ended(&self, outcome: &Outcome, now: UnixMillis) -> JobRow {
+        let mut row = self.row.lock().await;
+        self.checkpoint(&mut row);
+        row.status = match (&outcome.error, outcome.cancelled) {
+            (_, true) => JobStatus::Cancelled,
+            (Some(_), _) => JobStatus::Failed,
+            (None, _) => JobStatus::Completed,
+        };
+        if let Some((input, output)) = outcome.usage {
+            (row.input_tokens, row.output_tokens) = (Some(input), Some(output));
+        }
+        row.worker = outcome.worker.or(row.worker);
+        (row.cost, row.receipt, row.error) = (Some(outcome.cost), outcome.receipt, outcome.error.clone());
+        (row.updated, row.ended, row.lease) = (now, Some(now), None);
+        row.clone()
+    }
+
+    /// Tells readers how it ended.
+    pub(super) fn close(&self, outcome: &Outcome) {
+        let end = match &outcome.error {
+            _ if outcome.cancelled => End::Cancelled,
+            Some(error) => End::Failed(error.clone()),
+            None => End::Done(outcome.finish.map(str::to_owned)),
+        };
+        self.log.send_modify(|log| log.end = Some(end));
+    }
+
+    fn bytes(&self) -> usize {
+        self.log.borrow().text.len()
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(super) struct Table {
+    running: BTreeMap<WebJobId, Arc<Live>>,
+    per_client: BTreeMap<ClientId, usize>,
+    kept: BTreeMap<WebJobId, Arc<Live>>,
+    /// Kept ones, the oldest first, with the end of their time and their bytes.
+    order: VecDeque<(UnixMillis, WebJobId, usize)>,
+    bytes: usize,
+}
+
+impl Table {
+    pub(super) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(super) fn all_running(&self) -> Vec<Arc<Live>> {
+        self.running.values().cloned().collect()
+    }
+
+    pub(super) fn get(&self, id: &WebJobId) -> Option<Arc<Live>> {
+        self.running.get(id).or_else(|| self.kept.get(id)).cloned()
+    }
+
+    /// Takes a place for a job, if there is one.
+    pub(super) fn add(&mut self, live: &Arc<Live>, config: &GatewayConfig) -> Result<(), Refusal> {
+        if self.running.len() >= config.max_running {
+            return Err(Refusal::busy("the plane runs as many jobs as it takes: try again"));
+        }
+        let own = self.per_client.entry(live.client.clone()).or_default();
+        if *own >= config.max_running_per_client {
+            return Err(Refusal::busy(format!("{own} jobs of yours run already: wait for some, or cancel some")));
+        }
+        *own += 1;
+        self.running.insert(live.id.clone(), live.clone());
+        Ok(())
+    }
+
+    /// Gives a place back.
+    pub(super) fn remove(&mut self, id: &WebJobId) {
+        let Some(live) = self.running.remove(id) else { return };
+        if let Some(own) = self.per_client.get_mut(&live.client) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                self.per_client.remove(&live.client);
+            }
+        }
+    }
+
+    /// A job has ended; its answer is kept until `until`, if there is room.
+    pub(super) fn ended(&mut self, live: &Arc<Live>, until: UnixMillis, most: usize) {
+        self.remove(&live.id);
+        let bytes = live.bytes();
+        self.bytes += bytes;
+        self.order.push_back((until, live.id.clone(), bytes));
+        self.kept.insert(live.id.clone(), live.clone());
+        while self.bytes > most {
+            self.forget_oldest();
+        }
+    }
+
+    /// Forgets answers whose time is over.
+    pub(super) fn forget(&mut self, now: UnixMillis) {
+        while self.order.front().is_some_and(|(until, ..)| *until <= now) {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, id, bytes)) = self.order.pop_front() {
+            self.bytes = self.bytes.saturating_sub(bytes);
+            self.kept.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! One job from its order to its end.
+
+use super::{Gateway, Live, Outcome, UNDER_WAY, UNPAID, bridge};
+use crate::store::{JobError, JobRow, JobStatus};
+use infernet_node::{
+    api::error::ApiError,
+    buyer::{ChatError, ChatEvent, ChatOrder},
+    chat::client::{Agreed, Cause, Progress},
+    clock,
+    report::ChatReport,
+};
+use infernet_wire::{
+    chat::{Channel, Usage},
+    id::Hash,
+    money::MicroUsd,
+    time::UnixMillis,
+};
+use std::{pin::pin, sync::Arc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::spawn_blocking,
+};
+use tracing::{debug, warn};
+
+/// Events that wait for this task; then the worker waits, as it should.
+const EVENTS: usize = 64;
+
+/// Buys what `order` asks, and tells of it in the row and the log of `live`. `capped` is what a balance or cap left for it.
+pub(super) async fn run(
+    gateway: Arc<Gateway>,
+    live: Arc<Live>,
+    mut order: ChatOrder,
+    capped: Option<MicroUsd>,
+    room: Option<Arc<OwnedSemaphorePermit>>,
+) {
+    let mut daemons = gateway.bridge.get().zip(bridge::job(&order.request));
+    if let Some((legacy, job)) = &daemons {
+        match legacy.serves(job, clock::now()).await {
+            // Rather at once than when the mesh has somebody.
+            Ok(true) => order.wait_ms = 0,
+            _ => daemons = None,
+        }
+    }
+    let (told, mut events) = mpsc::channel(EVENTS);
+    let mut cancel = live.cancelled();
+    let mut job = Running { gateway: &gateway, live: &live, agreed: None, input: 0, tokens: 0, usage: None };
+    let result = {
+        let buyer = gateway.through.buyer.clone();
+        let mut buying = pin!(buyer.chat(order, &told, &mut cancel));
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = events.recv() => job.on_event(event).await,
+                result = &mut buying => break result,
+            }
+        }
+    };
+    while let Ok(event) = events.try_recv() {
+        job.on_event(event).await;
+    }
+    let unwanted = result.as_ref().is_err_and(bridge::is_unwanted) && !*live.cancelled().borrow();
+    let bridged = match daemons.filter(|_| unwanted) {
+        Some((legacy, job)) => bridge::run(&gateway, legacy, &live, job).await,
+        None => None,
+    };
+    let outcome = match bridged {
+        Some(outcome) => outcome,
+        None => job.outcome(result, capped).await,
+    };
+    gateway.finish(&live, outcome).await;
+    drop(room);
+}
+
+/// What is known of the job.
+struct Running<'a> {
+    gateway: &'a Gateway,
+    live: &'a Arc<Live>,
+    agreed: Option<Agreed>,
+    input: u32,
+    tokens: u32,
+    usage: Option<Usage>,
+}
+
+impl Running<'_> {
+    async fn on_event(&mut self, event: ChatEvent) {
+        match event {
+            ChatEvent::Auction(report) => {
+                let assigned = |row: &mut JobRow| (row.status, row.worker) = (JobStatus::Assigned, Some(report.winner));
+                self.change(assigned).await;
+            }
+            ChatEvent::Retry { .. } => self.change(|row| (row.status, row.worker) = (JobStatus::Pending, None)).await,
+            ChatEvent::Waiting { .. } => {}
+            ChatEvent::Stream(progress) => self.on_progress(progress).await,
+        }
+    }
+
+    async fn on_progress(&mut self, progress: Progress) {
+        match progress {
+            Progress::Opened { input_tokens, agreed, .. } => {
+                (self.input, self.agreed) = (input_tokens, Some(*agreed.clone()));
+                self.change(|row| (row.status, row.worker) = (JobStatus::Assigned, Some(agreed.worker))).await;
+            }
+            Progress::Text { channel, text, tokens, .. } => {
+                let first = self.tokens == 0;
+                self.tokens = tokens;
+                self.live.note(self.cost(), tokens);
+                // What a model thinks is no part of its answer; who wants to see it asks /v1/chat/completions.
+                if channel == Channel::ANSWER && !self.live.push(&text) {
+                    debug!(job = %self.live.id().0, "an answer is longer than any may be: cancelled");
+                    self.live.cancel();
+                }
+                if first {
+                    self.on_first(clock::now()).await;
+                }
+            }
+            Progress::Usage(usage) => self.usage = Some(usage),
+            // Neither is asked for here.
+            Progress::ToolCall(_) | Progress::Embedding(_) => {}
+        }
+    }
+
+    async fn on_first(&self, now: UnixMillis) {
+        self.change(|row| {
+            (row.status, row.started) = (JobStatus::Running, Some(now));
+            row.ttft_ms = Some(now.since(row.created));
+        })
+        .await;
+    }
+
+    async fn change(&self, change: impl FnOnce(&mut JobRow)) {
+        self.gateway.change(self.live, change).await;
+    }
+
+    /// What it has cost by now: what its usage says, else what came, for a worker may still ask for that.
+    fn cost(&self) -> MicroUsd {
+        let Some(agreed) = &self.agreed else { return MicroUsd(0) };
+        let (input, output) = match &self.usage {
+            Some(usage) => (usage.input_tokens, usage.output_tokens),
+            None if self.tokens == 0 => (0, 0),
+            None => (self.input, self.tokens),
+        };
+        // What does not fit was refused as over budget long before.
+        agreed.price.cost(input, output).unwrap_or(MicroUsd(u64::MAX))
+    }
+
+    async fn outcome(&self, result: Result<ChatReport, ChatError>, capped: Option<MicroUsd>) -> Outcome {
+        let wanted_no_more = *self.live.cancelled().borrow();
+        let charged = result.as_ref().ok().and_then(|report| report.receipt.as_ref());
+        let usage = self.usage.as_ref().filter(|usage| usage.finish.is_complete() || charged.is_some());
+        let mut outcome = Outcome {
+            cost: charged.map_or_else(|| self.cost(), |receipt| receipt.amount()),
+            worker: self.agreed.as_ref().map(|agreed| agreed.worker),
+            usage: usage.map(|usage| (usage.input_tokens, usage.output_tokens)),
+            finish: self.usage.as_ref().map(|usage| usage.finish.label()),
+            receipt: self.receipt().await,
+            ..Outcome::default()
+        };
+        match (&result, &self.usage) {
+            (Ok(_), Some(usage)) if usage.finish.is_complete() => {}
+            (Ok(_), None) => outcome.cancelled = true,
+            _ if wanted_no_more => outcome.cancelled = true,
+            (Ok(_), Some(_)) => {
+                outcome.error = Some(failed("node_failed", "the worker's engine failed; the answer is incomplete"))
+            }
+            (Err(error), _) => outcome.error = Some(explained(error, capped)),
+        }
+        outcome
+    }
+
+    /// Digest of the receipt, if there is one.
+    async fn receipt(&self) -> Option<Hash> {
+        let agreed = self.agreed.as_ref()?;
+        let (receipts, job, worker) = (self.gateway.through.receipts.clone(), agreed.job, agreed.worker);
+        let found = spawn_blocking(move || receipts.receipts_of(&job)).await.ok()?.ok()?;
+        found.iter().find(|signed| signed.receipt().worker == worker).map(|signed| signed.receipt().digest())
+    }
+}
+
+impl Gateway {
+    /// Changes a job's row, here and in the store. If it is not ours any more, it is cancelled.
+    pub(super) async fn change(&self, live: &Live, change: impl FnOnce(&mut JobRow)) {
+        let now = clock::now();
+        let mut row = live.row.lock().await;
+        if row.status.is_over() {
+            return;
+        }
+        change(&mut row);
+        row.updated = now;
+        row.lease = Some((self.instance.clone(), now.after(self.config.lease_ms)));
+        match self.store.update_job(&UNDER_WAY, &row).await {
+            Ok(true) => {}
+            Ok(false) => {
+                warn!(job = %row.id.0, "a job was taken from this instance: its lease was over");
+                live.cancel();
+            }
+            // Its end will be written again and again; if the store stays away, the lease runs out.
+            Err(error) => warn!(job = %row.id.0, "{error}"),
+        }
+        drop(row);
+        self.tell(live.id()).await;
+    }
+}
+
+fn failed(code: &str, message: &str) -> JobError {
+    JobError { code: code.into(), message: message.into() }
+}
+
+/// Why a job failed, in this API's words.
+fn explained(error: &ChatError, capped: Option<MicroUsd>) -> JobError {
+    let shown = ApiError::of_job(error, capped);
+    let lost = match error {
+        ChatError::Failed { failure, .. } => matches!(failure.cause, Cause::Connect(_) | Cause::Stream(_)),
+        _ => false,
+    };
+    let code = match shown.code {
+        "worker_failed" if lost => "node_disconnected",
+        "worker_failed" => "node_failed",
+        "no_bid" | "busy" | "no_peers" => "no_capacity",
+        "deadline" => "timeout",
+        "spend_cap" => UNPAID,
+        other => other,
+    };
+    let message = shown.message.replace("X-Infernet-Max-Price", "max_price").replace("X-Infernet-Budget", "budget");
+    let message = message.replace("X-Infernet-Path: auto", "path auto");
+    JobError { code: code.into(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infernet_node::{
+        buyer::NoBids,
+        chat::{client::Failure, framing::FrameError},
+    };
+    use infernet_wire::money::Price;
+
+    fn check(error: ChatError, code: &str) -> String {
+        let error = explained(&error, None);
+        assert_eq!(error.code, code, "{}", error.message);
+        error.message
+    }
+
+    #[test]
+    fn failures_have_stable_names_and_words_of_this_api() {
+        let stream = |after_first_token| Failure { cause: FrameError::Closed.into(), after_first_token };
+        let lost = check(ChatError::Failed { failure: stream(true), partial: "secret".into() }, "node_disconnected");
+        assert!(!lost.contains("secret"));
+        check(ChatError::Busy, "no_capacity");
+        check(ChatError::NoPeers, "no_capacity");
+        check(ChatError::ShuttingDown, "shutting_down");
+        let price = |n| Price { input: MicroUsd(n), output: MicroUsd(n) };
+        let dear = NoBids { model: "m".into(), ceiling: price(1), cheapest: Some(price(9)), ..NoBids::default() };
+        let text = check(ChatError::NoBids(Box::new(dear)), "price_too_low");
+        assert!(text.contains("raise max_price"), "{text}");
+        let unknown = NoBids { model: "m".into(), models: vec!["other".into()], ..NoBids::default() };
+        check(ChatError::NoBids(Box::new(unknown)), "model_not_found");
+    }
+}

@@ -1,0 +1,110 @@
+//! `/openapi.json`, made from the handlers themselves, and `/docs/api`, the same for people.
+
+use super::{auth, chat, clients, device, device::escaped, jobs, market};
+use crate::state::Plane;
+use axum::{
+    Json, Router,
+    http::header,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::Value;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+/// The description.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "infernet plane", description = "Jobs on the infernet mesh, for clients without a node. The plane's operator can read \
+        them; whoever does not want that runs a node."),
+    paths(
+        jobs::submit, jobs::batch, jobs::list, jobs::show, jobs::cancel, jobs::follow,
+        chat::ask, chat::follow, chat::status,
+        clients::me, clients::entries, clients::identities, clients::keys, clients::make_key, clients::revoke,
+        clients::make_client, clients::show_client, clients::give,
+        auth::wallet_start, auth::wallet_finish, auth::register_start, auth::register_finish, auth::passkey_start,
+        auth::passkey_finish, auth::by_key, auth::logout,
+        device::start, device::poll, device::approve,
+        market::models,
+        described
+    ),
+    modifiers(&Keys),
+    security(("key" = []), ("session" = []))
+)]
+pub struct Description;
+
+struct Keys;
+
+impl Modify for Keys {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let components = description.components.get_or_insert_default();
+        let key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key: sk-plane-…")).build();
+        components.add_security_scheme("key", SecurityScheme::Http(key));
+        let cookie =
+            ApiKeyValue::with_description("__Host-infernet", "A browser's session; what changes something needs X-CSRF-Token");
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+    }
+}
+
+/// The routes.
+pub fn routes() -> Router<Plane> {
+    Router::new().route("/openapi.json", get(described)).route("/docs/api", get(page))
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "market", responses((status = 200, body = Object)))]
+async fn described() -> Json<utoipa::openapi::OpenApi> {
+    Json(Description::openapi())
+}
+
+async fn page() -> Response {
+    let description = serde_json::to_value(Description::openapi()).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], reference(&description)).into_response()
+}
+
+/// The description as a page. It runs no script.
+fn reference(description: &Value) -> String {
+    let mut rows = String::new();
+    let paths = description.get("paths").and_then(Value::as_object);
+    for (path, methods) in paths.into_iter().flatten() {
+        for (method, about) in methods.as_object().into_iter().flatten() {
+            rows.push_str(&row(method, path, about));
+        }
+    }
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>infernet plane: API</title><main><h1>API</h1><p>For programs: \
+         <a href=\"/openapi.json\">/openapi.json</a>. <code>/v1/*</code> is OpenAI's API: give any of its clients this plane's \
+         address and a key.</p><dl>{rows}</dl></main></html>"
+    )
+}
+
+fn row(method: &str, path: &str, about: &Value) -> String {
+    let text = |name: &str| escaped(about.get(name).and_then(Value::as_str).unwrap_or_default());
+    let statuses = about.get("responses").and_then(Value::as_object).into_iter().flatten().map(|(status, _)| status.as_str());
+    let statuses = statuses.collect::<Vec<_>>().join(", ");
+    let (summary, more) = (text("summary"), text("description"));
+    let (method, path) = (method.to_uppercase(), escaped(path));
+    format!("<dt><code>{method} {path}</code></dt><dd>{summary} {more} <small>{statuses}</small></dd>\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_says_what_it_does_and_may_answer() {
+        let description = serde_json::to_value(Description::openapi()).unwrap();
+        let paths = description["paths"].as_object().unwrap();
+        assert!(paths.len() >= 25, "{}", paths.len());
+        for (path, methods) in paths {
+            for (method, about) in methods.as_object().unwrap() {
+                assert!(about["summary"].as_str().is_some_and(|text| !text.is_empty()), "{method} {path}");
+                assert!(about["responses"].as_object().is_some_and(|all| !all.is_empty()), "{method} {path}");
+            }
+        }
+        let page = reference(&description);
+        assert!(paths.keys().all(|path| page.contains(path.as_str())));
+    }
+}

@@ -1,0 +1,28 @@
+//! What every route is given.
+
+use crate::{config::PlaneConfig, gateway::Gateway, legacy::Legacy, store::Store};
+use std::sync::Arc;
+
+/// A plane's parts. Cheap to clone.
+#[derive(Clone)]
+pub struct Plane {
+    /// What it remembers.
+    pub store: Arc<dyn Store>,
+    /// What buys for clients; `None` on a plane that only shows.
+    pub gateway: Option<Arc<Gateway>>,
+    /// Jobs for daemons that know nothing of the mesh.
+    pub legacy: Arc<Legacy>,
+    /// What it is set to.
+    pub config: Arc<PlaneConfig>,
+}
+
+impl Plane {
+    /// A plane of these parts. What `gateway` gets no bid for goes to daemons behind the legacy bridge, if that is on.
+    pub fn new(store: Arc<dyn Store>, gateway: Option<Arc<Gateway>>, config: Arc<PlaneConfig>) -> Self {
+        let legacy = Arc::new(Legacy::new(store.clone(), config.legacy, config.offline_ms));
+        if let Some(gateway) = &gateway {
+            gateway.bridge(legacy.clone());
+        }
+        Plane { store, gateway, legacy, config }
+    }
+}
