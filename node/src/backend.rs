@@ -14,6 +14,7 @@
 //! [`BackendError::label`]. Nothing here quotes a prompt or an answer.
 
 mod http;
+pub mod manage;
 mod ndjson;
 mod ollama;
 mod spec;

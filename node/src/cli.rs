@@ -5,6 +5,7 @@
 
 mod api_key;
 mod chat;
+mod command;
 mod config;
 mod doctor;
 pub mod exit;
@@ -13,6 +14,7 @@ mod income;
 mod jobs;
 mod key;
 mod logs;
+mod model;
 mod operator;
 mod pages;
 mod progress;
@@ -59,7 +61,7 @@ enum Command {
     /// Set up a node by a few questions: key, configuration, and a service if you like.
     Setup(setup::SetupArgs),
     /// Run this node: join the mesh, and sell what the engines beside it can do.
-    Start(flags::NodeArgs),
+    Start(Box<flags::NodeArgs>),
     /// Show this node on one screen.
     Status(watch::WatchArgs),
     /// Show this node on a screen that lives: peers, auctions, streams, engine, earnings, log.
@@ -71,9 +73,11 @@ enum Command {
     /// Look for what is wrong with home, machine and surroundings, and say what to do.
     Doctor,
     /// Ask a model something: auction, answer, receipt.
-    Chat(chat::ChatArgs),
+    Chat(Box<chat::ChatArgs>),
     /// Show which models the mesh offers, and for how much.
     Models(query::ModelsArgs),
+    /// See, fetch, remove and choose the models of the engines beside this node.
+    Model(model::ModelArgs),
     /// Show the peers of the running node.
     Peers,
     /// Show receipts, newest first.
@@ -102,6 +106,8 @@ enum Command {
         #[command(subcommand)]
         command: operator::OperatorCommands,
     },
+    /// Tell a node of yours what to do, by way of a control plane.
+    Command(command::CommandArgs),
     /// Show the configuration and where it comes from.
     Config {
         #[command(subcommand)]
@@ -199,14 +205,15 @@ fn run(cli: Cli) -> Result<(), Exit> {
         match cli.command {
             Command::Init => query::init(&context),
             Command::Setup(args) => setup::run(&context, args).await,
-            Command::Start(args) => start::run(&context, args).await,
+            Command::Start(args) => start::run(&context, *args).await,
             Command::Status(args) => status::run(&context, args).await,
             Command::Tui => tui::run(&context).await,
             Command::Jobs(args) => jobs::run(&context, args).await,
             Command::Why(args) => why::run(&context, args).await,
             Command::Doctor => doctor::run(&context).await,
-            Command::Chat(args) => chat::run(&context, args).await,
+            Command::Chat(args) => chat::run(&context, *args).await,
             Command::Models(args) => query::models(&context, args).await,
+            Command::Model(args) => model::run(&context, args).await,
             Command::Peers => query::peers(&context).await,
             Command::ApiKey { command } => api_key::run(&context, command),
             Command::Receipts(args) => query::receipts(&context, args).await,
@@ -215,6 +222,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Key { command } => key::run(&context, command),
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,
+            Command::Command(args) => command::run(&context, args).await,
             Command::Config { command } => config::run(&context, command),
             Command::Logs(args) => logs::run(&context, args).await,
             Command::Schema { command } => schema::run(&context, &command.join(" ")),

@@ -22,13 +22,19 @@ mod value;
 
 pub use self::{
     default_file::{write_default, write_with},
-    partial::{KEYS, Partial},
+    partial::{KEYS, Partial, model_price},
     show::{Row, rows},
     value::{Alias, Region},
 };
 
 use self::layers::Layers;
-use crate::{backend::BackendSpec, spend::Caps};
+use crate::{
+    backend::BackendSpec,
+    market::{policy::Policy, pricing::Pricing},
+    plane_client::Origin,
+    spend::Caps,
+    toml_text,
+};
 use infernet_wire::{
     id::NodeId,
     money::{MicroUsd, Price},
@@ -72,8 +78,14 @@ pub struct Config {
     pub backend: Vec<BackendSpec>,
     /// Whether `backend` is only the default guess: if nothing answers there, that is no mistake of the operator.
     pub backend_is_guess: bool,
-    /// What its models cost.
-    pub price: Price,
+    /// What its models cost, and how many jobs of each run at once.
+    pub pricing: Pricing,
+    /// The only models that are offered; all if empty.
+    pub models: Vec<String>,
+    /// When it sells.
+    pub policy: Policy,
+    /// Percent that others may use of an idle machine.
+    pub idle_percent: u16,
     /// Jobs at once, at least one.
     pub slots: u16,
     /// Other names of the models served here.
@@ -102,6 +114,10 @@ pub struct Config {
     pub regions: Vec<Region>,
     /// Whether a job may go to a worker at its advertised price, without an auction.
     pub standing: bool,
+    /// Control planes that are told of this node; none unless the owner wants it.
+    pub planes: Vec<Origin>,
+    /// How often they are told.
+    pub heartbeat: Duration,
     /// How long running jobs may take to end after the first signal.
     pub grace: Duration,
     /// Whether `infernet start` also writes `<home>/infernet.log`.
@@ -174,6 +190,46 @@ impl Config {
     pub fn defaults(home: &Path) -> Result<Self, ConfigError> {
         parse::config(home, &Layers::none())
     }
+}
+
+/// Makes the file of `home` say that only `models` are offered, or that all are for `None`; everything else in it stays. Returns
+/// its path. The home must exist, the file need not.
+pub fn write_models(home: &Path, models: Option<&[String]>) -> Result<PathBuf, ConfigError> {
+    rewrite(home, |text| toml_text::with_list(text, "models", models))
+}
+
+/// Writes the price of `model`, or of all that have none of their own, into the file of `home`, see [`write_models`].
+pub fn write_price(home: &Path, model: Option<&str>, price: Price) -> Result<PathBuf, ConfigError> {
+    let (input, output) = (price.input.0, price.output.0);
+    rewrite(home, |text| match model {
+        Some(model) => toml_text::with_entry(text, "prices", model, &[("in", input), ("out", output)]),
+        None => {
+            toml_text::with_number(text, "price_in", input).and_then(|text| toml_text::with_number(&text, "price_out", output))
+        }
+    })
+}
+
+/// Replaces the file of `home` by what `change` makes of it; its path.
+fn rewrite(home: &Path, change: impl FnOnce(&str) -> Result<String, String>) -> Result<PathBuf, ConfigError> {
+    let path = home.join(CONFIG_FILE);
+    let failed = |reason: String| ConfigError::File { path: path.clone(), reason };
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(|error| failed(error.to_string()))?,
+    };
+    let text = change(&text).map_err(failed)?;
+    let draft = home.join(format!(".{CONFIG_FILE}"));
+    // Whole or not at all; whoever may read the file may read it still.
+    let write = || -> std::io::Result<()> {
+        std::fs::write(&draft, &text)?;
+        if let Ok(old) = std::fs::metadata(&path) {
+            std::fs::set_permissions(&draft, old.permissions())?;
+        }
+        std::fs::File::open(&draft)?.sync_all()?;
+        std::fs::rename(&draft, &path)
+    };
+    write().map_err(|error| failed(error.to_string()))?;
+    Ok(path)
 }
 
 /// Any bytes as `config.toml`: a configuration, or a sentence that says what is wrong.

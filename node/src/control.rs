@@ -24,7 +24,7 @@ use axum::{
     routing::{get, post},
 };
 use futures::{Stream, stream};
-use schema::{ChatStep, ErrorReport, ModelReport, PeerReport, ReceiptRows, StatusReport};
+use schema::{ChatStep, ErrorReport, ModelReport, OfferedReport, PeerReport, ReceiptRows, StatusReport};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -103,6 +103,7 @@ impl Control {
             .route("/v0/why", get(why))
             .route("/v0/receipts", get(receipts))
             .route("/v0/chat", post(chat))
+            .route("/v0/engines", post(engines))
             .route("/v0/command", command::route(self.home()))
             .route("/v0/drain", post(command::drain))
             .route("/v0/resume", post(command::resume))
@@ -163,6 +164,11 @@ async fn why(State(node): State<Arc<Node>>) -> Json<WhyReport> {
 
 async fn counters(State(node): State<Arc<Node>>) -> Json<BTreeMap<String, u64>> {
     Json(node.counters().await)
+}
+
+/// Asks the engines now, after a model came, went, or is to be offered.
+async fn engines(State(node): State<Arc<Node>>, Json(body): Json<schema::EnginesBody>) -> Json<OfferedReport> {
+    Json(OfferedReport { models: node.poll_engines(body.only).await.unwrap_or_default() })
 }
 
 async fn metrics(State(node): State<Arc<Node>>) -> Response {

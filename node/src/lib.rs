@@ -10,10 +10,13 @@
 //! | [`ledger`], [`store`], [`recall`], [`today`] | receipts, kept before anyone is told, and what they tell after a restart |
 //! | [`node`] | all of the above, started in order |
 //! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
+//! | [`operator`], [`obey`] | whose signed commands count, and what they do |
+//! | [`plane_client`] | tells control planes that the node is there, if its owner wants that |
 //! | [`metrics`] | what a node can be watched by |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
 //! | [`jobs`], [`why`], [`doctor`] | what runs now, why more or less is earned, what is to be mended |
-//! | [`config`], [`identity`], [`hardware`], [`clock`] | the edges: file, key, machine, time |
+//! | [`fit`], [`download`] | what a model needs, and how far its download is |
+//! | [`config`], [`identity`], [`hardware`], [`clock`], [`local_time`] | the edges: file, key, machine, time |
 //!
 //! **Invariants.** `market` imports only `infernet_wire` and `std`. `net` never imports `market`. Only [`node`] knows everybody.
 //! Prompt and answer are in `api`, `buyer`, `chat` and `backend`, and in no log, store or gossip. Every wait has a deadline and every
@@ -30,8 +33,10 @@ pub mod config;
 pub mod control;
 pub mod date;
 pub mod doctor;
+pub mod download;
 pub mod earnings;
 pub mod engines;
+pub mod fit;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
 #[doc(hidden)]
@@ -40,12 +45,15 @@ pub mod hardware;
 pub mod identity;
 pub mod jobs;
 pub mod ledger;
+pub mod local_time;
 pub mod logfile;
 pub mod market;
 pub mod metrics;
 pub mod net;
 pub mod node;
+pub mod obey;
 pub mod operator;
+pub mod plane_client;
 pub mod recall;
 pub mod report;
 pub mod seller;

@@ -8,6 +8,8 @@
 //! |---|---|
 //! | [`registry`] | who is there: the newest live ad of each worker |
 //! | [`quote`] | what a job may cost, and whether a model can serve it |
+//! | [`pricing`] | what each model costs, and how prices follow the load |
+//! | [`policy`], [`schedule`] | whether a worker sells at the moment |
 //! | [`select`] | which of many workers answer an offer |
 //! | [`admission`] | slots, holds and running jobs of a worker |
 //! | `newcomers` | what a flood of new keys costs those who send it |
@@ -49,6 +51,8 @@ mod newcomers;
 pub mod outcome;
 pub mod own_ads;
 pub mod patience;
+pub mod policy;
+pub mod pricing;
 pub mod quote;
 pub mod rank;
 mod rate;
@@ -56,6 +60,7 @@ pub mod recent;
 pub mod record;
 pub mod registry;
 pub mod reputation;
+pub mod schedule;
 pub mod select;
 pub mod seller;
 pub mod standing;

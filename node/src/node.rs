@@ -14,12 +14,20 @@ use crate::{
         pool::Pool,
         tally::Tally,
     },
+    clock,
     config::{Alias, Region},
-    engines::Engines,
-    hardware,
+    engines::{Engines, Offers},
+    hardware::{self, Reading, Sensors},
     jobs::Jobs,
     ledger::Ledger,
-    market::{buyer as buyer_market, buyer::Observation, seller as seller_market},
+    local_time,
+    market::{
+        buyer as buyer_market,
+        buyer::Observation,
+        policy::{Policy, Sensed},
+        pricing::Pricing,
+        seller as seller_market,
+    },
     metrics::Metrics,
     net::{self, Net, NetConfig, NetError},
     recall,
@@ -41,7 +49,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -84,8 +92,14 @@ pub struct Settings {
 pub struct Serve {
     /// Its engines.
     pub engines: Vec<Arc<dyn Backend>>,
-    /// Its price.
-    pub price: Price,
+    /// What they cost, and how many jobs of each run at once.
+    pub pricing: Pricing,
+    /// The only models that are offered; all if empty.
+    pub models: Vec<String>,
+    /// When nothing is sold.
+    pub policy: Policy,
+    /// What tells how the machine is.
+    pub sensors: Box<dyn Sensors>,
     /// Jobs at once.
     pub slots: u16,
     /// Where others reach the chat endpoint; empty if at its own addresses.
@@ -94,6 +108,23 @@ pub struct Serve {
     pub aliases: Vec<Alias>,
     /// Where it says it is.
     pub region: Option<Region>,
+}
+
+impl Serve {
+    /// All models of `engines`, always, on this machine.
+    pub fn new(engines: Vec<Arc<dyn Backend>>, pricing: Pricing, slots: u16) -> Self {
+        Serve {
+            engines,
+            pricing,
+            models: Vec::new(),
+            policy: Policy::default(),
+            sensors: Box::<hardware::Machine>::default(),
+            slots,
+            chat_advertise: Vec::new(),
+            aliases: Vec::new(),
+            region: None,
+        }
+    }
 }
 
 /// Why a node can't start.
@@ -133,6 +164,8 @@ pub struct Node {
     chat_tally: Tally,
     metrics: Metrics,
     overview: Overview,
+    sold_at: Vec<SocketAddrText>,
+    download: Arc<Semaphore>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -158,9 +191,9 @@ impl Node {
         let addresses = net.listen_addresses().await;
         let today = ledger.today().clone();
         let mut overview = Overview::new(jobs.clone(), today.clone());
+        let mut sold_at = Vec::new();
         let seller = match settings.serve {
             Some(serve) => {
-                let price = serve.price;
                 let worker = Worker {
                     key: settings.key,
                     network: settings.network,
@@ -172,8 +205,9 @@ impl Node {
                     jobs,
                 };
                 let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
-                let (seller, engines) = worker.start(serve, chat, endpoint.clone(), &mut tasks).await;
-                overview.sells(price, engines);
+                let (seller, engines, machine) = worker.start(serve, chat.clone(), endpoint.clone(), &mut tasks).await;
+                overview.sells(engines, machine);
+                sold_at = chat;
                 Some(seller)
             }
             None => None,
@@ -199,6 +233,8 @@ impl Node {
             chat_tally,
             metrics,
             overview,
+            sold_at,
+            download: Arc::new(Semaphore::new(1)),
             tasks,
         })
     }
@@ -211,6 +247,11 @@ impl Node {
     /// Where the chat endpoint is bound.
     pub fn chat_addr(&self) -> SocketAddr {
         self.chat_addr
+    }
+
+    /// Where its ad says that the chat endpoint is; empty if it sells nothing.
+    pub fn sold_at(&self) -> &[SocketAddrText] {
+        &self.sold_at
     }
 
     /// The mesh.
@@ -226,6 +267,33 @@ impl Node {
     /// The worker's role, if it has it.
     pub fn seller(&self) -> Option<&Seller> {
         self.seller.as_ref()
+    }
+
+    /// Its engines as `KIND=URL`; `None` if it sells nothing.
+    pub fn engine_specs(&self) -> Option<Vec<String>> {
+        Some(self.overview.sold_engines()?.specs())
+    }
+
+    /// Sells at another price from now on, see [`Engines::set_price`]; `false` if it sells nothing.
+    pub async fn set_price(&self, model: Option<String>, price: Price) -> bool {
+        let Some(engines) = self.overview.sold_engines() else { return false };
+        engines.set_price(model, price).await;
+        true
+    }
+
+    /// The right to fetch a model for an operator, which one at a time has.
+    pub fn try_download(&self) -> Option<OwnedSemaphorePermit> {
+        self.download.clone().try_acquire_owned().ok()
+    }
+
+    /// Asks the engines now and offers `only` these models, see [`Engines::poll_now`]; `None` if it sells nothing.
+    pub async fn poll_engines(&self, only: Option<Vec<String>>) -> Option<Vec<String>> {
+        Some(self.overview.sold_engines()?.poll_now(only).await)
+    }
+
+    /// The machine as it was read last; `None` if it sells nothing.
+    pub fn machine(&self) -> Option<Reading> {
+        self.overview.machine()
     }
 
     /// Receipts and what else is kept.
@@ -393,16 +461,26 @@ impl Worker {
         chat: Vec<SocketAddrText>,
         endpoint: Endpoint,
         tasks: &mut Vec<JoinHandle<()>>,
-    ) -> (Seller, Engines) {
+    ) -> (Seller, Engines, watch::Receiver<Reading>) {
+        let machine = hardware::watch(serve.sensors).await;
+        let tags = hardware::tags(&machine.borrow());
+        tell_what_is_blind(&serve.policy, &machine.borrow());
         let settings = seller::Settings {
             key: self.key.clone(),
             network: self.network.clone(),
             slots: serve.slots,
-            tags: hardware::tags().into_iter().chain(serve.region.as_ref().map(Region::tag)).collect(),
+            pricing: serve.pricing.clone(),
+            policy: serve.policy,
+            tags: tags.into_iter().chain(serve.region.as_ref().map(Region::tag)).collect(),
             chat,
         };
         let seller = Seller::spawn(settings, self.net, self.store);
-        let engines = Engines::spawn(serve.engines, serve.price, serve.aliases, seller.clone()).await;
+        // Before the first ad, which may have to say nothing.
+        let first = sensed(&machine.borrow());
+        seller.sensed(first).await;
+        tasks.push(tokio::spawn(sense(machine.clone(), seller.clone())));
+        let offers = Offers { pricing: serve.pricing, aliases: serve.aliases, only: serve.models };
+        let engines = Engines::spawn(serve.engines, offers, seller.clone()).await;
         let worker = chat::server::Worker {
             key: self.key,
             network: self.network,
@@ -414,7 +492,35 @@ impl Worker {
             jobs: self.jobs,
         };
         tasks.push(tokio::spawn(chat::server::run(endpoint, Arc::new(worker))));
-        (seller, engines)
+        (seller, engines, machine)
+    }
+}
+
+/// Tells the seller of every reading of the machine, as long as there are any.
+async fn sense(mut machine: watch::Receiver<Reading>, seller: Seller) {
+    while machine.changed().await.is_ok() {
+        let now = sensed(&machine.borrow_and_update());
+        seller.sensed(now).await;
+    }
+}
+
+/// A limit on what no sensor tells limits nothing: the operator should know.
+fn tell_what_is_blind(policy: &Policy, reading: &Reading) {
+    if policy.max_celsius.is_some() && reading.celsius().is_none() {
+        warn!("no GPU tells how hot it is, so max_celsius does nothing");
+    }
+    if policy.max_watts.is_some() && reading.watts().is_none() {
+        warn!("no GPU tells what it draws, so max_watts does nothing");
+    }
+}
+
+/// What of a reading the operator's policy is about.
+fn sensed(reading: &Reading) -> Sensed {
+    Sensed {
+        offset_seconds: local_time::offset_seconds(clock::now()),
+        celsius: reading.celsius(),
+        watts: reading.watts(),
+        busy_percent: reading.gpu_percent().max(reading.load_percent),
     }
 }
 

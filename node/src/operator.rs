@@ -12,38 +12,14 @@ mod file;
 pub use file::{Added, OPERATORS_FILE, Operator, OperatorKey, Operators, OperatorsError};
 
 use crate::store::StoreError;
+pub use infernet_wire::command::Verb;
 use infernet_wire::{
-    command::{self, OperatorCommand},
+    command::{BadVerb, OperatorCommand},
     envelope::{Envelope, Refusal},
     id::NodeId,
     time::UnixMillis,
     topic::NetworkId,
 };
-
-/// What this node can be told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// Bid on nothing more; running jobs end.
-    Drain,
-    /// Bid again.
-    Resume,
-}
-
-impl Verb {
-    /// Its name on the wire.
-    pub fn name(self) -> &'static str {
-        match self {
-            Verb::Drain => command::DRAIN,
-            Verb::Resume => command::RESUME,
-        }
-    }
-
-    fn parse(verb: &str, argument: &str) -> Result<Self, CommandError> {
-        let found = [Verb::Drain, Verb::Resume].into_iter().find(|known| known.name() == verb);
-        let found = found.ok_or_else(|| CommandError::UnknownVerb(verb.into()))?;
-        if argument.is_empty() { Ok(found) } else { Err(CommandError::Argument(found.name())) }
-    }
-}
 
 /// Why a command is not obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,12 +33,9 @@ pub enum CommandError {
     /// It is for another node.
     #[error("this command is for node {0}, not for this one")]
     OtherNode(NodeId),
-    /// This version can't do it.
-    #[error("unknown verb {0:?}: there are drain and resume")]
-    UnknownVerb(String),
-    /// The verb takes no argument.
-    #[error("the verb {0} takes no argument")]
-    Argument(&'static str),
+    /// This version can't do it, or not with that argument.
+    #[error(transparent)]
+    Verb(#[from] BadVerb),
     /// It, or a later one, was heard before.
     #[error("command {0} or a later one was obeyed already; sign one with a higher sequence")]
     Replayed(u64),
@@ -78,8 +51,8 @@ impl CommandError {
             CommandError::Refused(refusal) => refusal.label(),
             CommandError::Stranger(_) => "stranger",
             CommandError::OtherNode(_) => "other_node",
-            CommandError::UnknownVerb(_) => "unknown_verb",
-            CommandError::Argument(_) => "argument",
+            CommandError::Verb(BadVerb::Unknown(_)) => "unknown_verb",
+            CommandError::Verb(_) => "argument",
             CommandError::Replayed(_) => "replayed",
             CommandError::Store(_) => "store",
         }
@@ -87,7 +60,7 @@ impl CommandError {
 }
 
 /// A command of an operator for this node, whose number has still to be claimed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     operator: NodeId,
     sequence: u64,
@@ -116,6 +89,11 @@ impl Checked {
     /// Who said it; the same for both node ids that an x-only key can have.
     pub fn operator(&self) -> NodeId {
         self.operator
+    }
+
+    /// What it says to do, once it is claimed.
+    pub fn verb(&self) -> &Verb {
+        &self.verb
     }
 
     /// Its number.

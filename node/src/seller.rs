@@ -8,13 +8,15 @@
 mod status;
 
 pub use crate::market::advert::Measured;
-pub use status::{Asking, Outcome, Status};
+pub use status::{Asking, ClosedReport, Offered, Outcome, Status};
 
 use crate::{
     clock,
     market::{
         admission::{ClaimError, MAX_SETTLING},
         advert::Advert,
+        policy::{Gate, Policy, Sensed, Verdict},
+        pricing::Pricing,
         seller::{self as market, Claim, Input, Output},
     },
     net::Net,
@@ -28,6 +30,7 @@ use infernet_wire::{
     id::{JobId, NodeId},
     key::NodeKey,
     limits,
+    money::{MicroUsd, Price},
     standing::StandingAccept,
     time::UnixMillis,
     topic::{self, NetworkId},
@@ -41,8 +44,13 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 /// Messages waiting for the task beyond one per job: a burst of offers from every neighbour.
 const QUEUE: usize = 1_024;
+/// A price that has moved by so many percent since the last ad is advertised anew.
+const PRICE_MOVED_PERCENT: u64 = 10;
 /// Answers on their way out at once. More means that the network is stuck; further ones are dropped and counted.
 const MAX_ANSWERS: usize = 256;
+
+/// A price by which two loads are compared.
+const REFERENCE: Price = Price { input: MicroUsd(1_000_000), output: MicroUsd(1_000_000) };
 
 /// A handle to the seller's task; cheap to clone.
 #[derive(Clone)]
@@ -70,6 +78,10 @@ enum Command {
     Know(Vec<NodeId>),
     /// Bid on nothing more, or bid again.
     Drain(bool),
+    /// What models cost from now on.
+    Pricing(Box<Pricing>),
+    /// How the machine is.
+    Sensed(Sensed),
     /// How are we doing?
     Status(oneshot::Sender<Status>),
 }
@@ -135,6 +147,10 @@ pub struct Settings {
     pub network: NetworkId,
     /// Jobs at once.
     pub slots: u16,
+    /// How prices follow the load, and how many jobs of each model run at once.
+    pub pricing: Pricing,
+    /// When nothing is sold.
+    pub policy: Policy,
     /// Role and hardware tags of the ad.
     pub tags: Vec<String>,
     /// Where the chat endpoint answers.
@@ -149,12 +165,16 @@ impl Seller {
         let mut market = market::Seller::new(settings.key.id(), settings.slots);
         market.set_addresses(settings.chat.clone());
         market.set_started(clock::now());
+        market.set_pricing(settings.pricing.clone());
         let task = Task {
             market,
             ad: Advert::new(clock::now()),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
             dropped_answers: 0,
             wake: None,
+            gate: Gate::new(settings.policy.clone()),
+            verdict: Verdict::default(),
+            advertised: Price::default(),
             settings,
             net,
             store,
@@ -212,6 +232,16 @@ impl Seller {
         let _ = self.commands.send(Command::Drain(false)).await;
     }
 
+    /// Bids at these prices from now on; what was promised stays.
+    pub async fn set_pricing(&self, pricing: Pricing) {
+        let _ = self.commands.send(Command::Pricing(Box::new(pricing))).await;
+    }
+
+    /// Tells how the machine is; the operator's policy decides whether that is good enough.
+    pub async fn sensed(&self, sensed: Sensed) {
+        let _ = self.commands.send(Command::Sensed(sensed)).await;
+    }
+
     /// The state now; `None` once the task has ended.
     pub async fn status(&self) -> Option<Status> {
         let (reply, answer) = oneshot::channel();
@@ -226,6 +256,10 @@ struct Task {
     answers: Arc<Semaphore>,
     dropped_answers: u64,
     wake: Option<UnixMillis>,
+    gate: Gate,
+    verdict: Verdict,
+    /// What [`REFERENCE`] cost in the last ad.
+    advertised: Price,
     settings: Settings,
     net: Net,
     store: Arc<dyn Store>,
@@ -267,6 +301,11 @@ impl Task {
             Command::Measured(model, measured) => self.on_measured(&model, measured),
             Command::Know(buyers) => buyers.into_iter().for_each(|buyer| self.market.mark_known(buyer)),
             Command::Drain(draining) => self.market.set_draining(draining),
+            Command::Pricing(pricing) => {
+                self.market.set_pricing((*pricing).clone());
+                self.settings.pricing = *pricing;
+            }
+            Command::Sensed(sensed) => self.on_sensed(&sensed, clock::now()),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
             }
@@ -345,15 +384,33 @@ impl Task {
         }
     }
 
+    fn on_sensed(&mut self, sensed: &Sensed, now: UnixMillis) {
+        let before = self.verdict;
+        self.verdict = self.gate.look(sensed, self.market.admission().running() > 0, now);
+        if before.closed != self.verdict.closed {
+            let reason = self.verdict.closed.map(|closed| closed.reason());
+            self.market.set_closed(reason);
+            self.ad.set_closed(reason.is_some(), now);
+            match reason {
+                Some(reason) => info!(%reason, "sells nothing for now; running jobs end"),
+                None => info!("sells again"),
+            }
+        }
+        if moved(self.advertised.output, self.market.price_now(REFERENCE).output) {
+            self.ad.advertise_soon(now);
+        }
+    }
+
     fn advertise(&mut self, now: UnixMillis) {
         let [spread] = clock::random::<1>();
         self.ad.refresh(spread, now);
-        if self.ad.models().is_empty() {
+        if self.ad.next().is_none() {
             return;
         }
         match self.signed_ad(now) {
             Ok(ad) => {
                 self.ad.published(now);
+                self.advertised = self.market.price_now(REFERENCE);
                 self.handle(Input::Ad(ad.clone()));
                 let (net, raw, deadline) = (self.net.clone(), ad.raw().clone(), now.after(limits::AD_MIN_INTERVAL_MS));
                 tokio::spawn(async move {
@@ -369,7 +426,8 @@ impl Task {
     /// The ad; models at its end are left out while it is too large.
     fn signed_ad(&mut self, now: UnixMillis) -> Result<Verified<CapabilityAd>, String> {
         let sequence = self.store.next_ad_sequence(now).map_err(|e| e.to_string())?;
-        let mut models = self.ad.models().to_vec();
+        let price = |model: &ModelAd| ModelAd { price: self.market.price_now(model.price), ..model.clone() };
+        let mut models: Vec<ModelAd> = self.ad.next().unwrap_or_default().iter().map(price).collect();
         loop {
             let ad = CapabilityAd {
                 sequence,
@@ -401,10 +459,20 @@ impl Task {
             held: admission.held(),
             slots: self.settings.slots,
             models: self.ad.models().iter().map(|m| m.id.clone()).collect(),
+            prices: self.ad.models().iter().map(|m| Offered::new(&m.id, self.market.price_now(m.price))).collect(),
+            closed: self
+                .verdict
+                .closed
+                .map(|closed| ClosedReport { reason: closed.reason().to_string(), opens: self.verdict.opens.map(|at| at.0) }),
             counters,
             recent: self.market.outcomes().iter().map(Outcome::from).collect(),
             wanted: self.market.wanted().iter().map(|(model, times)| (model.clone(), *times)).collect(),
             draining: self.market.is_draining(),
         }
     }
+}
+
+/// Whether `now` is far enough from what was said, if anything was.
+fn moved(said: MicroUsd, now: MicroUsd) -> bool {
+    said.0 > 0 && said.0.abs_diff(now.0) * 100 >= said.0 * PRICE_MOVED_PERCENT
 }

@@ -1,4 +1,84 @@
-//! What is wrong with a TOML text, in one line.
+//! TOML as text: what is wrong with it, in one line, and how to change one key of it so that the rest, comments and all, stays as
+//! its owner wrote it. The only file that names `toml_edit`.
+
+use toml_edit::{Array, DocumentMut, Item, Table, Value};
+
+/// `text` with `key`, of the top level, set to this list, or without it for `None`. A key that is there keeps its place; a new
+/// one comes behind the line that shows its default in a comment, else first. A reason is returned if `text` is no TOML.
+pub(crate) fn with_list(text: &str, key: &str, list: Option<&[String]>) -> Result<String, String> {
+    match list {
+        Some(list) => with_value(text, key, Value::Array(list.iter().collect::<Array>())),
+        None => {
+            let mut document = document(text)?;
+            document.remove(key);
+            Ok(document.to_string())
+        }
+    }
+}
+
+/// `text` with `key`, of the top level, set to this number, likewise.
+pub(crate) fn with_number(text: &str, key: &str, number: u64) -> Result<String, String> {
+    with_value(text, key, whole(number))
+}
+
+/// `text` with these numbers as the entry `name` of the table `key`; other entries stay. A new table comes last.
+pub(crate) fn with_entry(text: &str, key: &str, name: &str, numbers: &[(&str, u64)]) -> Result<String, String> {
+    let mut document = document(text)?;
+    let of_all = document.entry(key).or_insert_with(|| {
+        let mut table = Table::new();
+        // No `[key]` of its own above the entries.
+        table.set_implicit(true);
+        Item::Table(table)
+    });
+    let inline = of_all.is_inline_table();
+    let of_all = of_all.as_table_like_mut().ok_or_else(|| format!("{key} is no table"))?;
+    if of_all.get(name).is_none_or(|entry| !entry.is_table_like()) {
+        of_all
+            .insert(name, if inline { Item::Value(Value::InlineTable(Default::default())) } else { Item::Table(Table::new()) });
+    }
+    let entry = of_all.get_mut(name).and_then(Item::as_table_like_mut).ok_or_else(|| format!("{key} is no table of tables"))?;
+    for (part, number) in numbers {
+        entry.insert(part, Item::Value(whole(*number)));
+    }
+    Ok(document.to_string())
+}
+
+/// TOML has no larger numbers, and nothing here is that large.
+fn whole(number: u64) -> Value {
+    i64::try_from(number).unwrap_or(i64::MAX).into()
+}
+
+fn document(text: &str) -> Result<DocumentMut, String> {
+    text.parse().map_err(|_| match toml::from_str::<toml::Table>(text) {
+        Err(error) => reason(text, &error),
+        Ok(_) => "this is no TOML".into(),
+    })
+}
+
+fn with_value(text: &str, key: &str, mut value: Value) -> Result<String, String> {
+    let mut document = document(text)?;
+    if let Some(there) = document.get_mut(key) {
+        if let Some(old) = there.as_value() {
+            *value.decor_mut() = old.decor().clone();
+        }
+        *there = Item::Value(value);
+        return Ok(document.to_string());
+    }
+    Ok(inserted(text, key, &format!("{key} = {}", value.to_string().trim())))
+}
+
+/// `line` behind the commented line of `key`, if that is before the first table, else first.
+fn inserted(text: &str, key: &str, line: &str) -> String {
+    let is_default = |candidate: &str| {
+        let rest = candidate.strip_prefix("# ").and_then(|rest| rest.strip_prefix(key));
+        rest.is_some_and(|rest| rest.trim_start().starts_with('='))
+    };
+    let top = text.lines().take_while(|candidate| !candidate.trim_start().starts_with('['));
+    let mut lines: Vec<&str> = text.lines().collect();
+    let place = top.enumerate().filter(|(_, candidate)| is_default(candidate)).map(|(at, _)| at + 1).next().unwrap_or(0);
+    lines.insert(place, line);
+    lines.join("\n") + "\n"
+}
 
 /// The line, and the reason. The parser itself has none for some texts, such as a zero byte in a comment.
 pub(crate) fn reason(text: &str, error: &toml::de::Error) -> String {
@@ -17,6 +97,48 @@ mod tests {
     fn check(text: &str, expected: &str) {
         let error = toml::from_str::<toml::Table>(text).expect_err("no TOML");
         assert_eq!(reason(text, &error), expected);
+    }
+
+    fn set(text: &str, list: &[&str]) -> String {
+        let list: Vec<String> = list.iter().map(|one| (*one).to_owned()).collect();
+        let changed = with_list(text, "models", Some(&list)).expect("TOML");
+        let read: toml::Table = toml::from_str(&changed).expect("still TOML");
+        assert_eq!(read.get("models").and_then(|m| m.as_array()).map(Vec::len), Some(list.len()), "{changed}");
+        changed
+    }
+
+    #[test]
+    fn a_list_is_set_and_everything_else_stays() {
+        assert_eq!(
+            set("# mine\nslots = 3 # three\n\nmodels = [ 'a' ] # only it\n[prices.x]\nin = 1\n", &["b", "c"]),
+            "# mine\nslots = 3 # three\n\nmodels = [\"b\", \"c\"] # only it\n[prices.x]\nin = 1\n"
+        );
+        assert_eq!(set("# a\n\n# models = []\n\n# b\n", &["x:\"1\""]), "# a\n\n# models = []\nmodels = ['x:\"1\"']\n\n# b\n");
+        assert_eq!(set("", &[]), "models = []\n");
+        assert_eq!(set("[prices.x]\n# models = []\nin = 1\n", &["a"]), "models = [\"a\"]\n[prices.x]\n# models = []\nin = 1\n");
+        assert_eq!(set("models = 'a'\n", &["b"]), "models = [\"b\"]\n");
+    }
+
+    #[test]
+    fn a_key_is_taken_away_with_nothing_else() {
+        let without = |text: &str| with_list(text, "models", None).expect("TOML");
+        assert_eq!(without("slots = 1 # a\nmodels = ['x']\nmdns = true\n"), "slots = 1 # a\nmdns = true\n");
+        assert_eq!(without("# models = []\n"), "# models = []\n");
+        assert_eq!(with_list("a = [1", "models", None), Err("line 1: invalid array, expected `]`".into()));
+    }
+
+    #[test]
+    fn numbers_and_entries_are_set_and_everything_else_stays() {
+        let number = |text: &str| with_number(text, "price_in", 7).expect("TOML");
+        assert_eq!(number("price_in = 1 # cheap\nslots = 2\n"), "price_in = 7 # cheap\nslots = 2\n");
+        assert_eq!(number("# price_in = 1\n# price_out = 2\n"), "# price_in = 1\nprice_in = 7\n# price_out = 2\n");
+        let entry = |text: &str| with_entry(text, "prices", "a:1", &[("in", 1), ("out", 2)]).expect("TOML");
+        assert_eq!(entry("slots = 2 # two\n"), "slots = 2 # two\n\n[prices.\"a:1\"]\nin = 1\nout = 2\n");
+        let kept = "[prices.b]\nin = 3 # b\n\n[prices.\"a:1\"]\nin = 9\nout = 9\n";
+        assert_eq!(entry(kept), "[prices.b]\nin = 3 # b\n\n[prices.\"a:1\"]\nin = 1\nout = 2\n");
+        let inline: toml::Table = toml::from_str(&entry("prices = { b = { in = 3 } }\n")).expect("still TOML");
+        assert_eq!((inline["prices"]["a:1"]["out"].as_integer(), inline["prices"]["b"]["in"].as_integer()), (Some(2), Some(3)));
+        assert!(with_entry("prices = 1", "prices", "a", &[]).is_err());
     }
 
     #[test]

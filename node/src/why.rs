@@ -29,6 +29,8 @@ pub struct Evidence<'a> {
     pub peers: usize,
     /// For how long it has been running, in milliseconds.
     pub uptime_ms: u64,
+    /// The time, in unix milliseconds.
+    pub now: u64,
     /// Why the store takes no new work, if so.
     pub store: Option<&'a str>,
     /// What others advertise.
@@ -151,7 +153,8 @@ fn plain(name: &str) -> String {
 /// The command that fetches `model`, unless its name is more than a name: a buyer chose it, and an operator will paste it.
 fn pull(model: &str) -> Option<String> {
     let safe = |c: char| c.is_ascii_alphanumeric() || "._-:/".contains(c);
-    (model.starts_with(|c: char| c.is_ascii_alphanumeric()) && model.chars().all(safe)).then(|| format!("ollama pull {model}"))
+    (model.starts_with(|c: char| c.is_ascii_alphanumeric()) && model.chars().all(safe))
+        .then(|| format!("infernet model pull {model}"))
 }
 
 /// The seller's counters, by name.

@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 25] = [
+const RULES: [Rule; 28] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -69,10 +69,11 @@ const RULES: [Rule; 25] = [
         breaks: |source| source.names_of(&["quinn"]),
     },
     Rule {
-        says: "only node/src/backend/http.rs and node/src/control/client.rs name reqwest",
-        // Engines over TCP, and the control socket.
+        says: "only node/src/backend/http.rs, node/src/control/client.rs and node/src/plane_client/http.rs name reqwest",
+        // Engines over TCP, the control socket, and control planes.
         governs: |path| {
-            path.starts_with("node/src") && !["node/src/backend/http.rs", "node/src/control/client.rs"].contains(&path)
+            path.starts_with("node/src")
+                && !["node/src/backend/http.rs", "node/src/control/client.rs", "node/src/plane_client/http.rs"].contains(&path)
         },
         breaks: |source| source.names_of(&["reqwest"]),
     },
@@ -123,8 +124,13 @@ const RULES: [Rule; 25] = [
         breaks: |source| source.names_of(&["crossterm"]),
     },
     Rule {
-        says: "only node/src/doctor/machine.rs names rustix",
-        governs: |path| path != "node/src/doctor/machine.rs",
+        says: "only node/src/hardware/nvidia.rs names nvml_wrapper",
+        governs: |path| path != "node/src/hardware/nvidia.rs",
+        breaks: |source| source.names_of(&["nvml_wrapper"]),
+    },
+    Rule {
+        says: "only node/src/hardware/host.rs names rustix",
+        governs: |path| path != "node/src/hardware/host.rs",
         breaks: |source| source.names_of(&["rustix"]),
     },
     Rule {
@@ -136,6 +142,16 @@ const RULES: [Rule; 25] = [
         says: "what the plane remembers, and who its clients are, knows nothing of HTTP servers",
         governs: |path| path.starts_with("plane/src/store") || path.starts_with("plane/src/accounts"),
         breaks: |source| source.names_of(&["axum"]),
+    },
+    Rule {
+        says: "only node/src/local_time.rs names jiff",
+        governs: |path| path != "node/src/local_time.rs",
+        breaks: |source| source.names_of(&["jiff"]),
+    },
+    Rule {
+        says: "only node/src/toml_text.rs names toml_edit",
+        governs: |path| path != "node/src/toml_text.rs",
+        breaks: |source| source.names_of(&["toml_edit"]),
     },
     Rule {
         says: "only node/src/clock.rs reads a clock",

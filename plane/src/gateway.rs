@@ -78,7 +78,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub const UNPAID: &str = "insufficient_balance";
 
 /// What a gateway is set to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayConfig {
     /// The ceiling of jobs that name none, per million tokens.
     pub max_price: MicroUsd,

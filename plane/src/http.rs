@@ -9,6 +9,7 @@
 //! | [`chat`] | `/api/chat*`, for clients of the existing control plane |
 //! | [`clients`] | keys, balance, entries; grants by who runs the plane |
 //! | [`auth`], [`device`] | signing in: passkey, wallet, a node's or operator's key; a terminal by a browser |
+//! | [`node`], [`legacy`], [`commands`] | nodes' own routes; existing daemons; operators' commands |
 //! | [`market`] | what is offered now |
 //! | [`openapi`] | `/openapi.json`, and a page of it |
 //! | [`error`], [`body`] | the shape of errors; bodies within bounds |
@@ -21,11 +22,14 @@ pub mod body;
 pub mod caller;
 pub mod chat;
 pub mod clients;
+pub mod commands;
 pub mod device;
 pub mod error;
 pub mod jobs;
+pub mod legacy;
 pub mod limits;
 pub mod market;
+pub mod node;
 pub mod openai;
 pub mod openapi;
 pub mod stream;
@@ -55,6 +59,9 @@ pub fn router(plane: Plane) -> Router {
         .merge(device::routes())
         .merge(market::routes())
         .merge(openapi::routes())
+        .merge(node::routes())
+        .merge(legacy::routes())
+        .merge(commands::routes())
         .method_not_allowed_fallback(no_method)
         .fallback(no_route)
         .with_state(plane.clone());

@@ -4,17 +4,26 @@
 //! | module | what |
 //! |---|---|
 //! | [`store`] | what is remembered, behind one trait: embedded, or PostgreSQL |
+//! | [`http`] | every route |
 //! | [`gateway`] | buys for clients: jobs, leases, answers that can be resumed |
 //! | [`accounts`] | who the clients are, how they show it, what they may spend |
-//! | [`http`] | every route |
+//! | [`auth`] | which node signed a request, and that it was not heard before |
+//! | [`commands`] | operators' commands on their way to nodes |
+//! | [`legacy`] | jobs for daemons that know nothing of the mesh |
+//! | [`presence`] | which registered nodes are there |
 //! | [`state`], [`config`] | what every route is given; what a plane is set to |
 //!
 //! **What it is trusted with:** prompts and answers of the jobs that it buys for others, and its own money. Not with anybody's
 //! keys, not with a node's commands (operators sign them), not with what nodes earn (receipts are signed by both sides).
 
 pub mod accounts;
+pub mod auth;
+pub mod commands;
 pub mod config;
 pub mod gateway;
 pub mod http;
+pub mod legacy;
+pub mod presence;
 pub mod state;
 pub mod store;
+mod uuid;

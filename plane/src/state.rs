@@ -1,6 +1,6 @@
 //! What every route is given.
 
-use crate::{config::PlaneConfig, gateway::Gateway, store::Store};
+use crate::{config::PlaneConfig, gateway::Gateway, legacy::Legacy, store::Store};
 use std::sync::Arc;
 
 /// A plane's parts. Cheap to clone.
@@ -10,6 +10,8 @@ pub struct Plane {
     pub store: Arc<dyn Store>,
     /// What buys for clients; `None` on a plane that only shows.
     pub gateway: Option<Arc<Gateway>>,
-    /// What it is set to.
+    /// Jobs for daemons that know nothing of the mesh.
+    pub legacy: Arc<Legacy>,
+    /// How it was set up.
     pub config: Arc<PlaneConfig>,
 }

@@ -11,6 +11,8 @@ use infernet_node::{
     buyer::Preferences,
     clock,
     control::schema::{ChatOrderBody, WishesBody},
+    hardware::Sensors,
+    market::{policy::Policy, pricing::Pricing},
     node::{Node, Serve, Settings, StartError},
     store::{self, StoreError},
 };
@@ -82,13 +84,18 @@ pub struct Sells {
     pub slots: u16,
     /// How long its engine may take.
     pub deadlines: Deadlines,
+    /// When nothing is sold.
+    pub policy: Policy,
+    /// What tells how the machine is; `None`: this machine's own.
+    pub sensors: Option<fn() -> Box<dyn Sensors>>,
 }
 
 impl Sells {
     /// `engine` at `price_in` and `price_out` micro-USD per million tokens.
     pub fn new(engine: impl Into<String>, price_in: u64, price_out: u64, slots: u16) -> Self {
         let price = Price { input: MicroUsd(price_in), output: MicroUsd(price_out) };
-        Sells { engine: engine.into(), price, slots, deadlines: Deadlines::default() }
+        let (engine, deadlines, policy) = (engine.into(), Deadlines::default(), Policy::default());
+        Sells { engine, price, slots, deadlines, policy, sensors: None }
     }
 
     /// As flags of `infernet start`.
@@ -185,14 +192,12 @@ pub fn loopback() -> Multiaddr {
 fn serve(sells: Sells) -> Result<Serve, ClusterError> {
     let spec = format!("ollama={}", sells.engine).parse().map_err(|e| ClusterError::Engine(format!("{e}")))?;
     let engine = backend::connect_with(&spec, sells.deadlines).map_err(|e| ClusterError::Engine(e.to_string()))?;
-    Ok(Serve {
-        engines: vec![Arc::<dyn Backend>::from(engine)],
-        price: sells.price,
-        slots: sells.slots,
-        chat_advertise: Vec::new(),
-        aliases: Vec::new(),
-        region: None,
-    })
+    let engines = vec![Arc::<dyn Backend>::from(engine)];
+    let mut serve = Serve::new(engines, Pricing::flat(sells.price), sells.slots);
+    if let Some(sensors) = sells.sensors {
+        serve.sensors = sensors();
+    }
+    Ok(Serve { policy: sells.policy, ..serve })
 }
 
 /// Waits until `holds`, looking every few milliseconds.

@@ -1,7 +1,7 @@
 //! **No model at all**: an engine with Ollama's interface whose answers follow from the request, so that clients can be tested
 //! for what the tiny model can't do: tools, schemas, log probabilities, vectors, failures.
 //!
-//! What it does is said by the last message:
+//! Models can be fetched and removed as at Ollama; see `models`. What an answer is is said by the last message:
 //!
 //! | the last message | the answer |
 //! |---|---|
@@ -19,13 +19,19 @@
 
 #![expect(clippy::indexing_slicing, reason = "a field that a JSON value lacks reads as null")]
 
+mod models;
+
+pub use models::SIZE;
+
+use models::Models;
+
 use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use futures::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
@@ -65,6 +71,7 @@ pub struct ScriptedEngine {
     addr: SocketAddr,
     live: Arc<AtomicUsize>,
     asked: Arc<AtomicUsize>,
+    models: Models,
     task: JoinHandle<()>,
 }
 
@@ -80,20 +87,26 @@ impl ScriptedEngine {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let addr = listener.local_addr()?;
         let shared = Shared { live: Arc::default(), asked: Arc::default() };
+        let models = Models::default();
+        let kept = Router::new()
+            .route("/api/tags", get(async |State(models): State<Models>| Json(models.tags())))
+            .route("/api/show", post(models::show))
+            .route("/api/pull", post(models::pull))
+            .route("/api/delete", delete(models::delete))
+            .with_state(models.clone());
         let router = Router::new()
-            .route("/api/tags", get(async || Json(tags())))
             .route("/api/ps", get(async || Json(json!({ "models": [] }))))
             .route("/api/version", get(async || Json(json!({ "version": "0.0.0" }))))
-            .route("/api/show", post(show))
             .route("/api/chat", post(chat))
             .route("/api/generate", post(generate))
             .route("/api/embed", post(embed))
-            .with_state(shared.clone());
+            .with_state(shared.clone())
+            .merge(kept);
         let task = tokio::spawn(async move {
             // Runs until aborted.
             let _ = axum::serve(listener, router).await;
         });
-        Ok(ScriptedEngine { addr, live: shared.live, asked: shared.asked, task })
+        Ok(ScriptedEngine { addr, live: shared.live, asked: shared.asked, models, task })
     }
 
     /// Its base URL.
@@ -106,6 +119,11 @@ impl ScriptedEngine {
         self.live.load(Ordering::SeqCst)
     }
 
+    /// How often a download of `model` was asked for.
+    pub fn pulls(&self, model: &str) -> u32 {
+        self.models.pulls(model)
+    }
+
     /// Answers that were begun.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
@@ -116,18 +134,6 @@ impl Drop for ScriptedEngine {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-fn tags() -> Value {
-    json!({ "models": [
-        { "name": CHAT_MODEL, "capabilities": ["completion", "tools", "vision"] },
-        { "name": EMBED_MODEL, "capabilities": ["embedding"] },
-    ] })
-}
-
-async fn show(Json(request): Json<Value>) -> Json<Value> {
-    let embeds = request["model"] == EMBED_MODEL;
-    Json(json!({ "capabilities": if embeds { vec!["embedding"] } else { vec!["completion", "tools", "vision"] } }))
 }
 
 async fn chat(State(shared): State<Shared>, Json(request): Json<Value>) -> Response {

@@ -87,6 +87,14 @@ impl NoBidReason {
     pub const DEADLINE_TOO_CLOSE: Self = NoBidReason(11);
     /// The worker's disk is full or does not keep what is written, so a receipt could be lost.
     pub const STORE_FULL: Self = NoBidReason(12);
+    /// Its operator sells at other times.
+    pub const OFF_SCHEDULE: Self = NoBidReason(13);
+    /// Its GPU is too hot.
+    pub const TOO_HOT: Self = NoBidReason(14);
+    /// Its GPUs draw more power than its operator allows.
+    pub const TOO_MUCH_POWER: Self = NoBidReason(15);
+    /// Somebody else uses the machine.
+    pub const BUSY_HOST: Self = NoBidReason(16);
 
     /// A short stable name, for counters and for people.
     pub fn label(self) -> &'static str {
@@ -103,6 +111,10 @@ impl NoBidReason {
             Self::RATE_LIMITED => "rate_limited",
             Self::DEADLINE_TOO_CLOSE => "deadline_too_close",
             Self::STORE_FULL => "store_full",
+            Self::OFF_SCHEDULE => "off_schedule",
+            Self::TOO_HOT => "too_hot",
+            Self::TOO_MUCH_POWER => "too_much_power",
+            Self::BUSY_HOST => "busy_host",
             _ => "other",
         }
     }

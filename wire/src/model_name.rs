@@ -116,6 +116,13 @@ pub fn meets(asked: &str, offered: &str, quantisation: &str) -> bool {
     quantised && (asked.release.is_empty() || asked.release == offered.release) && asked.weights() == offered.weights()
 }
 
+/// The size of the weights that `name` means, such as `8b`, `8x7b` or `270m`: the one it says, else the usual one of its family.
+/// `None` if neither is known.
+pub fn size(name: &str) -> Option<String> {
+    let size = ModelName::parse(name).size;
+    (!size.is_empty()).then_some(size)
+}
+
 /// Ollama's tag for "no tag" left out.
 fn latest(name: &str) -> &str {
     name.strip_suffix(":latest").unwrap_or(name)
@@ -339,6 +346,16 @@ fn is_size(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_size_is_said_or_usual() {
+        let check = |name: &str, expected: Option<&str>| assert_eq!(size(name).as_deref(), expected, "{name}");
+        check("llama3.2", Some("3b"));
+        check("llama3.1:70b", Some("70b"));
+        check("mixtral", Some("8x7b"));
+        check("meta-llama/Llama-3.1-8B-Instruct", Some("8b"));
+        check("my-own-model", None);
+    }
 
     /// Names of the same weights: each finds each, unless it names a release or quantisation that the other does not.
     fn same(names: &[&str]) {

@@ -123,6 +123,13 @@ impl Http {
         self.describe(self.client.request(Method::POST, self.url.join(path)).json(body)).await
     }
 
+    /// DELETEs what `body` names. Whatever a good answer says is not read.
+    pub(super) async fn delete(&self, path: &str, body: &impl Serialize) -> Result<(), BackendError> {
+        let limit = self.deadlines.describe;
+        let deleted = self.accepted(self.client.request(Method::DELETE, self.url.join(path)).json(body));
+        timeout(limit, deleted).await.map_err(|_| BackendError::Timeout { stage: Stage::Describe, limit })?.map(drop)
+    }
+
     async fn describe<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, BackendError> {
         let limit = self.deadlines.describe;
         let read = self.read_json(request, MAX_DESCRIPTION_BYTES);
@@ -262,7 +269,8 @@ pub(super) fn error_text(error: &Value) -> Option<String> {
     error.as_str().or_else(|| error.get("message")?.as_str()).map(clean)
 }
 
-fn clean(text: &str) -> String {
+/// `text`, bounded and without control characters.
+pub(super) fn clean(text: &str) -> String {
     let shown: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect();
     shown.trim().to_owned()
 }

@@ -12,6 +12,7 @@
 //! Cloud models (`remote_host`) are never listed: their prompts would leave this machine for a company's.
 
 mod call;
+mod manage;
 
 use self::call::{Call, EmbedCall};
 use super::{
@@ -68,7 +69,7 @@ impl Ollama {
     }
 
     /// The context of each model that is in memory now.
-    async fn loaded(&self) -> Result<BTreeMap<String, u32>, BackendError> {
+    pub(super) async fn loaded(&self) -> Result<BTreeMap<String, u32>, BackendError> {
         let running: Running = optional(self.http.get("/api/ps").await)?;
         let known = running.models.into_iter().filter(|model| model.context_length > 0);
         Ok(known.map(|model| (model.name, model.context_length)).collect())
@@ -459,5 +460,7 @@ mod abilities_tests;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
 pub(crate) mod fuzz;
+#[cfg(test)]
+mod manage_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,15 @@
 //! Flags that are configuration: each fills a key of [`Partial`], and what is not given is left to environment and file.
 
-use crate::config::Partial;
+use crate::config::{self, Partial};
 use clap::Args;
+use std::collections::BTreeMap;
+
+/// A model, and what `in` and `out` cost.
+type ModelPrice = (String, BTreeMap<String, u64>);
+
+fn price(text: &str) -> Result<ModelPrice, String> {
+    config::model_price(text).ok_or_else(|| "write MODEL=IN/OUT, such as llama3.1:8b=100000/400000".into())
+}
 
 fn list(items: &[String]) -> Option<Vec<String>> {
     (!items.is_empty()).then(|| items.to_vec())
@@ -73,15 +81,48 @@ struct SellArgs {
     /// Price of a million output tokens, in micro-USD [default: 400000]
     #[arg(long, value_name = "MICRO_USD")]
     price_out: Option<u64>,
+    /// Price of one model, in micro-USD per million tokens; repeatable [default: that of all]
+    #[arg(long, value_name = "MODEL=IN/OUT", value_parser = price)]
+    price: Vec<ModelPrice>,
+    /// Sell no million input tokens below this, in micro-USD [default: 0]
+    #[arg(long, value_name = "MICRO_USD")]
+    price_floor_in: Option<u64>,
+    /// Sell no million output tokens below this, in micro-USD [default: 0]
+    #[arg(long, value_name = "MICRO_USD")]
+    price_floor_out: Option<u64>,
+    /// By how much the last slot is dearer than the first [default: 0]
+    #[arg(long, value_name = "PERCENT")]
+    price_rise: Option<u32>,
     /// Jobs at once [default: 2]
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
+    /// Jobs at once of one model, such as llama3.3:70b=1; repeatable [default: all slots]
+    #[arg(long, value_name = "MODEL=N")]
+    model_slots: Vec<String>,
+    /// Model to offer, and no other; repeatable [default: all]
+    #[arg(long, value_name = "MODEL")]
+    model: Vec<String>,
     /// Another name of a model, such as llama3.1:8b=meta-llama/Llama-3.1-8B-Instruct; repeatable.
     #[arg(long, value_name = "MODEL=ALIAS")]
     alias: Vec<String>,
     /// Where this worker is, such as eu-central, for buyers who care.
     #[arg(long, value_name = "NAME")]
     region: Option<String>,
+    /// When to sell, in local time, such as "22:00-07:00 mon-fri"; repeatable [default: always]
+    #[arg(long, value_name = "WINDOW")]
+    schedule: Vec<String>,
+    /// Take no job while a GPU is hotter, in degrees Celsius [default: no limit]
+    #[arg(long, value_name = "DEGREES")]
+    max_celsius: Option<u16>,
+    /// Take no job while the GPUs draw more, in watts [default: no limit]
+    #[arg(long, value_name = "WATTS")]
+    max_watts: Option<u32>,
+    /// Sell only while nobody else uses the machine.
+    #[arg(long)]
+    only_idle: bool,
+    /// What others may use of a GPU or the processors with --only-idle [default: 20]
+    #[arg(long, value_name = "PERCENT")]
+    idle_percent: Option<u16>,
     /// Outer address of the chat endpoint behind a mapped port; repeatable [default: its own addresses]
     #[arg(long, value_name = "ADDR")]
     chat_advertise: Vec<String>,
@@ -125,6 +166,12 @@ struct BuyArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Running")]
 struct RunArgs {
+    /// Control plane to tell of this node, such as https://plane.example; repeatable [default: none]
+    #[arg(long, value_name = "URL")]
+    plane: Vec<String>,
+    /// Seconds between two heartbeats to a plane [default: 30]
+    #[arg(long, value_name = "SECS")]
+    heartbeat_secs: Option<u64>,
     /// Seconds that running jobs may take to end when told to stop [default: 60]
     #[arg(long, value_name = "SECS")]
     grace_secs: Option<u64>,
@@ -140,7 +187,18 @@ impl NodeArgs {
             backend: if sell.no_serve { Some(Vec::new()) } else { list(&sell.backend) },
             price_in: sell.price_in,
             price_out: sell.price_out,
+            prices: (!sell.price.is_empty()).then(|| sell.price.iter().cloned().collect()),
+            price_floor_in: sell.price_floor_in,
+            price_floor_out: sell.price_floor_out,
+            price_rise: sell.price_rise,
             slots: sell.slots,
+            model_slots: list(&sell.model_slots),
+            models: list(&sell.model),
+            schedule: list(&sell.schedule),
+            max_celsius: sell.max_celsius,
+            max_watts: sell.max_watts,
+            only_idle: sell.only_idle.then_some(true),
+            idle_percent: sell.idle_percent,
             aliases: list(&sell.alias),
             region: sell.region.clone(),
             chat_advertise: list(&sell.chat_advertise),
@@ -154,6 +212,8 @@ impl NodeArgs {
             min_reputation: buy.min_reputation,
             regions: list(&buy.only_region),
             standing: buy.no_standing.then_some(false),
+            planes: list(&run.plane),
+            heartbeat_secs: run.heartbeat_secs,
             grace_secs: run.grace_secs,
             log_file: run.no_log_file.then_some(false),
             ..self.mesh.partial()

@@ -43,10 +43,10 @@ pub(super) enum OperatorCommands {
 
 #[derive(Debug, Args)]
 pub(super) struct SignArgs {
-    /// What to do: drain (no new jobs) or resume.
+    /// What to do: drain (no new jobs), resume, model_install, model_remove or set_price.
     #[arg(long)]
     verb: String,
-    /// To what; drain and resume take none.
+    /// A model's name, or IN/OUT or MODEL=IN/OUT for set_price; drain and resume take none.
     #[arg(long, default_value = "", hide_default_value = true)]
     argument: String,
     /// Node id of the node that is to do it.

@@ -25,6 +25,11 @@ impl Line {
         Line { live: !context.json && !dumb && std::io::stderr().is_terminal(), turns: 0 }
     }
 
+    /// Whether anything is shown.
+    pub(super) fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// Writes `text` over what was there.
     pub(super) fn show(&mut self, text: &str) {
         if !self.live {

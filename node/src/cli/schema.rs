@@ -5,7 +5,9 @@
 #[cfg(test)]
 mod page;
 
-use super::{Context, api_key, config::PathReport, exit, exit::Exit, key, operator, pages, query, service, setup};
+use super::{
+    Context, api_key, command, config::PathReport, exit, exit::Exit, key, model, operator, pages, query, service, setup,
+};
 use crate::{
     config::Row,
     control::schema::{CommandReport, ErrorReport, ModelReport, PeerReport, StatusReport},
@@ -40,7 +42,7 @@ struct LogLine {
     target: String,
 }
 
-/// Each command's name with what it prints on stdout; `logs`, and what is given `--watch`, prints one such value a line. Under `error`: stderr of all.
+/// Each command's name with what it prints on stdout; `logs`, `model pull`, `command`, and what is given `--watch`, prints one such value a line. Under `error`: stderr of all.
 fn all() -> BTreeMap<&'static str, Schema> {
     BTreeMap::from([
         ("error", schema_for!(Failure)),
@@ -52,6 +54,12 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("doctor", schema_for!(DoctorReport)),
         ("chat", schema_for!(ChatReport)),
         ("models", schema_for!(Vec<ModelReport>)),
+        ("model list", schema_for!(Vec<model::InstalledReport>)),
+        ("model pull", schema_for!(model::PullEvent)),
+        ("model remove", schema_for!(model::RemovedReport)),
+        ("model show", schema_for!(model::ModelDetails)),
+        ("model use", schema_for!(model::UseReport)),
+        ("model recommend", schema_for!(model::RecommendReport)),
         ("peers", schema_for!(Vec<PeerReport>)),
         ("receipts", schema_for!(Vec<ReceiptReport>)),
         ("receipts verify", schema_for!(query::VerifyReport)),
@@ -71,6 +79,7 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("operator remove", schema_for!(Vec<operator::OperatorReport>)),
         ("operator sign", schema_for!(operator::SignedCommandReport)),
         ("operator send", schema_for!(CommandReport)),
+        ("command", schema_for!(command::CommandState)),
         ("config show", schema_for!(Vec<Row>)),
         ("config path", schema_for!(PathReport)),
         ("logs", schema_for!(LogLine)),

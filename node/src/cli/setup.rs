@@ -224,10 +224,10 @@ async fn ask(context: &Context, dialogue: &mut Terminal<'_>, args: &SetupArgs) -
     }
     let price = |what: &str| format!("dollars for a million {what} tokens? (`infernet models` shows what others ask)");
     if answers.price_in.is_none() {
-        answers.price_in = Some(dialogue.ask(&price("input"), &shown(usual.price.input), micro_usd)?);
+        answers.price_in = Some(dialogue.ask(&price("input"), &shown(usual.pricing.base.input), micro_usd)?);
     }
     if answers.price_out.is_none() {
-        answers.price_out = Some(dialogue.ask(&price("output"), &shown(usual.price.output), micro_usd)?);
+        answers.price_out = Some(dialogue.ask(&price("output"), &shown(usual.pricing.base.output), micro_usd)?);
     }
     if answers.slots.is_none() {
         let question = "jobs at once? (as many as the engine runs at once; Ollama: OLLAMA_NUM_PARALLEL)";

@@ -5,6 +5,7 @@ use super::{
     exit::Exit,
     flags::NodeArgs,
     progress::{Line, TURN},
+    status::{closed_said, priced},
 };
 use crate::{
     api::open::{ApiConfig, OpenError, Opened},
@@ -16,9 +17,9 @@ use crate::{
     engines::{Engines, Probed},
     logfile, metrics,
     node::{Node, Serve, Settings},
+    plane_client::{self, Planes},
     seller, store,
 };
-use infernet_wire::money::Price;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -41,7 +42,13 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let serve = serve(context, &config).await?;
     let api = open_api(context, &config).await?;
     let mut stop = Stop::listen()?;
-    let (price, grace, caps) = (config.price, config.grace, config.caps());
+    let (grace, caps) = (config.grace, config.caps());
+    let planes = plane_client::Settings {
+        key: key.clone(),
+        home: context.home.clone(),
+        planes: config.planes.clone(),
+        every: config.heartbeat,
+    };
     let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
     let purse = node.limit(caps)?;
     let api = api.map(|api| api.serve(&node, purse.clone(), metrics::route(node.clone()))).transpose()?;
@@ -49,14 +56,15 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
         node.serves_api(api.base_url());
     }
     control.serve(node.clone());
-    ready(context, &node, price).await?;
+    let planes = Planes::spawn(&node, planes).map_err(|error| Exit::new(exit::FAILED, error))?;
+    ready(context, &node).await?;
     stop.first().await;
     drop(control);
     if let Some(api) = &api {
         api.stop();
     }
     let closing = async {
-        close(context, &node, grace).await;
+        tokio::join!(close(context, &node, grace), planes.stop());
         if let Err(error) = purse.close().await {
             context.note(format!("more counts as spent than was: {error}"));
         }
@@ -123,10 +131,10 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
         }
     }
     if !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty())) {
-        context.note("no engine has a model yet: pull one, for example with `ollama pull llama3.2`; it is offered as soon as it is there");
+        context.note("no engine has a model yet: pull one, for example with `infernet model pull llama3.2`; it is offered as soon as it is there");
     }
-    let Config { aliases, region, chat_advertise, price, slots, .. } = config.clone();
-    Ok(Some(Serve { engines, price, slots, chat_advertise, aliases, region }))
+    let Config { aliases, region, chat_advertise, pricing, models, policy, slots, .. } = config.clone();
+    Ok(Some(Serve { chat_advertise, aliases, region, models, policy, ..Serve::new(engines, pricing, slots) }))
 }
 
 /// How the node buys, whoever asks.
@@ -156,7 +164,7 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
     }
 }
 
-async fn ready(context: &Context, node: &Node, price: Price) -> Result<(), Exit> {
+async fn ready(context: &Context, node: &Node) -> Result<(), Exit> {
     let status = node.status().await;
     if context.json {
         return context.print_json(&status);
@@ -168,14 +176,14 @@ async fn ready(context: &Context, node: &Node, price: Price) -> Result<(), Exit>
         context.note(format!("api {api}"));
     }
     context.note(match &status.seller {
-        Some(seller) => offer(seller, price),
+        Some(seller) => offer(seller),
         None => "sells nothing; ask with `infernet chat`".into(),
     });
     Ok(())
 }
 
 /// What is for sale, in a line.
-fn offer(seller: &seller::Status, price: Price) -> String {
+fn offer(seller: &seller::Status) -> String {
     let models = match seller.models.as_slice() {
         [] => "nothing yet".into(),
         all if all.len() <= NAMED_MODELS => all.join(", "),
@@ -186,7 +194,11 @@ fn offer(seller: &seller::Status, price: Price) -> String {
         ),
     };
     let jobs = counted(seller.slots.into(), "job");
-    format!("sells {models} at {} in and {} out per million tokens, {jobs} at once", price.input, price.output)
+    let now = match &seller.closed {
+        Some(closed) => format!("; nothing now ({})", closed_said(closed)),
+        None => String::new(),
+    };
+    format!("sells {models} at {}, {jobs} at once{now}", priced(seller))
 }
 
 struct Stop {

@@ -7,10 +7,13 @@ use super::{
     watch::{self, Paint, WatchArgs, cell, span, wrapped},
 };
 use crate::{
+    clock,
     control::{client::Client, schema::StatusReport},
+    download,
     earnings::Sum,
     engines::EngineReport,
-    seller,
+    hardware::{Gpu, Reading},
+    seller::{self, ClosedReport},
     why::Finding,
 };
 use infernet_wire::money::MicroUsd;
@@ -43,11 +46,15 @@ fn screen(status: &StatusReport, paint: Paint) -> String {
     status.engines.iter().for_each(|engine| row("engine", engine_line(engine, paint)));
     match &status.seller {
         Some(seller) => {
-            row("sells", sells(status, seller));
+            row("sells", sells(seller));
+            if let Some(closed) = &seller.closed {
+                row("closed", paint.bad(closed_said(closed)));
+            }
             row("slots", slots(seller));
         }
         None => row("sells", "nothing; this node only buys".into()),
     }
+    status.machine.iter().flat_map(machine).for_each(|(what, said)| row(what, said));
     row(
         "today",
         format!("earned {}, spent {} ({} UTC)", sum(&status.today.earned), sum(&status.today.spent), status.today.day),
@@ -73,7 +80,7 @@ fn engine_line(engine: &EngineReport, paint: Paint) -> String {
     format!("{}: {state}", engine.engine)
 }
 
-fn sells(status: &StatusReport, seller: &seller::Status) -> String {
+fn sells(seller: &seller::Status) -> String {
     let named: Vec<String> = seller.models.iter().take(NAMED_MODELS).map(|model| cell(model, 40)).collect();
     let more = seller.models.len().saturating_sub(NAMED_MODELS);
     let models = match (named.is_empty(), more) {
@@ -81,8 +88,56 @@ fn sells(status: &StatusReport, seller: &seller::Status) -> String {
         (_, 0) => named.join(", "),
         _ => format!("{} and {more} more", named.join(", ")),
     };
-    let price = |price: Option<u64>| MicroUsd(price.unwrap_or_default());
-    format!("{models} at {} in and {} out per million tokens", price(status.price_in), price(status.price_out))
+    format!("{models} at {}", priced(seller))
+}
+
+/// What models cost: one price, or that of the cheapest.
+pub(super) fn priced(seller: &seller::Status) -> String {
+    let Some(least) = seller.prices.iter().min_by_key(|offered| (offered.price_out, offered.price_in)) else {
+        return "no price yet".into();
+    };
+    let same = seller.prices.iter().all(|one| (one.price_in, one.price_out) == (least.price_in, least.price_out));
+    let more = if same { "" } else { ", others for more" };
+    format!("{} in and {} out per million tokens{more}", MicroUsd(least.price_in), MicroUsd(least.price_out))
+}
+
+/// Why nothing is sold, and until when.
+pub(super) fn closed_said(closed: &ClosedReport) -> String {
+    let why = match closed.reason.as_str() {
+        "off_schedule" => "outside the schedule",
+        "too_hot" => "a GPU is too hot",
+        "too_much_power" => "the GPUs draw too much power",
+        "busy_host" => "somebody else uses the machine",
+        other => other,
+    };
+    match closed.opens {
+        Some(at) => format!("{why}; opens in {}", span(at.saturating_sub(clock::now().0))),
+        None => why.into(),
+    }
+}
+
+/// GPUs, and the load of the machine.
+fn machine(machine: &Reading) -> Vec<(&'static str, String)> {
+    let gpus = machine.gpus.iter().map(|gpu| ("gpu", gpu_line(gpu)));
+    let load = machine.load_percent.map(|percent| format!("load {percent} %"));
+    let free = machine.available_bytes.zip(machine.memory_bytes);
+    let memory = free.map(|(free, all)| format!("{} of {} memory free", download::bytes(free), download::bytes(all)));
+    let host: Vec<String> = load.into_iter().chain(memory).collect();
+    let host = (!host.is_empty()).then(|| ("host", host.join(", ")));
+    gpus.chain(host).collect()
+}
+
+fn gpu_line(gpu: &Gpu) -> String {
+    let memory = match (gpu.used_bytes, gpu.memory_bytes) {
+        (Some(used), Some(all)) => Some(format!("{} of {} in use", download::bytes(used), download::bytes(all))),
+        (None, Some(all)) => Some(download::bytes(all)),
+        _ => None,
+    };
+    let busy = gpu.busy_percent.map(|percent| format!("busy {percent} %"));
+    let rest = [busy, memory, gpu.celsius.map(|c| format!("{c} °C")), gpu.watts.map(|w| format!("{w} W"))];
+    let rest: Vec<String> = rest.into_iter().flatten().collect();
+    let name = cell(&gpu.model, 40);
+    if rest.is_empty() { name } else { format!("{name}: {}", rest.join(", ")) }
 }
 
 fn slots(seller: &seller::Status) -> String {

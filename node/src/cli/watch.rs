@@ -3,14 +3,17 @@
 //! On a terminal a watched screen is drawn over the last one, as far as there is room, and is gone at the end; in a pipe, screens
 //! follow each other, and with `--json` there is one value a line. Colour only on a terminal that shows it, and not if `NO_COLOR` is set.
 
-use super::{Context, exit::Exit};
+use super::{Context, exit, exit::Exit};
 use clap::Args;
 use std::{
     fmt::Display,
     io::{IsTerminal, Write},
     time::Duration,
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
 
 /// How often a watched screen is drawn: a person sees tokens flow, and the node hardly notices.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -37,13 +40,16 @@ pub(super) async fn show(
         context.print(look(paint).await?.trim_end());
         return Ok(());
     }
+    // Before the first look: a Ctrl-C that comes during one must not be lost.
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|error| Exit::new(exit::FAILED, format!("can't listen for signals: {error}")))?;
     let screen = Screen::new(context);
     let mut turn = interval(REDRAW);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             // The end of looking is no failure.
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
             _ = turn.tick() => {}
         }
         screen.draw(context, paint, look(paint).await?.trim_end());

@@ -3,8 +3,9 @@
 use super::{
     CONFIG_FILE, ConfigError, Partial,
     parse::{
-        DEFAULT_API_LISTEN, DEFAULT_BACKEND, DEFAULT_CHAT_LISTEN, DEFAULT_GRACE_SECS, DEFAULT_LISTEN, DEFAULT_MAX_PEERS,
-        DEFAULT_MAX_PRICE, DEFAULT_PRICE_IN, DEFAULT_PRICE_OUT, DEFAULT_SLOTS,
+        DEFAULT_API_LISTEN, DEFAULT_BACKEND, DEFAULT_CHAT_LISTEN, DEFAULT_GRACE_SECS, DEFAULT_HEARTBEAT_SECS,
+        DEFAULT_IDLE_PERCENT, DEFAULT_LISTEN, DEFAULT_MAX_PEERS, DEFAULT_MAX_PRICE, DEFAULT_PRICE_IN, DEFAULT_PRICE_OUT,
+        DEFAULT_SLOTS,
     },
 };
 use std::{
@@ -89,14 +90,41 @@ fn text() -> String {
 # price_in = {DEFAULT_PRICE_IN}
 # price_out = {DEFAULT_PRICE_OUT}
 
+# Prices of single models. As tables, at the end of this file: [prices."llama3.1:8b"], below it in = ... and out = ...
+# prices = {{}}
+
+# Below this nothing is sold, whatever the other prices say.
+# price_floor_in = 0
+# price_floor_out = 0
+
+# By how many percent the price rises until the last slot; an ad binds at its price for 90 seconds.
+# price_rise = 0
+
 # Jobs at once. More than the engine runs at once (OLLAMA_NUM_PARALLEL) only wait there.
 # slots = {DEFAULT_SLOTS}
+
+# Jobs at once of single models, such as "llama3.3:70b=1".
+# model_slots = []
+
+# The only models that are offered; all if the list is empty. `infernet model use` writes it.
+# models = []
 
 # Other names of your models that buyers may ask for, such as "llama3.1:8b=meta-llama/Llama-3.1-8B-Instruct".
 # aliases = []
 
 # Where this worker is, for buyers who care. Not told by default; an example:
 # region = "eu-central"
+
+# When to sell, in local time, such as ["22:00-07:00 mon-fri", "sat sun"]. Always if the list is empty.
+# schedule = []
+
+# No job is taken while a GPU is hotter (degrees Celsius), or all together draw more (watts). No limit by default; an example:
+# max_celsius = 80
+# max_watts = 350
+
+# Sell only while nobody else uses the machine: at most so many percent of a GPU, or of the processors.
+# only_idle = false
+# idle_percent = {DEFAULT_IDLE_PERCENT}
 
 # ---- the OpenAI endpoint
 
@@ -127,6 +155,14 @@ fn text() -> String {
 
 # Take a worker's advertised price at once where that is good enough; false holds an auction for every job.
 # standing = true
+
+# ---- control planes
+
+# Told of this node by a signed heartbeat, such as "https://plane.example"; your operators' commands come back. Nothing needs one.
+# planes = []
+
+# Seconds between two heartbeats; after 90 seconds of silence a plane shows the node as offline.
+# heartbeat_secs = {DEFAULT_HEARTBEAT_SECS}
 
 # ---- running
 

@@ -5,7 +5,7 @@ use figment::{
     Figment, Metadata, Profile, Provider, Source,
     error::Kind,
     providers::{Format, Serialized, Toml},
-    value::{Dict, Map},
+    value::{Dict, Map, Tag, Value},
 };
 use std::path::Path;
 
@@ -53,12 +53,21 @@ impl Layers {
 
     /// Where the value of `key` came from: a flag, a variable, a file; `None` for the default.
     pub(super) fn origin(&self, key: &str) -> Option<String> {
-        match self.layers.find_metadata(key) {
+        // A table has no origin of its own; its first value's is meant.
+        let first = self.layers.find_value(key).ok().and_then(|value| first_tag(&value));
+        match first.and_then(|tag| self.layers.get_metadata(tag)).or_else(|| self.layers.find_metadata(key)) {
             Some(layer) if layer.name == ENV_LAYER => Some(partial::variable(key)),
             Some(layer) if layer.name == FLAG_LAYER => Some(partial::flag(key)),
             Some(Metadata { source: Some(Source::File(path)), .. }) => Some(path.display().to_string()),
             _ => None,
         }
+    }
+}
+
+fn first_tag(value: &Value) -> Option<Tag> {
+    match value {
+        Value::Dict(_, table) => table.values().find_map(first_tag),
+        other => Some(other.tag()),
     }
 }
 

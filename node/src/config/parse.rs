@@ -1,13 +1,22 @@
 //! From texts and numbers to [`Config`]: the defaults, and every bound with its reason.
 
-use super::{Alias, Config, ConfigError, Partial, layers::Layers, value};
-use crate::backend::BackendSpec;
+use super::{Alias, Config, ConfigError, Partial, layers::Layers, partial::PriceTable, value};
+use crate::{
+    backend::BackendSpec,
+    market::{policy::Policy, pricing::Pricing, schedule::Schedule},
+    plane_client::EVERY_SECS,
+};
 use infernet_wire::{
     limits,
     money::{MicroUsd, Price},
     topic::NetworkId,
 };
-use std::{collections::BTreeSet, fmt, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+    time::Duration,
+};
 
 pub(super) const DEFAULT_LISTEN: [&str; 4] =
     ["/ip4/0.0.0.0/tcp/46337", "/ip6/::/tcp/46337", "/ip4/0.0.0.0/udp/46338/quic-v1", "/ip6/::/udp/46338/quic-v1"];
@@ -30,6 +39,20 @@ pub(super) const DEFAULT_MAX_PRICE: u64 = 10_000_000;
 /// Most answers end within a minute.
 pub(super) const DEFAULT_GRACE_SECS: u64 = 60;
 
+/// A third of what makes a node offline.
+pub(super) const DEFAULT_HEARTBEAT_SECS: u64 = EVERY_SECS;
+
+/// A desktop at rest is below this, and whoever uses a GPU or compiles is above.
+pub(super) const DEFAULT_IDLE_PERCENT: u16 = 20;
+
+/// Windows of a week: three a day.
+const MAX_WINDOWS: usize = 21;
+/// Every GPU slows itself down before.
+const MAX_CELSIUS: u16 = 120;
+/// More than a building has.
+const MAX_WATTS: u32 = 1_000_000;
+/// Eleven times the price.
+const MAX_RISE: u32 = 1_000;
 /// Bootstrap peers that are dialled at start.
 const MAX_BOOTSTRAP: usize = 64;
 /// Engines of one node.
@@ -52,6 +75,10 @@ const MAX_WORKERS: usize = 1024;
 const MAX_REGIONS: usize = 64;
 /// No worker settles more in years; above it, nobody would ever qualify.
 const MAX_REPUTATION: u32 = 1_000_000;
+/// Planes that one node tells of itself: each is a task and a connection.
+const MAX_PLANES: usize = 8;
+/// Above it a node would be offline between two heartbeats.
+const MAX_HEARTBEAT_SECS: u64 = 60;
 /// An hour: whoever supervises the process (systemd: 90 s) loses patience long before.
 const MAX_GRACE_SECS: u64 = 3_600;
 
@@ -73,6 +100,8 @@ impl Parser<'_> {
     fn config(&self, home: &Path, p: Partial) -> Result<Config, ConfigError> {
         let defaults = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let backend_is_guess = p.backend.is_none();
+        let pricing = self.pricing(&p)?;
+        let idle_percent = self.within("idle_percent", p.idle_percent.unwrap_or(DEFAULT_IDLE_PERCENT), 1, 100)?;
         Ok(Config {
             home: home.into(),
             network: self.one("network", &p.network.unwrap_or_else(|| NetworkId::default().to_string()), network)?,
@@ -98,10 +127,15 @@ impl Parser<'_> {
             max_peers: self.within("max_peers", p.max_peers.unwrap_or(DEFAULT_MAX_PEERS), 1, MAX_MAX_PEERS)?,
             backend: self.all("backend", p.backend.unwrap_or_else(|| defaults(&[DEFAULT_BACKEND])), MAX_BACKENDS, backend)?,
             backend_is_guess,
-            price: Price {
-                input: self.money("price_in", p.price_in.unwrap_or(DEFAULT_PRICE_IN), MAX_PRICE)?,
-                output: self.money("price_out", p.price_out.unwrap_or(DEFAULT_PRICE_OUT), MAX_PRICE)?,
+            pricing,
+            models: self.all("models", p.models.unwrap_or_default(), limits::MAX_AD_MODELS, value::model_name)?,
+            policy: Policy {
+                schedule: Schedule(self.all("schedule", p.schedule.unwrap_or_default(), MAX_WINDOWS, value::window)?),
+                max_celsius: p.max_celsius.map(|max| self.within("max_celsius", max, 1, MAX_CELSIUS)).transpose()?,
+                max_watts: p.max_watts.map(|max| self.within("max_watts", max, 1, MAX_WATTS)).transpose()?,
+                idle_percent: p.only_idle.unwrap_or(false).then_some(idle_percent),
             },
+            idle_percent,
             slots: self.within("slots", p.slots.unwrap_or(DEFAULT_SLOTS), 1, MAX_SLOTS)?,
             aliases: self.all("aliases", p.aliases.unwrap_or_default(), MAX_ALIASES, value::alias)?,
             region: self.maybe("region", p.region, |text| text.parse())?,
@@ -118,6 +152,13 @@ impl Parser<'_> {
             min_reputation: self.within("min_reputation", p.min_reputation.unwrap_or(0), 0, MAX_REPUTATION)?,
             regions: self.all("regions", p.regions.unwrap_or_default(), MAX_REGIONS, |text| text.parse())?,
             standing: p.standing.unwrap_or(true),
+            planes: self.all("planes", p.planes.unwrap_or_default(), MAX_PLANES, |text| text.parse())?,
+            heartbeat: Duration::from_secs(self.within(
+                "heartbeat_secs",
+                p.heartbeat_secs.unwrap_or(DEFAULT_HEARTBEAT_SECS),
+                1,
+                MAX_HEARTBEAT_SECS,
+            )?),
             grace: Duration::from_secs(self.within(
                 "grace_secs",
                 p.grace_secs.unwrap_or(DEFAULT_GRACE_SECS),
@@ -126,6 +167,47 @@ impl Parser<'_> {
             )?),
             log_file: p.log_file.unwrap_or(true),
         })
+    }
+
+    fn pricing(&self, p: &Partial) -> Result<Pricing, ConfigError> {
+        let money = |key, value: Option<u64>, default| self.money(key, value.unwrap_or(default), MAX_PRICE);
+        let base = Price {
+            input: money("price_in", p.price_in, DEFAULT_PRICE_IN)?,
+            output: money("price_out", p.price_out, DEFAULT_PRICE_OUT)?,
+        };
+        let slots =
+            self.all("model_slots", p.model_slots.clone().unwrap_or_default(), limits::MAX_AD_MODELS, value::model_slots)?;
+        Ok(Pricing {
+            base,
+            models: self.model_prices(p.prices.as_ref(), base)?,
+            floor: Price {
+                input: money("price_floor_in", p.price_floor_in, 0)?,
+                output: money("price_floor_out", p.price_floor_out, 0)?,
+            },
+            rise_percent: self.within("price_rise", p.price_rise.unwrap_or(0), 0, MAX_RISE)?,
+            slots: slots.into_iter().collect(),
+        })
+    }
+
+    /// A part that a model's table leaves out is that of all models.
+    fn model_prices(&self, table: Option<&PriceTable>, base: Price) -> Result<BTreeMap<String, Price>, ConfigError> {
+        let bad = |value: &dyn fmt::Display, fix: String| self.bad("prices", value, fix);
+        let tables = table.into_iter().flatten();
+        if tables.clone().count() > limits::MAX_AD_MODELS {
+            return Err(bad(&"so many models", format!("write at most {}", limits::MAX_AD_MODELS)));
+        }
+        let price = |(model, parts): (&String, &BTreeMap<String, u64>)| {
+            let model = value::model_name(model).map_err(|fix| bad(&format_args!("{model:?}"), fix))?;
+            if let Some(other) = parts.keys().find(|name| !["in", "out"].contains(&name.as_str())) {
+                return Err(bad(&format_args!("{other:?} of {model:?}"), "a model's price has in and out".into()));
+            }
+            if let Some(price) = parts.values().find(|price| **price > MAX_PRICE) {
+                return Err(bad(&format_args!("{price} of {model:?}"), format!("write a number from 0 to {MAX_PRICE}")));
+            }
+            let part = |name: &str, usual: MicroUsd| parts.get(name).copied().map_or(usual, MicroUsd);
+            Ok((model, Price { input: part("in", base.input), output: part("out", base.output) }))
+        };
+        tables.map(price).collect()
     }
 
     /// A worker can't be wanted and unwanted.

@@ -2,7 +2,7 @@
 
 use super::ConfigError;
 use serde::{Deserialize, Deserializer, Serialize, de};
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// Before a key's name, in capitals, in the environment.
 const ENV_PREFIX: &str = "INFERNET_";
@@ -58,12 +58,34 @@ keys! {
     price_in: u64,
     /// Price of a million output tokens, in micro-USD. Default 400 000, forty cents.
     price_out: u64,
+    /// Prices of single models: a table for each, with `in` and `out`, in micro-USD per million tokens. None by default.
+    prices: PriceTable,
+    /// Below which no million input tokens are sold, in micro-USD. Default 0.
+    price_floor_in: u64,
+    /// Below which no million output tokens are sold, in micro-USD. Default 0.
+    price_floor_out: u64,
+    /// By how many percent the price of the last free slot is above that of the first. Default 0.
+    price_rise: u32,
     /// Jobs at once. Default 2.
     slots: u16,
+    /// Jobs at once of single models, as `MODEL=N`. All slots by default.
+    model_slots: Vec<String>,
+    /// The only models that are offered. All by default.
+    models: Vec<String>,
     /// Other names of models served here, as `MODEL=ALIAS`. None by default.
     aliases: Vec<String>,
     /// Where this worker says it is. Nothing by default.
     region: String,
+    /// When it sells, in local time, such as `22:00-07:00 mon-fri`. Always by default.
+    schedule: Vec<String>,
+    /// Temperature of a GPU above which it does not sell, in degrees Celsius. No limit by default.
+    max_celsius: u16,
+    /// What its GPUs together may draw, in watts. No limit by default.
+    max_watts: u32,
+    /// Whether it sells only while nobody else uses the machine. Default false.
+    only_idle: bool,
+    /// Percent of a GPU, or of the processors, that others may use with `only_idle`. Default 20.
+    idle_percent: u16,
     /// Whether there is an OpenAI endpoint. Default true.
     api: bool,
     /// Socket address of the OpenAI endpoint. Default `127.0.0.1:46339`.
@@ -88,10 +110,26 @@ keys! {
     regions: Vec<String>,
     /// Whether a job may go to a worker at its advertised price, without an auction. Default true.
     standing: bool,
+    /// Control planes that are told of this node, by URL. None by default.
+    planes: Vec<String>,
+    /// Seconds between two heartbeats to them. Default 30; after 90 s of silence a plane shows the node as offline.
+    heartbeat_secs: u64,
     /// Seconds that running jobs may take to end after the first signal. Default 60.
     grace_secs: u64,
     /// Whether `infernet start` also writes `<home>/infernet.log`. Default true.
     log_file: bool,
+}
+
+/// Prices by model, then by `in` and `out`.
+pub(super) type PriceTable = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// `MODEL=IN/OUT`, as flags and the environment say it.
+pub fn model_price(text: &str) -> Option<(String, BTreeMap<String, u64>)> {
+    let (model, price) = text.rsplit_once('=')?;
+    let (input, output) = price.split_once('/')?;
+    let part = |name: &str, text: &str| Some((name.to_owned(), text.trim().parse().ok()?));
+    let model = model.trim();
+    (!model.is_empty()).then(|| Some((model.to_owned(), [part("in", input)?, part("out", output)?].into()))).flatten()
 }
 
 /// The variable of `key`.
@@ -105,6 +143,9 @@ pub(super) fn flag(key: &str) -> String {
         "mdns" | "api" | "standing" => format!("--no-{key}"),
         "log_file" => "--no-log-file".into(),
         "aliases" => "--alias".into(),
+        "prices" => "--price".into(),
+        "models" => "--model".into(),
+        "planes" => "--plane".into(),
         "allow_workers" => "--allow".into(),
         "deny_workers" => "--deny".into(),
         "regions" => "--only-region".into(),
@@ -155,6 +196,18 @@ impl Kind for Vec<String> {
 
     fn of_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+impl Kind for PriceTable {
+    const WHAT: &'static str = "MODEL=IN/OUT, comma separated, such as llama3.1:8b=100000/400000";
+
+    fn of_text(text: &str) -> Option<Self> {
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(model_price).collect()
+    }
+
+    fn of_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)
     }
 }
 

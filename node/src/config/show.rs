@@ -1,6 +1,7 @@
 //! Every key with its value and where it came from, for `infernet config show`.
 
 use super::{Config, ConfigError, KEYS, Partial, layers::Layers, machine_defaults, parse};
+use infernet_wire::money::Price;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -46,6 +47,7 @@ fn shown(config: &Config, given: &Partial) -> Partial {
     fn texts<T: ToString>(values: &[T]) -> Option<Vec<String>> {
         Some(values.iter().map(ToString::to_string).collect())
     }
+    let parts = |price: &Price| [("in".to_owned(), price.input.0), ("out".to_owned(), price.output.0)].into();
     let api_listen = config.api.map(|address| address.to_string()).or_else(|| given.api_listen.clone());
     Partial {
         network: Some(config.network.to_string()),
@@ -56,11 +58,22 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         mdns: Some(config.mdns),
         max_peers: Some(config.max_peers),
         backend: texts(&config.backend),
-        price_in: Some(config.price.input.0),
-        price_out: Some(config.price.output.0),
+        price_in: Some(config.pricing.base.input.0),
+        price_out: Some(config.pricing.base.output.0),
+        prices: Some(config.pricing.models.iter().map(|(model, price)| (model.clone(), parts(price))).collect()),
+        price_floor_in: Some(config.pricing.floor.input.0),
+        price_floor_out: Some(config.pricing.floor.output.0),
+        price_rise: Some(config.pricing.rise_percent),
         slots: Some(config.slots),
+        model_slots: Some(config.pricing.slots.iter().map(|(model, n)| format!("{model}={n}")).collect()),
+        models: Some(config.models.clone()),
         aliases: texts(&config.aliases),
         region: config.region.as_ref().map(ToString::to_string),
+        schedule: texts(&config.policy.schedule.0),
+        max_celsius: config.policy.max_celsius,
+        max_watts: config.policy.max_watts,
+        only_idle: Some(config.policy.idle_percent.is_some()),
+        idle_percent: Some(config.idle_percent),
         api: Some(config.api.is_some()),
         api_listen: Some(api_listen.unwrap_or_else(|| parse::DEFAULT_API_LISTEN.into())),
         api_hosts: texts(&config.api_hosts),
@@ -73,6 +86,8 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         min_reputation: Some(config.min_reputation),
         regions: texts(&config.regions),
         standing: Some(config.standing),
+        planes: texts(&config.planes),
+        heartbeat_secs: Some(config.heartbeat.as_secs()),
         grace_secs: Some(config.grace.as_secs()),
         log_file: Some(config.log_file),
     }

@@ -48,7 +48,10 @@ fn flags_win_over_environment_over_file_over_default() {
     let home = Home::with("slots = 3\nprice_in = 3\nprice_out = 3\nlisten = '/ip4/127.0.0.1/tcp/0'");
     let flags = Partial { slots: Some(5), backend: Some(vec!["ollama=gpu-box".into()]), ..Partial::default() };
     let config = home.load(&[("INFERNET_SLOTS", "4"), ("INFERNET_PRICE_IN", "4")], flags).unwrap();
-    assert_eq!((config.slots, config.price.input.0, config.price.output.0, config.max_peers), (5, 4, 3, DEFAULT_MAX_PEERS));
+    assert_eq!(
+        (config.slots, config.pricing.base.input.0, config.pricing.base.output.0, config.max_peers),
+        (5, 4, 3, DEFAULT_MAX_PEERS)
+    );
     assert_eq!(config.listen, ["/ip4/127.0.0.1/tcp/0".parse().unwrap()]);
     assert!(!config.backend_is_guess);
 }
@@ -173,8 +176,68 @@ fn the_written_file_explains_every_key_with_its_default() {
     // These have no default, so the file shows an example.
     let Config { region, spend_per_request, spend_per_day, .. } = config.clone();
     assert!(region.is_some() && spend_per_request.is_some() && spend_per_day.is_some());
+    assert!(config.policy.max_celsius.is_some() && config.policy.max_watts.is_some());
     let (region, spend_per_request, spend_per_day) = (None, None, None);
-    assert_eq!(Config { backend_is_guess: true, region, spend_per_request, spend_per_day, ..config }, defaults);
+    let policy = crate::market::policy::Policy { max_celsius: None, max_watts: None, ..config.policy.clone() };
+    assert_eq!(Config { backend_is_guess: true, region, spend_per_request, spend_per_day, policy, ..config }, defaults);
+}
+
+#[test]
+fn prices_of_models_come_from_tables_flags_and_the_environment() {
+    let home = Home::with("price_in = 5\n[prices.'a:1b']\nin = 1\nout = 2\n[prices.b]\nout = 4\n");
+    let price = |config: &Config, model: &str| {
+        let price = config.pricing.of(model);
+        (price.input.0, price.output.0)
+    };
+    let config = home.load(&[], Partial::default()).unwrap();
+    assert_eq!((price(&config, "a:1b"), price(&config, "b:latest"), price(&config, "c")), ((1, 2), (5, 4), (5, 400_000)));
+    let flags = Partial { prices: Some([model_price("b=7/8").unwrap()].into()), ..Partial::default() };
+    let config = home.load(&[("INFERNET_PRICES", "a:1b=3/4, x=y=5/6")], flags).unwrap();
+    assert_eq!((price(&config, "a:1b"), price(&config, "b"), price(&config, "x=y")), ((3, 4), (7, 8), (5, 6)));
+    let rows = rows_over(Partial::default(), home.0.path(), Partial::default(), |_| None).unwrap();
+    let row = rows.iter().find(|row| row.key == "prices").unwrap();
+    assert_eq!(row.value, serde_json::json!({ "a:1b": { "in": 1, "out": 2 }, "b": { "in": 5, "out": 4 } }));
+    assert!(row.origin.ends_with(CONFIG_FILE), "{}", row.origin);
+    for bad in ["a", "a=1", "=1/2", "a=1/x", "a=-1/2"] {
+        assert_eq!(model_price(bad), None, "{bad}");
+        check("", &[("INFERNET_PRICES", bad)], Partial::default(), &["prices", "INFERNET_PRICES", "MODEL=IN/OUT"]);
+    }
+    check("[prices.a]\nin = 1\nfor = 2", &[], Partial::default(), &["prices", "\"for\" of \"a\"", "in and out", "config.toml"]);
+    check("[prices.a]\nin = 1000000000001", &[], Partial::default(), &["prices", "1000000000001", "to 1000000000000"]);
+    check("[prices.a]\nin = 'x'", &[], Partial::default(), &["config.toml", "whole number"]);
+}
+
+#[test]
+fn when_to_sell_is_checked_where_it_is_written() {
+    let none = Partial::default;
+    let file = "schedule = ['22:00-07:00 mon-fri', 'sat sun']\nmodel_slots = 'big=1'\nonly_idle = true\nmax_celsius = 80";
+    let config = Home::with(file).load(&[], none()).unwrap();
+    assert_eq!(
+        (config.policy.schedule.0.len(), config.policy.idle_percent, config.policy.max_celsius),
+        (2, Some(20), Some(80))
+    );
+    assert_eq!((config.pricing.slots_of("big:latest"), config.pricing.slots_of("small")), (Some(1), None));
+    check("schedule = 'at night'", &[], none(), &["schedule", "at night", "22:00-07:00 mon-fri"]);
+    check("model_slots = 'big=0'", &[], none(), &["model_slots", "big=0", "MODEL=N"]);
+    check("max_celsius = 200", &[], none(), &["max_celsius", "200", "from 1 to 120"]);
+    check("idle_percent = 0", &[], none(), &["idle_percent", "from 1 to 100"]);
+    check("price_rise = 5000", &[], none(), &["price_rise", "5000", "to 1000"]);
+    check("models = ['']", &[], none(), &["models", "a model's name"]);
+}
+
+#[test]
+fn the_models_that_are_offered_are_written_into_the_file() {
+    let home = Home::with("# mine\nslots = 3\n");
+    let models = ["a:1b".to_owned(), "b".to_owned()];
+    let path = write_models(home.0.path(), Some(&models)).unwrap();
+    let config = home.load(&[], Partial::default()).unwrap();
+    assert_eq!((config.models.as_slice(), config.slots), (&models[..], 3));
+    assert!(fs::read_to_string(&path).unwrap().contains("# mine"));
+    write_models(home.0.path(), None).unwrap();
+    assert!(home.load(&[], Partial::default()).unwrap().models.is_empty());
+    fs::write(&path, "slots = [1").unwrap();
+    assert!(write_models(home.0.path(), None).unwrap_err().to_string().contains("line 1"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "slots = [1", "as it was");
 }
 
 #[test]

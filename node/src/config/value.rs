@@ -1,5 +1,6 @@
 //! What a text means: each reader gives a value, or the fix in words.
 
+use crate::market::schedule::{BadWindow, Window};
 use infernet_wire::{id::NodeId, limits};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{fmt, net::SocketAddr, str::FromStr};
@@ -68,6 +69,27 @@ pub(super) fn alias(text: &str) -> Result<Alias, String> {
     });
     let limit = limits::MAX_NAME_BYTES;
     alias.ok_or(format!("write MODEL=ALIAS, each 1 to {limit} bytes, such as llama3.1:8b=meta-llama/Llama-3.1-8B-Instruct"))
+}
+
+/// `MODEL=N`: jobs at once of one model.
+pub(super) fn model_slots(text: &str) -> Result<(String, u16), String> {
+    let read = text.rsplit_once('=').and_then(|(model, n)| {
+        let n = n.trim().parse().ok().filter(|n| *n > 0)?;
+        Some((model_name(model.trim()).ok()?, n))
+    });
+    read.ok_or("write MODEL=N with at least one job, such as llama3.3:70b=1".into())
+}
+
+/// A model's name as an engine has it.
+pub(super) fn model_name(text: &str) -> Result<String, String> {
+    let fits = (1..=limits::MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control);
+    fits.then(|| text.to_owned())
+        .ok_or(format!("write a model's name of at most {} bytes, such as llama3.1:8b", limits::MAX_NAME_BYTES))
+}
+
+/// When it sells.
+pub(super) fn window(text: &str) -> Result<Window, String> {
+    text.parse().map_err(|error: BadWindow| error.to_string())
 }
 
 pub(super) fn peer_address(text: &str) -> Result<Multiaddr, String> {

@@ -53,7 +53,8 @@ impl Client {
 
     /// Posts `body` to `path` below `/v0/`. The inner error is the node's own, for people.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: String) -> Result<Result<T, ErrorReport>, AskError> {
-        let answer = self.http.post(format!("http://node/v0/{path}")).timeout(ANSWER).body(body).send().await?;
+        let request = self.http.post(format!("http://node/v0/{path}")).header("content-type", "application/json");
+        let answer = request.timeout(ANSWER).body(body).send().await?;
         if answer.status().is_success() {
             return Ok(Ok(answer.json().await?));
         }

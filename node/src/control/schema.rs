@@ -4,6 +4,7 @@ use crate::{
     buyer::{ChatEvent, ChatOrder},
     chat::client::Progress,
     engines::EngineReport,
+    hardware::Reading,
     jobs::JobReport,
     market::{registry::KnownModel, standing::PathChoice, trust::Trust},
     net::{Direction, PeerInfo, Transport},
@@ -56,6 +57,9 @@ pub struct StatusReport {
     /// Its engines.
     #[serde(default)]
     pub engines: Vec<EngineReport>,
+    /// The machine it sells on; absent if it sells nothing.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub machine: Option<Reading>,
     /// What it keeps.
     #[serde(default)]
     pub store: StoreReport,
@@ -344,6 +348,21 @@ impl From<ChatEvent> for ChatStep {
             },
         }
     }
+}
+
+/// What the node is to do about its engines.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnginesBody {
+    /// Offer these models alone, all for an empty list; absent: as before.
+    pub only: Option<Vec<String>>,
+}
+
+/// What it offers after that.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OfferedReport {
+    /// Models.
+    pub models: Vec<String>,
 }
 
 /// A command that was obeyed.

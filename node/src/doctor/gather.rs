@@ -10,7 +10,7 @@ use crate::{
     backend::{self, BackendSpec},
     config::{CONFIG_FILE, Config, Partial},
     control::client::{AskError, Client},
-    identity,
+    hardware, identity,
     operator::OPERATORS_FILE,
     store::{self, StoreError},
 };
@@ -63,8 +63,8 @@ pub(super) async fn facts(home: &Path) -> Facts {
         bootstrap,
         synchronised,
         multicast: machine::multicast(),
-        memory: machine::memory(),
-        descriptors: machine::descriptors(),
+        memory: hardware::memory().0,
+        descriptors: hardware::descriptors(),
         buffers: machine::buffers(),
     }
 }

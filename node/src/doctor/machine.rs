@@ -1,8 +1,7 @@
-//! What the operating system tells of this machine. The only file that names `rustix`. What a system does not tell is `None`.
+//! What the operating system tells of this machine. What a system does not tell is `None`.
 
 use super::facts::Disk;
-use crate::clock;
-use rustix::process::{Resource, getrlimit};
+use crate::{clock, hardware};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -21,16 +20,9 @@ const UP: u32 = 0x1;
 const LOOPBACK: u32 = 0x8;
 const MULTICAST: u32 = 0x1000;
 
-/// Files that this process may open: now, and at most.
-pub(super) fn descriptors() -> (Option<u64>, Option<u64>) {
-    let limit = getrlimit(Resource::Nofile);
-    (limit.current, limit.maximum)
-}
-
 /// The disk below `home`. Writes to it only if the home is there. May take as long as a sick disk takes.
 pub(super) fn disk(home: &Path) -> Disk {
-    let free = home.ancestors().find_map(|place| rustix::fs::statvfs(place).ok());
-    let free = free.map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    let free = home.ancestors().find_map(hardware::free_disk);
     Disk { free, synced: home.is_dir().then(|| sync(home).map_err(|error| error.to_string())) }
 }
 
@@ -48,13 +40,6 @@ fn write(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(&[0; PAGE])?;
     file.sync_all()
-}
-
-/// Physical memory, in bytes (Linux).
-pub(super) fn memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.split_whitespace().next()?;
-    kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The largest receive and send buffers of a socket, in bytes (Linux).
@@ -106,12 +91,12 @@ mod tests {
 
     #[test]
     fn this_process_may_open_files() {
-        assert!(descriptors().0.is_none_or(|files| files > 3));
+        assert!(hardware::descriptors().0.is_none_or(|files| files > 3));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
     fn linux_tells_of_memory() {
-        assert!(memory().is_some_and(|bytes| bytes > 1 << 26));
+        assert!(hardware::memory().0.is_some_and(|bytes| bytes > 1 << 26));
     }
 }

@@ -22,19 +22,39 @@ pub struct Measured {
 #[derive(Debug, Clone)]
 pub struct Advert {
     models: Vec<ModelAd>,
+    closed: bool,
     published: Option<UnixMillis>,
+    /// Whether the last ad that was published names a model.
+    offers: bool,
     due: UnixMillis,
 }
 
 impl Advert {
     /// Nothing to advertise yet; the first ad is due at once.
     pub fn new(now: UnixMillis) -> Self {
-        Advert { models: Vec::new(), published: None, due: now }
+        Advert { models: Vec::new(), closed: false, published: None, offers: false, due: now }
     }
 
-    /// What is advertised.
+    /// What is served.
     pub fn models(&self) -> &[ModelAd] {
         &self.models
+    }
+
+    /// What the next ad is to say: nothing while the worker is closed. `None` if no ad is needed, since none that is believed
+    /// says more.
+    pub fn next(&self) -> Option<&[ModelAd]> {
+        let next: &[ModelAd] = if self.closed { &[] } else { &self.models };
+        (self.offers || !next.is_empty()).then_some(next)
+    }
+
+    /// Whether nothing is offered for a while. Whether that changes anything: then it is advertised soon.
+    pub fn set_closed(&mut self, closed: bool, now: UnixMillis) -> bool {
+        let changed = closed != self.closed;
+        if changed {
+            self.closed = closed;
+            self.advertise_soon(now);
+        }
+        changed
     }
 
     /// When the next ad is due.
@@ -79,9 +99,10 @@ impl Advert {
         self.due = now.after(range.start + (range.end - range.start) * u64::from(spread) / 256);
     }
 
-    /// An ad was published.
+    /// An ad with what [`Advert::next`] says was published.
     pub fn published(&mut self, now: UnixMillis) {
         self.published = Some(now);
+        self.offers = self.next().is_some_and(|models| !models.is_empty());
     }
 }
 
@@ -107,6 +128,21 @@ mod tests {
         assert_eq!(advert.due(), at(limits::AD_MIN_INTERVAL_MS));
         advert.advertise_soon(at(20_000));
         assert_eq!(advert.due(), at(limits::AD_MIN_INTERVAL_MS), "never later than it was");
+    }
+
+    #[test]
+    fn a_worker_that_closes_says_so_once() {
+        let mut advert = Advert::new(T0);
+        assert_eq!(advert.next(), None, "nothing to offer, and nothing to take back");
+        advert.set_models(vec![model("tiny", 1, 1)], T0);
+        assert_eq!(advert.next().map(<[_]>::len), Some(1));
+        advert.published(T0);
+        assert!(advert.set_closed(true, at(5)) && !advert.set_closed(true, at(6)));
+        assert_eq!((advert.next().map(<[_]>::len), advert.due()), (Some(0), T0), "as soon as others listen, or as it was due");
+        advert.published(at(10_000));
+        assert_eq!(advert.next(), None);
+        assert!(advert.set_closed(false, at(20_000)));
+        assert_eq!(advert.next().map(<[_]>::len), Some(1));
     }
 
     #[test]

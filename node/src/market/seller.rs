@@ -19,6 +19,7 @@ use super::{
     admission::{Admission, HoldRequest},
     outcome::{Asked, Ending, Outcome, Outcomes, why_lost},
     own_ads::OwnAds,
+    pricing::Pricing,
     quote,
     rank::{Facts, Terms, Weight},
     recent::Recent,
@@ -198,10 +199,17 @@ impl OpenBid {
 #[derive(Debug)]
 pub struct Seller {
     me: NodeId,
+    /// At the prices of an idle worker.
     catalogue: Vec<ModelAd>,
+    pricing: Pricing,
+    /// The same at those of now, and how many slots were taken then.
+    quoted: (usize, Vec<ModelAd>),
+    /// The model of each job that has its slot.
+    working: BTreeMap<JobId, String>,
     addresses: Vec<SocketAddrText>,
     queue_ms: u32,
     draining: bool,
+    closed: Option<NoBidReason>,
     store_full: bool,
     registry: Registry,
     admission: Admission,
@@ -220,9 +228,13 @@ impl Seller {
         Seller {
             me,
             catalogue: Vec::new(),
+            pricing: Pricing::default(),
+            quoted: (0, Vec::new()),
+            working: BTreeMap::new(),
             addresses: Vec::new(),
             queue_ms: 0,
             draining: false,
+            closed: None,
             store_full: false,
             registry: Registry::new(MAX_ADS),
             admission: Admission::new(slots),
@@ -244,6 +256,32 @@ impl Seller {
     /// The models served from now on, with prices and measured speeds. None: no engine answers.
     pub fn set_catalogue(&mut self, catalogue: Vec<ModelAd>) {
         self.catalogue = catalogue;
+        self.quote_again();
+    }
+
+    /// How prices follow the load, and how many jobs of a model run at once. Base prices are the catalogue's.
+    pub fn set_pricing(&mut self, pricing: Pricing) {
+        self.pricing = pricing;
+        self.quote_again();
+    }
+
+    /// What a model of this base price costs now.
+    pub fn price_now(&self, base: Price) -> Price {
+        self.pricing.under_load(base, self.taken(), self.admission.slots())
+    }
+
+    /// Why nothing is sold for a while, by the operator's policy; `None` if it is. Holds and running jobs are kept.
+    pub fn set_closed(&mut self, closed: Option<NoBidReason>) {
+        self.closed = closed;
+    }
+
+    fn taken(&self) -> usize {
+        self.admission.running() + self.admission.held()
+    }
+
+    fn quote_again(&mut self) {
+        let price = |model: &ModelAd| ModelAd { price: self.price_now(model.price), ..model.clone() };
+        self.quoted = (self.taken(), self.catalogue.iter().map(price).collect());
     }
 
     /// Where our chat endpoint answers, as bids will say.
@@ -328,11 +366,14 @@ impl Seller {
 
     /// The engine is done with `job`: its slot is free, its receipt still to be settled.
     pub fn settle(&mut self, job: &JobId) {
-        self.admission.settle(job);
+        if self.admission.settle(job) {
+            self.working.remove(job);
+        }
     }
 
     /// `job` has ended; `settled` tells whether its receipt was settled, which makes its buyer known.
     pub fn finish(&mut self, job: &JobId, settled: bool) {
+        self.working.remove(job);
         if let Some(buyer) = self.admission.finish(job) {
             self.tally.finished += 1;
             if settled {
@@ -401,7 +442,10 @@ impl Seller {
     /// A bid, a refusal, or silence.
     fn decide(&mut self, offer: Verified<JobOffer>, now: UnixMillis) -> Result<Result<JobBid, NoBidReason>, Ignored> {
         self.check_addressed(&offer)?;
-        let quoted = quote::best(&offer, &self.catalogue).map(|(model, _)| model.clone());
+        if self.pricing.rise_percent > 0 && self.quoted.0 != self.taken() {
+            self.quote_again();
+        }
+        let quoted = quote::best(&offer, &self.quoted.1).map(|(model, _)| model.clone());
         self.check_our_turn(&offer, quoted.as_ref().err().copied(), now)?;
         if self.admission.turns_away(&offer.signer(), now) {
             return Err(Ignored::Newcomer);
@@ -448,10 +492,23 @@ impl Seller {
         if self.store_full {
             return Err(NoBidReason::STORE_FULL);
         }
+        if let Some(reason) = self.closed {
+            return Err(reason);
+        }
         if self.catalogue.is_empty() { Err(NoBidReason::NO_ENGINE) } else { Ok(()) }
     }
 
+    /// Whether one more job of `model` may run, besides those that hold or have a slot. The buyer's own hold, which a newer offer
+    /// takes the place of, does not count.
+    fn check_model_slots(&self, model: &str, buyer: &NodeId) -> Result<(), NoBidReason> {
+        let Some(slots) = self.pricing.slots_of(model) else { return Ok(()) };
+        let held = self.open.values().filter(|bid| bid.model == model && bid.offer.signer() != *buyer).count();
+        let running = self.working.values().filter(|running| *running == model).count();
+        if held + running < usize::from(slots) { Ok(()) } else { Err(NoBidReason::NO_SLOT) }
+    }
+
     fn bid(&mut self, offer: Verified<JobOffer>, model: ModelAd, now: UnixMillis) -> Result<JobBid, NoBidReason> {
+        self.check_model_slots(&model.id, &offer.signer())?;
         let until = now.after(u64::from(offer.window_ms) + HOLD_SLACK_MS);
         let (buyer, issued) = (offer.signer(), offer.issued);
         self.admission.hold(HoldRequest { offer: offer.digest(), buyer, issued, until }, now)?;

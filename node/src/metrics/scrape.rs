@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     api::{access::Caller, error::ApiError},
+    hardware::{Gpu, Reading},
     net::{Direction, PeerInfo, Transport},
     node::Node,
     seller,
@@ -85,6 +86,7 @@ struct Now {
     models_known: usize,
     jobs_bought: usize,
     seller: Option<seller::Status>,
+    machine: Option<Reading>,
     store: Stored,
     /// Everything that is counted by name.
     counts: BTreeMap<String, u64>,
@@ -123,6 +125,7 @@ impl Now {
             models_known: node.buyer().known_models().await.len(),
             jobs_bought: node.buyer().running(),
             seller,
+            machine: node.machine(),
             store,
             counts,
         }
@@ -141,6 +144,7 @@ impl Now {
             Family::gauge("infernet_jobs_bought_running", "Buyer: jobs under way.", vec![whole(self.jobs_bought)]),
         ];
         families.extend(selling(self.seller.as_ref()));
+        families.extend(machine(self.machine.as_ref()));
         families.extend(self.store.families());
         families
     }
@@ -168,7 +172,51 @@ fn peers(peers: &[PeerInfo]) -> Vec<Sample> {
     directions.iter().flat_map(|direction| transports.iter().map(|transport| count(*transport, *direction))).collect()
 }
 
-fn selling(seller: Option<&seller::Status>) -> [Family; 3] {
+/// GPUs by their place and maker, and the load of the machine.
+fn machine(machine: Option<&Reading>) -> [Family; 6] {
+    let gpus = |value: fn(&Gpu) -> Option<Value>| {
+        let sample = |(place, gpu): (usize, &Gpu)| {
+            let labels = vec![("gpu", place.to_string().into()), ("vendor", gpu.vendor.name().into())];
+            Some(Sample { labels, value: value(gpu)? })
+        };
+        machine.into_iter().flat_map(|machine| machine.gpus.iter().enumerate()).filter_map(sample).collect::<Vec<_>>()
+    };
+    let ratio = |percent: u16| Value::Real(f64::from(percent) / 100.0);
+    let load = machine.and_then(|machine| machine.load_percent).map(|load| Sample { labels: Vec::new(), value: ratio(load) });
+    [
+        Family::gauge(
+            "infernet_gpu_busy_ratio",
+            "How busy each GPU is, of 1.",
+            gpus(|gpu| Some(Value::Real(f64::from(gpu.busy_percent?) / 100.0))),
+        ),
+        Family::gauge("infernet_gpu_memory_bytes", "Memory of each GPU.", gpus(|gpu| Some(Value::Whole(gpu.memory_bytes?)))),
+        Family::gauge(
+            "infernet_gpu_memory_used_bytes",
+            "Memory in use of each GPU.",
+            gpus(|gpu| Some(Value::Whole(gpu.used_bytes?))),
+        ),
+        Family::gauge(
+            "infernet_gpu_temperature_celsius",
+            "How hot each GPU is.",
+            gpus(|gpu| Some(Value::Whole(gpu.celsius?.into()))),
+        ),
+        Family::gauge("infernet_gpu_power_watts", "What each GPU draws.", gpus(|gpu| Some(Value::Whole(gpu.watts?.into())))),
+        Family::gauge(
+            "infernet_host_load_ratio",
+            "Processes that run or wait for each processor, as the mean of a minute.",
+            load.into_iter().collect(),
+        ),
+    ]
+}
+
+/// 1 for what keeps the worker from selling, 0 for everything else that could.
+fn closed(status: &seller::Status) -> Vec<Sample> {
+    let why = status.closed.as_ref().map(|closed| closed.reason.as_str());
+    let reasons = ["off_schedule", "too_hot", "too_much_power", "busy_host"];
+    reasons.map(|reason| Sample::labelled("reason", reason, (why == Some(reason)).into())).into()
+}
+
+fn selling(seller: Option<&seller::Status>) -> [Family; 4] {
     let slots = seller.map(|status| {
         let taken = status.running + status.held;
         let free = usize::from(status.slots).saturating_sub(taken);
@@ -184,7 +232,12 @@ fn selling(seller: Option<&seller::Status>) -> [Family; 3] {
             "Worker: jobs whose answer is over and whose receipt is being signed.",
             settling,
         ),
-        Family::gauge("infernet_models_offered", "Worker: models advertised.", models),
+        Family::gauge(
+            "infernet_closed",
+            "Worker: 1 for the reason for which the operator's policy lets nothing be sold now.",
+            seller.map(closed).unwrap_or_default(),
+        ),
+        Family::gauge("infernet_models_offered", "Worker: models served.", models),
     ]
 }
 

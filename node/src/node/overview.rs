@@ -6,6 +6,7 @@ use crate::{
     clock,
     control::schema::{ModelReport, StatusReport, StoreReport},
     engines::{EngineReport, Engines},
+    hardware::Reading,
     jobs::{JobReport, Jobs},
     seller,
     store::{Store, StoreError},
@@ -14,6 +15,7 @@ use crate::{
 };
 use infernet_wire::money::Price;
 use std::{sync::OnceLock, time::Instant};
+use tokio::sync::watch;
 
 /// Jobs in a status: what fits below the rest.
 const STATUS_JOBS: usize = 8;
@@ -23,7 +25,7 @@ pub(super) struct Overview {
     started: Instant,
     jobs: Jobs,
     today: Today,
-    sale: Option<(Price, Engines)>,
+    sale: Option<(Engines, watch::Receiver<Reading>)>,
     api: OnceLock<String>,
 }
 
@@ -33,17 +35,25 @@ impl Overview {
         Overview { started: clock::instant(), jobs, today, sale: None, api: OnceLock::new() }
     }
 
-    /// It sells, at `price`, what `engines` have.
-    pub(super) fn sells(&mut self, price: Price, engines: Engines) {
-        self.sale = Some((price, engines));
+    /// It sells what `engines` have, on `machine`.
+    pub(super) fn sells(&mut self, engines: Engines, machine: watch::Receiver<Reading>) {
+        self.sale = Some((engines, machine));
+    }
+
+    pub(super) fn sold_engines(&self) -> Option<&Engines> {
+        self.sale.as_ref().map(|(engines, _)| engines)
+    }
+
+    pub(super) fn machine(&self) -> Option<Reading> {
+        self.sale.as_ref().map(|(_, machine)| machine.borrow().clone())
     }
 
     fn price(&self) -> Option<Price> {
-        self.sale.as_ref().map(|(price, _)| *price)
+        self.sold_engines().map(|engines| engines.pricing().base)
     }
 
     fn engines(&self) -> Vec<EngineReport> {
-        self.sale.as_ref().map(|(_, engines)| engines.reports()).unwrap_or_default()
+        self.sold_engines().map(Engines::reports).unwrap_or_default()
     }
 
     fn uptime_ms(&self) -> u64 {
@@ -81,6 +91,7 @@ impl Node {
             price_in: price.map(|price| price.input.0),
             price_out: price.map(|price| price.output.0),
             engines: look.engines,
+            machine: overview.machine(),
             store: look.store,
             today: overview.today.report(clock::now()),
             jobs: self.recent_jobs(STATUS_JOBS),
@@ -130,6 +141,7 @@ impl Node {
             engines: &look.engines,
             peers: look.peers,
             uptime_ms: self.overview.uptime_ms(),
+            now: clock::now().0,
             store: look.store.problem.as_deref(),
             rivals: &look.rivals,
             clocks: look.clocks,

@@ -75,9 +75,9 @@ fn everybody_else_is_refused_without_a_trace() {
     let late = tell_at(&key(1), command(), &memory, NOW.after(80_000));
     assert_eq!(late, Err(CommandError::Refused(Refusal::Expired)));
     let dance = OperatorCommand { verb: "dance".into(), ..command() };
-    assert_eq!(tell(dance, &memory), Err(CommandError::UnknownVerb("dance".into())));
+    assert_eq!(tell(dance, &memory), Err(BadVerb::Unknown("dance".into()).into()));
     let much = OperatorCommand { argument: "x".into(), ..command() };
-    assert_eq!(tell(much, &memory), Err(CommandError::Argument("drain")));
+    assert_eq!(tell(much, &memory), Err(BadVerb::Needless("drain").into()));
     assert!(memory.0.borrow().is_empty(), "what is refused uses up no number");
 }
 

@@ -21,8 +21,14 @@ pub struct Status {
     pub held: usize,
     /// Slots in all.
     pub slots: u16,
-    /// Models advertised.
+    /// Models served.
     pub models: Vec<String>,
+    /// What each of them costs now.
+    #[serde(default)]
+    pub prices: Vec<Offered>,
+    /// Why nothing is sold for a while, by the operator's own policy; absent if it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub closed: Option<ClosedReport>,
     /// Bids, refusals and losses by reason.
     pub counters: BTreeMap<String, u64>,
     /// What became of the last offers, the oldest first; at most 64.
@@ -41,6 +47,33 @@ impl Status {
     pub fn under_way(&self) -> usize {
         self.running + self.settling
     }
+}
+
+/// A model and its price now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Offered {
+    /// The model.
+    pub model: String,
+    /// Micro-USD per million input tokens.
+    pub price_in: u64,
+    /// Micro-USD per million output tokens.
+    pub price_out: u64,
+}
+
+impl Offered {
+    pub(super) fn new(model: &str, price: Price) -> Self {
+        Offered { model: model.into(), price_in: price.input.0, price_out: price.output.0 }
+    }
+}
+
+/// Why nothing is sold for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClosedReport {
+    /// `off_schedule`, `too_hot`, `too_much_power` or `busy_host`.
+    pub reason: String,
+    /// When it opens, at the earliest, in unix milliseconds; absent where nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub opens: Option<u64>,
 }
 
 /// What became of one offer.

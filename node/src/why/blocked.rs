@@ -22,6 +22,7 @@ pub(super) fn warnings(evidence: &Evidence<'_>) -> Vec<Finding> {
         of_seller(no_model),
         store(evidence),
         of_seller(|_, seller| draining(seller)),
+        of_seller(closed),
         clock(evidence),
     ];
     found.into_iter().flatten().collect()
@@ -56,6 +57,11 @@ fn engines(evidence: &Evidence<'_>) -> Option<Finding> {
 
 fn no_model(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
     let answers = evidence.engines.iter().any(|engine| engine.error.is_none());
+    if seller.models.is_empty() && evidence.engines.iter().any(|engine| engine.models > 0) {
+        let seen = "the engines have models, but none of those that you let be offered";
+        let finding = Finding::new("none_offered", seen, "there is nothing to sell until one of them is there");
+        return Some(finding.blocking().change("infernet model use --all"));
+    }
     (seller.models.is_empty() && answers).then(|| {
         let most = wanted(seller).first().and_then(|wanted| pull(&wanted.model));
         Finding::new(
@@ -64,7 +70,7 @@ fn no_model(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
             "there is nothing to sell; a model is offered as soon as it is there",
         )
         .blocking()
-        .change(most.unwrap_or_else(|| "ollama pull llama3.2".into()))
+        .change(most.unwrap_or_else(|| "infernet model pull llama3.2".into()))
     })
 }
 
@@ -92,6 +98,26 @@ fn draining(seller: &Status) -> Option<Finding> {
             .blocking()
             .change("infernet tui, and its key d; or start the node again")
     })
+}
+
+/// By the operator's own policy.
+fn closed(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
+    let closed = seller.closed.as_ref()?;
+    let (seen, change) = match closed.reason.as_str() {
+        "off_schedule" => ("it is outside the schedule", "schedule = []"),
+        "too_hot" => ("a GPU is hotter than max_celsius", "max_celsius = 85"),
+        "too_much_power" => ("the GPUs draw more than max_watts", "max_watts = 400"),
+        "busy_host" => ("somebody else uses this machine more than idle_percent", "only_idle = false"),
+        other => (other, "infernet config show --origin"),
+    };
+    let minutes = closed.opens.map(|at| at.saturating_sub(evidence.now).div_ceil(60_000));
+    let when = match minutes {
+        None => "it opens by itself".into(),
+        Some(n @ 0..=120) => format!("it opens in {}", counted(n, "minute")),
+        Some(n) => format!("it opens in {}", counted(n / 60, "hour")),
+    };
+    let means = format!("no job is taken and nothing is advertised, as you configured; {when}");
+    Some(Finding::new(&closed.reason, seen, means).blocking().change(change))
 }
 
 /// Nobody has asked for anything.

@@ -174,7 +174,7 @@ fn refusal(reason: &str, seller: &Status) -> Option<(&'static str, &'static str,
         "missing_ability" => change(
             "needed what your models can't do",
             "they want tools, images, a JSON schema, log probabilities or embeddings; qwen3 calls tools, for example",
-            "ollama pull qwen3",
+            "infernet model pull qwen3",
         ),
         "budget_too_low" => change(
             "had a smaller budget than your price makes of their longest answer",
@@ -186,6 +186,10 @@ fn refusal(reason: &str, seller: &Status) -> Option<(&'static str, &'static str,
         }
         "rate_limited" => told("came from buyers above five offers a second", "they are too fast, not you; nothing to change"),
         "store_full" => told("came while the disk was full", "no job is taken whose receipt could be lost"),
+        "off_schedule" => told("came outside your schedule", "the schedule says when you sell; more hours catch more offers"),
+        "too_hot" => told("came while a GPU was too hot", "better cooling, or a higher max_celsius, catches them"),
+        "too_much_power" => told("came while the GPUs drew too much", "a higher max_watts, or fewer slots, catches them"),
+        "busy_host" => told("came while somebody else used the machine", "only_idle and idle_percent say when that is"),
         "no_engine" => told("came while no engine had a model", "the engine was down or still starting"),
         "draining" => told("came while the node took no new jobs", "it was stopping, or an operator said so"),
         "unknown_model" => {

@@ -1,7 +1,7 @@
 //! What a worker's counts say to its operator.
 
 use super::*;
-use crate::seller::{Asking, Outcome};
+use crate::seller::{Asking, ClosedReport, Outcome};
 use infernet_wire::{id::Hash, money::MicroUsd};
 
 fn price(input: u64, output: u64) -> Price {
@@ -16,6 +16,8 @@ fn seller(counters: &[(&str, u64)]) -> Status {
         held: 0,
         slots: 2,
         models: vec!["tiny".into()],
+        prices: Vec::new(),
+        closed: None,
         counters: counters.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
         recent: Vec::new(),
         wanted: Default::default(),
@@ -35,6 +37,7 @@ fn evidence<'a>(seller: &'a Status, engines: &'a [EngineReport]) -> Evidence<'a>
         engines,
         peers: 5,
         uptime_ms: 3_600_000,
+        now: 1_000_000,
         store: None,
         rivals: &[],
         clocks: (0, 1_000),
@@ -106,7 +109,7 @@ fn demand_for_other_models_names_the_most_wanted() {
     let wanted = [("llama3.2".to_owned(), 7), ("qwen3".to_owned(), 2), ("$(rm -rf ~)".to_owned(), 1)].into();
     let seller = Status { wanted, ..seller(&[("offers", 10), ("ignored.other_model", 10)]) };
     let evidence = evidence(&seller, &[]);
-    check(&evidence, "other_model", &["10 of 10 offers (100 %)", "llama3.2 (7 offers)"], Some("ollama pull llama3.2"));
+    check(&evidence, "other_model", &["10 of 10 offers (100 %)", "llama3.2 (7 offers)"], Some("infernet model pull llama3.2"));
     let wanted = why(&evidence).wanted;
     assert_eq!(wanted.iter().map(|w| (w.model.as_str(), w.offers)).collect::<Vec<_>>()[0], ("llama3.2", 7));
 }
@@ -116,7 +119,10 @@ fn nothing_that_a_buyer_wrote_becomes_a_command() {
     for model in ["$(rm -rf ~)", "a b", "-x", "a;b", "a`b`", "a\nb"] {
         assert_eq!(pull(model), None, "{model:?}");
     }
-    assert_eq!(pull("hf.co/bartowski/Qwen_3-GGUF:Q4_K_M").as_deref(), Some("ollama pull hf.co/bartowski/Qwen_3-GGUF:Q4_K_M"));
+    assert_eq!(
+        pull("hf.co/bartowski/Qwen_3-GGUF:Q4_K_M").as_deref(),
+        Some("infernet model pull hf.co/bartowski/Qwen_3-GGUF:Q4_K_M")
+    );
     assert_eq!(plain("a\u{1b}[2Jb"), "a?[2Jb");
 }
 
@@ -132,12 +138,16 @@ fn busy_slots_and_strangers_want_more_slots() {
 fn every_refusal_has_its_meaning() {
     for (reason, part, change) in [
         ("context_too_long", "context", Some("OLLAMA_CONTEXT_LENGTH=32768 ollama serve")),
-        ("missing_ability", "tools", Some("ollama pull qwen3")),
+        ("missing_ability", "tools", Some("infernet model pull qwen3")),
         ("budget_too_low", "budget", Some("infernet models")),
         ("deadline_too_close", "speed", None),
         ("rate_limited", "five offers a second", None),
         ("store_full", "disk", None),
         ("no_engine", "engine", None),
+        ("off_schedule", "schedule", None),
+        ("too_hot", "max_celsius", None),
+        ("too_much_power", "max_watts", None),
+        ("busy_host", "only_idle", None),
         ("draining", "no new jobs", None),
         ("unknown_model", "advertised", None),
         ("other", "another reason", None),
@@ -162,10 +172,23 @@ fn what_blocks_comes_first() {
 }
 
 #[test]
+fn a_policy_that_says_no_is_told_with_its_end() {
+    let closed = |reason: &str, opens| Some(ClosedReport { reason: reason.into(), opens });
+    let shut = Status { closed: closed("off_schedule", Some(1_000_000 + 90 * 60_000)), ..seller(&[]) };
+    check(&evidence(&shut, &[]), "off_schedule", &["outside the schedule", "opens in 90 minutes"], Some("schedule = []"));
+    let hot = Status { closed: closed("too_hot", None), ..seller(&[]) };
+    check(&evidence(&hot, &[]), "too_hot", &["max_celsius", "by itself"], Some("max_celsius = 85"));
+    assert!(why(&evidence(&hot, &[])).findings[0].blocks);
+}
+
+#[test]
 fn an_engine_without_models_is_told_what_is_wanted() {
     let wanted = [("qwen3:4b".to_owned(), 3)].into();
     let seller = Status { models: Vec::new(), wanted, ..seller(&[("offers", 3), ("ignored.other_model", 3)]) };
-    check(&evidence(&seller, &[engine(None)]), "no_model", &["no model"], Some("ollama pull qwen3:4b"));
+    let empty = [EngineReport { models: 0, ..engine(None) }];
+    check(&evidence(&seller, &empty), "no_model", &["no model"], Some("infernet model pull qwen3:4b"));
+    let parts = ["none of those", "nothing to sell"];
+    check(&evidence(&seller, &[engine(None)]), "none_offered", &parts, Some("infernet model use --all"));
 }
 
 #[test]

@@ -137,7 +137,7 @@ async fn operators_drain_a_node_and_replays_do_nothing() {
     check(worker_home.path(), &send("00"), 13, &["no valid command"]).await;
     check(worker_home.path(), &["operator", "send", &sign(stranger.path(), "drain", "9").await], 13, &["no operator"]).await;
     let dance = sign(operator.path(), "dance", "9").await;
-    check(worker_home.path(), &["operator", "send", &dance], 13, &["\"dance\"", "drain and resume"]).await;
+    check(worker_home.path(), &["operator", "send", &dance], 13, &["\"dance\"", "there are drain, resume"]).await;
 
     // Numbers outlive the process, however it ends.
     let mut worker = worker;

@@ -6,6 +6,8 @@ mod doctor;
 mod good;
 mod keys;
 mod mistakes;
+mod models;
+mod policy;
 mod screens;
 mod service;
 mod setup;

@@ -118,7 +118,7 @@ async fn a_worker_that_is_too_dear_is_told_so() {
     infernet(buyer_home.path(), &["chat", "Hello", "--model", "no-such-model"]).await;
     let why = once(dear_home.path(), &["why"], |why| why["wanted"][0]["model"] == "no-such-model").await;
     assert!(
-        why["findings"].as_array().is_some_and(|all| all.iter().any(|f| f["change"] == "ollama pull no-such-model")),
+        why["findings"].as_array().is_some_and(|all| all.iter().any(|f| f["change"] == "infernet model pull no-such-model")),
         "{why}"
     );
     let text = infernet(dear_home.path(), &["why"]).await.fine();

@@ -7,6 +7,7 @@ use super::{
 };
 use infernet_node::{
     backend, clock,
+    market::pricing::Pricing,
     net::Event,
     node::{Node, Serve, Settings},
     store,
@@ -240,7 +241,7 @@ async fn worker(key: &NodeKey, home: &std::path::Path, engine: &str) -> Node {
         bootstrap: Vec::new(),
         mdns: false,
         max_peers: 16,
-        serve: Some(Serve { engines, price, slots: 4, aliases: Vec::new(), region: None, chat_advertise: Vec::new() }),
+        serve: Some(Serve::new(engines, Pricing::flat(price), 4)),
         preferences: Default::default(),
         tap: None,
     };

@@ -8,7 +8,9 @@ use infernet_node::{
         Api,
         open::{ApiConfig, Opened},
     },
-    api_keys, metrics,
+    api_keys,
+    hardware::{Gpu, Reading, Sensors, Vendor},
+    metrics,
     node::Node,
     spend::Caps,
 };
@@ -42,6 +44,24 @@ const PRICES: [u64; 4] = [PRICE, 2 * PRICE, 3 * PRICE, 4 * PRICE];
 /// Jobs at once at each worker.
 const SLOTS: u16 = 4;
 
+/// A machine with a GPU that tells everything.
+struct OneGpu;
+
+impl Sensors for OneGpu {
+    fn read(&mut self) -> Reading {
+        let gpu = Gpu {
+            vendor: Vendor::Nvidia,
+            model: "a GPU".into(),
+            memory_bytes: Some(24 << 30),
+            used_bytes: Some(6 << 30),
+            busy_percent: Some(50),
+            celsius: Some(61),
+            watts: Some(200),
+        };
+        Reading { gpus: vec![gpu], load_percent: Some(25), ..Reading::default() }
+    }
+}
+
 /// A buyer with its endpoint, and workers at [`PRICES`].
 struct Network {
     buyer: Arc<Node>,
@@ -60,7 +80,7 @@ impl Network {
         let buyer = Member::start(MemberSpec::buyer(Vec::new())).await.expect("a buyer");
         let mut workers = Vec::new();
         for price in PRICES {
-            let sells = Sells::new(engine.url(), price, price, SLOTS);
+            let sells = Sells { sensors: Some(|| Box::new(OneGpu)), ..Sells::new(engine.url(), price, price, SLOTS) };
             workers.push(Member::start(MemberSpec::worker(buyer.addresses().await, sells)).await.expect("a worker"));
         }
         buyer.knows(CHAT_MODEL, workers.len(), SOON).await.expect("the workers' ads");
@@ -166,6 +186,10 @@ async fn a_busy_minute_is_told_and_the_dashboard_shows_it() {
     assert_eq!(sold.sum("infernet_chat_streams_started_total", &[]), sold.sum("infernet_chat_endings_total", &[]));
     assert_eq!(bought.sum("infernet_peers", &[]), 4.0);
     assert_eq!(sold.sum("infernet_slots", &[]), 16.0);
+    let gpu = [("gpu", "0"), ("vendor", "nvidia")];
+    let told = ["busy_ratio", "temperature_celsius", "power_watts"].map(|what| sold.sum(&format!("infernet_gpu_{what}"), &gpu));
+    assert_eq!(told, [2.0, 244.0, 800.0], "four workers with one each");
+    assert_eq!((sold.sum("infernet_host_load_ratio", &[]), sold.sum("infernet_closed", &[])), (1.0, 0.0));
     assert!(bought.sum("infernet_api_requests_total", &[("route", "chat"), ("status", "200")]) >= 3.0);
     assert!(sold.sum("infernet_journal_commit_duration_seconds_count", &[]) > 0.0);
 

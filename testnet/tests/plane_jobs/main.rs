@@ -64,7 +64,7 @@ impl Served {
         change(&mut config);
         let store: Arc<dyn Store> = Arc::new(store);
         let gateway = through.map(|through| Gateway::start(through, store.clone(), config.gateway.clone()));
-        let plane = Plane { store, gateway, config: Arc::new(config) };
+        let plane = Plane { store, gateway, legacy: Arc::default(), config: Arc::new(config) };
         let app = http::router(plane.clone()).into_make_service_with_connect_info::<SocketAddr>();
         let server = tokio::spawn(async move { axum::serve(listener, app).await.expect("it serves") });
         let http = Client::builder().no_proxy().timeout(SOON).build().expect("a client");

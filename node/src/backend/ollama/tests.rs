@@ -57,7 +57,7 @@ pub(super) async fn serve(script: impl Fn(&str, Value) -> Response + Send + Sync
 }
 
 /// A server that answers by `script`, as a spec.
-async fn listen(script: impl Fn(&str, Value) -> Response + Send + Sync + 'static) -> String {
+pub(super) async fn listen(script: impl Fn(&str, Value) -> Response + Send + Sync + 'static) -> String {
     async fn answer(State(script): State<Script>, uri: Uri, body: Bytes) -> Response {
         script(uri.path(), serde_json::from_slice(&body).unwrap_or_default())
     }

@@ -11,8 +11,8 @@ Made from the types that are printed; `infernet schema [COMMAND]` tells the same
 or given another meaning: ignore those that you do not know. A field with `?` may be absent or null. Amounts are integers of
 micro-USD (10⁻⁶ USD), times are unix milliseconds, ids are texts.
 
-A command that fails prints nothing on stdout but what it had to tell before, and its `error` on stderr. `logs --json` prints one
-value a line, every other command one in all.
+A command that fails prints nothing on stdout but what it had to tell before, and its `error` on stderr. `logs --json`,
+`model pull --json` and `command --json` print one value a line, every other command one in all.
 ";
 
 /// A table for each of `schemas`, by command.

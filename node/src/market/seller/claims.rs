@@ -41,6 +41,7 @@ impl Seller {
         self.admission.claim(&accept.offer, &accept.bid, &from, accept.job, now)?;
         let bid = self.open.remove(&accept.offer).ok_or(ClaimError::NoHold)?;
         self.outcomes.push(bid.outcome(Ending::Won, None, now));
+        self.working.insert(accept.job, bid.model.clone());
         Ok(Claim {
             job: accept.job,
             buyer: from,
@@ -56,11 +57,13 @@ impl Seller {
         let accept = standing.accept();
         self.check_named(accept, from, now)?;
         let asked = self.check_standing(accept, standing.offer(), now)?;
+        self.check_model_slots(&accept.model, &from).map_err(ClaimError::Unwilling)?;
         let (offer, job, until) = (accept.offer, accept.job, accept.expires.after(CLOCK_SKEW_MS));
         self.admission.claim_standing(&StandingWish { offer, buyer: from, job, until }, now)?;
         let (model, accept) = (accept.model.clone(), accept.digest());
         let (asked_for, ceiling) = (standing.offer().model.clone(), standing.offer().ceiling);
         let (ending, ours) = (Ending::Won, Some(asked));
+        self.working.insert(job, model.clone());
         self.outcomes.push(Outcome { at: now, offer, model: asked_for, ceiling, ending, ours, winner: None });
         Ok(Claim { job, buyer: from, model, price: asked.price, offer: standing.into_offer(), accept, standing: true })
     }

@@ -390,3 +390,80 @@ fn a_runner_up_takes_over_with_the_second_accept() {
     assert!(seller.claim(&second, node(BUYER), at(1_500)).is_ok(), "its hold lasts");
     assert_eq!(seller.tally().lost, 0);
 }
+
+#[test]
+fn a_closed_worker_refuses_with_its_reason_and_keeps_what_it_promised() {
+    let close = |seller: &mut Seller| seller.set_closed(Some(NoBidReason::TOO_HOT));
+    check(close, |_| {}, Says::NoBid(NoBidReason::TOO_HOT));
+    check_standing(close, |_| {}, |_| {}, Some(ClaimError::Unwilling(NoBidReason::TOO_HOT)));
+    let mut seller = seller(2);
+    seller.mark_known(node(BUYER));
+    let accept = sign(BUYER, bid(&mut seller, &offer(BUYER, 1, |_| {})));
+    close(&mut seller);
+    assert!(seller.claim(&accept, node(BUYER), T0).is_ok(), "a hold is a promise");
+    assert_eq!(seller.tally().no_bids.len(), 0);
+    answer(&mut seller, &offer(BUYER, 2, |_| {}));
+    assert_eq!(seller.tally().no_bids, [("too_hot", 1)].into());
+    seller.set_closed(None);
+    bid(&mut seller, &offer(BUYER, 3, |_| {}));
+}
+
+/// The price that the seller asks of a buyer who pays up to ten times `DEAR`.
+fn asked(seller: &mut Seller, buyer: u16) -> Price {
+    let rich = |offer: &mut JobOffer| {
+        offer.ceiling = price(10 * DEAR, 10 * DEAR);
+        offer.budget = MicroUsd(u64::MAX);
+    };
+    let offer = offer(buyer, 1, rich);
+    let Output::Bid { body, .. } = answer(seller, &offer) else { panic!("a bid for {buyer}") };
+    body.price
+}
+
+#[test]
+fn bids_follow_the_load_and_the_ad_keeps_its_price() {
+    let mut seller = seller(4);
+    (20..25).for_each(|buyer| seller.mark_known(node(buyer)));
+    seller.set_pricing(Pricing { rise_percent: 90, ..Pricing::flat(price(DEAR, DEAR)) });
+    let prices: Vec<u64> = (20..24).map(|buyer| asked(&mut seller, buyer).output.0).collect();
+    assert_eq!(prices, [DEAR, 1_300_000, 1_600_000, 1_900_000]);
+    assert_eq!(seller.price_now(price(DEAR, 0)), price(1_900_000, 0));
+    // All lapse.
+    seller.handle(Input::Wake, at(60_000));
+    assert_eq!(seller.price_now(price(DEAR, DEAR)), price(DEAR, DEAR));
+    let ad = advertise(&mut seller, 1, DEAR, 60_000);
+    asked(&mut seller, 24);
+    let accept = standing_accept(ad, 1, |_| {}, |_| {});
+    assert_eq!(seller.claim_standing(accept, node(BUYER), T0).map(|claim| claim.price), Ok(price(DEAR, DEAR)));
+}
+
+#[test]
+fn a_ceiling_between_the_idle_and_the_busy_price_is_too_low_only_while_it_is_busy() {
+    let mut seller = seller(2);
+    seller.mark_known(node(20));
+    seller.set_pricing(Pricing { rise_percent: 100, ..Pricing::flat(price(DEAR, DEAR)) });
+    let ceiling = |offer: &mut JobOffer| offer.ceiling = price(DEAR, DEAR);
+    assert!(matches!(answer(&mut seller, &offer(20, 1, ceiling)), Output::Bid { .. }));
+    let Output::NoBid { body, .. } = answer(&mut seller, &offer(21, 1, ceiling)) else { panic!("a refusal") };
+    assert_eq!(body.reason, NoBidReason::CEILING_TOO_LOW);
+}
+
+#[test]
+fn a_model_has_at_most_its_own_slots() {
+    let mut seller = seller(8);
+    let slots = [("tiny".to_owned(), 1)].into();
+    seller.set_pricing(Pricing { slots, ..Pricing::flat(price(DEAR, DEAR)) });
+    let accept = sign(BUYER, bid(&mut seller, &offer(BUYER, 1, |_| {})));
+    let refused = |seller: &mut Seller, id| match answer(seller, &offer(20, id, |_| {})) {
+        Output::NoBid { body, .. } => Some(body.reason),
+        _ => None,
+    };
+    assert_eq!(refused(&mut seller, 1), Some(NoBidReason::NO_SLOT), "its slot is held");
+    let job = seller.claim(&accept, node(BUYER), T0).expect("the hold").job;
+    assert_eq!(refused(&mut seller, 2), Some(NoBidReason::NO_SLOT), "its slot runs");
+    let ad = advertise(&mut seller, 1, DEAR, 0);
+    let standing = signed_standing(21, ad, 1, |_| {}, |accept| accept.job = JobId([7; 16]));
+    let unwilling = Some(ClaimError::Unwilling(NoBidReason::NO_SLOT));
+    assert_eq!(seller.claim_standing(standing, node(21), T0).err(), unwilling);
+    seller.settle(&job);
+    assert_eq!(refused(&mut seller, 3), None, "it is free while the receipt is signed");
+}
