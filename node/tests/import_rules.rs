@@ -134,16 +134,6 @@ const RULES: [Rule; 28] = [
         breaks: |source| source.names_of(&["rustix"]),
     },
     Rule {
-        says: "only plane/src/accounts/signature.rs names aws_lc_rs and sha3",
-        governs: |path| path != "plane/src/accounts/signature.rs",
-        breaks: |source| source.names_of(&["aws_lc_rs", "sha3"]),
-    },
-    Rule {
-        says: "what the plane remembers, and who its clients are, knows nothing of HTTP servers",
-        governs: |path| path.starts_with("plane/src/store") || path.starts_with("plane/src/accounts"),
-        breaks: |source| source.names_of(&["axum"]),
-    },
-    Rule {
         says: "only node/src/local_time.rs names jiff",
         governs: |path| path != "node/src/local_time.rs",
         breaks: |source| source.names_of(&["jiff"]),
@@ -152,6 +142,16 @@ const RULES: [Rule; 28] = [
         says: "only node/src/toml_text.rs names toml_edit",
         governs: |path| path != "node/src/toml_text.rs",
         breaks: |source| source.names_of(&["toml_edit"]),
+    },
+    Rule {
+        says: "only plane/src/accounts/signature.rs names aws_lc_rs and sha3",
+        governs: |path| path != "plane/src/accounts/signature.rs",
+        breaks: |source| source.names_of(&["aws_lc_rs", "sha3"]),
+    },
+    Rule {
+        says: "what the plane remembers, and who its clients are, knows nothing of HTTP servers",
+        governs: |path| path.starts_with("plane/src/store") || path.starts_with("plane/src/accounts"),
+        breaks: |source| source.names_of(&["axum"]),
     },
     Rule {
         says: "only node/src/clock.rs reads a clock",

@@ -11,6 +11,7 @@
 //!
 //! **Bounds:** jobs at once, in all and for each client; bytes of answers that are kept; bytes of requests that run.
 
+mod bridge;
 mod keep;
 mod live;
 mod run;
@@ -19,6 +20,7 @@ pub use live::{End, Live, Log};
 
 use crate::{
     http::error::Refusal,
+    legacy::Legacy,
     store::{
         ClientId, Idempotency, Inserted, JobError, JobRow, JobStatus, Notice, Reservation, Reserved, Store, StoredText,
         WebJobId,
@@ -40,7 +42,7 @@ use infernet_wire::{
 use live::Table;
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -145,6 +147,7 @@ pub struct Gateway {
     requests: Arc<Semaphore>,
     stopping: AtomicBool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+    bridge: OnceLock<Arc<Legacy>>,
 }
 
 /// A job that somebody wants.
@@ -198,10 +201,16 @@ impl Gateway {
             requests: Arc::new(Semaphore::new(MAX_REQUESTS_KIB)),
             stopping: AtomicBool::new(false),
             tasks: Mutex::default(),
+            bridge: OnceLock::new(),
         });
         let tasks = keep::spawn(&gateway);
         gateway.tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(tasks);
         gateway
+    }
+
+    /// What no worker of the mesh bids on goes to daemons behind `legacy` from now on. The first call counts.
+    pub fn bridge(&self, legacy: Arc<Legacy>) {
+        let _ = self.bridge.set(legacy);
     }
 
     /// The node behind it.

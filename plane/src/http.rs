@@ -12,6 +12,8 @@
 //! | [`node`], [`legacy`], [`commands`] | nodes' own routes; existing daemons; operators' commands |
 //! | [`market`] | what is offered now |
 //! | [`openapi`] | `/openapi.json`, and a page of it |
+//! | [`node`], [`legacy`] | `/api/v1/node/*`: what nodes and existing daemons say |
+//! | [`commands`] | `/api/v1/user/*`: operators' commands |
 //! | [`error`], [`body`] | the shape of errors; bodies within bounds |
 //!
 //! **What never happens:** a cookie that counts for another page; a job, key or balance that tells somebody else it exists; a

@@ -20,8 +20,7 @@ pub use desk::{Completed, Daemon, Desk, Ended, Event, Job, Refused, Told};
 
 use crate::{
     presence,
-    state::Plane,
-    store::{MAX_PAGE, NodeRow, Pubkey, Role, StoreError},
+    store::{MAX_PAGE, NodeRow, Pubkey, Role, Store, StoreError},
 };
 use desk::Output;
 use infernet_node::clock;
@@ -62,8 +61,10 @@ const LOOK: Duration = Duration::from_millis(500);
 const MAX_LOOKED_AT: usize = 20 * MAX_PAGE;
 
 /// The desk's handle.
-#[derive(Default)]
 pub struct Legacy {
+    store: Arc<dyn Store>,
+    enabled: bool,
+    offline_ms: u64,
     state: Mutex<State>,
 }
 
@@ -88,9 +89,14 @@ impl State {
 }
 
 impl Legacy {
+    /// A bridge to the daemons in `store`, which are offline after `offline_ms` of silence; if not `enabled`, to none.
+    pub fn new(store: Arc<dyn Store>, enabled: bool, offline_ms: u64) -> Self {
+        Legacy { store, enabled, offline_ms, state: Mutex::default() }
+    }
+
     /// Gives `job` to whichever daemon asks for it first. `None` if none that is there serves it, or the desk is full.
-    pub async fn offer(self: &Arc<Self>, plane: &Plane, job: Job, now: UnixMillis) -> Result<Option<Answer>, StoreError> {
-        if !plane.config.legacy || !serves(plane, &job, now).await? {
+    pub async fn offer(self: &Arc<Self>, job: Job, now: UnixMillis) -> Result<Option<Answer>, StoreError> {
+        if !self.enabled || !self.serves(&job, now).await? {
             return Ok(None);
         }
         let (sender, told) = mpsc::channel(QUEUE);
@@ -128,6 +134,22 @@ impl Legacy {
         let (completed, outputs) = state.desk.complete(id, daemon, ended, now)?;
         state.tell(outputs, now);
         Ok(completed)
+    }
+
+    /// Whether a daemon that is there would take `job`.
+    pub async fn serves(&self, job: &Job, now: UnixMillis) -> Result<bool, StoreError> {
+        let (since, mut after, mut looked) = (UnixMillis(now.0.saturating_sub(self.offline_ms)), None, 0);
+        while looked < MAX_LOOKED_AT {
+            let rows = self.store.nodes(since, after, MAX_PAGE).await?;
+            let there = rows.iter().filter(|row| presence::is_online(row, self.offline_ms, now));
+            if there.filter_map(daemon).any(|daemon| daemon.takes(job)) {
+                return Ok(true);
+            }
+            let Some(last) = rows.last().filter(|_| rows.len() == MAX_PAGE) else { return Ok(false) };
+            after = Some((last.pubkey, last.role));
+            looked += rows.len();
+        }
+        Ok(false)
     }
 
     fn sweep(&self, now: UnixMillis) {
@@ -183,23 +205,4 @@ pub fn daemon(row: &NodeRow) -> Option<Daemon> {
     let models = row.specs.get("served_models").and_then(Value::as_array);
     let models = models.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     is_legacy.then_some(Daemon { pubkey: row.pubkey, models })
-}
-
-/// Whether a daemon that is there would take `job`.
-async fn serves(plane: &Plane, job: &Job, now: UnixMillis) -> Result<bool, StoreError> {
-    let (since, mut after, mut looked) = (UnixMillis(now.0.saturating_sub(plane.config.offline_ms)), None, 0);
-    while looked < MAX_LOOKED_AT {
-        let rows = plane.store.nodes(since, after, MAX_PAGE).await?;
-        let there = rows.iter().filter(|row| presence::is_online(row, plane.config.offline_ms, now));
-        if there.filter_map(daemon).any(|daemon| daemon.takes(job)) {
-            return Ok(true);
-        }
-        let Some(last) = rows.last() else { return Ok(false) };
-        if rows.len() < MAX_PAGE {
-            return Ok(false);
-        }
-        after = Some((last.pubkey, last.role));
-        looked += rows.len();
-    }
-    Ok(false)
 }

@@ -4,9 +4,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`store`] | what is remembered, behind one trait: embedded, or PostgreSQL |
-//! | [`http`] | every route |
 //! | [`gateway`] | buys for clients: jobs, leases, answers that can be resumed |
 //! | [`accounts`] | who the clients are, how they show it, what they may spend |
+//! | [`http`] | every route |
 //! | [`auth`] | which node signed a request, and that it was not heard before |
 //! | [`commands`] | operators' commands on their way to nodes |
 //! | [`legacy`] | jobs for daemons that know nothing of the mesh |

@@ -12,6 +12,17 @@ pub struct Plane {
     pub gateway: Option<Arc<Gateway>>,
     /// Jobs for daemons that know nothing of the mesh.
     pub legacy: Arc<Legacy>,
-    /// How it was set up.
+    /// What it is set to.
     pub config: Arc<PlaneConfig>,
+}
+
+impl Plane {
+    /// A plane of these parts. What `gateway` gets no bid for goes to daemons behind the legacy bridge, if that is on.
+    pub fn new(store: Arc<dyn Store>, gateway: Option<Arc<Gateway>>, config: Arc<PlaneConfig>) -> Self {
+        let legacy = Arc::new(Legacy::new(store.clone(), config.legacy, config.offline_ms));
+        if let Some(gateway) = &gateway {
+            gateway.bridge(legacy.clone());
+        }
+        Plane { store, gateway, legacy, config }
+    }
 }

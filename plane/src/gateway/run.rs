@@ -1,6 +1,6 @@
 //! One job from its order to its end.
 
-use super::{Gateway, Live, Outcome, UNDER_WAY, UNPAID};
+use super::{Gateway, Live, Outcome, UNDER_WAY, UNPAID, bridge};
 use crate::store::{JobError, JobRow, JobStatus};
 use infernet_node::{
     api::error::ApiError,
@@ -29,10 +29,18 @@ const EVENTS: usize = 64;
 pub(super) async fn run(
     gateway: Arc<Gateway>,
     live: Arc<Live>,
-    order: ChatOrder,
+    mut order: ChatOrder,
     capped: Option<MicroUsd>,
     room: Option<Arc<OwnedSemaphorePermit>>,
 ) {
+    let mut daemons = gateway.bridge.get().zip(bridge::job(&order.request));
+    if let Some((legacy, job)) = &daemons {
+        match legacy.serves(job, clock::now()).await {
+            // Rather at once than when the mesh has somebody.
+            Ok(true) => order.wait_ms = 0,
+            _ => daemons = None,
+        }
+    }
     let (told, mut events) = mpsc::channel(EVENTS);
     let mut cancel = live.cancelled();
     let mut job = Running { gateway: &gateway, live: &live, agreed: None, input: 0, tokens: 0, usage: None };
@@ -50,7 +58,15 @@ pub(super) async fn run(
     while let Ok(event) = events.try_recv() {
         job.on_event(event).await;
     }
-    let outcome = job.outcome(result, capped).await;
+    let unwanted = result.as_ref().is_err_and(bridge::is_unwanted) && !*live.cancelled().borrow();
+    let bridged = match daemons.filter(|_| unwanted) {
+        Some((legacy, job)) => bridge::run(&gateway, legacy, &live, job).await,
+        None => None,
+    };
+    let outcome = match bridged {
+        Some(outcome) => outcome,
+        None => job.outcome(result, capped).await,
+    };
     gateway.finish(&live, outcome).await;
     drop(room);
 }

@@ -111,7 +111,7 @@ async fn unsigned(
     body: &Map<String, Value>,
     now: UnixMillis,
 ) -> Result<(CommandRow, Verb), Refusal> {
-    let client = bearer::client(plane, parts, now).await?;
+    let client = bearer::client(plane, parts).await?;
     must_own(plane, &client, node.pubkey).await?;
     if node.names_audience {
         let text = "this node obeys signed commands only: `infernet command` signs one with an operator's key";
@@ -212,7 +212,7 @@ async fn asking(plane: &Plane, node: &NodeRow, request: Request) -> Result<Askin
         }
         return Err(Refusal::new(StatusCode::FORBIDDEN, "this key is no operator of this node"));
     }
-    let client = bearer::client(plane, &parts, now).await?;
+    let client = bearer::client(plane, &parts).await?;
     must_own(plane, &client, node.pubkey).await?;
     Ok(Asking::Owner)
 }
@@ -239,7 +239,7 @@ const KIND: &str = "node";
 async fn link(State(plane): State<Plane>, request: Request) -> Reply {
     let (parts, body) = read(request).await?;
     let now = clock::now();
-    let client = bearer::client(&plane, &parts, now).await?;
+    let client = bearer::client(&plane, &parts).await?;
     let signed = auth::check(&plane, &parts, &body, now).await?;
     let role = super::node::role(&signed.body)?;
     let label = super::node::text(&signed.body, "label", MAX_LABEL).unwrap_or_default();

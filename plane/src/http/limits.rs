@@ -33,6 +33,10 @@ use std::{
 const PER_MINUTE: u32 = 600;
 /// Sign-ins and other things that make something out of nothing, from one address, a minute.
 const SIGN_INS_PER_MINUTE: u32 = 20;
+/// Where nodes and daemons speak, which sign every request.
+const NODES: &str = "/api/v1/node/";
+/// How many times a page's turns they have: a daemon sends what it has of an answer four times a second, and some share an address.
+const NODE_TURNS: u32 = 10;
 /// Addresses and keys that are counted at once. An attacker with more addresses shares one count with all whom it displaces.
 const MAX_COUNTED: usize = 65_536;
 /// A turn's window.
@@ -168,7 +172,12 @@ async fn admitted(door: &Door, mut request: Request, path: &str) -> Result<(Requ
     }
     let from = From(address(&request, &door.plane.config.http.proxies));
     let now = clock::now();
-    let left = door.turns.take(&format!("ip:{}", from.counted()), door.plane.config.http.per_minute, now);
+    let most = door.plane.config.http.per_minute;
+    let left = if path.starts_with(NODES) {
+        door.turns.take(&format!("node-ip:{}", from.counted()), most.saturating_mul(NODE_TURNS), now)
+    } else {
+        door.turns.take(&format!("ip:{}", from.counted()), most, now)
+    };
     let left = left.map_err(|left| Box::new(left.refused(path)))?;
     let known = caller::look_up(&door.plane, request.headers(), now).await;
     let left = match &known {

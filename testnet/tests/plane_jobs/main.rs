@@ -60,11 +60,10 @@ impl Served {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let addr = listener.local_addr().expect("an address");
         let mut config = PlaneConfig::new(format!("http://{addr}"));
-        config.http.per_minute = 60_000;
         change(&mut config);
         let store: Arc<dyn Store> = Arc::new(store);
         let gateway = through.map(|through| Gateway::start(through, store.clone(), config.gateway.clone()));
-        let plane = Plane { store, gateway, legacy: Arc::default(), config: Arc::new(config) };
+        let plane = Plane::new(store, gateway, Arc::new(config));
         let app = http::router(plane.clone()).into_make_service_with_connect_info::<SocketAddr>();
         let server = tokio::spawn(async move { axum::serve(listener, app).await.expect("it serves") });
         let http = Client::builder().no_proxy().timeout(SOON).build().expect("a client");
@@ -91,9 +90,7 @@ impl Served {
             let reference = format!("for {}", client.0);
             assert!(accounts::grant(store, &client, MicroUsd(balance), &reference).await.expect("a grant"));
         }
-        let scopes = scopes.iter().map(|&scope| scope.into()).collect();
-        // Tests ask often.
-        let key = self.key(&client, KeyWish { scopes, per_minute: Some(60_000), ..KeyWish::default() }).await;
+        let key = self.key(&client, KeyWish { scopes: scopes.iter().map(|&s| s.into()).collect(), ..KeyWish::default() }).await;
         (client, key)
     }
 

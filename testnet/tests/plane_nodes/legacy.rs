@@ -27,7 +27,7 @@ async fn offer(plane: &Fresh, model: &str) -> Option<Answer> {
         only: None,
         created: clock::now(),
     };
-    plane.parts.legacy.offer(&plane.parts, job, clock::now()).await.expect("the store answers")
+    plane.parts.legacy.offer(job, clock::now()).await.expect("the store answers")
 }
 
 async fn poll(plane: &Fresh, key: &NodeKey) -> Vec<Value> {

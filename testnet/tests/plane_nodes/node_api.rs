@@ -47,7 +47,7 @@ async fn an_existing_daemons_requests_get_the_answers_that_it_knows() {
                 only: Some(Pubkey(daemon.id().x_only())),
                 created: clock::now(),
             };
-            given = plane.parts.legacy.offer(&plane.parts, job, clock::now()).await.expect("the store answers");
+            given = plane.parts.legacy.offer(job, clock::now()).await.expect("the store answers");
             assert!(given.is_some(), "the daemon is there");
         }
         if path.ends_with("/complete") {

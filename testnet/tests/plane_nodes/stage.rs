@@ -8,7 +8,6 @@ use infernet_node::{
 use infernet_plane::{
     config::PlaneConfig,
     http,
-    legacy::Legacy,
     state::Plane,
     store::{EmbeddedStore, NodeRow, Pubkey, Role, Store},
 };
@@ -59,10 +58,10 @@ impl TestPlane {
 
     pub(crate) async fn serve(listener: TcpListener, directory: &Path, offline_ms: u64) -> Self {
         let addr = listener.local_addr().expect("an address");
-        let config = PlaneConfig { origin: format!("http://{addr}"), network: network(), offline_ms, ..PlaneConfig::default() };
+        let config = PlaneConfig { network: network(), offline_ms, ..PlaneConfig::new(format!("http://{addr}")) };
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(directory, &network()).expect("a store"));
-        let plane = Plane { store, gateway: None, legacy: Arc::new(Legacy::default()), config: Arc::new(config) };
-        let router = http::router(plane.clone());
+        let plane = Plane::new(store, None, Arc::new(config));
+        let router = http::router(plane.clone()).into_make_service_with_connect_info::<SocketAddr>();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         TestPlane { parts: plane, addr, task }
     }
