@@ -3,6 +3,8 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`follow`], [`rebuild`] | how messages come: gossip, and nodes' own receipts |
+//! | [`index`], [`query`] | **pure**: what was heard as an index, and what it tells |
 //! | [`store`] | what is remembered, behind one trait: embedded, or PostgreSQL |
 //! | [`gateway`] | buys for clients: jobs, leases, answers that can be resumed |
 //! | [`accounts`] | who the clients are, how they show it, what they may spend |
@@ -20,10 +22,14 @@ pub mod accounts;
 pub mod auth;
 pub mod commands;
 pub mod config;
+pub mod follow;
 pub mod gateway;
 pub mod http;
+pub mod index;
 pub mod legacy;
 pub mod presence;
+pub mod query;
+pub mod rebuild;
 pub mod state;
 pub mod store;
 mod uuid;
