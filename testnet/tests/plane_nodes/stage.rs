@@ -58,7 +58,9 @@ impl TestPlane {
 
     pub(crate) async fn serve(listener: TcpListener, directory: &Path, offline_ms: u64) -> Self {
         let addr = listener.local_addr().expect("an address");
-        let config = PlaneConfig { network: network(), offline_ms, ..PlaneConfig::new(format!("http://{addr}")) };
+        let mut config = PlaneConfig { network: network(), offline_ms, ..PlaneConfig::new(format!("http://{addr}")) };
+        // Tests ask often.
+        config.http.per_minute = 60_000;
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(directory, &network()).expect("a store"));
         let plane = Plane::new(store, None, Arc::new(config));
         let router = http::router(plane.clone()).into_make_service_with_connect_info::<SocketAddr>();
