@@ -13,6 +13,8 @@
 //! | [`commands`] | operators' commands on their way to nodes |
 //! | [`legacy`] | jobs for daemons that know nothing of the mesh |
 //! | [`presence`] | which registered nodes are there |
+//! | [`server`], [`watch`] | all of these, started in order; what they can be watched by |
+//! | [`cli`], [`settings`] | the command, and what its operator sets |
 //! | [`state`], [`config`] | what every route is given; what a plane is set to |
 //!
 //! **What it is trusted with:** prompts and answers of the jobs that it buys for others, and its own money. Not with anybody's
@@ -20,6 +22,7 @@
 
 pub mod accounts;
 pub mod auth;
+pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod follow;
@@ -30,6 +33,9 @@ pub mod legacy;
 pub mod presence;
 pub mod query;
 pub mod rebuild;
+pub mod server;
+pub mod settings;
 pub mod state;
 pub mod store;
 mod uuid;
+pub mod watch;

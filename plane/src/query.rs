@@ -10,7 +10,7 @@ mod tests;
 
 pub use self::{
     market::{Auction, Demand, ModelRow, Overview, Point, auctions, demand, models, overview, traffic},
-    node::{Earned, NodeRow, NodeView, ReceiptRow, Served, Work, earnings, node, nodes, receipts},
+    node::{Earned, NodeRow, NodeView, ReceiptRow, Served, Work, earnings, node, nodes, receipt, receipts, receipts_of_job},
     reputation::{Reputation, reputation, reputation_with},
 };
 

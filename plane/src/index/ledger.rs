@@ -224,7 +224,8 @@ pub struct Ledger {
     bound: usize,
     nodes: Names<NodeId>,
     models: Names<Arc<str>>,
-    trades: HashMap<(JobId, u32), Trade32>,
+    trades: BTreeMap<(JobId, u32), Trade32>,
+    by_digest: BTreeSet<(u64, JobId, NodeId)>,
     order: BTreeSet<Order>,
     all: Sums,
     hours: BTreeMap<u64, Sums>,
@@ -239,7 +240,8 @@ impl Ledger {
             bound,
             nodes: Names::default(),
             models: Names::default(),
-            trades: HashMap::new(),
+            trades: BTreeMap::new(),
+            by_digest: BTreeSet::new(),
             order: BTreeSet::new(),
             all: Sums::default(),
             hours: BTreeMap::new(),
@@ -289,6 +291,7 @@ impl Ledger {
         };
         self.trades.insert((new.job, worker), kept);
         self.order.insert((new.is_settled, new.finished, new.job, new.worker));
+        self.by_digest.insert((beginning(&new.digest), new.job, new.worker));
         if let Some(trade) = self.get(&new.job, &new.worker) {
             self.count(&trade, |sums, one| *sums += one);
             self.by_worker.entry(trade.worker).or_default().newest.insert((trade.finished, trade.job));
@@ -302,6 +305,7 @@ impl Ledger {
         let Some(worker) = self.nodes.number(&trade.worker) else { return };
         let Some(kept) = self.trades.remove(&(trade.job, worker)) else { return };
         self.order.remove(&(trade.is_settled, trade.finished, trade.job, trade.worker));
+        self.by_digest.remove(&(beginning(&trade.digest), trade.job, trade.worker));
         self.count(trade, |sums, one| *sums -= one);
         if let Some(of) = self.by_worker.get_mut(&trade.worker) {
             of.newest.remove(&(trade.finished, trade.job));
@@ -368,6 +372,19 @@ impl Ledger {
             finished: kept.finished,
             status: kept.status,
         })
+    }
+
+    /// The receipts of a job: one of each worker that did a part of it.
+    pub fn of_job<'a>(&'a self, job: &'a JobId) -> impl Iterator<Item = Trade> + 'a {
+        let workers = self.trades.range((*job, 0)..=(*job, u32::MAX)).filter_map(|((_, worker), _)| self.nodes.get(*worker));
+        workers.filter_map(|worker| self.get(job, worker))
+    }
+
+    /// The receipt whose statement has this digest.
+    pub fn by_digest(&self, digest: &Hash) -> Option<Trade> {
+        let begins = (beginning(digest), JobId([0; 16]), NodeId([0; 33]));
+        let alike = self.by_digest.range(begins..).take_while(|(beginning, ..)| *beginning == begins.0);
+        alike.filter_map(|(_, job, worker)| self.get(job, worker)).find(|trade| trade.digest == *digest)
     }
 
     /// How many receipts are kept.
@@ -446,4 +463,9 @@ impl Ledger {
     pub fn has_bought(&self, buyer: &NodeId, worker: &NodeId) -> bool {
         self.by_buyer.get(buyer).is_some_and(|with| with.contains_key(worker))
     }
+}
+
+/// A digest's first bytes, which seldom two have in common.
+fn beginning(digest: &Hash) -> u64 {
+    digest.0.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }

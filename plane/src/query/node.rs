@@ -234,3 +234,13 @@ pub fn receipts(book: &Book, worker: Option<&NodeId>, limit: usize) -> Vec<Recei
         None => book.ledger().newest().take(limit).map(ReceiptRow::from).collect(),
     }
 }
+
+/// The receipt whose statement has this digest.
+pub fn receipt(book: &Book, digest: &Hash) -> Option<ReceiptRow> {
+    book.ledger().by_digest(digest).map(ReceiptRow::from)
+}
+
+/// The receipts of one job, at most [`MAX_ROWS`].
+pub fn receipts_of_job(book: &Book, job: &JobId) -> Vec<ReceiptRow> {
+    book.ledger().of_job(job).take(MAX_ROWS).map(ReceiptRow::from).collect()
+}

@@ -1,7 +1,10 @@
 //! Receipts as they were heard: all that the index is made from.
 
 use super::Answer;
-use infernet_wire::receipt::SignedReceipt;
+use infernet_wire::{
+    id::{JobId, NodeId},
+    receipt::SignedReceipt,
+};
 
 /// What became of a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +38,9 @@ impl ReceiptPut {
 pub trait Receipts: Send + Sync {
     /// Remembers a receipt whose signatures were verified.
     fn put_receipt<'a>(&'a self, receipt: &'a SignedReceipt) -> Answer<'a, ReceiptPut>;
+
+    /// The receipt of a job and worker.
+    fn receipt(&self, job: JobId, worker: NodeId) -> Answer<'_, Option<SignedReceipt>>;
 
     /// Receipts that came after `position`, the oldest first, each with its position; 0 is before all. One that was
     /// countersigned later comes again, at its new position.

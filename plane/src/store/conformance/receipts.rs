@@ -96,6 +96,9 @@ async fn one_per_job_and_worker(store: &dyn Store) {
     assert!(now[0].0 > first[0].0, "and comes again, at its new position");
     let other = Pair { worker: key(), buyer: key() };
     put(store, &other.receipt(job, 7, false), ReceiptPut::New).await;
+    let found = store.receipt(job, pair.worker.id()).await.expect("read").expect("a receipt");
+    assert_eq!(found.encode(), signed.encode());
+    assert!(store.receipt(job, pair.buyer.id()).await.expect("read").is_none());
     assert_eq!(kept(store, job).await.len(), 2, "another worker's part of the job is another receipt");
 }
 

@@ -6,7 +6,11 @@ use super::{
     execute, lock, row,
 };
 use crate::store::{Answer, ReceiptPut, Receipts, StoreError};
-use infernet_wire::{receipt::SignedReceipt, topic::NetworkId};
+use infernet_wire::{
+    id::{JobId, NodeId},
+    receipt::SignedReceipt,
+    topic::NetworkId,
+};
 
 fn decode(bytes: &[u8], network: &NetworkId) -> Result<SignedReceipt, StoreError> {
     SignedReceipt::decode_stored(bytes, network).map_err(|refusal| StoreError::Corrupt(format!("a receipt: {refusal}")))
@@ -43,6 +47,14 @@ impl PostgresStore {
 impl Receipts for PostgresStore {
     fn put_receipt<'a>(&'a self, receipt: &'a SignedReceipt) -> Answer<'a, ReceiptPut> {
         answer(self.put_signed(receipt))
+    }
+
+    fn receipt(&self, job: JobId, worker: NodeId) -> Answer<'_, Option<SignedReceipt>> {
+        answer(async move {
+            let statement = "select signed from receipts where job = $1 and worker = $2";
+            let row = self.row(statement, &[&&job.as_bytes()[..], &&worker.as_bytes()[..]]).await?;
+            row.map(|row| decode(Columns(&row).get("signed")?, &self.network)).transpose()
+        })
     }
 
     fn receipts_after(&self, position: u64, limit: usize) -> Answer<'_, Vec<(u64, SignedReceipt)>> {
