@@ -2,6 +2,8 @@
 //!
 //! The plane is in this process, behind a real listener and over its embedded store; nodes of the mesh are processes.
 
+#![cfg(test)]
+
 mod commands;
 mod hostile;
 mod legacy;
