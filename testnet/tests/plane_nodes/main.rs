@@ -2,7 +2,6 @@
 //!
 //! The plane is in this process, behind a real listener and over its embedded store; nodes of the mesh are processes.
 #![cfg(test)]
-
 #![cfg(test)]
 
 mod commands;
