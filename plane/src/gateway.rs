@@ -257,7 +257,7 @@ impl Gateway {
         Ok(begun)
     }
 
-    /// Inserts a job's row and reserves what it may cost; whoever asked for it runs it and tells its [`Outcome`].
+    /// Inserts a job's row and reserves what it may cost; whoever asked for it runs it and tells its `Outcome`.
     pub async fn begin(self: &Arc<Self>, new: NewJob) -> Result<Begun, Refusal> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Refusal::unavailable("the plane is stopping: try again in a moment"));
