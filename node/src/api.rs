@@ -78,7 +78,11 @@ use infernet_wire::money::MicroUsd;
 use service::Service;
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 use till::Till;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
 
 /// Where the routes of OpenAI begin.
 const BASE: &str = "/v1";
@@ -167,7 +171,11 @@ impl Api {
         let metrics = settings.metrics.clone();
         let Hosted { router, service } = hosted(buyer, net, settings);
         let (stop, stopping) = watch::channel(false);
-        let task = tokio::spawn(server::serve(listener.0, router, metrics.clone(), stopping));
+        let counted = metrics.clone();
+        let left_out = move || counted.left_out("api_connections");
+        let plain = |stream| std::future::ready(Ok::<TcpStream, io::Error>(stream));
+        let serving = server::serve(listener.0, plain, move |_| router.clone(), left_out, stopping);
+        let task = tokio::spawn(async move { drop(serving.await) });
         Ok(Api { addr, service, metrics, stop, task })
     }
 

@@ -8,6 +8,7 @@
 //! | [`chat`] | the QUIC stream between buyer and worker |
 //! | [`backend`], [`engines`] | the engines beside a worker |
 //! | [`ledger`], [`store`], [`recall`], [`today`] | receipts, kept before anyone is told, and what they tell after a restart |
+//! | [`receipt_pages`] | what an indexer is told of them |
 //! | [`node`] | all of the above, started in order |
 //! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
 //! | [`operator`], [`obey`] | whose signed commands count, and what they do |
@@ -55,6 +56,7 @@ pub mod obey;
 pub mod operator;
 pub mod plane_client;
 pub mod recall;
+pub mod receipt_pages;
 pub mod report;
 pub mod seller;
 pub mod spend;

@@ -21,10 +21,11 @@ mod scrape;
 mod series;
 mod text;
 
-pub use family::Histogram;
+pub use family::{Family, Histogram, Sample};
 pub use scrape::{ScrapeError, answer, route, text};
+pub use text::{CONTENT_TYPE, encode};
 
-use family::{Family, Labels, Value};
+use family::{Labels, Value};
 use infernet_wire::money::MicroUsd;
 use series::{Counter, Counts, Histograms, Models, Recorded};
 use std::{

@@ -19,6 +19,8 @@
 //!
 //! Nobody dials an address because an offer names it.
 //!
+//! **A page of receipts** ([`receipts`]) is asked of a node by anybody; who keeps them answers, through [`NetConfig::receipts`].
+//!
 //! The network knows nothing of prices, slots or models: it never imports `market`. It stores nothing. Its bounds are constants
 //! beside the code that keeps them; when one is reached, the newcomer is refused and a counter tells ([`Net::counters`]).
 
@@ -33,6 +35,7 @@ mod gossip;
 mod outbox;
 mod peers;
 mod quota;
+pub mod receipts;
 mod replay;
 pub mod routes;
 pub mod rules;
@@ -45,7 +48,14 @@ pub use peers::{Direction, PeerInfo, Transport};
 
 use crate::clock;
 use command::Command;
-use infernet_wire::{bid::Answer, id::NodeId, key::NodeKey, time::UnixMillis, topic::NetworkId};
+use infernet_wire::{
+    bid::Answer,
+    id::NodeId,
+    key::NodeKey,
+    receipt_page::{Page, PageRequest},
+    time::UnixMillis,
+    topic::NetworkId,
+};
 use libp2p::Multiaddr;
 use std::{collections::BTreeMap, fmt, io, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -77,6 +87,8 @@ pub struct NetConfig {
     /// Whether to answer DHT queries from the start: for nodes that others can reach, such as workers and bootstrap nodes.
     /// Others begin to when libp2p finds that they can be reached.
     pub serves: bool,
+    /// Who answers for our receipts when a peer asks for a page; `None`: there are none.
+    pub receipts: Option<mpsc::Sender<receipts::Asked>>,
     /// Gets a copy of every raw message seen or published, with its topic: for tests that search for what must not be there.
     /// What does not fit is dropped.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
@@ -94,6 +106,7 @@ impl Default for NetConfig {
             known_peers: Vec::new(),
             ad_sequences: Vec::new(),
             serves: false,
+            receipts: None,
             tap: None,
         }
     }
@@ -231,6 +244,12 @@ impl Net {
     /// Brings our answer to an offer to its buyer, by the best way that works.
     pub async fn answer(&self, buyer: NodeId, answer: Answer) -> Route {
         self.ask(|reply| Command::Answer { buyer, answer: Box::new(answer), reply }).await.unwrap_or(Route::Nowhere)
+    }
+
+    /// A page of `peer`'s receipts, not verified. `peer` need not be connected if the DHT knows where it is.
+    pub async fn receipt_page(&self, peer: NodeId, request: PageRequest) -> Result<Page, receipts::PageError> {
+        let asked = self.ask(|reply| Command::ReceiptPage { peer, request, reply }).await;
+        asked.unwrap_or(Err(receipts::PageError::Stopped))
     }
 
     /// The connected peers, by id; empty after the shutdown.

@@ -30,7 +30,7 @@ use crate::{
     },
     metrics::Metrics,
     net::{self, Net, NetConfig, NetError},
-    recall,
+    recall, receipt_pages,
     report::ChatReport,
     seller::{self, Seller},
     spend::{ALL, CapError, Caps, Purse},
@@ -180,7 +180,9 @@ impl Node {
         let (id, network) = (settings.key.id(), settings.network.clone());
         let endpoint = Endpoint::bind(&settings.key, settings.chat_listen)?;
         let chat_addr = endpoint.local_addr().map_err(StartError::Address)?;
-        let (net, events) = net::start(&settings.key, net_config(&settings, &*store)).await?;
+        let (pages, asked) = receipt_pages::channel();
+        let config = NetConfig { receipts: Some(pages), ..net_config(&settings, &*store) };
+        let (net, events) = net::start(&settings.key, config).await?;
         let ledger = Ledger::new(store.clone(), net.clone());
         let pool = Pool::new(endpoint.clone());
         let client =
@@ -218,6 +220,7 @@ impl Node {
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
         tasks.push(tokio::spawn(recall::run(id, store.clone(), today, buyer.clone(), seller.clone())));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
+        tasks.push(tokio::spawn(receipt_pages::run(network.clone(), store.clone(), asked)));
         debug!(me = %id, chat = %chat_addr, "started");
         Ok(Node {
             id,
@@ -414,6 +417,7 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
         max_peers: settings.max_peers,
         known_peers: known.iter().filter_map(|text| text.parse().ok()).collect(),
         serves: settings.serve.is_some(),
+        receipts: None,
         tap: settings.tap.clone(),
     }
 }

@@ -25,7 +25,7 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 28] = [
+const RULES: [Rule; 29] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -56,6 +56,11 @@ const RULES: [Rule; 28] = [
         says: "only node/src/store/sled.rs and plane/src/store/embedded/db.rs name sled",
         governs: |path| !["node/src/store/sled.rs", "plane/src/store/embedded/db.rs"].contains(&path),
         breaks: |source| source.names_of(&["sled"]),
+    },
+    Rule {
+        says: "only plane/src/store/postgres names tokio_postgres and deadpool_postgres",
+        governs: |path| !path.starts_with("plane/src/store/postgres"),
+        breaks: |source| source.names_of(&["tokio_postgres", "deadpool_postgres"]),
     },
     Rule {
         says: "only node/src/store/journal/frame.rs names crc32fast",
@@ -482,6 +487,7 @@ fn planted_violations_are_found() {
     planted("node/src/cli/doctor.rs", "rustix::fs::statvfs(path)", 1);
     planted("node/src/chat.rs", "pub use ::quinn::Connection;", 1);
     planted("plane/src/lib.rs", "extern crate sled;", 1);
+    planted("plane/src/store/embedded.rs", "use tokio_postgres::Row;", 1);
     planted("node/src/backend/ollama.rs", "let c = reqwest::Client::new();", 1);
     planted("node/src/api/sse.rs", "use hyper_util::rt::TokioIo;", 1);
     planted("node/src/seller.rs", "let t = std::time::Instant::now();", 1);

@@ -9,7 +9,9 @@
 //! | [`chat`] | `/api/chat*`, for clients of the existing control plane |
 //! | [`clients`] | keys, balance, entries; grants by who runs the plane |
 //! | [`auth`], [`device`] | signing in: passkey, wallet, a node's or operator's key; a terminal by a browser |
+//! | [`node`], [`legacy`], [`commands`] | nodes' own routes; existing daemons; operators' commands |
 //! | [`market`] | what is offered now |
+//! | [`network`] | nodes, receipts, auctions, traffic, from the index |
 //! | [`openapi`] | `/openapi.json`, and a page of it |
 //! | [`node`], [`legacy`] | `/api/v1/node/*`: what nodes and existing daemons say |
 //! | [`commands`] | `/api/v1/user/*`: operators' commands |
@@ -30,6 +32,7 @@ pub mod jobs;
 pub mod legacy;
 pub mod limits;
 pub mod market;
+pub mod network;
 pub mod node;
 pub mod openai;
 pub mod openapi;
@@ -59,6 +62,7 @@ pub fn router(plane: Plane) -> Router {
         .merge(auth::routes())
         .merge(device::routes())
         .merge(market::routes())
+        .merge(network::routes())
         .merge(openapi::routes())
         .merge(node::routes())
         .merge(legacy::routes())

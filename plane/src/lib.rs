@@ -3,6 +3,8 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`follow`], [`rebuild`] | how messages come: gossip, and nodes' own receipts |
+//! | [`index`], [`query`] | **pure**: what was heard as an index, and what it tells |
 //! | [`store`] | what is remembered, behind one trait: embedded, or PostgreSQL |
 //! | [`gateway`] | buys for clients: jobs, leases, answers that can be resumed |
 //! | [`accounts`] | who the clients are, how they show it, what they may spend |
@@ -11,6 +13,8 @@
 //! | [`commands`] | operators' commands on their way to nodes |
 //! | [`legacy`] | jobs for daemons that know nothing of the mesh |
 //! | [`presence`] | which registered nodes are there |
+//! | [`server`], [`watch`] | all of these, started in order; what they can be watched by |
+//! | [`cli`], [`settings`] | the command, and what its operator sets |
 //! | [`state`], [`config`] | what every route is given; what a plane is set to |
 //!
 //! **What it is trusted with:** prompts and answers of the jobs that it buys for others, and its own money. Not with anybody's
@@ -18,12 +22,20 @@
 
 pub mod accounts;
 pub mod auth;
+pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod follow;
 pub mod gateway;
 pub mod http;
+pub mod index;
 pub mod legacy;
 pub mod presence;
+pub mod query;
+pub mod rebuild;
+pub mod server;
+pub mod settings;
 pub mod state;
 pub mod store;
 mod uuid;
+pub mod watch;

@@ -1,6 +1,6 @@
 //! What every route is given.
 
-use crate::{config::PlaneConfig, gateway::Gateway, legacy::Legacy, store::Store};
+use crate::{config::PlaneConfig, gateway::Gateway, index::Index, legacy::Legacy, store::Store};
 use std::sync::Arc;
 
 /// A plane's parts. Cheap to clone.
@@ -8,6 +8,8 @@ use std::sync::Arc;
 pub struct Plane {
     /// What it remembers.
     pub store: Arc<dyn Store>,
+    /// What the network is like; empty on a plane that does not follow it.
+    pub index: Arc<Index>,
     /// What buys for clients; `None` on a plane that only shows.
     pub gateway: Option<Arc<Gateway>>,
     /// Jobs for daemons that know nothing of the mesh.
@@ -23,6 +25,12 @@ impl Plane {
         if let Some(gateway) = &gateway {
             gateway.bridge(legacy.clone());
         }
-        Plane { store, gateway, legacy, config }
+        Plane { store, index: Arc::default(), gateway, legacy, config }
+    }
+
+    /// The same, with what somebody who follows the network makes of it.
+    #[must_use]
+    pub fn with_index(self, index: Arc<Index>) -> Self {
+        Plane { index, ..self }
     }
 }

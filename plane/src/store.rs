@@ -22,6 +22,7 @@ mod embedded;
 mod jobs;
 mod nodes;
 mod notices;
+mod postgres;
 mod receipts;
 
 pub use self::{
@@ -31,6 +32,7 @@ pub use self::{
     jobs::{Idempotency, Inserted, JobError, JobQuery, JobRow, JobStatus, Jobs, StoredText, WebJobId},
     nodes::{NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role},
     notices::{Notice, Notices},
+    postgres::PostgresStore,
     receipts::{ReceiptPut, Receipts},
 };
 

@@ -11,7 +11,7 @@
 //! | [`capability`], [`offer`], [`bid`], [`accept`] | the auction |
 //! | [`standing`] | a job without one, at the price in an ad |
 //! | [`chat`] | the stream: frames, tokens, transcript |
-//! | [`receipt`] | what both sides sign at the end |
+//! | [`receipt`], [`receipt_page`] | what both sides sign at the end; how anybody may read it |
 //! | [`model_name`] | whether two names mean the same model |
 //! | [`command`], [`rotation`] | what an operator tells a node; one node's old and new key |
 //! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
@@ -45,6 +45,7 @@ pub mod model_name;
 pub mod money;
 pub mod offer;
 pub mod receipt;
+pub mod receipt_page;
 pub mod rotation;
 pub mod standing;
 pub mod time;

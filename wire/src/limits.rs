@@ -62,6 +62,13 @@ pub const MAX_RECEIPT_BYTES: usize = 2 * 1024;
 /// How long after the end of a job its receipt is still gossiped. Later, it is paged from the node itself.
 pub const RECEIPT_TTL_MS: u64 = 10 * 60_000;
 
+/// Receipts in one page of [`crate::receipt_page`]: verifying them takes their reader some ten milliseconds.
+pub const MAX_PAGE_RECEIPTS: usize = 100;
+/// Largest page: a hundred of the largest receipts, twice signed.
+pub const MAX_PAGE_BYTES: usize = 512 * 1024;
+/// Largest request for a page: a network's name and a place.
+pub const MAX_PAGE_REQUEST_BYTES: usize = 160;
+
 /// Largest operator command payload: two names and some numbers.
 pub const MAX_COMMAND_BYTES: usize = 512;
 /// How long an operator's command may be used: the time in which a node that polls every 30 s surely hears of it.

@@ -3,7 +3,7 @@
 //! A connection that sends no request head in time, sends it too large, or does not take its answer is closed, so that neither
 //! half-open sockets nor slow readers hold anything for long. More than [`MAX_CONNECTIONS`] are turned away at once.
 
-use crate::{clock, metrics::Metrics};
+use crate::clock;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -11,7 +11,9 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use std::{
+    future::Future,
     io,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
@@ -21,7 +23,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
-    time::{Sleep, sleep, sleep_until},
+    time::{Sleep, sleep, sleep_until, timeout},
 };
 use tracing::{debug, warn};
 
@@ -39,16 +41,30 @@ const TAKE: Duration = Duration::from_secs(20);
 /// After an accept that failed for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` is true, then closes each connection after the answer it is giving.
-pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Metrics, mut stop: watch::Receiver<bool>) {
+/// Serves until `stop` is true, then closes each connection after the answer it is giving. Returns at once then; when all
+/// [`MAX_CONNECTIONS`] places of what it returns are free, the last is closed.
+///
+/// `wrap` makes of a socket what is spoken on, such as TLS; `router` are the routes for who comes from an address; `left_out`
+/// is told of each connection that is turned away.
+pub async fn serve<S, F>(
+    listener: TcpListener,
+    wrap: impl Fn(TcpStream) -> F,
+    router: impl Fn(SocketAddr) -> Router,
+    left_out: impl Fn(),
+    mut stop: watch::Receiver<bool>,
+) -> Arc<Semaphore>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+{
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = stop.wait_for(|stop| *stop) => return connections,
             accepted = listener.accept() => accepted,
         };
-        let (stream, _) = match accepted {
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 warn!("the API can't accept a connection: {error}");
@@ -57,21 +73,28 @@ pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Metric
             }
         };
         let Ok(permit) = connections.clone().try_acquire_owned() else {
-            metrics.left_out("api_connections");
+            left_out();
             debug!("more than {MAX_CONNECTIONS} connections to the API: one is turned away");
             continue;
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        // Tokens are small writes; with Nagle's algorithm they would wait for each other.
+        let _ = stream.set_nodelay(true);
+        let (wrapped, router, stop) = (wrap(stream), router(peer), stop.clone());
         tokio::spawn(async move {
-            connection(stream, router, stop).await;
+            match timeout(HEAD, wrapped).await {
+                Ok(Ok(stream)) => connection(stream, router, stop).await,
+                Ok(Err(error)) => debug!("a connection to the API did not begin: {error}"),
+                Err(_) => debug!("a connection to the API did not begin in time"),
+            }
             drop(permit);
         });
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
-    // Tokens are small writes; with Nagle's algorithm they would wait for each other.
-    let _ = stream.set_nodelay(true);
+async fn connection<S>(stream: S, router: Router, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_header_size(MAX_HEAD_BYTES).max_buf_size(MAX_BUFFER);
     let served = builder.serve_connection(TokioIo::new(Taking::new(stream)), TowerToHyperService::new(router));
@@ -97,14 +120,14 @@ async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver
 }
 
 /// A stream whose other side must take what is written.
-struct Taking {
-    stream: TcpStream,
+struct Taking<S> {
+    stream: S,
     /// Runs while a write waits.
     late: Option<Pin<Box<Sleep>>>,
 }
 
-impl Taking {
-    fn new(stream: TcpStream) -> Self {
+impl<S> Taking<S> {
+    fn new(stream: S) -> Self {
         Taking { stream, late: None }
     }
 
@@ -120,13 +143,13 @@ impl Taking {
     }
 }
 
-impl AsyncRead for Taking {
+impl<S: AsyncRead + Unpin> AsyncRead for Taking<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Taking {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Taking<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.in_time(written, cx)

@@ -31,7 +31,7 @@ pub(super) enum Value {
 
 /// One series now.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Sample {
+pub struct Sample {
     /// Which.
     pub(super) labels: Labels,
     /// How much.
@@ -40,19 +40,19 @@ pub(super) struct Sample {
 
 impl Sample {
     /// A whole number without labels.
-    pub(super) fn whole(value: u64) -> Self {
+    pub fn whole(value: u64) -> Self {
         Sample { labels: Vec::new(), value: Value::Whole(value) }
     }
 
     /// A whole number of one kind.
-    pub(super) fn labelled(label: &'static str, is: impl Into<Cow<'static, str>>, value: u64) -> Self {
+    pub fn labelled(label: &'static str, is: impl Into<Cow<'static, str>>, value: u64) -> Self {
         Sample { labels: vec![(label, is.into())], value: Value::Whole(value) }
     }
 }
 
 /// All series of one name.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Family {
+pub struct Family {
     /// Its name, without the ending that its kind adds.
     pub(super) name: &'static str,
     /// What it tells, in a sentence.
@@ -65,12 +65,12 @@ pub(super) struct Family {
 
 impl Family {
     /// A counter.
-    pub(super) fn counter(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Self {
+    pub fn counter(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Self {
         Family { name, help, kind: Kind::Counter, samples }
     }
 
     /// A gauge.
-    pub(super) fn gauge(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Self {
+    pub fn gauge(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Self {
         Family { name, help, kind: Kind::Gauge, samples }
     }
 }

@@ -10,10 +10,10 @@ use prometheus_client::{
 use std::fmt;
 
 /// What the answer's head must say for Prometheus to take it for OpenMetrics.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `families` as text, in their order.
-pub(super) fn encode(families: Vec<Family>) -> Result<String, fmt::Error> {
+pub fn encode(families: Vec<Family>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scraped(families)));
     let mut text = String::new();

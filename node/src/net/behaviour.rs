@@ -1,6 +1,6 @@
 //! The libp2p protocols that a node speaks, and their settings.
 
-use super::{NetConfig, NetError, direct, peers::peer_id, score};
+use super::{NetConfig, NetError, direct, peers::peer_id, receipts, score};
 use infernet_wire::{id::NodeId, limits, topic};
 use libp2p::{
     PeerId, StreamProtocol, connection_limits,
@@ -53,6 +53,7 @@ pub(super) struct Behaviour {
     pub(super) ping: ping::Behaviour,
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) answers: direct::Behaviour,
+    pub(super) receipts: receipts::Behaviour,
 }
 
 impl Behaviour {
@@ -70,6 +71,7 @@ impl Behaviour {
             ping: ping::Behaviour::default(),
             mdns: mdns(me, config.mdns).into(),
             answers: direct::behaviour(),
+            receipts: receipts::behaviour(),
         })
     }
 

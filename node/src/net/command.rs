@@ -1,7 +1,12 @@
 //! What the rest of the node asks of the network.
 
-use super::{PeerInfo, PublishError, Route};
-use infernet_wire::{bid::Answer, id::NodeId, time::UnixMillis};
+use super::{PeerInfo, PublishError, Route, receipts::PageError};
+use infernet_wire::{
+    bid::Answer,
+    id::NodeId,
+    receipt_page::{Page, PageRequest},
+    time::UnixMillis,
+};
 use libp2p::Multiaddr;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::oneshot;
@@ -13,6 +18,8 @@ pub(super) enum Command {
     Publish { topic: String, bytes: Arc<[u8]>, deadline: UnixMillis, reply: oneshot::Sender<Result<(), PublishError>> },
     /// Bring an answer to its buyer.
     Answer { buyer: NodeId, answer: Box<Answer>, reply: oneshot::Sender<Route> },
+    /// Ask a peer for a page of its receipts.
+    ReceiptPage { peer: NodeId, request: PageRequest, reply: oneshot::Sender<Result<Page, PageError>> },
     /// Tell where we listen.
     ListenAddresses { reply: oneshot::Sender<Vec<Multiaddr>> },
     /// Tell who is connected.

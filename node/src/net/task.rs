@@ -2,6 +2,7 @@
 //! anybody: events go out by `try_send`.
 
 mod answers;
+mod pages;
 
 use super::{
     Event, NetConfig, NetError, PublishError, Route,
@@ -66,6 +67,7 @@ pub(super) struct NetTask {
     outbox: Outbox<Publisher>,
     pending: BTreeMap<OutboundRequestId, answers::Pending>,
     counters: Counters,
+    pages: pages::Pages,
     tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
     /// Peers of other networks that the log has named.
     strangers: BTreeSet<NodeId>,
@@ -91,6 +93,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
         outbox: Outbox::new(),
         pending: BTreeMap::new(),
         counters: Counters::default(),
+        pages: pages::Pages::new(config.receipts),
         tap: config.tap,
         strangers: BTreeSet::new(),
         ends,
@@ -112,6 +115,7 @@ impl NetTask {
                 },
                 // Before the network: timers are few, and a flood of messages must not hold up a deadline.
                 () = tokio::time::sleep(sleep) => self.on_timer(clock::now()),
+                Some((channel, page)) = self.pages.next_answer() => self.send_page(channel, page),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
         }
@@ -142,6 +146,7 @@ impl NetTask {
                 self.publish(Waiting { topic, bytes, deadline, reply: Publisher::Caller(reply) });
             }
             Command::Answer { buyer, answer, reply } => self.answer(buyer, answer, reply),
+            Command::ReceiptPage { peer, request, reply } => self.ask_for_page(peer, &request, reply),
             Command::ListenAddresses { reply } => tell(reply, self.listen_addresses()),
             Command::Peers { reply } => tell(reply, self.peers.infos(|id| self.swarm.behaviour().score(id))),
             Command::Counters { reply } => tell(reply, self.counters.snapshot()),
@@ -241,6 +246,7 @@ impl NetTask {
         match event {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Answers(event) => self.on_answers(event),
+            BehaviourEvent::Receipts(event) => self.on_receipts(event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.on_identified(peer_id, &info),
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => self.on_ping(peer, rtt),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_found_nearby(found),

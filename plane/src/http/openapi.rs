@@ -1,6 +1,6 @@
 //! `/openapi.json`, made from the handlers themselves, and `/docs/api`, the same for people.
 
-use super::{auth, chat, clients, device, device::escaped, jobs, market};
+use super::{auth, chat, clients, device, device::escaped, jobs, market, network};
 use crate::state::Plane;
 use axum::{
     Json, Router,
@@ -28,6 +28,8 @@ use utoipa::{
         auth::passkey_finish, auth::by_key, auth::logout,
         device::start, device::poll, device::approve,
         market::models,
+        network::overview, network::traffic, network::demand, network::auctions, network::nodes, network::node, network::status,
+        network::earnings, network::receipts, network::receipt,
         described
     ),
     modifiers(&Keys),

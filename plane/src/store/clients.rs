@@ -194,12 +194,16 @@ pub(super) struct Turns {
 impl Turns {
     /// Takes one; `None` if there is none.
     pub(super) fn take(self, per_minute: u32, now: UnixMillis) -> Option<Self> {
-        let now = now.0.saturating_mul(1000);
-        let each = MINUTE_MICROS.div_ceil(u64::from(per_minute.max(1)));
+        let (now, each, most) = Turns::measures(per_minute, now);
         let full = self.full.max(now).saturating_add(each);
-        // Rounding up may make the last turn of a minute a few microseconds longer.
-        let most = each.saturating_mul(u64::from(per_minute));
         (full - now <= most).then_some(Turns { full })
+    }
+
+    /// Now, how long a turn takes to come back, and how long all of them do, in microseconds.
+    pub(super) fn measures(per_minute: u32, now: UnixMillis) -> (u64, u64, u64) {
+        let each = MINUTE_MICROS.div_ceil(u64::from(per_minute.max(1)));
+        // Rounding up makes a minute some microseconds longer.
+        (now.0.saturating_mul(1000), each, each.saturating_mul(u64::from(per_minute)))
     }
 
     /// When all are there again.

@@ -65,8 +65,8 @@ impl TestPlane {
     pub(crate) async fn buying(listener: TcpListener, directory: &Path, offline_ms: u64, through: Option<Through>) -> Self {
         let addr = listener.local_addr().expect("an address");
         let mut config = PlaneConfig { network: network(), offline_ms, ..PlaneConfig::new(format!("http://{addr}")) };
-        // Tests look every few milliseconds.
-        config.http.per_minute = u32::MAX / 100;
+        // Tests ask often.
+        config.http.per_minute = 60_000;
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(directory, &network()).expect("a store"));
         let gateway = through.map(|through| Gateway::start(through, store.clone(), config.gateway.clone()));
         let plane = Plane::new(store.clone(), gateway, Arc::new(config));

@@ -12,6 +12,7 @@ use infernet_wire::{
     envelope::{Envelope, Message, Refusal},
     id::{Hash, JobId},
     receipt::SignedReceipt,
+    receipt_page::{Page, PageRequest, Place},
     rotation::{KeyRotation, SignedRotation},
     standing::StandingAccept,
 };
@@ -325,4 +326,45 @@ fn a_request_that_contradicts_itself_is_refused() {
     check(|r| r.suffix = Some("x".into()), "suffix");
     check(|r| r.tools[0].name.clear(), "tool's name");
     check(|r| r.messages[0].images = vec![ByteBuf::new(); 65], "64 images");
+}
+
+#[test]
+fn receipt_pages() {
+    let receipt = key(2).sign(&network(), crate::samples::receipt()).unwrap();
+    let agreed = infernet_wire::receipt::Countersign { receipt: receipt.digest(), issued: NOW };
+    let countersign = key(1).sign(&network(), agreed).unwrap();
+    let signed = SignedReceipt::new(receipt, Some(countersign)).unwrap();
+    let request = |before| PageRequest { network: network(), limit: 100, before };
+    let requests = [request(None), request(Some(Place::of(&signed)))];
+    let pages = [Page::new(&[signed.clone(), signed], true), Page::default(), Page::busy(200)];
+    for request in &requests {
+        assert_eq!(PageRequest::decode(&request.encode()).as_ref(), Ok(request));
+    }
+    for page in &pages {
+        assert_eq!(Page::decode(&page.encode()).as_ref(), Ok(page));
+    }
+    check_file(
+        "receipt_page.json",
+        json!({
+            "protocol": infernet_wire::receipt_page::PROTOCOL,
+            "newest_request": hex::encode(requests[0].encode()),
+            "next_request": hex::encode(requests[1].encode()),
+            "page_of_two": hex::encode(pages[0].encode()),
+            "empty_page": hex::encode(pages[1].encode()),
+            "busy_page": hex::encode(pages[2].encode()),
+        }),
+    );
+}
+
+#[test]
+fn pages_are_bounded_and_have_one_form() {
+    let receipts = vec![ByteBuf::from(vec![0; 10]); infernet_wire::limits::MAX_PAGE_RECEIPTS + 1];
+    let mut page = Page { receipts, ..Page::default() };
+    assert_eq!(Page::decode(&page.encode()), Err(Refusal::TooLarge));
+    page.receipts = vec![ByteBuf::from(vec![0; infernet_wire::limits::MAX_PAGE_BYTES])];
+    assert_eq!(Page::decode(&page.encode()), Err(Refusal::TooLarge));
+    assert_eq!(Page::decode(b"\xa0"), Err(Refusal::Malformed));
+    let long_form = [&[0xb8, 2, 0][..], &Page::default().encode()[2..]].concat();
+    assert_eq!(Page::decode(&long_form), Err(Refusal::NotCanonical));
+    assert_eq!(PageRequest::decode(&[0; 200]), Err(Refusal::TooLarge));
 }

@@ -5,14 +5,29 @@ use super::{
     db::{Key, Table},
 };
 use crate::store::{Answer, MAX_PAGE, ReceiptPut, Receipts, StoreError};
-use infernet_wire::{receipt::SignedReceipt, topic::NetworkId};
+use infernet_wire::{
+    id::{JobId, NodeId},
+    receipt::SignedReceipt,
+    topic::NetworkId,
+};
 
 const PLACE: u8 = 1;
 const RECEIPT: u8 = 2;
 
 fn place(receipt: &SignedReceipt) -> Key {
     let body = receipt.receipt();
-    Key::of(PLACE).fixed(body.job.as_bytes()).fixed(body.worker.as_bytes())
+    place_of(body.job, body.worker)
+}
+
+fn place_of(job: JobId, worker: NodeId) -> Key {
+    Key::of(PLACE).fixed(job.as_bytes()).fixed(worker.as_bytes())
+}
+
+/// What is kept at a place, and its position.
+fn kept(table: &Table, place: &Key, network: &NetworkId) -> Result<Option<(u64, SignedReceipt)>, StoreError> {
+    let Some(position) = table.get::<u64>(place)? else { return Ok(None) };
+    let bytes = table.bytes(&at(position))?;
+    bytes.map(|bytes| Ok((position, decode(&bytes, network)?))).transpose()
 }
 
 fn at(position: u64) -> Key {
@@ -37,18 +52,21 @@ impl Receipts for EmbeddedStore {
     fn put_receipt<'a>(&'a self, receipt: &'a SignedReceipt) -> Answer<'a, ReceiptPut> {
         let (new, network) = (receipt.clone(), self.network.clone());
         self.write(move |change| {
-            let old_position: Option<u64> = change.table().get(&place(&new))?;
-            let old = old_position.map(|position| change.table().bytes(&at(position))).transpose()?.flatten();
-            let old = old.map(|bytes| decode(&bytes, &network)).transpose()?;
-            let put = ReceiptPut::decide(old.as_ref(), &new);
+            let old = kept(change.table(), &place(&new), &network)?;
+            let put = ReceiptPut::decide(old.as_ref().map(|(_, receipt)| receipt), &new);
             if put != ReceiptPut::Known {
                 let position = last(change.table())? + 1;
-                old_position.inspect(|old| change.remove(&at(*old)));
+                old.iter().for_each(|(old, _)| change.remove(&at(*old)));
                 change.put(&place(&new), &position)?;
                 change.put_bytes(&at(position), &new.encode());
             }
             Ok(put)
         })
+    }
+
+    fn receipt(&self, job: JobId, worker: NodeId) -> Answer<'_, Option<SignedReceipt>> {
+        let network = self.network.clone();
+        self.read(move |table| Ok(kept(table, &place_of(job, worker), &network)?.map(|(_, receipt)| receipt)))
     }
 
     fn receipts_after(&self, position: u64, limit: usize) -> Answer<'_, Vec<(u64, SignedReceipt)>> {

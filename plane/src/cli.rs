@@ -1,0 +1,267 @@
+//! The `infernet-plane` command: parses, calls the library, prints. Answers go to stdout, everything about them to stderr.
+
+use crate::{
+    accounts::{self, KeyWish},
+    follow::Follower,
+    index::Index,
+    query,
+    rebuild::{self, Depth, Reader},
+    server::{self, PlaneError, Running},
+    settings::{EXAMPLE, FILE, Keys, Settings},
+    store::{ClientId, Store},
+};
+use clap::{Parser, Subcommand};
+use infernet_node::clock;
+use infernet_wire::money::MicroUsd;
+use serde_json::json;
+use std::{
+    ffi::OsString,
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// The command line or the settings are wrong.
+const USAGE: u8 = 2;
+
+/// An optional indexer of the infernet mesh, with an API for clients that have no node.
+#[derive(Debug, Parser)]
+#[command(name = "infernet-plane", version)]
+struct Cli {
+    /// Where its keys, its settings (plane.toml) and, unless named, its store are.
+    #[arg(long, global = true, env = "INFERNET_PLANE_HOME", hide_env_values = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// Print JSON for scripts.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Follow the mesh and serve, until Ctrl-C or SIGTERM.
+    Start {
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// Read the receipts that nodes have into the store, and tell what the index says then.
+    Rebuild {
+        /// How long to look for nodes first, in seconds: they say every 45 that they are there.
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        look: u64,
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// Make a client with an API key, which is shown once.
+    Client {
+        /// What it is called.
+        name: String,
+        /// It may make clients and grant balances.
+        #[arg(long)]
+        admin: bool,
+        /// What it may spend, in micro-USD.
+        #[arg(long, default_value_t = 0, value_name = "MICRO_USD")]
+        grant: u64,
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// Give a client more to spend.
+    Grant {
+        /// Such as cl_1a2b….
+        client: String,
+        /// In micro-USD.
+        amount: u64,
+        /// What for: the same word counts once.
+        #[arg(long)]
+        reference: String,
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// Check the settings, and print a plane.toml with every key explained.
+    Config {
+        #[command(flatten)]
+        keys: Keys,
+    },
+}
+
+/// A command's failure: one sentence, and a code.
+struct Exit(u8, String);
+
+impl<E: std::fmt::Display> From<E> for Exit {
+    fn from(error: E) -> Self {
+        Exit(1, error.to_string())
+    }
+}
+
+/// Runs a command line.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return told(Exit(1, format!("can't start: {error}"))),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => told(exit),
+    }
+}
+
+fn told(Exit(code, message): Exit) -> ExitCode {
+    // Nobody is left to tell.
+    let _ = writeln!(std::io::stderr(), "infernet-plane: {message}");
+    ExitCode::from(code)
+}
+
+fn print(text: &str) -> Result<(), Exit> {
+    writeln!(std::io::stdout(), "{text}").map_err(Exit::from)
+}
+
+/// `--home`, else `~/.local/share/infernet-plane` or what the system has in its place.
+fn home(named: Option<PathBuf>) -> Result<PathBuf, Exit> {
+    let beside = || infernet_node::config::home_by_default().map(|home| home.with_file_name("infernet-plane"));
+    let home = named.filter(|path| !path.as_os_str().is_empty()).or_else(beside);
+    let home = home.ok_or_else(|| Exit(USAGE, "there is no home directory: name one with --home".into()))?;
+    std::path::absolute(&home).map_err(|error| Exit(USAGE, format!("{}: {error}", home.display())))
+}
+
+fn log(level: &str) {
+    let fallback = format!("error,infernet_node={level},infernet_plane={level}");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    // Fails only if there is a log already.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).try_init();
+}
+
+async fn run(cli: Cli) -> Result<(), Exit> {
+    let (home, json) = (home(cli.home)?, cli.json);
+    let load = |keys| {
+        let settings = Settings::load(&home, keys).map_err(|error| Exit(USAGE, error.to_string()))?;
+        log(&settings.log);
+        Ok::<Settings, Exit>(settings)
+    };
+    match cli.command {
+        Command::Start { keys } => start(load(keys)?, json).await,
+        Command::Rebuild { look, keys } => rebuild(load(keys)?, Duration::from_secs(look), json).await,
+        Command::Client { name, admin, grant, keys } => client(load(keys)?, &name, admin, grant, json).await,
+        Command::Grant { client, amount, reference, keys } => grant(load(keys)?, client, amount, &reference, json).await,
+        Command::Config { keys } => {
+            let settings = load(keys)?;
+            let _ = writeln!(
+                std::io::stderr(),
+                "{} is good; served at {}",
+                settings.home.join(FILE).display(),
+                settings.plane.origin
+            );
+            print(EXAMPLE.trim_end())
+        }
+    }
+}
+
+async fn start(settings: Settings, json: bool) -> Result<(), Exit> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let grace = Duration::from_secs(settings.grace);
+    let running = tokio::select! {
+        running = Running::start(settings) => running?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let origin = &running.plane.config.origin;
+    let watch = running.watch_addr.map(|addr| format!("http://{addr}/metrics"));
+    let listen: Vec<String> = running.follower().net().listen_addresses().await.iter().map(ToString::to_string).collect();
+    if json {
+        let shown = json!({ "url": origin, "listen": running.addr, "metrics": watch, "mesh": listen });
+        print(&shown.to_string())?;
+    } else {
+        print(&format!("plane {origin}"))?;
+        listen.iter().try_for_each(|address| print(&format!("mesh {address}")))?;
+        watch.iter().try_for_each(|watch| print(&format!("metrics {watch}")))?;
+    }
+    let again = tokio::select! {
+        _ = terminate.recv() => &mut terminate,
+        _ = interrupt.recv() => &mut interrupt,
+    };
+    tracing::info!("stopping: running answers have {} s", grace.as_secs());
+    tokio::select! {
+        () = running.stop(grace) => Ok(()),
+        _ = again.recv() => Err(Exit(130, "stopped at once; answers that ran were cut".into())),
+    }
+}
+
+async fn rebuild(settings: Settings, look: Duration, json: bool) -> Result<(), Exit> {
+    let network = settings.plane.network.clone();
+    let store = server::open_store(&settings.store, &network).await?;
+    let index = Arc::new(Index::default());
+    let key = server::key(&settings.home, "observer")?;
+    let config = crate::follow::FollowConfig { pages: false, ..server::follow_config(&settings) };
+    let follower = Follower::start(&key, config, store.clone(), index.clone()).await.map_err(PlaneError::from)?;
+    if !follower.net().wait_connected(clock::now().after(look.as_millis() as u64)).await {
+        return Err(Exit(1, "no node was found: name one with --bootstrap".into()));
+    }
+    tokio::time::sleep(look).await;
+    let nodes = rebuild::nodes(follower.net(), &index).await;
+    let reader = Reader { net: follower.net().clone(), network, store, index: index.clone() };
+    let told = reader.read(nodes, Depth::All).await;
+    follower.stop(Duration::from_secs(10)).await;
+    let overview = index.read(|book| query::overview(book, clock::now()));
+    if json {
+        let shown = json!({
+            "nodes": told.nodes, "failed": told.failed, "read": told.read, "new": told.new, "refused": told.refused,
+            "jobs": overview.jobs, "volume_micro_usd": overview.volume.0,
+        });
+        return print(&shown.to_string());
+    }
+    print(&format!(
+        "{} nodes told {} receipts, {} of them new; {} nodes did not answer",
+        told.nodes, told.read, told.new, told.failed
+    ))?;
+    if told.refused > 0 {
+        print(&format!("{} receipts do not verify and were left out", told.refused))?;
+    }
+    print(&format!("the index has {} settled jobs, {}", overview.jobs, overview.volume))
+}
+
+async fn client(settings: Settings, name: &str, admin: bool, amount: u64, json: bool) -> Result<(), Exit> {
+    let store = server::open_store(&settings.store, &settings.plane.network).await?;
+    let refused = |refusal: crate::http::error::Refusal| Exit(1, refusal.message);
+    let client = accounts::new_client(&*store, name, admin).await.map_err(refused)?.id;
+    let scopes = if admin { vec!["jobs".into(), "manage".into()] } else { vec!["jobs".into()] };
+    let wish = KeyWish { name: name.into(), scopes, ..KeyWish::default() };
+    let (key, _) = accounts::new_key(&*store, &client, wish).await.map_err(refused)?;
+    if amount > 0 {
+        give(&*store, &client, amount, &format!("first of {}", client.0)).await?;
+    }
+    if json {
+        return print(&json!({ "client": client.0, "key": *key, "balance_micro_usd": amount }).to_string());
+    }
+    print(&format!("client {}\nkey    {}", client.0, *key))?;
+    let _ = writeln!(std::io::stderr(), "the key is shown this once: keep it");
+    Ok(())
+}
+
+async fn grant(settings: Settings, client: String, amount: u64, reference: &str, json: bool) -> Result<(), Exit> {
+    let store = server::open_store(&settings.store, &settings.plane.network).await?;
+    let client = ClientId(client);
+    let is_new = give(&*store, &client, amount, reference).await?;
+    let balance = store.client(&client).await?.map(|row| row.balance).unwrap_or_default();
+    if json {
+        return print(&json!({ "client": client.0, "new": is_new, "balance_micro_usd": balance.0 }).to_string());
+    }
+    let told = if is_new { "granted" } else { "nothing new: this reference was granted before" };
+    print(&format!("{told}; {} has {balance}", client.0))
+}
+
+async fn give(store: &dyn Store, client: &ClientId, amount: u64, reference: &str) -> Result<bool, Exit> {
+    let granted = accounts::grant(store, client, MicroUsd(amount), reference).await;
+    granted.map_err(|refusal| Exit(1, refusal.message))
+}

@@ -1,0 +1,232 @@
+//! Follows gossip, as a node that only listens: what it hears goes into the index, and receipts into the store first.
+//!
+//! **Three ways in**, of which each makes up for what another misses, since the index takes anything twice:
+//! 1. gossip, as it comes;
+//! 2. the store, at the start and every few seconds: what was heard before, and what other instances on the same store hear;
+//! 3. nodes' own receipts, paged after the start and every hour ([`crate::rebuild`]): what was said while we were not there.
+//!
+//! Gossip waits for nobody: a receipt that the store can't take now waits in a bounded queue, is tried again for a while, and
+//! is then lost here, counted, and found again by the third way.
+
+mod keep;
+mod tally;
+
+pub use self::tally::{Tally, Told};
+
+use self::keep::Keeper;
+use crate::{
+    index::{Event, Index},
+    rebuild::{self, Depth, Reader, Rebuilt},
+    store::{MAX_PAGE, Store, StoreError},
+};
+use infernet_node::{
+    clock,
+    net::{self, Net, NetConfig, NetError},
+};
+use infernet_wire::{key::NodeKey, topic::NetworkId};
+use libp2p::Multiaddr;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::sleep,
+};
+use tracing::{Instrument, info, info_span, warn};
+
+/// How often the store is asked for what other instances have heard.
+const LOOK_INTO_STORE: Duration = Duration::from_secs(5);
+/// How often nonces, sessions and the like that are over are forgotten.
+const FORGET: Duration = Duration::from_secs(60);
+/// After the start, until nodes are found, and then: how often their receipts are paged.
+const FIRST_PAGES: Duration = Duration::from_secs(10);
+const NEXT_PAGES: Duration = Duration::from_secs(3600);
+
+/// How to follow.
+#[derive(Debug, Clone)]
+pub struct FollowConfig {
+    /// Which network.
+    pub network: NetworkId,
+    /// Where to listen: an observer helps to pass messages on.
+    pub listen: Vec<Multiaddr>,
+    /// Where to begin.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Whether to look for peers on the local network.
+    pub mdns: bool,
+    /// Connections at most.
+    pub max_peers: u32,
+    /// Whether to page nodes' receipts by itself.
+    pub pages: bool,
+}
+
+impl FollowConfig {
+    /// Follows `network` from `bootstrap` on.
+    pub fn new(network: NetworkId, bootstrap: Vec<Multiaddr>) -> Self {
+        FollowConfig { network, listen: Vec::new(), bootstrap, mdns: false, max_peers: 128, pages: true }
+    }
+}
+
+/// Why a plane can't follow.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The mesh.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// What was heard before can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Follows until it is dropped or stopped.
+pub struct Follower {
+    net: Net,
+    tally: Tally,
+    changes: watch::Receiver<u64>,
+    keeper: Keeper,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Follower {
+    /// Reads what the store has, and joins the mesh.
+    pub async fn start(
+        key: &NodeKey,
+        config: FollowConfig,
+        store: Arc<dyn Store>,
+        index: Arc<Index>,
+    ) -> Result<Self, FollowError> {
+        let position = catch_up(&*store, &index, 0).await?;
+        let (receipts, offers) = index.read(|book| (book.ledger().len(), book.offers().count()));
+        info!(receipts, offers, "the index is as the store has it");
+        let net_config = NetConfig {
+            network: config.network.clone(),
+            listen: config.listen,
+            bootstrap: config.bootstrap,
+            mdns: config.mdns,
+            max_peers: config.max_peers,
+            ..NetConfig::default()
+        };
+        let (net, events) = net::start(key, net_config).await?;
+        let (tally, (changed, changes)) = (Tally::default(), watch::channel(0));
+        let keeper = Keeper::start(store.clone(), tally.clone());
+        let span = || info_span!("follow", me = net.id().short());
+        let hearing = hear(events, index.clone(), keeper.clone(), tally.clone(), changed.clone());
+        let mut tasks = vec![
+            tokio::spawn(hearing.instrument(span())),
+            tokio::spawn(look_into(store.clone(), index.clone(), position, changed.clone()).instrument(span())),
+            tokio::spawn(forget(store.clone()).instrument(span())),
+        ];
+        if config.pages {
+            let reader = Reader { net: net.clone(), network: config.network, store, index };
+            let paging = page(reader, changed);
+            tasks.push(tokio::spawn(paging.instrument(span())));
+        }
+        Ok(Follower { net, tally, changes, keeper, tasks })
+    }
+
+    /// The mesh.
+    pub fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// What happened how often.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Tells that the index has changed, by a number that grows: for pages that are live.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Leaves the mesh; returns when what was heard is in the store, or `grace` is over.
+    pub async fn stop(mut self, grace: Duration) {
+        self.tasks.drain(..).for_each(|task| task.abort());
+        self.net.clone().shutdown().await;
+        if tokio::time::timeout(grace, self.keeper.idle()).await.is_err() {
+            warn!("some receipts were not written in time; they are found again on nodes");
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Folds what the store has after `position`; returns the position of the last.
+pub async fn catch_up(store: &dyn Store, index: &Index, mut position: u64) -> Result<u64, StoreError> {
+    loop {
+        let page = store.receipts_after(position, MAX_PAGE).await?;
+        for (at, receipt) in &page {
+            index.fold(Event::from(receipt));
+            position = *at;
+        }
+        if page.is_empty() {
+            return Ok(position);
+        }
+    }
+}
+
+async fn hear(
+    mut events: mpsc::Receiver<net::Event>,
+    index: Arc<Index>,
+    keeper: Keeper,
+    tally: Tally,
+    changed: watch::Sender<u64>,
+) {
+    while let Some(event) = events.recv().await {
+        let event = match &event {
+            net::Event::Ad(ad) => Event::from(ad),
+            net::Event::Offer(offer) => Event::from(offer),
+            net::Event::Accept(accept) => Event::from(accept),
+            net::Event::Receipt(receipt) => {
+                keeper.keep(receipt.clone());
+                Event::from(receipt)
+            }
+            net::Event::Answer(_) | net::Event::PeerConnected(_) | net::Event::PeerDisconnected(_) | net::Event::Rtt { .. } => {
+                continue;
+            }
+        };
+        tally.heard(&event);
+        if index.fold(event) {
+            changed.send_modify(|revision| *revision += 1);
+        }
+    }
+}
+
+async fn look_into(store: Arc<dyn Store>, index: Arc<Index>, mut position: u64, changed: watch::Sender<u64>) {
+    loop {
+        sleep(LOOK_INTO_STORE).await;
+        match catch_up(&*store, &index, position).await {
+            Ok(now) if now > position => {
+                position = now;
+                changed.send_modify(|revision| *revision += 1);
+            }
+            Ok(_) => {}
+            Err(error) => warn!("the store can't be read, next try in {} s: {error}", LOOK_INTO_STORE.as_secs()),
+        }
+    }
+}
+
+async fn forget(store: Arc<dyn Store>) {
+    loop {
+        sleep(FORGET).await;
+        if let Err(error) = store.forget_nonces(clock::now()).await {
+            warn!("what is over can't be forgotten in the store: {error}");
+        }
+    }
+}
+
+async fn page(reader: Reader, changed: watch::Sender<u64>) {
+    let mut wait = FIRST_PAGES;
+    loop {
+        sleep(wait).await;
+        let nodes = rebuild::nodes(&reader.net, &reader.index).await;
+        wait = if nodes.is_empty() { FIRST_PAGES } else { NEXT_PAGES };
+        let Rebuilt { new, .. } = reader.read(nodes, Depth::UntilKnown).await;
+        if new > 0 {
+            info!(new, "receipts that were missed were found on nodes");
+            changed.send_modify(|revision| *revision += 1);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! A whole plane: store, mesh, gateway, HTTP, started in order and stopped in the other.
+
+use crate::{
+    follow::{FollowConfig, FollowError, Follower},
+    gateway::{Gateway, Through},
+    http,
+    index::Index,
+    settings::Settings,
+    state::Plane,
+    store::{EmbeddedStore, PostgresStore, Store, StoreError},
+    watch::{self, Watched},
+};
+use axum::{Extension, Router, extract::ConnectInfo};
+use infernet_node::{
+    api::server::{self, MAX_CONNECTIONS},
+    buyer::Preferences,
+    clock,
+    identity::{self, IdentityError},
+    node::{Node, Settings as NodeSettings, StartError},
+    store as node_store,
+};
+use infernet_wire::{key::NodeKey, topic::NetworkId};
+use libp2p::Multiaddr;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch as signal},
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
+
+/// How long the last receipts and rows may take after everything else has stopped.
+const LAST: Duration = Duration::from_secs(10);
+
+/// A plane can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneError {
+    /// Its directory.
+    #[error("can't use {}: {source}", path.display())]
+    Home {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A key of its own.
+    #[error(transparent)]
+    Key(#[from] IdentityError),
+    /// What it remembers.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The mesh.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// The node that it buys through.
+    #[error(transparent)]
+    Node(#[from] StartError),
+    /// That node's receipts.
+    #[error(transparent)]
+    Receipts(#[from] node_store::StoreError),
+    /// Its address.
+    #[error("can't listen on {addr}: {source}; name another address with --{flag}")]
+    Listen {
+        /// Where.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+        /// Which flag.
+        flag: &'static str,
+    },
+    /// Its certificate.
+    #[error("TLS: {0}")]
+    Tls(String),
+}
+
+/// A running plane.
+pub struct Running {
+    /// Where HTTP is.
+    pub addr: SocketAddr,
+    /// Where `/metrics` is.
+    pub watch_addr: Option<SocketAddr>,
+    /// Its parts.
+    pub plane: Plane,
+    follower: Arc<Follower>,
+    node: Option<Node>,
+    stop: signal::Sender<bool>,
+    servers: Vec<JoinHandle<Arc<Semaphore>>>,
+}
+
+/// Opens what is remembered.
+pub async fn open_store(place: &str, network: &NetworkId) -> Result<Arc<dyn Store>, StoreError> {
+    if place.starts_with("postgres://") || place.starts_with("postgresql://") {
+        return Ok(Arc::new(PostgresStore::open(place, network).await?));
+    }
+    if let Some((scheme, _)) = place.split_once("://") {
+        return Err(StoreError::Refused(format!(
+            "--store {scheme}://: name a directory, or postgres://user:password@host/database"
+        )));
+    }
+    Ok(Arc::new(EmbeddedStore::open(Path::new(place), network)?))
+}
+
+/// The key in `home/name`, made at the first start.
+pub fn key(home: &Path, name: &str) -> Result<NodeKey, PlaneError> {
+    let home = home.join(name);
+    std::fs::create_dir_all(&home).map_err(|source| PlaneError::Home { path: home.clone(), source })?;
+    let exists = home.join(identity::KEY_FILE).try_exists().unwrap_or(true);
+    Ok(if exists { identity::load(&home)? } else { identity::init(&home)? })
+}
+
+/// How it follows.
+pub fn follow_config(settings: &Settings) -> FollowConfig {
+    FollowConfig {
+        network: settings.plane.network.clone(),
+        listen: settings.p2p_listen.clone(),
+        bootstrap: settings.bootstrap.clone(),
+        mdns: settings.mdns,
+        max_peers: settings.max_peers,
+        pages: true,
+    }
+}
+
+impl Running {
+    /// Starts everything. Sockets are bound first, so that a taken one is told at once.
+    pub async fn start(settings: Settings) -> Result<Self, PlaneError> {
+        // Fails only if a provider is installed already, which is just as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let tls = settings.tls.as_ref().map(|(cert, key)| acceptor(cert, key)).transpose()?;
+        let (listener, addr) = bind(settings.listen, "listen").await?;
+        let watching = match settings.watch_listen {
+            Some(listen) => Some(bind(listen, "watch-listen").await?),
+            None => None,
+        };
+        let store = open_store(&settings.store, &settings.plane.network).await?;
+        info!("{}", store.place());
+        let index = Arc::new(Index::default());
+        let observer = key(&settings.home, "observer")?;
+        let follower = Arc::new(Follower::start(&observer, follow_config(&settings), store.clone(), index.clone()).await?);
+        let node = if settings.buys { Some(node(&settings, &follower).await?) } else { None };
+        let gateway =
+            node.as_ref().map(|node| Gateway::start(Through::from(node), store.clone(), settings.plane.gateway.clone()));
+        let mut config = settings.plane;
+        if settings.listen.port() == 0 {
+            // For tests, whose origin is known only now.
+            config.origin = config.origin.replace(&settings.listen.to_string(), &addr.to_string());
+        }
+        let plane = Plane::new(store, gateway, Arc::new(config)).with_index(index);
+        let watched = Watched::new(plane.clone(), follower.clone());
+        let (stop, stopping) = signal::channel(false);
+        let router = watch::health(watched.clone()).merge(http::router(plane.clone()));
+        let mut servers = vec![serve(listener, tls, router, stopping.clone())];
+        let watch_addr = watching.map(|(listener, addr)| {
+            servers.push(serve(listener, None, watch::all(watched), stopping));
+            addr
+        });
+        Ok(Running { addr, watch_addr, plane, follower, node, stop, servers })
+    }
+
+    /// Who follows for it.
+    pub fn follower(&self) -> &Follower {
+        &self.follower
+    }
+
+    /// Takes nothing new, lets answers that run end for `grace` at most, and writes what is to be written.
+    pub async fn stop(self, grace: Duration) {
+        if let Some(gateway) = &self.plane.gateway {
+            gateway.stop(grace).await;
+        }
+        self.stop.send_replace(true);
+        let deadline = clock::deadline(grace);
+        for server in self.servers {
+            let Ok(connections) = server.await else { continue };
+            let all = connections.acquire_many(MAX_CONNECTIONS as u32);
+            if tokio::time::timeout_at(deadline, all).await.is_err() {
+                warn!("some connections were cut");
+            }
+        }
+        if let Some(node) = self.node {
+            node.shutdown(LAST).await;
+        }
+        drop(self.plane);
+        if let Some(follower) = Arc::into_inner(self.follower) {
+            follower.stop(LAST).await;
+        }
+    }
+}
+
+/// The node that buys. It begins at the observer, so that what it says is heard there.
+async fn node(settings: &Settings, follower: &Follower) -> Result<Node, PlaneError> {
+    let near = follower.net().listen_addresses().await;
+    let bootstrap: Vec<Multiaddr> = near.into_iter().chain(settings.bootstrap.clone()).collect();
+    let home = settings.home.join("buyer");
+    let key = key(&settings.home, "buyer")?;
+    let store = node_store::open(&home, &settings.plane.network)?;
+    let settings = NodeSettings {
+        key,
+        network: settings.plane.network.clone(),
+        listen: Vec::new(),
+        chat_listen: (Ipv4Addr::UNSPECIFIED, 0).into(),
+        bootstrap,
+        mdns: settings.mdns,
+        max_peers: settings.max_peers,
+        serve: None,
+        preferences: Preferences::default(),
+        tap: None,
+    };
+    Ok(Node::start(settings, store).await?)
+}
+
+async fn bind(addr: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), PlaneError> {
+    let failed = |source| PlaneError::Listen { addr, source, flag };
+    let listener = TcpListener::bind(addr).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, addr))
+}
+
+fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    stop: signal::Receiver<bool>,
+) -> JoinHandle<Arc<Semaphore>> {
+    let router = move |peer: SocketAddr| router.clone().layer(Extension(ConnectInfo(peer)));
+    let left_out = || warn!("more than {MAX_CONNECTIONS} connections: one is turned away");
+    match tls {
+        Some(tls) => {
+            let wrap = move |stream| {
+                let tls = tls.clone();
+                async move { tls.accept(stream).await }
+            };
+            tokio::spawn(server::serve(listener, wrap, router, left_out, stop))
+        }
+        None => {
+            let wrap = |stream| std::future::ready(Ok::<TcpStream, io::Error>(stream));
+            tokio::spawn(server::serve(listener, wrap, router, left_out, stop))
+        }
+    }
+}
+
+fn acceptor(cert: &Path, key: &Path) -> Result<TlsAcceptor, PlaneError> {
+    let failed = |path: &Path, error: &dyn std::fmt::Display| PlaneError::Tls(format!("{}: {error}", path.display()));
+    let chain: Result<Vec<CertificateDer<'static>>, _> =
+        CertificateDer::pem_file_iter(cert).map_err(|error| failed(cert, &error))?.collect();
+    let chain = chain.map_err(|error| failed(cert, &error))?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| failed(key, &error))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| PlaneError::Tls(error.to_string()))?.with_no_client_auth();
+    let config = builder.with_single_cert(chain, secret).map_err(|error| failed(key, &error))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
