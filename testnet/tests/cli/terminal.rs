@@ -63,7 +63,7 @@ impl Terminal {
         // In all: a screen that lives always says something.
         let until = clock::deadline(DEADLINE);
         while !words.iter().all(|word| self.screen.shows(word)) {
-            let more = timeout_at(until.into(), self.read()).await;
+            let more = timeout_at(until, self.read()).await;
             assert!(more.is_ok_and(|more| more), "{words:?} in\n{}", self.screen.rows().join("\n"));
         }
     }
