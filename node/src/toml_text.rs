@@ -1,7 +1,7 @@
 //! TOML as text: what is wrong with it, in one line, and how to change one key of it so that the rest, comments and all, stays as
 //! its owner wrote it. The only file that names `toml_edit`.
 
-use toml_edit::{Array, DocumentMut, Item, Table, Value};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Key, Value};
 
 /// `text` with `key`, of the top level, set to this list, or without it for `None`. A key that is there keeps its place; a new
 /// one comes behind the line that shows its default in a comment, else first. A reason is returned if `text` is no TOML.
@@ -21,26 +21,31 @@ pub(crate) fn with_number(text: &str, key: &str, number: u64) -> Result<String, 
     with_value(text, key, whole(number))
 }
 
-/// `text` with these numbers as the entry `name` of the table `key`; other entries stay. A new table comes last.
+/// `text` with these numbers as the entry `name` of the table `key`; everything else stays. A new entry comes last: what its
+/// owner uncomments above must not become a part of it.
 pub(crate) fn with_entry(text: &str, key: &str, name: &str, numbers: &[(&str, u64)]) -> Result<String, String> {
     let mut document = document(text)?;
-    let of_all = document.entry(key).or_insert_with(|| {
-        let mut table = Table::new();
-        // No `[key]` of its own above the entries.
-        table.set_implicit(true);
-        Item::Table(table)
-    });
+    let Some(of_all) = document.get_mut(key) else { return Ok(appended(text, key, name, numbers)) };
     let inline = of_all.is_inline_table();
     let of_all = of_all.as_table_like_mut().ok_or_else(|| format!("{key} is no table"))?;
-    if of_all.get(name).is_none_or(|entry| !entry.is_table_like()) {
-        of_all
-            .insert(name, if inline { Item::Value(Value::InlineTable(Default::default())) } else { Item::Table(Table::new()) });
+    if inline && of_all.get(name).is_none() {
+        of_all.insert(name, Item::Value(Value::InlineTable(InlineTable::default())));
     }
-    let entry = of_all.get_mut(name).and_then(Item::as_table_like_mut).ok_or_else(|| format!("{key} is no table of tables"))?;
+    let Some(entry) = of_all.get_mut(name) else { return Ok(appended(text, key, name, numbers)) };
+    let entry = entry.as_table_like_mut().ok_or_else(|| format!("{key} is no table of tables"))?;
     for (part, number) in numbers {
         entry.insert(part, Item::Value(whole(*number)));
     }
     Ok(document.to_string())
+}
+
+/// `text` and, below it, the entry as a table of its own.
+fn appended(text: &str, key: &str, name: &str, numbers: &[(&str, u64)]) -> String {
+    let path = [key, name].map(|part| Key::new(part).to_string()).join(".");
+    let lines: String = numbers.iter().map(|(part, number)| format!("{part} = {number}\n")).collect();
+    let above = text.trim_end();
+    let gap = if above.is_empty() { "" } else { "\n\n" };
+    format!("{above}{gap}[{path}]\n{lines}")
 }
 
 /// TOML has no larger numbers, and nothing here is that large.
@@ -134,6 +139,9 @@ mod tests {
         assert_eq!(number("# price_in = 1\n# price_out = 2\n"), "# price_in = 1\nprice_in = 7\n# price_out = 2\n");
         let entry = |text: &str| with_entry(text, "prices", "a:1", &[("in", 1), ("out", 2)]).expect("TOML");
         assert_eq!(entry("slots = 2 # two\n"), "slots = 2 # two\n\n[prices.\"a:1\"]\nin = 1\nout = 2\n");
+        assert_eq!(entry("# slots = 2\n# mdns = true\n"), "# slots = 2\n# mdns = true\n\n[prices.\"a:1\"]\nin = 1\nout = 2\n");
+        assert_eq!(entry("[prices.b]\nin = 3\n"), "[prices.b]\nin = 3\n\n[prices.\"a:1\"]\nin = 1\nout = 2\n");
+        assert_eq!(entry(""), "[prices.\"a:1\"]\nin = 1\nout = 2\n");
         let kept = "[prices.b]\nin = 3 # b\n\n[prices.\"a:1\"]\nin = 9\nout = 9\n";
         assert_eq!(entry(kept), "[prices.b]\nin = 3 # b\n\n[prices.\"a:1\"]\nin = 1\nout = 2\n");
         let inline: toml::Table = toml::from_str(&entry("prices = { b = { in = 3 } }\n")).expect("still TOML");

@@ -22,9 +22,6 @@ use infernet_wire::{
     time::UnixMillis,
 };
 use serde_json::{Map, Value};
-use std::{sync::Arc, time::Duration};
-use tokio::time::sleep;
-use tracing::warn;
 
 /// The largest body of a signed request: a finished answer of 256 KiB as JSON, with room for escapes.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -32,8 +29,6 @@ pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 const MAX_NONCE_BYTES: usize = 64;
 /// How long a nonce is remembered after its request's time: twice the window in which it could be repeated.
 const NONCE_MS: u64 = 2 * http_auth::WINDOW_SECONDS * 1000;
-/// How often nonces that nobody could use are forgotten.
-const FORGET: Duration = Duration::from_secs(60);
 
 /// A request whose signer is known.
 #[derive(Debug, Clone, PartialEq)]
@@ -160,14 +155,4 @@ pub async fn must_name(store: &dyn Store, pubkey: Pubkey) -> Result<bool, StoreE
         }
     }
     Ok(false)
-}
-
-/// Forgets nonces that nobody could use any more, every minute, for ever.
-pub async fn forget_nonces(store: Arc<dyn Store>) {
-    loop {
-        sleep(FORGET).await;
-        if let Err(error) = store.forget_nonces(clock::now()).await {
-            warn!("old nonces stay: {error}");
-        }
-    }
 }

@@ -8,12 +8,7 @@ pub const SILENCE_MS: u64 = 90_000;
 
 /// Whether it was heard within `silence_ms` before `now`, and did not say that it leaves.
 pub fn is_online(row: &NodeRow, silence_ms: u64, now: UnixMillis) -> bool {
-    row.available && is_heard(row, silence_ms, now)
-}
-
-/// Whether it was heard within `silence_ms` before `now`, whatever it said.
-pub fn is_heard(row: &NodeRow, silence_ms: u64, now: UnixMillis) -> bool {
-    now.since(row.seen) < silence_ms
+    row.available && now.since(row.seen) < silence_ms
 }
 
 #[cfg(test)]
@@ -43,6 +38,6 @@ mod tests {
         let at = |ms| is_online(&row, SILENCE_MS, seen.after(ms));
         assert_eq!([0, 89_999, 90_000, 3_600_000].map(at), [true, true, false, false]);
         let leaving = NodeRow { available: false, ..row.clone() };
-        assert!(!is_online(&leaving, SILENCE_MS, seen) && is_heard(&leaving, SILENCE_MS, seen));
+        assert!(!is_online(&leaving, SILENCE_MS, seen));
     }
 }

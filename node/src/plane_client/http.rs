@@ -50,7 +50,7 @@ pub enum PlaneError {
     #[error("can't use TLS here: {0}")]
     Client(String),
     /// It can't be reached.
-    #[error("{plane} can't be reached: {reason}")]
+    #[error("{plane} can't be reached: {reason}; is its address right, and does it run?")]
     Unreachable {
         /// Which.
         plane: String,

@@ -127,11 +127,15 @@ async fn unsigned(
 }
 
 fn must_be_there(plane: &Plane, node: &NodeRow, now: UnixMillis) -> Result<(), Refusal> {
-    // One that takes no work, since it drains, still obeys.
-    if presence::is_heard(node, plane.config.offline_ms, now) {
+    if presence::is_online(node, plane.config.offline_ms, now) {
         return Ok(());
     }
-    let text = format!("the node is offline: it was last heard {} s ago", now.since(node.seen) / 1_000);
+    let ago = now.since(node.seen) / 1_000;
+    let text = if node.available {
+        format!("the node is offline: it was last heard {ago} s ago")
+    } else {
+        format!("the node is offline: it said {ago} s ago that it stops")
+    };
     Err(Refusal::new(StatusCode::CONFLICT, text))
 }
 

@@ -106,6 +106,9 @@ async fn a_node_that_stops_says_so() {
     stage.node.stop(DEADLINE).await.expect("in order");
     let row = stage.plane.row(&stage.id(), Role::Provider).await.expect("a row");
     assert!(!row.available);
+    let signed = command(&stage.operator, stage.id(), 1, "drain", "");
+    let refused = stage.operators().post(&path_of(&stage.id()), body("signed", signed)).await.expect_err("refused at once");
+    assert!(refused.status() == Some(409) && refused.to_string().contains("that it stops"), "{refused}");
 }
 
 #[tokio::test]
