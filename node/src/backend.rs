@@ -1,37 +1,47 @@
 //! Engines: what a worker's models are served by, behind one trait.
 //!
 //! A [`Backend`] tells which models an engine has and turns a [`ChatRequest`] into a stream of [`Chunk`]s. It is made by
-//! [`connect`] from a [`BackendSpec`], the `KIND=URL` that the operator configured. It knows nothing of offers, slots, prices
-//! or peers: admission is the caller's, and so is what a chunk costs.
+//! [`connect`] from a [`BackendSpec`], the `KIND=URL` that the operator configured, or by [`first_of`] where none is named. It
+//! knows nothing of offers, slots, prices or peers: admission is the caller's, and so is what a chunk costs.
+//!
+//! Two adapters speak to every engine: `ollama`, and `openai` for vLLM, SGLang, Modular MAX and llama.cpp. What is different
+//! between engines is one table, [`ENGINES`].
 //!
 //! **One job's way:** request → HTTP → lines → chunks. Dropping the stream closes the connection, which is how an engine is
 //! told to stop; nothing else is needed. Every wait has a deadline ([`Deadlines`]), and an answer that merely stops coming is
 //! [`BackendError::Truncated`], never a clean end.
 //!
 //! **What it trusts.** The URL comes from the operator's own configuration alone, never from a peer, so that no stranger can
-//! make a node call an address; proxies and redirects are off for the same reason. What an engine says of its failures is
+//! make a node call an address; proxies and redirects are off for the same reason, and addresses where clouds tell secrets need
+//! the operator's word. An engine's key is sent to it alone and shown nowhere. What an engine says of its failures is
 //! bounded and stripped of control characters before it becomes an error, for the operator to read; peers get
 //! [`BackendError::label`]. Nothing here quotes a prompt or an answer.
 
+mod address;
+mod facts;
+mod first;
 mod http;
 pub mod manage;
 mod ndjson;
 mod ollama;
+mod openai;
 mod spec;
 
+pub use facts::{BackendKind, ENGINES, Facts};
 pub use http::Deadlines;
-pub use spec::{BackendKind, BackendSpec, BadSpec};
+pub use spec::{ApiKey, BackendSpec, BadSpec, BadVariable, EngineVariables};
 
 #[cfg(any(test, fuzzing))]
-pub(crate) use ollama::fuzz::lines as fuzz_ollama;
+pub(crate) use {ollama::fuzz::lines as fuzz_ollama, openai::fuzz::events as fuzz_openai};
 
 use futures::{future::BoxFuture, stream::BoxStream};
 use infernet_wire::{
     capability::Abilities,
     chat::{Channel, ChatRequest, FinishReason, TokenLogprob},
     id::Hash,
+    limits,
 };
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// A model as its engine tells of it. Prices and measurements are not the engine's to tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -99,6 +109,15 @@ pub enum Chunk {
     },
 }
 
+/// How much an engine has to do, for whomever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that it works on.
+    pub running: u32,
+    /// Requests that wait in it; `None` if it does not tell.
+    pub waiting: Option<u32>,
+}
+
 /// An engine that serves models.
 pub trait Backend: Send + Sync {
     /// What kind of engine, as in its [`BackendSpec`].
@@ -117,6 +136,18 @@ pub trait Backend: Send + Sync {
         &self,
         request: ChatRequest,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Chunk, BackendError>>, BackendError>>;
+
+    /// How much it has to do; `None` if it does not tell, as by default.
+    fn load(&self) -> BoxFuture<'_, Option<Load>> {
+        Box::pin(async { None })
+    }
+
+    /// Finds out by a few tiny jobs what one new model can do, as far as the engine does not tell. Whether [`Backend::models`]
+    /// tells more from now on; `false` at once if there is nothing to find out, as by default. Takes minutes at most, and may
+    /// be dropped at any time.
+    fn probe(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async { false })
+    }
 }
 
 /// The engine that `spec` names. It is not contacted yet.
@@ -127,8 +158,24 @@ pub fn connect(spec: &BackendSpec) -> Result<Box<dyn Backend>, BackendError> {
 /// As [`connect`], with other deadlines.
 pub fn connect_with(spec: &BackendSpec, deadlines: Deadlines) -> Result<Box<dyn Backend>, BackendError> {
     match spec.kind {
-        BackendKind::Ollama => Ok(Box::new(ollama::Ollama::new(spec.url.clone(), deadlines)?)),
+        BackendKind::Ollama => Ok(Box::new(ollama::Ollama::new(spec, deadlines)?)),
+        _ => Ok(Box::new(openai::OpenAi::new(spec, deadlines)?)),
     }
+}
+
+/// The first of `specs` that answers, looked for again whenever it stops. None is contacted yet.
+pub fn first_of(specs: &[BackendSpec], deadlines: Deadlines) -> Result<Box<dyn Backend>, BackendError> {
+    let candidates = specs.iter().map(|spec| connect_with(spec, deadlines).map(Arc::from)).collect::<Result<_, _>>()?;
+    Ok(Box::new(first::FirstOf::new(candidates)))
+}
+
+/// Whether an ad can carry the name (`wire`'s rule for names).
+fn is_name(text: &str) -> bool {
+    (1..=limits::MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+fn name_or_empty(text: &str) -> String {
+    if is_name(text) { text.to_owned() } else { String::new() }
 }
 
 /// What was waited for when a deadline passed.
@@ -185,6 +232,46 @@ pub enum BackendError {
         /// What the engine says, at most 300 characters.
         message: String,
     },
+    /// The engine wants a key that it did not get.
+    #[error("the engine at {url} wants an API key: set {variable}")]
+    Unauthorized {
+        /// Where it is.
+        url: String,
+        /// The environment variable that holds its key.
+        variable: &'static str,
+    },
+    /// The engine is there, and is another one than configured.
+    #[error("the engine at {url} is {found}, not {configured}: write --backend {found}={url}")]
+    WrongEngine {
+        /// Where it is.
+        url: String,
+        /// What the operator says it is.
+        configured: BackendKind,
+        /// What it says it is.
+        found: BackendKind,
+    },
+    /// None of the engines that were looked for answers.
+    #[error("no engine answers (looked for {at}{}); start one, or name one with --backend KIND=URL", also(refusals))]
+    NoEngine {
+        /// Where they were looked for.
+        at: String,
+        /// What those said that are there, and still can't be used.
+        refusals: Vec<String>,
+    },
+    /// The engine's name means an address where a cloud tells its machines' secrets.
+    #[error(
+        "{host} is a link-local or metadata address, where no engine should be; if yours is, say --allow-link-local-engine"
+    )]
+    LinkLocal {
+        /// The host.
+        host: String,
+    },
+    /// The engine answers with another model than it was asked for: it was restarted.
+    #[error("the engine now serves {model:?} instead of the model that it was asked for")]
+    OtherModel {
+        /// What it serves.
+        model: String,
+    },
     /// The engine began to answer and then said that it failed.
     #[error("the engine failed: {0}")]
     Engine(String),
@@ -213,6 +300,10 @@ pub enum BackendError {
     },
 }
 
+fn also(refusals: &[String]) -> String {
+    refusals.iter().map(|refusal| format!("; {refusal}")).collect()
+}
+
 impl BackendError {
     /// Whether the same request may succeed with another worker, or with this one later. Only what the engine refuses because
     /// of the request itself is final.
@@ -231,6 +322,11 @@ impl BackendError {
             BackendError::Unreachable { .. } => "unreachable",
             BackendError::Timeout { .. } => "timeout",
             BackendError::Status { .. } => "refused",
+            BackendError::Unauthorized { .. } => "unauthorized",
+            BackendError::WrongEngine { .. } => "wrong_engine",
+            BackendError::NoEngine { .. } => "no_engine",
+            BackendError::LinkLocal { .. } => "link_local",
+            BackendError::OtherModel { .. } => "other_model",
             BackendError::Engine(_) => "failed",
             BackendError::Truncated => "truncated",
             BackendError::LineTooLong { .. } => "line_too_long",

@@ -13,6 +13,7 @@ mod flags;
 mod income;
 mod jobs;
 mod key;
+mod login;
 mod logs;
 mod model;
 mod operator;
@@ -107,7 +108,10 @@ enum Command {
         command: operator::OperatorCommands,
     },
     /// Tell a node of yours what to do, by way of a control plane.
-    Command(command::CommandArgs),
+    #[command(name = "command")]
+    Order(command::CommandArgs),
+    /// Get an API key of a control plane, by this home's key.
+    Login(login::LoginArgs),
     /// Show the configuration and where it comes from.
     Config {
         #[command(subcommand)]
@@ -222,7 +226,8 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Key { command } => key::run(&context, command),
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,
-            Command::Command(args) => command::run(&context, args).await,
+            Command::Order(args) => command::run(&context, args).await,
+            Command::Login(args) => login::run(&context, args).await,
             Command::Config { command } => config::run(&context, command),
             Command::Logs(args) => logs::run(&context, args).await,
             Command::Schema { command } => schema::run(&context, &command.join(" ")),

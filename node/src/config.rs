@@ -2,7 +2,8 @@
 //!
 //! [`Partial`] is the file's schema and also what flags fill; everything in it is optional text and numbers. [`Config`] is
 //! what the rest of the node sees: complete, parsed and checked once, here. A value that can't be used is one sentence that
-//! says where it came from, what it is, and what to write instead. Nothing secret is ever configured.
+//! says where it came from, what it is, and what to write instead. Nothing secret is in file or flags; engines' keys come from their
+//! own variables (`VLLM_API_KEY`), and are never shown.
 //!
 //! | file | idea |
 //! |---|---|
@@ -76,7 +77,8 @@ pub struct Config {
     pub max_peers: u32,
     /// Its engines; none for a node that only buys.
     pub backend: Vec<BackendSpec>,
-    /// Whether `backend` is only the default guess: if nothing answers there, that is no mistake of the operator.
+    /// Whether nobody named `backend`: then it is every engine at its usual place, and the first that answers is used. That none
+    /// does is no mistake of the operator.
     pub backend_is_guess: bool,
     /// What its models cost, and how many jobs of each run at once.
     pub pricing: Pricing,
@@ -86,6 +88,8 @@ pub struct Config {
     pub policy: Policy,
     /// Percent that others may use of an idle machine.
     pub idle_percent: u16,
+    /// Whether an engine may be at an address where clouds tell their machines' secrets.
+    pub allow_link_local_engine: bool,
     /// Jobs at once, at least one.
     pub slots: u16,
     /// Other names of the models served here.

@@ -1,13 +1,21 @@
 //! The engines of this worker: which models they serve now, and which engine serves which.
 //!
 //! Polls every engine; what changes is advertised. An engine that stops answering takes its models out of the catalogue, so
-//! nothing is bid on that nobody could serve.
+//! nothing is bid on that nobody could serve. Between polls, when no job runs, a model that is new shows what it can do
+//! ([`Backend::probe`]).
+//!
+//! An engine may have other users than this node. Bids tell how long what waits in it, by its own word, will take; who gets a
+//! slot here is decided without it.
 
 use crate::{
-    backend::{Backend, Model},
+    backend::{Backend, BackendError, Load, Model},
     config::Alias,
-    market::pricing::Pricing,
+    market::{pricing::Pricing, quote::Queue},
     seller::Seller,
+};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Fuse, FusedFuture, join_all},
 };
 use infernet_wire::{capability::ModelAd, id::Hash, limits, money::Price};
 use schemars::JsonSchema;
@@ -19,8 +27,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-/// How often engines are asked for their models.
-const POLL: Duration = Duration::from_secs(10);
+/// How often engines are asked for their models: with the time that one may take to answer, ads are true again within ten seconds.
+const POLL: Duration = Duration::from_secs(5);
+/// Polls that a new model waits for a moment without jobs: a minute. Its tiny jobs then come between.
+const PATIENT_POLLS: u32 = 12;
 /// Wishes that wait for the poll before them: a person gives one at a time.
 const WISHES: usize = 4;
 
@@ -62,6 +72,12 @@ pub struct EngineReport {
     pub engine: String,
     /// Models that it has.
     pub models: usize,
+    /// Requests that it works on, for whomever; absent if it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub running: Option<u32>,
+    /// Requests that wait in it; absent if it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub waiting: Option<u32>,
     /// Why it does not answer; absent if it does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
@@ -93,6 +109,7 @@ impl Engines {
         let mut probed = Vec::new();
         for backend in backends {
             let models = backend.models().await.map(|all| all.into_iter().map(|m| m.id).collect()).map_err(|e| e.to_string());
+            // Only now is it known which one was found.
             probed.push(Probed { engine: name(&**backend), models });
         }
         probed
@@ -107,8 +124,8 @@ impl Engines {
         let (wishes, wished) = mpsc::channel(WISHES);
         let engines = Engines { backends: backends.into(), routes, reports, pricing, wishes };
         let backends = engines.backends.clone();
-        let mut poll =
-            Poll { backends, offers, seller, routes: sender, reports: reporter, pricing: priced, failing: BTreeMap::new() };
+        let failing = BTreeMap::new();
+        let mut poll = Poll { backends, offers, seller, routes: sender, reports: reporter, pricing: priced, failing, busy: 0 };
         poll.poll().await;
         tokio::spawn(poll.run(wished));
         engines
@@ -164,18 +181,33 @@ struct Poll {
     reports: watch::Sender<Vec<EngineReport>>,
     pricing: watch::Sender<Pricing>,
     failing: BTreeMap<usize, String>,
+    /// Polls in a row at which jobs ran.
+    busy: u32,
 }
 
 impl Poll {
     /// Ends with the last [`Engines`], which alone can wish.
     async fn run(mut self, mut wishes: mpsc::Receiver<Wish>) {
+        let mut probing = Box::pin(self.probe().await);
+        let mut wait = Box::pin(sleep(POLL));
         loop {
             tokio::select! {
+                biased;
                 wish = wishes.recv() => match wish {
                     Some(wish) => self.grant(wish).await,
                     None => return,
                 },
-                () = sleep(POLL) => self.poll().await,
+                () = &mut wait => {
+                    self.poll().await;
+                    wait = Box::pin(sleep(POLL));
+                    if probing.is_terminated() {
+                        probing = Box::pin(self.probe().await);
+                    }
+                }
+                found = &mut probing => if found {
+                    self.poll().await;
+                    probing = Box::pin(self.probe().await);
+                },
             }
         }
     }
@@ -208,15 +240,37 @@ impl Poll {
         self.offers.only.is_empty() || self.offers.only.iter().any(same)
     }
 
+    /// One question to each engine that has a new model, unless jobs run that it would delay. Whether anything was found.
+    async fn probe(&mut self) -> Fuse<BoxFuture<'static, bool>> {
+        let running = self.seller.status().await.map_or(0, |status| status.running);
+        self.busy = if running == 0 { 0 } else { self.busy.saturating_add(1) };
+        if self.busy > 0 && self.busy < PATIENT_POLLS {
+            return async { false }.boxed().fuse();
+        }
+        self.busy = 0;
+        let backends = self.backends.clone();
+        let all = async move {
+            let mut found = false;
+            for backend in backends.iter() {
+                found |= backend.probe().await;
+            }
+            found
+        };
+        all.boxed().fuse()
+    }
+
     async fn poll(&mut self) {
         let mut routes = Routes::new();
-        let (mut ads, mut reports) = (Vec::new(), Vec::new());
-        for index in 0..self.backends.len() {
-            let models = self.ask(index).await;
-            reports.extend(self.report(index, models.len()));
+        let (mut ads, mut reports, mut queues) = (Vec::new(), Vec::new(), BTreeMap::new());
+        // All at once: one that hangs must not make the ads of the others false.
+        let answers = join_all(self.backends.iter().map(|backend| ask(&**backend))).await;
+        for (index, answer) in answers.into_iter().enumerate() {
+            let (models, load) = self.heard(index, answer);
+            reports.extend(self.report(index, models.len(), load));
             for model in models.into_iter().filter(|model| self.is_offered(model)) {
                 if !routes.contains_key(&model.id) && ads.len() < limits::MAX_AD_MODELS {
                     routes.insert(model.id.clone(), (index, model.weights));
+                    queues.extend(load.map(|load| (model.id.clone(), queue(load))));
                     ads.push(advertise(model, &self.offers));
                 }
             }
@@ -224,21 +278,23 @@ impl Poll {
         self.routes.send_replace(routes);
         self.reports.send_replace(reports);
         self.seller.set_catalogue(ads).await;
+        self.seller.set_queues(queues).await;
     }
 
-    fn report(&self, index: usize, models: usize) -> Option<EngineReport> {
+    fn report(&self, index: usize, models: usize, load: Option<Load>) -> Option<EngineReport> {
         let engine = name(&**self.backends.get(index)?);
-        Some(EngineReport { engine, models, error: self.failing.get(&index).cloned() })
+        let (running, waiting) = (load.map(|load| load.running), load.and_then(|load| load.waiting));
+        Some(EngineReport { engine, models, running, waiting, error: self.failing.get(&index).cloned() })
     }
 
-    async fn ask(&mut self, index: usize) -> Vec<Model> {
-        let Some(backend) = self.backends.get(index) else { return Vec::new() };
-        match backend.models().await {
-            Ok(models) => {
+    fn heard(&mut self, index: usize, answer: Answer) -> (Vec<Model>, Option<Load>) {
+        let Some(backend) = self.backends.get(index) else { return (Vec::new(), None) };
+        match answer {
+            Ok((models, load)) => {
                 if self.failing.remove(&index).is_some() {
                     info!(engine = backend.kind(), "engine answers again");
                 }
-                models
+                (models, load)
             }
             Err(error) => {
                 let text = error.to_string();
@@ -247,10 +303,22 @@ impl Poll {
                 } else {
                     debug!(engine = backend.kind(), "engine still does not answer");
                 }
-                Vec::new()
+                (Vec::new(), None)
             }
         }
     }
+}
+
+/// What an engine has, and has to do.
+type Answer = Result<(Vec<Model>, Option<Load>), BackendError>;
+
+async fn ask(backend: &dyn Backend) -> Answer {
+    let models = backend.models().await?;
+    Ok((models, backend.load().await))
+}
+
+fn queue(load: Load) -> Queue {
+    Queue { running: load.running, waiting: load.waiting.unwrap_or(0) }
 }
 
 fn name(backend: &dyn Backend) -> String {

@@ -22,9 +22,10 @@ use futures::FutureExt;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this crate.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("framing", framing),
     ("ollama", backend::fuzz_ollama),
+    ("openai", backend::fuzz_openai),
     ("config", config::fuzz_file),
     ("files", files),
     ("control", control),

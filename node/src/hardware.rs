@@ -1,6 +1,6 @@
 //! What this machine is and how busy it is: GPUs, processor load, memory.
 //!
-//! [`Sensors`] read; [`Machine`] is the real one, and tests script theirs. [`watch`] reads every five seconds on a thread of its
+//! [`Sensors`] read; [`Machine`] is the real one, and tests script theirs. [`watch()`] reads every five seconds on a thread of its
 //! own, so that a driver that hangs holds up nobody. What others are told of it is [`tags`] alone: vendor and a class of memory,
 //! nothing that tells one machine from another (no serial, no UUID, no host name, no exact size).
 //!

@@ -17,6 +17,7 @@ use crate::{
         advert::Advert,
         policy::{Gate, Policy, Sensed, Verdict},
         pricing::Pricing,
+        quote::Queue,
         seller::{self as market, Claim, Input, Output},
     },
     net::Net,
@@ -35,7 +36,7 @@ use infernet_wire::{
     time::UnixMillis,
     topic::{self, NetworkId},
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     time::sleep,
@@ -72,6 +73,8 @@ enum Command {
     Finish { job: JobId, settled: bool },
     /// The engines serve this now.
     Catalogue(Vec<ModelAd>),
+    /// This waits in the engines, by model.
+    Queues(BTreeMap<String, Queue>),
     /// A job has shown how fast a model is.
     Measured(String, Measured),
     /// These buyers settled with us in an earlier run.
@@ -212,6 +215,11 @@ impl Seller {
         let _ = self.commands.send(Command::Catalogue(models)).await;
     }
 
+    /// Tells what waits in the engines, by model, for bids.
+    pub async fn set_queues(&self, queues: BTreeMap<String, Queue>) {
+        let _ = self.commands.send(Command::Queues(queues)).await;
+    }
+
     /// Tells how fast a job was, for ad and bids. `false` if the task is too busy, which only means older numbers.
     pub fn try_measured(&self, model: &str, measured: Measured) -> bool {
         self.commands.try_send(Command::Measured(model.to_owned(), measured)).is_ok()
@@ -298,6 +306,7 @@ impl Task {
             Command::Settle(job) => self.market.settle(&job),
             Command::Finish { job, settled } => self.market.finish(&job, settled),
             Command::Catalogue(models) => self.set_catalogue(models),
+            Command::Queues(queues) => self.market.set_queues(queues),
             Command::Measured(model, measured) => self.on_measured(&model, measured),
             Command::Know(buyers) => buyers.into_iter().for_each(|buyer| self.market.mark_known(buyer)),
             Command::Drain(draining) => self.market.set_draining(draining),

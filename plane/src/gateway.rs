@@ -50,7 +50,7 @@ use std::{
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::{error, warn};
 
@@ -74,11 +74,13 @@ const END_TRIES: u32 = 6;
 const END_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stopping plane waits for jobs that it has cancelled to settle.
 const SETTLING: Duration = Duration::from_secs(10);
+/// Between two looks whether all have ended.
+const LOOK: Duration = Duration::from_millis(20);
 /// A job that was refused for want of money may be asked for again under the same idempotency key.
 pub const UNPAID: &str = "insufficient_balance";
 
 /// What a gateway is set to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayConfig {
     /// The ceiling of jobs that name none, per million tokens.
     pub max_price: MicroUsd,
@@ -163,6 +165,8 @@ pub struct NewJob {
     pub text: Option<StoredText>,
     /// By which it may be asked for again.
     pub idempotency: Option<Idempotency>,
+    /// Whether its answer is followed through the plane, and not given straight to who asked.
+    pub followed: bool,
 }
 
 /// A job that was begun, or was there.
@@ -253,14 +257,14 @@ impl Gateway {
         Ok(begun)
     }
 
-    /// Inserts a job's row and reserves what it may cost; whoever asked for it runs it and tells its [`Outcome`].
+    /// Inserts a job's row and reserves what it may cost; whoever asked for it runs it and tells its `Outcome`.
     pub async fn begin(self: &Arc<Self>, new: NewJob) -> Result<Begun, Refusal> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Refusal::unavailable("the plane is stopping: try again in a moment"));
         }
         let id = WebJobId(format!("job_{}", hex::encode(clock::random::<16>())));
         let row = self.row(id, &new, clock::now());
-        let live = Arc::new(Live::new(row.clone()));
+        let live = Arc::new(Live::new(row.clone(), new.followed));
         self.table().add(&live, &self.config)?;
         // Whatever goes wrong from here on, its place is free again.
         let place = Placed { gateway: self, live: Some(live.clone()) };
@@ -278,7 +282,7 @@ impl Gateway {
                     return Ok(Begun::Same(old));
                 }
                 drop(place);
-                let live = Arc::new(Live::new(row));
+                let live = Arc::new(Live::new(row, new.followed));
                 self.table().add(&live, &self.config)?;
                 (live.clone(), Placed { gateway: self, live: Some(live) })
             }
@@ -412,10 +416,12 @@ impl Gateway {
     }
 
     async fn idle(&self, patience: Duration) {
-        let end = clock::deadline(patience);
-        while self.running() > 0 && tokio::time::Instant::now() < end {
-            sleep(Duration::from_millis(20)).await;
-        }
+        let idle = async {
+            while self.running() > 0 {
+                sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(patience, idle).await;
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -9,6 +9,7 @@
 //! | [`chat`] | `/api/chat*`, for clients of the existing control plane |
 //! | [`clients`] | keys, balance, entries; grants by who runs the plane |
 //! | [`auth`], [`device`] | signing in: passkey, wallet, a node's or operator's key; a terminal by a browser |
+//! | [`node`], [`legacy`], [`commands`] | nodes' own routes; existing daemons; operators' commands |
 //! | [`market`] | what is offered now |
 //! | [`network`] | nodes, receipts, auctions, traffic, from the index |
 //! | [`openapi`] | `/openapi.json`, and a page of it |

@@ -83,7 +83,7 @@ keys! {
     /// Where HTTP is served
     #[arg(value_name = "ADDR")]
     listen: SocketAddr = "INFERNET_PLANE_LISTEN",
-    /// Where clients find it, such as https://plane.example
+    /// Where clients find it, such as `https://plane.example`
     #[arg(value_name = "URL")]
     origin: String = "INFERNET_PLANE_ORIGIN",
     /// Where /metrics, /healthz and /readyz are served; none: nowhere

@@ -76,7 +76,7 @@ pub struct MemberSpec {
 /// What a worker sells.
 #[derive(Debug, Clone)]
 pub struct Sells {
-    /// URL of an Ollama-compatible engine.
+    /// An engine as `KIND=URL`; a URL alone is that of one with Ollama's interface.
     pub engine: String,
     /// Its price.
     pub price: Price,
@@ -98,9 +98,14 @@ impl Sells {
         Sells { engine, price, slots, deadlines, policy, sensors: None }
     }
 
+    /// The engine as `KIND=URL`.
+    fn backend(&self) -> String {
+        if self.engine.starts_with("http") { format!("ollama={}", self.engine) } else { self.engine.clone() }
+    }
+
     /// As flags of `infernet start`.
     pub fn flags(&self) -> Vec<String> {
-        let engine = format!("ollama={}", self.engine);
+        let engine = self.backend();
         let (slots, input, output) = (self.slots.to_string(), self.price.input.0.to_string(), self.price.output.0.to_string());
         ["--backend", &engine, "--slots", &slots, "--price-in", &input, "--price-out", &output].map(str::to_owned).to_vec()
     }
@@ -190,7 +195,7 @@ pub fn loopback() -> Multiaddr {
 }
 
 fn serve(sells: Sells) -> Result<Serve, ClusterError> {
-    let spec = format!("ollama={}", sells.engine).parse().map_err(|e| ClusterError::Engine(format!("{e}")))?;
+    let spec = sells.backend().parse().map_err(|e| ClusterError::Engine(format!("{e}")))?;
     let engine = backend::connect_with(&spec, sells.deadlines).map_err(|e| ClusterError::Engine(e.to_string()))?;
     let engines = vec![Arc::<dyn Backend>::from(engine)];
     let mut serve = Serve::new(engines, Pricing::flat(sells.price), sells.slots);

@@ -42,8 +42,8 @@ pub struct DemoOptions {
     pub json: bool,
     /// Keep the network running until Ctrl-C.
     pub stay: bool,
-    /// Use this model of the Ollama on this machine instead of the embedded one.
-    pub ollama: Option<String>,
+    /// Use this engine, as `KIND=URL`, and this model of it instead of the embedded one.
+    pub engine: Option<(String, String)>,
 }
 
 /// The demo can't go on.
@@ -112,8 +112,8 @@ impl Network {
         ))?;
         let (mut workers, mut engines, mut names) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (name, price_in, price_out, speed) in WORKERS {
-            let url = match &options.ollama {
-                Some(_) => OLLAMA.to_owned(),
+            let url = match &options.engine {
+                Some((engine, _)) => engine.clone(),
                 None => {
                     let engine =
                         EngineServer::start(EngineOptions { tokens_per_second: Some(speed), ..EngineOptions::default() })
@@ -136,10 +136,10 @@ impl Network {
             names.insert(id.to_string(), name);
             workers.push(worker);
         }
-        let model = options.ollama.clone().unwrap_or_else(|| "tiny-chat".into());
+        let model = options.engine.as_ref().map_or_else(|| "tiny-chat".into(), |(_, model)| model.clone());
         buyer.knows(&model, WORKERS.len(), FORM).await?;
-        if options.ollama.is_none() && ollama_answers().await {
-            say(format!("an Ollama answers at {OLLAMA}: --ollama MODEL asks one of its models instead"))?;
+        if options.engine.is_none() && ollama_answers().await {
+            say(format!("an Ollama answers at {OLLAMA}: --engine ollama={OLLAMA} MODEL asks one of its models instead"))?;
         }
         Ok(Network { buyer, workers, engines, model, names })
     }

@@ -94,9 +94,9 @@ struct DemoArgs {
     /// Keep the network running until Ctrl-C.
     #[arg(long)]
     stay: bool,
-    /// Ask this model of the Ollama on this machine instead of the embedded one.
-    #[arg(long, value_name = "MODEL")]
-    ollama: Option<String>,
+    /// Ask this model of a real engine instead of the embedded one, such as vllm=http://127.0.0.1:8000 my-model
+    #[arg(long, num_args = 2, value_names = ["KIND=URL", "MODEL"])]
+    engine: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -285,8 +285,9 @@ fn run(command: Command) -> anyhow::Result<()> {
     let stays = command.stays();
     let work = async {
         match command {
-            Command::Demo(DemoArgs { prompt, json, stay, ollama }) => {
-                let options = demo::DemoOptions { prompt, json, stay, ollama };
+            Command::Demo(DemoArgs { prompt, json, stay, engine }) => {
+                let mut named = engine.into_iter();
+                let options = demo::DemoOptions { prompt, json, stay, engine: named.next().zip(named.next()) };
                 demo::run(options, &mut io::stdout(), &mut io::stderr()).await?;
             }
             Command::Api { json } => serve::run(json, &mut io::stdout()).await?,

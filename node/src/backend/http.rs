@@ -1,12 +1,26 @@
 //! HTTP to an engine: deadlines, bounds and typed errors. The only file that names `reqwest`.
+//!
+//! What is sent is ours alone: our own headers, the operator's key, a body that an adapter made. A connection that an engine
+//! closes before its first byte is tried once more, since some close kept-alive ones between requests; after the first byte
+//! it is an error.
 
-use super::{BackendError, BadSpec, Stage};
+use super::{BackendError, BackendKind, BackendSpec, BadSpec, Stage, address, spec::ApiKey};
 use crate::clock;
 use bytes::Bytes;
-use reqwest::{Client, Method, RequestBuilder, Response, Url, redirect::Policy};
+use reqwest::{
+    Client, Method, RequestBuilder, Response, StatusCode, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect::Policy,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{fmt, pin::Pin, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    time::Duration,
+};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 /// The longest description of a model: metadata of a large one with its licence and tensor list is a few hundred kilobytes.
@@ -35,7 +49,7 @@ impl Default for Deadlines {
     fn default() -> Self {
         Deadlines {
             connect: Duration::from_secs(2),
-            describe: Duration::from_secs(10),
+            describe: Duration::from_secs(4),
             first_byte: Duration::from_secs(120),
             between: Duration::from_secs(30),
         }
@@ -72,6 +86,38 @@ impl EngineUrl {
         Ok(EngineUrl(url))
     }
 
+    /// A port of this machine.
+    pub(super) fn loopback(port: u16) -> Self {
+        EngineUrl(Url::parse(&format!("http://127.0.0.1:{port}")).expect("an address and a port are a URL"))
+    }
+
+    /// The same, with this machine for an address that one can listen on, but not reach.
+    #[must_use]
+    pub(super) fn reachable(mut self) -> Self {
+        let own: Option<IpAddr> = match self.ip() {
+            Some(IpAddr::V4(ip)) if ip.is_unspecified() => Some(Ipv4Addr::LOCALHOST.into()),
+            Some(IpAddr::V6(ip)) if ip.is_unspecified() => Some(Ipv6Addr::LOCALHOST.into()),
+            _ => None,
+        };
+        if let Some(own) = own {
+            // Works for every URL that has a host.
+            let _ = self.0.set_ip_host(own);
+        }
+        self
+    }
+
+    /// The host, if it is an address. The URL's parser has made one of every way to write it.
+    fn ip(&self) -> Option<IpAddr> {
+        self.0.host_str()?.trim_matches(['[', ']']).parse().ok()
+    }
+
+    /// The host, if clouds tell secrets there: see [`address`]. A name is looked at again when it is resolved.
+    pub(super) fn suspicious(&self) -> Option<String> {
+        let host = self.0.host_str()?;
+        let suspicious = self.ip().map_or_else(|| address::is_metadata_name(host), address::tells_secrets);
+        suspicious.then(|| host.to_owned())
+    }
+
     fn join(&self, path: &str) -> String {
         format!("{self}{path}")
     }
@@ -87,14 +133,16 @@ impl fmt::Display for EngineUrl {
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     client: Client,
-    kind: &'static str,
+    kind: BackendKind,
     url: EngineUrl,
+    key: Option<ApiKey>,
     deadlines: Deadlines,
 }
 
 impl Http {
-    /// A client for the engine at `url`.
-    pub(super) fn new(kind: &'static str, url: EngineUrl, deadlines: Deadlines) -> Result<Self, BackendError> {
+    /// A client for the engine that `spec` names.
+    pub(super) fn new(spec: &BackendSpec, deadlines: Deadlines) -> Result<Self, BackendError> {
+        let BackendSpec { kind, url, key, link_local } = spec.clone();
         let mut builder = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
@@ -104,8 +152,14 @@ impl Http {
             // Else a host without CA certificates, such as a slim container, could not even reach its own loopback.
             builder = builder.tls_certs_only([]);
         }
+        if !link_local {
+            if let Some(host) = url.suspicious() {
+                return Err(BackendError::LinkLocal { host });
+            }
+            builder = builder.dns_resolver(Guarded);
+        }
         let client = builder.build().map_err(|error| BackendError::Client(root_cause(&error)))?;
-        Ok(Http { client, kind, url, deadlines })
+        Ok(Http { client, kind, url, key, deadlines })
     }
 
     /// Where the engine is.
@@ -115,12 +169,20 @@ impl Http {
 
     /// GETs a description.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, BackendError> {
-        self.describe(self.client.request(Method::GET, self.url.join(path))).await
+        self.describe(self.request(Method::GET, path)).await
+    }
+
+    /// GETs a text, such as metrics.
+    pub(super) async fn text(&self, path: &str) -> Result<String, BackendError> {
+        let limit = self.deadlines.describe;
+        let read = self.read(self.request(Method::GET, path), MAX_DESCRIPTION_BYTES);
+        let bytes = timeout(limit, read).await.map_err(|_| BackendError::Timeout { stage: Stage::Describe, limit })??;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// POSTs a question and reads a description.
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, BackendError> {
-        self.describe(self.client.request(Method::POST, self.url.join(path)).json(body)).await
+        self.describe(self.request(Method::POST, path).json(body)).await
     }
 
     /// DELETEs what `body` names. Whatever a good answer says is not read.
@@ -137,22 +199,25 @@ impl Http {
     }
 
     async fn read_json<T: DeserializeOwned>(&self, request: RequestBuilder, limit: usize) -> Result<T, BackendError> {
+        serde_json::from_slice(&self.read(request, limit).await?).map_err(|_| self.malformed())
+    }
+
+    async fn read(&self, request: RequestBuilder, limit: usize) -> Result<Vec<u8>, BackendError> {
         let mut response = self.accepted(request).await?;
-        let body = self.read_up_to(&mut response, limit).await?;
-        serde_json::from_slice(&body.ok_or(BackendError::TooLarge { limit })?).map_err(|_| self.malformed())
+        self.read_up_to(&mut response, limit).await?.ok_or(BackendError::TooLarge { limit })
     }
 
     /// POSTs a job whose answer comes in one piece, and may take as long as a first byte.
     pub(super) async fn ask<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, BackendError> {
         let limit = self.deadlines.first_byte;
-        let request = self.client.request(Method::POST, self.url.join(path)).json(body);
+        let request = self.request(Method::POST, path).json(body);
         let read = self.read_json(request, MAX_ANSWER_BYTES);
         timeout(limit, read).await.map_err(|_| BackendError::Timeout { stage: Stage::FirstByte, limit })?
     }
 
     /// POSTs a job. Resolves with the response's headers; the body follows piece by piece.
     pub(super) async fn start(&self, path: &str, body: &impl Serialize) -> Result<Body, BackendError> {
-        let request = self.client.request(Method::POST, self.url.join(path)).json(body);
+        let request = self.request(Method::POST, path).json(body);
         let limit = self.deadlines.first_byte;
         let response = timeout(limit, self.accepted(request))
             .await
@@ -162,18 +227,53 @@ impl Http {
 
     /// Something other than this engine answers there.
     pub(super) fn malformed(&self) -> BackendError {
-        BackendError::Malformed { kind: self.kind, url: self.url() }
+        BackendError::Malformed { kind: self.kind.name(), url: self.url() }
+    }
+
+    /// It is `found` that answers there.
+    pub(super) fn is_another(&self, found: BackendKind) -> BackendError {
+        BackendError::WrongEngine { url: self.url(), configured: self.kind, found }
+    }
+
+    /// What the first question of all means when it is refused: whoever lacks the path is another program. Failures and
+    /// refusals that pass stay what they are.
+    pub(super) fn foreign_unless_gone(&self, error: BackendError) -> BackendError {
+        match error {
+            BackendError::Status { status: 300..=407 | 409..=424, .. } => self.malformed(),
+            error => error,
+        }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, self.url.join(path));
+        match &self.key {
+            // Marked as sensitive by reqwest, so not even its own logs hold it.
+            Some(key) => request.bearer_auth(key.secret()),
+            None => request,
+        }
     }
 
     async fn accepted(&self, request: RequestBuilder) -> Result<Response, BackendError> {
-        let mut response = request.send().await.map_err(|error| self.failure(&error))?;
+        let mut response = self.send(request).await?;
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status();
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(BackendError::Unauthorized { url: self.url(), variable: self.kind.facts().key_variable });
+        }
         let body = self.read_up_to(&mut response, MAX_ERROR_BYTES).await.ok().flatten().unwrap_or_default();
         let message = error_message(&body).unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").into());
         Err(BackendError::Status { status: status.as_u16(), message })
+    }
+
+    /// Sends it, and once more if the engine closes the connection before its first byte.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, BackendError> {
+        let again = request.try_clone();
+        match (request.send().await, again) {
+            (Err(error), Some(again)) if was_closed(&error) => again.send().await.map_err(|error| self.failure(&error)),
+            (sent, _) => sent.map_err(|error| self.failure(&error)),
+        }
     }
 
     /// The whole body, or `None` if it is longer than `limit`.
@@ -193,10 +293,52 @@ impl Http {
             BackendError::Timeout { stage: Stage::Connect, limit: self.deadlines.connect }
         } else if error.is_body() || error.is_decode() {
             BackendError::Truncated
+        } else if let Some(host) = refused_host(error) {
+            BackendError::LinkLocal { host }
         } else {
             BackendError::Unreachable { url: self.url(), reason: root_cause(error) }
         }
     }
+}
+
+/// Whether a connection was made and then closed before an answer began.
+fn was_closed(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout()
+}
+
+/// Resolves names, and refuses those that mean an address where clouds tell secrets: a name may change what it means.
+struct Guarded;
+
+/// The name that was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is a link-local or metadata address")]
+struct Refused(String);
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_owned();
+        Box::pin(async move {
+            // The port is set by whoever asked.
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
+            Ok(Box::new(admitted(host, found)?.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// What a name means, if nothing of it tells secrets: a name with one such address is somebody's trick.
+fn admitted(host: String, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
+    if found.iter().any(|address| address::tells_secrets(address.ip())) { Err(Refused(host)) } else { Ok(found) }
+}
+
+fn refused_host(error: &reqwest::Error) -> Option<String> {
+    let mut cause: Option<&dyn Error> = error.source();
+    while let Some(error) = cause {
+        if let Some(Refused(host)) = error.downcast_ref() {
+            return Some(host.clone());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// A running response. Dropping it closes the connection.
@@ -247,7 +389,7 @@ impl Body {
     }
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+fn root_cause(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -255,10 +397,11 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     clean(&cause.to_string())
 }
 
-/// What an error's body says, be it `{"error":"…"}`, `{"error":{"message":"…"}}` or plain text.
+/// What an error's body says, be it `{"error":"…"}`, `{"error":{"message":"…"}}`, `{"message":"…"}` (SGLang), `{"detail":"…"}`
+/// (FastAPI) or plain text.
 fn error_message(body: &[u8]) -> Option<String> {
     let message = match serde_json::from_slice::<Value>(body) {
-        Ok(json) => error_text(json.get("error")?)?,
+        Ok(json) => ["error", "detail"].into_iter().find_map(|key| error_text(json.get(key)?)).or_else(|| error_text(&json))?,
         Err(_) => clean(&String::from_utf8_lossy(body)),
     };
     (!message.is_empty()).then_some(message)
@@ -284,9 +427,22 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_means_a_secret_address_is_refused() {
+        let means = |addresses: &[&str]| {
+            let found = addresses.iter().map(|address| address.parse().expect("an address")).collect();
+            admitted("gpu-box".into(), found).is_ok()
+        };
+        assert!(means(&["10.0.0.5:0", "[fd00::1]:0"]));
+        assert!(!means(&["10.0.0.5:0", "169.254.169.254:0"]));
+        assert!(!means(&["[fe80::1]:0"]));
+    }
+
+    #[test]
     fn engines_messages_are_found_bounded_and_harmless() {
         check(r#"{"error":"model 'nope' not found"}"#, Some("model 'nope' not found"));
         check(r#"{"error":{"message":"unexpected EOF","type":"x"}}"#, Some("unexpected EOF"));
+        check(r#"{"object":"error","message":"too long","type":"BadRequestError","code":400}"#, Some("too long"));
+        check(r#"{"detail":"Not Found"}"#, Some("Not Found"));
         check("404 page not found\n", Some("404 page not found"));
         check("a\u{1b}[31mred\u{7}", Some("a [31mred"));
         check("", None);

@@ -153,7 +153,7 @@ pub fn manage(spec: &BackendSpec) -> Result<Box<dyn Manage>, BackendError> {
 /// As [`manage`], with other deadlines.
 pub fn manage_with(spec: &BackendSpec, deadlines: Deadlines) -> Result<Box<dyn Manage>, BackendError> {
     if spec.kind == BackendKind::Ollama {
-        return Ok(Box::new(ollama::Ollama::new(spec.url.clone(), deadlines)?));
+        return Ok(Box::new(ollama::Ollama::new(spec, deadlines)?));
     }
     let fix = how_to_change(spec.kind.name());
     Ok(Box::new(Fixed { backend: connect_with(spec, deadlines)?, engine: spec.to_string(), fix }))

@@ -1,4 +1,4 @@
-//! Bytes to lines, for engines that stream one JSON object per line. Pure.
+//! Bytes to lines, for engines that stream one JSON object per line, or events. Pure.
 
 /// The longest line read. A token with its log probabilities is a few kilobytes; an engine that answers all at once sends one
 /// line with everything.
@@ -24,20 +24,25 @@ impl LineBuffer {
 
     /// The next whole line, without its line feed. Empty lines are skipped.
     pub(super) fn next_line(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
-        while let Some(at) = self.line_feed() {
-            let mut line: Vec<u8> = self.bytes.drain(..=at).collect();
-            self.searched = 0;
-            while line.last().is_some_and(u8::is_ascii_whitespace) {
-                line.pop();
-            }
-            if line.len() > MAX_LINE_BYTES {
-                return Err(TooLong);
-            }
-            if !line.is_empty() {
-                return Ok(Some(line));
+        loop {
+            match self.next_or_empty()? {
+                Some(line) if line.is_empty() => {}
+                line => return Ok(line),
             }
         }
-        if self.bytes.len() > MAX_LINE_BYTES { Err(TooLong) } else { Ok(None) }
+    }
+
+    /// The next whole line, without its line feed and what blanks are before that.
+    pub(super) fn next_or_empty(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
+        let Some(at) = self.line_feed() else {
+            return if self.bytes.len() > MAX_LINE_BYTES { Err(TooLong) } else { Ok(None) };
+        };
+        let mut line: Vec<u8> = self.bytes.drain(..=at).collect();
+        self.searched = 0;
+        while line.last().is_some_and(u8::is_ascii_whitespace) {
+            line.pop();
+        }
+        if line.len() > MAX_LINE_BYTES { Err(TooLong) } else { Ok(Some(line)) }
     }
 
     /// Whatever follows the last line feed, when nothing more comes.

@@ -16,10 +16,12 @@ mod manage;
 
 use self::call::{Call, EmbedCall};
 use super::{
-    Backend, BackendError, Chunk, Deadlines, Model,
-    http::{self, Body, EngineUrl, Http},
+    Backend, BackendError, BackendKind, Chunk, Deadlines, Model,
+    http::{self, Body, Http},
+    is_name, name_or_empty,
     ndjson::{self, LineBuffer},
-    spec::BackendKind,
+    openai,
+    spec::BackendSpec,
 };
 use crate::clock;
 use futures::{
@@ -51,12 +53,12 @@ pub(super) struct Ollama {
 }
 
 impl Ollama {
-    pub(super) fn new(url: EngineUrl, deadlines: Deadlines) -> Result<Self, BackendError> {
-        Ok(Ollama { http: Http::new(BackendKind::Ollama.name(), url, deadlines)? })
+    pub(super) fn new(spec: &BackendSpec, deadlines: Deadlines) -> Result<Self, BackendError> {
+        Ok(Ollama { http: Http::new(spec, deadlines)? })
     }
 
     async fn describe(&self) -> Result<Vec<Model>, BackendError> {
-        let tags: Tags = self.http.get("/api/tags").await?;
+        let tags = self.tags().await?;
         let loaded = self.loaded().await?;
         let version: Version = optional(self.http.get("/api/version").await)?;
         let everywhere = version.abilities();
@@ -66,6 +68,17 @@ impl Ollama {
             models.extend(tag.model(&show, loaded.get(&tag.name).copied(), everywhere));
         }
         Ok(models)
+    }
+
+    /// Its models. llama-server has this path too, and says there what it is; others lack it.
+    async fn tags(&self) -> Result<Tags, BackendError> {
+        match self.http.get::<Tags>("/api/tags").await {
+            Ok(Tags { data: Some(_), .. }) | Err(BackendError::Status { status: 404, .. } | BackendError::Malformed { .. }) => {
+                let who = openai::who(&self.http).await.filter(|kind| *kind != BackendKind::Ollama);
+                Err(who.map_or_else(|| self.http.malformed(), |found| self.http.is_another(found)))
+            }
+            told => told,
+        }
     }
 
     /// The context of each model that is in memory now.
@@ -131,15 +144,6 @@ fn optional<T: Default>(told: Result<T, BackendError>) -> Result<T, BackendError
     }
 }
 
-/// Whether an ad can carry the name (`wire`'s rule for names).
-fn is_name(text: &str) -> bool {
-    (1..=limits::MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
-}
-
-fn name_or_empty(text: &str) -> String {
-    if is_name(text) { text.to_owned() } else { String::new() }
-}
-
 #[derive(Default, Deserialize)]
 struct Version {
     version: String,
@@ -174,6 +178,8 @@ struct Named<'a> {
 #[derive(Deserialize)]
 struct Tags {
     models: Vec<Tag>,
+    /// Only in OpenAI's list.
+    data: Option<Vec<serde::de::IgnoredAny>>,
 }
 
 #[derive(Deserialize)]

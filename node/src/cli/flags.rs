@@ -69,9 +69,13 @@ pub(super) struct NodeArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Selling")]
 struct SellArgs {
-    /// Engine to sell, such as ollama=http://127.0.0.1:11434; repeatable [default: an Ollama on this machine]
+    /// Engine to sell: ollama, vllm, sglang, max or llamacpp, and its URL; repeatable [default: the first on this machine that
+    /// answers]
     #[arg(long, value_name = "KIND=URL", conflicts_with = "no_serve")]
     backend: Vec<String>,
+    /// Ask an engine at a link-local or metadata address, where clouds tell machines their secrets.
+    #[arg(long)]
+    allow_link_local_engine: bool,
     /// Only buy and pass messages on; needs no engine.
     #[arg(long)]
     no_serve: bool,
@@ -185,6 +189,7 @@ impl NodeArgs {
         let (sell, buy, run) = (&self.sell, &self.buy, &self.run);
         Partial {
             backend: if sell.no_serve { Some(Vec::new()) } else { list(&sell.backend) },
+            allow_link_local_engine: sell.allow_link_local_engine.then_some(true),
             price_in: sell.price_in,
             price_out: sell.price_out,
             prices: (!sell.price.is_empty()).then(|| sell.price.iter().cloned().collect()),

@@ -6,7 +6,7 @@
 mod page;
 
 use super::{
-    Context, api_key, command, config::PathReport, exit, exit::Exit, key, model, operator, pages, query, service, setup,
+    Context, api_key, command, config::PathReport, exit, exit::Exit, key, login, model, operator, pages, query, service, setup,
 };
 use crate::{
     config::Row,
@@ -80,6 +80,7 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("operator sign", schema_for!(operator::SignedCommandReport)),
         ("operator send", schema_for!(CommandReport)),
         ("command", schema_for!(command::CommandState)),
+        ("login", schema_for!(login::LoginReport)),
         ("config show", schema_for!(Vec<Row>)),
         ("config path", schema_for!(PathReport)),
         ("logs", schema_for!(LogLine)),

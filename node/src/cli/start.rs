@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::open::{ApiConfig, OpenError, Opened},
-    backend::{self, Backend},
+    backend::{self, Backend, BackendError, Deadlines},
     buyer::{Preferences, Trust},
     clock,
     config::Config,
@@ -111,18 +111,21 @@ async fn open_api(context: &Context, config: &Config) -> Result<Option<Opened>, 
     }
 }
 
-/// The engines that answer. It is an error if there should be some and none does: the operator would wait for earnings in vain.
+/// The engines that answer. It is an error if some are named and none does: the operator would wait for earnings in vain. If
+/// none is named, the first that answers is taken, and looked for as long as it takes.
 async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit> {
     if config.backend.is_empty() {
         return Ok(None);
     }
-    let connect = |spec| backend::connect(spec).map(Arc::<dyn Backend>::from).map_err(|e| Exit::new(exit::NO_ENGINE, e));
-    let engines = config.backend.iter().map(connect).collect::<Result<Vec<_>, _>>()?;
+    let engines = connect(config).map_err(|error| Exit::new(exit::NO_ENGINE, error))?;
     let probed = Engines::probe(&engines).await;
     if probed.iter().all(|p| p.models.is_err()) {
-        let reasons: Vec<String> = probed.into_iter().filter_map(|p| p.models.err()).collect();
-        let fix = "start one, name one with --backend KIND=URL, or use --no-serve to only buy";
-        return Err(Exit::new(exit::NO_ENGINE, format!("no engine answers ({}): {fix}", reasons.join("; "))));
+        let reasons: Vec<String> = probed.iter().filter_map(|p| p.models.clone().err()).collect();
+        if !config.backend_is_guess {
+            let fix = "start one, name one with --backend KIND=URL, or use --no-serve to only buy";
+            return Err(Exit::new(exit::NO_ENGINE, format!("no engine can be used ({}): {fix}", reasons.join("; "))));
+        }
+        context.note(format!("{}. Until one answers this node only buys", reasons.join("; ")));
     }
     for Probed { engine, models } in &probed {
         // Whoever does not answer is logged when its models are first missed.
@@ -130,11 +133,20 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
             context.note(format!("engine {engine} has {}", counted(models.len(), "model")));
         }
     }
-    if !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty())) {
+    if probed.iter().any(|p| p.models.is_ok())
+        && !probed.iter().any(|p| p.models.as_ref().is_ok_and(|models| !models.is_empty()))
+    {
         context.note("no engine has a model yet: pull one, for example with `infernet model pull llama3.2`; it is offered as soon as it is there");
     }
     let Config { aliases, region, chat_advertise, pricing, models, policy, slots, .. } = config.clone();
     Ok(Some(Serve { chat_advertise, aliases, region, models, policy, ..Serve::new(engines, pricing, slots) }))
+}
+
+fn connect(config: &Config) -> Result<Vec<Arc<dyn Backend>>, BackendError> {
+    if config.backend_is_guess {
+        return Ok(vec![backend::first_of(&config.backend, Deadlines::default())?.into()]);
+    }
+    config.backend.iter().map(|spec| backend::connect(spec).map(Arc::from)).collect()
 }
 
 /// How the node buys, whoever asks.

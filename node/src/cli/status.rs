@@ -77,7 +77,12 @@ fn store(status: &StatusReport) -> String {
 
 fn engine_line(engine: &EngineReport, paint: Paint) -> String {
     let state = if engine.error.is_some() { paint.bad("does not answer") } else { counted(engine.models, "model") };
-    format!("{}: {state}", engine.engine)
+    let load = match (engine.running, engine.waiting) {
+        (Some(running), Some(waiting)) if waiting > 0 => format!(", {running} running, {waiting} waiting"),
+        (Some(running), _) => format!(", {running} running"),
+        _ => String::new(),
+    };
+    format!("{}: {state}{load}", engine.engine)
 }
 
 fn sells(seller: &seller::Status) -> String {
@@ -117,7 +122,7 @@ pub(super) fn closed_said(closed: &ClosedReport) -> String {
 }
 
 /// GPUs, and the load of the machine.
-fn machine(machine: &Reading) -> Vec<(&'static str, String)> {
+pub(super) fn machine(machine: &Reading) -> Vec<(&'static str, String)> {
     let gpus = machine.gpus.iter().map(|gpu| ("gpu", gpu_line(gpu)));
     let load = machine.load_percent.map(|percent| format!("load {percent} %"));
     let free = machine.available_bytes.zip(machine.memory_bytes);

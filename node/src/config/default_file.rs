@@ -3,11 +3,11 @@
 use super::{
     CONFIG_FILE, ConfigError, Partial,
     parse::{
-        DEFAULT_API_LISTEN, DEFAULT_BACKEND, DEFAULT_CHAT_LISTEN, DEFAULT_GRACE_SECS, DEFAULT_HEARTBEAT_SECS,
-        DEFAULT_IDLE_PERCENT, DEFAULT_LISTEN, DEFAULT_MAX_PEERS, DEFAULT_MAX_PRICE, DEFAULT_PRICE_IN, DEFAULT_PRICE_OUT,
-        DEFAULT_SLOTS,
+        DEFAULT_API_LISTEN, DEFAULT_CHAT_LISTEN, DEFAULT_GRACE_SECS, DEFAULT_HEARTBEAT_SECS, DEFAULT_IDLE_PERCENT,
+        DEFAULT_LISTEN, DEFAULT_MAX_PEERS, DEFAULT_MAX_PRICE, DEFAULT_PRICE_IN, DEFAULT_PRICE_OUT, DEFAULT_SLOTS,
     },
 };
+use crate::backend::{BackendSpec, ENGINES};
 use std::{
     fs,
     io::Write,
@@ -50,7 +50,9 @@ fn text_with(said: &Partial) -> String {
 }
 
 fn text() -> String {
-    let listen = DEFAULT_LISTEN.join("\",\n#   \"");
+    let lines = |texts: &[String]| texts.join("\",\n#   \"");
+    let listen = lines(&DEFAULT_LISTEN.map(str::to_owned));
+    let backends = lines(&ENGINES.map(|facts| BackendSpec::usual(facts.kind).to_string()));
     format!(
         r#"# infernet's configuration. What is commented out shows the default, or an example where it says so.
 # A flag wins over INFERNET_<KEY> in the environment, which wins over this file.
@@ -83,8 +85,15 @@ fn text() -> String {
 
 # ---- selling
 
-# Engines, as KIND=URL. An empty list makes a node that only buys.
-# backend = ["{DEFAULT_BACKEND}"]
+# Engines, as KIND=URL. All that are named are used; of the default, the first that answers. OLLAMA_HOST, VLLM_HOST,
+# SGLANG_HOST, MODULAR_MAX_HOST and LLAMACPP_HOST change the default; VLLM_API_KEY and the like hold keys. An empty list makes
+# a node that only buys.
+# backend = [
+#   "{backends}",
+# ]
+
+# Ask an engine at a link-local or metadata address (169.254.0.0/16, fe80::/10), where clouds tell machines their secrets.
+# allow_link_local_engine = false
 
 # Prices in micro-USD per million tokens: {DEFAULT_PRICE_IN} is $0.10.
 # price_in = {DEFAULT_PRICE_IN}

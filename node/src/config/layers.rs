@@ -1,6 +1,7 @@
 //! Flags over environment over file over defaults, each value knowing where it came from. The only file that names `figment`.
 
 use super::{CONFIG_FILE, ConfigError, KEYS, Partial, partial};
+use crate::backend::{BadVariable, EngineVariables};
 use figment::{
     Figment, Metadata, Profile, Provider, Source,
     error::Kind,
@@ -18,12 +19,14 @@ pub(super) struct Layers {
     layers: Figment,
     /// The winners.
     pub(super) partial: Partial,
+    /// What the engines' own variables say, such as `OLLAMA_HOST`.
+    pub(super) engines: EngineVariables,
 }
 
 impl Layers {
     /// Nobody says anything.
     pub(super) fn none() -> Self {
-        Layers { layers: Figment::new(), partial: Partial::default() }
+        Layers { layers: Figment::new(), partial: Partial::default(), engines: EngineVariables::default() }
     }
 
     /// What a file with this text says, under no flag and no variable.
@@ -31,7 +34,7 @@ impl Layers {
     pub(super) fn of_text(text: &str) -> Result<Self, ConfigError> {
         let layers = Figment::from(Layer { name: DEFAULT_LAYER, values: Partial::default() }).merge(Toml::string(text));
         let partial = layers.extract::<Partial>().map_err(|error| refused(Path::new(CONFIG_FILE), &error))?;
-        Ok(Layers { layers, partial })
+        Ok(Layers { layers, partial, engines: EngineVariables::default() })
     }
 
     /// Reads the sources of `home`. The file need not exist.
@@ -45,10 +48,11 @@ impl Layers {
         let exists = file.try_exists().unwrap_or(true);
         let base = Figment::from(Layer { name: DEFAULT_LAYER, values: defaults });
         let layers = if exists { base.merge(Toml::file_exact(&file)) } else { base }
-            .merge(Layer { name: ENV_LAYER, values: Partial::of_environment(env)? })
+            .merge(Layer { name: ENV_LAYER, values: Partial::of_environment(&env)? })
             .merge(Layer { name: FLAG_LAYER, values: flags });
         let partial = layers.extract::<Partial>().map_err(|error| refused(&file, &error))?;
-        Ok(Layers { layers, partial })
+        let engines = EngineVariables::read(env).map_err(bad_variable)?;
+        Ok(Layers { layers, partial, engines })
     }
 
     /// Where the value of `key` came from: a flag, a variable, a file; `None` for the default.
@@ -59,6 +63,7 @@ impl Layers {
             Some(layer) if layer.name == ENV_LAYER => Some(partial::variable(key)),
             Some(layer) if layer.name == FLAG_LAYER => Some(partial::flag(key)),
             Some(Metadata { source: Some(Source::File(path)), .. }) => Some(path.display().to_string()),
+            _ if key == "backend" && !self.engines.host_names().is_empty() => Some(self.engines.host_names().join(", ")),
             _ => None,
         }
     }
@@ -85,6 +90,12 @@ impl Provider for Layer {
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         Serialized::defaults(&self.values).data()
     }
+}
+
+/// An engine's own variable that can't be used, as a sentence.
+pub(super) fn bad_variable(bad: BadVariable) -> ConfigError {
+    let BadVariable { name, value, why } = bad;
+    ConfigError::Value { key: "backend", value, origin: name.into(), fix: why.to_string() }
 }
 
 /// Turns figment's refusal of the file into one sentence. Only the file can be refused: the other layers are typed.

@@ -1,6 +1,11 @@
 //! From texts and numbers to [`Config`]: the defaults, and every bound with its reason.
 
-use super::{Alias, Config, ConfigError, Partial, layers::Layers, partial::PriceTable, value};
+use super::{
+    Alias, Config, ConfigError, Partial,
+    layers::{Layers, bad_variable},
+    partial::PriceTable,
+    value,
+};
 use crate::{
     backend::BackendSpec,
     market::{policy::Policy, pricing::Pricing, schedule::Schedule},
@@ -24,8 +29,6 @@ pub(super) const DEFAULT_LISTEN: [&str; 4] =
 pub(super) const DEFAULT_CHAT_LISTEN: &str = "[::]:46337";
 /// A well connected mesh needs a dozen; more make a bootstrap node. Each costs a socket and some 100 kB.
 pub(super) const DEFAULT_MAX_PEERS: u32 = 128;
-/// Where Ollama listens unless told otherwise.
-pub(super) const DEFAULT_BACKEND: &str = "ollama=http://127.0.0.1:11434";
 /// $0.10 per million input tokens.
 pub(super) const DEFAULT_PRICE_IN: u64 = 100_000;
 /// $0.40 per million output tokens.
@@ -125,7 +128,8 @@ impl Parser<'_> {
             bootstrap: self.all("bootstrap", p.bootstrap.unwrap_or_default(), MAX_BOOTSTRAP, value::peer_address)?,
             mdns: p.mdns.unwrap_or(true),
             max_peers: self.within("max_peers", p.max_peers.unwrap_or(DEFAULT_MAX_PEERS), 1, MAX_MAX_PEERS)?,
-            backend: self.all("backend", p.backend.unwrap_or_else(|| defaults(&[DEFAULT_BACKEND])), MAX_BACKENDS, backend)?,
+            backend: self.backends(p.backend, p.allow_link_local_engine.unwrap_or(false))?,
+            allow_link_local_engine: p.allow_link_local_engine.unwrap_or(false),
             backend_is_guess,
             pricing,
             models: self.all("models", p.models.unwrap_or_default(), limits::MAX_AD_MODELS, value::model_name)?,
@@ -208,6 +212,27 @@ impl Parser<'_> {
             Ok((model, Price { input: part("in", base.input), output: part("out", base.output) }))
         };
         tables.map(price).collect()
+    }
+
+    /// The engines that are named, or all at their usual places; each with its key.
+    fn backends(&self, named: Option<Vec<String>>, link_local: bool) -> Result<Vec<BackendSpec>, ConfigError> {
+        let engines = &self.layers.engines;
+        let allowed = |spec: BackendSpec| spec.allowed(link_local).map_err(|error| error.to_string());
+        let specs = match named {
+            Some(texts) => self.all("backend", texts, MAX_BACKENDS, |text| allowed(backend(text)?))?,
+            None => {
+                let found = engines.candidates().map_err(bad_variable)?;
+                let bad = |spec: &BackendSpec, fix| self.bad("backend", spec, fix);
+                found.into_iter().map(|spec| allowed(spec.clone()).map_err(|fix| bad(&spec, fix))).collect::<Result<_, _>>()?
+            }
+        };
+        Ok(specs
+            .into_iter()
+            .map(|spec| {
+                let key = engines.key(spec.kind);
+                spec.with_key(key)
+            })
+            .collect())
     }
 
     /// A worker can't be wanted and unwanted.

@@ -52,8 +52,10 @@ keys! {
     mdns: bool,
     /// Connections at most. Default 128.
     max_peers: u32,
-    /// Engines, as `KIND=URL`. By default an Ollama on this machine, if there is one.
+    /// Engines, as `KIND=URL`. By default the first on this machine that answers.
     backend: Vec<String>,
+    /// Whether an engine may be at a link-local or metadata address. Default false.
+    allow_link_local_engine: bool,
     /// Price of a million input tokens, in micro-USD. Default 100 000, ten cents.
     price_in: u64,
     /// Price of a million output tokens, in micro-USD. Default 400 000, forty cents.

@@ -58,6 +58,7 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         mdns: Some(config.mdns),
         max_peers: Some(config.max_peers),
         backend: texts(&config.backend),
+        allow_link_local_engine: Some(config.allow_link_local_engine),
         price_in: Some(config.pricing.base.input.0),
         price_out: Some(config.pricing.base.output.0),
         prices: Some(config.pricing.models.iter().map(|(model, price)| (model.clone(), parts(price))).collect()),

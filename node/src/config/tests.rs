@@ -1,10 +1,6 @@
 //! Every way to configure, and every mistake, as the operator reads it.
 
-use super::{
-    parse::{DEFAULT_BACKEND, DEFAULT_MAX_PEERS},
-    show::rows_over,
-    *,
-};
+use super::{parse::DEFAULT_MAX_PEERS, show::rows_over, *};
 use std::fs;
 
 struct Home(tempfile::TempDir);
@@ -39,7 +35,8 @@ fn a_new_home_has_working_defaults() {
     assert_eq!(config, Config::defaults(home.path()).unwrap());
     assert_eq!((config.network.as_str(), config.listen.len(), config.mdns), ("main", 4, true));
     assert_eq!(config.chat_listen, "[::]:46337".parse().unwrap());
-    assert_eq!(config.backend[0].to_string(), DEFAULT_BACKEND);
+    assert_eq!(config.backend[0].to_string(), "ollama=http://127.0.0.1:11434");
+    assert_eq!(config.backend.len(), 5);
     assert!(config.backend_is_guess);
 }
 
@@ -54,6 +51,24 @@ fn flags_win_over_environment_over_file_over_default() {
     );
     assert_eq!(config.listen, ["/ip4/127.0.0.1/tcp/0".parse().unwrap()]);
     assert!(!config.backend_is_guess);
+}
+
+#[test]
+fn engines_own_variables_change_what_is_looked_for_and_hold_keys() {
+    let env = [("OLLAMA_HOST", "0.0.0.0:9"), ("VLLM_API_KEY", "hunter2"), ("VLLM_HOST", "http://169.254.0.1")];
+    let config = Home::with("allow_link_local_engine = true").load(&env, Partial::default()).unwrap();
+    let texts: Vec<_> = config.backend.iter().take(2).map(ToString::to_string).collect();
+    assert_eq!(texts, ["ollama=http://127.0.0.1:9", "vllm=http://169.254.0.1"]);
+    assert!(config.backend_is_guess && !format!("{config:?}").contains("hunter2"));
+    let lookup = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    let home = Home::with("allow_link_local_engine = true");
+    let rows = rows_over(Partial::default(), home.0.path(), Partial::default(), lookup).unwrap();
+    let row = rows.iter().find(|row| row.key == "backend").unwrap();
+    assert_eq!(row.origin, "OLLAMA_HOST, VLLM_HOST");
+    assert!(!format!("{rows:?}").contains("hunter2"));
+    let named = Partial { backend: Some(vec!["vllm=gpu-box".into()]), ..Partial::default() };
+    let config = Home::with("").load(&[("VLLM_API_KEY", "hunter2"), ("OLLAMA_HOST", "x")], named).unwrap();
+    assert_eq!(config.backend.iter().map(ToString::to_string).collect::<Vec<_>>(), ["vllm=http://gpu-box:8000"]);
 }
 
 #[test]
@@ -102,7 +117,11 @@ fn mistakes_in_values_name_their_origin() {
     check("chat_listen = '46337'", &[], none(), &["chat_listen", "46337", "[::]:46337"]);
     check("chat_listen = []", &[], none(), &["chat_listen", "config.toml"]);
     check("bootstrap = ['example.org']", &[], none(), &["bootstrap", "example.org", "multiaddr"]);
-    check("backend = 'vllm=http://a'", &[], none(), &["backend", "vllm", "there is ollama"]);
+    check("backend = 'tgi=http://a'", &[], none(), &["backend", "tgi", "there is ollama, vllm"]);
+    check("backend = 'vllm=http://169.254.169.254'", &[], none(), &["backend", "metadata", "--allow-link-local-engine"]);
+    check("", &[("VLLM_HOST", "fe80::1")], none(), &["VLLM_HOST", "is not a backend's URL"]);
+    check("", &[("VLLM_HOST", "[fe80::1]")], none(), &["VLLM_HOST", "--allow-link-local-engine"]);
+    check("", &[("SGLANG_API_KEY", "a b")], none(), &["SGLANG_API_KEY", "no key"]);
     check("price_out = 1000000000001", &[], none(), &["price_out", "1000000000001", "to 1000000000000"]);
     check("max_peers = 0", &[], Partial { max_peers: Some(0), ..none() }, &["max_peers", "--max-peers"]);
     let many = Partial { backend: Some(vec!["ollama=a".into(); 9]), ..none() };

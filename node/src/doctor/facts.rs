@@ -39,6 +39,8 @@ pub struct Facts {
     pub multicast: Option<bool>,
     /// Physical memory, in bytes.
     pub memory: Option<u64>,
+    /// Memory of all its GPUs, in bytes.
+    pub gpu_memory: Option<u64>,
     /// How many files a process may open: as it is, and as far as it may raise that; `None` within is no limit.
     pub descriptors: (Option<u64>, Option<u64>),
     /// The largest receive and send buffer of a socket, in bytes.

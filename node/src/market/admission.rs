@@ -10,7 +10,7 @@
 //!   by known buyers. New identities are free, so without this a swarm could hold everything. A worker with one slot has no
 //!   half to give and serves whoever comes.
 //! - **Newcomers** (strangers that were not here some seconds ago either) wait while newcomers waste holds: see
-//!   [`super::newcomers`]. Without this a flood of keys that are used once fills the strangers' half for good, and buyers that
+//!   `market::newcomers`. Without this a flood of keys that are used once fills the strangers' half for good, and buyers that
 //!   come back, but have not settled anything yet, find no place.
 //! - **A rate per buyer**, in whole thousandths of offers. The network layer has such a gate too; this is the second line.
 //!

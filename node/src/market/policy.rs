@@ -1,7 +1,7 @@
 //! Whether a worker sells at the moment: by the clock, the GPUs' heat and power, and whether somebody else needs the machine.
 //!
 //! [`Gate::look`] is shown how the machine is and says what keeps it closed, if anything does. Closing and opening have different
-//! thresholds and take some time ([`Latch`]), so that a worker at the edge does not open and close with every reading. While a
+//! thresholds and take some time (`Latch`), so that a worker at the edge does not open and close with every reading. While a
 //! job of ours runs, and a little longer, a busy machine is busy with it, so that says nothing about others. What a machine does
 //! not tell can't close the gate; if it stops telling, the gate opens as if all were well.
 

@@ -45,6 +45,23 @@ pub struct Quote {
     pub most: MicroUsd,
 }
 
+/// What an engine has to do for a model, by its own word, for whomever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// Requests that it works on.
+    pub running: u32,
+    /// Requests that wait.
+    pub waiting: u32,
+}
+
+/// How long a job would wait behind those that wait already, in milliseconds, if each has a usual answer at the model's measured
+/// speed and as many end at a time as run. 0 if nothing waits, or the speed is not known.
+pub fn queue_ms(queue: Queue, model: &ModelAd) -> u32 {
+    let answer_ms = (u64::from(USUAL_OUTPUT_TOKENS) * 1_000).checked_div(model.tokens_per_second.into()).unwrap_or(0);
+    let all = u64::from(queue.waiting).saturating_mul(answer_ms);
+    u32::try_from(all / u64::from(queue.running.max(1))).unwrap_or(u32::MAX)
+}
+
 /// Quotes `offer` for `model`, or tells the first reason why not: model, abilities, context, ceiling, budget, deadline.
 pub fn quote(offer: &JobOffer, model: &ModelAd) -> Result<Quote, NoBidReason> {
     refuse_unless(model.answers_to(&offer.model), NoBidReason::UNKNOWN_MODEL)?;
@@ -133,6 +150,19 @@ mod tests {
         check(|offer, _| offer.budget = MicroUsd(499), Err(NoBidReason::BUDGET_TOO_LOW));
         check(|_, model| model.context = 300, Ok(500));
         check(|_, model| model.context = 299, Err(NoBidReason::CONTEXT_TOO_LONG));
+    }
+
+    #[test]
+    fn what_waits_in_the_engine_is_waited_for() {
+        let wait = |running, waiting, speed| {
+            let model = ModelAd { tokens_per_second: speed, ..model("tiny", 1, 1) };
+            queue_ms(Queue { running, waiting }, &model)
+        };
+        assert_eq!(wait(4, 0, 100), 0);
+        assert_eq!(wait(0, 1, 512), 1_000);
+        assert_eq!(wait(4, 8, 64), 16_000);
+        assert_eq!(wait(4, 8, 0), 0, "the speed is not known");
+        assert_eq!(wait(1, u32::MAX, 1), u32::MAX);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
     outcome::{Asked, Ending, Outcome, Outcomes, why_lost},
     own_ads::OwnAds,
     pricing::Pricing,
-    quote,
+    quote::{self, Queue},
     rank::{Facts, Terms, Weight},
     recent::Recent,
     registry::{MAX_ADS, Registry},
@@ -207,7 +207,7 @@ pub struct Seller {
     /// The model of each job that has its slot.
     working: BTreeMap<JobId, String>,
     addresses: Vec<SocketAddrText>,
-    queue_ms: u32,
+    queues: BTreeMap<String, Queue>,
     draining: bool,
     closed: Option<NoBidReason>,
     store_full: bool,
@@ -232,7 +232,7 @@ impl Seller {
             quoted: (0, Vec::new()),
             working: BTreeMap::new(),
             addresses: Vec::new(),
-            queue_ms: 0,
+            queues: BTreeMap::new(),
             draining: false,
             closed: None,
             store_full: false,
@@ -289,9 +289,9 @@ impl Seller {
         self.addresses = addresses;
     }
 
-    /// How long a job would wait for the engine, as bids will say.
-    pub fn set_queue_ms(&mut self, queue_ms: u32) {
-        self.queue_ms = queue_ms;
+    /// What waits in the engines, by model. Bids say how long that will take.
+    pub fn set_queues(&mut self, queues: BTreeMap<String, Queue>) {
+        self.queues = queues;
     }
 
     /// Whether to refuse new jobs. Holds and running jobs are kept.
@@ -516,9 +516,9 @@ impl Seller {
             offer: offer.digest(),
             issued: now,
             hold_until: until,
+            queue_ms: self.queues.get(&model.id).map_or(0, |queue| quote::queue_ms(*queue, &model)),
             model: model.id,
             price: model.price,
-            queue_ms: self.queue_ms,
             ttft_ms: model.ttft_ms,
             tokens_per_second: model.tokens_per_second,
             chat: self.addresses.clone(),

@@ -26,7 +26,14 @@ fn seller(counters: &[(&str, u64)]) -> Status {
 }
 
 fn engine(error: Option<&str>) -> EngineReport {
-    EngineReport { engine: "ollama at http://localhost:11434".into(), models: 1, error: error.map(str::to_owned) }
+    let (running, waiting) = (None, None);
+    EngineReport {
+        engine: "ollama at http://localhost:11434".into(),
+        models: 1,
+        running,
+        waiting,
+        error: error.map(str::to_owned),
+    }
 }
 
 /// An hour of a node with five peers and nothing to complain of.

@@ -65,7 +65,7 @@ impl Gateway {
             Ok(stranded) => stranded,
             Err(error) => return warn!("{error}"),
         };
-        for row in stranded.into_iter().filter(|row| row.legacy.is_none()) {
+        for row in stranded {
             let error = "the instance of this plane that ran the job has stopped: ask again".to_owned();
             let cost = row.cost.unwrap_or(MicroUsd(0));
             let ended = JobRow {

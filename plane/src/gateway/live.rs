@@ -58,7 +58,9 @@ pub struct Live {
     client: ClientId,
     /// As it was last written.
     pub(super) row: Mutex<JobRow>,
+    /// Its answer, unless that goes straight to who asked.
     log: watch::Sender<Log>,
+    has_log: bool,
     cancel: watch::Sender<bool>,
     /// What it has cost by now, in micro-USD, and its answer's tokens.
     cost: AtomicU64,
@@ -66,12 +68,13 @@ pub struct Live {
 }
 
 impl Live {
-    pub(super) fn new(row: JobRow) -> Self {
+    pub(super) fn new(row: JobRow, has_log: bool) -> Self {
         Live {
             id: row.id.clone(),
             client: row.client.clone(),
             row: Mutex::new(row),
             log: watch::Sender::default(),
+            has_log,
             cancel: watch::Sender::new(false),
             cost: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
@@ -83,9 +86,9 @@ impl Live {
         &self.id
     }
 
-    /// The answer, and whoever waits for more of it.
-    pub fn follow(&self) -> watch::Receiver<Log> {
-        self.log.subscribe()
+    /// The answer, for whoever waits for more of it; `None` if it goes straight to who asked.
+    pub fn follow(&self) -> Option<watch::Receiver<Log>> {
+        self.has_log.then(|| self.log.subscribe())
     }
 
     /// The row as it is now.
@@ -218,6 +221,9 @@ impl Table {
     /// A job has ended; its answer is kept until `until`, if there is room.
     pub(super) fn ended(&mut self, live: &Arc<Live>, until: UnixMillis, most: usize) {
         self.remove(&live.id);
+        if !live.has_log {
+            return;
+        }
         let bytes = live.bytes();
         self.bytes += bytes;
         self.order.push_back((until, live.id.clone(), bytes));

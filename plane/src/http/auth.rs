@@ -1,6 +1,6 @@
 //! Signing in, without passwords: by a passkey, by a wallet's signature, or by a node's or operator's key.
 //!
-//! Each begins with a challenge that counts once ([`Clients::take_challenge`]); the key's way is a request signed as
+//! Each begins with a challenge that counts once (`Clients::take_challenge`); the key's way is a request signed as
 //! `X-Infernet-Auth`, whose nonce counts once. A browser gets a session, a program a key.
 
 use super::{

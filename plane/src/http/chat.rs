@@ -116,6 +116,7 @@ async fn ask(
         most: asked.order.worst(),
         text: None,
         idempotency: None,
+        followed: true,
     };
     let row = match gateway.submit(new, asked.order, Some(room)).await? {
         Begun::New(live, _) => live.row().await,

@@ -122,6 +122,7 @@ async fn begin(
         most: asked.order.worst(),
         text: asked.text,
         idempotency,
+        followed: true,
     };
     match gateway.submit(new, asked.order, Some(room)).await? {
         Begun::New(live, _) => Ok(Accepted::from(&live.row().await)),
@@ -162,7 +163,7 @@ async fn show(State(plane): State<Plane>, caller: Caller, Path(id): Path<String>
 /// The row with what this instance remembers of its answer.
 fn viewed(plane: &Plane, row: JobRow) -> JobView {
     let live = plane.gateway.as_ref().and_then(|gateway| gateway.live(&row.id));
-    let log = live.map(|live| live.follow().borrow().clone());
+    let log = live.and_then(|live| live.follow()).map(|log| log.borrow().clone());
     JobView::new(row, log)
 }
 

@@ -53,7 +53,7 @@ const EXPOSED_HEADERS: &str = "retry-after, x-ratelimit-limit, x-ratelimit-remai
 const CSP: &str = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// Who is let in, and how often.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
     /// More names that the plane is asked for by, besides its origin's.
     pub hosts: Vec<String>,

@@ -98,6 +98,7 @@ impl PlaneTill {
             most: wish.most,
             text: None,
             idempotency: None,
+            followed: false,
         };
         match self.gateway.begin(new).await? {
             Begun::New(live, most) => Ok(Box::new(Reserved { gateway: self.gateway.clone(), live: Some(live), most })),

@@ -79,7 +79,8 @@ fn bad_place() -> Refusal {
 /// The answer: in memory if the job runs or ended here, else as it was stored.
 fn followed(plane: &Plane, row: &JobRow, now: UnixMillis) -> Result<watch::Receiver<Log>, Refusal> {
     if let Some(live) = plane.gateway.as_ref().and_then(|gateway| gateway.live(&row.id)) {
-        return Ok(live.follow());
+        let straight = || Refusal::new(StatusCode::GONE, "gone", "this job's answer went straight to who asked, by /v1");
+        return live.follow().ok_or_else(straight);
     }
     if let Some(log) = Log::of(row) {
         // The sender gone is no harm: the log is over.

@@ -115,8 +115,11 @@ fn sized(nodes: u64) -> Result<Scenario, ScenarioError> {
     scenario.load.warmup_s = 3;
     scenario.load.auction_permille = 1_000;
     scenario.load.cancel_permille = 0;
-    // About twenty auctions a second, whatever the size.
-    scenario.load.pause_ms = Range((nodes - workers) * 25, (nodes - workers) * 75);
+    // All nodes start at once, so that each is a newcomer to every other: gossip's rules are for networks that grow.
+    scenario.network.rules = false;
+    // Twenty auctions a second, but no more than the workers can serve.
+    let (buyers, rate) = (nodes - workers, workers.min(20));
+    scenario.load.pause_ms = Range(buyers * 500 / rate, buyers * 1_500 / rate);
     Ok(scenario)
 }
 

@@ -1,4 +1,5 @@
-//! An engine that does to the byte what a script says, over plain TCP: no server library would.
+//! An engine that does to the byte what a script says, over plain TCP: no server library would. It speaks Ollama's dialect or
+//! OpenAI's.
 
 use serde_json::json;
 use std::{
@@ -56,8 +57,43 @@ impl Act {
     }
 }
 
+/// What it speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Ollama's.
+    Ollama,
+    /// OpenAI's, as vLLM.
+    OpenAi,
+}
+
+impl Dialect {
+    fn chat_path(self) -> &'static str {
+        if self == Dialect::Ollama { "/api/chat" } else { "/v1/chat/completions" }
+    }
+
+    fn word(self) -> String {
+        match self {
+            Dialect::Ollama => "{\"message\":{\"content\":\"word \"},\"done\":false}\n".into(),
+            Dialect::OpenAi => format!("data: {}\n\n", json!({ "choices": [{ "index": 0, "delta": { "content": "word " } }] })),
+        }
+    }
+
+    fn done(self, counts: &str) -> String {
+        match self {
+            Dialect::Ollama => {
+                format!("{{\"message\":{{\"content\":\"\"}},\"done\":true,\"done_reason\":\"stop\",{counts}}}\n")
+            }
+            Dialect::OpenAi => {
+                let end = json!({ "choices": [{ "index": 0, "delta": {}, "finish_reason": "stop" }] });
+                format!("data: {end}\n\ndata: {{\"choices\":[],\"usage\":{{{counts}}}}}\n\ndata: [DONE]\n\n")
+            }
+        }
+    }
+}
+
 /// The running engine; dropping it stops it.
 pub(crate) struct BadEngine {
+    dialect: Dialect,
     addr: SocketAddr,
     live: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -65,7 +101,7 @@ pub(crate) struct BadEngine {
 
 impl BadEngine {
     /// Describes itself well, and answers each chat by `script`.
-    pub(crate) async fn start(script: Vec<Act>) -> Self {
+    pub(crate) async fn start(dialect: Dialect, script: Vec<Act>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
         let addr = listener.local_addr().expect("an address");
         let (live, script): (Arc<AtomicUsize>, Arc<[Act]>) = (Arc::default(), script.into());
@@ -73,14 +109,16 @@ impl BadEngine {
         let task = tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
                 let (script, live) = (script.clone(), counter.clone());
-                tokio::spawn(async move { serve(connection, &script, &live).await });
+                tokio::spawn(async move { serve(connection, dialect, &script, &live).await });
             }
         });
-        BadEngine { addr, live, task }
+        BadEngine { dialect, addr, live, task }
     }
 
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.addr)
+    /// As `KIND=URL`.
+    pub(crate) fn backend(&self) -> String {
+        let kind = if self.dialect == Dialect::Ollama { "ollama" } else { "vllm" };
+        format!("{kind}=http://{}", self.addr)
     }
 
     /// Chats whose connection is still open.
@@ -96,12 +134,13 @@ impl Drop for BadEngine {
 }
 
 /// One request per connection.
-async fn serve(mut connection: TcpStream, script: &[Act], live: &AtomicUsize) {
+async fn serve(mut connection: TcpStream, dialect: Dialect, script: &[Act], live: &AtomicUsize) {
     let Some(path) = read_request(&mut connection).await else { return };
-    if path != "/api/chat" {
+    if path != dialect.chat_path() {
         let body = match path.as_str() {
             "/api/tags" => json!({ "models": [{ "name": MODEL }] }),
             "/api/ps" => json!({ "models": [] }),
+            "/v1/models" => json!({ "data": [{ "id": MODEL, "owned_by": "vllm" }] }),
             "/api/version" => json!({ "version": "0.0.0" }),
             _ => json!({}),
         }
@@ -112,7 +151,7 @@ async fn serve(mut connection: TcpStream, script: &[Act], live: &AtomicUsize) {
     }
     live.fetch_add(1, Ordering::SeqCst);
     // Fails when the worker has let go, which ends most scripts.
-    let _ = play(&mut connection, script).await;
+    let _ = play(&mut connection, dialect, script).await;
     live.fetch_sub(1, Ordering::SeqCst);
 }
 
@@ -132,7 +171,7 @@ async fn read_request(connection: &mut TcpStream) -> Option<String> {
     }
 }
 
-async fn play(connection: &mut TcpStream, script: &[Act]) -> std::io::Result<()> {
+async fn play(connection: &mut TcpStream, dialect: Dialect, script: &[Act]) -> std::io::Result<()> {
     let mut chunked = false;
     for act in script {
         match *act {
@@ -144,11 +183,8 @@ async fn play(connection: &mut TcpStream, script: &[Act]) -> std::io::Result<()>
                 let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                 connection.write_all(head.as_bytes()).await?;
             }
-            Act::Word => chunk(connection, b"{\"message\":{\"content\":\"word \"},\"done\":false}\n").await?,
-            Act::Done(counts) => {
-                let line = format!("{{\"message\":{{\"content\":\"\"}},\"done\":true,\"done_reason\":\"stop\",{counts}}}\n");
-                chunk(connection, line.as_bytes()).await?;
-            }
+            Act::Word => chunk(connection, dialect.word().as_bytes()).await?,
+            Act::Done(counts) => chunk(connection, dialect.done(counts).as_bytes()).await?,
             Act::Raw(bytes) if chunked => {
                 chunk(connection, bytes).await?;
                 // Whatever it was, nothing comes after it.

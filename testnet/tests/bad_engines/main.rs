@@ -6,8 +6,9 @@
 #![cfg(test)]
 
 mod engine;
+mod openai;
 
-use engine::{Act, BadEngine, MODEL};
+use engine::{Act, BadEngine, Dialect, MODEL};
 use infernet_node::{
     api::{
         Api,
@@ -54,11 +55,11 @@ struct Seen {
 }
 
 impl Network {
-    async fn start(script: Vec<Act>) -> Self {
-        let engine = BadEngine::start(script).await;
+    async fn start(dialect: Dialect, script: Vec<Act>) -> Self {
+        let engine = BadEngine::start(dialect, script).await;
         let buyer = Member::start(MemberSpec::buyer(Vec::new())).await.expect("a buyer");
         let deadlines = Deadlines { first_byte: DEADLINE, between: DEADLINE, ..Deadlines::default() };
-        let sells = Sells { deadlines, ..Sells::new(engine.url(), MICRO_USD * 1_000_000, MICRO_USD * 1_000_000, 4) };
+        let sells = Sells { deadlines, ..Sells::new(engine.backend(), MICRO_USD * 1_000_000, MICRO_USD * 1_000_000, 4) };
         let worker = Member::start(MemberSpec::worker(buyer.addresses().await, sells)).await.expect("a worker");
         buyer.knows(MODEL, 1, SOON).await.expect("the worker's ad");
         let opened = Opened::new(buyer.home.path(), ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into())).await.expect("an address");
@@ -147,7 +148,7 @@ impl Seen {
 }
 
 async fn check(script: Vec<Act>) -> Seen {
-    Network::start(script).await.run().await
+    Network::start(Dialect::Ollama, script).await.run().await
 }
 
 fn words(n: usize) -> Vec<Act> {

@@ -1,6 +1,7 @@
 //! What a person looks at: `status`, `jobs`, `why`.
 
 use super::{DEADLINE, MODEL, START, Started, chat, command, engine, home, infernet, mistakes::check, slow_engine};
+use infernet_testnet::engine::{EngineOptions, EngineServer};
 use serde_json::Value;
 use std::path::Path;
 use tokio::{
@@ -147,4 +148,28 @@ async fn a_lonely_node_and_a_lost_engine_are_warned_of() {
     assert!(why.contains("only buys") && why.contains("backend = ["), "{why}");
     buys.stop().await;
     assert!(START.contains(&"--no-mdns"), "or it would not be lonely");
+}
+
+#[tokio::test]
+async fn a_node_that_finds_no_engine_says_so_and_takes_the_first_that_comes() {
+    let (home, late) = (home(), std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
+    let addr = late.local_addr().expect("an address");
+    drop(late);
+    let mut command = command(home.path(), &[&["--json"], &START[..]].concat());
+    // Nothing listens on port 1, so that no engine of this machine is found.
+    for variable in ["VLLM_HOST", "SGLANG_HOST", "MODULAR_MAX_HOST", "LLAMACPP_HOST"] {
+        command.env(variable, "127.0.0.1:1");
+    }
+    command.env("OLLAMA_HOST", addr.to_string());
+    let worker = Started::from(home.path(), command).await;
+    let status = infernet(home.path(), &["status", "--json"]).await.json();
+    let error = status["engines"][0]["error"].as_str().expect("it says so");
+    assert!(error.contains("no engine answers") && error.contains(&addr.to_string()), "{error}");
+    assert_eq!(status["seller"]["models"], serde_json::json!([]), "nothing is offered: {status}");
+    let options = EngineOptions { addr, ..EngineOptions::default() };
+    let _engine = EngineServer::start(options).await.expect("the engine starts");
+    once(home.path(), &["status"], |status| status["seller"]["models"][0] == "tiny-chat:latest").await;
+    let status = infernet(home.path(), &["status", "--json"]).await.json();
+    assert_eq!(status["engines"][0]["engine"], format!("ollama at http://{addr}"), "{status}");
+    worker.stop().await;
 }

@@ -1,8 +1,10 @@
-//! The embedded engine: against recorded answers of real engines (`recorded`), by itself (`model`), as a server (`serving`).
+//! The embedded engine: against recorded answers of real engines (`recorded`), by itself (`model`), as a server (`serving`). And
+//! real engines, where there is one (`real`).
 
 #![expect(clippy::indexing_slicing, reason = "a missing field fails the test, as it should")]
 
 mod model;
+mod real;
 mod recorded;
 mod serving;
 

@@ -20,7 +20,8 @@ async fn keys_that_are_not_good_are_refused() {
     let expired = served.key(&client, KeyWish { expires: Some(UnixMillis(1)), ..KeyWish::default() }).await;
     assert!(refused(served.get("/api/v1/me").bearer_auth(&expired), 401, "unauthorized").await.contains("expired"));
     refused(served.get("/api/v1/keys").bearer_auth(&key), 403, "forbidden").await;
-    refused(served.post("/api/v1/admin/grants", &json!({})).bearer_auth(&key), 403, "forbidden").await;
+    let grant = json!({ "client": client.0, "amount_micro_usd": 1, "reference": "me" });
+    refused(served.post("/api/v1/admin/grants", &grant).bearer_auth(&key), 403, "forbidden").await;
     assert!(!served.keeps(&key), "keys are kept as hashes");
 }
 

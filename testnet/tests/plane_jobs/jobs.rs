@@ -64,7 +64,7 @@ async fn a_reader_that_comes_back_loses_nothing_and_repeats_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_reaches_the_engine_and_what_came_is_paid() {
     let network = Network::start().await;
-    let id = network.submit("drone", json!({ "max_tokens": 100_000 })).await["id"].clone();
+    let id = network.submit("drone", json!({ "max_tokens": 4_000 })).await["id"].clone();
     let mut response = network.follow(&id, None).await;
     response.chunk().await.expect("a stream").expect("a first piece");
     assert_eq!(network.engine.live(), 1);
@@ -244,7 +244,7 @@ async fn jobs_of_an_instance_that_died_fail_and_are_settled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_of_jobs_that_run_are_renewed() {
     let network = Network::with(|config| config.gateway.lease_ms = 300).await;
-    let id = network.submit("drone", json!({ "max_tokens": 100_000 })).await["id"].clone();
+    let id = network.submit("drone", json!({ "max_tokens": 4_000 })).await["id"].clone();
     network.follow(&id, None).await.chunk().await.expect("a stream").expect("a first piece");
     let job = WebJobId(id.as_str().expect("an id").into());
     let lease = || async { network.plane.store.job(&job).await.expect("a store").expect("a job").lease.expect("a lease").1 };
@@ -264,7 +264,7 @@ fn job_of(prompt: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prompts_and_answers_are_kept_only_on_request_and_then_outlive_memory() {
-    let network = Network::with(|config| config.gateway.resume_ms = 0).await;
+    let network = Network::with(|config| (config.gateway.resume_ms, config.gateway.lease_ms) = (0, 300)).await;
     let id = network.submit("canary-forgotten", json!({})).await["id"].clone();
     let followed = network.stream(&id).await;
     assert!(followed.text == "canary-forgotten" && followed.done);

@@ -59,7 +59,7 @@ async fn who_is_nobody_or_has_nothing_is_refused_in_openais_shape() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_away_pays_what_came_and_nothing_stays_reserved() {
     let network = Network::start().await;
-    let body = chat("drone", json!({ "stream": true, "max_tokens": 10_000 }));
+    let body = chat("drone", json!({ "stream": true, "max_tokens": 4_000 }));
     let mut response = network.post(PATH, &body).bearer_auth(&network.key).send().await.expect("an answer");
     response.chunk().await.expect("a stream").expect("a first piece");
     assert!(network.money(&network.client).await.1 > 0, "reserved while it runs");

@@ -1,7 +1,13 @@
-//! Signing in by a node's key and by a terminal. Passkeys and wallets are tested where their signatures are.
+//! Signing in by a node's key, a wallet, a passkey, and from a terminal.
 
 use super::*;
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use infernet_wire::{
+    hash,
     http_auth::{self, HEADER},
     key::NodeKey,
 };
@@ -114,4 +120,96 @@ async fn challenges_count_once_and_sign_ins_are_limited() {
     refused(served.post("/api/v1/auth/wallet/start", &bad), 400, "bad_request").await;
     begin().send().await.expect("an answer").error_for_status().expect("the third");
     refused(begin(), 429, "rate_limited").await;
+}
+
+/// The cookie and the token of an answer that signs somebody in.
+async fn session(response: Response) -> (Value, String) {
+    let cookie = response.headers()["set-cookie"].to_str().expect("text").split(';').next().expect("a cookie").to_owned();
+    (answered(response, 200).await["client"].clone(), cookie)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_signs_in_and_comes_back_as_the_same_client() {
+    let served = Served::alone().await;
+    let wallet = Ed25519KeyPair::from_seed_unchecked(&[6; 32]).expect("a key");
+    let address = bs58::encode(wallet.public_key().as_ref()).into_string();
+    let start = json!({ "chain": "solana", "address": address });
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let begun = served.post("/api/v1/auth/wallet/start", &start).send().await.expect("an answer");
+        let challenge = answered(begun, 200).await;
+        let message = challenge["message"].as_str().expect("a text");
+        let signature = bs58::encode(wallet.sign(message.as_bytes()).as_ref()).into_string();
+        let finish = json!({ "id": challenge["id"], "signature": signature });
+        let (client, cookie) =
+            session(served.post("/api/v1/auth/wallet/finish", &finish).send().await.expect("an answer")).await;
+        let me = served.get("/api/v1/me").header("cookie", cookie).send().await.expect("an answer");
+        let me = answered(me, 200).await;
+        assert_eq!((&me["id"], &me["csrf_token"]), (&client["id"], &client["csrf_token"]));
+        assert_eq!(me["balance_micro_usd"], 0, "to sign in brings no money");
+        refused(served.post("/api/v1/auth/wallet/finish", &finish), 401, "unauthorized").await;
+        ids.push(client["id"].clone());
+    }
+    assert_eq!(ids[0], ids[1]);
+}
+
+/// A device with a passkey.
+struct Device {
+    key: EcdsaKeyPair,
+    id: String,
+    counter: u32,
+}
+
+impl Device {
+    fn new() -> Self {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).expect("a key");
+        Device { key, id: URL_SAFE_NO_PAD.encode([7; 20]), counter: 0 }
+    }
+
+    /// What a browser gives for `challenge` on a page of `origin`.
+    fn says(&mut self, kind: &str, challenge: &Value, origin: &str) -> Value {
+        self.counter += 1;
+        let client = json!({ "type": kind, "challenge": challenge, "origin": origin }).to_string();
+        let data = [hash::sha256(b"127.0.0.1").as_ref(), &[5], &self.counter.to_be_bytes()].concat();
+        let signed = [data.as_slice(), hash::sha256(client.as_bytes()).as_ref()].concat();
+        let signature = self.key.sign(&SystemRandom::new(), &signed).expect("a signature");
+        // RFC 5480: a P-256 key, uncompressed.
+        let head = b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00";
+        let info = [&head[..], self.key.public_key().as_ref()].concat();
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        json!({ "id": self.id, "response": {
+            "clientDataJSON": encode(client.as_bytes()), "authenticatorData": encode(&data),
+            "publicKey": encode(&info), "signature": encode(signature.as_ref()),
+        } })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_is_made_and_signs_in_on_this_plane_alone() {
+    let served = Served::alone().await;
+    let origin = served.plane.config.origin.clone();
+    let mut device = Device::new();
+    let begin = async |path: &str| answered(served.post(path, &json!({})).send().await.expect("an answer"), 200).await;
+    let made = begin("/api/v1/auth/passkey/register/start").await;
+    assert_eq!(made["options"]["rp"]["id"], "127.0.0.1");
+    let credential = device.says("webauthn.create", &made["options"]["challenge"], &origin);
+    let finish = json!({ "id": made["id"], "name": "my phone", "credential": credential });
+    let (client, _) =
+        session(served.post("/api/v1/auth/passkey/register/finish", &finish).send().await.expect("an answer")).await;
+    let path = "/api/v1/auth/passkey/finish";
+    let asked = begin("/api/v1/auth/passkey/start").await;
+    let credential = device.says("webauthn.get", &asked["options"]["challenge"], &origin);
+    let body = json!({ "id": asked["id"], "credential": credential });
+    let (again, _) = session(served.post(path, &body).send().await.expect("an answer")).await;
+    assert_eq!(client["id"], again["id"]);
+    refused(served.post(path, &body), 401, "unauthorized").await;
+    // A page of another origin had it signed; then a copy whose counter is behind.
+    let asked = begin("/api/v1/auth/passkey/start").await;
+    let credential = device.says("webauthn.get", &asked["options"]["challenge"], "https://evil.example");
+    refused(served.post(path, &json!({ "id": asked["id"], "credential": credential })), 401, "unauthorized").await;
+    device.counter = 0;
+    let asked = begin("/api/v1/auth/passkey/start").await;
+    let credential = device.says("webauthn.get", &asked["options"]["challenge"], &origin);
+    let copied = refused(served.post(path, &json!({ "id": asked["id"], "credential": credential })), 401, "unauthorized").await;
+    assert!(copied.contains("copied"), "{copied}");
 }

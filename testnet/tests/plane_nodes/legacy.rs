@@ -1,18 +1,25 @@
 //! Existing daemons behind the bridge, unmodified.
 
-use super::stage::{Fresh, key, plane, post};
+use super::stage::{DEADLINE, Fresh, buying, key, plane, post};
 use infernet_node::clock;
 use infernet_plane::{
+    accounts::{self, KeyWish},
+    gateway::Through,
     legacy::{Answer, Job, Told},
-    store::Pubkey,
+    store::{JobQuery, Pubkey},
 };
-use infernet_wire::key::NodeKey;
+use infernet_testnet::{
+    cluster::{Member, MemberSpec, Sells, eventually},
+    scripted::{CHAT_MODEL, ScriptedEngine},
+};
+use infernet_wire::{key::NodeKey, money::MicroUsd};
 use serde_json::{Value, json};
 
-/// Registers a daemon that serves `m`.
+/// Registers a daemon that serves `m`, and what a worker of the mesh may serve, too.
 async fn daemon(plane: &Fresh, node_id: &str) -> NodeKey {
     let key = key();
-    let body = json!({ "role": "provider", "node_id": node_id, "specs": { "served_models": ["m:latest"] } });
+    let specs = json!({ "served_models": ["m:latest", CHAT_MODEL] });
+    let body = json!({ "role": "provider", "node_id": node_id, "specs": specs });
     assert_eq!(post(plane, &key, "/api/v1/node/register", body).await.0, 200);
     key
 }
@@ -97,4 +104,76 @@ async fn nodes_of_the_mesh_and_daemons_that_left_get_none() {
     let bye = json!({ "role": "provider", "status": "offline" });
     assert_eq!(post(&plane, &leaving, "/api/v1/node/heartbeat", bye).await.0, 200);
     assert!(offer(&plane, "m").await.is_none());
+}
+
+/// Asks the plane's API, with a client's key.
+struct Client<'a> {
+    plane: &'a Fresh,
+    http: reqwest::Client,
+    key: String,
+}
+
+impl<'a> Client<'a> {
+    async fn new(plane: &'a Fresh) -> Self {
+        let store = &*plane.parts.store;
+        let client = accounts::new_client(store, "a client", false).await.expect("a client").id;
+        assert!(accounts::grant(store, &client, MicroUsd(1_000_000), "a grant").await.expect("a grant"));
+        let wish = KeyWish { scopes: vec!["jobs".into()], ..KeyWish::default() };
+        let key = accounts::new_key(store, &client, wish).await.expect("a key").0.to_string();
+        Client { plane, http: reqwest::Client::builder().no_proxy().build().expect("a client"), key }
+    }
+
+    async fn submit(&self, model: &str) -> String {
+        let body = json!({ "model": model, "prompt": "Say hi", "max_tokens": 8 });
+        let request = self.http.post(format!("{}/api/v1/jobs", self.plane.origin())).bearer_auth(&self.key).json(&body);
+        let answer: Value = request.send().await.expect("an answer").json().await.expect("JSON");
+        answer["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    async fn job(&self, id: &str) -> Value {
+        let request = self.http.get(format!("{}/api/v1/jobs/{id}", self.plane.origin())).bearer_auth(&self.key);
+        request.send().await.expect("an answer").json().await.expect("JSON")
+    }
+
+    async fn completed(&self, id: &str) -> Value {
+        let over = || async { ["completed", "failed"].contains(&self.job(id).await["status"].as_str().unwrap_or_default()) };
+        eventually("a job's end", DEADLINE, over).await.expect("it ends");
+        self.job(id).await
+    }
+}
+
+#[tokio::test]
+async fn only_what_no_worker_of_the_mesh_bids_on_goes_to_a_daemon_and_it_costs_nothing() {
+    let engine = ScriptedEngine::start().await.expect("an engine");
+    let buyer = Member::start(MemberSpec::buyer(Vec::new())).await.expect("a buyer");
+    let sells = Sells::new(engine.url(), 1_000_000, 1_000_000, 2);
+    let _worker = Member::start(MemberSpec::worker(buyer.addresses().await, sells)).await.expect("a worker");
+    buyer.knows(CHAT_MODEL, 1, DEADLINE).await.expect("the worker's ad");
+    let plane = buying(Through::from(&buyer.node)).await;
+    let (client, taker) = (Client::new(&plane).await, daemon(&plane, "a").await);
+
+    let on_the_mesh = client.completed(&client.submit(CHAT_MODEL).await).await;
+    assert_eq!((&on_the_mesh["status"], engine.asked()), (&json!("completed"), 1), "{on_the_mesh}");
+    assert_eq!(poll(&plane, &taker).await.len(), 0, "the daemon serves it, and a worker bid");
+
+    let id = client.submit("m").await;
+    let given = std::sync::Mutex::new(Vec::new());
+    let got = || async {
+        let jobs = poll(&plane, &taker).await;
+        given.lock().expect("no panic").extend(jobs);
+        !given.lock().expect("no panic").is_empty()
+    };
+    eventually("the job at the daemon", DEADLINE, got).await.expect("it is given");
+    let given = given.into_inner().expect("no panic");
+    assert_eq!(given[0]["input_spec"]["messages"][0]["content"], "Say hi");
+    let (path, result) = (given[0]["id"].as_str().expect("an id"), json!({ "result": { "text": "hi!" } }));
+    assert_eq!(post(&plane, &taker, &format!("/api/v1/node/jobs/{path}/events"), tokens(&["hi"])).await.0, 200);
+    assert_eq!(post(&plane, &taker, &format!("/api/v1/node/jobs/{path}/complete"), result).await.0, 200);
+    let job = client.completed(&id).await;
+    assert_eq!((&job["status"], &job["result"]["content"]), (&json!("completed"), &json!("hi!")), "{job}");
+    let query = JobQuery { legacy: Some(Pubkey(taker.id().x_only())), limit: 9, ..JobQuery::default() };
+    let rows = plane.parts.store.jobs(&query).await.expect("the store answers");
+    assert_eq!((rows.len(), rows[0].cost, rows[0].receipt), (1, Some(MicroUsd(0)), None));
+    // Receipts on the mesh: that of the worker alone.
+    assert_eq!(buyer.node.store().counts().expect("a store").receipts, 1);
 }

@@ -7,6 +7,7 @@ use infernet_node::{
 };
 use infernet_plane::{
     config::PlaneConfig,
+    gateway::{Gateway, Through},
     http,
     state::Plane,
     store::{EmbeddedStore, NodeRow, Pubkey, Role, Store},
@@ -57,10 +58,18 @@ impl TestPlane {
     }
 
     pub(crate) async fn serve(listener: TcpListener, directory: &Path, offline_ms: u64) -> Self {
+        Self::buying(listener, directory, offline_ms, None).await
+    }
+
+    /// One that buys through a node.
+    pub(crate) async fn buying(listener: TcpListener, directory: &Path, offline_ms: u64, through: Option<Through>) -> Self {
         let addr = listener.local_addr().expect("an address");
-        let config = PlaneConfig { network: network(), offline_ms, ..PlaneConfig::new(format!("http://{addr}")) };
+        let mut config = PlaneConfig { network: network(), offline_ms, ..PlaneConfig::new(format!("http://{addr}")) };
+        // Tests ask often.
+        config.http.per_minute = 60_000;
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(directory, &network()).expect("a store"));
-        let plane = Plane::new(store, None, Arc::new(config));
+        let gateway = through.map(|through| Gateway::start(through, store.clone(), config.gateway.clone()));
+        let plane = Plane::new(store.clone(), gateway, Arc::new(config));
         let router = http::router(plane.clone()).into_make_service_with_connect_info::<SocketAddr>();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         TestPlane { parts: plane, addr, task }
@@ -107,6 +116,13 @@ impl std::ops::Deref for Fresh {
     fn deref(&self) -> &TestPlane {
         &self.plane
     }
+}
+
+/// A new plane that buys through a node.
+pub(crate) async fn buying(through: Through) -> Fresh {
+    let directory = tempfile::tempdir().expect("a directory");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    Fresh { plane: TestPlane::buying(listener, directory.path(), 90_000, Some(through)).await, _directory: directory }
 }
 
 /// A new plane whose nodes are offline after `offline_ms`.

@@ -358,8 +358,8 @@ fn receipt_pages() {
 
 #[test]
 fn pages_are_bounded_and_have_one_form() {
-    let mut page = Page::default();
-    page.receipts = vec![ByteBuf::from(vec![0; 10]); infernet_wire::limits::MAX_PAGE_RECEIPTS + 1];
+    let receipts = vec![ByteBuf::from(vec![0; 10]); infernet_wire::limits::MAX_PAGE_RECEIPTS + 1];
+    let mut page = Page { receipts, ..Page::default() };
     assert_eq!(Page::decode(&page.encode()), Err(Refusal::TooLarge));
     page.receipts = vec![ByteBuf::from(vec![0; infernet_wire::limits::MAX_PAGE_BYTES])];
     assert_eq!(Page::decode(&page.encode()), Err(Refusal::TooLarge));

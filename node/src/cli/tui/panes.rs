@@ -6,9 +6,10 @@ use super::{
     text::{Column, Row, Tone, Words, bars, foreign, gauge, table, wrapped},
 };
 use crate::{
-    cli::{counted, watch::span},
+    cli::{counted, status::machine as machine_rows, watch::span},
     earnings::Sum,
     engines::EngineReport,
+    hardware::Reading,
     jobs::{JobReport, State as JobState},
     seller::{self, Outcome},
     why::Finding,
@@ -263,7 +264,19 @@ fn engine(snapshot: &Snapshot, width: usize) -> Vec<Row> {
             rows.extend(models(seller, width));
         }
     }
-    rows.push(Row::labelled("gpu", Tone::Faint, "this version reads no GPU"));
+    rows.extend(status.machine.iter().flat_map(host));
+    rows
+}
+
+/// GPUs, and the load of the machine.
+fn host(machine: &Reading) -> Vec<Row> {
+    let mut rows: Vec<Row> = machine_rows(machine)
+        .into_iter()
+        .map(|(label, said)| Row::labelled(label, Tone::Plain, foreign(&said.replace(" °C", " C"))))
+        .collect();
+    if machine.gpus.is_empty() {
+        rows.push(Row::labelled("gpu", Tone::Faint, "none that this node can read"));
+    }
     rows
 }
 

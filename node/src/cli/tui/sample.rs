@@ -35,6 +35,8 @@ pub(super) fn snapshot() -> Snapshot {
             "wanted": {}, "draining": false},
         "engines": [{"engine": "ollama at http://127.0.0.1:11434", "models": 2},
             {"engine": "ollama at http://10.0.0.5:11434", "models": 0, "error": "can't reach the engine"}],
+        "machine": {"gpus": [{"vendor": "nvidia", "model": "NVIDIA RTX 4090", "memory_bytes": 25_769_803_776u64,
+            "used_bytes": 9_663_676_416u64, "busy_percent": 97, "celsius": 71, "watts": 388}], "load_percent": 12},
         "store": {"receipts": 7, "unacknowledged": 1, "unreadable": 0},
         "today": {"day": "2026-11-25",
             "earned": {"jobs": 5, "input_tokens": 1, "output_tokens": 2, "acknowledged_micro_usd": 1_234, "unacknowledged_micro_usd": 5},

@@ -4,7 +4,7 @@ use crate::doctor::{
     Check,
     facts::{Engine, Facts, ModelSize, Running},
 };
-use crate::store::StoreError;
+use crate::{engines::EngineReport, store::StoreError};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -87,24 +87,55 @@ pub(super) fn engines(facts: &Facts) -> Vec<Check> {
     if facts.engines.is_empty() {
         return vec![Check::ok("engine", "none is configured: this node only buys")];
     }
-    facts.engines.iter().flat_map(|engine| of_engine(engine, config.backend_is_guess, facts.memory)).collect()
+    let memory = (facts.memory, facts.gpu_memory);
+    // A running node may have been told of others than its file names.
+    if let Some(told) = facts.node.facts().map(|node| &node.status.engines).filter(|_| config.backend_is_guess)
+        && !told.is_empty()
+    {
+        return told.iter().map(of_node).collect();
+    }
+    if !config.backend_is_guess {
+        return facts.engines.iter().flat_map(|engine| of_engine(engine, memory)).collect();
+    }
+    match facts.engines.iter().find(|engine| engine.models.is_ok()) {
+        Some(first) => of_engine(first, memory),
+        None => vec![nowhere(&facts.engines)],
+    }
 }
 
-fn of_engine(engine: &Engine, is_guess: bool, memory: Option<u64>) -> Vec<Check> {
+/// As the running node has it.
+fn of_node(engine: &EngineReport) -> Check {
+    let EngineReport { engine: name, models, error, .. } = engine;
+    match error {
+        None if *models == 1 => Check::ok("engine", format!("the running node offers a model of {name}")),
+        None => Check::ok("engine", format!("the running node has {models} models of {name}")),
+        Some(why) => Check::problem("engine", format!("{name} does not answer the running node: {why}"), "start it"),
+    }
+}
+
+fn nowhere(engines: &[Engine]) -> Check {
+    let places: Vec<&str> = engines.iter().map(|engine| engine.name.as_str()).collect();
+    Check::problem(
+        "engine",
+        format!("no engine answers where one is looked for: {}", places.join(", ")),
+        "start one, name another with backend = [\"KIND=URL\"], or only buy with backend = []",
+    )
+}
+
+fn of_engine(engine: &Engine, memory: (Option<u64>, Option<u64>)) -> Vec<Check> {
     let name = &engine.name;
     match &engine.models {
-        Err(why) if is_guess => vec![Check::problem(
-            "engine",
-            format!("no engine is at {name}, where one is looked for: {why}"),
-            "start Ollama, name another engine with backend = [\"KIND=URL\"], or only buy with backend = []",
-        )],
         Err(why) => vec![Check::problem(
             "engine",
             format!("{name} does not answer: {why}"),
             "start it, or mend its line in config.toml",
         )],
         Ok(models) if models.is_empty() => {
-            vec![Check::warning("engine", format!("{name} has no model, so nothing is offered"), "ollama pull llama3.2")]
+            vec![Check::warning(
+                "engine",
+                format!("{name} has no model, so nothing is offered"),
+                "infernet model pull llama3.2",
+            )]
         }
         Ok(models) => {
             let named: Vec<&str> = models.iter().take(NAMED).map(|model| model.id.as_str()).collect();
@@ -117,22 +148,29 @@ fn of_engine(engine: &Engine, is_guess: bool, memory: Option<u64>) -> Vec<Check>
     }
 }
 
-/// Whether the largest model fits. What a GPU has is not known here.
-fn memory_for(engine: &Engine, models: &[ModelSize], memory: Option<u64>) -> Check {
+/// Whether the largest model fits: the machine's memory, or that of its GPUs.
+fn memory_for(engine: &Engine, models: &[ModelSize], (memory, gpus): (Option<u64>, Option<u64>)) -> Check {
     let Some((model, bytes)) = models.iter().filter_map(|model| Some((model, weight(model)?))).max_by_key(|(_, bytes)| *bytes)
     else {
         return Check::unchecked("memory", format!("{} does not tell how large its models are", engine.name));
     };
-    let said = format!("{} needs about {:.1} GiB", model.id, bytes as f64 / GIB as f64);
-    match memory {
+    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / GIB as f64);
+    let said = format!("{} needs about {}", model.id, gib(bytes));
+    match (gpus, memory) {
         _ if !engine.is_local => Check::unchecked("memory", format!("{said}, on another machine")),
-        None => Check::unchecked("memory", format!("{said}; how much this machine has is not known")),
-        Some(memory) if bytes > memory => Check::warning(
+        (Some(gpus), _) if bytes <= gpus => Check::ok("memory", format!("{said} of {} on the GPUs", gib(gpus))),
+        (Some(gpus), Some(memory)) if bytes <= gpus.saturating_add(memory) => Check::warning(
             "memory",
-            format!("{said}, and this machine has {:.1} GiB, its GPU's not counted", memory as f64 / GIB as f64),
-            "take a smaller model or quantisation, unless it fits the GPU",
+            format!("{said}, the GPUs have {}: a part runs on the processor, slowly", gib(gpus)),
+            "take a smaller model or quantisation",
         ),
-        Some(memory) => Check::ok("memory", format!("{said} of {:.1} GiB, its GPU's not counted", memory as f64 / GIB as f64)),
+        (_, None) => Check::unchecked("memory", format!("{said}; how much this machine has is not known")),
+        (None, Some(memory)) if bytes <= memory => Check::ok("memory", format!("{said} of {}", gib(memory))),
+        (gpus, Some(memory)) => Check::warning(
+            "memory",
+            format!("{said}, and this machine has {}", gib(memory.saturating_add(gpus.unwrap_or(0)))),
+            "take a smaller model or quantisation",
+        ),
     }
 }
 

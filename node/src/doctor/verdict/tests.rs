@@ -28,6 +28,7 @@ fn well() -> Facts {
         synchronised: Some(true),
         multicast: Some(true),
         memory: Some(16 << 30),
+        gpu_memory: None,
         descriptors: (Some(1024), Some(4096)),
         buffers: Some((8 << 20, 8 << 20)),
     }
@@ -141,8 +142,16 @@ fn engines_and_what_they_need() {
         f.config.as_mut().unwrap().backend_is_guess = true;
     };
     check(guessed, "engine", Problem, "is looked for", "backend = []");
-    check(|f| f.engines = vec![engine(Ok(Vec::new()))], "engine", Warning, "no model", "ollama pull");
+    // Of several that are guessed, one that answers is enough.
+    let second = |f: &mut Facts| {
+        f.engines = vec![engine(Err("refused".into())), engine(Ok(Vec::new()))];
+        f.config.as_mut().unwrap().backend_is_guess = true;
+    };
+    check(second, "engine", Warning, "no model", "infernet model pull");
+    check(|f| f.engines = vec![engine(Ok(Vec::new()))], "engine", Warning, "no model", "infernet model pull");
     check(|f| f.memory = Some(4 << 30), "memory", Warning, "4.0 GiB", "smaller model");
+    check(|f| f.gpu_memory = Some(4 << 30), "memory", Warning, "a part runs on the processor", "smaller model");
+    check(|f| (f.memory, f.gpu_memory) = (Some(1 << 30), Some(1 << 30)), "memory", Warning, "2.0 GiB", "smaller model");
     check(|f| f.descriptors = (Some(256), Some(511)), "files", Warning, "256 files", "raise");
     check(|f| f.descriptors = (Some(256), None), "files", Warning, "256 files", "ulimit -n 512");
 }

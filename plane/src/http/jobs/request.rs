@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_least_job_has_defaults() {
-        let asked = check(&json!({ "model": "m", "prompt": "hi", "unknown": [1] })).ok().expect("a job");
+        let asked = check(&json!({ "model": "m", "prompt": "hi", "unknown": [1] })).expect("a job");
         let config = GatewayConfig::default();
         assert_eq!((asked.order.request.max_tokens, asked.order.wait_ms), (MAX_TOKENS, config.wait_ms));
         assert_eq!((asked.order.ceiling.output, asked.text), (config.max_price, None));
@@ -231,7 +231,6 @@ mod tests {
             "max_tokens": 7, "temperature": 0, "top_p": 0.5, "stop": "END", "seed": -3, "node_id": node.to_string(),
             "max_price": 9, "budget": 5, "wait": 2, "store": true,
         }))
-        .ok()
         .expect("a job");
         let (order, request) = (&asked.order, &asked.order.request);
         assert_eq!((request.max_tokens, request.seed, request.top_p, request.temperature), (7, Some(-3), Some(0.5), Some(0.0)));

@@ -57,7 +57,16 @@ const SAID: [(&str, &[&str]); 7] = [
     ("2", &["PEER", "RTT", "2 ms", "-1.5", "infernet/0.1.0"]),
     ("3", &["offers 12", "won 5", "dearer 4, slower 1", "no_slot 3", "won", "$0.40", "$0.35", "llama3.1:8b"]),
     ("4", &["1 job running, 42 tokens/s", "streaming", "settled", "TOK/S", "17"]),
-    ("5", &["ollama at http://127.0.0.1:11434: 2 models", "does not answer", "can't reach", "$0.10 in, $0.40 out", "gpu"]),
+    (
+        "5",
+        &[
+            "ollama at http://127.0.0.1:11434: 2 models",
+            "does not answer",
+            "can't reach",
+            "$0.10 in, $0.40 out",
+            "RTX 4090: busy 97 %",
+        ],
+    ),
     ("6", &["earned $0.001234 in 5 jobs, $0.000005 more", "last 60 minutes  $0.001000", "last 24 hours  $0.001500", "#"]),
     ("7", &["13:05:07 INFO  peer joined", "WARN  engine does not answer"]),
 ];

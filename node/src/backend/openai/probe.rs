@@ -1,0 +1,295 @@
+//! What a model shows it can do: a few tiny jobs, once for each model that is new and loaded.
+//!
+//! Engines take fields that they then ignore, so what counts is what comes back: a call, an object, probabilities, a vector. An
+//! answer of a few tokens is enough for each. What fails for a reason that may pass is asked again, a few times.
+//!
+//! **A started answer.** An engine that continues it ends its prompt with what was there; one that takes it for finished adds
+//! the template's end of a message and the beginning of the next. The engine's own count of input tokens tells one from the
+//! other, whatever the model says.
+
+use super::{
+    OpenAi,
+    describe::{Described, Found},
+};
+use crate::backend::{Backend, BackendError, Chunk, Model, facts::Started};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures::StreamExt;
+use infernet_wire::{
+    capability::Abilities,
+    chat::{Channel, ChatMessage, ChatRequest, ResponseFormat, Role, Task, Tool, ToolChoice},
+};
+use serde_bytes::ByteBuf;
+use std::time::Duration;
+use tokio::time::timeout;
+use tracing::debug;
+
+/// For one question: a few tokens of a model that is loaded, behind the jobs that it has.
+const STEP: Duration = Duration::from_secs(20);
+/// Times that a model is asked before it is taken for what it has shown.
+const MAX_TRIES: u8 = 3;
+/// Tokens in which a forced call begins; its name comes first.
+const CALL_TOKENS: u32 = 48;
+/// Tokens in which an object begins, after the blanks that small models like.
+const OBJECT_TOKENS: u32 = 8;
+/// What it is asked.
+const PROMPT: &str = "Tell me a story.";
+/// How the answer starts.
+const START: &str = "Once upon a time there was a small brown fox";
+/// A grey square of 64 × 64: some models refuse smaller ones.
+const IMAGE: &str = "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAKUlEQVR42u3MQREAAAwCIKMb3RD77SAA6VEEAoFAIBAIBAKBQCAQfA8G320AeXC6efoAAAAASUVORK5CYII=";
+
+/// What a model has shown.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Shown {
+    /// As its engine told of it; another one of the same name has shown nothing.
+    told: Model,
+    abilities: Abilities,
+    repeats: bool,
+    tries: u8,
+    settled: bool,
+}
+
+/// What was found out at once.
+#[derive(Default)]
+struct Findings {
+    abilities: Abilities,
+    /// Whether it repeats a started answer before it goes on.
+    repeats: bool,
+}
+
+impl Shown {
+    /// Whether it repeats a started answer before it goes on.
+    pub(super) fn repeats(&self) -> bool {
+        self.repeats
+    }
+
+    /// `model` with what it has shown.
+    pub(super) fn complete(&self, model: Model) -> Model {
+        Model { abilities: model.abilities.with(self.abilities), ..model }
+    }
+}
+
+impl Described {
+    /// Whether the model that has `shown` something is still the same.
+    pub(super) fn still_has(&self, id: &str, shown: &Shown) -> bool {
+        self.models.iter().any(|found| found.model.id == id && found.model == shown.told)
+    }
+}
+
+/// What came back.
+#[derive(Default)]
+struct Answered {
+    text: String,
+    logprobs: bool,
+    called: bool,
+    vector: bool,
+    input: Option<u32>,
+}
+
+/// Why nothing did.
+enum Silence {
+    /// The engine does not do this.
+    Refused,
+    /// It may another time.
+    NotNow(BackendError),
+}
+
+impl From<BackendError> for Silence {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Status { status, .. } if !matches!(status, 408 | 425 | 429 | 503) => Silence::Refused,
+            BackendError::Engine(_) | BackendError::Malformed { .. } => Silence::Refused,
+            error => Silence::NotNow(error),
+        }
+    }
+}
+
+impl OpenAi {
+    /// Asks one model that is new. Whether its description has changed.
+    pub(super) async fn probe_one(&self) -> bool {
+        let Some(model) = self.next_to_ask() else { return false };
+        let found = Probe { engine: self, model: model.id.clone() }.all(model.abilities).await;
+        let mut changed = false;
+        self.shown.send_modify(|shown| {
+            let entry = shown.entry(model.id.clone()).or_insert_with(|| Shown {
+                told: model.clone(),
+                abilities: Abilities::default(),
+                repeats: false,
+                tries: 0,
+                settled: false,
+            });
+            entry.tries = entry.tries.saturating_add(1);
+            match found {
+                Ok(Findings { abilities, repeats }) => {
+                    entry.settled = true;
+                    entry.repeats = repeats;
+                    changed = entry.abilities != abilities;
+                    entry.abilities = abilities;
+                }
+                Err(error) => {
+                    debug!(
+                        model = model.id,
+                        tries = entry.tries,
+                        "could not find out what the model can do: {}",
+                        error.label()
+                    );
+                    entry.settled = entry.tries >= MAX_TRIES;
+                }
+            }
+        });
+        changed
+    }
+
+    fn next_to_ask(&self) -> Option<Model> {
+        let (described, shown) = (self.described.borrow(), self.shown.borrow());
+        let is_new = |found: &&Found| found.loaded && !shown.get(&found.model.id).is_some_and(|shown| shown.settled);
+        described.models.iter().find(is_new).map(|found| found.model.clone())
+    }
+}
+
+struct Probe<'a> {
+    engine: &'a OpenAi,
+    model: String,
+}
+
+impl Probe<'_> {
+    /// Everything, in turn. `told` is what need not be asked.
+    async fn all(&self, told: Abilities) -> Result<Findings, BackendError> {
+        let vectors = self.try_to(ChatRequest { task: Task::EMBEDDINGS, ..self.request(1) }).await?;
+        let embeds = vectors.is_some_and(|answered| answered.vector);
+        let embeddings = if embeds { Abilities::EMBEDDINGS } else { Abilities::default() };
+        let with_logprobs = self.try_to(ChatRequest { logprobs: Some(1), ..self.request(1) }).await?;
+        let mut abilities = embeddings;
+        let first = match with_logprobs {
+            Some(answered) => {
+                abilities = pick(answered.logprobs, Abilities::LOGPROBS, abilities);
+                Some(answered)
+            }
+            None => self.try_to(self.request(1)).await?,
+        };
+        let Some(first) = first else {
+            return Ok(Findings { abilities: pick(embeds, Abilities::EMBEDS_ONLY, abilities), repeats: false });
+        };
+        abilities = pick(self.makes_objects().await?, Abilities::JSON_SCHEMA, abilities);
+        abilities = abilities.with(self.calls_tools(told).await?);
+        if !told.contains(Abilities::VISION) {
+            abilities = pick(self.sees(first.input).await?, Abilities::VISION, abilities);
+        }
+        let (continues, repeats) = self.continues(first.input).await?;
+        Ok(Findings { abilities: pick(continues, Abilities::CONTINUES_TEXT, abilities), repeats })
+    }
+
+    fn request(&self, max_tokens: u32) -> ChatRequest {
+        let messages = vec![ChatMessage::new(Role::User, PROMPT)];
+        ChatRequest { temperature: Some(0.0), ..ChatRequest::new(self.model.clone(), messages, max_tokens) }
+    }
+
+    /// What comes back; `None` if the engine refuses.
+    async fn try_to(&self, request: ChatRequest) -> Result<Option<Answered>, BackendError> {
+        match self.ask(request).await {
+            Ok(answered) => Ok(Some(answered)),
+            Err(Silence::Refused) => Ok(None),
+            Err(Silence::NotNow(error)) => Err(error),
+        }
+    }
+
+    async fn ask(&self, request: ChatRequest) -> Result<Answered, Silence> {
+        let late = BackendError::Timeout { stage: crate::backend::Stage::FirstByte, limit: STEP };
+        timeout(STEP, self.hear(request)).await.map_err(|_| Silence::NotNow(late))?
+    }
+
+    async fn hear(&self, request: ChatRequest) -> Result<Answered, Silence> {
+        let mut stream = self.engine.chat(request).await?;
+        let mut answered = Answered::default();
+        while let Some(chunk) = stream.next().await {
+            match chunk? {
+                Chunk::Text { channel, text, logprobs, .. } => {
+                    answered.logprobs |= !logprobs.is_empty();
+                    if channel == Channel::ANSWER {
+                        answered.text.push_str(&text);
+                    }
+                }
+                // Seen is enough; what follows is spared.
+                Chunk::ToolCall { .. } => return Ok(Answered { called: true, ..answered }),
+                Chunk::Embedding { vector, .. } => answered.vector |= !vector.is_empty(),
+                Chunk::Done { input_tokens, .. } => answered.input = input_tokens,
+            }
+        }
+        Ok(answered)
+    }
+
+    /// Whether it keeps to a schema: nobody tells a story in braces of his own. An engine that thinks first has taken the schema
+    /// and shows nothing in so few tokens; those that can't keep to one refuse it.
+    async fn makes_objects(&self) -> Result<bool, BackendError> {
+        let schema = r#"{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"],"additionalProperties":false}"#;
+        let format = Some(ResponseFormat::JsonSchema(schema.into()));
+        let answered = self.try_to(ChatRequest { format, ..self.request(OBJECT_TOKENS) }).await?;
+        Ok(answered.is_some_and(|answered| answered.text.trim_start().chars().next().is_none_or(|first| first == '{')))
+    }
+
+    async fn calls_tools(&self, told: Abilities) -> Result<Abilities, BackendError> {
+        let tool = Tool {
+            name: "tell_time".into(),
+            description: "Tells the time.".into(),
+            parameters: r#"{"type":"object","properties":{}}"#.into(),
+        };
+        let messages = vec![ChatMessage::new(Role::User, "What time is it? Call tell_time.")];
+        let free = ChatRequest { messages, tools: vec![tool], ..self.request(CALL_TOKENS) };
+        let forced = ChatRequest { tool_choice: Some(ToolChoice::Required), ..free.clone() };
+        if self.try_to(forced).await?.is_some_and(|answered| answered.called) {
+            return Ok(Abilities::TOOLS.with(Abilities::FORCED_TOOLS));
+        }
+        let calls = told.contains(Abilities::TOOLS) || self.try_to(free).await?.is_some_and(|answered| answered.called);
+        Ok(pick(calls, Abilities::TOOLS, Abilities::default()))
+    }
+
+    /// Whether an image becomes input: an engine that drops it counts as many tokens as without.
+    async fn sees(&self, without: Option<u32>) -> Result<bool, BackendError> {
+        let image = STANDARD.decode(IMAGE).map(ByteBuf::from).unwrap_or_default();
+        let message = ChatMessage { images: vec![image], ..ChatMessage::new(Role::User, PROMPT) };
+        let answered = self.try_to(ChatRequest { messages: vec![message], ..self.request(1) }).await?;
+        Ok(answered.and_then(|answered| answered.input).zip(without).is_some_and(|(with, without)| with > without))
+    }
+
+    /// Whether it goes on with a started answer, and whether it repeats that first.
+    async fn continues(&self, without: Option<u32>) -> Result<(bool, bool), BackendError> {
+        if self.engine.kind.facts().started != Started::Continues {
+            return Ok((false, false));
+        }
+        let mut started = self.request(1);
+        started.messages.push(ChatMessage::new(Role::Assistant, START));
+        let raw =
+            ChatRequest { messages: vec![ChatMessage::new(Role::User, START)], task: Task::COMPLETION, ..self.request(1) };
+        let (Some(with), Some(raw)) = (self.try_to(started).await?, self.try_to(raw).await?) else {
+            return Ok((false, false));
+        };
+        let counts = (without, with.input, raw.input);
+        let continues = matches!(counts, (Some(without), Some(with), Some(start)) if adds_only(without, with, start));
+        Ok((continues, with.text.starts_with(START)))
+    }
+}
+
+/// Whether `with` is `without` and the `start`, of which the count may include a first token of its own, and nothing of a
+/// template.
+fn adds_only(without: u32, with: u32, start: u32) -> bool {
+    let added = with.saturating_sub(without);
+    (start.saturating_sub(2)..=start.saturating_add(1)).contains(&added)
+}
+
+fn pick(has: bool, ability: Abilities, all: Abilities) -> Abilities {
+    if has { all.with(ability) } else { all }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_around_the_start_shows_in_the_count() {
+        // Recorded: 17 tokens, 24 with seven more. A closed message adds its end, a line feed, and the next one's head.
+        assert!(adds_only(17, 24, 7));
+        assert!(adds_only(17, 24, 8), "the start's count has a first token");
+        assert!(!adds_only(17, 28, 7));
+        assert!(!adds_only(17, 17, 7), "it was dropped");
+    }
+}
