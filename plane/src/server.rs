@@ -26,7 +26,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 use tokio::{
@@ -39,6 +39,8 @@ use tracing::{info, warn};
 
 /// How long the last receipts and rows may take after everything else has stopped.
 const LAST: Duration = Duration::from_secs(10);
+/// How often it is looked whether the store is let go.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A plane can't start.
 #[derive(Debug, thiserror::Error)]
@@ -186,10 +188,20 @@ impl Running {
         if let Some(node) = self.node {
             node.shutdown(LAST).await;
         }
-        drop(self.plane);
-        if let Some(follower) = Arc::into_inner(self.follower) {
-            follower.stop(LAST).await;
+        self.follower.stop(LAST).await;
+        // Whoever starts next may open the store as soon as this returns.
+        let store = Arc::downgrade(&self.plane.store);
+        drop((self.plane, self.follower));
+        if tokio::time::timeout(LAST, released(&store)).await.is_err() {
+            warn!("something still holds the store");
         }
+    }
+}
+
+/// Resolves when nobody holds the store: tasks that were ended let go of it when the runtime comes to them.
+async fn released(store: &Weak<dyn Store>) {
+    while store.strong_count() > 0 {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

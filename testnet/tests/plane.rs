@@ -3,7 +3,7 @@
 #![cfg(test)]
 
 use infernet_node::{
-    buyer::{ChatError, ChatOrder},
+    buyer::{ChatError, ChatOrder, PathChoice},
     clock,
     report::ChatReport,
 };
@@ -49,8 +49,10 @@ impl Mesh {
         Mesh { _engine: engine, worker, buyer }
     }
 
+    /// Buys at an auction, so that there is one to show.
     fn job(&self, prompt: &str) -> JoinHandle<Result<ChatReport, ChatError>> {
-        let (role, order): (_, ChatOrder) = (self.buyer.node.buyer().clone(), order(CHAT_MODEL, prompt, 64));
+        let order = ChatOrder { path: PathChoice::Auction, ..order(CHAT_MODEL, prompt, 64) };
+        let role = self.buyer.node.buyer().clone();
         tokio::spawn(async move {
             let (events, mut heard) = mpsc::channel(256);
             let (_never, mut cancel) = watch::channel(false);
