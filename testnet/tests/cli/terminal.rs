@@ -1,11 +1,12 @@
 //! A command in a terminal of its own: keys go in, and what a person would see can be read.
 
 use super::{DEADLINE, command};
+use infernet_node::clock;
 use std::{path::Path, process::Stdio};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStdin, ChildStdout, Command},
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 
 /// Of every terminal here.
@@ -59,8 +60,10 @@ impl Terminal {
 
     /// Waits until all of `words` are on the screen.
     pub(super) async fn shows(&mut self, words: &[&str]) {
+        // In all: a screen that lives always says something.
+        let until = clock::deadline(DEADLINE);
         while !words.iter().all(|word| self.screen.shows(word)) {
-            let more = timeout(DEADLINE, self.read()).await;
+            let more = timeout_at(until, self.read()).await;
             assert!(more.is_ok_and(|more| more), "{words:?} in\n{}", self.screen.rows().join("\n"));
         }
     }

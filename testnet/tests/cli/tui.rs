@@ -41,7 +41,7 @@ async fn the_screen_tells_of_a_worker_drains_it_and_outlives_it() {
     screen.press("d").await;
     screen.shows(&["Take no new jobs"]).await;
     screen.press("y").await;
-    screen.shows(&["draining", "d takes new ones again"]).await;
+    screen.shows(&["draining: no new jobs", "d takes new ones again"]).await;
     let status = infernet(worker_home.path(), &["status", "--json"]).await.json();
     assert_eq!(status["seller"]["draining"], true, "{status}");
     screen.press("dy").await;
