@@ -23,8 +23,10 @@ use infernet_wire::{key::NodeKey, topic::NetworkId};
 use libp2p::Multiaddr;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
+    fs::DirBuilder,
     io,
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
@@ -113,7 +115,9 @@ pub async fn open_store(place: &str, network: &NetworkId) -> Result<Arc<dyn Stor
 /// The key in `home/name`, made at the first start.
 pub fn key(home: &Path, name: &str) -> Result<NodeKey, PlaneError> {
     let home = home.join(name);
-    std::fs::create_dir_all(&home).map_err(|source| PlaneError::Home { path: home.clone(), source })?;
+    // What is in there is nobody else's business.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&home);
+    made.map_err(|source| PlaneError::Home { path: home.clone(), source })?;
     let exists = home.join(identity::KEY_FILE).try_exists().unwrap_or(true);
     Ok(if exists { identity::load(&home)? } else { identity::init(&home)? })
 }

@@ -27,8 +27,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// For everything that must happen, on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+/// For everything that must happen, on a busy machine. Who comes late hears a worker's next ad after up to 45 s.
+const SOON: Duration = Duration::from_secs(120);
 /// What a worker charges per million tokens.
 const PRICE: u64 = 1_000_000;
 
