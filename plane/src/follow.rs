@@ -138,8 +138,8 @@ impl Follower {
     }
 
     /// Leaves the mesh; returns when what was heard is in the store, or `grace` is over.
-    pub async fn stop(mut self, grace: Duration) {
-        self.tasks.drain(..).for_each(|task| task.abort());
+    pub async fn stop(&self, grace: Duration) {
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.net.clone().shutdown().await;
         if tokio::time::timeout(grace, self.keeper.idle()).await.is_err() {
             warn!("some receipts were not written in time; they are found again on nodes");

@@ -23,10 +23,12 @@ use infernet_wire::{key::NodeKey, topic::NetworkId};
 use libp2p::Multiaddr;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
+    fs::DirBuilder,
     io,
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 use tokio::{
@@ -39,6 +41,8 @@ use tracing::{info, warn};
 
 /// How long the last receipts and rows may take after everything else has stopped.
 const LAST: Duration = Duration::from_secs(10);
+/// How often it is looked whether the store is let go.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A plane can't start.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +115,9 @@ pub async fn open_store(place: &str, network: &NetworkId) -> Result<Arc<dyn Stor
 /// The key in `home/name`, made at the first start.
 pub fn key(home: &Path, name: &str) -> Result<NodeKey, PlaneError> {
     let home = home.join(name);
-    std::fs::create_dir_all(&home).map_err(|source| PlaneError::Home { path: home.clone(), source })?;
+    // What is in there is nobody else's business.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&home);
+    made.map_err(|source| PlaneError::Home { path: home.clone(), source })?;
     let exists = home.join(identity::KEY_FILE).try_exists().unwrap_or(true);
     Ok(if exists { identity::load(&home)? } else { identity::init(&home)? })
 }
@@ -186,10 +192,20 @@ impl Running {
         if let Some(node) = self.node {
             node.shutdown(LAST).await;
         }
-        drop(self.plane);
-        if let Some(follower) = Arc::into_inner(self.follower) {
-            follower.stop(LAST).await;
+        self.follower.stop(LAST).await;
+        // Whoever starts next may open the store as soon as this returns.
+        let store = Arc::downgrade(&self.plane.store);
+        drop((self.plane, self.follower));
+        if tokio::time::timeout(LAST, released(&store)).await.is_err() {
+            warn!("something still holds the store");
         }
+    }
+}
+
+/// Resolves when nobody holds the store: tasks that were ended let go of it when the runtime comes to them.
+async fn released(store: &Weak<dyn Store>) {
+    while store.strong_count() > 0 {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod auction;
 pub mod engine;
 pub mod node;
+pub mod plane;
 pub mod receipts;
 pub mod stream;
 

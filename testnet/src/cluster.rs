@@ -46,6 +46,9 @@ pub enum ClusterError {
     /// An engine's address.
     #[error("bad engine: {0}")]
     Engine(String),
+    /// A plane.
+    #[error("a plane: {0}")]
+    Plane(String),
     /// Something that must happen did not.
     #[error("{what} did not happen within {} s", .within.as_secs())]
     Timeout {

@@ -6,6 +6,7 @@
 use crate::{
     cluster::{ClusterError, Member, MemberSpec, Sells},
     engine::{EngineError, EngineOptions, EngineServer},
+    plane::Beside,
     serve::signalled,
 };
 use infernet_node::{
@@ -97,6 +98,7 @@ struct Network {
     buyer: Member,
     workers: Vec<Member>,
     engines: Vec<EngineServer>,
+    plane: Beside,
     model: String,
     names: BTreeMap<String, &'static str>,
 }
@@ -137,11 +139,13 @@ impl Network {
             workers.push(worker);
         }
         let model = options.engine.as_ref().map_or_else(|| "tiny-chat".into(), |(_, model)| model.clone());
+        let plane = Beside::start(bootstrap).await?;
+        say(format!("plane   {}  follows; nothing needs it", plane.url()))?;
         buyer.knows(&model, WORKERS.len(), FORM).await?;
         if options.engine.is_none() && ollama_answers().await {
             say(format!("an Ollama answers at {OLLAMA}: --engine ollama={OLLAMA} MODEL asks one of its models instead"))?;
         }
-        Ok(Network { buyer, workers, engines, model, names })
+        Ok(Network { buyer, workers, engines, plane, model, names })
     }
 
     fn name(&self, worker: &str) -> &'static str {
@@ -149,6 +153,7 @@ impl Network {
     }
 
     async fn stop(self) {
+        self.plane.stop().await;
         for member in self.workers.into_iter().chain([self.buyer]) {
             member.node.shutdown(Duration::from_secs(2)).await;
         }
@@ -158,17 +163,19 @@ impl Network {
     }
 
     async fn stay(self, say: &mut Say<'_>) -> Result<(), DemoError> {
-        let Network { buyer, workers, engines, model, .. } = self;
+        let Network { buyer, workers, engines, plane, model, .. } = self;
         let home = buyer.home.path().to_owned();
         let node: Arc<Node> = Arc::new(buyer.node);
         let mut control = Control::bind(&home)?;
         control.serve(node.clone());
         say(format!(
-            "\nstill running; in another terminal, here:\n  alias infernet='cargo run --quiet --release --bin infernet -- --home {0}'\n  infernet chat \"Count to 5.\" --model {model}\n  infernet status --watch\n  infernet receipts verify\nCtrl-C stops it",
-            home.display()
+            "\nstill running; in another terminal, here:\n  alias infernet='cargo run --quiet --release --bin infernet -- --home {0}'\n  infernet chat \"Count to 5.\" --model {model}\n  infernet status --watch\n  infernet receipts verify\n  curl {1}/api/v1/overview\nCtrl-C stops it",
+            home.display(),
+            plane.url()
         ))?;
         signalled().await?;
         drop(control);
+        plane.stop().await;
         for worker in workers {
             worker.node.shutdown(Duration::from_secs(1)).await;
         }

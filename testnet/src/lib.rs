@@ -26,6 +26,7 @@ pub mod demo;
 pub mod engine;
 pub mod flood;
 pub mod machine;
+pub mod plane;
 pub mod receipts;
 pub mod scribe;
 pub mod scripted;

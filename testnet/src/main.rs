@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, node, receipts, stream},
+    bench::{auction, node, plane, receipts, stream},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
     flood, scribe, serve,
@@ -218,6 +218,15 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// What a plane's index takes in, and how fast it is made anew.
+    Plane {
+        /// Messages to take in.
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Receipts that are on the disk, per second.
     Receipts {
         /// How long to measure.
@@ -316,6 +325,9 @@ fn run(command: Command) -> anyhow::Result<()> {
                 anyhow::ensure!(result.is_well(), "the network did not come through");
             }
             Command::Engine { tokens_per_second } => engine(tokens_per_second).await?,
+            Command::Bench { command: BenchCommand::Plane { events, json } } => {
+                print(&plane::run(&plane::PlaneOptions { events }).await?, json)?;
+            }
             Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
                 print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
             }

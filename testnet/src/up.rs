@@ -1,6 +1,6 @@
 //! `infernet-testnet up`: a network of real processes that stays, to look at and to break by hand.
 //!
-//! The first node buys and has an OpenAI endpoint, the others sell the tiny model at rising prices. Each has a home of its own,
+//! The first node buys and has an OpenAI endpoint, the others sell the tiny model at rising prices; a plane follows. Each has a home of its own,
 //! so every `infernet` command works on it with `--home`; kill one with `kill -9` and see what the others make of it.
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
         process::{Launch, Process},
     },
     engine::{EngineOptions, EngineServer},
+    plane::Beside,
     serve::stay,
 };
 use infernet_node::control::{client::Client, schema::ModelReport};
@@ -32,7 +33,7 @@ const FORM: Duration = Duration::from_secs(60);
 /// One node.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// `buyer` or `worker`.
+    /// `buyer`, `worker` or `plane`.
     pub role: &'static str,
     /// Its process.
     pub pid: u32,
@@ -40,7 +41,7 @@ pub struct Row {
     pub id: String,
     /// For `infernet --home`.
     pub home: PathBuf,
-    /// Of the buyer's OpenAI endpoint.
+    /// Of the buyer's OpenAI endpoint, or the plane's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,
 }
@@ -60,9 +61,12 @@ pub async fn run(nodes: usize, binary: &Path, json: bool, out: &mut (dyn Write +
         workers.push(Process::worker(binary, &Sells::new(engine.url(), price, price, SLOTS), &bootstrap, &[]).await?);
     }
     eventually("hearing of every worker", FORM, || async { sellers(buyer.home.path()).await >= workers.len() }).await?;
-    let rows: Vec<Row> = std::iter::once(row("buyer", &buyer)).chain(workers.iter().map(|w| row("worker", w))).collect();
+    let plane = Beside::start(bootstrap.iter().filter_map(|address| address.parse().ok()).collect()).await?;
+    let rows = std::iter::once(row("buyer", &buyer)).chain(workers.iter().map(|w| row("worker", w)));
+    let rows: Vec<Row> = rows.chain([plane_row(&plane)]).collect();
     tell(&rows, json, out)?;
     stay().await?;
+    plane.stop().await;
     Ok(())
 }
 
@@ -81,6 +85,11 @@ fn row(role: &'static str, process: &Process) -> Row {
     Row { role, pid, id: status.id.to_string(), home, api: status.api.clone() }
 }
 
+fn plane_row(plane: &Beside) -> Row {
+    let id = plane.running.follower().net().id().to_string();
+    Row { role: "plane", pid: std::process::id(), id, home: plane.home().to_owned(), api: Some(plane.url()) }
+}
+
 fn tell(rows: &[Row], json: bool, out: &mut (dyn Write + Send)) -> Result<(), BenchError> {
     if json {
         let text = serde_json::to_string(rows).map_err(|error| BenchError::Options(error.to_string()))?;
@@ -88,6 +97,10 @@ fn tell(rows: &[Row], json: bool, out: &mut (dyn Write + Send)) -> Result<(), Be
         return Ok(out.flush()?);
     }
     for Row { role, pid, home, id, api } in rows {
+        if let ("plane", Some(url)) = (*role, api) {
+            writeln!(out, "plane   {url}/api/v1/overview, in this process; nothing needs it")?;
+            continue;
+        }
         writeln!(out, "{role:<6}  pid {pid:<8} --home {}  {id}", home.display())?;
         if let Some(api) = api {
             writeln!(out, "        OpenAI endpoint {api}, no key needed")?;

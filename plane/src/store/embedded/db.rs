@@ -10,7 +10,8 @@
 use super::super::StoreError;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    fs::File,
+    fs::{DirBuilder, File},
+    os::unix::fs::DirBuilderExt,
     panic::catch_unwind,
     path::{Path, PathBuf},
     sync::{
@@ -50,7 +51,9 @@ impl Table {
     /// Opens or makes the table in `path`.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display();
-        std::fs::create_dir_all(path).map_err(|error| StoreError::Unreachable(format!("{shown}: {error}")))?;
+        // Hashes of keys, and answers that clients asked to be kept.
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| StoreError::Unreachable(format!("{shown}: {error}")))?;
         // sled is known to panic over some damaged files.
         let opened = catch_unwind(|| sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open());
         let db = match opened {

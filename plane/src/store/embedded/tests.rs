@@ -3,7 +3,7 @@
 use super::EmbeddedStore;
 use crate::store::{Nodes, Pubkey, Store, StoreError, conformance::conforms};
 use infernet_wire::{time::UnixMillis, topic::NetworkId};
-use std::{path::Path, sync::Arc};
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 use tempfile::tempdir;
 
 fn open(directory: &Path) -> Result<EmbeddedStore, StoreError> {
@@ -33,4 +33,15 @@ async fn a_second_process_is_told_what_to_do() {
     let _first = open(home.path()).expect("a store");
     let told = open(home.path()).err().expect("refused").to_string();
     assert!(told.contains("another plane is running"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_store_is_its_owners_alone() {
+    let home = tempdir().expect("a directory");
+    let inner = home.path().join("new");
+    let _store = open(&inner).expect("a store");
+    for directory in [inner.clone(), inner.join("plane-main")] {
+        let mode = std::fs::metadata(&directory).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{}", directory.display());
+    }
 }
