@@ -21,10 +21,12 @@ mod address;
 mod facts;
 mod first;
 mod http;
+mod logprob;
 pub mod manage;
 mod ndjson;
 mod ollama;
 mod openai;
+mod sampling;
 mod spec;
 
 pub use facts::{BackendKind, ENGINES, Facts};

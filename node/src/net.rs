@@ -45,6 +45,7 @@ mod transport;
 
 pub use event::Event;
 pub use peers::{Direction, PeerInfo, Transport};
+pub use transport::{Socket, socket};
 
 use crate::clock;
 use command::Command;

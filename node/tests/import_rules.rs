@@ -1,6 +1,6 @@
 //! Who may know whom, held by reading the sources.
 //!
-//! The rules are in [`RULES`] and [`check_manifest`]; each is also tested on a planted violation, so that a checker that finds
+//! The rules are in [`RULES`], [`HOMES`] and [`check_manifest`]; each is also tested on a planted violation, so that a checker that finds
 //! nothing is known to be able to find something. Comments, strings and `#[cfg(test)]` modules do not count: tests may use
 //! what they like.
 
@@ -25,7 +25,58 @@ struct Rule {
     breaks: fn(&Source) -> Vec<String>,
 }
 
-const RULES: [Rule; 29] = [
+/// Where an outside crate is at home, so that replacing it touches one file.
+struct Home {
+    crates: &'static [&'static str],
+    at: &'static [&'static str],
+    /// The part of the workspace that the rule is about; all of it if empty.
+    within: &'static str,
+}
+
+impl Home {
+    fn governs(&self, path: &str) -> bool {
+        path.starts_with(self.within) && !self.at.iter().any(|home| path.starts_with(home))
+    }
+
+    fn says(&self) -> String {
+        format!("only {} may name {}", self.at.join(", "), self.crates.join(", "))
+    }
+}
+
+/// Outside crates, and the only files that name them; a name without an ending is a file and the folder beside it.
+const HOMES: &[Home] = &[
+    Home { crates: &["serde_cbor"], at: &["wire/src/codec.rs"], within: "" },
+    Home { crates: &["k256"], at: &["wire/src/key.rs"], within: "" },
+    Home { crates: &["sled"], at: &["node/src/store/sled.rs", "plane/src/store/embedded/db.rs"], within: "" },
+    Home { crates: &["tokio_postgres", "deadpool_postgres"], at: &["plane/src/store/postgres"], within: "" },
+    Home { crates: &["crc32fast"], at: &["node/src/store/journal/frame.rs"], within: "" },
+    // Its tests stand beside it.
+    Home { crates: &["quinn"], at: &["node/src/chat/endpoint"], within: "" },
+    // Engines over TCP, the control socket, and control planes.
+    Home {
+        crates: &["reqwest"],
+        at: &["node/src/backend/http.rs", "node/src/control/client.rs", "node/src/plane_client/http.rs"],
+        within: "node/src",
+    },
+    Home { crates: &["hyper", "hyper_util"], at: &["node/src/api/server.rs"], within: "node/src" },
+    Home { crates: &["prometheus_client"], at: &["node/src/metrics/text.rs"], within: "" },
+    Home { crates: &["figment"], at: &["node/src/config/layers.rs"], within: "" },
+    // What is sealed to a node, and what is sealed under a passphrase.
+    Home { crates: &["chacha20poly1305"], at: &["wire/src/key.rs", "node/src/identity/sealed.rs"], within: "" },
+    Home { crates: &["argon2"], at: &["node/src/identity/sealed.rs"], within: "" },
+    Home { crates: &["rpassword"], at: &["node/src/identity/passphrase.rs"], within: "" },
+    Home { crates: &["clap_complete", "clap_mangen"], at: &["node/src/cli.rs", "node/src/cli/pages.rs"], within: "" },
+    // Its tests stand beside it.
+    Home { crates: &["ratatui"], at: &["node/src/cli/tui/draw"], within: "" },
+    Home { crates: &["crossterm"], at: &["node/src/cli/tui/terminal.rs"], within: "" },
+    Home { crates: &["nvml_wrapper"], at: &["node/src/hardware/nvidia.rs"], within: "" },
+    Home { crates: &["rustix"], at: &["node/src/hardware/host.rs"], within: "" },
+    Home { crates: &["jiff"], at: &["node/src/local_time.rs"], within: "" },
+    Home { crates: &["toml_edit"], at: &["node/src/toml_text.rs"], within: "" },
+    Home { crates: &["aws_lc_rs", "sha3"], at: &["plane/src/accounts/signature.rs"], within: "" },
+];
+
+const RULES: [Rule; 8] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -41,117 +92,6 @@ const RULES: [Rule; 29] = [
         says: "net does not know the market",
         governs: |path| path.starts_with("node/src/net/") || path == "node/src/net.rs",
         breaks: |source| source.of_node("market"),
-    },
-    Rule {
-        says: "only wire/src/codec.rs names serde_cbor",
-        governs: |path| path != "wire/src/codec.rs",
-        breaks: |source| source.names_of(&["serde_cbor"]),
-    },
-    Rule {
-        says: "only wire/src/key.rs names k256",
-        governs: |path| path != "wire/src/key.rs",
-        breaks: |source| source.names_of(&["k256"]),
-    },
-    Rule {
-        says: "only node/src/store/sled.rs and plane/src/store/embedded/db.rs name sled",
-        governs: |path| !["node/src/store/sled.rs", "plane/src/store/embedded/db.rs"].contains(&path),
-        breaks: |source| source.names_of(&["sled"]),
-    },
-    Rule {
-        says: "only plane/src/store/postgres names tokio_postgres and deadpool_postgres",
-        governs: |path| !path.starts_with("plane/src/store/postgres"),
-        breaks: |source| source.names_of(&["tokio_postgres", "deadpool_postgres"]),
-    },
-    Rule {
-        says: "only node/src/store/journal/frame.rs names crc32fast",
-        governs: |path| path != "node/src/store/journal/frame.rs",
-        breaks: |source| source.names_of(&["crc32fast"]),
-    },
-    Rule {
-        says: "only node/src/chat/endpoint.rs names quinn",
-        // Its tests stand beside it.
-        governs: |path| !path.starts_with("node/src/chat/endpoint"),
-        breaks: |source| source.names_of(&["quinn"]),
-    },
-    Rule {
-        says: "only node/src/backend/http.rs, node/src/control/client.rs and node/src/plane_client/http.rs name reqwest",
-        // Engines over TCP, the control socket, and control planes.
-        governs: |path| {
-            path.starts_with("node/src")
-                && !["node/src/backend/http.rs", "node/src/control/client.rs", "node/src/plane_client/http.rs"].contains(&path)
-        },
-        breaks: |source| source.names_of(&["reqwest"]),
-    },
-    Rule {
-        says: "only node/src/api/server.rs names hyper",
-        governs: |path| path.starts_with("node/src") && path != "node/src/api/server.rs",
-        breaks: |source| source.names_of(&["hyper", "hyper_util"]),
-    },
-    Rule {
-        says: "only node/src/metrics/text.rs names prometheus_client",
-        governs: |path| path != "node/src/metrics/text.rs",
-        breaks: |source| source.names_of(&["prometheus_client"]),
-    },
-    Rule {
-        says: "only node/src/config/layers.rs names figment",
-        governs: |path| path != "node/src/config/layers.rs",
-        breaks: |source| source.names_of(&["figment"]),
-    },
-    Rule {
-        says: "only wire/src/key.rs and node/src/identity/sealed.rs name chacha20poly1305",
-        // What is sealed to a node, and what is sealed under a passphrase.
-        governs: |path| !["wire/src/key.rs", "node/src/identity/sealed.rs"].contains(&path),
-        breaks: |source| source.names_of(&["chacha20poly1305"]),
-    },
-    Rule {
-        says: "only node/src/identity/sealed.rs names argon2",
-        governs: |path| path != "node/src/identity/sealed.rs",
-        breaks: |source| source.names_of(&["argon2"]),
-    },
-    Rule {
-        says: "only node/src/identity/passphrase.rs names rpassword",
-        governs: |path| path != "node/src/identity/passphrase.rs",
-        breaks: |source| source.names_of(&["rpassword"]),
-    },
-    Rule {
-        says: "only node/src/cli.rs and node/src/cli/pages.rs name clap_complete and clap_mangen",
-        governs: |path| !["node/src/cli.rs", "node/src/cli/pages.rs"].contains(&path),
-        breaks: |source| source.names_of(&["clap_complete", "clap_mangen"]),
-    },
-    Rule {
-        says: "only node/src/cli/tui/draw.rs names ratatui",
-        governs: |path| !path.starts_with("node/src/cli/tui/draw"),
-        breaks: |source| source.names_of(&["ratatui"]),
-    },
-    Rule {
-        says: "only node/src/cli/tui/terminal.rs names crossterm",
-        governs: |path| path != "node/src/cli/tui/terminal.rs",
-        breaks: |source| source.names_of(&["crossterm"]),
-    },
-    Rule {
-        says: "only node/src/hardware/nvidia.rs names nvml_wrapper",
-        governs: |path| path != "node/src/hardware/nvidia.rs",
-        breaks: |source| source.names_of(&["nvml_wrapper"]),
-    },
-    Rule {
-        says: "only node/src/hardware/host.rs names rustix",
-        governs: |path| path != "node/src/hardware/host.rs",
-        breaks: |source| source.names_of(&["rustix"]),
-    },
-    Rule {
-        says: "only node/src/local_time.rs names jiff",
-        governs: |path| path != "node/src/local_time.rs",
-        breaks: |source| source.names_of(&["jiff"]),
-    },
-    Rule {
-        says: "only node/src/toml_text.rs names toml_edit",
-        governs: |path| path != "node/src/toml_text.rs",
-        breaks: |source| source.names_of(&["toml_edit"]),
-    },
-    Rule {
-        says: "only plane/src/accounts/signature.rs names aws_lc_rs and sha3",
-        governs: |path| path != "plane/src/accounts/signature.rs",
-        breaks: |source| source.names_of(&["aws_lc_rs", "sha3"]),
     },
     Rule {
         says: "what the plane remembers, and who its clients are, knows nothing of HTTP servers",
@@ -389,8 +329,11 @@ fn without_tests(words: Vec<String>) -> Vec<String> {
 /// What of one file breaks which rules.
 fn check(path: &str, text: &str) -> Vec<String> {
     let source = Source::read(path, text);
-    let broken = RULES.iter().filter(|rule| (rule.governs)(path));
-    broken.flat_map(|rule| (rule.breaks)(&source).into_iter().map(move |at| format!("{path}: {}: {at}", rule.says))).collect()
+    let rules = RULES.iter().filter(|rule| (rule.governs)(path));
+    let broken = rules.flat_map(|rule| (rule.breaks)(&source).into_iter().map(|at| (rule.says.to_owned(), at)));
+    let homes = HOMES.iter().filter(|home| home.governs(path));
+    let strays = homes.flat_map(|home| source.names_of(home.crates).into_iter().map(|at| (home.says(), at)));
+    broken.chain(strays).map(|(says, at)| format!("{path}: {says}: {at}")).collect()
 }
 
 /// Which crates of the workspace a manifest must not depend on. Nothing but testnet builds on relay or plane, and nothing on
@@ -501,6 +444,17 @@ fn planted_violations_are_found() {
     planted("node/src/market/auction.rs", "use super::super::net;", 1);
     planted("node/src/market.rs", "use super::clock;", 1);
     planted("node/src/clock.rs", "#[path = \"../../wire/src/id.rs\"] mod id;", 1);
+}
+
+#[test]
+fn whoever_leaves_its_home_is_found() {
+    for home in HOMES {
+        for name in home.crates {
+            let text = format!("use {name}::Thing;");
+            planted("node/src/stranger.rs", &text, 1);
+            home.at.iter().for_each(|at| planted(&format!("{}.rs", at.trim_end_matches(".rs")), &text, 0));
+        }
+    }
 }
 
 #[test]

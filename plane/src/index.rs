@@ -14,7 +14,7 @@ mod newest;
 
 pub use self::{
     facts::{AcceptFact, AdFact, Event, OfferFact, ReceiptFact},
-    ledger::{Ledger, Sums, Trade},
+    ledger::{Ledger, Sums},
 };
 
 use self::newest::Newest;

@@ -4,7 +4,11 @@
 //! closes before its first byte is tried once more, since some close kept-alive ones between requests; after the first byte
 //! it is an error.
 
-use super::{BackendError, BackendKind, BackendSpec, BadSpec, Stage, address, spec::ApiKey};
+use super::{
+    BackendError, BackendKind, BackendSpec, BadSpec, Stage, address,
+    ndjson::{self, LineBuffer},
+    spec::ApiKey,
+};
 use crate::clock;
 use bytes::Bytes;
 use reqwest::{
@@ -367,6 +371,28 @@ impl Body {
                         return Ok(None);
                     }
                     timer.as_mut().reset(due);
+                }
+            }
+        }
+    }
+
+    /// The next line, as JSON. An answer that ends in half a line is cut off.
+    pub(super) async fn read_json<T: DeserializeOwned>(&mut self, lines: &mut LineBuffer) -> Result<T, BackendError> {
+        let (stage, limit) = self.deadline();
+        let due = clock::deadline(limit);
+        loop {
+            let next = lines.next_line();
+            if let Some(line) = next.map_err(|_| BackendError::LineTooLong { limit: ndjson::MAX_LINE_BYTES })? {
+                self.started();
+                return serde_json::from_slice(&line).map_err(|_| self.malformed());
+            }
+            match self.read_until(due).await?.ok_or(BackendError::Timeout { stage, limit })? {
+                Some(bytes) => lines.push(&bytes),
+                // The last line may lack its line feed; half a line is no line.
+                None => {
+                    let rest = lines.rest().ok_or(BackendError::Truncated)?;
+                    self.started();
+                    return serde_json::from_slice(&rest).map_err(|_| BackendError::Truncated);
                 }
             }
         }

@@ -18,8 +18,10 @@ use self::call::{Call, EmbedCall};
 use super::{
     Backend, BackendError, BackendKind, Chunk, Deadlines, Model,
     http::{self, Body, Http},
-    is_name, name_or_empty,
-    ndjson::{self, LineBuffer},
+    is_name,
+    logprob::Logprob,
+    name_or_empty,
+    ndjson::LineBuffer,
     openai,
     spec::BackendSpec,
 };
@@ -31,7 +33,7 @@ use futures::{
 };
 use infernet_wire::{
     capability::Abilities,
-    chat::{Alternative, Channel, ChatRequest, FinishReason, Task, TokenLogprob},
+    chat::{Channel, ChatRequest, FinishReason, Task, TokenLogprob},
     id::Hash,
     limits,
 };
@@ -333,27 +335,6 @@ struct Message {
 }
 
 #[derive(Deserialize)]
-struct Logprob {
-    token: String,
-    logprob: f64,
-    #[serde(default)]
-    top_logprobs: Vec<TopLogprob>,
-}
-
-#[derive(Deserialize)]
-struct TopLogprob {
-    token: String,
-    logprob: f64,
-}
-
-impl From<Logprob> for TokenLogprob {
-    fn from(logprob: Logprob) -> Self {
-        let top = logprob.top_logprobs.into_iter().map(|TopLogprob { token, logprob }| Alternative { token, logprob });
-        TokenLogprob { token: logprob.token, logprob: logprob.logprob, top: top.collect() }
-    }
-}
-
-#[derive(Deserialize)]
 struct Called {
     #[serde(default)]
     id: String,
@@ -386,30 +367,10 @@ struct Said {
 impl Answer {
     async fn next(mut self: Box<Self>) -> Result<Option<(Chunk, Box<Self>)>, BackendError> {
         while self.said.pending.is_empty() && !self.said.done {
-            let line = self.line().await?;
-            self.body.started();
+            let line: Line = self.body.read_json(&mut self.lines).await?;
             self.said.absorb(line)?;
         }
         Ok(self.said.pending.pop_front().map(|chunk| (chunk, self)))
-    }
-
-    async fn line(&mut self) -> Result<Line, BackendError> {
-        let (stage, limit) = self.body.deadline();
-        let due = clock::deadline(limit);
-        loop {
-            let next = self.lines.next_line();
-            if let Some(line) = next.map_err(|_| BackendError::LineTooLong { limit: ndjson::MAX_LINE_BYTES })? {
-                return serde_json::from_slice(&line).map_err(|_| self.body.malformed());
-            }
-            match self.body.read_until(due).await?.ok_or(BackendError::Timeout { stage, limit })? {
-                Some(bytes) => self.lines.push(&bytes),
-                // The last line may lack its line feed; half a line is no line.
-                None => {
-                    let rest = self.lines.rest().ok_or(BackendError::Truncated)?;
-                    return serde_json::from_slice(&rest).map_err(|_| BackendError::Truncated);
-                }
-            }
-        }
     }
 }
 

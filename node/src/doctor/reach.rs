@@ -1,11 +1,16 @@
 //! Which addresses can be had here, and which answer elsewhere.
 
 use super::facts::{NodeFacts, Port, PortState, Reached, Use};
-use crate::{clock, config::Config, control::schema::StatusReport};
+use crate::{
+    clock,
+    config::Config,
+    control::schema::StatusReport,
+    net::{Socket, socket},
+};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     time::Duration,
 };
 use tokio::{
@@ -30,17 +35,12 @@ pub(super) fn ports(config: &Config, node: Option<&NodeFacts>) -> Vec<Port> {
 }
 
 fn mesh_port(address: &Multiaddr) -> Option<(Use, SocketAddr)> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next()? {
-        Protocol::Ip4(ip) => ip.into(),
-        Protocol::Ip6(ip) => ip.into(),
-        _ => return None,
+    let (kind, socket) = socket(address)?;
+    let purpose = match kind {
+        Socket::Tcp => Use::MeshTcp,
+        Socket::Udp => Use::MeshQuic,
     };
-    match parts.next()? {
-        Protocol::Tcp(port) => Some((Use::MeshTcp, SocketAddr::new(ip, port))),
-        Protocol::Udp(port) => Some((Use::MeshQuic, SocketAddr::new(ip, port))),
-        _ => None,
-    }
+    Some((purpose, socket))
 }
 
 /// Whether a node of this `status` has the port: it names real addresses where a configuration has wildcards.

@@ -132,12 +132,16 @@ fn check_free(address: &Multiaddr) -> Result<(), NetError> {
     outcome.map_err(|error| NetError::listen(address, &error))
 }
 
-enum Socket {
+/// A kind of socket.
+pub enum Socket {
+    /// TCP.
     Tcp,
+    /// UDP, for QUIC.
     Udp,
 }
 
-fn socket(address: &Multiaddr) -> Option<(Socket, SocketAddr)> {
+/// The socket that an address is for; `None` if it names none directly.
+pub fn socket(address: &Multiaddr) -> Option<(Socket, SocketAddr)> {
     let mut parts = address.iter();
     let ip: IpAddr = match parts.next()? {
         Protocol::Ip4(ip) => ip.into(),

@@ -60,7 +60,7 @@ impl Sums {
         *self == Sums::default()
     }
 
-    fn of(trade: &Trade) -> Self {
+    fn of(trade: &ReceiptFact) -> Self {
         if !trade.is_settled {
             return Sums { unsettled: 1, ..Sums::default() };
         }
@@ -160,7 +160,7 @@ impl<T: StdHash + Eq + Clone> Names<T> {
 
 /// One receipt as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Trade32 {
+struct Kept {
     digest: Hash,
     buyer: u32,
     model: u32,
@@ -171,35 +171,6 @@ struct Trade32 {
     finished: UnixMillis,
     status: JobStatus,
     is_settled: bool,
-}
-
-/// A receipt, with its names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trade {
-    /// The job.
-    pub job: JobId,
-    /// Who worked.
-    pub worker: NodeId,
-    /// Who asked.
-    pub buyer: NodeId,
-    /// Names the worker's statement.
-    pub digest: Hash,
-    /// Whether both have signed.
-    pub is_settled: bool,
-    /// The model.
-    pub model: Arc<str>,
-    /// Input tokens charged.
-    pub input_tokens: u32,
-    /// Output tokens charged.
-    pub output_tokens: u32,
-    /// What it cost.
-    pub amount: MicroUsd,
-    /// When it began.
-    pub started: UnixMillis,
-    /// When it ended.
-    pub finished: UnixMillis,
-    /// How.
-    pub status: JobStatus,
 }
 
 /// What is summed of one worker.
@@ -224,7 +195,7 @@ pub struct Ledger {
     bound: usize,
     nodes: Names<NodeId>,
     models: Names<Arc<str>>,
-    trades: BTreeMap<(JobId, u32), Trade32>,
+    trades: BTreeMap<(JobId, u32), Kept>,
     by_digest: BTreeSet<(u64, JobId, NodeId)>,
     order: BTreeSet<Order>,
     all: Sums,
@@ -277,7 +248,7 @@ impl Ledger {
 
     fn insert(&mut self, new: ReceiptFact) {
         let worker = self.nodes.hold(&new.worker);
-        let kept = Trade32 {
+        let kept = Kept {
             digest: new.digest,
             buyer: self.nodes.hold(&new.buyer),
             model: self.models.hold(&new.model),
@@ -301,7 +272,7 @@ impl Ledger {
         }
     }
 
-    fn remove(&mut self, trade: &Trade) {
+    fn remove(&mut self, trade: &ReceiptFact) {
         let Some(worker) = self.nodes.number(&trade.worker) else { return };
         let Some(kept) = self.trades.remove(&(trade.job, worker)) else { return };
         self.order.remove(&(trade.is_settled, trade.finished, trade.job, trade.worker));
@@ -321,7 +292,7 @@ impl Ledger {
         self.models.release(kept.model);
     }
 
-    fn forget_pair(&mut self, trade: &Trade) {
+    fn forget_pair(&mut self, trade: &ReceiptFact) {
         let Some(with) = self.by_buyer.get_mut(&trade.buyer) else { return };
         let left = with.get_mut(&trade.worker).map_or(0, |jobs| {
             *jobs -= 1;
@@ -336,7 +307,7 @@ impl Ledger {
     }
 
     /// Applies one receipt to all sums that it is in; sums of nothing are let go.
-    fn count(&mut self, trade: &Trade, change: impl Fn(&mut Sums, Sums)) {
+    fn count(&mut self, trade: &ReceiptFact, change: impl Fn(&mut Sums, Sums)) {
         fn at<K: Ord + Clone>(sums: &mut BTreeMap<K, Sums>, key: &K, one: Sums, change: &impl Fn(&mut Sums, Sums)) {
             let sum = sums.entry(key.clone()).or_default();
             change(sum, one);
@@ -356,9 +327,9 @@ impl Ledger {
     }
 
     /// The receipt of a job and worker.
-    pub fn get(&self, job: &JobId, worker: &NodeId) -> Option<Trade> {
+    pub fn get(&self, job: &JobId, worker: &NodeId) -> Option<ReceiptFact> {
         let kept = self.trades.get(&(*job, self.nodes.number(worker)?))?;
-        Some(Trade {
+        Some(ReceiptFact {
             job: *job,
             worker: *worker,
             buyer: *self.nodes.get(kept.buyer)?,
@@ -375,13 +346,13 @@ impl Ledger {
     }
 
     /// The receipts of a job: one of each worker that did a part of it.
-    pub fn of_job<'a>(&'a self, job: &'a JobId) -> impl Iterator<Item = Trade> + 'a {
+    pub fn of_job<'a>(&'a self, job: &'a JobId) -> impl Iterator<Item = ReceiptFact> + 'a {
         let workers = self.trades.range((*job, 0)..=(*job, u32::MAX)).filter_map(|((_, worker), _)| self.nodes.get(*worker));
         workers.filter_map(|worker| self.get(job, worker))
     }
 
     /// The receipt whose statement has this digest.
-    pub fn by_digest(&self, digest: &Hash) -> Option<Trade> {
+    pub fn by_digest(&self, digest: &Hash) -> Option<ReceiptFact> {
         let begins = (beginning(digest), JobId([0; 16]), NodeId([0; 33]));
         let alike = self.by_digest.range(begins..).take_while(|(beginning, ..)| *beginning == begins.0);
         alike.filter_map(|(_, job, worker)| self.get(job, worker)).find(|trade| trade.digest == *digest)
@@ -398,7 +369,7 @@ impl Ledger {
     }
 
     /// Receipts by their end, the newest first.
-    pub fn newest(&self) -> impl Iterator<Item = Trade> + '_ {
+    pub fn newest(&self) -> impl Iterator<Item = ReceiptFact> + '_ {
         let begin = (true, UnixMillis(0), JobId([0; 16]), NodeId([0; 33]));
         let (mut settled, mut others) =
             (self.order.range(begin..).rev().peekable(), self.order.range(..begin).rev().peekable());
@@ -408,7 +379,7 @@ impl Ledger {
     }
 
     /// Receipts of one worker, the newest first.
-    pub fn newest_of<'a>(&'a self, worker: &'a NodeId) -> impl Iterator<Item = Trade> + 'a {
+    pub fn newest_of<'a>(&'a self, worker: &'a NodeId) -> impl Iterator<Item = ReceiptFact> + 'a {
         let jobs = self.by_worker.get(worker).into_iter().flat_map(|of| of.newest.iter().rev());
         jobs.filter_map(|(_, job)| self.get(job, worker))
     }

@@ -1,7 +1,7 @@
 //! One node: what it serves, what it did, what it earned.
 
 use super::{MAX_ROWS, Reputation, is_live, reputation};
-use crate::index::{AdFact, Book, Sums, Trade};
+use crate::index::{AdFact, Book, ReceiptFact, Sums};
 use infernet_wire::{
     id::{Hash, JobId, NodeId},
     money::{MicroUsd, Price},
@@ -207,8 +207,8 @@ pub struct ReceiptRow {
     pub settled: bool,
 }
 
-impl From<Trade> for ReceiptRow {
-    fn from(trade: Trade) -> Self {
+impl From<ReceiptFact> for ReceiptRow {
+    fn from(trade: ReceiptFact) -> Self {
         ReceiptRow {
             job: trade.job,
             digest: trade.digest,

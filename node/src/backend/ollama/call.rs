@@ -1,5 +1,6 @@
 //! A request in Ollama's words: `/api/chat`, `/api/generate` for the continuation of a text, `/api/embed`.
 
+use crate::backend::sampling::Sampling;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use infernet_wire::chat::{ChatMessage, ChatRequest, ResponseFormat, Role, ToolCall, ToolChoice};
 use serde::Serialize;
@@ -68,18 +69,8 @@ struct Shared<'a> {
 #[derive(Serialize)]
 struct Options<'a> {
     num_predict: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seed: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    presence_penalty: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frequency_penalty: Option<f64>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    stop: &'a [String],
+    #[serde(flatten)]
+    sampling: Sampling<'a>,
 }
 
 #[derive(Serialize)]
@@ -155,15 +146,7 @@ impl<'a> Shared<'a> {
             }),
             logprobs: request.logprobs.is_some(),
             top_logprobs: request.logprobs.filter(|n| *n > 0),
-            options: Options {
-                num_predict: request.max_tokens,
-                temperature: request.temperature,
-                top_p: request.top_p,
-                seed: request.seed,
-                presence_penalty: request.presence_penalty,
-                frequency_penalty: request.frequency_penalty,
-                stop: &request.stop,
-            },
+            options: Options { num_predict: request.max_tokens, sampling: Sampling::of(request) },
         }
     }
 }

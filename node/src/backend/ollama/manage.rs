@@ -4,14 +4,11 @@
 //! where it stopped when it is asked for again: Ollama keeps the parts.
 
 use super::{Details, Named, Ollama, Show, Tag, parse_size};
-use crate::{
-    backend::{
-        BackendError, BackendKind,
-        http::{self, Body},
-        manage::{Installed, Manage, ManageError, PullStep, Steps},
-        ndjson::{self, LineBuffer},
-    },
-    clock,
+use crate::backend::{
+    BackendError, BackendKind,
+    http::{self, Body},
+    manage::{Installed, Manage, ManageError, PullStep, Steps},
+    ndjson::LineBuffer,
 };
 use futures::{
     FutureExt, StreamExt,
@@ -155,8 +152,8 @@ impl Pull {
         if self.done {
             return Ok(None);
         }
-        let line = self.line().await.map_err(|error| ManageError::of_pull(&self.model, error))?;
-        self.body.started();
+        let line: Result<Line, _> = self.body.read_json(&mut self.lines).await;
+        let line = line.map_err(|error| ManageError::of_pull(&self.model, error))?;
         if let Some(error) = line.error {
             let said = http::error_text(&error).unwrap_or_else(|| "no reason given".into());
             return Err(ManageError::of_pull(&self.model, BackendError::Engine(said)));
@@ -170,24 +167,5 @@ impl Pull {
         };
         self.done = step == PullStep::Done;
         Ok(Some((step, self)))
-    }
-
-    async fn line(&mut self) -> Result<Line, BackendError> {
-        let (stage, limit) = self.body.deadline();
-        let due = clock::deadline(limit);
-        loop {
-            let next = self.lines.next_line();
-            if let Some(line) = next.map_err(|_| BackendError::LineTooLong { limit: ndjson::MAX_LINE_BYTES })? {
-                return serde_json::from_slice(&line).map_err(|_| self.body.malformed());
-            }
-            match self.body.read_until(due).await?.ok_or(BackendError::Timeout { stage, limit })? {
-                Some(bytes) => self.lines.push(&bytes),
-                // The last line may lack its line feed; an end before `success` is none.
-                None => {
-                    let rest = self.lines.rest().ok_or(BackendError::Truncated)?;
-                    return serde_json::from_slice(&rest).map_err(|_| BackendError::Truncated);
-                }
-            }
-        }
     }
 }

@@ -309,7 +309,7 @@ async fn an_error_line_ends_the_stream() {
 async fn an_endless_line_is_refused() {
     let huge = || HttpBody::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(vec![b'x'; 64 * 1024]))).into_response();
     let (_, error) = ask(&*serve(move |_, _| huge()).await).await;
-    assert_eq!(error, Some(BackendError::LineTooLong { limit: ndjson::MAX_LINE_BYTES }));
+    assert_eq!(error, Some(BackendError::LineTooLong { limit: crate::backend::ndjson::MAX_LINE_BYTES }));
     let error = serve(move |_, _| huge()).await.models().await.expect_err("refuses");
     assert!(matches!(error, BackendError::TooLarge { .. }), "{error}");
 }

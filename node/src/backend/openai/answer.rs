@@ -12,11 +12,12 @@ use crate::{
     backend::{
         BackendError, Chunk,
         http::{self, Body},
+        logprob::Logprob,
         ndjson::MAX_LINE_BYTES,
     },
     clock,
 };
-use infernet_wire::chat::{Alternative, Channel, FinishReason, TokenLogprob};
+use infernet_wire::chat::{Channel, FinishReason, TokenLogprob};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -175,20 +176,6 @@ struct Logprobs {
     token_logprobs: Option<Vec<Option<f64>>>,
 }
 
-#[derive(Deserialize)]
-struct Logprob {
-    token: String,
-    logprob: f64,
-    #[serde(default)]
-    top_logprobs: Vec<TopLogprob>,
-}
-
-#[derive(Deserialize)]
-struct TopLogprob {
-    token: String,
-    logprob: f64,
-}
-
 impl Logprobs {
     fn read(self) -> Vec<TokenLogprob> {
         if let Some(content) = self.content.filter(|content| !content.is_empty()) {
@@ -197,13 +184,6 @@ impl Logprobs {
         let tokens = self.tokens.unwrap_or_default().into_iter().zip(self.token_logprobs.unwrap_or_default());
         let known = tokens.filter_map(|(token, logprob)| Some((token, logprob?)));
         known.map(|(token, logprob)| TokenLogprob { token, logprob, top: Vec::new() }).collect()
-    }
-}
-
-impl From<Logprob> for TokenLogprob {
-    fn from(logprob: Logprob) -> Self {
-        let top = logprob.top_logprobs.into_iter().map(|TopLogprob { token, logprob }| Alternative { token, logprob });
-        TokenLogprob { token: logprob.token, logprob: logprob.logprob, top: top.collect() }
     }
 }
 

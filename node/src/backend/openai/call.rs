@@ -4,7 +4,10 @@
 //! know.
 
 use super::started;
-use crate::backend::facts::{Facts, Started};
+use crate::backend::{
+    facts::{Facts, Started},
+    sampling::Sampling,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use infernet_wire::chat::{ChatMessage, ChatRequest, ResponseFormat, Role, Tool, ToolCall, ToolChoice};
 use serde::Serialize;
@@ -70,18 +73,8 @@ struct Shared<'a> {
     max_tokens: u32,
     stream: bool,
     stream_options: StreamOptions,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seed: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    presence_penalty: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frequency_penalty: Option<f64>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    stop: &'a [String],
+    #[serde(flatten)]
+    sampling: Sampling<'a>,
 }
 
 #[derive(Serialize)]
@@ -157,12 +150,7 @@ impl<'a> Shared<'a> {
             max_tokens: request.max_tokens,
             stream: true,
             stream_options: StreamOptions { include_usage: true, continuous_usage_stats: facts.counts_in_chunks },
-            temperature: request.temperature,
-            top_p: request.top_p,
-            seed: request.seed,
-            presence_penalty: request.presence_penalty,
-            frequency_penalty: request.frequency_penalty,
-            stop: &request.stop,
+            sampling: Sampling::of(request),
         }
     }
 }
