@@ -34,7 +34,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch as signal},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
@@ -109,7 +109,10 @@ pub async fn open_store(place: &str, network: &NetworkId) -> Result<Arc<dyn Stor
             "--store {scheme}://: name a directory, or postgres://user:password@host/database"
         )));
     }
-    Ok(Arc::new(EmbeddedStore::open(Path::new(place), network)?))
+    // It may wait for the one before to let go.
+    let (place, network) = (PathBuf::from(place), network.clone());
+    let opened = spawn_blocking(move || EmbeddedStore::open(&place, &network)).await;
+    Ok(Arc::new(opened.unwrap_or_else(|error| Err(StoreError::Unreachable(error.to_string())))?))
 }
 
 /// The key in `home/name`, made at the first start.
