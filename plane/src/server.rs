@@ -157,9 +157,9 @@ impl Running {
         let gateway =
             node.as_ref().map(|node| Gateway::start(Through::from(node), store.clone(), settings.plane.gateway.clone()));
         let mut config = settings.plane;
-        if settings.listen.port() == 0 {
-            // For tests, whose origin is known only now.
-            config.origin = config.origin.replace(&settings.listen.to_string(), &addr.to_string());
+        // On any free port, the origin is known only now.
+        if let Some(host) = config.origin.strip_suffix(":0") {
+            config.origin = format!("{host}:{}", addr.port());
         }
         let plane = Plane::new(store, gateway, Arc::new(config)).with_index(index);
         let watched = Watched::new(plane.clone(), follower.clone());
@@ -183,6 +183,7 @@ impl Running {
         if let Some(gateway) = &self.plane.gateway {
             gateway.stop(grace).await;
         }
+        self.plane.viewers.close();
         self.stop.send_replace(true);
         let deadline = clock::deadline(grace);
         for server in self.servers {

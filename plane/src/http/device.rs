@@ -5,7 +5,8 @@
 //! what; a page that only links there approves nothing.
 
 use super::{
-    caller::{self, By, Caller, Known},
+    caller::{self, By, Caller, Known, Somebody},
+    dashboard,
     error::{Existing, Refusal},
     limits::{self, From as Sender, Turns},
 };
@@ -17,7 +18,7 @@ use crate::{
 use axum::{
     Extension, Json, Router,
     extract::{Path, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -157,23 +158,29 @@ async fn approved(plane: &Plane, client: &ClientId, code: &str) -> Result<(), Re
     Ok(plane.store.put_challenge(&format!("device:{code}"), &client.0, clock::now().after(LIFE_MS)).await?)
 }
 
-/// The page on which somebody approves. It runs no script.
+/// The page on which somebody approves. It needs no script.
 async fn page(State(plane): State<Plane>, Path(code): Path<String>, known: Option<Extension<Known>>) -> Response {
+    let (somebody, cookie) = session_of(known).unzip();
+    let shown = |status, body| html(status, somebody.as_ref(), body);
     if !is_code(&code) || !is_marked(&plane, "pending", &code).await.unwrap_or(false) {
-        return html(StatusCode::NOT_FOUND, "<p>This code is over, or was never given. Begin again in your terminal.</p>");
+        let over = maud::html! { p { "This code is over, or was never given. Begin again in your terminal." } };
+        return shown(StatusCode::NOT_FOUND, over);
     }
-    match session_of(known) {
-        Some((client, cookie)) => {
-            let token = session::csrf(&cookie);
-            let body = format!(
-                "<p>A terminal that shows the code <b>{code}</b> wants to sign in as you, {}.</p><p>Approve this only if you have \
-                 just started it yourself.</p><form method=\"post\"><input type=\"hidden\" name=\"csrf\" value=\"{token}\">\
-                 <button>Approve</button></form>",
-                escaped(&client.1)
-            );
-            html(StatusCode::OK, &body)
-        }
-        None => html(StatusCode::UNAUTHORIZED, "<p>Sign in at this plane first, then open this address again.</p>"),
+    match (&somebody, cookie) {
+        (Some(somebody), Some(cookie)) => shown(
+            StatusCode::OK,
+            maud::html! {
+                p { "A terminal that shows the code " b { (code) } " wants to sign in as you, " (somebody.client.name) "." }
+                p { "Approve this only if you have just started it yourself." }
+                form method="post" { input type="hidden" name="csrf" value=(session::csrf(&cookie)); button { "Approve" } }
+            },
+        ),
+        _ => shown(
+            StatusCode::UNAUTHORIZED,
+            maud::html! {
+                p { a href={ "/signin?next=/auth/cli/" (code) } { "Sign in" } " first." }
+            },
+        ),
     }
 }
 
@@ -184,8 +191,8 @@ async fn approve_form(
     headers: HeaderMap,
     request: Request,
 ) -> Response {
-    let Some((client, cookie)) = session_of(known) else {
-        return html(StatusCode::UNAUTHORIZED, "<p>Sign in at this plane first.</p>");
+    let Some((somebody, cookie)) = session_of(known) else {
+        return html(StatusCode::UNAUTHORIZED, None, maud::html! { p { a href="/signin" { "Sign in" } " first." } });
     };
     let bytes = super::body::read(&headers, request.into_body(), FORM).await.unwrap_or_default();
     let form = String::from_utf8_lossy(&bytes).into_owned();
@@ -196,32 +203,25 @@ async fn approve_form(
     }
     let checked = caller::check_page(&plane, &Method::POST, &shown, &cookie);
     let done = match checked {
-        Ok(()) => approved(&plane, &client.0, &code).await,
+        Ok(()) => approved(&plane, &somebody.client.id, &code).await,
         Err(refusal) => Err(refusal),
     };
-    match done {
-        Ok(()) => html(StatusCode::OK, "<p>Approved. You may close this page.</p>"),
-        Err(refusal) => html(refusal.status, &format!("<p>{}</p>", escaped(&refusal.message))),
-    }
+    let (status, text) = match done {
+        Ok(()) => (StatusCode::OK, "Approved. You may close this page.".to_owned()),
+        Err(refusal) => (refusal.status, refusal.message),
+    };
+    html(status, Some(&somebody), maud::html! { p { (text) } })
 }
 
-/// The client of the session, with its name, and the cookie.
-fn session_of(known: Option<Extension<Known>>) -> Option<((ClientId, String), String)> {
+/// Who has signed in, and the cookie.
+fn session_of(known: Option<Extension<Known>>) -> Option<(Somebody, String)> {
     let Extension(Known::Somebody(somebody)) = known? else { return None };
-    match somebody.by {
-        By::Session(_, cookie) => Some(((somebody.client.id, somebody.client.name), cookie)),
+    match &somebody.by {
+        By::Session(_, cookie) => Some(((*somebody).clone(), cookie.clone())),
         By::Key(_) => None,
     }
 }
 
-/// Text that can't be markup.
-pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
-}
-
-fn html(status: StatusCode, body: &str) -> Response {
-    let head = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>infernet</title>";
-    let page = format!("{head}<main><h1>infernet</h1>{body}</main></html>");
-    let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-    (status, kind, page).into_response()
+fn html(status: StatusCode, somebody: Option<&Somebody>, body: maud::Markup) -> Response {
+    dashboard::html(status, dashboard::plain("A terminal signs in", somebody, body))
 }

@@ -161,7 +161,7 @@ async fn show(State(plane): State<Plane>, caller: Caller, Path(id): Path<String>
 }
 
 /// The row with what this instance remembers of its answer.
-fn viewed(plane: &Plane, row: JobRow) -> JobView {
+pub(super) fn viewed(plane: &Plane, row: JobRow) -> JobView {
     let live = plane.gateway.as_ref().and_then(|gateway| gateway.live(&row.id));
     let log = live.and_then(|live| live.follow()).map(|log| log.borrow().clone());
     JobView::new(row, log)
@@ -180,7 +180,7 @@ async fn list(State(plane): State<Plane>, caller: Caller, RawQuery(query): RawQu
     let mut wanted = page_of(query.as_deref().unwrap_or_default())?;
     wanted.client = Some(caller.client().clone());
     let rows = plane.store.jobs(&wanted).await?;
-    let next = rows.last().filter(|_| rows.len() == wanted.limit).map(|row| format!("{}-{}", row.created.0, row.id.0));
+    let next = rows.last().filter(|_| rows.len() == wanted.limit).map(place_of);
     Ok(Json(JobList { jobs: rows.into_iter().map(|row| viewed(&plane, row)).collect(), next }))
 }
 
@@ -203,16 +203,26 @@ fn page_of(query: &str) -> Result<JobQuery, Refusal> {
                 wanted.since = Some(UnixMillis(value.parse().map_err(|_| bad())?));
             }
             "before" => {
-                let bad = || Refusal::bad("before must be the `next` of the page before");
-                let (at, id) = value.split_once('-').ok_or_else(bad)?;
-                let at = UnixMillis(at.parse().map_err(|_| bad())?);
-                wanted.before = Some((at, WebJobId(Some(id).filter(|id| is_id(id)).ok_or_else(bad)?.to_owned())));
+                wanted.before = Some(place(&value)?);
             }
             // Others are ignored, as everywhere.
             _ => {}
         }
     }
     Ok(wanted)
+}
+
+/// Where the page after `row` begins, as clients give it back.
+pub(super) fn place_of(row: &JobRow) -> String {
+    format!("{}-{}", row.created.0, row.id.0)
+}
+
+/// What [`place_of`] wrote.
+pub(super) fn place(text: &str) -> Result<(UnixMillis, WebJobId), Refusal> {
+    let bad = || Refusal::bad("before must be the `next` of the page before");
+    let (at, id) = text.split_once('-').ok_or_else(bad)?;
+    let at = UnixMillis(at.parse().map_err(|_| bad())?);
+    Ok((at, WebJobId(Some(id).filter(|id| is_id(id)).ok_or_else(bad)?.to_owned())))
 }
 
 /// The pairs of a query, with `%XX` and `+` read.
