@@ -40,7 +40,7 @@ function tick() {
   for (const time of document.querySelectorAll("time[datetime]")) {
     const at = Date.parse(time.dateTime);
     if (Number.isNaN(at)) continue;
-    const text = ago(at, now);
+    const text = "whole" in time.dataset ? new Date(at).toLocaleString() : ago(at, now);
     if (time.textContent !== text) time.textContent = text;
     if (!time.title) time.title = new Date(at).toLocaleString();
   }

@@ -124,9 +124,16 @@ function cbor(bytes) {
   return value;
 }
 
+// Structs are maps from small whole numbers, in the order of their fields.
+const named = (names, map) => Object.fromEntries(names.map((name, at) => [name, map[at]]));
+const ENVELOPE = ["major", "minor", "kind", "network", "payload", "signer", "signature"];
+const PRICE = ["input", "output"];
+const RECEIPT = ["job", "accept", "buyer", "worker", "workload", "model", "weights", "inputTokens", "outputTokens", "price", "amount"];
+const COUNTERSIGN = ["receipt", "issued"];
+
 // What an envelope says, if its signer signed it for this network.
-async function opened(raw, kind, name, network) {
-  const envelope = cbor(raw);
+async function opened(raw, kind, name, fields, network) {
+  const envelope = named(ENVELOPE, cbor(raw));
   if (envelope.major !== 1n || envelope.kind !== BigInt(kind)) throw new Error("it is no " + name);
   if (envelope.network !== network) throw new Error(`it belongs to the network ${envelope.network}, not to ${network}`);
   const parts = [Uint8Array.of(Number(envelope.minor)), utf8(envelope.network), envelope.signer, envelope.payload];
@@ -138,7 +145,7 @@ async function opened(raw, kind, name, network) {
   });
   const digest = await sha256(tag, tag, ...measured);
   if (!(await bip340(envelope.signer.slice(1), digest, envelope.signature))) throw new Error("its signature is not its signer's");
-  return { digest, signer: envelope.signer, body: cbor(envelope.payload) };
+  return { digest, signer: envelope.signer, body: named(fields, cbor(envelope.payload)) };
 }
 
 // A node's id as people know it: base58 of its key as libp2p has it.
@@ -152,15 +159,16 @@ export function nodeId(key) {
 // Throws what is wrong, or tells what was found.
 export async function verify({ worker, buyer, digest, network }) {
   if (!globalThis.crypto?.subtle) throw new Error("this page came without TLS, so your browser lends it no SHA-256: open it over https");
-  const stated = await opened(unhex(worker), 6, "job-receipt", network);
+  const stated = await opened(unhex(worker), 6, "job-receipt", RECEIPT, network);
   const body = stated.body;
   if (hex(stated.digest) !== digest) throw new Error("it is another receipt than the one shown");
   if (!same(stated.signer, body.worker)) throw new Error("somebody else than the worker signed it");
-  const exact = body.price.input * body.input_tokens + body.price.output * body.output_tokens;
+  const price = named(PRICE, body.price);
+  const exact = price.input * body.inputTokens + price.output * body.outputTokens;
   if ((exact + 999_999n) / 1_000_000n !== body.amount) throw new Error("the sum is not the price times the tokens");
   const said = { worker: nodeId(body.worker), buyer: nodeId(body.buyer), amount: body.amount, model: body.model, settled: false };
   if (!buyer) return said;
-  const agreed = await opened(unhex(buyer), 7, "countersign", network);
+  const agreed = await opened(unhex(buyer), 7, "countersign", COUNTERSIGN, network);
   if (!same(agreed.signer, body.buyer)) throw new Error("somebody else than the buyer countersigned it");
   if (!same(agreed.body.receipt, stated.digest)) throw new Error("the buyer countersigned another receipt");
   return { ...said, settled: true };

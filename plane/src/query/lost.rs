@@ -2,8 +2,12 @@
 //! worker itself knows.
 
 use super::MAX_ROWS;
-use crate::index::{AdFact, Book};
-use infernet_wire::{id::NodeId, money::Price, time::UnixMillis};
+use crate::index::{AdFact, Book, OfferFact};
+use infernet_wire::{
+    id::NodeId,
+    money::{MicroUsd, Price},
+    time::UnixMillis,
+};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -45,18 +49,18 @@ pub fn lost(book: &Book, worker: &NodeId, now: UnixMillis, limit: usize) -> Vec<
     let Some(ad) = book.ad(worker) else { return Vec::new() };
     let mut seen = BTreeSet::new();
     let recent = book.accepts().take_while(|accept| accept.issued.after(WINDOW_MS) >= now);
-    let others = recent.filter(|accept| accept.winner != *worker);
-    let rows = others.filter_map(|accept| {
+    let rows = recent.filter_map(|accept| {
         let offer = book.offer(&accept.offer).filter(|offer| offer.buyer == accept.buyer && offer.buyer != *worker)?;
         // The newest accept of an auction is its last word.
-        if !seen.insert(offer.digest) {
+        if !seen.insert(offer.digest) || accept.winner == *worker {
             return None;
         }
         let own = price_for(ad, &offer.model)?;
-        let why = match (own.within(&offer.ceiling), cost(own, offer), cost(accept.price, offer)) {
-            (false, ..) => Why::AboveCeiling,
-            (true, Some(own), Some(agreed)) if own > agreed => Why::Dearer((own - agreed).saturating_mul(1000) / agreed.max(1)),
-            _ => Why::NotByPrice,
+        let (mine, agreed) = (exact(own, offer), exact(accept.price, offer));
+        let why = match own.within(&offer.ceiling) {
+            false => Why::AboveCeiling,
+            true if mine > agreed => Why::Dearer(((mine - agreed) * 1000 / agreed.max(1)).try_into().unwrap_or(u64::MAX)),
+            true => Why::NotByPrice,
         };
         Some(Lost { issued: offer.issued, model: offer.model.clone(), winner: accept.winner, price: accept.price, own, why })
     });
@@ -67,7 +71,8 @@ fn price_for(ad: &AdFact, model: &str) -> Option<Price> {
     ad.models.iter().find(|served| served.answers_to(model)).map(|served| served.price)
 }
 
-/// What all the tokens that were asked for would have cost, in micro-USD.
-fn cost(price: Price, offer: &crate::index::OfferFact) -> Option<u64> {
-    price.cost(offer.input_tokens, offer.output_tokens).map(|cost| cost.0)
+/// What all the tokens that were asked for would have cost, in millionths of a micro-USD.
+fn exact(price: Price, offer: &OfferFact) -> u128 {
+    let part = |price: MicroUsd, tokens: u32| u128::from(price.0) * u128::from(tokens);
+    part(price.input, offer.input_tokens) + part(price.output, offer.output_tokens)
 }

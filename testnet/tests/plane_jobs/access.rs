@@ -118,7 +118,7 @@ async fn strange_names_and_pages_do_not_come_in() {
 async fn a_cookie_counts_only_for_our_own_pages() {
     let served = Served::alone().await;
     let (client, _) = served.client(0, &[]).await;
-    let (text, row) = accounts::session::new(&client, now());
+    let (text, row) = accounts::session::new(&client, now().after(accounts::session::LIFE_MS));
     served.plane.store.put_session(&row).await.expect("a store");
     let cookie = format!("infernet={}", *text);
     let me = answered(served.get("/api/v1/me").header("cookie", &cookie).send().await.expect("an answer"), 200).await;

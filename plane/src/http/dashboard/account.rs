@@ -29,7 +29,7 @@ pub(super) async fn keys(ask: &Ask<'_>) -> Result<Vec<Part>, Refusal> {
         p.note { "The key is shown once. This plane keeps only its hash." }
     };
     let shown: Vec<Markup> = rows.iter().map(|row| key(ask, row)).collect();
-    let head = ["Key", "Name", "May", "A day at most", "Made", "Last used", "State", ""];
+    let head = ["Key", "Name", "May", "#A day at most", "Made", "Last used", "State", ""];
     Ok(vec![Part::fixed(make), Part::live("keys", words::table(&head, &shown, "None yet."))])
 }
 
@@ -92,7 +92,7 @@ pub(super) async fn settings(ask: &Ask<'_>) -> Result<Vec<Part>, Refusal> {
         dl.facts {
             dt { "Name" } dd { (client.name) }
             dt { "Account" } dd.wrap { code { (client.id.0) } }
-            dt { "Since" } dd { (words::time(client.created)) }
+            dt { "Since" } dd { (words::moment(client.created)) }
             @if client.admin { dt { "Role" } dd { "runs this plane" } }
         }
         h2 { "I sign in by" }

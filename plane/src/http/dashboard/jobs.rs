@@ -48,7 +48,7 @@ pub(super) async fn list(ask: &Ask<'_>, status: Option<JobStatus>, before: Optio
         }
     };
     let shown: Vec<Markup> = rows.iter().map(row).collect();
-    let head = ["Job", "Asked", "Model", "Status", "Node", "Tokens, in / out", "First token", "Cost"];
+    let head = ["Job", "Asked", "Model", "Status", "Node", "#Tokens, in / out", "#First token", "#Cost"];
     let none = "None yet. Ask something on the chat page, or make an API key.";
     Ok(vec![Part::fixed(filter), Part::live("jobs", html! { (words::table(&head, &shown, none)) (more) })])
 }
@@ -95,8 +95,8 @@ pub(super) async fn one(ask: &Ask<'_>, id: &WebJobId) -> Result<Vec<Part>, Refus
             dt { "Status" } dd { (badge(status)) }
             dt { "Model" } dd { (view.model) }
             dt { "Node" } dd.wrap { (words::or_dash(view.node_id.clone())) }
-            dt { "Asked" } dd { (words::time(created)) }
-            dt { "Ended" } dd { (words::maybe_time(ended)) }
+            dt { "Asked" } dd { (words::moment(created)) }
+            dt { "Ended" } dd { (ended.map_or_else(words::dash, words::moment)) }
             dt { "First token" } dd { (words::or_dash(view.ttft_ms.map(|ms| format!("{ms} ms")))) }
             dt { "Tokens" } dd { (tokens(&view)) }
             dt { "Cost" } dd {

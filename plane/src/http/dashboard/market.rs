@@ -86,7 +86,7 @@ pub(super) fn auctions_table(auctions: &[Auction]) -> Markup {
             }
         }
     };
-    let head = ["Asked", "Model", "Buyer", "At most, in / out", "Winner", "Agreed, in / out", "Bids told", "Took"];
+    let head = ["Asked", "Model", "Buyer", "At most, in / out", "Winner", "Agreed, in / out", "#Bids told", "#Took"];
     let rows: Vec<Markup> = auctions.iter().map(row).collect();
     html! {
         (words::table(&head, &rows, "No auction has been heard of yet."))
@@ -116,15 +116,15 @@ fn models_table(models: &[ModelRow]) -> Markup {
     };
     let head = [
         "Model",
-        "Nodes",
+        "#Nodes",
         "Who, cheapest first",
         "Input",
         "Output",
         "Tokens a second, as told",
         "First token, as told",
-        "Tokens a second, settled",
-        "Jobs",
-        "Context",
+        "#Tokens a second, settled",
+        "#Jobs",
+        "#Context",
     ];
     let rows: Vec<Markup> = models.iter().map(row).collect();
     words::table(&head, &rows, "No node serves a model now.")
@@ -143,7 +143,7 @@ fn demand_of(demand: &[Demand]) -> Markup {
         }
     };
     let rows: Vec<Markup> = demand.iter().map(row).collect();
-    let head = ["Model", "Buyers", "Times asked", "Would pay for output", "Last asked"];
+    let head = ["Model", "#Buyers", "#Times asked", "Would pay for output", "Last asked"];
     html! {
         h2 { "Asked for in the last hour, and served by nobody" }
         (words::table(&head, &rows, "Nothing: every model that was asked for is served."))

@@ -50,7 +50,7 @@ pub(super) async fn page(ask: &Ask<'_>, before: Option<u64>) -> Result<Vec<Part>
     let shown: Vec<Markup> = rows.into_iter().map(entry).collect();
     let entries = html! {
         h2 { "What changed it" }
-        (words::table(&["When", "What", "For", "Amount"], &shown, "Nothing yet."))
+        (words::table(&["When", "What", "For", "#Amount"], &shown, "Nothing yet."))
         @if let Some(next) = next { p { a href={ "/money?before=" (next) } { "Older" } } }
         p { a href="/money.csv" { "CSV" } }
     };
@@ -90,7 +90,7 @@ fn earned(ask: &Ask<'_>, nodes: &[NodeId]) -> Markup {
     let rows: Vec<Markup> = nodes.iter().map(row).collect();
     html! {
         h2 { "What my nodes earned" }
-        (words::table(&["Node", "30 days", "All that is kept", "Settled jobs", ""], &rows, "No node's key is linked: `infernet login` on the node links it."))
+        (words::table(&["Node", "#30 days", "#All that is kept", "#Settled jobs", ""], &rows, "No node's key is linked: `infernet login` on the node links it."))
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn list(ask: &Ask<'_>, offline: bool, after: Option<&NodeId>) -> Vec<
     let rows = ask.plane.index.read(|book| query::nodes(book, ask.now, after, offline, PAGE));
     let next = rows.last().filter(|_| rows.len() == PAGE).map(|row| row.id);
     let shown: Vec<Markup> = rows.iter().map(row).collect();
-    let head = ["Node", "Status", "Models", "Jobs at once", "Tags", "Settled jobs", "Reputation", "Last ad"];
+    let head = ["Node", "Status", "Models", "#Jobs at once", "Tags", "#Settled jobs", "#Reputation", "Last ad"];
     let none = "No node is there. Start one with `infernet start`.";
     let switch = html! {
         p {
@@ -112,8 +112,8 @@ fn about(id: &NodeId, view: Option<&NodeView>) -> Markup {
                 p.note {
                     "Last ad: " (words::maybe_time(view.seen)) ". Tags: " (view.tags.join(", ")) ". "
                     "Of its settled jobs " (view.reputation.completed_permille as f64 / 10.0) " % were completed; "
-                    (view.reputation.buyers) " buyers, of whom " (view.reputation.counted) " count for its reputation; "
-                    (view.work.unacknowledged) " receipts lack the buyer's signature and count for nothing."
+                    "buyers: " (view.reputation.buyers) ", of whom for its reputation count: " (view.reputation.counted) "; "
+                    "receipts that the buyer has not signed, which count for nothing: " (view.work.unacknowledged) "."
                 }
             }
             None => p.note { "It is registered here, and has said nothing on the mesh." }
@@ -159,7 +159,7 @@ fn machine(ask: &Ask<'_>, row: &store::NodeRow) -> Markup {
             (tile("Memory", gigabytes("ram").unwrap_or_else(|| "–".into())))
             (tile("GPU memory", gigabytes("vram").unwrap_or_else(|| "–".into())))
         }
-        (words::table(&["GPU", "Memory", "Busy", "Heat", "Power"], &rows, "It tells of no GPU."))
+        (words::table(&["GPU", "Memory", "#Busy", "#Heat", "#Power"], &rows, "It tells of no GPU."))
         p.note { "As the node told this plane, last " (words::time(row.seen)) "." }
     }
 }
@@ -184,10 +184,10 @@ fn models(view: &NodeView) -> Markup {
         "Model",
         "Price, in / out",
         "Quantisation",
-        "Context",
-        "Tokens a second, as told",
-        "First token, as told",
-        "Settled jobs",
+        "#Context",
+        "#Tokens a second, as told",
+        "#First token, as told",
+        "#Settled jobs",
     ];
     html! { h2 { "Models" } (words::table(&head, &rows, "It serves none now.")) }
 }

@@ -41,7 +41,7 @@ pub(super) fn table(rows: &[ReceiptRow]) -> Markup {
     };
     let rows: Vec<Markup> = rows.iter().map(row).collect();
     words::table(
-        &["Receipt", "Ended", "Model", "Worker", "Buyer", "Tokens, in / out", "Cost", "State"],
+        &["Receipt", "Ended", "Model", "Worker", "Buyer", "#Tokens, in / out", "#Cost", "State"],
         &rows,
         "None has been heard of yet.",
     )
@@ -79,7 +79,7 @@ fn whole(ask: &Ask<'_>, row: &ReceiptRow, signed: Option<&SignedReceipt>) -> Mar
                 dt { "Model" } dd { (row.model) }
                 dt { "Tokens" } dd { (row.input_tokens) " in, " (row.output_tokens) " out" }
                 dt { "Cost" } dd { (words::dollars(row.amount)) }
-                dt { "Time" } dd { (words::time(row.started)) " to " (words::time(row.finished)) }
+                dt { "Time" } dd { (words::moment(row.started)) " to " (words::moment(row.finished)) }
                 dt { "End" } dd { (row.status) }
                 dt { "State" } dd { (settled(row)) }
             }

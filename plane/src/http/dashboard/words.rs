@@ -14,7 +14,13 @@ pub(super) fn time(at: UnixMillis) -> Markup {
     html! { time datetime=(text) { (text) } }
 }
 
-/// The same, or a dash.
+/// A time that is shown whole, where it is what the page is about.
+pub(super) fn moment(at: UnixMillis) -> Markup {
+    let text = iso(at);
+    html! { time datetime=(text) data-whole { (text) } }
+}
+
+/// A time, or a dash.
 pub(super) fn maybe_time(at: Option<UnixMillis>) -> Markup {
     at.map_or_else(dash, time)
 }
@@ -104,6 +110,14 @@ pub(super) fn escaped(text: &str) -> String {
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
+/// A column of numbers has a `#` before its name, and is to the right.
+fn column(name: &str) -> Markup {
+    match name.strip_prefix('#') {
+        Some(name) => html! { th.n scope="col" { (name) } },
+        None => html! { th scope="col" { (name) } },
+    }
+}
+
 /// What a wide table is in, so that it scrolls and the page does not.
 pub(super) fn table(head: &[&str], rows: &[Markup], none: &str) -> Markup {
     html! {
@@ -112,7 +126,7 @@ pub(super) fn table(head: &[&str], rows: &[Markup], none: &str) -> Markup {
         } @else {
             div.scroll tabindex="0" {
                 table {
-                    thead { tr { @for name in head { th scope="col" { (name) } } } }
+                    thead { tr { @for name in head { (column(name)) } } }
                     tbody { @for row in rows { (row) } }
                 }
             }
