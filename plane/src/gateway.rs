@@ -271,20 +271,26 @@ impl Gateway {
         // The commonest refusal, before anything is written.
         self.check_balance(&new).await?;
         let (live, mut place) = match self.store.insert_job(&row).await? {
-            Inserted::New => (live, place),
+            Inserted::New => {
+                live.mark_written();
+                (live, place)
+            }
             Inserted::Conflict => {
                 let text = "this Idempotency-Key was used with another request: use a new key for a new request";
                 return Err(Refusal::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text));
             }
             Inserted::Same(old) if old.error.as_ref().is_some_and(|error| error.code == UNPAID) => {
                 let row = JobRow { id: old.id.clone(), ..row };
+                drop(place);
+                let live = Arc::new(Live::new(row.clone(), new.followed));
+                // Before it is pending again: whoever finds no place may ask once more.
+                self.table().add(&live, &self.config)?;
+                let place = Placed { gateway: self, live: Some(live.clone()) };
                 if !self.store.update_job(&[JobStatus::Failed], &row).await? {
                     return Ok(Begun::Same(old));
                 }
-                drop(place);
-                let live = Arc::new(Live::new(row, new.followed));
-                self.table().add(&live, &self.config)?;
-                (live.clone(), Placed { gateway: self, live: Some(live) })
+                live.mark_written();
+                (live, place)
             }
             Inserted::Same(old) => return Ok(Begun::Same(old)),
         };
@@ -366,7 +372,12 @@ impl Gateway {
     pub async fn cancel(&self, id: &WebJobId) -> Result<(), Refusal> {
         match self.live(id) {
             Some(live) => live.cancel(),
-            None => self.store.notify(&Notice::Cancel { id: id.clone() }).await?,
+            // A notice is fast and may be lost; what is written is seen when the lease is renewed.
+            None => {
+                if self.store.want_cancel(id).await? {
+                    let _ = self.store.notify(&Notice::Cancel { id: id.clone() }).await;
+                }
+            }
         }
         Ok(())
     }
@@ -377,8 +388,15 @@ impl Gateway {
         let row = live.ended(&outcome, now).await;
         let mut pause = END_PAUSE;
         for _ in 0..END_TRIES {
-            match self.write_end(&row, outcome.cost, now).await {
-                Ok(()) => break,
+            match self.store.end_job(&row, None).await {
+                Ok(Some(cost)) => {
+                    live.row.lock().await.cost = Some(cost);
+                    break;
+                }
+                Ok(None) => {
+                    warn!(job = %row.id.0, "a job was over before its end was written: its lease was over, or it was written late");
+                    break;
+                }
                 Err(error) => warn!(job = %row.id.0, "a job's end can't be written yet: {error}"),
             }
             sleep(pause).await;
@@ -387,15 +405,6 @@ impl Gateway {
         live.close(&outcome);
         self.table().ended(live, now.after(self.config.resume_ms), self.config.max_kept_bytes);
         self.tell(&row.id).await;
-    }
-
-    /// First the money: a row that is over is not looked at again.
-    async fn write_end(&self, row: &JobRow, cost: MicroUsd, now: UnixMillis) -> Result<(), crate::store::StoreError> {
-        self.store.settle(&row.id, cost, now).await?;
-        if !self.store.update_job(&UNDER_WAY, row).await? {
-            warn!(job = %row.id.0, "a job's lease was over before its end; it counts as failed");
-        }
-        Ok(())
     }
 
     /// Pages are live by this; a notice that is lost is no harm.
@@ -435,9 +444,6 @@ impl Drop for Gateway {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(JoinHandle::abort);
     }
 }
-
-/// Statuses of a job that is not over.
-pub(crate) const UNDER_WAY: [JobStatus; 3] = [JobStatus::Pending, JobStatus::Assigned, JobStatus::Running];
 
 /// A place in the table that is given back unless the job was begun.
 struct Placed<'a> {

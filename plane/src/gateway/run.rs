@@ -1,7 +1,7 @@
 //! One job from its order to its end.
 
-use super::{Gateway, Live, Outcome, UNDER_WAY, UNPAID, bridge};
-use crate::store::{JobError, JobRow, JobStatus};
+use super::{Gateway, Live, Outcome, UNPAID, bridge};
+use crate::store::{JobError, JobRow, JobStatus, UNDER_WAY};
 use infernet_node::{
     api::error::ApiError,
     buyer::{ChatError, ChatEvent, ChatOrder},
@@ -184,6 +184,8 @@ impl Gateway {
         if row.status.is_over() {
             return;
         }
+        // What the last renewal noted is not taken back.
+        live.checkpoint(&mut row);
         change(&mut row);
         row.updated = now;
         row.lease = Some((self.instance.clone(), now.after(self.config.lease_ms)));

@@ -10,7 +10,7 @@ use infernet_wire::{
     time::UnixMillis,
 };
 
-fn row(client: &ClientId, created: UnixMillis) -> JobRow {
+pub(super) fn row(client: &ClientId, created: UnixMillis) -> JobRow {
     JobRow {
         id: job_id(),
         client: client.clone(),

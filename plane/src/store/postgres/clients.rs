@@ -5,8 +5,8 @@ use super::{
     convert::{Columns, page, plain, signed},
 };
 use crate::store::{
-    Answer, ClientId, ClientRow, Clients, Entry, Identity, KeyRow, MAX_PAGE, Reservation, Reserved, SessionRow, Settled,
-    StoreError, WebJobId, clients::Turns,
+    Answer, ClientId, ClientRow, Clients, Entry, Identity, KeyRow, MAX_PAGE, Reservation, Reserved, SessionRow, StoreError,
+    clients::Turns,
 };
 use infernet_wire::{id::Hash, money::MicroUsd, time::UnixMillis};
 use tokio_postgres::Row;
@@ -218,10 +218,6 @@ impl Clients for PostgresStore {
 
     fn reserve<'a>(&'a self, wish: &'a Reservation) -> Answer<'a, Reserved> {
         answer(self.reserve_for(wish))
-    }
-
-    fn settle<'a>(&'a self, job: &'a WebJobId, cost: MicroUsd, now: UnixMillis) -> Answer<'a, Settled> {
-        answer(self.settle_job(job, cost, now))
     }
 
     fn add_entry<'a>(&'a self, entry: &'a Entry) -> Answer<'a, bool> {
