@@ -19,6 +19,9 @@ const LEASE: u8 = 25;
 const IDEMPOTENCY: u8 = 26;
 const CANCEL: u8 = 27;
 
+/// Old jobs that are forgotten at once: each may have a kept answer of megabytes.
+const MAX_FORGOTTEN_JOBS: usize = 1_000;
+
 pub(super) fn job(id: &WebJobId) -> Key {
     Key::of(JOB).last(&id.0)
 }
@@ -164,6 +167,23 @@ impl Jobs for EmbeddedStore {
                 change.put_bytes(&cancel(&id), &[]);
             }
             Ok(may)
+        })
+    }
+
+    fn forget_jobs(&self, before: UnixMillis) -> Answer<'_, usize> {
+        self.write_soon(move |change| {
+            let prefix = Key::of(BY_TIME);
+            let end = prefix.clone().number(before.0);
+            let table = change.table();
+            let found = table.before(&prefix, Some(&end)).map(|entry| named(table, &entry?, prefix.len() + 8));
+            let old = found.filter_map(Result::transpose).filter(|row| row.as_ref().map_or(true, |row| row.status.is_over()));
+            let old: Vec<JobRow> = old.take(MAX_FORGOTTEN_JOBS).collect::<Result<_, _>>()?;
+            for row in &old {
+                entries(row).iter().for_each(|entry| change.remove(entry));
+                row.idempotency.iter().for_each(|wish| change.remove(&idempotency(&row.client, wish)));
+                change.remove(&job(&row.id));
+            }
+            Ok(old.len())
         })
     }
 

@@ -210,6 +210,14 @@ impl Jobs for PostgresStore {
         })
     }
 
+    fn forget_jobs(&self, before: UnixMillis) -> Answer<'_, usize> {
+        answer(async move {
+            let statement = "delete from jobs where id in
+                 (select id from jobs where created < $1 and ended is not null order by created limit 1000)";
+            Ok(usize::try_from(self.execute(statement, &[&signed(before.0)]).await?).unwrap_or(usize::MAX))
+        })
+    }
+
     fn job<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, Option<JobRow>> {
         answer(
             async move { self.row("select * from jobs where id = $1", &[&plain(&id.0)]).await?.as_ref().map(read).transpose() },
