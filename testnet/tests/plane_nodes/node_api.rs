@@ -101,6 +101,10 @@ async fn what_is_wrong_with_a_request_is_said_as_existing_clients_know_it() {
     let claim = json!({ "role": "provider", "node_id": "mine" });
     assert_eq!(post(&plane, &daemon, register, claim.clone()).await.0, 200);
     check(&plane, Request::new(&key(), register, &claim), 403, "node_id is owned by another pubkey").await;
+    // Nor does anybody go by another node's id; by its own it may.
+    let by_id = |id: String| json!({ "role": "client", "node_id": id });
+    check(&plane, Request::new(&daemon, register, &by_id(key().id().to_string())), 403, "owned by another pubkey").await;
+    assert_eq!(post(&plane, &daemon, register, by_id(daemon.id().to_string())).await.0, 200);
     let once = good();
     assert_eq!(once.send(&plane).await.0, 200);
     check(&plane, once, 401, "nonce already used").await;
