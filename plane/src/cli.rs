@@ -5,7 +5,7 @@ use crate::{
     follow::Follower,
     index::Index,
     query,
-    rebuild::{self, Depth, Reader},
+    rebuild::{self, Reader},
     server::{self, PlaneError, Running},
     settings::{EXAMPLE, FILE, Keys, Settings},
     store::{ClientId, Store},
@@ -211,7 +211,7 @@ async fn rebuild(settings: Settings, look: Duration, json: bool) -> Result<(), E
     tokio::time::sleep(look).await;
     let nodes = rebuild::nodes(follower.net(), &index).await;
     let reader = Reader { net: follower.net().clone(), network, store, index: index.clone() };
-    let told = reader.read(nodes, Depth::All).await;
+    let told = reader.read_whole(nodes).await;
     follower.stop(Duration::from_secs(10)).await;
     let overview = index.read(|book| query::overview(book, clock::now()));
     if json {
