@@ -171,8 +171,8 @@ impl PostgresStore {
             return Ok(Inserted::New);
         }
         let Some(wish) = &row.idempotency else { return Err(StoreError::Refused("a job without a key was not new".into())) };
-        let statement = "select * from jobs where client = $1 and idempotency_key = $2";
-        let old = self.row(statement, &[&plain(&row.client.0), &plain(&wish.key)]).await?;
+        let statement = format!("select {COLUMNS} from jobs where client = $1 and idempotency_key = $2");
+        let old = self.row(&statement, &[&plain(&row.client.0), &plain(&wish.key)]).await?;
         let old = old.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::Refused("a job came and went".into()))?;
         let is_same = old.idempotency.as_ref().is_some_and(|earlier| earlier.request == wish.request);
         Ok(if is_same { Inserted::Same(Box::new(old)) } else { Inserted::Conflict })
@@ -211,9 +211,10 @@ impl Jobs for PostgresStore {
     }
 
     fn job<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, Option<JobRow>> {
-        answer(
-            async move { self.row("select * from jobs where id = $1", &[&plain(&id.0)]).await?.as_ref().map(read).transpose() },
-        )
+        answer(async move {
+            let statement = format!("select {COLUMNS} from jobs where id = $1");
+            self.row(&statement, &[&plain(&id.0)]).await?.as_ref().map(read).transpose()
+        })
     }
 
     fn jobs<'a>(&'a self, query: &'a JobQuery) -> Answer<'a, Vec<JobRow>> {
@@ -242,16 +243,18 @@ impl Jobs for PostgresStore {
                 wanted.push(format!("(created, id) < (${}, ${})", values.len() - 1, values.len()));
             }
             let wanted = wanted.join(" and ");
-            let statement = format!("select * from jobs where {wanted} order by created desc, id desc limit $1");
+            let statement = format!("select {COLUMNS} from jobs where {wanted} order by created desc, id desc limit $1");
             self.rows(&statement, &values).await?.iter().map(read).collect()
         })
     }
 
     fn stranded(&self, now: UnixMillis, limit: usize) -> Answer<'_, Vec<JobRow>> {
         answer(async move {
-            let statement = "select * from jobs where status in ('pending', 'assigned', 'running') and lease_until < $1
-                 order by lease_until, id limit $2";
-            self.rows(statement, &[&signed(now.0), &page(limit)]).await?.iter().map(read).collect()
+            let statement = format!(
+                "select {COLUMNS} from jobs where status in ('pending', 'assigned', 'running') and lease_until < $1
+                 order by lease_until, id limit $2"
+            );
+            self.rows(&statement, &[&signed(now.0), &page(limit)]).await?.iter().map(read).collect()
         })
     }
 }
