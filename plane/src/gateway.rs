@@ -73,7 +73,7 @@ const END_TRIES: u32 = 6;
 /// The first pause.
 const END_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stopping plane waits for jobs that it has cancelled to settle.
-const SETTLING: Duration = Duration::from_secs(10);
+pub(crate) const SETTLING: Duration = Duration::from_secs(10);
 /// Between two looks whether all have ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// A job that was refused for want of money may be asked for again under the same idempotency key.
