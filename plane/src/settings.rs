@@ -343,7 +343,7 @@ mod tests {
         check("log = \"loud\"", "is none of error");
         check("watch-listen = \"x\"", "is no address");
         check("listen = 5", "plane.toml: ");
-        check("grace = 18446744073709551615", "write 3600 at most");
+        check("grace = 9223372036854775807", "write 3600 at most");
         check("per-minute = 0", "write 1 or more");
         check("max-peers = 0", "write 1 or more");
         check("admins = [\"operater:x\"]", "write KIND:WHO");

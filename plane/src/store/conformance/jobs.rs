@@ -49,6 +49,7 @@ async fn ids(store: &dyn Store, query: &JobQuery) -> Vec<WebJobId> {
 
 pub(super) async fn conform(both: &Both) {
     a_job_is_kept_whole(both.store()).await;
+    a_text_is_kept_until_another_is(both.store()).await;
     an_idempotency_key_has_one_job(both).await;
     a_job_changes_only_from_where_it_may(both).await;
     queries_find_the_newest_first(both.store()).await;
@@ -79,6 +80,31 @@ async fn a_job_is_kept_whole(store: &dyn Store) {
         store.insert_job(&JobRow { idempotency: None, ..job }).await.expect_err("a name is used once");
     }
     assert_eq!(store.job(&job_id()).await, Ok(None));
+}
+
+async fn a_text_is_kept_until_another_is(store: &dyn Store) {
+    let job = row(&client(), NOW);
+    store.insert_job(&job).await.expect("inserted");
+    let text = |letter: &str, length| StoredText { request: "\0?".into(), answer: letter.repeat(length) };
+    // Longer and shorter than what a store keeps in one piece.
+    for kept in [text("a", 3), text("ü", 1_000_000), text("b", 300_000), text("c", 0)] {
+        assert_eq!(store.put_text(&job.id, &kept).await, Ok(true));
+        let whole = JobRow { text: Some(kept), ..job.clone() };
+        assert_eq!(store.job(&job.id).await, Ok(Some(whole.clone())));
+        assert_eq!(store.jobs(&query(&job.client)).await, Ok(vec![job.clone()]), "a list is without texts");
+        assert_eq!(
+            store.update_job(&[JobStatus::Pending], &JobRow { text: Some(text("x", 1)), ..job.clone() }).await,
+            Ok(true)
+        );
+        assert_eq!(store.job(&job.id).await, Ok(Some(whole)), "a change of status does not touch it");
+    }
+    let last = text("d", 600_000);
+    let over = JobRow { status: JobStatus::Completed, cost: Some(MicroUsd(0)), text: Some(last.clone()), ..job.clone() };
+    assert_eq!(store.end_job(&over, None).await, Ok(Some(MicroUsd(0))));
+    assert_eq!(store.job(&job.id).await, Ok(Some(over.clone())), "it is whole at the end");
+    assert_eq!(store.put_text(&job.id, &text("e", 1)).await, Ok(false), "and stays so");
+    assert_eq!(store.job(&job.id).await, Ok(Some(over)));
+    assert_eq!(store.put_text(&job_id(), &text("e", 1)).await, Ok(false), "there is no such job");
 }
 
 async fn an_idempotency_key_has_one_job(both: &Both) {

@@ -41,7 +41,7 @@ const ENTRY: u8 = 42;
 const REFERENCE: u8 = 43;
 
 /// What is forgotten in one go, so that a write is never long.
-const MAX_FORGOTTEN: usize = 10_000;
+pub(super) const MAX_FORGOTTEN: usize = 10_000;
 
 #[derive(Serialize, Deserialize)]
 struct Challenge {

@@ -2,7 +2,8 @@
 
 use super::{
     EmbeddedStore,
-    db::{Key, Table},
+    clients::MAX_FORGOTTEN,
+    db::{Key, Row, Table},
 };
 use crate::store::{Answer, MAX_PAGE, NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, StoreError};
 use infernet_wire::time::UnixMillis;
@@ -106,8 +107,10 @@ impl Nodes for EmbeddedStore {
     fn forget_nonces(&self, now: UnixMillis) -> Answer<'_, ()> {
         self.write_soon(move |change| {
             let prefix = Key::of(NONCE_END);
-            let over: Result<Vec<_>, _> = change.table().before(&prefix, Some(&prefix.clone().number(now.0))).collect();
-            for row in over? {
+            let over: Result<Vec<_>, _> = change.table().after(&prefix, &prefix).take(MAX_FORGOTTEN).collect();
+            let is_over =
+                |row: &Row| row.key_after(prefix.len()).first_chunk().is_some_and(|at| u64::from_be_bytes(*at) < now.0);
+            for row in over?.into_iter().take_while(is_over) {
                 // Behind the time they are as in the other index.
                 change.remove(&Key::of(NONCE).fixed(row.key_after(prefix.len() + 8)));
                 change.remove(&Key::read(row.key));
