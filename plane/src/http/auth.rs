@@ -236,7 +236,7 @@ async fn wallet_start(
 
 /// Sign in by a wallet's signature; a session comes as a cookie.
 #[utoipa::path(post, path = "/api/v1/auth/wallet/finish", tag = "signing in", request_body = WalletFinish,
-    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    responses((status = 400, body = ErrorBody), (status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 409, body = ErrorBody)))]
 async fn wallet_finish(
     State(plane): State<Plane>,

@@ -159,7 +159,7 @@ async fn readable(plane: &Plane, somebody: &Maybe, id: &str) -> Result<JobRow, R
 /// Follow a job's answer, as the existing control plane's clients do: events `job`, `meta`, `token`, `done`, `error`.
 #[utoipa::path(get, path = "/api/chat/stream/{id}", tag = "existing clients",
     params(("id" = String, Path, description = "Its name")),
-    responses((status = 200, content_type = "text/event-stream", body = String), (status = 404)))]
+    responses((status = 200, content_type = "text/event-stream"), (status = 404)))]
 async fn follow(
     State(plane): State<Plane>,
     somebody: Maybe,

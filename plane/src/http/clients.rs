@@ -227,7 +227,7 @@ async fn me(caller: Caller) -> Json<ClientView> {
 /// What has changed my balance, the newest first.
 #[utoipa::path(get, path = "/api/v1/me/entries", tag = "clients",
     params(("before" = Option<u64>, Query, description = "The `next` of the page before")),
-    responses((status = 200, body = EntryList), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 400, body = ErrorBody), (status = 200, body = EntryList), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn entries(State(plane): State<Plane>, caller: Caller, RawQuery(query): RawQuery) -> Result<Json<EntryList>, Refusal> {
     caller.needs(Scope::Manage)?;
     let query = query.unwrap_or_default();
@@ -338,7 +338,7 @@ pub struct Granted {
 
 /// Make a client, with a key. For who runs the plane.
 #[utoipa::path(post, path = "/api/v1/admin/clients", tag = "admin", request_body = ClientRequest,
-    responses((status = 201, body = NewClient), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 400, body = ErrorBody), (status = 201, body = NewClient), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn make_client(
     State(plane): State<Plane>,
     caller: Caller,

@@ -135,7 +135,7 @@ async fn authorized(plane: &Plane, client: ClientId) -> Result<Value, Refusal> {
 
 /// Approve a terminal's code: it becomes the caller.
 #[utoipa::path(post, path = "/api/auth/cli/approve", tag = "signing in", request_body = Approval,
-    responses((status = 204), (status = 401), (status = 403), (status = 404)))]
+    responses((status = 400), (status = 204), (status = 401), (status = 403), (status = 404)))]
 async fn approve(
     State(plane): State<Plane>,
     caller: Caller,

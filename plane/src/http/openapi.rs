@@ -7,7 +7,10 @@ use maud::{Markup, html};
 use serde_json::Value;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        RefOr, ResponseBuilder,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 /// The description.
@@ -28,7 +31,7 @@ use utoipa::{
         network::earnings, network::receipts, network::receipt,
         described
     ),
-    modifiers(&Keys),
+    modifiers(&Keys, &AtTheDoor),
     security(("key" = []), ("session" = []))
 )]
 pub struct Description;
@@ -43,6 +46,29 @@ impl Modify for Keys {
         let cookie =
             ApiKeyValue::with_description("__Host-infernet", "A browser's session; what changes something needs X-CSRF-Token");
         components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+    }
+}
+
+/// What [`super::limits`] answers whatever the route is, and any route when the store does not answer.
+const DOOR: [(&str, &str); 4] = [
+    ("401", "A key was shown that is wrong, revoked or over"),
+    ("403", "A strange `Host` or page, or a key that may not"),
+    ("429", "Too often: `Retry-After` says when again"),
+    ("503", "The plane's store does not answer, or it is stopping"),
+];
+
+struct AtTheDoor;
+
+impl Modify for AtTheDoor {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let items = description.paths.paths.values_mut();
+        let operations = items.flat_map(|item| [&mut item.get, &mut item.post, &mut item.put, &mut item.delete]).flatten();
+        for operation in operations {
+            for (status, why) in DOOR {
+                let told = || RefOr::T(ResponseBuilder::new().description(why).build());
+                operation.responses.responses.entry(status.into()).or_insert_with(told);
+            }
+        }
     }
 }
 
