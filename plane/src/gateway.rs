@@ -1,12 +1,13 @@
 //! Buys on the mesh for clients that have no node. To the mesh the plane is an ordinary buyer.
 //!
 //! **A job's way:** its row is inserted, then the most it may cost is reserved, then it runs in a task of its own (`run`): rows
-//! tell how far it is, the answer goes into a [`Log`] in memory that any number of readers follow, and at its end the
-//! reservation becomes what it cost. Rows are written before money is taken, so that a crash in between leaves nothing reserved
-//! that nobody remembers.
+//! tell how far it is, the answer goes into a [`Log`] in memory that any number of readers follow, and at its end, in one
+//! write with the row, the reservation becomes what it cost. Rows are written before money is taken, so that a crash in between
+//! leaves nothing reserved that nobody remembers.
 //!
 //! **Leases.** Each row says which instance runs it, and until when that is believed (`keep`). A job whose instance died becomes
-//! failed, and pays for what was noted of it last. A log lives in the memory of the instance that runs the job, until some time
+//! failed, and pays for what was noted of it last. A cancel for a job of another instance goes there as a notice, and is written
+//! down for its next renewal, as notices may be lost. A log lives in the memory of the instance that runs the job, until some time
 //! after its end; who wants an answer to be kept asks for that.
 //!
 //! **Bounds:** jobs at once, in all and for each client; bytes of answers that are kept; bytes of requests that run.
