@@ -17,13 +17,13 @@ use self::keep::Keeper;
 use crate::{
     index::{Event, Index},
     rebuild::{self, Depth, Reader, Rebuilt},
-    store::{MAX_PAGE, Store, StoreError},
+    store::{KEPT_MS, MAX_PAGE, Store, StoreError},
 };
 use infernet_node::{
     clock,
     net::{self, Net, NetConfig, NetError},
 };
-use infernet_wire::{key::NodeKey, topic::NetworkId};
+use infernet_wire::{key::NodeKey, time::UnixMillis, topic::NetworkId};
 use libp2p::Multiaddr;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
@@ -189,7 +189,10 @@ async fn look_into(store: Arc<dyn Store>, index: Arc<Index>, mut position: u64) 
 async fn forget(store: Arc<dyn Store>) {
     loop {
         sleep(FORGET).await;
-        if let Err(error) = store.forget_nonces(clock::now()).await {
+        let now = clock::now();
+        let old = UnixMillis(now.0.saturating_sub(KEPT_MS));
+        let (first, second) = (store.forget_nonces(now).await, store.forget_jobs(old).await);
+        for error in [first.err(), second.err()].into_iter().flatten() {
             warn!("what is over can't be forgotten in the store: {error}");
         }
     }

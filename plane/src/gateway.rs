@@ -79,6 +79,8 @@ pub(crate) const SETTLING: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 /// A job that was refused for want of money may be asked for again under the same idempotency key.
 pub const UNPAID: &str = "insufficient_balance";
+/// And one whose key has spent what it may today.
+pub const SPENT: &str = "spend_cap";
 
 /// What a gateway is set to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -271,7 +273,9 @@ impl Gateway {
         let place = Placed { gateway: self, live: Some(live.clone()) };
         // The commonest refusal, before anything is written.
         self.check_balance(&new).await?;
-        let (live, mut place) = match self.store.insert_job(&row).await? {
+        // What is to be kept is kept once it is paid for.
+        let bare = JobRow { text: None, ..row.clone() };
+        let (live, mut place) = match self.store.insert_job(&bare).await? {
             Inserted::New => {
                 live.mark_written();
                 (live, place)
@@ -280,14 +284,14 @@ impl Gateway {
                 let text = "this Idempotency-Key was used with another request: use a new key for a new request";
                 return Err(Refusal::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text));
             }
-            Inserted::Same(old) if old.error.as_ref().is_some_and(|error| error.code == UNPAID) => {
+            Inserted::Same(old) if old.error.as_ref().is_some_and(|error| [UNPAID, SPENT].contains(&&*error.code)) => {
                 let row = JobRow { id: old.id.clone(), ..row };
                 drop(place);
                 let live = Arc::new(Live::new(row.clone(), new.followed));
                 // Before it is pending again: whoever finds no place may ask once more.
                 self.table().add(&live, &self.config)?;
                 let place = Placed { gateway: self, live: Some(live.clone()) };
-                if !self.store.update_job(&[JobStatus::Failed], &row).await? {
+                if !self.store.update_job(&[JobStatus::Failed], &JobRow { text: None, ..row }).await? {
                     return Ok(Begun::Same(old));
                 }
                 live.mark_written();
@@ -302,6 +306,7 @@ impl Gateway {
             }
             Err(refusal) => {
                 let error = JobError { code: refusal.code.into(), message: refusal.message.clone() };
+                live.keep_nothing();
                 self.finish(&live, Outcome { error: Some(error), ..Outcome::default() }).await;
                 Err(refusal)
             }
@@ -354,10 +359,8 @@ impl Gateway {
                     left
                 }
                 Reserved::KeyDay(left) => {
-                    refused = Refusal::unpaid(
-                        "spend_cap",
-                        "this key has spent what it may today: raise it, or wait until midnight UTC",
-                    );
+                    refused =
+                        Refusal::unpaid(SPENT, "this key has spent what it may today: raise it, or wait until midnight UTC");
                     left
                 }
             };
@@ -455,7 +458,7 @@ struct Placed<'a> {
 impl Drop for Placed<'_> {
     fn drop(&mut self) {
         if let Some(live) = self.live.take() {
-            self.gateway.table().remove(live.id());
+            self.gateway.table().remove(&live);
         }
     }
 }

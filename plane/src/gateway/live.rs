@@ -109,7 +109,7 @@ impl Live {
         self.cancel.send_replace(true);
     }
 
-    pub(super) fn cancelled(&self) -> watch::Receiver<bool> {
+    pub(crate) fn cancelled(&self) -> watch::Receiver<bool> {
         self.cancel.subscribe()
     }
 
@@ -123,7 +123,7 @@ impl Live {
     }
 
     /// What it has cost by now.
-    pub(super) fn note(&self, cost: MicroUsd, tokens: u32) {
+    pub(crate) fn note(&self, cost: MicroUsd, tokens: u32) {
         self.cost.store(cost.0, Ordering::Relaxed);
         self.tokens.store(tokens.into(), Ordering::Relaxed);
     }
@@ -148,6 +148,11 @@ impl Live {
     pub(super) fn checkpoint(&self, row: &mut JobRow) {
         let known = self.renewal();
         (row.output_tokens, row.cost) = (known.output_tokens.or(row.output_tokens), known.cost.or(row.cost));
+    }
+
+    /// Its text is not to be kept after all.
+    pub(super) fn keep_nothing(&self) {
+        self.text_written.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// What is to be kept by now, if its client asked for that and it was not written since `before`. From `now` on it counts as
@@ -238,9 +243,12 @@ impl Table {
         Ok(())
     }
 
-    /// Gives a place back.
-    pub(super) fn remove(&mut self, id: &WebJobId) {
-        let Some(live) = self.running.remove(id) else { return };
+    /// Gives a place back: its own, not one that another job of the same name has taken since.
+    pub(super) fn remove(&mut self, live: &Arc<Live>) {
+        if !self.running.get(&live.id).is_some_and(|running| Arc::ptr_eq(running, live)) {
+            return;
+        }
+        self.running.remove(&live.id);
         if let Some(own) = self.per_client.get_mut(&live.client) {
             *own = own.saturating_sub(1);
             if *own == 0 {
@@ -251,7 +259,7 @@ impl Table {
 
     /// A job has ended; its answer is kept until `until`, if there is room.
     pub(super) fn ended(&mut self, live: &Arc<Live>, until: UnixMillis, most: usize) {
-        self.remove(&live.id);
+        self.remove(live);
         if !live.has_log {
             return;
         }

@@ -231,6 +231,9 @@ pub trait Clients: Send + Sync {
     /// The key of this hash, revoked or not.
     fn key(&self, hash: Hash) -> Answer<'_, Option<KeyRow>>;
 
+    /// Notes that a key was used at `now`.
+    fn touch_key(&self, hash: Hash, now: UnixMillis) -> Answer<'_, ()>;
+
     /// All keys of a client, the newest first.
     fn keys<'a>(&'a self, client: &'a ClientId) -> Answer<'a, Vec<KeyRow>>;
 
@@ -245,6 +248,9 @@ pub trait Clients: Send + Sync {
 
     /// Keeps a challenge until `until`, to be taken once.
     fn put_challenge<'a>(&'a self, id: &'a str, data: &'a str, until: UnixMillis) -> Answer<'a, ()>;
+
+    /// What a challenge says that is not over, without taking it.
+    fn challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>>;
 
     /// Takes a challenge: of two who ask at once one gets it. `None` if it is over or was taken.
     fn take_challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>>;

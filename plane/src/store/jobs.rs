@@ -1,6 +1,7 @@
 //! Jobs of web clients. What streams is not here: it is in the memory of the instance that runs the job.
 
 use super::{Answer, ClientId, Pubkey};
+use infernet_node::date::DAY_MS;
 use infernet_wire::{
     id::{Hash, NodeId},
     money::MicroUsd,
@@ -154,6 +155,9 @@ pub struct Renewal {
     pub cost: Option<MicroUsd>,
 }
 
+/// How long a job is remembered: what an account's statements of a quarter speak of.
+pub const KEPT_MS: u64 = 90 * DAY_MS;
+
 /// Jobs by name.
 pub trait Jobs: Send + Sync {
     /// Inserts a job, unless its idempotency key has one already.
@@ -176,6 +180,9 @@ pub trait Jobs: Send + Sync {
 
     /// Somebody wants a job cancelled, whichever instance runs it: that is told at the next renewal. Whether it is not over.
     fn want_cancel<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, bool>;
+
+    /// Forgets some of the jobs that came before `before` and are over; how many.
+    fn forget_jobs(&self, before: UnixMillis) -> Answer<'_, usize>;
 
     /// A job.
     fn job<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, Option<JobRow>>;

@@ -261,6 +261,14 @@ impl Clients for EmbeddedStore {
         self.read(move |table| table.get(&Key::of(KEY).fixed(hash.as_bytes())))
     }
 
+    fn touch_key(&self, hash: Hash, now: UnixMillis) -> Answer<'_, ()> {
+        let key = Key::of(KEY).fixed(hash.as_bytes());
+        self.write_soon(move |change| match change.table().get::<KeyRow>(&key)? {
+            Some(row) => change.put(&key, &KeyRow { used: row.used.max(Some(now)), ..row }),
+            None => Ok(()),
+        })
+    }
+
     fn keys<'a>(&'a self, client: &'a ClientId) -> Answer<'a, Vec<KeyRow>> {
         let prefix = Key::of(KEYS).text(&client.0);
         self.read(move |table| {
@@ -300,6 +308,14 @@ impl Clients for EmbeddedStore {
         self.write(move |change| {
             change.put_bytes(&ending(until, key.bytes()), &[]);
             change.put(&key, &challenge)
+        })
+    }
+
+    fn challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>> {
+        let key = Key::of(CHALLENGE).last(id);
+        self.read(move |table| {
+            let challenge: Option<Challenge> = table.get(&key)?;
+            Ok(challenge.filter(|challenge| challenge.until > now).map(|challenge| challenge.data))
         })
     }
 

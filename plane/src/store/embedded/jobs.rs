@@ -3,7 +3,7 @@
 use super::{
     EmbeddedStore,
     clients::settle,
-    db::{Change, Key, Table},
+    db::{Change, Key, Row, Table},
 };
 use crate::store::{
     Answer, ClientId, Idempotency, Inserted, JobQuery, JobRow, JobStatus, Jobs, MAX_PAGE, Renewal, StoreError, StoredText,
@@ -26,6 +26,9 @@ const BY_CLIENT_STATUS: u8 = 29;
 const MAX_LOOKED_AT: usize = 20_000;
 /// A piece of a text: rows of more than half a megabyte are files of their own, which sled does not sync.
 const PIECE: usize = 192 * 1024;
+
+/// Old jobs that are forgotten at once: each may have a kept answer of megabytes.
+const MAX_FORGOTTEN_JOBS: usize = 1_000;
 
 pub(super) fn job(id: &WebJobId) -> Key {
     Key::of(JOB).last(&id.0)
@@ -126,7 +129,7 @@ fn matches(query: &JobQuery, row: &JobRow) -> bool {
 }
 
 /// The job whose name begins in an index entry at `skip`.
-fn named(table: &Table, entry: &super::db::Row, skip: usize) -> Result<Option<JobRow>, StoreError> {
+fn named(table: &Table, entry: &Row, skip: usize) -> Result<Option<JobRow>, StoreError> {
     table.get(&Key::of(JOB).fixed(entry.key_after(skip)))
 }
 
@@ -222,6 +225,27 @@ impl Jobs for EmbeddedStore {
                 change.put_bytes(&cancel(&id), &[]);
             }
             Ok(may)
+        })
+    }
+
+    fn forget_jobs(&self, before: UnixMillis) -> Answer<'_, usize> {
+        self.write_soon(move |change| {
+            let prefix = Key::of(BY_TIME);
+            let end = prefix.clone().number(before.0);
+            let table = change.table();
+            let found = table.before(&prefix, Some(&end)).map(|entry| named(table, &entry?, prefix.len() + 8));
+            let old = found.filter_map(Result::transpose).filter(|row| row.as_ref().map_or(true, |row| row.status.is_over()));
+            let old: Vec<JobRow> = old.take(MAX_FORGOTTEN_JOBS).collect::<Result<_, _>>()?;
+            for row in &old {
+                entries(row).iter().for_each(|entry| change.remove(entry));
+                row.idempotency.iter().for_each(|wish| change.remove(&idempotency(&row.client, wish)));
+                change.remove(&job(&row.id));
+                change.remove(&cancel(&row.id));
+                let prefix = text(&row.id);
+                let pieces: Vec<Row> = table.after(&prefix, &prefix).collect::<Result<_, _>>()?;
+                pieces.into_iter().for_each(|piece| change.remove(&Key::read(piece.key)));
+            }
+            Ok(old.len())
         })
     }
 

@@ -166,6 +166,13 @@ impl Clients for PostgresStore {
         })
     }
 
+    fn touch_key(&self, hash: Hash, now: UnixMillis) -> Answer<'_, ()> {
+        answer(async move {
+            let statement = "update api_keys set used = $2 where hash = $1 and (used is null or used < $2)";
+            self.execute(statement, &[&&hash.as_bytes()[..], &signed(now.0)]).await.map(|_| ())
+        })
+    }
+
     fn keys<'a>(&'a self, client: &'a ClientId) -> Answer<'a, Vec<KeyRow>> {
         answer(async move {
             let statement = format!("select {KEY} from api_keys where client = $1 order by created desc, hash desc limit $2");
@@ -200,6 +207,14 @@ impl Clients for PostgresStore {
             let statement = "insert into challenges (id, data, until) values ($1, $2, $3)
                  on conflict (id) do update set data = excluded.data, until = excluded.until";
             self.execute(statement, &[&plain(id), &plain(data), &signed(until.0)]).await.map(|_| ())
+        })
+    }
+
+    fn challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>> {
+        answer(async move {
+            let statement = "select data from challenges where id = $1 and until > $2";
+            let row = self.row(statement, &[&plain(id), &signed(now.0)]).await?;
+            row.map(|row| Columns(&row).get("data")).transpose()
         })
     }
 

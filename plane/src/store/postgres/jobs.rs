@@ -223,6 +223,14 @@ impl Jobs for PostgresStore {
         })
     }
 
+    fn forget_jobs(&self, before: UnixMillis) -> Answer<'_, usize> {
+        answer(async move {
+            let statement = "delete from jobs where id in
+                 (select id from jobs where created < $1 and ended is not null order by created limit 1000)";
+            Ok(usize::try_from(self.execute(statement, &[&signed(before.0)]).await?).unwrap_or(usize::MAX))
+        })
+    }
+
     fn job<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, Option<JobRow>> {
         answer(async move {
             let statement = format!("select {COLUMNS}, kept_request, kept_answer from jobs where id = $1");
