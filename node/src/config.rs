@@ -23,6 +23,7 @@ mod value;
 
 pub use self::{
     default_file::{write_default, write_with},
+    layers::in_one_line,
     partial::{KEYS, Partial, model_price},
     show::{Row, rows},
     value::{Alias, Region},
