@@ -89,13 +89,16 @@ impl OpenAi {
         Ok(OpenAi { http, kind: spec.kind, described, shown })
     }
 
-    /// Its models, with what they have shown. An engine that does not answer may be another one when it does again, so what
-    /// its models had shown is forgotten.
+    /// Its models, with what they have shown. What stopped, or is another engine now, may be another one when it answers again,
+    /// so what its models had shown is forgotten; one that is only slow or busy is still itself.
     async fn describe(&self) -> Result<Vec<Model>, BackendError> {
         let before = self.described.borrow().clone();
         match describe::describe(&self.http, self.kind, &before).await {
             Err(error) => {
-                self.shown.send_replace(BTreeMap::new());
+                use BackendError::{Malformed, Unreachable, WrongEngine};
+                if matches!(error, Unreachable { .. } | WrongEngine { .. } | Malformed { .. }) {
+                    self.shown.send_replace(BTreeMap::new());
+                }
                 Err(error)
             }
             Ok(described) => {
@@ -155,12 +158,8 @@ fn started(request: &ChatRequest) -> Option<String> {
 }
 
 impl Backend for OpenAi {
-    fn kind(&self) -> &'static str {
-        self.kind.name()
-    }
-
-    fn url(&self) -> String {
-        self.http.url()
+    fn spec(&self) -> Option<BackendSpec> {
+        Some(self.http.spec().clone())
     }
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<Model>, BackendError>> {

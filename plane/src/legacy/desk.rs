@@ -2,7 +2,7 @@
 
 use super::{FIRST_MS, MAX_ACTIVE, MAX_ANSWER_BYTES, MAX_JOB_MS, MAX_OPEN, MAX_TRIES, NEXT_MS, WAIT_MS};
 use crate::store::Pubkey;
-use infernet_wire::time::UnixMillis;
+use infernet_wire::{model_name, time::UnixMillis};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -42,14 +42,9 @@ impl Daemon {
     pub fn takes(&self, job: &Job) -> bool {
         match job.only {
             Some(only) => only == self.pubkey,
-            None => self.models.iter().any(|model| bare(model) == bare(&job.model)),
+            None => self.models.iter().any(|model| model_name::same(model, &job.model)),
         }
     }
-}
-
-/// Ollama's `:latest` may be left out.
-fn bare(model: &str) -> &str {
-    model.strip_suffix(":latest").unwrap_or(model)
 }
 
 /// What a daemon says of its answer.
