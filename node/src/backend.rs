@@ -40,6 +40,7 @@ use futures::{future::BoxFuture, stream::BoxStream};
 use infernet_wire::{
     capability::Abilities,
     chat::{Channel, ChatRequest, FinishReason, TokenLogprob},
+    hash::sha256,
     id::Hash,
     limits,
 };
@@ -62,6 +63,8 @@ pub struct Model {
     pub context: u32,
     /// SHA-256 of the weights file, if the engine tells it.
     pub weights: Option<Hash>,
+    /// SHA-256 of the text of its chat template, if the engine tells it.
+    pub template: Option<Hash>,
     /// What it can do beyond text.
     pub abilities: Abilities,
 }
@@ -176,6 +179,11 @@ pub fn first_of(specs: &[BackendSpec], deadlines: Deadlines) -> Result<Box<dyn B
 /// Whether an ad can carry the name (`wire`'s rule for names).
 fn is_name(text: &str) -> bool {
     (1..=limits::MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// The digest of a template's text, if there is one.
+fn template_digest(text: &str) -> Option<Hash> {
+    (!text.is_empty()).then(|| sha256(text.as_bytes()))
 }
 
 fn name_or_empty(text: &str) -> String {

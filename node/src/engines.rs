@@ -337,6 +337,7 @@ fn advertise(model: Model, offers: &Offers) -> ModelAd {
         quantisation: model.quantisation,
         context: model.context,
         weights: model.weights,
+        template: model.template,
         abilities: model.abilities,
         ttft_ms: 0,
         tokens_per_second: 0,

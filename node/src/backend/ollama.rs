@@ -24,6 +24,7 @@ use super::{
     ndjson::LineBuffer,
     openai,
     spec::BackendSpec,
+    template_digest,
 };
 use crate::clock;
 use futures::{
@@ -207,6 +208,7 @@ struct Details {
 struct Show {
     modelfile: String,
     parameters: String,
+    template: String,
     model_info: Map<String, Value>,
     capabilities: Vec<String>,
     remote_host: String,
@@ -244,6 +246,7 @@ impl Tag {
             quantisation: name_or_empty(&self.details.quantization_level),
             context: self.context(show, loaded_context),
             weights: show.weights(),
+            template: template_digest(&show.template),
             abilities: capabilities.iter().fold(everywhere, |all, name| all.with(ability(name))),
         })
     }

@@ -17,8 +17,13 @@
 //! configured, the error says what to write instead; guessing on would send one engine's fields to another.
 //!
 //! **Tokens.** One more with each piece of text, or as many as the engine counts in the chunk (`usage`, `token_ids`), and never
-//! more than the bytes so far. The end token has no text, so an answer that ends by itself may count one less than the engine;
-//! and Modular MAX, when it is busy, sends several tokens in a chunk and does not say so, which then count as one.
+//! more than the bytes so far. Modular MAX, when it is busy, sends several tokens in a chunk and does not say so, which then count
+//! as one.
+//!
+//! **One less than the engine.** The end token has no text, so an answer that ends by itself counts one less than the engine's own
+//! usage. That is left so: usage may lower what was counted on the way and never raise it, a rule without exceptions that every
+//! buyer checks (`chat::session`). Counting it would need an exception of one token, which a buyer can't tell from a false
+//! one; giving it up costs the worker a token's price once per answer.
 
 mod answer;
 mod call;
