@@ -162,7 +162,7 @@ impl Desk {
 
     /// Whether somebody who has asked since `since` would be given `job`.
     pub(super) fn is_served(&self, job: &Job, since: UnixMillis) -> bool {
-        let serves = |models: &Vec<String>| models.iter().any(|model| bare(model) == bare(&job.model));
+        let serves = |models: &Vec<String>| models.iter().any(|model| model_name::same(model, &job.model));
         self.daemons.values().any(|(models, asked)| *asked >= since && serves(models))
     }
 
