@@ -30,8 +30,13 @@ impl Pricing {
 
     /// The price of `model` while nothing runs.
     pub fn of(&self, model: &str) -> Price {
-        let own = find(&self.models, model).copied().unwrap_or(self.base);
+        let own = find(&self.models, model).map_or(self.base, |(_, price)| *price);
         self.at_least(own)
+    }
+
+    /// The name under which `model` has a price of its own.
+    pub fn name_of(&self, model: &str) -> Option<&str> {
+        find(&self.models, model).map(|(name, _)| name.as_str())
     }
 
     /// `price` while `taken` of `slots` are taken.
@@ -48,7 +53,7 @@ impl Pricing {
 
     /// Jobs of `model` at once; `None` if all slots are its.
     pub fn slots_of(&self, model: &str) -> Option<u16> {
-        find(&self.slots, model).copied()
+        find(&self.slots, model).map(|(_, slots)| *slots)
     }
 
     fn at_least(&self, price: Price) -> Price {
@@ -57,9 +62,10 @@ impl Pricing {
 }
 
 /// By the model's name; Ollama's `:latest` may be left out on either side.
-fn find<'a, T>(table: &'a BTreeMap<String, T>, model: &str) -> Option<&'a T> {
+fn find<'a, T>(table: &'a BTreeMap<String, T>, model: &str) -> Option<(&'a String, &'a T)> {
     let bare = model.strip_suffix(":latest").unwrap_or(model);
-    table.get(model).or_else(|| table.get(bare)).or_else(|| table.get(&format!("{bare}:latest")))
+    let named = |name: &str| table.get_key_value(name);
+    named(model).or_else(|| named(bare)).or_else(|| named(&format!("{bare}:latest")))
 }
 
 #[cfg(test)]
@@ -78,6 +84,7 @@ mod tests {
         check("big:70b", price(900, 1_800));
         check("small:latest", price(50, 100));
         check("other", price(100, 200));
+        assert_eq!((pricing.name_of("small:latest"), pricing.name_of("other")), (Some("small"), None));
     }
 
     #[test]
