@@ -17,20 +17,16 @@ use self::keep::Keeper;
 use crate::{
     index::{Event, Index},
     rebuild::{self, Depth, Reader, Rebuilt},
-    store::{MAX_PAGE, Store, StoreError},
+    store::{KEPT_MS, MAX_PAGE, Store, StoreError},
 };
 use infernet_node::{
     clock,
     net::{self, Net, NetConfig, NetError},
 };
-use infernet_wire::{key::NodeKey, topic::NetworkId};
+use infernet_wire::{key::NodeKey, time::UnixMillis, topic::NetworkId};
 use libp2p::Multiaddr;
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-    time::sleep,
-};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use tracing::{Instrument, info, info_span, warn};
 
 /// How often the store is asked for what other instances have heard.
@@ -80,7 +76,6 @@ pub enum FollowError {
 pub struct Follower {
     net: Net,
     tally: Tally,
-    changes: watch::Receiver<u64>,
     keeper: Keeper,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -105,21 +100,21 @@ impl Follower {
             ..NetConfig::default()
         };
         let (net, events) = net::start(key, net_config).await?;
-        let (tally, (changed, changes)) = (Tally::default(), watch::channel(0));
+        let tally = Tally::default();
         let keeper = Keeper::start(store.clone(), tally.clone());
         let span = || info_span!("follow", me = net.id().short());
-        let hearing = hear(events, index.clone(), keeper.clone(), tally.clone(), changed.clone());
+        let hearing = hear(events, index.clone(), keeper.clone(), tally.clone());
         let mut tasks = vec![
             tokio::spawn(hearing.instrument(span())),
-            tokio::spawn(look_into(store.clone(), index.clone(), position, changed.clone()).instrument(span())),
+            tokio::spawn(look_into(store.clone(), index.clone(), position).instrument(span())),
             tokio::spawn(forget(store.clone()).instrument(span())),
         ];
         if config.pages {
             let reader = Reader { net: net.clone(), network: config.network, store, index };
-            let paging = page(reader, changed);
+            let paging = page(reader);
             tasks.push(tokio::spawn(paging.instrument(span())));
         }
-        Ok(Follower { net, tally, changes, keeper, tasks })
+        Ok(Follower { net, tally, keeper, tasks })
     }
 
     /// The mesh.
@@ -130,11 +125,6 @@ impl Follower {
     /// What happened how often.
     pub fn tally(&self) -> &Tally {
         &self.tally
-    }
-
-    /// Tells that the index has changed, by a number that grows: for pages that are live.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.clone()
     }
 
     /// Leaves the mesh; returns when what was heard is in the store, or `grace` is over.
@@ -167,13 +157,7 @@ pub async fn catch_up(store: &dyn Store, index: &Index, mut position: u64) -> Re
     }
 }
 
-async fn hear(
-    mut events: mpsc::Receiver<net::Event>,
-    index: Arc<Index>,
-    keeper: Keeper,
-    tally: Tally,
-    changed: watch::Sender<u64>,
-) {
+async fn hear(mut events: mpsc::Receiver<net::Event>, index: Arc<Index>, keeper: Keeper, tally: Tally) {
     while let Some(event) = events.recv().await {
         let event = match &event {
             net::Event::Ad(ad) => Event::from(ad),
@@ -188,21 +172,15 @@ async fn hear(
             }
         };
         tally.heard(&event);
-        if index.fold(event) {
-            changed.send_modify(|revision| *revision += 1);
-        }
+        index.fold(event);
     }
 }
 
-async fn look_into(store: Arc<dyn Store>, index: Arc<Index>, mut position: u64, changed: watch::Sender<u64>) {
+async fn look_into(store: Arc<dyn Store>, index: Arc<Index>, mut position: u64) {
     loop {
         sleep(LOOK_INTO_STORE).await;
         match catch_up(&*store, &index, position).await {
-            Ok(now) if now > position => {
-                position = now;
-                changed.send_modify(|revision| *revision += 1);
-            }
-            Ok(_) => {}
+            Ok(now) => position = now,
             Err(error) => warn!("the store can't be read, next try in {} s: {error}", LOOK_INTO_STORE.as_secs()),
         }
     }
@@ -211,13 +189,16 @@ async fn look_into(store: Arc<dyn Store>, index: Arc<Index>, mut position: u64, 
 async fn forget(store: Arc<dyn Store>) {
     loop {
         sleep(FORGET).await;
-        if let Err(error) = store.forget_nonces(clock::now()).await {
+        let now = clock::now();
+        let old = UnixMillis(now.0.saturating_sub(KEPT_MS));
+        let (first, second) = (store.forget_nonces(now).await, store.forget_jobs(old).await);
+        for error in [first.err(), second.err()].into_iter().flatten() {
             warn!("what is over can't be forgotten in the store: {error}");
         }
     }
 }
 
-async fn page(reader: Reader, changed: watch::Sender<u64>) {
+async fn page(reader: Reader) {
     let mut wait = FIRST_PAGES;
     loop {
         sleep(wait).await;
@@ -226,7 +207,6 @@ async fn page(reader: Reader, changed: watch::Sender<u64>) {
         let Rebuilt { new, .. } = reader.read(nodes, Depth::UntilKnown).await;
         if new > 0 {
             info!(new, "receipts that were missed were found on nodes");
-            changed.send_modify(|revision| *revision += 1);
         }
     }
 }

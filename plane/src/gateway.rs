@@ -78,6 +78,8 @@ const SETTLING: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 /// A job that was refused for want of money may be asked for again under the same idempotency key.
 pub const UNPAID: &str = "insufficient_balance";
+/// And one whose key has spent what it may today.
+pub const SPENT: &str = "spend_cap";
 
 /// What a gateway is set to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,21 +272,29 @@ impl Gateway {
         let place = Placed { gateway: self, live: Some(live.clone()) };
         // The commonest refusal, before anything is written.
         self.check_balance(&new).await?;
-        let (live, mut place) = match self.store.insert_job(&row).await? {
-            Inserted::New => (live, place),
+        // What is to be kept is kept once it is paid for.
+        let bare = JobRow { text: None, ..row.clone() };
+        let (live, mut place) = match self.store.insert_job(&bare).await? {
+            Inserted::New => {
+                live.mark_written();
+                (live, place)
+            }
             Inserted::Conflict => {
                 let text = "this Idempotency-Key was used with another request: use a new key for a new request";
                 return Err(Refusal::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text));
             }
-            Inserted::Same(old) if old.error.as_ref().is_some_and(|error| error.code == UNPAID) => {
+            Inserted::Same(old) if old.error.as_ref().is_some_and(|error| [UNPAID, SPENT].contains(&&*error.code)) => {
                 let row = JobRow { id: old.id.clone(), ..row };
-                if !self.store.update_job(&[JobStatus::Failed], &row).await? {
+                drop(place);
+                let live = Arc::new(Live::new(row.clone(), new.followed));
+                // Before it is pending again: whoever finds no place may ask once more.
+                self.table().add(&live, &self.config)?;
+                let place = Placed { gateway: self, live: Some(live.clone()) };
+                if !self.store.update_job(&[JobStatus::Failed], &JobRow { text: None, ..row }).await? {
                     return Ok(Begun::Same(old));
                 }
-                drop(place);
-                let live = Arc::new(Live::new(row, new.followed));
-                self.table().add(&live, &self.config)?;
-                (live.clone(), Placed { gateway: self, live: Some(live) })
+                live.mark_written();
+                (live, place)
             }
             Inserted::Same(old) => return Ok(Begun::Same(old)),
         };
@@ -295,6 +305,7 @@ impl Gateway {
             }
             Err(refusal) => {
                 let error = JobError { code: refusal.code.into(), message: refusal.message.clone() };
+                live.row.lock().await.text = None;
                 self.finish(&live, Outcome { error: Some(error), ..Outcome::default() }).await;
                 Err(refusal)
             }
@@ -347,10 +358,8 @@ impl Gateway {
                     left
                 }
                 Reserved::KeyDay(left) => {
-                    refused = Refusal::unpaid(
-                        "spend_cap",
-                        "this key has spent what it may today: raise it, or wait until midnight UTC",
-                    );
+                    refused =
+                        Refusal::unpaid(SPENT, "this key has spent what it may today: raise it, or wait until midnight UTC");
                     left
                 }
             };
@@ -366,7 +375,12 @@ impl Gateway {
     pub async fn cancel(&self, id: &WebJobId) -> Result<(), Refusal> {
         match self.live(id) {
             Some(live) => live.cancel(),
-            None => self.store.notify(&Notice::Cancel { id: id.clone() }).await?,
+            // A notice is fast and may be lost; what is written is seen when the lease is renewed.
+            None => {
+                if self.store.want_cancel(id).await? {
+                    let _ = self.store.notify(&Notice::Cancel { id: id.clone() }).await;
+                }
+            }
         }
         Ok(())
     }
@@ -377,8 +391,15 @@ impl Gateway {
         let row = live.ended(&outcome, now).await;
         let mut pause = END_PAUSE;
         for _ in 0..END_TRIES {
-            match self.write_end(&row, outcome.cost, now).await {
-                Ok(()) => break,
+            match self.store.end_job(&row, None).await {
+                Ok(Some(cost)) => {
+                    live.row.lock().await.cost = Some(cost);
+                    break;
+                }
+                Ok(None) => {
+                    warn!(job = %row.id.0, "a job was over before its end was written: its lease was over, or it was written late");
+                    break;
+                }
                 Err(error) => warn!(job = %row.id.0, "a job's end can't be written yet: {error}"),
             }
             sleep(pause).await;
@@ -387,15 +408,6 @@ impl Gateway {
         live.close(&outcome);
         self.table().ended(live, now.after(self.config.resume_ms), self.config.max_kept_bytes);
         self.tell(&row.id).await;
-    }
-
-    /// First the money: a row that is over is not looked at again.
-    async fn write_end(&self, row: &JobRow, cost: MicroUsd, now: UnixMillis) -> Result<(), crate::store::StoreError> {
-        self.store.settle(&row.id, cost, now).await?;
-        if !self.store.update_job(&UNDER_WAY, row).await? {
-            warn!(job = %row.id.0, "a job's lease was over before its end; it counts as failed");
-        }
-        Ok(())
     }
 
     /// Pages are live by this; a notice that is lost is no harm.
@@ -436,9 +448,6 @@ impl Drop for Gateway {
     }
 }
 
-/// Statuses of a job that is not over.
-pub(crate) const UNDER_WAY: [JobStatus; 3] = [JobStatus::Pending, JobStatus::Assigned, JobStatus::Running];
-
 /// A place in the table that is given back unless the job was begun.
 struct Placed<'a> {
     gateway: &'a Gateway,
@@ -448,7 +457,7 @@ struct Placed<'a> {
 impl Drop for Placed<'_> {
     fn drop(&mut self) {
         if let Some(live) = self.live.take() {
-            self.gateway.table().remove(live.id());
+            self.gateway.table().remove(&live);
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | [`node`], [`legacy`], [`commands`] | nodes' own routes; existing daemons; operators' commands |
 //! | [`market`] | what is offered now |
 //! | [`network`] | nodes, receipts, auctions, traffic, from the index |
+//! | [`dashboard`] | pages for people, live |
 //! | [`openapi`] | `/openapi.json`, and a page of it |
 //! | [`node`], [`legacy`] | `/api/v1/node/*`: what nodes and existing daemons say |
 //! | [`commands`] | `/api/v1/user/*`: operators' commands |
@@ -26,6 +27,7 @@ pub mod caller;
 pub mod chat;
 pub mod clients;
 pub mod commands;
+pub mod dashboard;
 pub mod device;
 pub mod error;
 pub mod jobs;
@@ -60,6 +62,7 @@ pub fn router(plane: Plane) -> Router {
         .merge(chat::routes())
         .merge(clients::routes())
         .merge(auth::routes())
+        .merge(dashboard::routes())
         .merge(device::routes())
         .merge(market::routes())
         .merge(network::routes())

@@ -23,6 +23,7 @@ use infernet_wire::{
     time::UnixMillis,
 };
 use std::sync::{PoisonError, RwLock};
+use tokio::sync::watch;
 
 /// Workers whose newest ad is kept: a large network, in some 40 MB should all their ads be as long as may be.
 pub const MAX_WORKERS: usize = 10_000;
@@ -101,19 +102,31 @@ impl Book {
     }
 }
 
-/// A [`Book`] that many read and few write.
+/// A [`Book`] that many read and few write, and that tells when it has changed.
 #[derive(Debug, Default)]
-pub struct Index(RwLock<Book>);
+pub struct Index {
+    book: RwLock<Book>,
+    revision: watch::Sender<u64>,
+}
 
 impl Index {
     /// Takes in one message. Whether anything is different now.
     pub fn fold(&self, event: Event) -> bool {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).fold(event)
+        let is_new = self.book.write().unwrap_or_else(PoisonError::into_inner).fold(event);
+        if is_new {
+            self.revision.send_modify(|revision| *revision += 1);
+        }
+        is_new
+    }
+
+    /// A number that grows with each change: for pages that are live.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
     }
 
     /// Looks at what is known. Others who write wait meanwhile: compute, do not wait.
     pub fn read<T>(&self, look: impl FnOnce(&Book) -> T) -> T {
-        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.book.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

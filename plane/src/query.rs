@@ -2,6 +2,7 @@
 //!
 //! A worker is online while its newest ad has not expired: it renews it every 30 to 45 seconds, and after 90 it is gone.
 
+mod lost;
 mod market;
 mod node;
 mod reputation;
@@ -9,6 +10,7 @@ mod reputation;
 mod tests;
 
 pub use self::{
+    lost::{Lost, Why, lost},
     market::{Auction, Demand, ModelRow, Overview, Point, auctions, demand, models, overview, traffic},
     node::{Earned, NodeRow, NodeView, ReceiptRow, Served, Work, earnings, node, nodes, receipt, receipts, receipts_of_job},
     reputation::{Reputation, reputation, reputation_with},

@@ -34,7 +34,7 @@ use std::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch as signal},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
@@ -109,7 +109,10 @@ pub async fn open_store(place: &str, network: &NetworkId) -> Result<Arc<dyn Stor
             "--store {scheme}://: name a directory, or postgres://user:password@host/database"
         )));
     }
-    Ok(Arc::new(EmbeddedStore::open(Path::new(place), network)?))
+    // It may wait for the one before to let go.
+    let (place, network) = (PathBuf::from(place), network.clone());
+    let opened = spawn_blocking(move || EmbeddedStore::open(&place, &network)).await;
+    Ok(Arc::new(opened.unwrap_or_else(|error| Err(StoreError::Unreachable(error.to_string())))?))
 }
 
 /// The key in `home/name`, made at the first start.
@@ -154,9 +157,9 @@ impl Running {
         let gateway =
             node.as_ref().map(|node| Gateway::start(Through::from(node), store.clone(), settings.plane.gateway.clone()));
         let mut config = settings.plane;
-        if settings.listen.port() == 0 {
-            // For tests, whose origin is known only now.
-            config.origin = config.origin.replace(&settings.listen.to_string(), &addr.to_string());
+        // On any free port, the origin is known only now.
+        if let Some(host) = config.origin.strip_suffix(":0") {
+            config.origin = format!("{host}:{}", addr.port());
         }
         let plane = Plane::new(store, gateway, Arc::new(config)).with_index(index);
         let watched = Watched::new(plane.clone(), follower.clone());
@@ -180,6 +183,7 @@ impl Running {
         if let Some(gateway) = &self.plane.gateway {
             gateway.stop(grace).await;
         }
+        self.plane.viewers.close();
         self.stop.send_replace(true);
         let deadline = clock::deadline(grace);
         for server in self.servers {

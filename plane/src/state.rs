@@ -1,6 +1,6 @@
 //! What every route is given.
 
-use crate::{config::PlaneConfig, gateway::Gateway, index::Index, legacy::Legacy, store::Store};
+use crate::{config::PlaneConfig, gateway::Gateway, http::dashboard::Viewers, index::Index, legacy::Legacy, store::Store};
 use std::sync::Arc;
 
 /// A plane's parts. Cheap to clone.
@@ -14,6 +14,8 @@ pub struct Plane {
     pub gateway: Option<Arc<Gateway>>,
     /// Jobs for daemons that know nothing of the mesh.
     pub legacy: Arc<Legacy>,
+    /// Who looks at its pages.
+    pub viewers: Arc<Viewers>,
     /// What it is set to.
     pub config: Arc<PlaneConfig>,
 }
@@ -21,11 +23,11 @@ pub struct Plane {
 impl Plane {
     /// A plane of these parts. What `gateway` gets no bid for goes to daemons behind the legacy bridge, if that is on.
     pub fn new(store: Arc<dyn Store>, gateway: Option<Arc<Gateway>>, config: Arc<PlaneConfig>) -> Self {
-        let legacy = Arc::new(Legacy::new(store.clone(), config.legacy, config.offline_ms));
+        let legacy = Arc::new(Legacy::new(config.legacy, config.offline_ms));
         if let Some(gateway) = &gateway {
             gateway.bridge(legacy.clone());
         }
-        Plane { store, index: Arc::default(), gateway, legacy, config }
+        Plane { store, index: Arc::default(), gateway, legacy, viewers: Arc::default(), config }
     }
 
     /// The same, with what somebody who follows the network makes of it.

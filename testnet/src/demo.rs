@@ -169,9 +169,10 @@ impl Network {
         let mut control = Control::bind(&home)?;
         control.serve(node.clone());
         say(format!(
-            "\nstill running; in another terminal, here:\n  alias infernet='cargo run --quiet --release --bin infernet -- --home {0}'\n  infernet chat \"Count to 5.\" --model {model}\n  infernet status --watch\n  infernet receipts verify\n  curl {1}/api/v1/overview\nCtrl-C stops it",
+            "\nstill running; in another terminal, here:\n  alias infernet='cargo run --quiet --release --bin infernet -- --home {0}'\n  infernet chat \"Count to 5.\" --model {model}\n  infernet status --watch\n  infernet receipts verify\nor open {1} in a browser; the API key {2} signs you in, with $10 to spend\nCtrl-C stops it",
             home.display(),
-            plane.url()
+            plane.url(),
+            plane.key()
         ))?;
         signalled().await?;
         drop(control);

@@ -2,9 +2,11 @@
 
 use crate::cluster::{ClusterError, NETWORK, loopback};
 use infernet_plane::{
+    accounts::{self, KeyWish, Scope},
     server::Running,
     settings::{Keys, Settings},
 };
+use infernet_wire::money::MicroUsd;
 use libp2p::Multiaddr;
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -17,7 +19,11 @@ pub struct Beside {
     /// It.
     pub running: Running,
     home: TempDir,
+    key: String,
 }
+
+/// What the plane's first client has to spend: ten dollars.
+const BALANCE: MicroUsd = MicroUsd(10_000_000);
 
 impl Beside {
     /// Starts one that begins at `bootstrap`.
@@ -25,6 +31,8 @@ impl Beside {
         let home = tempfile::Builder::new().prefix("infernet-plane-").tempdir().map_err(ClusterError::Home)?;
         let keys = Keys {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            // Browsers lend passkeys to names, not to addresses.
+            origin: Some("http://localhost:0".into()),
             watch_listen: Some("127.0.0.1:0".into()),
             network: Some(NETWORK.parse().unwrap_or_default()),
             bootstrap: Some(bootstrap),
@@ -34,12 +42,18 @@ impl Beside {
         };
         let settings = Settings::load(home.path(), keys).map_err(|error| ClusterError::Plane(error.to_string()))?;
         let running = Running::start(settings).await.map_err(|error| ClusterError::Plane(error.to_string()))?;
-        Ok(Beside { running, home })
+        let key = client(&running).await?;
+        Ok(Beside { running, home, key })
     }
 
     /// Where it is served.
     pub fn url(&self) -> String {
-        format!("http://{}", self.running.addr)
+        self.running.plane.config.origin.clone()
+    }
+
+    /// An API key that may do all, of a client with [`BALANCE`] to spend.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// Its home.
@@ -51,4 +65,15 @@ impl Beside {
     pub async fn stop(self) {
         self.running.stop(Duration::from_secs(1)).await;
     }
+}
+
+async fn client(running: &Running) -> Result<String, ClusterError> {
+    let failed = |error: &dyn std::fmt::Display| ClusterError::Plane(error.to_string());
+    let store = &*running.plane.store;
+    let row = accounts::new_client(store, "you", true).await.map_err(|error| failed(&error))?;
+    accounts::grant(store, &row.id, BALANCE, "a beginning").await.map_err(|error| failed(&error))?;
+    let scopes = Scope::ALL.map(|scope| scope.name().to_owned()).to_vec();
+    let wish = KeyWish { name: "first".into(), scopes, ..KeyWish::default() };
+    let (text, _) = accounts::new_key(store, &row.id, wish).await.map_err(|error| failed(&error))?;
+    Ok(text.to_string())
 }

@@ -44,6 +44,9 @@ pub struct Row {
     /// Of the buyer's OpenAI endpoint, or the plane's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,
+    /// A key of the plane, with ten dollars to spend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// Starts `nodes` processes of `binary`, tells who they are, and stays until stdin is closed or a signal comes.
@@ -82,12 +85,19 @@ async fn sellers(home: &Path) -> usize {
 fn row(role: &'static str, process: &Process) -> Row {
     let status = &process.status;
     let (pid, home) = (process.pid().unwrap_or_default(), process.home.path().to_owned());
-    Row { role, pid, id: status.id.to_string(), home, api: status.api.clone() }
+    Row { role, pid, id: status.id.to_string(), home, api: status.api.clone(), key: None }
 }
 
 fn plane_row(plane: &Beside) -> Row {
     let id = plane.running.follower().net().id().to_string();
-    Row { role: "plane", pid: std::process::id(), id, home: plane.home().to_owned(), api: Some(plane.url()) }
+    Row {
+        role: "plane",
+        pid: std::process::id(),
+        id,
+        home: plane.home().to_owned(),
+        api: Some(plane.url()),
+        key: Some(plane.key().into()),
+    }
 }
 
 fn tell(rows: &[Row], json: bool, out: &mut (dyn Write + Send)) -> Result<(), BenchError> {
@@ -96,9 +106,10 @@ fn tell(rows: &[Row], json: bool, out: &mut (dyn Write + Send)) -> Result<(), Be
         writeln!(out, "{text}")?;
         return Ok(out.flush()?);
     }
-    for Row { role, pid, home, id, api } in rows {
-        if let ("plane", Some(url)) = (*role, api) {
-            writeln!(out, "plane   {url}/api/v1/overview, in this process; nothing needs it")?;
+    for Row { role, pid, home, id, api, key } in rows {
+        if let (Some(url), Some(key)) = (api, key) {
+            writeln!(out, "plane   {url}  in this process; nothing needs it")?;
+            writeln!(out, "        sign in there with the API key {key}, which has $10 to spend")?;
             continue;
         }
         writeln!(out, "{role:<6}  pid {pid:<8} --home {}  {id}", home.display())?;

@@ -218,6 +218,35 @@ async fn no_job_of_the_mesh_is_lost_with_the_plane() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_live_page_shows_a_job_as_it_is_settled_and_ends_with_the_plane() {
+    let mesh = Mesh::start().await;
+    let home = tempfile::tempdir().expect("a directory");
+    let plane = mesh.plane(home.path()).await;
+    is_online(&plane, &mesh.worker.node.id()).await;
+    let client = reqwest::Client::builder().no_proxy().timeout(SOON).build().expect("a client");
+    let url = format!("http://{}/live?of=/receipts", plane.addr);
+    let mut live = client.get(url).send().await.expect("an answer");
+    assert_eq!(
+        (live.status().as_u16(), &live.headers()["content-type"]),
+        (200, &"text/event-stream".parse().expect("a value"))
+    );
+    mesh.done("seen at once").await;
+    let mut seen = String::new();
+    while !seen.contains("both signed") {
+        let chunk = live.chunk().await.expect("it goes on").expect("it has not ended");
+        seen.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert!(seen.contains("event: asof") && seen.contains(r#""id":"receipts""#), "{seen}");
+    for (of, expected) in [("/nowhere", 404), ("/jobs", 401), ("//evil.example", 404)] {
+        assert_eq!(get(&plane, &format!("/live?of={of}")).await.0, expected, "{of}");
+    }
+    // Its grace is longer than this test waits: who only looks on does not hold it.
+    let stopped = tokio::time::timeout(SOON, plane.stop(10 * SOON)).await;
+    stopped.expect("an open page does not keep a plane from stopping");
+    while live.chunk().await.is_ok_and(|chunk| chunk.is_some()) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_of_the_planes_own_client_is_on_the_plane() {
     let mesh = Mesh::start().await;
     let home = tempfile::tempdir().expect("a directory");

@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 pub const LIFE_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 /// A new session of `client`, and the cookie's text.
-pub fn new(client: &ClientId, now: UnixMillis) -> (Zeroizing<String>, SessionRow) {
+pub fn new(client: &ClientId, until: UnixMillis) -> (Zeroizing<String>, SessionRow) {
     let text = Zeroizing::new(hex::encode(clock::random::<32>()));
-    let row = SessionRow { hash: hash_of(&text), client: client.clone(), until: now.after(LIFE_MS) };
+    let row = SessionRow { hash: hash_of(&text), client: client.clone(), until };
     (text, row)
 }
 

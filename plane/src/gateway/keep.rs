@@ -1,10 +1,9 @@
 //! What goes on beside the jobs: leases are renewed, jobs of dead instances ended, old answers forgotten, cancels heard.
 
-use super::{Gateway, UNDER_WAY};
-use crate::store::{JobError, JobRow, JobStatus, Notice};
+use super::Gateway;
+use crate::store::{JobError, JobRow, JobStatus, Notice, Renewal};
 use futures::StreamExt;
 use infernet_node::clock;
-use infernet_wire::money::MicroUsd;
 use std::{
     sync::{Arc, Weak},
     time::Duration,
@@ -52,9 +51,15 @@ async fn hear(gateway: Weak<Gateway>) {
 
 impl Gateway {
     async fn renew(&self) {
-        let running = self.table().all_running();
-        for live in running {
-            self.change(&live, |row| live.checkpoint(row)).await;
+        let running = self.table().all_written();
+        if running.is_empty() {
+            return;
+        }
+        let known: Vec<Renewal> = running.iter().map(|live| live.renewal()).collect();
+        match self.store.renew_jobs(&self.instance, &known, clock::now().after(self.config.lease_ms)).await {
+            // One that has ended meanwhile is among them, and does not mind.
+            Ok(unwanted) => running.iter().filter(|live| unwanted.contains(live.id())).for_each(|live| live.cancel()),
+            Err(error) => warn!("leases can't be renewed yet: {error}"),
         }
     }
 
@@ -67,23 +72,18 @@ impl Gateway {
         };
         for row in stranded {
             let error = "the instance of this plane that ran the job has stopped: ask again".to_owned();
-            let cost = row.cost.unwrap_or(MicroUsd(0));
             let ended = JobRow {
                 status: JobStatus::Failed,
                 error: Some(JobError { code: "instance_lost".into(), message: error }),
-                cost: Some(cost),
                 updated: now,
                 ended: Some(now),
                 lease: None,
                 ..row
             };
-            let settled = self.store.settle(&ended.id, cost, now).await;
-            match settled {
-                Ok(_) => match self.store.update_job(&UNDER_WAY, &ended).await {
-                    Ok(true) => info!(job = %ended.id.0, "a job of an instance that is gone was ended"),
-                    Ok(false) => {}
-                    Err(error) => warn!("{error}"),
-                },
+            match self.store.end_job(&ended, Some(now)).await {
+                Ok(Some(_)) => info!(job = %ended.id.0, "a job of an instance that is gone was ended"),
+                // Its instance is there after all, or another was faster.
+                Ok(None) => continue,
                 Err(error) => warn!("{error}"),
             }
             self.tell(&ended.id).await;

@@ -3,14 +3,14 @@
 use super::{GatewayConfig, Outcome};
 use crate::{
     http::error::Refusal,
-    store::{ClientId, JobError, JobRow, JobStatus, WebJobId},
+    store::{ClientId, JobError, JobRow, JobStatus, Renewal, WebJobId},
 };
 use infernet_wire::{money::MicroUsd, time::UnixMillis};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::{Mutex, watch};
@@ -62,6 +62,8 @@ pub struct Live {
     log: watch::Sender<Log>,
     has_log: bool,
     cancel: watch::Sender<bool>,
+    /// Whether its row is in the store, so that its lease can be renewed.
+    written: AtomicBool,
     /// What it has cost by now, in micro-USD, and its answer's tokens.
     cost: AtomicU64,
     tokens: AtomicU64,
@@ -76,6 +78,7 @@ impl Live {
             log: watch::Sender::default(),
             has_log,
             cancel: watch::Sender::new(false),
+            written: AtomicBool::new(false),
             cost: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
         }
@@ -101,7 +104,7 @@ impl Live {
         self.cancel.send_replace(true);
     }
 
-    pub(super) fn cancelled(&self) -> watch::Receiver<bool> {
+    pub(crate) fn cancelled(&self) -> watch::Receiver<bool> {
         self.cancel.subscribe()
     }
 
@@ -115,7 +118,7 @@ impl Live {
     }
 
     /// What it has cost by now.
-    pub(super) fn note(&self, cost: MicroUsd, tokens: u32) {
+    pub(crate) fn note(&self, cost: MicroUsd, tokens: u32) {
         self.cost.store(cost.0, Ordering::Relaxed);
         self.tokens.store(tokens.into(), Ordering::Relaxed);
     }
@@ -124,13 +127,22 @@ impl Live {
         MicroUsd(self.cost.load(Ordering::Relaxed))
     }
 
-    /// Puts into `row` what is known by now, so that a crash loses little.
-    pub(super) fn checkpoint(&self, row: &mut JobRow) {
+    /// Its row is in the store.
+    pub(super) fn mark_written(&self) {
+        self.written.store(true, Ordering::Relaxed);
+    }
+
+    /// What is known by now, so that a crash loses little.
+    pub(super) fn renewal(&self) -> Renewal {
         let tokens = u32::try_from(self.tokens.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        if tokens > 0 {
-            row.output_tokens = Some(tokens);
-            row.cost = Some(self.cost());
-        }
+        let known = tokens > 0;
+        Renewal { id: self.id.clone(), output_tokens: known.then_some(tokens), cost: known.then(|| self.cost()) }
+    }
+
+    /// Puts into `row` what is known by now.
+    pub(super) fn checkpoint(&self, row: &mut JobRow) {
+        let known = self.renewal();
+        (row.output_tokens, row.cost) = (known.output_tokens.or(row.output_tokens), known.cost.or(row.cost));
         if let Some(kept) = &mut row.text {
             kept.answer.clone_from(&self.log.borrow().text);
         }
@@ -189,6 +201,11 @@ impl Table {
         self.running.values().cloned().collect()
     }
 
+    /// Those that the store knows of.
+    pub(super) fn all_written(&self) -> Vec<Arc<Live>> {
+        self.running.values().filter(|live| live.written.load(Ordering::Relaxed)).cloned().collect()
+    }
+
     pub(super) fn get(&self, id: &WebJobId) -> Option<Arc<Live>> {
         self.running.get(id).or_else(|| self.kept.get(id)).cloned()
     }
@@ -197,6 +214,9 @@ impl Table {
     pub(super) fn add(&mut self, live: &Arc<Live>, config: &GatewayConfig) -> Result<(), Refusal> {
         if self.running.len() >= config.max_running {
             return Err(Refusal::busy("the plane runs as many jobs as it takes: try again"));
+        }
+        if self.running.contains_key(&live.id) {
+            return Err(Refusal::busy("the same job is being begun: try again"));
         }
         let own = self.per_client.entry(live.client.clone()).or_default();
         if *own >= config.max_running_per_client {
@@ -207,9 +227,12 @@ impl Table {
         Ok(())
     }
 
-    /// Gives a place back.
-    pub(super) fn remove(&mut self, id: &WebJobId) {
-        let Some(live) = self.running.remove(id) else { return };
+    /// Gives a place back: its own, not one that another job of the same name has taken since.
+    pub(super) fn remove(&mut self, live: &Arc<Live>) {
+        if !self.running.get(&live.id).is_some_and(|running| Arc::ptr_eq(running, live)) {
+            return;
+        }
+        self.running.remove(&live.id);
         if let Some(own) = self.per_client.get_mut(&live.client) {
             *own = own.saturating_sub(1);
             if *own == 0 {
@@ -220,7 +243,7 @@ impl Table {
 
     /// A job has ended; its answer is kept until `until`, if there is room.
     pub(super) fn ended(&mut self, live: &Arc<Live>, until: UnixMillis, most: usize) {
-        self.remove(&live.id);
+        self.remove(live);
         if !live.has_log {
             return;
         }

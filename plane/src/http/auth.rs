@@ -28,7 +28,7 @@ use axum::{
     routing::post,
 };
 use infernet_node::clock;
-use infernet_wire::http_auth;
+use infernet_wire::{http_auth, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -43,6 +43,9 @@ const MAX_NONCE: usize = 128;
 /// How long a program's key from a signed request is good: 90 days.
 const KEY_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
 
+/// How long a session by a key lasts.
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
 /// The routes.
 pub fn routes() -> Router<Plane> {
     Router::new()
@@ -53,6 +56,7 @@ pub fn routes() -> Router<Plane> {
         .route("/api/v1/auth/passkey/start", post(passkey_start))
         .route("/api/v1/auth/passkey/finish", post(passkey_finish))
         .route("/api/v1/auth/key", post(by_key))
+        .route("/api/v1/auth/session", post(by_own_key))
         .route("/api/v1/auth/logout", post(logout))
 }
 
@@ -196,17 +200,21 @@ async fn put(plane: &Plane, kind: &str, id: &str, kept: &impl Serialize, life_ms
 
 /// A session for `client`, in a cookie.
 async fn signed_in(plane: &Plane, client: crate::store::ClientRow) -> Result<Response, Refusal> {
-    let (text, row) = session::new(&client.id, clock::now());
+    signed_in_until(plane, clock::now().after(session::LIFE_MS), client).await
+}
+
+async fn signed_in_until(plane: &Plane, until: UnixMillis, client: crate::store::ClientRow) -> Result<Response, Refusal> {
+    let (text, row) = session::new(&client.id, until);
     plane.store.put_session(&row).await?;
     let cookie = session::set_cookie(&plane.config.origin, Some(&text));
     let client = ClientView { csrf_token: Some(session::csrf(&text)), ..ClientView::from(client) };
     Ok(([(header::SET_COOKIE, cookie)], Json(SignedIn { client })).into_response())
 }
 
-/// Somebody with a session or a key that may manage, to whom a new identity is added; `None` for whoever is nobody yet.
+/// Somebody with a session or a key that may do all, to whom a new identity is added; `None` for whoever is nobody yet.
 fn adds_to(somebody: Maybe) -> Result<Option<ClientId>, Refusal> {
     let Some(caller) = somebody.0.map(Caller) else { return Ok(None) };
-    caller.needs(Scope::Manage)?;
+    caller.needs_all()?;
     Ok(Some(caller.client().clone()))
 }
 
@@ -231,7 +239,7 @@ async fn wallet_start(
 
 /// Sign in by a wallet's signature; a session comes as a cookie.
 #[utoipa::path(post, path = "/api/v1/auth/wallet/finish", tag = "signing in", request_body = WalletFinish,
-    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    responses((status = 400, body = ErrorBody), (status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 409, body = ErrorBody)))]
 async fn wallet_finish(
     State(plane): State<Plane>,
@@ -394,6 +402,17 @@ async fn by_key(
     let (text, row) = accounts::new_key(&*plane.store, &client.id, wish).await?;
     let key = NewKey { key: text.to_string(), about: KeyView::from(row) };
     Ok((StatusCode::CREATED, Json(KeyData { data: KeyLoggedIn { client: ClientView::from(client), key } })).into_response())
+}
+
+/// Sign a browser in by a key that may do all. The session ends after a day: the key may be revoked meanwhile.
+#[utoipa::path(post, path = "/api/v1/auth/session", tag = "signing in",
+    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+        (status = 409, body = ErrorBody)))]
+async fn by_own_key(State(plane): State<Plane>, caller: Caller) -> Result<Response, Refusal> {
+    let Some(key) = caller.key() else { return Err(Refusal::conflict("you are signed in")) };
+    caller.needs_all()?;
+    let day = clock::now().after(DAY_MS);
+    signed_in_until(&plane, key.expires.map_or(day, |expires| expires.min(day)), caller.0.client.clone()).await
 }
 
 /// Sign out: the session ends, or the key that is shown is revoked.

@@ -5,24 +5,24 @@
 //! what; a page that only links there approves nothing.
 
 use super::{
-    caller::{self, By, Caller, Known},
+    caller::{self, By, Caller, Known, Somebody},
+    dashboard,
     error::{Existing, Refusal},
     limits::{self, From as Sender, Turns},
 };
 use crate::{
     accounts::{self, KeyWish, Scope, session, wallet::iso},
     state::Plane,
-    store::{ClientId, SessionRow},
+    store::ClientId,
 };
 use axum::{
     Extension, Json, Router,
     extract::{Path, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use infernet_node::clock;
-use infernet_wire::{hash, id::Hash};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -66,18 +66,17 @@ pub struct Approval {
     pub code: String,
 }
 
-/// A code's state is kept as a session of nobody, which tells without being taken; its hash is no cookie's.
-fn mark(state: &str, code: &str) -> Hash {
-    hash::tagged("infernet/device/1", &[state.as_bytes(), code.as_bytes()])
+/// A code's state is kept as a challenge that is looked at and not taken.
+fn mark(state: &str, code: &str) -> String {
+    format!("device-{state}:{code}")
 }
 
 async fn put_mark(plane: &Plane, state: &str, code: &str) -> Result<(), Refusal> {
-    let row = SessionRow { hash: mark(state, code), client: ClientId(state.into()), until: clock::now().after(LIFE_MS) };
-    Ok(plane.store.put_session(&row).await?)
+    Ok(plane.store.put_challenge(&mark(state, code), "", clock::now().after(LIFE_MS)).await?)
 }
 
 async fn is_marked(plane: &Plane, state: &str, code: &str) -> Result<bool, Refusal> {
-    Ok(plane.store.session(mark(state, code), clock::now()).await?.is_some())
+    Ok(plane.store.challenge(&mark(state, code), clock::now()).await?.is_some())
 }
 
 fn is_code(code: &str) -> bool {
@@ -113,7 +112,7 @@ async fn poll(State(plane): State<Plane>, Path(code): Path<String>) -> Result<Re
     let now = clock::now();
     if let Some(client) = plane.store.take_challenge(&format!("device:{code}"), now).await? {
         put_mark(&plane, "consumed", &code).await?;
-        plane.store.end_session(mark("pending", &code)).await?;
+        plane.store.take_challenge(&mark("pending", &code), now).await?;
         return Ok(Json(authorized(&plane, ClientId(client)).await?).into_response());
     }
     let status = match () {
@@ -134,7 +133,7 @@ async fn authorized(plane: &Plane, client: ClientId) -> Result<Value, Refusal> {
 
 /// Approve a terminal's code: it becomes the caller.
 #[utoipa::path(post, path = "/api/auth/cli/approve", tag = "signing in", request_body = Approval,
-    responses((status = 204), (status = 401), (status = 403), (status = 404)))]
+    responses((status = 400), (status = 204), (status = 401), (status = 403), (status = 404)))]
 async fn approve(
     State(plane): State<Plane>,
     caller: Caller,
@@ -157,23 +156,29 @@ async fn approved(plane: &Plane, client: &ClientId, code: &str) -> Result<(), Re
     Ok(plane.store.put_challenge(&format!("device:{code}"), &client.0, clock::now().after(LIFE_MS)).await?)
 }
 
-/// The page on which somebody approves. It runs no script.
+/// The page on which somebody approves. It needs no script.
 async fn page(State(plane): State<Plane>, Path(code): Path<String>, known: Option<Extension<Known>>) -> Response {
+    let (somebody, cookie) = session_of(known).unzip();
+    let shown = |status, body| html(status, somebody.as_ref(), body);
     if !is_code(&code) || !is_marked(&plane, "pending", &code).await.unwrap_or(false) {
-        return html(StatusCode::NOT_FOUND, "<p>This code is over, or was never given. Begin again in your terminal.</p>");
+        let over = maud::html! { p { "This code is over, or was never given. Begin again in your terminal." } };
+        return shown(StatusCode::NOT_FOUND, over);
     }
-    match session_of(known) {
-        Some((client, cookie)) => {
-            let token = session::csrf(&cookie);
-            let body = format!(
-                "<p>A terminal that shows the code <b>{code}</b> wants to sign in as you, {}.</p><p>Approve this only if you have \
-                 just started it yourself.</p><form method=\"post\"><input type=\"hidden\" name=\"csrf\" value=\"{token}\">\
-                 <button>Approve</button></form>",
-                escaped(&client.1)
-            );
-            html(StatusCode::OK, &body)
-        }
-        None => html(StatusCode::UNAUTHORIZED, "<p>Sign in at this plane first, then open this address again.</p>"),
+    match (&somebody, cookie) {
+        (Some(somebody), Some(cookie)) => shown(
+            StatusCode::OK,
+            maud::html! {
+                p { "A terminal that shows the code " b { (code) } " wants to sign in as you, " (somebody.client.name) "." }
+                p { "Approve this only if you have just started it yourself." }
+                form method="post" { input type="hidden" name="csrf" value=(session::csrf(&cookie)); button { "Approve" } }
+            },
+        ),
+        _ => shown(
+            StatusCode::UNAUTHORIZED,
+            maud::html! {
+                p { a href={ "/signin?next=/auth/cli/" (code) } { "Sign in" } " first." }
+            },
+        ),
     }
 }
 
@@ -184,8 +189,8 @@ async fn approve_form(
     headers: HeaderMap,
     request: Request,
 ) -> Response {
-    let Some((client, cookie)) = session_of(known) else {
-        return html(StatusCode::UNAUTHORIZED, "<p>Sign in at this plane first.</p>");
+    let Some((somebody, cookie)) = session_of(known) else {
+        return html(StatusCode::UNAUTHORIZED, None, maud::html! { p { a href="/signin" { "Sign in" } " first." } });
     };
     let bytes = super::body::read(&headers, request.into_body(), FORM).await.unwrap_or_default();
     let form = String::from_utf8_lossy(&bytes).into_owned();
@@ -196,32 +201,25 @@ async fn approve_form(
     }
     let checked = caller::check_page(&plane, &Method::POST, &shown, &cookie);
     let done = match checked {
-        Ok(()) => approved(&plane, &client.0, &code).await,
+        Ok(()) => approved(&plane, &somebody.client.id, &code).await,
         Err(refusal) => Err(refusal),
     };
-    match done {
-        Ok(()) => html(StatusCode::OK, "<p>Approved. You may close this page.</p>"),
-        Err(refusal) => html(refusal.status, &format!("<p>{}</p>", escaped(&refusal.message))),
-    }
+    let (status, text) = match done {
+        Ok(()) => (StatusCode::OK, "Approved. You may close this page.".to_owned()),
+        Err(refusal) => (refusal.status, refusal.message),
+    };
+    html(status, Some(&somebody), maud::html! { p { (text) } })
 }
 
-/// The client of the session, with its name, and the cookie.
-fn session_of(known: Option<Extension<Known>>) -> Option<((ClientId, String), String)> {
+/// Who has signed in, and the cookie.
+fn session_of(known: Option<Extension<Known>>) -> Option<(Somebody, String)> {
     let Extension(Known::Somebody(somebody)) = known? else { return None };
-    match somebody.by {
-        By::Session(_, cookie) => Some(((somebody.client.id, somebody.client.name), cookie)),
+    match &somebody.by {
+        By::Session(_, cookie) => Some(((*somebody).clone(), cookie.clone())),
         By::Key(_) => None,
     }
 }
 
-/// Text that can't be markup.
-pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
-}
-
-fn html(status: StatusCode, body: &str) -> Response {
-    let head = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>infernet</title>";
-    let page = format!("{head}<main><h1>infernet</h1>{body}</main></html>");
-    let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-    (status, kind, page).into_response()
+fn html(status: StatusCode, somebody: Option<&Somebody>, body: maud::Markup) -> Response {
+    dashboard::html(status, dashboard::plain("A terminal signs in", somebody, body))
 }

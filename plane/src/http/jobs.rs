@@ -73,8 +73,7 @@ async fn submit(State(plane): State<Plane>, caller: Caller, request: Request) ->
     caller.needs(Scope::Jobs)?;
     let gateway = gateway(&plane)?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, body::LARGE).await?;
-    let room = Arc::new(gateway.room(bytes.len())?);
+    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
     let idempotency = idempotency(&parts.headers, &bytes)?;
     let asked = body::parse::<JobRequest>(&bytes)?.check(gateway.config())?;
     drop(bytes);
@@ -85,14 +84,13 @@ async fn submit(State(plane): State<Plane>, caller: Caller, request: Request) ->
 /// Ask for many jobs with the same settings. All are checked before one is begun; each is paid for by itself.
 #[utoipa::path(post, path = "/api/v1/jobs/batch", tag = "jobs", request_body = BatchRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "The same request under the same key is one batch")),
-    responses((status = 202, body = Batch), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    responses((status = 422, body = ErrorBody), (status = 202, body = Batch), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 402, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn batch(State(plane): State<Plane>, caller: Caller, request: Request) -> Result<Response, Refusal> {
     caller.needs(Scope::Jobs)?;
     let gateway = gateway(&plane)?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, body::LARGE).await?;
-    let room = Arc::new(gateway.room(bytes.len())?);
+    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
     let idempotency = idempotency(&parts.headers, &bytes)?;
     let all: Vec<Asked> = body::parse::<BatchRequest>(&bytes)?.check(gateway.config())?;
     drop(bytes);
@@ -161,7 +159,7 @@ async fn show(State(plane): State<Plane>, caller: Caller, Path(id): Path<String>
 }
 
 /// The row with what this instance remembers of its answer.
-fn viewed(plane: &Plane, row: JobRow) -> JobView {
+pub(super) fn viewed(plane: &Plane, row: JobRow) -> JobView {
     let live = plane.gateway.as_ref().and_then(|gateway| gateway.live(&row.id));
     let log = live.and_then(|live| live.follow()).map(|log| log.borrow().clone());
     JobView::new(row, log)
@@ -180,7 +178,7 @@ async fn list(State(plane): State<Plane>, caller: Caller, RawQuery(query): RawQu
     let mut wanted = page_of(query.as_deref().unwrap_or_default())?;
     wanted.client = Some(caller.client().clone());
     let rows = plane.store.jobs(&wanted).await?;
-    let next = rows.last().filter(|_| rows.len() == wanted.limit).map(|row| format!("{}-{}", row.created.0, row.id.0));
+    let next = rows.last().filter(|_| rows.len() == wanted.limit).map(place_of);
     Ok(Json(JobList { jobs: rows.into_iter().map(|row| viewed(&plane, row)).collect(), next }))
 }
 
@@ -203,16 +201,26 @@ fn page_of(query: &str) -> Result<JobQuery, Refusal> {
                 wanted.since = Some(UnixMillis(value.parse().map_err(|_| bad())?));
             }
             "before" => {
-                let bad = || Refusal::bad("before must be the `next` of the page before");
-                let (at, id) = value.split_once('-').ok_or_else(bad)?;
-                let at = UnixMillis(at.parse().map_err(|_| bad())?);
-                wanted.before = Some((at, WebJobId(Some(id).filter(|id| is_id(id)).ok_or_else(bad)?.to_owned())));
+                wanted.before = Some(place(&value)?);
             }
             // Others are ignored, as everywhere.
             _ => {}
         }
     }
     Ok(wanted)
+}
+
+/// Where the page after `row` begins, as clients give it back.
+pub(super) fn place_of(row: &JobRow) -> String {
+    format!("{}-{}", row.created.0, row.id.0)
+}
+
+/// What [`place_of`] wrote.
+pub(super) fn place(text: &str) -> Result<(UnixMillis, WebJobId), Refusal> {
+    let bad = || Refusal::bad("before must be the `next` of the page before");
+    let (at, id) = text.split_once('-').ok_or_else(bad)?;
+    let at = UnixMillis(at.parse().map_err(|_| bad())?);
+    Ok((at, WebJobId(Some(id).filter(|id| is_id(id)).ok_or_else(bad)?.to_owned())))
 }
 
 /// The pairs of a query, with `%XX` and `+` read.
@@ -275,7 +283,7 @@ async fn cancel(
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/stream", tag = "jobs",
     params(("id" = String, Path, description = "Its name"),
         ("Last-Event-ID" = Option<String>, Header, description = "The last event that was read")),
-    responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String),
+    responses((status = 400, body = ErrorBody), (status = 200, description = "Server-sent events", content_type = "text/event-stream"),
         (status = 204, description = "The last event was the end"), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 410, body = ErrorBody), (status = 421, body = ErrorBody)))]
 async fn follow(

@@ -1,17 +1,17 @@
 //! `/openapi.json`, made from the handlers themselves, and `/docs/api`, the same for people.
 
-use super::{auth, chat, clients, device, device::escaped, jobs, market, network};
+use super::{auth, chat, clients, dashboard, device, jobs, market, network};
 use crate::state::Plane;
-use axum::{
-    Json, Router,
-    http::header,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::{Json, Router, http::StatusCode, response::Response, routing::get};
+use maud::{Markup, html};
 use serde_json::Value;
+use std::sync::LazyLock;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        RefOr, ResponseBuilder,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 /// The description.
@@ -25,14 +25,14 @@ use utoipa::{
         clients::me, clients::entries, clients::identities, clients::keys, clients::make_key, clients::revoke,
         clients::make_client, clients::show_client, clients::give,
         auth::wallet_start, auth::wallet_finish, auth::register_start, auth::register_finish, auth::passkey_start,
-        auth::passkey_finish, auth::by_key, auth::logout,
+        auth::passkey_finish, auth::by_key, auth::by_own_key, auth::logout,
         device::start, device::poll, device::approve,
         market::models,
         network::overview, network::traffic, network::demand, network::auctions, network::nodes, network::node, network::status,
         network::earnings, network::receipts, network::receipt,
         described
     ),
-    modifiers(&Keys),
+    modifiers(&Keys, &AtTheDoor),
     security(("key" = []), ("session" = []))
 )]
 pub struct Description;
@@ -50,6 +50,29 @@ impl Modify for Keys {
     }
 }
 
+/// What [`super::limits`] answers whatever the route is, and any route when the store does not answer.
+const DOOR: [(&str, &str); 4] = [
+    ("401", "A key was shown that is wrong, revoked or over"),
+    ("403", "A strange `Host` or page, or a key that may not"),
+    ("429", "Too often: `Retry-After` says when again"),
+    ("503", "The plane's store does not answer, or it is stopping"),
+];
+
+struct AtTheDoor;
+
+impl Modify for AtTheDoor {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let items = description.paths.paths.values_mut();
+        let operations = items.flat_map(|item| [&mut item.get, &mut item.post, &mut item.put, &mut item.delete]).flatten();
+        for operation in operations {
+            for (status, why) in DOOR {
+                let told = || RefOr::T(ResponseBuilder::new().description(why).build());
+                operation.responses.responses.entry(status.into()).or_insert_with(told);
+            }
+        }
+    }
+}
+
 /// The routes.
 pub fn routes() -> Router<Plane> {
     Router::new().route("/openapi.json", get(described)).route("/docs/api", get(page))
@@ -57,38 +80,41 @@ pub fn routes() -> Router<Plane> {
 
 /// This description.
 #[utoipa::path(get, path = "/openapi.json", tag = "market", responses((status = 200, body = Object)))]
-async fn described() -> Json<utoipa::openapi::OpenApi> {
-    Json(Description::openapi())
+async fn described() -> Json<&'static Value> {
+    Json(&DESCRIBED)
 }
+
+/// Made once: it is the same for everybody.
+static DESCRIBED: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(Description::openapi()).unwrap_or_default());
 
 async fn page() -> Response {
-    let description = serde_json::to_value(Description::openapi()).unwrap_or_default();
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], reference(&description)).into_response()
+    dashboard::html(StatusCode::OK, dashboard::plain("API", None, reference(&DESCRIBED)))
 }
 
-/// The description as a page. It runs no script.
-fn reference(description: &Value) -> String {
-    let mut rows = String::new();
-    let paths = description.get("paths").and_then(Value::as_object);
-    for (path, methods) in paths.into_iter().flatten() {
-        for (method, about) in methods.as_object().into_iter().flatten() {
-            rows.push_str(&row(method, path, about));
+/// The description for people.
+fn reference(description: &Value) -> Markup {
+    let paths = description.get("paths").and_then(Value::as_object).into_iter().flatten();
+    let methods = |about: &'_ Value| about.as_object().cloned().unwrap_or_default();
+    html! {
+        p {
+            "For programs: " a href="/openapi.json" { "/openapi.json" } ". " code { "/v1/*" } " is OpenAI's API: give any of its clients this "
+            "plane's address and a key."
+        }
+        dl {
+            @for (path, about) in paths {
+                @for (method, about) in methods(about) { (operation(&method, path, &about)) }
+            }
         }
     }
-    format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>infernet plane: API</title><main><h1>API</h1><p>For programs: \
-         <a href=\"/openapi.json\">/openapi.json</a>. <code>/v1/*</code> is OpenAI's API: give any of its clients this plane's \
-         address and a key.</p><dl>{rows}</dl></main></html>"
-    )
 }
 
-fn row(method: &str, path: &str, about: &Value) -> String {
-    let text = |name: &str| escaped(about.get(name).and_then(Value::as_str).unwrap_or_default());
+fn operation(method: &str, path: &str, about: &Value) -> Markup {
+    let text = |name: &str| about.get(name).and_then(Value::as_str).unwrap_or_default();
     let statuses = about.get("responses").and_then(Value::as_object).into_iter().flatten().map(|(status, _)| status.as_str());
-    let statuses = statuses.collect::<Vec<_>>().join(", ");
-    let (summary, more) = (text("summary"), text("description"));
-    let (method, path) = (method.to_uppercase(), escaped(path));
-    format!("<dt><code>{method} {path}</code></dt><dd>{summary} {more} <small>{statuses}</small></dd>\n")
+    html! {
+        dt { code { (method.to_uppercase()) " " (path) } }
+        dd { (text("summary")) " " (text("description")) " " small { (statuses.collect::<Vec<_>>().join(", ")) } }
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +132,7 @@ mod tests {
                 assert!(about["responses"].as_object().is_some_and(|all| !all.is_empty()), "{method} {path}");
             }
         }
-        let page = reference(&description);
+        let page = reference(&description).into_string();
         assert!(paths.keys().all(|path| page.contains(path.as_str())));
     }
 }

@@ -1,6 +1,6 @@
 //! What the index tells, on small markets.
 
-use super::{Spread, auctions, demand, models, overview, reputation, reputation_with, traffic};
+use super::{Spread, Why, auctions, demand, lost, models, overview, reputation, reputation_with, traffic};
 use crate::index::{
     Book, Event,
     tests::{accept, ad, node, offer, receipt},
@@ -47,6 +47,32 @@ fn what_nobody_serves_is_demand() {
     assert_eq!(rows[0].ceiling, Some(Spread { min: 2, median: 2, max: 3 }));
     assert_eq!(demand(&book, NOW.after(3_600_002)), [], "an hour later nobody wants it any more");
     assert!(demand(&book, NOW.after(90_001)).iter().any(|row| row.model == "served"), "its worker is gone");
+}
+
+#[test]
+fn a_lost_auction_tells_what_prices_tell() {
+    let why = |own: u64| {
+        let book = book([ad(7, 1, 0, "m", own), offer(4, 1, "m", 0), accept(4, 1, 3, 1, 20)]);
+        lost(&book, &node(7), NOW.after(30), 9).iter().map(|lost| lost.why).collect::<Vec<_>>()
+    };
+    assert_eq!(why(5), [Why::AboveCeiling], "it would pay 4 for output");
+    assert_eq!(why(2), [Why::Dearer(200)], "10 × 2 + 20 × 2 against 10 × 1 + 20 × 2");
+    assert_eq!(why(1), [Why::NotByPrice]);
+    let book = book([
+        ad(7, 1, 0, "m", 1),
+        offer(4, 1, "m", 0),
+        accept(4, 1, 3, 1, 20),
+        accept(4, 1, 7, 2, 25),
+        offer(5, 1, "other", 0),
+        accept(5, 1, 3, 1, 20),
+        offer(6, 7, "m", 0),
+        accept(6, 7, 3, 1, 20),
+        offer(8, 1, "m", 0),
+        accept(8, 9, 3, 1, 20),
+    ]);
+    assert_eq!(lost(&book, &node(7), NOW.after(30), 9), [], "won at last, not served, its own, not the buyer's word");
+    assert_eq!(lost(&book, &node(8), NOW.after(30), 9), [], "it has no ad");
+    assert_eq!(lost(&book, &node(7), NOW.after(3_600_030), 9), [], "too long ago");
 }
 
 #[test]

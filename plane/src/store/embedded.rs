@@ -10,6 +10,7 @@
 //! | 20 | job | job |
 //! | 21 to 24 | client, daemon, status, nothing ‖ created ‖ job | jobs in order |
 //! | 25, 26 | lease's end ‖ job; client ‖ idempotency key | unfinished jobs, which job |
+//! | 27 | job | there while somebody wants it cancelled |
 //! | 30 to 49 | clients and what is theirs | see `clients` |
 //! | 50 to 52 | command; node ‖ issued ‖ command; the same of those that are open | commands |
 //!

@@ -62,6 +62,26 @@ async fn who_runs_the_plane_is_configured_by_key_and_strangers_may_be_kept_out()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_signs_a_browser_in_only_if_it_may_do_all() {
+    let served = Served::alone().await;
+    let (client, whole) = served.client(0, &["jobs", "read", "manage"]).await;
+    let scopes = || ["jobs", "read", "manage"].map(str::to_owned).to_vec();
+    let capped = KeyWish { scopes: scopes(), per_day: Some(MicroUsd(1)), ..KeyWish::default() };
+    let capped = served.key(&client, capped).await;
+    let part = served.key(&client, KeyWish { scopes: vec!["manage".into()], ..KeyWish::default() }).await;
+    let sign_in = |key: &str| served.post("/api/v1/auth/session", &json!({})).bearer_auth(key);
+    for key in [&capped, &part] {
+        refused(sign_in(key), 403, "forbidden").await;
+    }
+    refused(served.post("/api/v1/auth/session", &json!({})), 401, "unauthorized").await;
+    let signed_in = sign_in(&whole).send().await.expect("an answer");
+    let cookie = signed_in.headers()["set-cookie"].to_str().expect("text").split(';').next().expect("a cookie").to_owned();
+    answered(signed_in, 200).await;
+    let me = served.get("/api/v1/me").header("cookie", cookie).send().await.expect("an answer");
+    assert_eq!(answered(me, 200).await["id"], client.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_is_approved_in_a_browser_and_gets_one_key() {
     let served = Served::alone().await;
     let (client, key) = served.client(0, &["manage"]).await;
@@ -72,7 +92,7 @@ async fn a_terminal_is_approved_in_a_browser_and_gets_one_key() {
     let approve = || served.post("/api/auth/cli/approve", &json!({ "code": code }));
     answered(approve().send().await.expect("an answer"), 401).await;
     answered(approve().bearer_auth(&key).send().await.expect("an answer"), 403).await;
-    let (text, row) = accounts::session::new(&client, now());
+    let (text, row) = accounts::session::new(&client, now().after(accounts::session::LIFE_MS));
     served.plane.store.put_session(&row).await.expect("a store");
     let cookie = format!("infernet={}", *text);
     // The page shows the code and holds the token that its form must bring.

@@ -10,7 +10,7 @@ use infernet_wire::{
     time::UnixMillis,
 };
 
-fn row(client: &ClientId, created: UnixMillis) -> JobRow {
+pub(super) fn row(client: &ClientId, created: UnixMillis) -> JobRow {
     JobRow {
         id: job_id(),
         client: client.clone(),
@@ -53,6 +53,27 @@ pub(super) async fn conform(both: &Both) {
     a_job_changes_only_from_where_it_may(both).await;
     queries_find_the_newest_first(both.store()).await;
     stranded_jobs_are_found(both.store()).await;
+    old_jobs_are_forgotten(both.store()).await;
+}
+
+async fn old_jobs_are_forgotten(store: &dyn Store) {
+    let client = client();
+    let wish = Idempotency { key: name(""), request: super::hash() };
+    let over = |created: u64| JobRow {
+        status: JobStatus::Completed,
+        ended: Some(UnixMillis(created + 1)),
+        ..row(&client, UnixMillis(created))
+    };
+    let old = JobRow { idempotency: Some(wish.clone()), ..over(1_000) };
+    let (runs, young) = (row(&client, UnixMillis(1_001)), over(9_000));
+    for job in [&old, &runs, &young] {
+        assert_eq!(store.insert_job(job).await, Ok(Inserted::New));
+    }
+    while store.forget_jobs(UnixMillis(2_000)).await.expect("forgotten") > 0 {}
+    assert_eq!(ids(store, &query(&client)).await, [young.id, runs.id], "what is not over stays");
+    assert_eq!(store.job(&old.id).await, Ok(None));
+    let again = JobRow { idempotency: Some(wish), ..row(&client, NOW) };
+    assert_eq!(store.insert_job(&again).await, Ok(Inserted::New), "and its idempotency key is free");
 }
 
 async fn a_job_is_kept_whole(store: &dyn Store) {

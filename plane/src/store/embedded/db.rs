@@ -18,6 +18,8 @@ use std::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 /// Memory for pages.
@@ -27,6 +29,11 @@ const VERSION: u8 = 1;
 /// Of the table as a whole.
 const SCHEMA: u8 = 1;
 const SCHEMA_KEY: &[u8] = &[0];
+
+/// How often it is looked whether the one who has the table lets it go: sled's own threads hold it for a moment after it is
+/// closed. Three seconds in all.
+const LOOKS: usize = 150;
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub(super) struct Table {
@@ -55,10 +62,18 @@ impl Table {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|error| StoreError::Unreachable(format!("{shown}: {error}")))?;
         // sled is known to panic over some damaged files.
-        let opened = catch_unwind(|| sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open());
+        let open = || catch_unwind(|| sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open());
+        let mut opened = open();
+        for _ in 0..LOOKS {
+            if !matches!(&opened, Ok(Err(error)) if is_held(error)) {
+                break;
+            }
+            thread::sleep(LOOK_AGAIN);
+            opened = open();
+        }
         let db = match opened {
             Ok(Ok(db)) => db,
-            Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
+            Ok(Err(error)) if is_held(&error) => {
                 return Err(StoreError::Unreachable(format!(
                     "another plane is running in {shown}: stop it, or give this one its own --store"
                 )));
@@ -189,6 +204,11 @@ impl Table {
             }
         })
     }
+}
+
+/// sled has no error of its own for it.
+fn is_held(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
 /// A key and what is there.

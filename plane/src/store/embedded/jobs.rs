@@ -2,12 +2,13 @@
 
 use super::{
     EmbeddedStore,
+    clients::settle,
     db::{Change, Key, Table},
 };
 use crate::store::{
-    Answer, ClientId, Idempotency, Inserted, JobQuery, JobRow, JobStatus, Jobs, MAX_PAGE, StoreError, WebJobId,
+    Answer, ClientId, Idempotency, Inserted, JobQuery, JobRow, JobStatus, Jobs, MAX_PAGE, Renewal, StoreError, WebJobId,
 };
-use infernet_wire::time::UnixMillis;
+use infernet_wire::{money::MicroUsd, time::UnixMillis};
 
 const JOB: u8 = 20;
 const BY_CLIENT: u8 = 21;
@@ -16,13 +17,35 @@ const BY_STATUS: u8 = 23;
 const BY_TIME: u8 = 24;
 const LEASE: u8 = 25;
 const IDEMPOTENCY: u8 = 26;
+const CANCEL: u8 = 27;
 
-fn job(id: &WebJobId) -> Key {
+/// Old jobs that are forgotten at once: each may have a kept answer of megabytes.
+const MAX_FORGOTTEN_JOBS: usize = 1_000;
+
+pub(super) fn job(id: &WebJobId) -> Key {
     Key::of(JOB).last(&id.0)
 }
 
 fn idempotency(client: &ClientId, wish: &Idempotency) -> Key {
     Key::of(IDEMPOTENCY).text(&client.0).last(&wish.key)
+}
+
+/// There while somebody wants the job cancelled.
+fn cancel(id: &WebJobId) -> Key {
+    Key::of(CANCEL).last(&id.0)
+}
+
+/// A job that is not over.
+fn under_way(table: &Table, id: &WebJobId) -> Result<Option<JobRow>, StoreError> {
+    Ok(table.get::<JobRow>(&job(id))?.filter(|row| !row.status.is_over()))
+}
+
+fn is_leased_by(row: &JobRow, instance: &str) -> bool {
+    row.lease.as_ref().is_some_and(|(by, _)| by == instance)
+}
+
+fn is_stranded(row: &JobRow, at: UnixMillis) -> bool {
+    row.lease.as_ref().is_some_and(|(_, until)| *until < at)
 }
 
 fn in_order(prefix: Key, created: UnixMillis, id: &WebJobId) -> Key {
@@ -103,6 +126,67 @@ impl Jobs for EmbeddedStore {
         })
     }
 
+    fn end_job<'a>(&'a self, row: &'a JobRow, stranded: Option<UnixMillis>) -> Answer<'a, Option<MicroUsd>> {
+        let mut row = row.clone();
+        self.write(move |change| {
+            let old = under_way(change.table(), &row.id)?.filter(|old| stranded.is_none_or(|at| is_stranded(old, at)));
+            let Some(old) = old else { return Ok(None) };
+            let cost = settle(change, &row)?;
+            row.cost = Some(cost);
+            put(change, Some(&old), &row)?;
+            change.remove(&cancel(&row.id));
+            Ok(Some(cost))
+        })
+    }
+
+    fn renew_jobs<'a>(&'a self, instance: &'a str, jobs: &'a [Renewal], until: UnixMillis) -> Answer<'a, Vec<WebJobId>> {
+        let (instance, jobs) = (instance.to_owned(), jobs.to_vec());
+        // A lease that a power cut takes back was the lease of a process that it ended, too.
+        self.write_soon(move |change| {
+            let mut unwanted = Vec::new();
+            for known in jobs {
+                let old = under_way(change.table(), &known.id)?.filter(|old| is_leased_by(old, &instance));
+                if let Some(old) = &old {
+                    let (output_tokens, cost) = (known.output_tokens.or(old.output_tokens), known.cost.or(old.cost));
+                    let lease = Some((instance.clone(), until));
+                    put(change, Some(old), &JobRow { output_tokens, cost, lease, ..old.clone() })?;
+                }
+                if old.is_none() || change.table().has(&cancel(&known.id))? {
+                    unwanted.push(known.id);
+                }
+            }
+            Ok(unwanted)
+        })
+    }
+
+    fn want_cancel<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, bool> {
+        let id = id.clone();
+        self.write(move |change| {
+            let may = under_way(change.table(), &id)?.is_some();
+            if may {
+                change.put_bytes(&cancel(&id), &[]);
+            }
+            Ok(may)
+        })
+    }
+
+    fn forget_jobs(&self, before: UnixMillis) -> Answer<'_, usize> {
+        self.write_soon(move |change| {
+            let prefix = Key::of(BY_TIME);
+            let end = prefix.clone().number(before.0);
+            let table = change.table();
+            let found = table.before(&prefix, Some(&end)).map(|entry| named(table, &entry?, prefix.len() + 8));
+            let old = found.filter_map(Result::transpose).filter(|row| row.as_ref().map_or(true, |row| row.status.is_over()));
+            let old: Vec<JobRow> = old.take(MAX_FORGOTTEN_JOBS).collect::<Result<_, _>>()?;
+            for row in &old {
+                entries(row).iter().for_each(|entry| change.remove(entry));
+                row.idempotency.iter().for_each(|wish| change.remove(&idempotency(&row.client, wish)));
+                change.remove(&job(&row.id));
+            }
+            Ok(old.len())
+        })
+    }
+
     fn job<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, Option<JobRow>> {
         let key = job(id);
         self.read(move |table| table.get(&key))
@@ -134,7 +218,7 @@ impl Jobs for EmbeddedStore {
             let mut found = Vec::new();
             for entry in table.after(&prefix, &prefix).take(limit.min(MAX_PAGE)) {
                 let row = named(table, &entry?, prefix.len() + 8)?;
-                match row.filter(|row| row.lease.as_ref().is_some_and(|(_, until)| *until < now)) {
+                match row.filter(|row| is_stranded(row, now)) {
                     Some(row) => found.push(row),
                     None => break,
                 }

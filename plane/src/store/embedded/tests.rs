@@ -36,6 +36,16 @@ async fn a_second_process_is_told_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_being_let_go_can_be_opened_again() {
+    let home = tempdir().expect("a directory");
+    for n in 0..20 {
+        let store = open(home.path()).expect("it waits for the one before");
+        assert_eq!(store.use_nonce(Pubkey([1; 32]), &format!("{n}"), UnixMillis(9)).await, Ok(true));
+        std::thread::spawn(move || drop(store));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_store_is_its_owners_alone() {
     let home = tempdir().expect("a directory");
     let inner = home.path().join("new");

@@ -5,8 +5,8 @@ use super::{
     convert::{Columns, page, plain, signed},
 };
 use crate::store::{
-    Answer, ClientId, ClientRow, Clients, Entry, Identity, KeyRow, MAX_PAGE, Reservation, Reserved, SessionRow, Settled,
-    StoreError, WebJobId, clients::Turns,
+    Answer, ClientId, ClientRow, Clients, Entry, Identity, KeyRow, MAX_PAGE, Reservation, Reserved, SessionRow, StoreError,
+    clients::Turns,
 };
 use infernet_wire::{id::Hash, money::MicroUsd, time::UnixMillis};
 use tokio_postgres::Row;
@@ -157,6 +157,13 @@ impl Clients for PostgresStore {
         })
     }
 
+    fn touch_key(&self, hash: Hash, now: UnixMillis) -> Answer<'_, ()> {
+        answer(async move {
+            let statement = "update api_keys set used = $2 where hash = $1 and (used is null or used < $2)";
+            self.execute(statement, &[&&hash.as_bytes()[..], &signed(now.0)]).await.map(|_| ())
+        })
+    }
+
     fn keys<'a>(&'a self, client: &'a ClientId) -> Answer<'a, Vec<KeyRow>> {
         answer(async move {
             let statement = "select * from api_keys where client = $1 order by created desc, hash desc limit $2";
@@ -194,6 +201,14 @@ impl Clients for PostgresStore {
         })
     }
 
+    fn challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>> {
+        answer(async move {
+            let statement = "select data from challenges where id = $1 and until > $2";
+            let row = self.row(statement, &[&plain(id), &signed(now.0)]).await?;
+            row.map(|row| Columns(&row).get("data")).transpose()
+        })
+    }
+
     fn take_challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>> {
         answer(async move {
             let row = self.row("delete from challenges where id = $1 returning data, until", &[&plain(id)]).await?;
@@ -218,10 +233,6 @@ impl Clients for PostgresStore {
 
     fn reserve<'a>(&'a self, wish: &'a Reservation) -> Answer<'a, Reserved> {
         answer(self.reserve_for(wish))
-    }
-
-    fn settle<'a>(&'a self, job: &'a WebJobId, cost: MicroUsd, now: UnixMillis) -> Answer<'a, Settled> {
-        answer(self.settle_job(job, cost, now))
     }
 
     fn add_entry<'a>(&'a self, entry: &'a Entry) -> Answer<'a, bool> {

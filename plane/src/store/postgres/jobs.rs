@@ -3,12 +3,15 @@
 use super::{
     PostgresStore, answer,
     convert::{Columns, Named, Value, page, plain, signed},
+    execute,
 };
 use crate::store::{
-    Answer, ClientId, Idempotency, Inserted, JobError, JobQuery, JobRow, JobStatus, Jobs, StoreError, StoredText, WebJobId,
+    Answer, ClientId, Idempotency, Inserted, JobError, JobQuery, JobRow, JobStatus, Jobs, Renewal, StoreError, StoredText,
+    WebJobId,
 };
-use infernet_wire::time::UnixMillis;
-use std::borrow::Cow;
+use deadpool_postgres::Transaction;
+use infernet_wire::{money::MicroUsd, time::UnixMillis};
+use std::{borrow::Cow, collections::BTreeSet};
 use tokio_postgres::Row;
 
 const COLUMNS: &str = "id, client, model, status, created, updated, started, ended, worker, legacy, input_tokens, output_tokens, \
@@ -131,7 +134,33 @@ fn read(row: &Row) -> Result<JobRow, StoreError> {
     })
 }
 
+/// Writes a job that is locked.
+pub(super) async fn write_job(step: &Transaction<'_>, row: &JobRow) -> Result<(), StoreError> {
+    let statement = format!("update jobs set ({COLUMNS}) = ({PLACES}) where id = $1");
+    execute(step, &statement, &Bound::new(row).values()).await.map(|_| ())
+}
+
 impl PostgresStore {
+    async fn renew(&self, instance: &str, jobs: &[Renewal], until: UnixMillis) -> Result<Vec<WebJobId>, StoreError> {
+        let ids: Vec<&str> = jobs.iter().map(|job| job.id.0.as_str()).collect();
+        let tokens: Vec<Option<i64>> = jobs.iter().map(|job| job.output_tokens.map(i64::from)).collect();
+        let costs: Vec<Option<i64>> = jobs.iter().map(|job| job.cost.map(|cost| signed(cost.0))).collect();
+        let statement = "update jobs set lease_until = $2, output_tokens = coalesce(known.tokens, output_tokens),
+             cost = coalesce(known.cost, jobs.cost)
+             from unnest($3::text[], $4::bigint[], $5::bigint[]) as known (job, tokens, cost)
+             where id = known.job and lease_by = $1 and status in ('pending', 'assigned', 'running')
+             returning id, cancel_wanted";
+        let rows = self.rows(statement, &[&plain(instance), &signed(until.0), &ids, &tokens, &costs]).await?;
+        let mut wanted = BTreeSet::new();
+        for row in &rows {
+            let row = Columns(row);
+            if !row.get::<bool>("cancel_wanted")? {
+                wanted.insert(row.get::<String>("id")?);
+            }
+        }
+        Ok(jobs.iter().filter(|job| !wanted.contains(&job.id.0)).map(|job| job.id.clone()).collect())
+    }
+
     async fn insert(&self, row: &JobRow) -> Result<Inserted, StoreError> {
         let statement = format!(
             "insert into jobs ({COLUMNS}) values ({PLACES})
@@ -162,6 +191,30 @@ impl Jobs for PostgresStore {
             let bound = Bound::new(row);
             let values: Vec<Value<'_>> = bound.values().into_iter().chain([&from as Value<'_>]).collect();
             Ok(self.execute(&statement, &values).await? == 1)
+        })
+    }
+
+    fn end_job<'a>(&'a self, row: &'a JobRow, stranded: Option<UnixMillis>) -> Answer<'a, Option<MicroUsd>> {
+        answer(self.end(row, stranded))
+    }
+
+    fn renew_jobs<'a>(&'a self, instance: &'a str, jobs: &'a [Renewal], until: UnixMillis) -> Answer<'a, Vec<WebJobId>> {
+        answer(self.renew(instance, jobs, until))
+    }
+
+    fn want_cancel<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, bool> {
+        answer(async move {
+            let statement =
+                "update jobs set cancel_wanted = true where id = $1 and status in ('pending', 'assigned', 'running')";
+            Ok(self.execute(statement, &[&plain(&id.0)]).await? == 1)
+        })
+    }
+
+    fn forget_jobs(&self, before: UnixMillis) -> Answer<'_, usize> {
+        answer(async move {
+            let statement = "delete from jobs where id in
+                 (select id from jobs where created < $1 and ended is not null order by created limit 1000)";
+            Ok(usize::try_from(self.execute(statement, &[&signed(before.0)]).await?).unwrap_or(usize::MAX))
         })
     }
 

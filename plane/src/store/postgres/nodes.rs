@@ -5,7 +5,10 @@ use super::{
     convert::{Columns, page, plain, role_number, signed},
     execute, lock, row,
 };
-use crate::store::{Answer, NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, StoreError};
+use crate::store::{
+    Answer, NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, StoreError,
+    nodes::{BRIEF_MS, BRIEF_SILENT_MS, SILENT_MS},
+};
 use deadpool_postgres::Transaction;
 use infernet_wire::time::UnixMillis;
 use tokio_postgres::Row;
@@ -101,9 +104,18 @@ impl PostgresStore {
         Ok(old)
     }
 
-    async fn forget(&self, now: UnixMillis) -> Result<(), StoreError> {
+    async fn forget(&self, now_at: UnixMillis) -> Result<(), StoreError> {
+        let now = now_at;
         let now_micros = signed(now.0.saturating_mul(1000));
         let now = signed(now.0);
+        // As `is_forgotten` has it.
+        let silent = "select pubkey, role from nodes
+             where seen < $1 or (seen < $2 and seen - registered < $3) order by seen limit 1000";
+        let ago = |ms: u64| signed(now_at.0.saturating_sub(ms));
+        for row in self.rows(silent, &[&ago(SILENT_MS), &ago(BRIEF_SILENT_MS), &signed(BRIEF_MS)]).await? {
+            let row = Columns(&row);
+            self.remove_row(row.pubkey("pubkey")?, row.role("role")?).await?;
+        }
         self.execute("delete from nonces where until < $1", &[&now]).await?;
         self.execute("delete from sessions where until < $1", &[&now]).await?;
         self.execute("delete from challenges where until < $1", &[&now]).await?;
