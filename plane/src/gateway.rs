@@ -1,12 +1,13 @@
 //! Buys on the mesh for clients that have no node. To the mesh the plane is an ordinary buyer.
 //!
 //! **A job's way:** its row is inserted, then the most it may cost is reserved, then it runs in a task of its own (`run`): rows
-//! tell how far it is, the answer goes into a [`Log`] in memory that any number of readers follow, and at its end the
-//! reservation becomes what it cost. Rows are written before money is taken, so that a crash in between leaves nothing reserved
-//! that nobody remembers.
+//! tell how far it is, the answer goes into a [`Log`] in memory that any number of readers follow, and at its end, in one
+//! write with the row, the reservation becomes what it cost. Rows are written before money is taken, so that a crash in between
+//! leaves nothing reserved that nobody remembers.
 //!
 //! **Leases.** Each row says which instance runs it, and until when that is believed (`keep`). A job whose instance died becomes
-//! failed, and pays for what was noted of it last. A log lives in the memory of the instance that runs the job, until some time
+//! failed, and pays for what was noted of it last. A cancel for a job of another instance goes there as a notice, and is written
+//! down for its next renewal, as notices may be lost. A log lives in the memory of the instance that runs the job, until some time
 //! after its end; who wants an answer to be kept asks for that.
 //!
 //! **Bounds:** jobs at once, in all and for each client; bytes of answers that are kept; bytes of requests that run.
@@ -73,7 +74,7 @@ const END_TRIES: u32 = 6;
 /// The first pause.
 const END_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stopping plane waits for jobs that it has cancelled to settle.
-const SETTLING: Duration = Duration::from_secs(10);
+pub(crate) const SETTLING: Duration = Duration::from_secs(10);
 /// Between two looks whether all have ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// A job that was refused for want of money may be asked for again under the same idempotency key.
@@ -305,7 +306,7 @@ impl Gateway {
             }
             Err(refusal) => {
                 let error = JobError { code: refusal.code.into(), message: refusal.message.clone() };
-                live.row.lock().await.text = None;
+                live.keep_nothing();
                 self.finish(&live, Outcome { error: Some(error), ..Outcome::default() }).await;
                 Err(refusal)
             }

@@ -3,7 +3,7 @@
 use super::{GatewayConfig, Outcome};
 use crate::{
     http::error::Refusal,
-    store::{ClientId, JobError, JobRow, JobStatus, Renewal, WebJobId},
+    store::{ClientId, JobError, JobRow, JobStatus, Renewal, StoredText, WebJobId},
 };
 use infernet_wire::{money::MicroUsd, time::UnixMillis};
 use std::{
@@ -56,8 +56,11 @@ impl Log {
 pub struct Live {
     id: WebJobId,
     client: ClientId,
-    /// As it was last written.
+    /// As it was last written, without its text.
     pub(super) row: Mutex<JobRow>,
+    /// The request, if it is to be kept with its answer, and when that was last written.
+    request: Option<String>,
+    text_written: AtomicU64,
     /// Its answer, unless that goes straight to who asked.
     log: watch::Sender<Log>,
     has_log: bool,
@@ -74,7 +77,9 @@ impl Live {
         Live {
             id: row.id.clone(),
             client: row.client.clone(),
-            row: Mutex::new(row),
+            request: row.text.as_ref().map(|text| text.request.clone()),
+            text_written: AtomicU64::new(row.created.0),
+            row: Mutex::new(JobRow { text: None, ..row }),
             log: watch::Sender::default(),
             has_log,
             cancel: watch::Sender::new(false),
@@ -143,15 +148,26 @@ impl Live {
     pub(super) fn checkpoint(&self, row: &mut JobRow) {
         let known = self.renewal();
         (row.output_tokens, row.cost) = (known.output_tokens.or(row.output_tokens), known.cost.or(row.cost));
-        if let Some(kept) = &mut row.text {
-            kept.answer.clone_from(&self.log.borrow().text);
-        }
+    }
+
+    /// Its text is not to be kept after all.
+    pub(super) fn keep_nothing(&self) {
+        self.text_written.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// What is to be kept by now, if its client asked for that and it was not written since `before`. From `now` on it counts as
+    /// written.
+    pub(super) fn text(&self, before: UnixMillis, now: UnixMillis) -> Option<StoredText> {
+        let request = self.request.as_ref().filter(|_| self.text_written.load(Ordering::Relaxed) <= before.0)?;
+        self.text_written.store(now.0, Ordering::Relaxed);
+        Some(StoredText { request: request.clone(), answer: self.log.borrow().text.clone() })
     }
 
     /// The row at its end.
     pub(super) async fn ended(&self, outcome: &Outcome, now: UnixMillis) -> JobRow {
         let mut row = self.row.lock().await;
         self.checkpoint(&mut row);
+        row.text = self.text(now, now);
         row.status = match (&outcome.error, outcome.cancelled) {
             (_, true) => JobStatus::Cancelled,
             (Some(_), _) => JobStatus::Failed,

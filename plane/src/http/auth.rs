@@ -27,7 +27,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use infernet_node::clock;
+use infernet_node::{clock, date::DAY_MS};
 use infernet_wire::{http_auth, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -42,9 +42,6 @@ const NONCE_MS: u64 = 2 * http_auth::WINDOW_SECONDS * 1_000;
 const MAX_NONCE: usize = 128;
 /// How long a program's key from a signed request is good: 90 days.
 const KEY_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
-
-/// How long a session by a key lasts.
-const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// The routes.
 pub fn routes() -> Router<Plane> {
@@ -411,6 +408,7 @@ async fn by_key(
 async fn by_own_key(State(plane): State<Plane>, caller: Caller) -> Result<Response, Refusal> {
     let Some(key) = caller.key() else { return Err(Refusal::conflict("you are signed in")) };
     caller.needs_all()?;
+    // How long a session by a key lasts.
     let day = clock::now().after(DAY_MS);
     signed_in_until(&plane, key.expires.map_or(day, |expires| expires.min(day)), caller.0.client.clone()).await
 }

@@ -2,7 +2,7 @@
 
 use super::{FIRST_MS, MAX_ACTIVE, MAX_ANSWER_BYTES, MAX_JOB_MS, MAX_OPEN, MAX_TRIES, NEXT_MS, WAIT_MS};
 use crate::store::Pubkey;
-use infernet_wire::time::UnixMillis;
+use infernet_wire::{model_name, time::UnixMillis};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -40,13 +40,8 @@ pub struct Daemon {
 impl Daemon {
     /// Whether it would be given `job`.
     pub fn takes(&self, job: &Job) -> bool {
-        self.models.iter().any(|model| bare(model) == bare(&job.model))
+        self.models.iter().any(|model| model_name::same(model, &job.model))
     }
-}
-
-/// Ollama's `:latest` may be left out.
-fn bare(model: &str) -> &str {
-    model.strip_suffix(":latest").unwrap_or(model)
 }
 
 /// What a daemon says of its answer.
@@ -167,7 +162,7 @@ impl Desk {
 
     /// Whether somebody who has asked since `since` would be given `job`.
     pub(super) fn is_served(&self, job: &Job, since: UnixMillis) -> bool {
-        let serves = |models: &Vec<String>| models.iter().any(|model| bare(model) == bare(&job.model));
+        let serves = |models: &Vec<String>| models.iter().any(|model| model_name::same(model, &job.model));
         self.daemons.values().any(|(models, asked)| *asked >= since && serves(models))
     }
 

@@ -107,7 +107,8 @@ pub struct JobRow {
     pub error: Option<JobError>,
     /// By which it may be asked for again.
     pub idempotency: Option<Idempotency>,
-    /// What its client asked to be kept.
+    /// What its client asked to be kept. Changed by [`Jobs::put_text`] and [`Jobs::end_job`] alone, read by [`Jobs::job`] alone:
+    /// it may be megabytes.
     pub text: Option<StoredText>,
     /// Which instance runs it, and until when it is believed to.
     pub lease: Option<(String, UnixMillis)>,
@@ -162,7 +163,7 @@ pub trait Jobs: Send + Sync {
     /// Inserts a job, unless its idempotency key has one already.
     fn insert_job<'a>(&'a self, row: &'a JobRow) -> Answer<'a, Inserted>;
 
-    /// Replaces a job that is in one of the statuses `from`. Whether it was.
+    /// Replaces a job that is in one of the statuses `from`, but for its text. Whether it was.
     fn update_job<'a>(&'a self, from: &'a [JobStatus], row: &'a JobRow) -> Answer<'a, bool>;
 
     /// Ends a job that is not over, in one step: its reservation becomes what `row` says that it cost, at most what was
@@ -174,6 +175,9 @@ pub trait Jobs: Send + Sync {
     /// more, or somebody wants them cancelled.
     fn renew_jobs<'a>(&'a self, instance: &'a str, jobs: &'a [Renewal], until: UnixMillis) -> Answer<'a, Vec<WebJobId>>;
 
+    /// Keeps the text of a job that is not over, in the place of what was kept. Whether it is not over.
+    fn put_text<'a>(&'a self, id: &'a WebJobId, text: &'a StoredText) -> Answer<'a, bool>;
+
     /// Somebody wants a job cancelled, whichever instance runs it: that is told at the next renewal. Whether it is not over.
     fn want_cancel<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, bool>;
 
@@ -183,9 +187,10 @@ pub trait Jobs: Send + Sync {
     /// A job.
     fn job<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, Option<JobRow>>;
 
-    /// Jobs, the newest first.
+    /// Jobs, the newest first, without their texts. A store may look at so many rows only and return fewer than there are, if
+    /// what is asked for is rare.
     fn jobs<'a>(&'a self, query: &'a JobQuery) -> Answer<'a, Vec<JobRow>>;
 
-    /// Jobs that are not over and whose instance's lease ended before `now`.
+    /// Jobs, without their texts, that are not over and whose instance's lease ended before `now`.
     fn stranded(&self, now: UnixMillis, limit: usize) -> Answer<'_, Vec<JobRow>>;
 }

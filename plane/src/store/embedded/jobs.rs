@@ -3,10 +3,11 @@
 use super::{
     EmbeddedStore,
     clients::settle,
-    db::{Change, Key, Table},
+    db::{Change, Key, Row, Table},
 };
 use crate::store::{
-    Answer, ClientId, Idempotency, Inserted, JobQuery, JobRow, JobStatus, Jobs, MAX_PAGE, Renewal, StoreError, WebJobId,
+    Answer, ClientId, Idempotency, Inserted, JobQuery, JobRow, JobStatus, Jobs, MAX_PAGE, Renewal, StoreError, StoredText,
+    WebJobId,
 };
 use infernet_wire::{money::MicroUsd, time::UnixMillis};
 
@@ -18,6 +19,13 @@ const BY_TIME: u8 = 24;
 const LEASE: u8 = 25;
 const IDEMPOTENCY: u8 = 26;
 const CANCEL: u8 = 27;
+const TEXT: u8 = 28;
+const BY_CLIENT_STATUS: u8 = 29;
+
+/// Rows that a query looks at for a page of what it asks for: some tenths of a second.
+const MAX_LOOKED_AT: usize = 20_000;
+/// A piece of a text: rows of more than half a megabyte are files of their own, which sled does not sync.
+const PIECE: usize = 192 * 1024;
 
 /// Old jobs that are forgotten at once: each may have a kept answer of megabytes.
 const MAX_FORGOTTEN_JOBS: usize = 1_000;
@@ -28,6 +36,33 @@ pub(super) fn job(id: &WebJobId) -> Key {
 
 fn idempotency(client: &ClientId, wish: &Idempotency) -> Key {
     Key::of(IDEMPOTENCY).text(&client.0).last(&wish.key)
+}
+
+/// A text's pieces.
+fn text(id: &WebJobId) -> Key {
+    Key::of(TEXT).text(&id.0)
+}
+
+/// Puts a text in pieces, in the place of what was there.
+fn put_text(change: &mut Change<'_>, id: &WebJobId, kept: &StoredText) -> Result<(), StoreError> {
+    let prefix = text(id);
+    let bytes = serde_json::to_vec(kept).map_err(|error| StoreError::Refused(error.to_string()))?;
+    let pieces = bytes.chunks(PIECE);
+    let (before, number) = (change.table().after(&prefix, &prefix).count(), pieces.len());
+    for (at, piece) in pieces.enumerate() {
+        change.put_bytes(&prefix.clone().number(at as u64), piece);
+    }
+    (number..before).for_each(|at| change.remove(&prefix.clone().number(at as u64)));
+    Ok(())
+}
+
+fn read_text(table: &Table, id: &WebJobId) -> Result<Option<StoredText>, StoreError> {
+    let (prefix, mut bytes) = (text(id), Vec::new());
+    for piece in table.after(&prefix, &prefix) {
+        bytes.extend(piece?.value);
+    }
+    let read = |error: serde_json::Error| StoreError::Corrupt(format!("the text of job {}: {error}", id.0));
+    (!bytes.is_empty()).then(|| serde_json::from_slice(&bytes).map_err(read)).transpose()
 }
 
 /// There while somebody wants the job cancelled.
@@ -56,6 +91,7 @@ fn in_order(prefix: Key, created: UnixMillis, id: &WebJobId) -> Key {
 fn entries(row: &JobRow) -> Vec<Key> {
     let mut prefixes =
         vec![Key::of(BY_CLIENT).text(&row.client.0), Key::of(BY_STATUS).number(row.status as u64), Key::of(BY_TIME)];
+    prefixes.push(Key::of(BY_CLIENT_STATUS).text(&row.client.0).number(row.status as u64));
     prefixes.extend(row.legacy.map(|daemon| Key::of(BY_LEGACY).fixed(&daemon.0)));
     let mut entries: Vec<Key> = prefixes.into_iter().map(|prefix| in_order(prefix, row.created, &row.id)).collect();
     let lease = row.lease.as_ref().filter(|_| !row.status.is_over());
@@ -67,12 +103,17 @@ fn put(change: &mut Change<'_>, old: Option<&JobRow>, new: &JobRow) -> Result<()
     let (left, found) = (old.map(entries).unwrap_or_default(), entries(new));
     left.iter().filter(|entry| !found.contains(entry)).for_each(|entry| change.remove(entry));
     found.iter().filter(|entry| !left.contains(entry)).for_each(|entry| change.put_bytes(entry, &[]));
-    change.put(&job(&new.id), new)
+    if new.text.is_none() {
+        change.put(&job(&new.id), new)
+    } else {
+        change.put(&job(&new.id), &JobRow { text: None, ..new.clone() })
+    }
 }
 
 /// The narrowest index for a query.
 fn prefix(query: &JobQuery) -> Key {
     match (&query.client, query.legacy, query.status) {
+        (Some(client), _, Some(status)) => Key::of(BY_CLIENT_STATUS).text(&client.0).number(status as u64),
         (Some(client), ..) => Key::of(BY_CLIENT).text(&client.0),
         (_, Some(daemon), _) => Key::of(BY_LEGACY).fixed(&daemon.0),
         (_, _, Some(status)) => Key::of(BY_STATUS).number(status as u64),
@@ -88,7 +129,7 @@ fn matches(query: &JobQuery, row: &JobRow) -> bool {
 }
 
 /// The job whose name begins in an index entry at `skip`.
-fn named(table: &Table, entry: &super::db::Row, skip: usize) -> Result<Option<JobRow>, StoreError> {
+fn named(table: &Table, entry: &Row, skip: usize) -> Result<Option<JobRow>, StoreError> {
     table.get(&Key::of(JOB).fixed(entry.key_after(skip)))
 }
 
@@ -110,6 +151,9 @@ impl Jobs for EmbeddedStore {
                 return Err(StoreError::Refused(format!("job {} is there already", row.id.0)));
             }
             put(change, None, &row)?;
+            if let Some(text) = &row.text {
+                put_text(change, &row.id, text)?;
+            }
             Ok(Inserted::New)
         })
     }
@@ -134,6 +178,9 @@ impl Jobs for EmbeddedStore {
             let cost = settle(change, &row)?;
             row.cost = Some(cost);
             put(change, Some(&old), &row)?;
+            if let Some(text) = &row.text {
+                put_text(change, &row.id, text)?;
+            }
             change.remove(&cancel(&row.id));
             Ok(Some(cost))
         })
@@ -156,6 +203,17 @@ impl Jobs for EmbeddedStore {
                 }
             }
             Ok(unwanted)
+        })
+    }
+
+    fn put_text<'a>(&'a self, id: &'a WebJobId, text: &'a StoredText) -> Answer<'a, bool> {
+        let (id, text) = (id.clone(), text.clone());
+        self.write(move |change| {
+            let may = under_way(change.table(), &id)?.is_some();
+            if may {
+                put_text(change, &id, &text)?;
+            }
+            Ok(may)
         })
     }
 
@@ -182,14 +240,21 @@ impl Jobs for EmbeddedStore {
                 entries(row).iter().for_each(|entry| change.remove(entry));
                 row.idempotency.iter().for_each(|wish| change.remove(&idempotency(&row.client, wish)));
                 change.remove(&job(&row.id));
+                change.remove(&cancel(&row.id));
+                let prefix = text(&row.id);
+                let pieces: Vec<Row> = table.after(&prefix, &prefix).collect::<Result<_, _>>()?;
+                pieces.into_iter().for_each(|piece| change.remove(&Key::read(piece.key)));
             }
             Ok(old.len())
         })
     }
 
     fn job<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, Option<JobRow>> {
-        let key = job(id);
-        self.read(move |table| table.get(&key))
+        let id = id.clone();
+        self.read(move |table| {
+            let Some(row) = table.get::<JobRow>(&job(&id))? else { return Ok(None) };
+            Ok(Some(JobRow { text: read_text(table, &id)?, ..row }))
+        })
     }
 
     fn jobs<'a>(&'a self, query: &'a JobQuery) -> Answer<'a, Vec<JobRow>> {
@@ -198,7 +263,7 @@ impl Jobs for EmbeddedStore {
             let prefix = prefix(&query);
             let until = query.before.as_ref().map(|(created, id)| in_order(prefix.clone(), *created, id));
             let mut found = Vec::new();
-            for entry in table.before(&prefix, until.as_ref()) {
+            for entry in table.before(&prefix, until.as_ref()).take(MAX_LOOKED_AT) {
                 if found.len() >= query.limit.min(MAX_PAGE) {
                     break;
                 }

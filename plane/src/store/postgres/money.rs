@@ -5,7 +5,7 @@
 
 use super::{
     PostgresStore,
-    clients::read_client,
+    clients::{CLIENT, read_client},
     convert::{Columns, Named, plain, signed},
     execute,
     jobs::write_job,
@@ -17,7 +17,8 @@ use infernet_wire::{money::MicroUsd, time::UnixMillis};
 
 /// A client, locked until the transaction ends.
 async fn locked(step: &Transaction<'_>, id: &ClientId) -> Result<Option<ClientRow>, StoreError> {
-    row(step, "select * from clients where id = $1 for update", &[&plain(&id.0)]).await?.as_ref().map(read_client).transpose()
+    let statement = format!("select {CLIENT} from clients where id = $1 for update");
+    row(step, &statement, &[&plain(&id.0)]).await?.as_ref().map(read_client).transpose()
 }
 
 /// Adds an entry of a client that is locked, so that its number is nobody else's; `false` if its reference was used or the balance would not do.

@@ -5,3 +5,6 @@ alter table jobs add column cancel_wanted boolean not null default false;
 alter table entries drop constraint entries_kind_reference_key;
 create unique index entries_reference on entries (kind, reference) where kind <> 'grant';
 create unique index entries_grant on entries (client, reference) where kind = 'grant';
+
+-- A client's jobs of one status, the newest first.
+create index jobs_client_status on jobs (client, status, created, id);
