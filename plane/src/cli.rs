@@ -1,7 +1,7 @@
 //! The `infernet-plane` command: parses, calls the library, prints. Answers go to stdout, everything about them to stderr.
 
 use crate::{
-    accounts::{self, KeyWish, Scope},
+    accounts::{self, KeyWish, Scope, key::MAX_PER_MINUTE},
     follow::Follower,
     index::Index,
     query,
@@ -235,9 +235,9 @@ async fn client(settings: Settings, name: &str, admin: bool, amount: u64, json: 
     let store = server::open_store(&settings.store, &settings.plane.network).await?;
     let refused = |refusal: crate::http::error::Refusal| Exit(1, refusal.message);
     let client = accounts::new_client(&*store, name, admin).await.map_err(refused)?.id;
-    // Its first: by it the client signs in, and makes others that may less.
+    // Its first: by it the client signs in, and makes others that may less, so that this one may what any may.
     let scopes = Scope::ALL.map(|scope| scope.name().to_owned()).to_vec();
-    let wish = KeyWish { name: name.into(), scopes, ..KeyWish::default() };
+    let wish = KeyWish { name: name.into(), scopes, per_minute: Some(MAX_PER_MINUTE), ..KeyWish::default() };
     let (key, _) = accounts::new_key(&*store, &client, wish).await.map_err(refused)?;
     // First the key: it can't be shown again, and a grant can be made again.
     if json {

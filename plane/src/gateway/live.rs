@@ -179,6 +179,10 @@ impl Live {
         row.worker = outcome.worker.or(row.worker);
         (row.cost, row.receipt, row.error) = (Some(outcome.cost), outcome.receipt, outcome.error.clone());
         (row.updated, row.ended, row.lease) = (now, Some(now), None);
+        // A prompt that nobody answered was not paid for: who sends many must not fill the store with them.
+        if row.status != JobStatus::Completed && row.text.as_ref().is_some_and(|kept| kept.answer.is_empty()) {
+            row.text = None;
+        }
         row.clone()
     }
 

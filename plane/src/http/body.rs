@@ -35,6 +35,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
 /// Reads a body of at most `limit` bytes.
 pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    within_time(collect(headers, body, limit, |_| Ok(()))).await
+}
+
+async fn within_time(arrives: impl Future<Output = Result<Bytes, Refusal>>) -> Result<Bytes, Refusal> {
     let seconds = ARRIVAL.as_secs();
     let slow = |_| {
         Refusal::new(
@@ -43,32 +47,41 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
             format!("the body did not arrive within {seconds} s: send it faster"),
         )
     };
-    timeout(ARRIVAL, collect(headers, body, limit)).await.map_err(slow)?
+    timeout(ARRIVAL, arrives).await.map_err(slow)?
 }
 
-/// Reads a body with prompts into room that is taken before it comes; the room is held until the job ends.
+/// Reads a body with prompts into room that is taken as it comes: who only promises one takes none. The room is held until the
+/// job ends.
 pub(super) async fn read_into(
     gateway: &Gateway,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Bytes, Arc<OwnedSemaphorePermit>), Refusal> {
-    let room = gateway.room(said(headers).map_or(LARGE, |said| said.min(LARGE)))?;
-    Ok((read(headers, body, LARGE).await?, Arc::new(room)))
+    let mut room = gateway.room(0)?;
+    let grow = |bytes: usize| {
+        let held = room.num_permits() * 1024;
+        room.merge(gateway.room(bytes.saturating_sub(held))?);
+        Ok(())
+    };
+    let bytes = within_time(collect(headers, body, LARGE, grow)).await?;
+    Ok((bytes, Arc::new(room)))
 }
 
-fn said(headers: &HeaderMap) -> Option<usize> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
+/// Reads at most `limit` bytes; `grow` is told of how many there are before each piece is kept.
+async fn collect(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    mut grow: impl FnMut(usize) -> Result<(), Refusal>,
+) -> Result<Bytes, Refusal> {
     let large = || {
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("this route takes at most {limit} bytes: send less"))
     };
-    let said = said(headers).unwrap_or(0);
+    let said: usize = headers.get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok()).unwrap_or(0);
     if said > limit.saturating_mul(DISCARDED) {
         return Err(large());
     }
-    let (mut chunks, mut bytes, mut seen) = (body.into_data_stream(), Vec::with_capacity(said.min(limit)), 0usize);
+    let (mut chunks, mut bytes, mut seen) = (body.into_data_stream(), Vec::new(), 0usize);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| Refusal::bad("the body broke off"))?;
         seen = seen.saturating_add(chunk.len());
@@ -76,6 +89,7 @@ async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes,
             break;
         }
         if seen <= limit {
+            grow(seen)?;
             bytes.extend_from_slice(&chunk);
         }
     }
@@ -129,6 +143,25 @@ mod tests {
         check("", "missing field `n`");
         check(r#"["secret"]"#, "wrong value");
         check(r#"{"n":-1}"#, "wrong value");
+    }
+
+    #[tokio::test]
+    async fn room_is_taken_for_what_came_and_not_for_what_was_promised() {
+        let promised = HeaderMap::from_iter([(header::CONTENT_LENGTH, "10".parse().unwrap())]);
+        let mut told = Vec::new();
+        let pieces = |sizes: &[usize]| {
+            let pieces: Vec<_> = sizes.iter().map(|size| Ok::<_, std::io::Error>(vec![b'x'; *size])).collect();
+            Body::from_stream(futures::stream::iter(pieces))
+        };
+        let mut tell = |bytes| {
+            told.push(bytes);
+            Ok(())
+        };
+        collect(&promised, Body::empty(), 10, &mut tell).await.unwrap();
+        collect(&promised, pieces(&[3, 4]), 10, &mut tell).await.unwrap();
+        assert_eq!(told, [3, 7]);
+        let full = |bytes| if bytes > 3 { Err(Refusal::busy("full")) } else { Ok(()) };
+        assert_eq!(collect(&promised, pieces(&[3, 4]), 10, full).await.unwrap_err().status.as_u16(), 429);
     }
 
     #[tokio::test]

@@ -93,6 +93,8 @@ pub struct KeyView {
     pub created_at: String,
     /// When it is no longer good.
     pub expires_at: Option<String>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<String>,
     /// When it was revoked.
     pub revoked_at: Option<String>,
 }
@@ -107,6 +109,7 @@ impl From<KeyRow> for KeyView {
             per_minute: row.per_minute,
             created_at: iso(row.created),
             expires_at: row.expires.map(iso),
+            last_used_at: row.used.map(iso),
             revoked_at: row.revoked.map(iso),
         }
     }

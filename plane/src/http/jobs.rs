@@ -165,7 +165,7 @@ pub(super) fn viewed(plane: &Plane, row: JobRow) -> JobView {
     JobView::new(row, log)
 }
 
-/// The caller's jobs, the newest first.
+/// The caller's jobs, the newest first; without their answers, of which each may be megabytes: look at one for its own.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs",
     params(("limit" = Option<usize>, Query, description = "At most so many; 20 unless said, at most 100"),
         ("status" = Option<String>, Query, description = "pending, assigned, running, completed, failed or cancelled"),
@@ -179,7 +179,8 @@ async fn list(State(plane): State<Plane>, caller: Caller, RawQuery(query): RawQu
     wanted.client = Some(caller.client().clone());
     let rows = plane.store.jobs(&wanted).await?;
     let next = rows.last().filter(|_| rows.len() == wanted.limit).map(place_of);
-    Ok(Json(JobList { jobs: rows.into_iter().map(|row| viewed(&plane, row)).collect(), next }))
+    let jobs = rows.into_iter().map(|row| JobView::new(JobRow { text: None, ..row }, None)).collect();
+    Ok(Json(JobList { jobs, next }))
 }
 
 fn page_of(query: &str) -> Result<JobQuery, Refusal> {

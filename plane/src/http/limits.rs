@@ -33,6 +33,9 @@ use std::{
 const PER_MINUTE: u32 = 600;
 /// Sign-ins and other things that make something out of nothing, from one address, a minute.
 const SIGN_INS_PER_MINUTE: u32 = 20;
+/// Nodes a minute that were never here, from all addresses: a network of thousands is here within the hour when a plane begins
+/// anew, and keys that somebody makes up by the million are some hundred thousand rows until they are forgotten, a day later.
+const NEW_NODES_PER_MINUTE: u32 = 240;
 /// Where nodes and daemons speak, which sign every request.
 const NODES: &str = "/api/v1/node/";
 /// How many times a page's turns they have: a daemon sends what it has of an answer four times a second, and some share an address.
@@ -208,6 +211,12 @@ async fn admitted(door: &Door, mut request: Request, path: &str) -> Result<(Requ
 pub(super) fn sign_in_turn(plane: &Plane, turns: &Turns, from: From) -> Result<(), Refusal> {
     let most = plane.config.http.sign_ins_per_minute;
     turns.take(&format!("sign-in:{}", from.counted()), most, clock::now()).map(drop).map_err(|left| left.refusal())
+}
+
+/// A turn of a node that was never here: of its address, and of all that come to this instance.
+pub(super) fn new_node_turn(plane: &Plane, turns: &Turns, from: From) -> Result<(), Refusal> {
+    sign_in_turn(plane, turns, from)?;
+    turns.take("new-node", NEW_NODES_PER_MINUTE, clock::now()).map(drop).map_err(|left| left.refusal())
 }
 
 /// The address that a request comes from: the connection's, or the one that a trusted proxy names.

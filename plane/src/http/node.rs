@@ -91,7 +91,7 @@ async fn register(
     let before = plane.store.node(signed.pubkey, role).await?;
     if before.is_none() {
         // Keys cost nothing, and each makes a row.
-        limits::sign_in_turn(&plane, &turns, from)?;
+        limits::new_node_turn(&plane, &turns, from)?;
     }
     let row = registered(before, &signed, role, node_id, now);
     match plane.store.put_node(&row).await? {

@@ -37,6 +37,9 @@ async fn keys_are_shown_once_and_revoked_at_once() {
     let list = answered(served.get("/api/v1/keys").bearer_auth(&manager).send().await.expect("an answer"), 200).await;
     assert_eq!(list["keys"].as_array().expect("keys").len(), 2);
     assert!(!list.to_string().contains(key));
+    let used = |key: &Value| (key["prefix"].clone(), key["last_used_at"].is_string());
+    let used: Vec<_> = list["keys"].as_array().expect("keys").iter().map(used).collect();
+    assert!(used.contains(&(made["prefix"].clone(), false)) && used.iter().any(|(_, used)| *used), "its maker was: {list}");
     served.get("/api/v1/me").bearer_auth(key).send().await.expect("an answer").error_for_status().expect("it is good");
     let path = format!("/api/v1/keys/{}", made["prefix"].as_str().expect("a prefix"));
     answered(served.ask(Method::DELETE, &path).bearer_auth(&manager).send().await.expect("an answer"), 204).await;

@@ -178,8 +178,10 @@ async fn an_answer_that_breaks_off_says_so_and_nobody_is_an_error_too() {
     let failed = network.job(&id).await;
     assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!(stream.error)));
     let cost = failed["cost_micro_usd"].as_u64().expect("a cost");
-    let unknown = network.submit("one", json!({ "model": "nobody-has-this", "wait": 0 })).await["id"].clone();
+    let wish = json!({ "model": "nobody-has-this", "wait": 0, "store": true });
+    let unknown = network.submit("canary-unanswered", wish).await["id"].clone();
     assert_eq!(network.stream(&unknown).await.error.as_deref(), Some("model_not_found"));
+    assert!(!network.keeps("canary-unanswered"), "what nobody pays for is not kept");
     let dear = network.submit("one", json!({ "max_price": 1 })).await["id"].clone();
     assert_eq!(network.stream(&dear).await.error.as_deref(), Some("price_too_low"));
     assert_eq!(network.money(&network.client).await, (BALANCE - cost, 0), "who gets nothing pays nothing");
@@ -293,6 +295,8 @@ async fn prompts_and_answers_are_kept_only_on_request_and_then_outlive_memory() 
     let stream = network.stream(&kept).await;
     assert_eq!((stream.text.as_str(), stream.done), ("canary-kept words", true), "from the store");
     assert_eq!(network.job(&kept).await["result"]["content"], "canary-kept words");
+    let list = answered(network.get("/api/v1/jobs").bearer_auth(&network.key).send().await.expect("an answer"), 200).await;
+    assert!(list["jobs"].as_array().is_some_and(|jobs| jobs.len() == 2) && !list.to_string().contains("canary"), "{list}");
     assert!(network.keeps("canary-kept"), "the search finds what is there");
     assert!(!network.keeps("canary-forgotten"));
 }
