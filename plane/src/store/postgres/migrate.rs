@@ -6,7 +6,8 @@ use infernet_wire::topic::NetworkId;
 use tracing::info;
 
 /// In order; the number of a step is its place. A step that was released is never changed.
-const STEPS: [(&str, &str); 1] = [("plane", include_str!("migrations/0001_plane.sql"))];
+const STEPS: [(&str, &str); 2] =
+    [("plane", include_str!("migrations/0001_plane.sql")), ("receipts", include_str!("migrations/0004_receipts.sql"))];
 
 /// Brings the database up to this program's schema, and makes sure that it is this network's.
 pub(super) async fn migrate(connection: &mut Client, network: &NetworkId) -> Result<(), StoreError> {
