@@ -5,7 +5,7 @@ use crate::{
     follow::Follower,
     index::Index,
     query,
-    rebuild::{self, Depth, Reader},
+    rebuild::{self, Reader},
     server::{self, PlaneError, Running},
     settings::{EXAMPLE, FILE, Keys, Settings},
     store::{ClientId, Store},
@@ -211,7 +211,7 @@ async fn rebuild(settings: Settings, look: Duration, json: bool) -> Result<(), E
     tokio::time::sleep(look).await;
     let nodes = rebuild::nodes(follower.net(), &index).await;
     let reader = Reader { net: follower.net().clone(), network, store, index: index.clone() };
-    let told = reader.read(nodes, Depth::All).await;
+    let told = reader.read_whole(nodes).await;
     follower.stop(Duration::from_secs(10)).await;
     let overview = index.read(|book| query::overview(book, clock::now()));
     if json {
@@ -239,14 +239,17 @@ async fn client(settings: Settings, name: &str, admin: bool, amount: u64, json: 
     let scopes = Scope::ALL.map(|scope| scope.name().to_owned()).to_vec();
     let wish = KeyWish { name: name.into(), scopes, ..KeyWish::default() };
     let (key, _) = accounts::new_key(&*store, &client, wish).await.map_err(refused)?;
-    if amount > 0 {
-        give(&*store, &client, amount, &format!("first of {}", client.0)).await?;
-    }
+    // First the key: it can't be shown again, and a grant can be made again.
     if json {
-        return print(&json!({ "client": client.0, "key": *key, "balance_micro_usd": amount }).to_string());
+        print(&json!({ "client": client.0, "key": *key, "balance_micro_usd": amount }).to_string())?;
+    } else {
+        print(&format!("client {}\nkey    {}", client.0, *key))?;
+        let _ = writeln!(std::io::stderr(), "the key is shown this once: keep it");
     }
-    print(&format!("client {}\nkey    {}", client.0, *key))?;
-    let _ = writeln!(std::io::stderr(), "the key is shown this once: keep it");
+    if amount > 0 {
+        let granted = give(&*store, &client, amount, "first").await;
+        granted.map_err(|Exit(code, why)| Exit(code, format!("the client is made, and has no balance yet: {why}")))?;
+    }
     Ok(())
 }
 

@@ -26,7 +26,6 @@ use infernet_node::clock;
 use infernet_wire::{hash, id::Hash, money::MicroUsd};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// Names that mean any model.
 const ANY: [&str; 3] = ["", "auto", "default"];
@@ -82,8 +81,7 @@ async fn ask(
         None => (ClientId(ANONYMOUS.into()), Some(anonymous(&plane, from)?)),
     };
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, body::LARGE).await?;
-    let room = Arc::new(gateway.room(bytes.len())?);
+    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
     let asked: ChatBody = body::parse(&bytes)?;
     drop(bytes);
     if asked.encrypted_messages.is_some() {
@@ -150,6 +148,9 @@ async fn readable(plane: &Plane, somebody: &Maybe, id: &str) -> Result<JobRow, R
     let none = || Refusal::not_found("job");
     if !jobs::is_id(id) {
         return Err(none());
+    }
+    if let Some(somebody) = &somebody.0 {
+        Caller(somebody.clone()).needs(Scope::Read)?;
     }
     let row = plane.store.job(&WebJobId(id.to_owned())).await?.ok_or_else(none)?;
     let own = somebody.0.as_ref().is_some_and(|somebody| somebody.client.id == row.client);

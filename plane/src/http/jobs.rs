@@ -73,8 +73,7 @@ async fn submit(State(plane): State<Plane>, caller: Caller, request: Request) ->
     caller.needs(Scope::Jobs)?;
     let gateway = gateway(&plane)?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, body::LARGE).await?;
-    let room = Arc::new(gateway.room(bytes.len())?);
+    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
     let idempotency = idempotency(&parts.headers, &bytes)?;
     let asked = body::parse::<JobRequest>(&bytes)?.check(gateway.config())?;
     drop(bytes);
@@ -91,8 +90,7 @@ async fn batch(State(plane): State<Plane>, caller: Caller, request: Request) -> 
     caller.needs(Scope::Jobs)?;
     let gateway = gateway(&plane)?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, body::LARGE).await?;
-    let room = Arc::new(gateway.room(bytes.len())?);
+    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
     let idempotency = idempotency(&parts.headers, &bytes)?;
     let all: Vec<Asked> = body::parse::<BatchRequest>(&bytes)?.check(gateway.config())?;
     drop(bytes);

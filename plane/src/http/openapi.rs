@@ -5,6 +5,7 @@ use crate::state::Plane;
 use axum::{Json, Router, http::StatusCode, response::Response, routing::get};
 use maud::{Markup, html};
 use serde_json::Value;
+use std::sync::LazyLock;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -79,13 +80,15 @@ pub fn routes() -> Router<Plane> {
 
 /// This description.
 #[utoipa::path(get, path = "/openapi.json", tag = "market", responses((status = 200, body = Object)))]
-async fn described() -> Json<utoipa::openapi::OpenApi> {
-    Json(Description::openapi())
+async fn described() -> Json<&'static Value> {
+    Json(&DESCRIBED)
 }
 
+/// Made once: it is the same for everybody.
+static DESCRIBED: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(Description::openapi()).unwrap_or_default());
+
 async fn page() -> Response {
-    let description = serde_json::to_value(Description::openapi()).unwrap_or_default();
-    dashboard::html(StatusCode::OK, dashboard::plain("API", None, reference(&description)))
+    dashboard::html(StatusCode::OK, dashboard::plain("API", None, reference(&DESCRIBED)))
 }
 
 /// The description for people.

@@ -2,6 +2,7 @@
 
 use super::{MAX_ROWS, Spread, live};
 use crate::index::{AcceptFact, Book, OfferFact};
+use infernet_node::date::HOUR_MS;
 use infernet_wire::{
     id::{Hash, JobId, NodeId},
     model_name::Catalogue,
@@ -11,7 +12,6 @@ use infernet_wire::{
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-const HOUR_MS: u64 = 3_600_000;
 /// How far back demand is looked for.
 const DEMAND_MS: u64 = HOUR_MS;
 /// Names of models, those that most buyers asked for, of which it is looked whether anybody serves them.
