@@ -14,7 +14,7 @@
 //! A name of no known family is compared as it is, but for case, separators, format and quantisation: too little is known of it to
 //! say more. When in doubt names do not meet; an operator can always give a model another name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Families whose names are understood; each is the letters that a name begins with.
 const FAMILIES: [&str; 27] = [
@@ -114,6 +114,46 @@ pub fn meets(asked: &str, offered: &str, quantisation: &str) -> bool {
         || asked.quantisation == offered.quantisation
         || asked.quantisation == plain(&quantisation.to_ascii_lowercase());
     quantised && (asked.release.is_empty() || asked.release == offered.release) && asked.weights() == offered.weights()
+}
+
+/// Many offered names, each taken apart once, so that asking for one costs the same however many there are.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    names: BTreeSet<String>,
+    weights: BTreeMap<String, BTreeSet<(String, String, String)>>,
+}
+
+impl Catalogue {
+    /// Of names, each with the quantisation that its engine tells, or an empty one.
+    pub fn of<'a>(offered: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut catalogue = Catalogue::default();
+        let distinct: BTreeSet<(&str, &str)> = offered.into_iter().collect();
+        for (offered, quantisation) in distinct {
+            let name = ModelName::parse(offered);
+            let of = (name.quantisation.clone(), plain(&quantisation.to_ascii_lowercase()), name.release.clone());
+            catalogue.names.insert(latest(offered).to_ascii_lowercase());
+            catalogue.weights.entry(key(offered, &name)).or_default().insert(of);
+        }
+        catalogue
+    }
+
+    /// Whether one of them is what a buyer who asks for `asked` means, as [`meets`] has it.
+    pub fn has(&self, asked: &str) -> bool {
+        if self.names.contains(&latest(asked).to_ascii_lowercase()) {
+            return true;
+        }
+        let name = ModelName::parse(asked);
+        let alike = self.weights.get(&key(asked, &name)).into_iter().flatten();
+        let (wanted, release) = (&name.quantisation, &name.release);
+        alike.into_iter().any(|(named, told, of)| {
+            (wanted.is_empty() || wanted == named || wanted == told) && (release.is_empty() || release == of)
+        })
+    }
+}
+
+/// The same of two names that [`meets`] finds alike, releases and quantisations apart.
+fn key(text: &str, name: &ModelName) -> String {
+    format!("{} {:?}", family_letters(text).to_ascii_lowercase(), name.weights())
 }
 
 /// The size of the weights that `name` means, such as `8b`, `8x7b` or `270m`: the one it says, else the usual one of its family.
@@ -373,11 +413,13 @@ mod tests {
                     ModelName::parse(asked),
                     ModelName::parse(offered)
                 );
+                assert!(Catalogue::of([(*offered, "")]).has(asked), "{asked} → {offered} in a catalogue");
             }
         }
     }
 
     fn finds(asked: &str, offered: &str) {
+        assert!(Catalogue::of([(offered, "")]).has(asked), "{asked} → {offered} in a catalogue");
         assert!(
             meets(asked, offered, ""),
             "{asked} → {offered}: {:?} {:?}",

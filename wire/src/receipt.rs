@@ -164,6 +164,12 @@ impl SignedReceipt {
         self.countersign.as_ref()
     }
 
+    /// Which of several of one job, worker and buyer is kept, the greatest: one that both signed before one that only the worker
+    /// did, then the later end, then the greater digest. Two countersignatures of one statement are equal: the first stays.
+    pub fn rank(&self) -> (bool, UnixMillis, Hash) {
+        (self.countersign.is_some(), self.receipt.finished, self.receipt.digest())
+    }
+
     /// The bytes in which it is stored and gossiped.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(&Repr {

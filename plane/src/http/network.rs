@@ -182,7 +182,7 @@ async fn receipt(State(plane): State<Plane>, Path(id): Path<String>) -> Result<J
     });
     let mut shown = Vec::new();
     for row in found {
-        let signed = plane.store.receipt(row.job, row.worker).await?;
+        let signed = plane.store.receipt(row.job, row.worker, row.buyer).await?;
         shown.push(json!({ "receipt": row, "signed": signed.as_ref().map(parts) }));
     }
     if shown.is_empty() { Err(Refusal::not_found("receipt")) } else { Ok(self::shown("receipts", shown)) }

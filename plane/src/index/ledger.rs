@@ -1,7 +1,7 @@
 //! Receipts that count, and their sums: by hour, by worker, by model, by pair.
 //!
-//! A job and worker have one receipt: the one that both signed before one that only the worker did, and of two statements the
-//! later, as [`crate::store::ReceiptPut::decide`] has it. Of all, those that both signed are kept before others, and then the
+//! A job, worker and buyer have one receipt, by [`infernet_wire::receipt::SignedReceipt::rank`]. The buyer is a part of it: what a
+//! worker signs for a key of its own takes nothing from what it did for another. Of all, those that both signed are kept before others, and then the
 //! newest by their end: by the same order, or it would matter who came first. Names are kept once and numbered, since a receipt
 //! is mostly names.
 
@@ -41,6 +41,23 @@ pub struct Sums {
     pub busy_ms: u64,
     /// Receipts that only the worker signed.
     pub unsettled: u64,
+    /// Receipts that both signed and that tell what can't be: they count for nothing else.
+    pub implausible: u64,
+}
+
+/// A job takes a day at most.
+const MOST_BUSY_MS: u64 = DAY_MS;
+/// A thousand dollars per million tokens, in micro-USD per token: more than any model costs.
+const MOST_PER_TOKEN: u64 = 1_000;
+/// Output tokens of one job in each second it began: more than any accelerator makes.
+const MOST_PER_SECOND: u64 = 20_000;
+
+/// Whether two that sign anything together could have done what they say. It also bounds what one receipt adds, so that no sum
+/// of all that are kept comes near what fits.
+fn is_plausible(trade: &ReceiptFact) -> bool {
+    let (busy_ms, output) = (trade.finished.since(trade.started), u64::from(trade.output_tokens));
+    let tokens = u64::from(trade.input_tokens) + output;
+    busy_ms <= MOST_BUSY_MS && trade.amount.0 <= tokens * MOST_PER_TOKEN && output <= (busy_ms / 1000 + 1) * MOST_PER_SECOND
 }
 
 impl Sums {
@@ -49,8 +66,8 @@ impl Sums {
         (self.busy_ms > 0).then(|| self.output_tokens as f64 * 1000.0 / self.busy_ms as f64)
     }
 
-    /// What was paid.
-    pub fn paid(&self) -> MicroUsd {
+    /// What was charged.
+    pub fn charged(&self) -> MicroUsd {
         MicroUsd(self.amount)
     }
 
@@ -62,6 +79,9 @@ impl Sums {
         if !trade.is_settled {
             return Sums { unsettled: 1, ..Sums::default() };
         }
+        if !is_plausible(trade) {
+            return Sums { implausible: 1, ..Sums::default() };
+        }
         Sums {
             jobs: 1,
             completed: u64::from(trade.status == JobStatus::COMPLETED),
@@ -70,12 +90,13 @@ impl Sums {
             amount: trade.amount.0,
             busy_ms: trade.finished.since(trade.started),
             unsettled: 0,
+            implausible: 0,
         }
     }
 }
 
 impl AddAssign for Sums {
-    /// Wraps, as a ring: what is taken off again leaves what was there, whatever hostile numbers came between.
+    /// Wraps, as a ring: what is taken off again leaves what was there.
     fn add_assign(&mut self, other: Self) {
         self.jobs = self.jobs.wrapping_add(other.jobs);
         self.completed = self.completed.wrapping_add(other.completed);
@@ -84,6 +105,7 @@ impl AddAssign for Sums {
         self.amount = self.amount.wrapping_add(other.amount);
         self.busy_ms = self.busy_ms.wrapping_add(other.busy_ms);
         self.unsettled = self.unsettled.wrapping_add(other.unsettled);
+        self.implausible = self.implausible.wrapping_add(other.implausible);
     }
 }
 
@@ -96,6 +118,7 @@ impl SubAssign for Sums {
         self.amount = self.amount.wrapping_sub(other.amount);
         self.busy_ms = self.busy_ms.wrapping_sub(other.busy_ms);
         self.unsettled = self.unsettled.wrapping_sub(other.unsettled);
+        self.implausible = self.implausible.wrapping_sub(other.implausible);
     }
 }
 
@@ -160,7 +183,6 @@ impl<T: StdHash + Eq + Clone> Names<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Kept {
     digest: Hash,
-    buyer: u32,
     model: u32,
     input_tokens: u32,
     output_tokens: u32,
@@ -178,11 +200,11 @@ struct OfWorker {
     days: BTreeMap<u64, Sums>,
     buyers: BTreeMap<NodeId, Sums>,
     models: BTreeMap<Arc<str>, Sums>,
-    newest: BTreeSet<(UnixMillis, JobId)>,
+    newest: BTreeSet<(UnixMillis, JobId, NodeId)>,
 }
 
 /// Whether both signed, when the job ended, whose it is: the first are let go first.
-type Order = (bool, UnixMillis, JobId, NodeId);
+type Order = (bool, UnixMillis, JobId, NodeId, NodeId);
 
 /// What is summed of one buyer: with whom it has traded.
 type OfBuyer = BTreeMap<NodeId, u64>;
@@ -193,8 +215,8 @@ pub struct Ledger {
     bound: usize,
     nodes: Names<NodeId>,
     models: Names<Arc<str>>,
-    trades: BTreeMap<(JobId, u32), Kept>,
-    by_digest: BTreeSet<(u64, JobId, NodeId)>,
+    trades: BTreeMap<(JobId, u32, u32), Kept>,
+    by_digest: BTreeSet<(u64, JobId, NodeId, NodeId)>,
     order: BTreeSet<Order>,
     all: Sums,
     hours: BTreeMap<u64, Sums>,
@@ -226,29 +248,29 @@ impl Ledger {
         if new.worker == new.buyer {
             return false;
         }
-        if let Some(kept) = self.get(&new.job, &new.worker) {
+        if let Some(kept) = self.get(&new.job, &new.worker, &new.buyer) {
             if (new.is_settled, new.finished, new.digest) <= (kept.is_settled, kept.finished, kept.digest) {
                 return false;
             }
             self.remove(&kept);
         }
-        let (job, worker) = (new.job, new.worker);
+        let (job, worker, buyer) = (new.job, new.worker, new.buyer);
         self.insert(new);
         while self.order.len() > self.bound {
-            let oldest = self.order.first().copied().and_then(|(_, _, job, worker)| self.get(&job, &worker));
+            let oldest = self.order.first().copied().and_then(|(_, _, job, worker, buyer)| self.get(&job, &worker, &buyer));
             match oldest {
                 Some(oldest) => self.remove(&oldest),
                 None => break,
             }
         }
-        self.get(&job, &worker).is_some()
+        self.get(&job, &worker, &buyer).is_some()
     }
 
     fn insert(&mut self, new: ReceiptFact) {
         let worker = self.nodes.hold(&new.worker);
+        let buyer = self.nodes.hold(&new.buyer);
         let kept = Kept {
             digest: new.digest,
-            buyer: self.nodes.hold(&new.buyer),
             model: self.models.hold(&new.model),
             input_tokens: new.input_tokens,
             output_tokens: new.output_tokens,
@@ -258,35 +280,35 @@ impl Ledger {
             status: new.status,
             is_settled: new.is_settled,
         };
-        self.trades.insert((new.job, worker), kept);
-        self.order.insert((new.is_settled, new.finished, new.job, new.worker));
-        self.by_digest.insert((beginning(&new.digest), new.job, new.worker));
-        if let Some(trade) = self.get(&new.job, &new.worker) {
+        self.trades.insert((new.job, worker, buyer), kept);
+        self.order.insert((new.is_settled, new.finished, new.job, new.worker, new.buyer));
+        self.by_digest.insert((beginning(&new.digest), new.job, new.worker, new.buyer));
+        if let Some(trade) = self.get(&new.job, &new.worker, &new.buyer) {
             self.count(&trade, |sums, one| *sums += one);
-            self.by_worker.entry(trade.worker).or_default().newest.insert((trade.finished, trade.job));
-            if trade.is_settled {
+            self.by_worker.entry(trade.worker).or_default().newest.insert((trade.finished, trade.job, trade.buyer));
+            if Sums::of(&trade).jobs > 0 {
                 *self.by_buyer.entry(trade.buyer).or_default().entry(trade.worker).or_default() += 1;
             }
         }
     }
 
     fn remove(&mut self, trade: &ReceiptFact) {
-        let Some(worker) = self.nodes.number(&trade.worker) else { return };
-        let Some(kept) = self.trades.remove(&(trade.job, worker)) else { return };
-        self.order.remove(&(trade.is_settled, trade.finished, trade.job, trade.worker));
-        self.by_digest.remove(&(beginning(&trade.digest), trade.job, trade.worker));
+        let Some((worker, buyer)) = self.nodes.number(&trade.worker).zip(self.nodes.number(&trade.buyer)) else { return };
+        let Some(kept) = self.trades.remove(&(trade.job, worker, buyer)) else { return };
+        self.order.remove(&(trade.is_settled, trade.finished, trade.job, trade.worker, trade.buyer));
+        self.by_digest.remove(&(beginning(&trade.digest), trade.job, trade.worker, trade.buyer));
         self.count(trade, |sums, one| *sums -= one);
         if let Some(of) = self.by_worker.get_mut(&trade.worker) {
-            of.newest.remove(&(trade.finished, trade.job));
+            of.newest.remove(&(trade.finished, trade.job, trade.buyer));
             if of.newest.is_empty() {
                 self.by_worker.remove(&trade.worker);
             }
         }
-        if trade.is_settled {
+        if Sums::of(trade).jobs > 0 {
             self.forget_pair(trade);
         }
         self.nodes.release(worker);
-        self.nodes.release(kept.buyer);
+        self.nodes.release(buyer);
         self.models.release(kept.model);
     }
 
@@ -324,13 +346,13 @@ impl Ledger {
         at(&mut of.models, &trade.model, one, &change);
     }
 
-    /// The receipt of a job and worker.
-    pub fn get(&self, job: &JobId, worker: &NodeId) -> Option<ReceiptFact> {
-        let kept = self.trades.get(&(*job, self.nodes.number(worker)?))?;
+    /// The receipt of a job, worker and buyer.
+    pub fn get(&self, job: &JobId, worker: &NodeId, buyer: &NodeId) -> Option<ReceiptFact> {
+        let kept = self.trades.get(&(*job, self.nodes.number(worker)?, self.nodes.number(buyer)?))?;
         Some(ReceiptFact {
             job: *job,
             worker: *worker,
-            buyer: *self.nodes.get(kept.buyer)?,
+            buyer: *buyer,
             digest: kept.digest,
             is_settled: kept.is_settled,
             model: self.models.get(kept.model)?.clone(),
@@ -343,17 +365,18 @@ impl Ledger {
         })
     }
 
-    /// The receipts of a job: one of each worker that did a part of it.
+    /// The receipts of a job: one of each worker that did a part of it and each buyer it names.
     pub fn of_job<'a>(&'a self, job: &'a JobId) -> impl Iterator<Item = ReceiptFact> + 'a {
-        let workers = self.trades.range((*job, 0)..=(*job, u32::MAX)).filter_map(|((_, worker), _)| self.nodes.get(*worker));
-        workers.filter_map(|worker| self.get(job, worker))
+        let trades = self.trades.range((*job, 0, 0)..=(*job, u32::MAX, u32::MAX));
+        let pairs = trades.filter_map(|((_, worker, buyer), _)| self.nodes.get(*worker).zip(self.nodes.get(*buyer)));
+        pairs.filter_map(|(worker, buyer)| self.get(job, worker, buyer))
     }
 
     /// The receipt whose statement has this digest.
     pub fn by_digest(&self, digest: &Hash) -> Option<ReceiptFact> {
-        let begins = (beginning(digest), JobId([0; 16]), NodeId([0; 33]));
+        let begins = (beginning(digest), JobId([0; 16]), NodeId([0; 33]), NodeId([0; 33]));
         let alike = self.by_digest.range(begins..).take_while(|(beginning, ..)| *beginning == begins.0);
-        alike.filter_map(|(_, job, worker)| self.get(job, worker)).find(|trade| trade.digest == *digest)
+        alike.filter_map(|(_, job, worker, buyer)| self.get(job, worker, buyer)).find(|trade| trade.digest == *digest)
     }
 
     /// How many receipts are kept.
@@ -368,18 +391,23 @@ impl Ledger {
 
     /// Receipts by their end, the newest first.
     pub fn newest(&self) -> impl Iterator<Item = ReceiptFact> + '_ {
-        let begin = (true, UnixMillis(0), JobId([0; 16]), NodeId([0; 33]));
+        let begin = (true, UnixMillis(0), JobId([0; 16]), NodeId([0; 33]), NodeId([0; 33]));
         let (mut settled, mut others) =
             (self.order.range(begin..).rev().peekable(), self.order.range(..begin).rev().peekable());
-        let end = |order: Option<&&Order>| order.map(|(_, finished, job, worker)| (*finished, *job, *worker));
+        let end = |order: Option<&&Order>| order.map(|(_, finished, job, worker, buyer)| (*finished, *job, *worker, *buyer));
         let next = move || if end(settled.peek()) > end(others.peek()) { settled.next() } else { others.next() };
-        std::iter::from_fn(next).filter_map(|(_, _, job, worker)| self.get(job, worker))
+        std::iter::from_fn(next).filter_map(|(_, _, job, worker, buyer)| self.get(job, worker, buyer))
+    }
+
+    /// When the last job ended of which both signed the receipt.
+    pub fn last_settled(&self) -> Option<UnixMillis> {
+        self.order.last().filter(|(is_settled, ..)| *is_settled).map(|(_, finished, ..)| *finished)
     }
 
     /// Receipts of one worker, the newest first.
     pub fn newest_of<'a>(&'a self, worker: &'a NodeId) -> impl Iterator<Item = ReceiptFact> + 'a {
         let jobs = self.by_worker.get(worker).into_iter().flat_map(|of| of.newest.iter().rev());
-        jobs.filter_map(|(_, job)| self.get(job, worker))
+        jobs.filter_map(|(_, job, buyer)| self.get(job, worker, buyer))
     }
 
     /// Sums of all.

@@ -5,6 +5,7 @@ use crate::index::{AcceptFact, Book, OfferFact};
 use infernet_node::date::HOUR_MS;
 use infernet_wire::{
     id::{Hash, JobId, NodeId},
+    model_name::Catalogue,
     money::{MicroUsd, Price},
     time::UnixMillis,
 };
@@ -13,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How far back demand is looked for.
 const DEMAND_MS: u64 = HOUR_MS;
+/// Names of models, those that most buyers asked for, of which it is looked whether anybody serves them.
+const MAX_ASKED: usize = 2 * MAX_ROWS;
 /// Hours of traffic that are shown at most: a month.
 const MAX_HOURS: u64 = 31 * 24;
 
@@ -56,12 +59,12 @@ pub fn overview(book: &Book, now: UnixMillis) -> Overview {
         models: models.len(),
         slots,
         jobs_24h: day.jobs,
-        volume_24h: day.paid(),
+        volume_24h: day.charged(),
         output_tokens_24h: day.output_tokens,
         tokens_per_second: day.tokens_per_second(),
         jobs: book.ledger().all().jobs,
-        volume: book.ledger().all().paid(),
-        last_job: book.ledger().newest().find(|trade| trade.is_settled).map(|trade| trade.finished),
+        volume: book.ledger().all().charged(),
+        last_job: book.ledger().last_settled(),
     }
 }
 
@@ -101,7 +104,10 @@ pub fn models(book: &Book, now: UnixMillis) -> Vec<ModelRow> {
         }
     }
     let settled: BTreeMap<&str, crate::index::Sums> = book.ledger().by_model().map(|(model, sums)| (&**model, sums)).collect();
-    let mut rows: Vec<ModelRow> = found
+    let mut found: Vec<_> = found.into_iter().collect();
+    found.sort_by(|(a, a_serving), (b, b_serving)| (b_serving.len(), a).cmp(&(a_serving.len(), b)));
+    found.truncate(MAX_ROWS);
+    found
         .into_iter()
         .map(|(id, mut serving)| {
             serving.sort_by_key(|(worker, model)| (model.price.output, model.price.input, *worker));
@@ -122,10 +128,7 @@ pub fn models(book: &Book, now: UnixMillis) -> Vec<ModelRow> {
                 context: serving.iter().map(|(_, model)| model.context).max().unwrap_or_default(),
             }
         })
-        .collect();
-    rows.sort_by(|a, b| (b.nodes, &a.id).cmp(&(a.nodes, &b.id)));
-    rows.truncate(MAX_ROWS);
-    rows
+        .collect()
 }
 
 /// A model that was asked for and that nobody serves.
@@ -149,20 +152,27 @@ pub fn demand(book: &Book, now: UnixMillis) -> Vec<Demand> {
     for offer in book.offers().take_while(|offer| offer.issued.after(DEMAND_MS) >= now) {
         wanted.entry(&offer.model).or_default().push(offer);
     }
-    wanted.retain(|model, _| !live(book, now).any(|ad| ad.models.iter().any(|served| served.answers_to(model))));
-    let mut rows: Vec<Demand> = wanted
-        .into_iter()
-        .map(|(model, offers)| Demand {
-            model: model.into(),
-            buyers: offers.iter().map(|offer| offer.buyer).collect::<BTreeSet<_>>().len(),
-            offers: offers.len(),
-            last: offers.iter().map(|offer| offer.issued).max().unwrap_or_default(),
-            ceiling: Spread::of(offers.iter().map(|offer| offer.ceiling.output.0).collect()),
-        })
-        .collect();
-    rows.sort_by(|a, b| (b.buyers, b.offers, &a.model).cmp(&(a.buyers, a.offers, &b.model)));
-    rows.truncate(MAX_ROWS);
-    rows
+    let buyers = |offers: &[&OfferFact]| offers.iter().map(|offer| offer.buyer).collect::<BTreeSet<_>>().len();
+    let mut ranked: Vec<_> = wanted.into_iter().map(|(model, offers)| (buyers(&offers), model, offers)).collect();
+    ranked.sort_by(|(a, a_model, a_offers), (b, b_model, b_offers)| {
+        (b, b_offers.len(), a_model).cmp(&(a, a_offers.len(), b_model))
+    });
+    // Names cost nothing: whoever makes up thousands has the last of them not looked at.
+    ranked.truncate(MAX_ASKED);
+    let models = live(book, now).flat_map(|ad| &ad.models);
+    let served = Catalogue::of(models.flat_map(|model| {
+        let names = std::iter::once(&model.id).chain(&model.aliases);
+        names.map(|name| (name.as_str(), model.quantisation.as_str()))
+    }));
+    let rows = ranked.into_iter().filter(|(_, model, _)| !served.has(model)).take(MAX_ROWS);
+    rows.map(|(buyers, model, offers)| Demand {
+        model: model.into(),
+        buyers,
+        offers: offers.len(),
+        last: offers.iter().map(|offer| offer.issued).max().unwrap_or_default(),
+        ceiling: Spread::of(offers.iter().map(|offer| offer.ceiling.output.0).collect()),
+    })
+    .collect()
 }
 
 /// An auction.
@@ -195,9 +205,11 @@ pub struct Auction {
 /// The newest auctions, at most `limit`.
 pub fn auctions(book: &Book, limit: usize) -> Vec<Auction> {
     let mut accepts: BTreeMap<Hash, &AcceptFact> = BTreeMap::new();
+    let shown: BTreeMap<Hash, NodeId> =
+        book.offers().take(limit.min(MAX_ROWS)).map(|offer| (offer.digest, offer.buyer)).collect();
     for accept in book.accepts() {
         // Only whoever made the offer can close its auction.
-        let is_own = book.offer(&accept.offer).is_some_and(|offer| offer.buyer == accept.buyer);
+        let is_own = shown.get(&accept.offer).is_some_and(|buyer| *buyer == accept.buyer);
         let last = accepts.get(&accept.offer).map_or((0, UnixMillis(0)), |known| (known.attempt, known.issued));
         if is_own && (accept.attempt, accept.issued) > last {
             accepts.insert(accept.offer, accept);
@@ -247,7 +259,7 @@ pub fn traffic(book: &Book, now: UnixMillis, hours: u64) -> Vec<Point> {
         Point {
             from: UnixMillis(hour * HOUR_MS),
             jobs: sums.jobs,
-            volume: sums.paid(),
+            volume: sums.charged(),
             output_tokens: sums.output_tokens,
             tokens_per_second: sums.tokens_per_second(),
         }

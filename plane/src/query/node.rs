@@ -62,6 +62,8 @@ pub struct Work {
     pub completed: u64,
     /// Receipts that the buyer has not signed: they count for nothing.
     pub unacknowledged: u64,
+    /// Receipts that tell what can't be: they count for nothing, either.
+    pub implausible: u64,
     /// Input tokens.
     pub input_tokens: u64,
     /// Output tokens.
@@ -78,9 +80,10 @@ impl From<Sums> for Work {
             jobs: sums.jobs,
             completed: sums.completed,
             unacknowledged: sums.unsettled,
+            implausible: sums.implausible,
             input_tokens: sums.input_tokens,
             output_tokens: sums.output_tokens,
-            earned: sums.paid(),
+            earned: sums.charged(),
             tokens_per_second: sums.tokens_per_second(),
         }
     }

@@ -5,7 +5,7 @@
 //! - not one that has settled with fewer than two workers: a key made to praise one worker praises only it.
 //!
 //! Each that counts adds ten points at most, by what it paid, so that no one buyer makes a name. Then the points
-//! are what share of its jobs was completed. A ring of many keys that all trade with each other crosswise still gets points, at
+//! are what share of the jobs for those that count was completed: a thousand jobs for a key of its own wash nothing. A ring of many keys that all trade with each other crosswise still gets points, at
 //! the cost of looking like a market. So it is a filter and a sort, never a part of a price; whoever wants to be sure looks at
 //! its own receipts alone: [`reputation_with`].
 
@@ -29,7 +29,7 @@ pub struct Reputation {
     pub buyers: usize,
     /// Of those, buyers that count.
     pub counted: usize,
-    /// Of 1000 settled jobs, so many were completed.
+    /// Of 1000 settled jobs for buyers that count, so many were completed.
     pub completed_permille: u64,
 }
 
@@ -37,15 +37,16 @@ pub struct Reputation {
 pub fn reputation(book: &Book, worker: &NodeId) -> Reputation {
     let ledger = book.ledger();
     let settled = ledger.buyers_of(worker).filter(|(_, sums)| sums.jobs > 0);
-    let (mut points, mut buyers, mut counted) = (0, 0, 0);
+    let (mut points, mut buyers, mut counted, mut theirs) = (0, 0, 0, Sums::default());
     for (buyer, sums) in settled {
         buyers += 1;
         if ledger.partners(buyer) >= MIN_PARTNERS && !ledger.has_bought(worker, buyer) {
             counted += 1;
             points += points_of(&sums);
+            theirs += sums;
         }
     }
-    told(points, buyers, counted, &ledger.of(worker))
+    told(points, buyers, counted, &theirs)
 }
 
 /// What the receipts of `viewer` alone say of `worker`: nobody else can change that.

@@ -100,11 +100,11 @@ fn volume_is_shown_by_the_hour() {
 
 #[test]
 fn a_pair_of_keys_that_trades_with_itself_earns_nothing() {
-    let one_way = (0..100).map(|job| receipt(job, 1, 2, 1_000_000, 0, true));
+    let one_way = (0..100).map(|job| receipt(job, 1, 2, 100_000, 0, true));
     assert_eq!(points(one_way, 1), (0, 1, 0), "a buyer of one worker alone says nothing");
-    let itself = (0..100).map(|job| receipt(job, 1, 1, 1_000_000, 0, true));
+    let itself = (0..100).map(|job| receipt(job, 1, 1, 100_000, 0, true));
     assert_eq!(points(itself, 1), (0, 0, 0));
-    let each_other = (0..100).flat_map(|job| [receipt(job, 1, 2, 1_000_000, 0, true), receipt(job, 2, 1, 1_000_000, 0, true)]);
+    let each_other = (0..100).flat_map(|job| [receipt(job, 1, 2, 100_000, 0, true), receipt(job, 2, 1, 100_000, 0, true)]);
     // Even if one of them buys elsewhere, too.
     let elsewhere = [receipt(200, 3, 2, 1, 0, true), receipt(201, 4, 2, 1, 0, true)];
     assert_eq!(points(each_other.chain(elsewhere), 1), (0, 1, 0), "who buys from each other says nothing");
@@ -113,7 +113,7 @@ fn a_pair_of_keys_that_trades_with_itself_earns_nothing() {
 #[test]
 fn one_buyer_adds_a_little_and_many_add_more() {
     let shops = |buyer: u8| [receipt(100 + buyer, 7, buyer, 1, 0, true), receipt(120 + buyer, 8, buyer, 1, 0, true)];
-    let rich = (0..50).map(|job| receipt(job, 1, 2, 10_000_000, 0, true)).chain(shops(2));
+    let rich = (0..50).map(|job| receipt(job, 1, 2, 100_000, 0, true)).chain(shops(2));
     assert_eq!(points(rich, 1), (10, 1, 1), "however much it pays");
     let many = (10..15).flat_map(|buyer| [receipt(buyer, 1, buyer, 10, 0, true)].into_iter().chain(shops(buyer)));
     assert_eq!(points(many, 1), (5, 5, 5), "five small buyers");
@@ -125,11 +125,52 @@ fn one_buyer_adds_a_little_and_many_add_more() {
 }
 
 #[test]
+fn jobs_for_a_key_that_does_not_count_wash_nothing() {
+    let shops = |buyer: u8| [receipt(100 + buyer, 7, buyer, 1, 0, true), receipt(120 + buyer, 8, buyer, 1, 0, true)];
+    let failed = (10..20).flat_map(|buyer| [receipt(buyer, 1, buyer, 10, 3, true)].into_iter().chain(shops(buyer)));
+    let washing = (0..1000u64).map(|n| match receipt(1, 1, 99, 10, 0, true) {
+        Event::Receipt(mut fact) => {
+            fact.job.0[..8].copy_from_slice(&n.to_be_bytes());
+            Event::Receipt(fact)
+        }
+        other => other,
+    });
+    assert_eq!(points(failed.chain(washing), 1), (0, 11, 10));
+}
+
+#[test]
+fn what_can_not_be_counts_for_nothing() {
+    let with = |change: fn(&mut crate::index::ReceiptFact)| {
+        let Event::Receipt(mut fact) = receipt(1, 1, 2, 5_000, 0, true) else { unreachable!("it is a receipt") };
+        change(&mut fact);
+        let sums = book([Event::Receipt(fact), receipt(2, 1, 2, 7, 0, true)]).ledger().all();
+        (sums.jobs, sums.charged(), sums.output_tokens, sums.implausible)
+    };
+    let without = (1, MicroUsd(7), 100, 1);
+    assert_eq!(with(|fact| fact.amount = MicroUsd(u64::MAX)), without);
+    assert_eq!(with(|fact| fact.started = UnixMillis(0)), without);
+    assert_eq!(with(|fact| fact.output_tokens = u32::MAX), without);
+    assert_eq!(with(|_| {}), (2, MicroUsd(5_007), 200, 0));
+}
+
+#[test]
+fn a_worker_can_not_erase_a_receipt_by_signing_its_job_again_for_another() {
+    let (honest, later) = (receipt(1, 1, 2, 500, 3, true), receipt(1, 1, 9, 500, 4, true));
+    for events in [[honest.clone(), later.clone()], [later, honest]] {
+        let book = book(events);
+        let buyers: Vec<NodeId> = book.ledger().of_job(&infernet_wire::id::JobId([1; 16])).map(|trade| trade.buyer).collect();
+        assert_eq!(buyers.len(), 2);
+        assert!(buyers.contains(&node(2)) && buyers.contains(&node(9)));
+        assert_eq!((book.ledger().of(&node(1)).jobs, book.ledger().of(&node(1)).completed), (2, 1));
+    }
+}
+
+#[test]
 fn a_viewer_may_trust_its_own_receipts_alone() {
     let viewer: NodeId = node(2);
     let book = book([receipt(1, 1, 2, 5, 0, true), receipt(2, 1, 2, 5, 3, true), receipt(3, 1, 9, 5, 0, true)]);
     let told = reputation_with(&book, &node(1), &viewer);
     assert_eq!((told.buyers, told.completed_permille, told.points), (1, 500, 0));
     assert_eq!(reputation_with(&book, &node(1), &node(77)), super::Reputation::default());
-    assert_eq!(MicroUsd(15), book.ledger().of(&node(1)).paid());
+    assert_eq!(MicroUsd(15), book.ledger().of(&node(1)).charged());
 }

@@ -2,7 +2,7 @@
 //!
 //! | tag | key | value |
 //! |---|---|---|
-//! | 1 | job ‖ worker of a receipt | its position |
+//! | 1 | job ‖ worker ‖ buyer of a receipt | its position |
 //! | 2 | position | the receipt as signed |
 //! | 10, 11 | pubkey ‖ role; node_id | node; its pubkey |
 //! | 12, 13 | pubkey ‖ nonce; until ‖ pubkey ‖ nonce | nonces |

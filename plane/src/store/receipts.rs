@@ -9,7 +9,7 @@ use infernet_wire::{
 /// What became of a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiptPut {
-    /// The first of its job and worker.
+    /// The first of its job, worker and buyer.
     New,
     /// It has the buyer's signature, which the one before lacked, and takes its place.
     Countersigned,
@@ -21,26 +21,26 @@ pub enum ReceiptPut {
 }
 
 impl ReceiptPut {
-    /// What `new` is to what is kept. Whatever the order in which receipts come, the same one is kept in the end.
+    /// What `new` is to what is kept, by [`SignedReceipt::rank`]. Whatever the order in which receipts come, the same statement is
+    /// kept in the end; of two countersignatures of it, the first.
     pub fn decide(kept: Option<&SignedReceipt>, new: &SignedReceipt) -> Self {
         let Some(kept) = kept else { return ReceiptPut::New };
-        let order = |receipt: &SignedReceipt| (receipt.receipt().finished, receipt.receipt().digest());
-        match (kept.countersign().is_some(), new.countersign().is_some()) {
-            (false, true) => ReceiptPut::Countersigned,
-            (true, false) => ReceiptPut::Known,
-            _ if order(new) > order(kept) => ReceiptPut::Preferred,
-            _ => ReceiptPut::Known,
+        match new.rank() > kept.rank() {
+            true if new.rank().0 > kept.rank().0 => ReceiptPut::Countersigned,
+            true => ReceiptPut::Preferred,
+            false => ReceiptPut::Known,
         }
     }
 }
 
-/// Receipts by job and worker, and in the order in which they came.
+/// Receipts by job, worker and buyer, and in the order in which they came. The buyer is a part of it, or a worker that signs a
+/// job again for a key of its own would have the honest receipt forgotten.
 pub trait Receipts: Send + Sync {
     /// Remembers a receipt whose signatures were verified.
     fn put_receipt<'a>(&'a self, receipt: &'a SignedReceipt) -> Answer<'a, ReceiptPut>;
 
-    /// The receipt of a job and worker.
-    fn receipt(&self, job: JobId, worker: NodeId) -> Answer<'_, Option<SignedReceipt>>;
+    /// The receipt of a job, worker and buyer.
+    fn receipt(&self, job: JobId, worker: NodeId, buyer: NodeId) -> Answer<'_, Option<SignedReceipt>>;
 
     /// Receipts that came after `position`, the oldest first, each with its position; 0 is before all. One that was
     /// countersigned later comes again, at its new position.

@@ -62,7 +62,7 @@ pub(super) async fn one(ask: &Ask<'_>, digest: Digest) -> Result<Vec<Part>, Refu
     }
     let mut parts = Vec::new();
     for row in rows {
-        let signed = ask.plane.store.receipt(row.job, row.worker).await?;
+        let signed = ask.plane.store.receipt(row.job, row.worker, row.buyer).await?;
         parts.push(Part::fixed(whole(ask, &row, signed.as_ref())));
     }
     Ok(parts)

@@ -1,4 +1,4 @@
-//! Receipts: one per job and worker, the same whatever the order.
+//! Receipts: one per job, worker and buyer, the same whatever the order.
 
 use super::Both;
 use crate::store::{MAX_PAGE, ReceiptPut, Store};
@@ -59,6 +59,7 @@ impl Pair {
 
 pub(super) async fn conform(both: &Both) {
     one_per_job_and_worker(both.store()).await;
+    a_worker_can_not_erase_what_it_did_for_another_buyer(both.store()).await;
     of_two_statements_all_keep_the_same(both.store()).await;
     positions_grow_and_pages_follow(both.store()).await;
     one_racer_is_first(both).await;
@@ -96,10 +97,23 @@ async fn one_per_job_and_worker(store: &dyn Store) {
     assert!(now[0].0 > first[0].0, "and comes again, at its new position");
     let other = Pair { worker: key(), buyer: key() };
     put(store, &other.receipt(job, 7, false), ReceiptPut::New).await;
-    let found = store.receipt(job, pair.worker.id()).await.expect("read").expect("a receipt");
+    let found = store.receipt(job, pair.worker.id(), pair.buyer.id()).await.expect("read").expect("a receipt");
     assert_eq!(found.encode(), signed.encode());
-    assert!(store.receipt(job, pair.buyer.id()).await.expect("read").is_none());
+    assert!(store.receipt(job, pair.buyer.id(), pair.worker.id()).await.expect("read").is_none());
     assert_eq!(kept(store, job).await.len(), 2, "another worker's part of the job is another receipt");
+}
+
+async fn a_worker_can_not_erase_what_it_did_for_another_buyer(store: &dyn Store) {
+    let (honest, job) = (Pair::new(), JobId(clock::random()));
+    let of_itself = Pair { worker: NodeKey::from_bytes(&honest.worker.secret_bytes()).expect("a key"), buyer: key() };
+    let (first, second) = (honest.receipt(job, 5, true), of_itself.receipt(job, 9, true));
+    put(store, &first, ReceiptPut::New).await;
+    put(store, &second, ReceiptPut::New).await;
+    assert_eq!(kept(store, job).await.len(), 2);
+    for (pair, receipt) in [(&honest, &first), (&of_itself, &second)] {
+        let found = store.receipt(job, pair.worker.id(), pair.buyer.id()).await.expect("read").expect("it is still there");
+        assert_eq!(found.encode(), receipt.encode());
+    }
 }
 
 async fn of_two_statements_all_keep_the_same(store: &dyn Store) {

@@ -1,4 +1,5 @@
-//! Receipts by job and worker, and by position.
+//! Receipts by job, worker and buyer, and by position. A store of before has places without the buyer: these are read, too, and
+//! go when their receipt is replaced.
 
 use super::{
     EmbeddedStore,
@@ -16,18 +17,38 @@ const RECEIPT: u8 = 2;
 
 fn place(receipt: &SignedReceipt) -> Key {
     let body = receipt.receipt();
-    place_of(body.job, body.worker)
+    place_of(body.job, body.worker, body.buyer)
 }
 
-fn place_of(job: JobId, worker: NodeId) -> Key {
+fn place_of(job: JobId, worker: NodeId, buyer: NodeId) -> Key {
+    old_place(job, worker).fixed(buyer.as_bytes())
+}
+
+fn old_place(job: JobId, worker: NodeId) -> Key {
     Key::of(PLACE).fixed(job.as_bytes()).fixed(worker.as_bytes())
 }
 
-/// What is kept at a place, and its position.
-fn kept(table: &Table, place: &Key, network: &NetworkId) -> Result<Option<(u64, SignedReceipt)>, StoreError> {
-    let Some(position) = table.get::<u64>(place)? else { return Ok(None) };
-    let bytes = table.bytes(&at(position))?;
-    bytes.map(|bytes| Ok((position, decode(&bytes, network)?))).transpose()
+/// A receipt that is kept, with its position and the place that names it.
+struct Found {
+    place: Key,
+    position: u64,
+    receipt: SignedReceipt,
+}
+
+fn kept(
+    table: &Table,
+    (job, worker, buyer): (JobId, NodeId, NodeId),
+    network: &NetworkId,
+) -> Result<Option<Found>, StoreError> {
+    for place in [place_of(job, worker, buyer), old_place(job, worker)] {
+        let Some(position) = table.get::<u64>(&place)? else { continue };
+        let Some(bytes) = table.bytes(&at(position))? else { continue };
+        let receipt = decode(&bytes, network)?;
+        if receipt.receipt().buyer == buyer {
+            return Ok(Some(Found { place, position, receipt }));
+        }
+    }
+    Ok(None)
 }
 
 fn at(position: u64) -> Key {
@@ -52,21 +73,28 @@ impl Receipts for EmbeddedStore {
     fn put_receipt<'a>(&'a self, receipt: &'a SignedReceipt) -> Answer<'a, ReceiptPut> {
         let (new, network) = (receipt.clone(), self.network.clone());
         self.write(move |change| {
-            let old = kept(change.table(), &place(&new), &network)?;
-            let put = ReceiptPut::decide(old.as_ref().map(|(_, receipt)| receipt), &new);
+            let body = new.receipt();
+            let old = kept(change.table(), (body.job, body.worker, body.buyer), &network)?;
+            let put = ReceiptPut::decide(old.as_ref().map(|old| &old.receipt), &new);
             if put != ReceiptPut::Known {
                 let position = last(change.table())? + 1;
-                old.iter().for_each(|(old, _)| change.remove(&at(*old)));
-                change.put(&place(&new), &position)?;
+                let place = place(&new);
+                if let Some(old) = old {
+                    change.remove(&at(old.position));
+                    if old.place != place {
+                        change.remove(&old.place);
+                    }
+                }
+                change.put(&place, &position)?;
                 change.put_bytes(&at(position), &new.encode());
             }
             Ok(put)
         })
     }
 
-    fn receipt(&self, job: JobId, worker: NodeId) -> Answer<'_, Option<SignedReceipt>> {
+    fn receipt(&self, job: JobId, worker: NodeId, buyer: NodeId) -> Answer<'_, Option<SignedReceipt>> {
         let network = self.network.clone();
-        self.read(move |table| Ok(kept(table, &place_of(job, worker), &network)?.map(|(_, receipt)| receipt)))
+        self.read(move |table| Ok(kept(table, (job, worker, buyer), &network)?.map(|found| found.receipt)))
     }
 
     fn receipts_after(&self, position: u64, limit: usize) -> Answer<'_, Vec<(u64, SignedReceipt)>> {

@@ -1,4 +1,4 @@
-//! Receipts by job and worker, and by position.
+//! Receipts by job, worker and buyer, and by position.
 
 use super::{
     PostgresStore, answer,
@@ -24,7 +24,9 @@ impl PostgresStore {
         let step = connection.transaction().await?;
         // Positions are seen in their order only if they are given one after the other, each until it is committed.
         lock(&step, "receipts").await?;
-        let old = row(&step, "select signed from receipts where job = $1 and worker = $2", &[&job, &worker]).await?;
+        let old =
+            row(&step, "select signed from receipts where job = $1 and worker = $2 and buyer = $3", &[&job, &worker, &buyer])
+                .await?;
         let old = old.map(|row| decode(Columns(&row).get("signed")?, &self.network)).transpose()?;
         let put = ReceiptPut::decide(old.as_ref(), new);
         if put == ReceiptPut::Known {
@@ -34,7 +36,7 @@ impl PostgresStore {
             &step,
             "insert into receipts (job, worker, buyer, position, finished, countersigned, signed)
              values ($1, $2, $3, (select coalesce(max(position), 0) + 1 from receipts), $4, $5, $6)
-             on conflict (job, worker) do update set buyer = excluded.buyer, position = excluded.position,
+             on conflict (job, worker, buyer) do update set position = excluded.position,
              finished = excluded.finished, countersigned = excluded.countersigned, signed = excluded.signed",
             &[&job, &worker, &buyer, &signed(body.finished.0), &new.countersign().is_some(), &new.encode()],
         )
@@ -49,10 +51,11 @@ impl Receipts for PostgresStore {
         answer(self.put_signed(receipt))
     }
 
-    fn receipt(&self, job: JobId, worker: NodeId) -> Answer<'_, Option<SignedReceipt>> {
+    fn receipt(&self, job: JobId, worker: NodeId, buyer: NodeId) -> Answer<'_, Option<SignedReceipt>> {
         answer(async move {
-            let statement = "select signed from receipts where job = $1 and worker = $2";
-            let row = self.row(statement, &[&&job.as_bytes()[..], &&worker.as_bytes()[..]]).await?;
+            let statement = "select signed from receipts where job = $1 and worker = $2 and buyer = $3";
+            let values: [&[u8]; 3] = [job.as_bytes(), worker.as_bytes(), buyer.as_bytes()];
+            let row = self.row(statement, &[&values[0], &values[1], &values[2]]).await?;
             row.map(|row| decode(Columns(&row).get("signed")?, &self.network)).transpose()
         })
     }

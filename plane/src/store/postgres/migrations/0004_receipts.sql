@@ -1,0 +1,2 @@
+-- The buyer is a part of a receipt's place: a worker that signs a job again for another key replaces nothing.
+alter table receipts drop constraint receipts_pkey, add primary key (job, worker, buyer);
