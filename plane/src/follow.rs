@@ -18,7 +18,7 @@ use self::keep::Keeper;
 use crate::{
     index::{Event, Index},
     rebuild::{self, Reader, Rounds},
-    store::{KEPT_MS, MAX_PAGE, Store, StoreError},
+    store::{KEPT_MS, MAX_FACTS, Store, StoreError},
 };
 use infernet_node::{
     clock,
@@ -146,14 +146,12 @@ impl Drop for Follower {
 /// Folds what the store has after `position`; returns the position of the last.
 pub async fn catch_up(store: &dyn Store, index: &Index, mut position: u64) -> Result<u64, StoreError> {
     loop {
-        let page = store.receipts_after(position, MAX_PAGE).await?;
-        for (at, receipt) in &page {
-            index.fold(Event::from(receipt));
-            position = *at;
-        }
-        if page.is_empty() {
-            return Ok(position);
-        }
+        let page = store.facts_after(position, MAX_FACTS).await?;
+        let Some((last, _)) = page.last() else { return Ok(position) };
+        position = *last;
+        page.into_iter().for_each(|(_, fact)| {
+            index.fold(Event::Receipt(fact));
+        });
     }
 }
 

@@ -12,13 +12,15 @@
 //! **Rules.** A change that depends on what was there before (a reservation, a command's lease, a job's next status, a nonce)
 //! happens in one step, whoever asks at the same time, on any instance. What a method says it did is durable. Money is in whole
 //! micro-USD, times are unix milliseconds, pages are at most [`MAX_PAGE`] rows. No prompt and no answer is kept unless its
-//! client asks for it; keys and sessions are kept as hashes.
+//! client asks for it; keys and sessions are kept as hashes. What is in a store was checked when it was put there: whoever can write
+//! a plane's store is the plane.
 
 mod clients;
 mod commands;
 #[cfg(test)]
 mod conformance;
 mod embedded;
+mod fact;
 mod jobs;
 mod nodes;
 mod notices;
@@ -35,7 +37,7 @@ pub use self::{
     nodes::{NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role},
     notices::{Notice, Notices},
     postgres::PostgresStore,
-    receipts::{ReceiptPut, Receipts},
+    receipts::{MAX_FACTS, ReceiptPut, Receipts},
 };
 
 use futures::future::BoxFuture;

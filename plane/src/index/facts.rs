@@ -167,8 +167,14 @@ pub struct ReceiptFact {
 
 impl From<&SignedReceipt> for Event {
     fn from(signed: &SignedReceipt) -> Self {
+        Event::Receipt(ReceiptFact::from(signed))
+    }
+}
+
+impl From<&SignedReceipt> for ReceiptFact {
+    fn from(signed: &SignedReceipt) -> Self {
         let body = signed.receipt();
-        Event::Receipt(ReceiptFact {
+        ReceiptFact {
             job: body.job,
             worker: body.worker,
             buyer: body.buyer,
@@ -181,6 +187,6 @@ impl From<&SignedReceipt> for Event {
             started: body.started,
             finished: body.finished,
             status: body.status,
-        })
+        }
     }
 }

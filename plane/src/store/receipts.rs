@@ -1,10 +1,14 @@
 //! Receipts as they were heard: all that the index is made from.
 
 use super::Answer;
+use crate::index::ReceiptFact;
 use infernet_wire::{
     id::{JobId, NodeId},
     receipt::SignedReceipt,
 };
+
+/// Facts of one page at most: 2 MB.
+pub const MAX_FACTS: usize = 10_000;
 
 /// What became of a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +29,10 @@ impl ReceiptPut {
     /// kept in the end; of two countersignatures of it, the first.
     pub fn decide(kept: Option<&SignedReceipt>, new: &SignedReceipt) -> Self {
         let Some(kept) = kept else { return ReceiptPut::New };
-        match new.rank() > kept.rank() {
-            true if new.rank().0 > kept.rank().0 => ReceiptPut::Countersigned,
-            true => ReceiptPut::Preferred,
-            false => ReceiptPut::Known,
+        match (new.rank(), kept.rank()) {
+            (new, kept) if new <= kept => ReceiptPut::Known,
+            ((true, ..), (false, ..)) => ReceiptPut::Countersigned,
+            _ => ReceiptPut::Preferred,
         }
     }
 }
@@ -45,4 +49,7 @@ pub trait Receipts: Send + Sync {
     /// Receipts that came after `position`, the oldest first, each with its position; 0 is before all. One that was
     /// countersigned later comes again, at its new position.
     fn receipts_after(&self, position: u64, limit: usize) -> Answer<'_, Vec<(u64, SignedReceipt)>>;
+
+    /// The same, at most [`MAX_FACTS`], as what they say. They were verified when they were put, and are not again.
+    fn facts_after(&self, position: u64, limit: usize) -> Answer<'_, Vec<(u64, ReceiptFact)>>;
 }

@@ -111,7 +111,9 @@ async fn a_worker_that_is_too_dear_is_told_so() {
     let why = timeout(DEADLINE, told).await.expect("is told in time");
     let finding = &why["findings"][0];
     assert!(
-        finding["seen"].as_str().is_some_and(|seen| seen.contains("lost to a cheaper worker; winners ask $0.100000 in")),
+        finding["seen"]
+            .as_str()
+            .is_some_and(|seen| seen.contains("lost to a cheaper worker; for tiny-chat winners ask $0.100000 in")),
         "{why}"
     );
     assert_eq!(finding["change"], "price_in = 99000\nprice_out = 396000", "{why}");

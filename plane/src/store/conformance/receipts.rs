@@ -1,7 +1,10 @@
 //! Receipts: one per job, worker and buyer, the same whatever the order.
 
 use super::Both;
-use crate::store::{MAX_PAGE, ReceiptPut, Store};
+use crate::{
+    index::ReceiptFact,
+    store::{MAX_PAGE, ReceiptPut, Store},
+};
 use infernet_node::clock;
 use infernet_wire::{
     id::{Hash, JobId},
@@ -156,7 +159,10 @@ async fn positions_grow_and_pages_follow(store: &dyn Store) {
     for job in &jobs {
         put(store, &pair.receipt(*job, 1, false), ReceiptPut::New).await;
     }
+    let facts = store.facts_after(before, 2).await.expect("a page");
     let first = store.receipts_after(before, 2).await.expect("a page");
+    let told: Vec<_> = first.iter().map(|(at, receipt)| (*at, ReceiptFact::from(receipt))).collect();
+    assert_eq!(facts, told, "the same, as what they say");
     assert_eq!(first.len(), 2, "a page has what was asked for at most");
     let rest = store.receipts_after(first[1].0, MAX_PAGE + 1).await.expect("a page");
     let read: Vec<JobId> = first.iter().chain(&rest).map(|(_, receipt)| receipt.receipt().job).collect();

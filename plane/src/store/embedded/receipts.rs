@@ -5,7 +5,10 @@ use super::{
     EmbeddedStore,
     db::{Key, Table},
 };
-use crate::store::{Answer, MAX_PAGE, ReceiptPut, Receipts, StoreError};
+use crate::{
+    index::ReceiptFact,
+    store::{Answer, MAX_FACTS, MAX_PAGE, ReceiptPut, Receipts, StoreError, fact},
+};
 use infernet_wire::{
     id::{JobId, NodeId},
     receipt::SignedReceipt,
@@ -55,8 +58,37 @@ fn at(position: u64) -> Key {
     Key::of(RECEIPT).number(position)
 }
 
-fn decode(bytes: &[u8], network: &NetworkId) -> Result<SignedReceipt, StoreError> {
-    SignedReceipt::decode_stored(bytes, network).map_err(|refusal| StoreError::Corrupt(format!("a receipt: {refusal}")))
+/// A row: a mark, the length of the fact in two bytes, the fact, and the signed bytes. One of before is the signed bytes alone,
+/// which begin with a map of CBOR.
+const WITH_FACT: u8 = 0;
+
+fn joined(receipt: &SignedReceipt) -> Vec<u8> {
+    let (fact, signed) = (fact::encode(&ReceiptFact::from(receipt)), receipt.encode());
+    // A model's name is a field of the wire and far shorter.
+    let length = u16::try_from(fact.len()).unwrap_or_default().to_be_bytes();
+    [&[WITH_FACT][..], &length, &fact, &signed].concat()
+}
+
+/// The fact, if the row has one, and the signed bytes.
+fn parts(row: &[u8]) -> (Option<&[u8]>, &[u8]) {
+    match row {
+        [WITH_FACT, high, low, rest @ ..] => match rest.split_at_checked(u16::from_be_bytes([*high, *low]).into()) {
+            Some((fact, signed)) => (Some(fact), signed),
+            None => (None, &[]),
+        },
+        signed => (None, signed),
+    }
+}
+
+fn told(row: &[u8], network: &NetworkId) -> Result<ReceiptFact, StoreError> {
+    match parts(row).0.and_then(fact::decode) {
+        Some(fact) => Ok(fact),
+        None => decode(row, network).map(|receipt| ReceiptFact::from(&receipt)),
+    }
+}
+
+fn decode(row: &[u8], network: &NetworkId) -> Result<SignedReceipt, StoreError> {
+    SignedReceipt::decode_stored(parts(row).1, network).map_err(|refusal| StoreError::Corrupt(format!("a receipt: {refusal}")))
 }
 
 fn last(table: &Table) -> Result<u64, StoreError> {
@@ -86,7 +118,7 @@ impl Receipts for EmbeddedStore {
                     }
                 }
                 change.put(&place, &position)?;
-                change.put_bytes(&at(position), &new.encode());
+                change.put_bytes(&at(position), &joined(&new));
             }
             Ok(put)
         })
@@ -99,14 +131,22 @@ impl Receipts for EmbeddedStore {
 
     fn receipts_after(&self, position: u64, limit: usize) -> Answer<'_, Vec<(u64, SignedReceipt)>> {
         let network = self.network.clone();
-        self.read(move |table| {
-            let prefix = Key::of(RECEIPT);
-            let rows = table.after(&prefix, &at(position.saturating_add(1))).take(limit.min(MAX_PAGE));
-            let read = |row: Result<super::db::Row, StoreError>| {
-                let row = row?;
-                Ok((self::position(row.key_after(prefix.len())), decode(&row.value, &network)?))
-            };
-            rows.map(read).collect()
-        })
+        self.read(move |table| rows_after(table, position, limit.min(MAX_PAGE), |row| decode(row, &network)))
     }
+
+    fn facts_after(&self, position: u64, limit: usize) -> Answer<'_, Vec<(u64, ReceiptFact)>> {
+        let network = self.network.clone();
+        self.read(move |table| rows_after(table, position, limit.min(MAX_FACTS), |row| told(row, &network)))
+    }
+}
+
+fn rows_after<T>(
+    table: &Table,
+    from: u64,
+    limit: usize,
+    read: impl Fn(&[u8]) -> Result<T, StoreError>,
+) -> Result<Vec<(u64, T)>, StoreError> {
+    let prefix = Key::of(RECEIPT);
+    let rows = table.after(&prefix, &at(from.saturating_add(1))).take(limit);
+    rows.map(|row| row.and_then(|row| Ok((position(row.key_after(prefix.len())), read(&row.value)?)))).collect()
 }

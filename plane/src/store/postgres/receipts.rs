@@ -5,7 +5,10 @@ use super::{
     convert::{Columns, page, signed},
     execute, lock, row,
 };
-use crate::store::{Answer, ReceiptPut, Receipts, StoreError};
+use crate::{
+    index::ReceiptFact,
+    store::{Answer, MAX_FACTS, ReceiptPut, Receipts, StoreError, fact},
+};
 use infernet_wire::{
     id::{JobId, NodeId},
     receipt::SignedReceipt,
@@ -34,11 +37,19 @@ impl PostgresStore {
         }
         execute(
             &step,
-            "insert into receipts (job, worker, buyer, position, finished, countersigned, signed)
-             values ($1, $2, $3, (select coalesce(max(position), 0) + 1 from receipts), $4, $5, $6)
-             on conflict (job, worker, buyer) do update set position = excluded.position,
-             finished = excluded.finished, countersigned = excluded.countersigned, signed = excluded.signed",
-            &[&job, &worker, &buyer, &signed(body.finished.0), &new.countersign().is_some(), &new.encode()],
+            "insert into receipts (job, worker, buyer, position, finished, countersigned, signed, fact)
+             values ($1, $2, $3, (select coalesce(max(position), 0) + 1 from receipts), $4, $5, $6, $7)
+             on conflict (job, worker, buyer) do update set position = excluded.position, finished = excluded.finished,
+             countersigned = excluded.countersigned, signed = excluded.signed, fact = excluded.fact",
+            &[
+                &job,
+                &worker,
+                &buyer,
+                &signed(body.finished.0),
+                &new.countersign().is_some(),
+                &new.encode(),
+                &fact::encode(&ReceiptFact::from(new)),
+            ],
         )
         .await?;
         step.commit().await?;
@@ -74,4 +85,24 @@ impl Receipts for PostgresStore {
             read.await.unwrap_or_else(|error| Err(StoreError::Unreachable(error.to_string())))
         })
     }
+
+    fn facts_after(&self, position: u64, limit: usize) -> Answer<'_, Vec<(u64, ReceiptFact)>> {
+        answer(async move {
+            let statement = "select position, fact, case when fact is null then signed end as signed
+                 from receipts where position > $1 order by position limit $2";
+            let rows = self.rows(statement, &[&signed(position), &signed(limit.min(MAX_FACTS) as u64)]).await?;
+            rows.iter().map(|row| told(Columns(row), &self.network)).collect()
+        })
+    }
+}
+
+/// A row of before has no fact, and says the same in its signed bytes.
+fn told(row: Columns<'_>, network: &NetworkId) -> Result<(u64, ReceiptFact), StoreError> {
+    let position = row.number("position")?;
+    let fact = row.get::<Option<&[u8]>>("fact")?.and_then(fact::decode);
+    let fact = match fact {
+        Some(fact) => fact,
+        None => ReceiptFact::from(&decode(row.get::<Option<&[u8]>>("signed")?.unwrap_or_default(), network)?),
+    };
+    Ok((position, fact))
 }
