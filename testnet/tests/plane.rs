@@ -226,7 +226,10 @@ async fn a_live_page_shows_a_job_as_it_is_settled_and_ends_with_the_plane() {
     let client = reqwest::Client::builder().no_proxy().timeout(SOON).build().expect("a client");
     let url = format!("http://{}/live?of=/receipts", plane.addr);
     let mut live = client.get(url).send().await.expect("an answer");
-    assert_eq!((live.status().as_u16(), &live.headers()["content-type"]), (200, &"text/event-stream".parse().expect("a value")));
+    assert_eq!(
+        (live.status().as_u16(), &live.headers()["content-type"]),
+        (200, &"text/event-stream".parse().expect("a value"))
+    );
     mesh.done("seen at once").await;
     let mut seen = String::new();
     while !seen.contains("both signed") {
