@@ -107,6 +107,20 @@ impl Peer {
         Err(failed("the peer is gone"))
     }
 
+    /// Listens on loopback, to be dialled directly; where.
+    pub async fn listen(&mut self) -> Result<Multiaddr, CircuitError> {
+        let any = "/ip4/127.0.0.1/tcp/0".parse::<Multiaddr>().map_err(failed)?;
+        let _ = self.commands.send(Command::Listen(any)).await;
+        while let Some(seen) = self.seen.recv().await {
+            match seen {
+                Seen::Listening(address) => return address.with_p2p(self.id).map_err(failed),
+                Seen::NotListening => return Err(failed("it can't listen")),
+                _ => {}
+            }
+        }
+        Err(failed("the peer is gone"))
+    }
+
     /// Connects to `address`, which ends in `/p2p/`.
     pub async fn connect(&mut self, address: &Multiaddr) -> Result<PeerId, CircuitError> {
         let Some(Protocol::P2p(wanted)) = address.iter().last() else { return Err(failed("it names nobody")) };

@@ -2,7 +2,10 @@
 #![cfg(test)]
 
 use futures::{AsyncReadExt, AsyncWriteExt};
-use infernet_node::{clock, net::Event};
+use infernet_node::{
+    clock,
+    net::{self, Event, NetConfig},
+};
 use infernet_relay::{
     message::HOP,
     server::Running,
@@ -10,8 +13,8 @@ use infernet_relay::{
 };
 use infernet_testnet::{
     circuit::{Peer, Seen},
-    cluster::NETWORK,
-    stranger::Stranger,
+    cluster::{NETWORK, loopback},
+    stranger::{Stranger, fresh_key, network},
 };
 use libp2p::{Multiaddr, PeerId};
 use std::{future::Future, path::Path, time::Duration};
@@ -216,15 +219,23 @@ async fn two_nodes_that_know_only_the_relay_find_each_other_and_an_offer_crosses
     let home = home();
     let (relay, address) = start(settings(home.path(), 0)).await;
     let buyer = Stranger::join(vec![address.clone()]).await.expect("a node");
-    let mut worker = Stranger::join(vec![address]).await.expect("a node");
-    for node in [&buyer, &worker] {
-        assert!(node.net().wait_connected(clock::now().after(30_000)).await);
+    // As workers do, it answers for the DHT from the start.
+    let config = NetConfig {
+        network: network(),
+        listen: vec![loopback()],
+        bootstrap: vec![address],
+        serves: true,
+        ..NetConfig::default()
+    };
+    let (worker, mut heard_by_worker) = net::start(&fresh_key(), config).await.expect("a node");
+    for net in [buyer.net(), &worker] {
+        assert!(net.wait_connected(clock::now().after(30_000)).await);
     }
     let offer = buyer.ask("m", 10).expect("an offer").offer;
     assert!(soon("publishing", buyer.publish(&offer)).await);
     let heard = async {
         loop {
-            if let Some(Event::Offer(heard)) = worker.hear().await
+            if let Some(Event::Offer(heard)) = heard_by_worker.recv().await
                 && heard.raw() == offer.raw()
             {
                 return;
