@@ -40,6 +40,7 @@ use futures::{future::BoxFuture, stream::BoxStream};
 use infernet_wire::{
     capability::Abilities,
     chat::{Channel, ChatRequest, FinishReason, TokenLogprob},
+    hash::sha256,
     id::Hash,
     limits,
 };
@@ -62,6 +63,8 @@ pub struct Model {
     pub context: u32,
     /// SHA-256 of the weights file, if the engine tells it.
     pub weights: Option<Hash>,
+    /// SHA-256 of the text of its chat template, if the engine tells it.
+    pub template: Option<Hash>,
     /// What it can do beyond text.
     pub abilities: Abilities,
 }
@@ -122,11 +125,13 @@ pub struct Load {
 
 /// An engine that serves models.
 pub trait Backend: Send + Sync {
-    /// What kind of engine, as in its [`BackendSpec`].
-    fn kind(&self) -> &'static str;
+    /// How to reach it, its key included; `None` while no engine is found.
+    fn spec(&self) -> Option<BackendSpec>;
 
-    /// Where it is, for the operator to read.
-    fn url(&self) -> String;
+    /// `KIND at URL`, for the operator to read.
+    fn name(&self) -> String {
+        self.spec().map_or_else(|| "any engine at its usual address".into(), |spec| format!("{} at {}", spec.kind, spec.url()))
+    }
 
     /// The models that it could serve now. Models that an ad could not name, that can't chat, or that run elsewhere are left
     /// out.
@@ -168,12 +173,17 @@ pub fn connect_with(spec: &BackendSpec, deadlines: Deadlines) -> Result<Box<dyn 
 /// The first of `specs` that answers, looked for again whenever it stops. None is contacted yet.
 pub fn first_of(specs: &[BackendSpec], deadlines: Deadlines) -> Result<Box<dyn Backend>, BackendError> {
     let candidates = specs.iter().map(|spec| connect_with(spec, deadlines).map(Arc::from)).collect::<Result<_, _>>()?;
-    Ok(Box::new(first::FirstOf::new(candidates)))
+    Ok(Box::new(first::FirstOf::new(candidates, deadlines.describe)))
 }
 
 /// Whether an ad can carry the name (`wire`'s rule for names).
 fn is_name(text: &str) -> bool {
     (1..=limits::MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
+/// The digest of a template's text, if there is one.
+fn template_digest(text: &str) -> Option<Hash> {
+    (!text.is_empty()).then(|| sha256(text.as_bytes()))
 }
 
 fn name_or_empty(text: &str) -> String {
@@ -235,7 +245,7 @@ pub enum BackendError {
         message: String,
     },
     /// The engine wants a key that it did not get.
-    #[error("the engine at {url} wants an API key: set {variable}")]
+    #[error("the engine at {url} wants an API key, or another one: set {variable} to it and start again")]
     Unauthorized {
         /// Where it is.
         url: String,

@@ -20,7 +20,7 @@ mod waiting;
 
 pub use crate::market::{standing::PathChoice, trust::Trust};
 pub use order::{ChatOrder, DEFAULT_CEILING, DEFAULT_WINDOW_MS, Prepared};
-pub use refused::{ChatError, NoBids, is_transient};
+pub use refused::{ChatError, NoBids};
 
 use crate::{
     chat::{

@@ -23,6 +23,7 @@ mod value;
 
 pub use self::{
     default_file::{write_default, write_with},
+    layers::in_one_line,
     partial::{KEYS, Partial, model_price},
     show::{Row, rows},
     value::{Alias, Region},
@@ -30,7 +31,7 @@ pub use self::{
 
 use self::layers::Layers;
 use crate::{
-    backend::BackendSpec,
+    backend::{BackendSpec, BadSpec, EngineVariables},
     market::{policy::Policy, pricing::Pricing},
     plane_client::Origin,
     spend::Caps,
@@ -90,6 +91,8 @@ pub struct Config {
     pub idle_percent: u16,
     /// Whether an engine may be at an address where clouds tell their machines' secrets.
     pub allow_link_local_engine: bool,
+    /// Where the environment says that engines are, and their keys.
+    pub engine_variables: EngineVariables,
     /// Jobs at once, at least one.
     pub slots: u16,
     /// Other names of the models served here.
@@ -165,6 +168,13 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// An engine that was named elsewhere, such as on a command line, with the key that its kind wants and the operator's word on
+    /// link-local addresses.
+    pub fn engine(&self, spec: BackendSpec) -> Result<BackendSpec, BadSpec> {
+        let key = self.engine_variables.key(spec.kind);
+        Ok(spec.allowed(self.allow_link_local_engine)?.with_key(key))
+    }
+
     /// What this node may spend.
     pub fn caps(&self) -> Caps {
         Caps { per_request: self.spend_per_request, per_day: self.spend_per_day }

@@ -4,7 +4,9 @@ use infernet_wire::time::UnixMillis;
 use std::{fmt, str::FromStr};
 
 /// Milliseconds of a day; unix time has no leap seconds.
-pub const DAY_MS: u64 = 86_400_000;
+pub const DAY_MS: u64 = 24 * HOUR_MS;
+/// Milliseconds in an hour.
+pub const HOUR_MS: u64 = 3_600_000;
 
 /// A day, counted from 1970-01-01, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

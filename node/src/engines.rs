@@ -8,7 +8,7 @@
 //! slot here is decided without it.
 
 use crate::{
-    backend::{Backend, BackendError, Load, Model},
+    backend::{Backend, BackendError, BackendSpec, Load, Model, Stage},
     config::Alias,
     market::{pricing::Pricing, quote::Queue},
     seller::Seller,
@@ -17,18 +17,20 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Fuse, FusedFuture, join_all},
 };
-use infernet_wire::{capability::ModelAd, id::Hash, limits, money::Price};
+use infernet_wire::{capability::ModelAd, id::Hash, limits, model_name, money::Price};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
-/// How often engines are asked for their models: with the time that one may take to answer, ads are true again within ten seconds.
+/// How often engines are asked for their models: with [`ANSWER`], ads are true again within ten seconds.
 const POLL: Duration = Duration::from_secs(5);
+/// How long an engine may take over all questions of a poll. A little more than over one of them, whose error says more.
+const ANSWER: Duration = Duration::from_millis(4_500);
 /// Polls that a new model waits for a moment without jobs: a minute. Its tiny jobs then come between.
 const PATIENT_POLLS: u32 = 12;
 /// Wishes that wait for the poll before them: a person gives one at a time.
@@ -110,7 +112,7 @@ impl Engines {
         for backend in backends {
             let models = backend.models().await.map(|all| all.into_iter().map(|m| m.id).collect()).map_err(|e| e.to_string());
             // Only now is it known which one was found.
-            probed.push(Probed { engine: name(&**backend), models });
+            probed.push(Probed { engine: backend.name(), models });
         }
         probed
     }
@@ -156,9 +158,9 @@ impl Engines {
         self.pricing.borrow().clone()
     }
 
-    /// Each as `KIND=URL`, as a configuration names it.
-    pub fn specs(&self) -> Vec<String> {
-        self.backends.iter().map(|backend| format!("{}={}", backend.kind(), backend.url())).collect()
+    /// How to reach each that is known, keys included.
+    pub fn specs(&self) -> Vec<BackendSpec> {
+        self.backends.iter().filter_map(|backend| backend.spec()).collect()
     }
 
     /// Every engine as it answered last.
@@ -236,7 +238,7 @@ impl Poll {
     }
 
     fn is_offered(&self, model: &Model) -> bool {
-        let same = |name: &String| named(name).eq_ignore_ascii_case(named(&model.id));
+        let same = |name: &String| model_name::same(name, &model.id);
         self.offers.only.is_empty() || self.offers.only.iter().any(same)
     }
 
@@ -282,7 +284,7 @@ impl Poll {
     }
 
     fn report(&self, index: usize, models: usize, load: Option<Load>) -> Option<EngineReport> {
-        let engine = name(&**self.backends.get(index)?);
+        let engine = self.backends.get(index)?.name();
         let (running, waiting) = (load.map(|load| load.running), load.and_then(|load| load.waiting));
         Some(EngineReport { engine, models, running, waiting, error: self.failing.get(&index).cloned() })
     }
@@ -292,16 +294,16 @@ impl Poll {
         match answer {
             Ok((models, load)) => {
                 if self.failing.remove(&index).is_some() {
-                    info!(engine = backend.kind(), "engine answers again");
+                    info!(engine = backend.name(), "engine answers again");
                 }
                 (models, load)
             }
             Err(error) => {
                 let text = error.to_string();
                 if self.failing.insert(index, text.clone()).as_ref() != Some(&text) {
-                    warn!(engine = backend.kind(), "engine does not answer, so its models are not offered: {text}");
+                    warn!(engine = backend.name(), "engine does not answer, so its models are not offered: {text}");
                 } else {
-                    debug!(engine = backend.kind(), "engine still does not answer");
+                    debug!(engine = backend.name(), "engine still does not answer");
                 }
                 (Vec::new(), None)
             }
@@ -313,21 +315,18 @@ impl Poll {
 type Answer = Result<(Vec<Model>, Option<Load>), BackendError>;
 
 async fn ask(backend: &dyn Backend) -> Answer {
-    let models = backend.models().await?;
-    Ok((models, backend.load().await))
+    let asked = async { Ok((backend.models().await?, backend.load().await)) };
+    let late = BackendError::Timeout { stage: Stage::Describe, limit: ANSWER };
+    timeout(ANSWER, asked).await.unwrap_or(Err(late))
 }
 
 fn queue(load: Load) -> Queue {
     Queue { running: load.running, waiting: load.waiting.unwrap_or(0) }
 }
 
-fn name(backend: &dyn Backend) -> String {
-    format!("{} at {}", backend.kind(), backend.url())
-}
-
 /// The operator's names for it come first: what an engine calls a model besides is a convenience.
 fn advertise(model: Model, offers: &Offers) -> ModelAd {
-    let same = |alias: &&Alias| named(&model.id) == named(&alias.model);
+    let same = |alias: &&Alias| model_name::same(&model.id, &alias.model);
     let own = offers.aliases.iter().filter(same).map(|alias| alias.alias.clone());
     ModelAd {
         price: offers.pricing.of(&model.id),
@@ -338,13 +337,9 @@ fn advertise(model: Model, offers: &Offers) -> ModelAd {
         quantisation: model.quantisation,
         context: model.context,
         weights: model.weights,
+        template: model.template,
         abilities: model.abilities,
         ttft_ms: 0,
         tokens_per_second: 0,
     }
-}
-
-/// A model's name as an operator may write it: Ollama's `:latest` may be left out.
-fn named(id: &str) -> &str {
-    id.strip_suffix(":latest").unwrap_or(id)
 }

@@ -270,7 +270,8 @@ impl Net {
     /// A page of `peer`'s receipts, not verified. `peer` need not be connected if the DHT knows where it is.
     pub async fn receipt_page(&self, peer: NodeId, request: PageRequest) -> Result<Page, receipts::PageError> {
         let asked = self.ask(|reply| Command::ReceiptPage { peer, request, reply }).await;
-        asked.unwrap_or(Err(receipts::PageError::Stopped))
+        let bytes = asked.unwrap_or(Err(receipts::PageError::Stopped))?;
+        Ok(Page::decode(&bytes)?)
     }
 
     /// The connected peers, by id; empty after the shutdown.

@@ -6,7 +6,7 @@
 mod overview;
 
 use crate::{
-    backend::Backend,
+    backend::{Backend, BackendSpec},
     buyer::{Buyer, ChatError, ChatEvent, ChatOrder, Preferences},
     chat::{
         self,
@@ -272,8 +272,8 @@ impl Node {
         self.seller.as_ref()
     }
 
-    /// Its engines as `KIND=URL`; `None` if it sells nothing.
-    pub fn engine_specs(&self) -> Option<Vec<String>> {
+    /// How to reach its engines, see [`Engines::specs`]; `None` if it sells nothing.
+    pub fn engine_specs(&self) -> Option<Vec<BackendSpec>> {
         Some(self.overview.sold_engines()?.specs())
     }
 

@@ -16,7 +16,7 @@ use crate::{
     store::StoreError,
 };
 use futures::StreamExt;
-use infernet_wire::{id::NodeId, money::Price};
+use infernet_wire::{id::NodeId, model_name, money::Price};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -158,18 +158,14 @@ async fn offers(node: &Node) -> Value {
 /// The engines beside the node, to look at and change their models.
 fn engines(node: &Node) -> Result<Vec<Box<dyn Manage>>, Failed> {
     let specs = node.engine_specs().ok_or(Failed::SellsNothing)?;
-    let engine = |text: &String| {
-        let spec = text.parse().map_err(|error: crate::backend::BadSpec| BackendError::Engine(error.to_string()));
-        Ok(manage::manage(&spec.map_err(ManageError::from)?).map_err(ManageError::from)?)
-    };
-    specs.iter().map(engine).collect()
+    specs.iter().map(|spec| Ok(manage::manage(spec).map_err(ManageError::from)?)).collect()
 }
 
 /// In the first engine that can fetch; if none can, the first one's own words say what to do.
 async fn install(node: &Node, model: &str, mut progress: impl FnMut(Progress)) -> Result<Value, Failed> {
     let engines = engines(node)?;
     let engine = engines.iter().find(|engine| engine.can_change()).or(engines.first()).ok_or(Failed::SellsNothing)?;
-    let has = engine.installed().await?.iter().any(|installed| installed.name == model);
+    let has = engine.installed().await?.iter().any(|installed| model_name::same(&installed.name, model));
     if !has {
         room(node, model, fit::file_size(model).unwrap_or(0))?;
     }
@@ -224,7 +220,7 @@ fn far(download: &Download) -> Progress {
 /// Refuses what this machine has no memory for. An engine elsewhere has its own, which only it knows.
 fn room(node: &Node, model: &str, size: u64) -> Result<(), Failed> {
     let needs = fit::memory(size, 0, 0);
-    let local = node.engine_specs().unwrap_or_default().iter().all(|spec| is_local(spec));
+    let local = node.engine_specs().unwrap_or_default().iter().all(|spec| is_local(&spec.to_string()));
     match node.machine() {
         Some(machine) if local && size > 0 && fit::fit(needs, &machine) == Fit::Nowhere => {
             Err(Failed::NoRoom { model: model.into(), needs })

@@ -31,7 +31,6 @@ use infernet_wire::{
     id::{JobId, NodeId},
     key::NodeKey,
     limits,
-    money::{MicroUsd, Price},
     standing::StandingAccept,
     time::UnixMillis,
     topic::{self, NetworkId},
@@ -45,13 +44,8 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 /// Messages waiting for the task beyond one per job: a burst of offers from every neighbour.
 const QUEUE: usize = 1_024;
-/// A price that has moved by so many percent since the last ad is advertised anew.
-const PRICE_MOVED_PERCENT: u64 = 10;
 /// Answers on their way out at once. More means that the network is stuck; further ones are dropped and counted.
 const MAX_ANSWERS: usize = 256;
-
-/// A price by which two loads are compared.
-const REFERENCE: Price = Price { input: MicroUsd(1_000_000), output: MicroUsd(1_000_000) };
 
 /// A handle to the seller's task; cheap to clone.
 #[derive(Clone)]
@@ -177,7 +171,6 @@ impl Seller {
             wake: None,
             gate: Gate::new(settings.policy.clone()),
             verdict: Verdict::default(),
-            advertised: Price::default(),
             settings,
             net,
             store,
@@ -266,8 +259,6 @@ struct Task {
     wake: Option<UnixMillis>,
     gate: Gate,
     verdict: Verdict,
-    /// What [`REFERENCE`] cost in the last ad.
-    advertised: Price,
     settings: Settings,
     net: Net,
     store: Arc<dyn Store>,
@@ -310,10 +301,7 @@ impl Task {
             Command::Measured(model, measured) => self.on_measured(&model, measured),
             Command::Know(buyers) => buyers.into_iter().for_each(|buyer| self.market.mark_known(buyer)),
             Command::Drain(draining) => self.market.set_draining(draining),
-            Command::Pricing(pricing) => {
-                self.market.set_pricing((*pricing).clone());
-                self.settings.pricing = *pricing;
-            }
+            Command::Pricing(pricing) => self.market.set_pricing(*pricing),
             Command::Sensed(sensed) => self.on_sensed(&sensed, clock::now()),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
@@ -405,7 +393,7 @@ impl Task {
                 None => info!("sells again"),
             }
         }
-        if moved(self.advertised.output, self.market.price_now(REFERENCE).output) {
+        if self.market.prices_moved(now) {
             self.ad.advertise_soon(now);
         }
     }
@@ -419,7 +407,6 @@ impl Task {
         match self.signed_ad(now) {
             Ok(ad) => {
                 self.ad.published(now);
-                self.advertised = self.market.price_now(REFERENCE);
                 self.handle(Input::Ad(ad.clone()));
                 let (net, raw, deadline) = (self.net.clone(), ad.raw().clone(), now.after(limits::AD_MIN_INTERVAL_MS));
                 tokio::spawn(async move {
@@ -479,9 +466,4 @@ impl Task {
             draining: self.market.is_draining(),
         }
     }
-}
-
-/// Whether `now` is far enough from what was said, if anything was.
-fn moved(said: MicroUsd, now: MicroUsd) -> bool {
-    said.0 > 0 && said.0.abs_diff(now.0) * 100 >= said.0 * PRICE_MOVED_PERCENT
 }

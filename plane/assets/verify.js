@@ -2,8 +2,8 @@
 // few kinds that statements are made of, tagged SHA-256, and BIP-340 over secp256k1 with whole numbers.
 
 const P = 2n ** 256n - 2n ** 32n - 977n;
-const N = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141n;
-const G = [
+export const N = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141n;
+export const G = [
   0x79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798n,
   0x483ada7726a3c4655da4fbfc0e1108a8fd17b448a68554199c47d08ffb10d4b8n,
 ];
@@ -44,7 +44,7 @@ function add(a, b) {
   return [x, mod(slope * (x1 - x) - y1)];
 }
 
-function times(point, scalar) {
+export function times(point, scalar) {
   let sum = null;
   for (; scalar > 0n; scalar >>= 1n, point = add(point, point)) {
     if (scalar & 1n) sum = add(sum, point);
@@ -60,7 +60,7 @@ function lift(x) {
   return mod(y * y) === square ? [x, y & 1n ? P - y : y] : null;
 }
 
-async function sha256(...parts) {
+export async function sha256(...parts) {
   const bytes = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
   let at = 0;
   for (const part of parts) {

@@ -6,12 +6,12 @@
 //! a key that registered so must always do so. Daemons that know no `aud` are believed without.
 
 use crate::{
-    http::node::reply::Refusal,
+    http::{self, node::reply::Refusal},
     state::Plane,
     store::{Pubkey, Role, Store, StoreError},
 };
 use axum::{
-    body::{Bytes, to_bytes},
+    body::Bytes,
     extract::{FromRequest, Request},
     http::{StatusCode, request::Parts},
 };
@@ -50,9 +50,6 @@ pub enum Denied {
     /// It was heard before.
     #[error("nonce already used")]
     Replayed,
-    /// It is more than is read.
-    #[error("the body is larger than {MAX_BODY_BYTES} bytes")]
-    TooLarge,
     /// The body is no JSON object.
     #[error("body must be a JSON object")]
     NotJson,
@@ -74,13 +71,11 @@ pub enum Denied {
 
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
-        let status = match &denied {
-            Denied::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Denied::NotJson => StatusCode::BAD_REQUEST,
-            Denied::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::UNAUTHORIZED,
-        };
-        Refusal::new(status, denied.to_string())
+        match denied {
+            Denied::Store(error) => error.into(),
+            Denied::NotJson => Refusal::bad(denied.to_string()),
+            _ => Refusal::new(StatusCode::UNAUTHORIZED, denied.to_string()),
+        }
     }
 }
 
@@ -89,7 +84,7 @@ impl FromRequest<Plane> for Signed {
 
     async fn from_request(request: Request, plane: &Plane) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
-        let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Denied::TooLarge)?;
+        let body = http::body::read(&parts.headers, body, MAX_BODY_BYTES).await?;
         Ok(check(plane, &parts, &body, clock::now()).await?)
     }
 }

@@ -1,11 +1,11 @@
 //! The `infernet-plane` command: parses, calls the library, prints. Answers go to stdout, everything about them to stderr.
 
 use crate::{
-    accounts::{self, KeyWish},
+    accounts::{self, KeyWish, Scope},
     follow::Follower,
     index::Index,
     query,
-    rebuild::{self, Depth, Reader},
+    rebuild::{self, Reader},
     server::{self, PlaneError, Running},
     settings::{EXAMPLE, FILE, Keys, Settings},
     store::{ClientId, Store},
@@ -211,7 +211,7 @@ async fn rebuild(settings: Settings, look: Duration, json: bool) -> Result<(), E
     tokio::time::sleep(look).await;
     let nodes = rebuild::nodes(follower.net(), &index).await;
     let reader = Reader { net: follower.net().clone(), network, store, index: index.clone() };
-    let told = reader.read(nodes, Depth::All).await;
+    let told = reader.read_whole(nodes).await;
     follower.stop(Duration::from_secs(10)).await;
     let overview = index.read(|book| query::overview(book, clock::now()));
     if json {
@@ -235,17 +235,21 @@ async fn client(settings: Settings, name: &str, admin: bool, amount: u64, json: 
     let store = server::open_store(&settings.store, &settings.plane.network).await?;
     let refused = |refusal: crate::http::error::Refusal| Exit(1, refusal.message);
     let client = accounts::new_client(&*store, name, admin).await.map_err(refused)?.id;
-    let scopes = if admin { vec!["jobs".into(), "manage".into()] } else { vec!["jobs".into()] };
+    // Its first: by it the client signs in, and makes others that may less.
+    let scopes = Scope::ALL.map(|scope| scope.name().to_owned()).to_vec();
     let wish = KeyWish { name: name.into(), scopes, ..KeyWish::default() };
     let (key, _) = accounts::new_key(&*store, &client, wish).await.map_err(refused)?;
-    if amount > 0 {
-        give(&*store, &client, amount, &format!("first of {}", client.0)).await?;
-    }
+    // First the key: it can't be shown again, and a grant can be made again.
     if json {
-        return print(&json!({ "client": client.0, "key": *key, "balance_micro_usd": amount }).to_string());
+        print(&json!({ "client": client.0, "key": *key, "balance_micro_usd": amount }).to_string())?;
+    } else {
+        print(&format!("client {}\nkey    {}", client.0, *key))?;
+        let _ = writeln!(std::io::stderr(), "the key is shown this once: keep it");
     }
-    print(&format!("client {}\nkey    {}", client.0, *key))?;
-    let _ = writeln!(std::io::stderr(), "the key is shown this once: keep it");
+    if amount > 0 {
+        let granted = give(&*store, &client, amount, "first").await;
+        granted.map_err(|Exit(code, why)| Exit(code, format!("the client is made, and has no balance yet: {why}")))?;
+    }
     Ok(())
 }
 

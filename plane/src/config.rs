@@ -4,7 +4,7 @@ use crate::{gateway::GatewayConfig, http::HttpConfig, presence::SILENCE_MS};
 use infernet_wire::topic::NetworkId;
 
 /// What a plane is set to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PlaneConfig {
     /// Where clients find it, such as `https://plane.example`: what signed requests and sign-ins must name.
     pub origin: String,

@@ -1,12 +1,13 @@
-//! Follows gossip, as a node that only listens: what it hears goes into the index, and receipts into the store first.
+//! Follows gossip, as a node that only listens: what it hears goes into the index, and receipts into the store, too.
 //!
 //! **Three ways in**, of which each makes up for what another misses, since the index takes anything twice:
 //! 1. gossip, as it comes;
 //! 2. the store, at the start and every few seconds: what was heard before, and what other instances on the same store hear;
-//! 3. nodes' own receipts, paged after the start and every hour ([`crate::rebuild`]): what was said while we were not there.
+//! 3. nodes' own receipts, read when a node is first seen and every hour ([`crate::rebuild`]): what was said while we were not
+//!    there.
 //!
 //! Gossip waits for nobody: a receipt that the store can't take now waits in a bounded queue, is tried again for a while, and
-//! is then lost here, counted, and found again by the third way.
+//! is then missing in the store, and counted. The index has it at once; the third way brings it to the store within the hour.
 
 mod keep;
 mod tally;
@@ -16,14 +17,14 @@ pub use self::tally::{Tally, Told};
 use self::keep::Keeper;
 use crate::{
     index::{Event, Index},
-    rebuild::{self, Depth, Reader, Rebuilt},
-    store::{MAX_PAGE, Store, StoreError},
+    rebuild::{self, Reader, Rounds},
+    store::{KEPT_MS, MAX_PAGE, Store, StoreError},
 };
 use infernet_node::{
     clock,
     net::{self, Net, NetConfig, NetError},
 };
-use infernet_wire::{key::NodeKey, topic::NetworkId};
+use infernet_wire::{key::NodeKey, time::UnixMillis, topic::NetworkId};
 use libp2p::Multiaddr;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
@@ -33,9 +34,8 @@ use tracing::{Instrument, info, info_span, warn};
 const LOOK_INTO_STORE: Duration = Duration::from_secs(5);
 /// How often nonces, sessions and the like that are over are forgotten.
 const FORGET: Duration = Duration::from_secs(60);
-/// After the start, until nodes are found, and then: how often their receipts are paged.
-const FIRST_PAGES: Duration = Duration::from_secs(10);
-const NEXT_PAGES: Duration = Duration::from_secs(3600);
+/// How often it is looked whether a node's receipts are to be read.
+const LOOK_FOR_NODES: Duration = Duration::from_secs(10);
 
 /// How to follow.
 #[derive(Debug, Clone)]
@@ -189,21 +189,27 @@ async fn look_into(store: Arc<dyn Store>, index: Arc<Index>, mut position: u64) 
 async fn forget(store: Arc<dyn Store>) {
     loop {
         sleep(FORGET).await;
-        if let Err(error) = store.forget_nonces(clock::now()).await {
+        let now = clock::now();
+        let old = UnixMillis(now.0.saturating_sub(KEPT_MS));
+        let (first, second) = (store.forget_nonces(now).await, store.forget_jobs(old).await);
+        for error in [first.err(), second.err()].into_iter().flatten() {
             warn!("what is over can't be forgotten in the store: {error}");
         }
     }
 }
 
 async fn page(reader: Reader) {
-    let mut wait = FIRST_PAGES;
+    let newest = reader.index.read(|book| book.ledger().newest().map(|receipt| receipt.finished).next());
+    let mut rounds = Rounds::new(newest.unwrap_or_default());
     loop {
-        sleep(wait).await;
-        let nodes = rebuild::nodes(&reader.net, &reader.index).await;
-        wait = if nodes.is_empty() { FIRST_PAGES } else { NEXT_PAGES };
-        let Rebuilt { new, .. } = reader.read(nodes, Depth::UntilKnown).await;
+        sleep(LOOK_FOR_NODES).await;
+        let there = rebuild::nodes(&reader.net, &reader.index).await;
+        let visits = reader.read(rounds.due(there, clock::now())).await;
+        let new: u64 = visits.iter().map(|visit| visit.told.new).sum();
         if new > 0 {
             info!(new, "receipts that were missed were found on nodes");
         }
+        let now = clock::now();
+        visits.into_iter().for_each(|visit| rounds.ended(visit.node, visit.newest, visit.ended, now));
     }
 }

@@ -1,12 +1,13 @@
 //! Buys on the mesh for clients that have no node. To the mesh the plane is an ordinary buyer.
 //!
 //! **A job's way:** its row is inserted, then the most it may cost is reserved, then it runs in a task of its own (`run`): rows
-//! tell how far it is, the answer goes into a [`Log`] in memory that any number of readers follow, and at its end the
-//! reservation becomes what it cost. Rows are written before money is taken, so that a crash in between leaves nothing reserved
-//! that nobody remembers.
+//! tell how far it is, the answer goes into a [`Log`] in memory that any number of readers follow, and at its end, in one
+//! write with the row, the reservation becomes what it cost. Rows are written before money is taken, so that a crash in between
+//! leaves nothing reserved that nobody remembers.
 //!
 //! **Leases.** Each row says which instance runs it, and until when that is believed (`keep`). A job whose instance died becomes
-//! failed, and pays for what was noted of it last. A log lives in the memory of the instance that runs the job, until some time
+//! failed, and pays for what was noted of it last. A cancel for a job of another instance goes there as a notice, and is written
+//! down for its next renewal, as notices may be lost. A log lives in the memory of the instance that runs the job, until some time
 //! after its end; who wants an answer to be kept asks for that.
 //!
 //! **Bounds:** jobs at once, in all and for each client; bytes of answers that are kept; bytes of requests that run.
@@ -73,11 +74,13 @@ const END_TRIES: u32 = 6;
 /// The first pause.
 const END_PAUSE: Duration = Duration::from_millis(100);
 /// How long a stopping plane waits for jobs that it has cancelled to settle.
-const SETTLING: Duration = Duration::from_secs(10);
+pub(crate) const SETTLING: Duration = Duration::from_secs(10);
 /// Between two looks whether all have ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// A job that was refused for want of money may be asked for again under the same idempotency key.
 pub const UNPAID: &str = "insufficient_balance";
+/// And one whose key has spent what it may today.
+pub const SPENT: &str = "spend_cap";
 
 /// What a gateway is set to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,21 +273,29 @@ impl Gateway {
         let place = Placed { gateway: self, live: Some(live.clone()) };
         // The commonest refusal, before anything is written.
         self.check_balance(&new).await?;
-        let (live, mut place) = match self.store.insert_job(&row).await? {
-            Inserted::New => (live, place),
+        // What is to be kept is kept once it is paid for.
+        let bare = JobRow { text: None, ..row.clone() };
+        let (live, mut place) = match self.store.insert_job(&bare).await? {
+            Inserted::New => {
+                live.mark_written();
+                (live, place)
+            }
             Inserted::Conflict => {
                 let text = "this Idempotency-Key was used with another request: use a new key for a new request";
                 return Err(Refusal::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text));
             }
-            Inserted::Same(old) if old.error.as_ref().is_some_and(|error| error.code == UNPAID) => {
+            Inserted::Same(old) if old.error.as_ref().is_some_and(|error| [UNPAID, SPENT].contains(&&*error.code)) => {
                 let row = JobRow { id: old.id.clone(), ..row };
-                if !self.store.update_job(&[JobStatus::Failed], &row).await? {
+                drop(place);
+                let live = Arc::new(Live::new(row.clone(), new.followed));
+                // Before it is pending again: whoever finds no place may ask once more.
+                self.table().add(&live, &self.config)?;
+                let place = Placed { gateway: self, live: Some(live.clone()) };
+                if !self.store.update_job(&[JobStatus::Failed], &JobRow { text: None, ..row }).await? {
                     return Ok(Begun::Same(old));
                 }
-                drop(place);
-                let live = Arc::new(Live::new(row, new.followed));
-                self.table().add(&live, &self.config)?;
-                (live.clone(), Placed { gateway: self, live: Some(live) })
+                live.mark_written();
+                (live, place)
             }
             Inserted::Same(old) => return Ok(Begun::Same(old)),
         };
@@ -295,6 +306,7 @@ impl Gateway {
             }
             Err(refusal) => {
                 let error = JobError { code: refusal.code.into(), message: refusal.message.clone() };
+                live.keep_nothing();
                 self.finish(&live, Outcome { error: Some(error), ..Outcome::default() }).await;
                 Err(refusal)
             }
@@ -347,10 +359,8 @@ impl Gateway {
                     left
                 }
                 Reserved::KeyDay(left) => {
-                    refused = Refusal::unpaid(
-                        "spend_cap",
-                        "this key has spent what it may today: raise it, or wait until midnight UTC",
-                    );
+                    refused =
+                        Refusal::unpaid(SPENT, "this key has spent what it may today: raise it, or wait until midnight UTC");
                     left
                 }
             };
@@ -366,7 +376,12 @@ impl Gateway {
     pub async fn cancel(&self, id: &WebJobId) -> Result<(), Refusal> {
         match self.live(id) {
             Some(live) => live.cancel(),
-            None => self.store.notify(&Notice::Cancel { id: id.clone() }).await?,
+            // A notice is fast and may be lost; what is written is seen when the lease is renewed.
+            None => {
+                if self.store.want_cancel(id).await? {
+                    let _ = self.store.notify(&Notice::Cancel { id: id.clone() }).await;
+                }
+            }
         }
         Ok(())
     }
@@ -377,8 +392,15 @@ impl Gateway {
         let row = live.ended(&outcome, now).await;
         let mut pause = END_PAUSE;
         for _ in 0..END_TRIES {
-            match self.write_end(&row, outcome.cost, now).await {
-                Ok(()) => break,
+            match self.store.end_job(&row, None).await {
+                Ok(Some(cost)) => {
+                    live.row.lock().await.cost = Some(cost);
+                    break;
+                }
+                Ok(None) => {
+                    warn!(job = %row.id.0, "a job was over before its end was written: its lease was over, or it was written late");
+                    break;
+                }
                 Err(error) => warn!(job = %row.id.0, "a job's end can't be written yet: {error}"),
             }
             sleep(pause).await;
@@ -387,15 +409,6 @@ impl Gateway {
         live.close(&outcome);
         self.table().ended(live, now.after(self.config.resume_ms), self.config.max_kept_bytes);
         self.tell(&row.id).await;
-    }
-
-    /// First the money: a row that is over is not looked at again.
-    async fn write_end(&self, row: &JobRow, cost: MicroUsd, now: UnixMillis) -> Result<(), crate::store::StoreError> {
-        self.store.settle(&row.id, cost, now).await?;
-        if !self.store.update_job(&UNDER_WAY, row).await? {
-            warn!(job = %row.id.0, "a job's lease was over before its end; it counts as failed");
-        }
-        Ok(())
     }
 
     /// Pages are live by this; a notice that is lost is no harm.
@@ -436,9 +449,6 @@ impl Drop for Gateway {
     }
 }
 
-/// Statuses of a job that is not over.
-pub(crate) const UNDER_WAY: [JobStatus; 3] = [JobStatus::Pending, JobStatus::Assigned, JobStatus::Running];
-
 /// A place in the table that is given back unless the job was begun.
 struct Placed<'a> {
     gateway: &'a Gateway,
@@ -448,7 +458,7 @@ struct Placed<'a> {
 impl Drop for Placed<'_> {
     fn drop(&mut self) {
         if let Some(live) = self.live.take() {
-            self.gateway.table().remove(live.id());
+            self.gateway.table().remove(&live);
         }
     }
 }

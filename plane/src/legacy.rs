@@ -18,10 +18,7 @@ mod desk;
 
 pub use desk::{Completed, Daemon, Desk, Ended, Event, Job, Refused, Told};
 
-use crate::{
-    presence,
-    store::{MAX_PAGE, NodeRow, Pubkey, Role, Store, StoreError},
-};
+use crate::store::{NodeRow, Pubkey, Role};
 use desk::Output;
 use infernet_node::clock;
 use infernet_wire::time::UnixMillis;
@@ -57,12 +54,9 @@ pub const MAX_ANSWER_BYTES: usize = 256 * 1024;
 const QUEUE: usize = 256;
 /// How often whoever waits for an answer looks for leases that are over.
 const LOOK: Duration = Duration::from_millis(500);
-/// Rows of daemons that are looked through for one that serves a model.
-const MAX_LOOKED_AT: usize = 20 * MAX_PAGE;
 
 /// The desk's handle.
 pub struct Legacy {
-    store: Arc<dyn Store>,
     enabled: bool,
     offline_ms: u64,
     state: Mutex<State>,
@@ -89,25 +83,25 @@ impl State {
 }
 
 impl Legacy {
-    /// A bridge to the daemons in `store`, which are offline after `offline_ms` of silence; if not `enabled`, to none.
-    pub fn new(store: Arc<dyn Store>, enabled: bool, offline_ms: u64) -> Self {
-        Legacy { store, enabled, offline_ms, state: Mutex::default() }
+    /// A bridge to the daemons that ask for jobs, which are offline after `offline_ms` of silence; if not `enabled`, to none.
+    pub fn new(enabled: bool, offline_ms: u64) -> Self {
+        Legacy { enabled, offline_ms, state: Mutex::default() }
     }
 
     /// Gives `job` to whichever daemon asks for it first. `None` if none that is there serves it, or the desk is full.
-    pub async fn offer(self: &Arc<Self>, job: Job, now: UnixMillis) -> Result<Option<Answer>, StoreError> {
-        if !self.enabled || !self.serves(&job, now).await? {
-            return Ok(None);
+    pub fn offer(self: &Arc<Self>, job: Job, now: UnixMillis) -> Option<Answer> {
+        if !self.serves(&job, now) {
+            return None;
         }
         let (sender, told) = mpsc::channel(QUEUE);
         let id = job.id.clone();
         let mut state = self.lock();
         if !state.desk.open(job, now) {
-            return Ok(None);
+            return None;
         }
         state.readers.insert(id.clone(), sender);
         drop(state);
-        Ok(Some(Answer { id, told, legacy: self.clone(), over: false }))
+        Some(Answer { id, told, legacy: self.clone(), over: false })
     }
 
     /// What `daemon` is to do now: at most one more job than it has.
@@ -136,20 +130,14 @@ impl Legacy {
         Ok(completed)
     }
 
-    /// Whether a daemon that is there would take `job`.
-    pub async fn serves(&self, job: &Job, now: UnixMillis) -> Result<bool, StoreError> {
-        let (since, mut after, mut looked) = (UnixMillis(now.0.saturating_sub(self.offline_ms)), None, 0);
-        while looked < MAX_LOOKED_AT {
-            let rows = self.store.nodes(since, after, MAX_PAGE).await?;
-            let there = rows.iter().filter(|row| presence::is_online(row, self.offline_ms, now));
-            if there.filter_map(daemon).any(|daemon| daemon.takes(job)) {
-                return Ok(true);
-            }
-            let Some(last) = rows.last().filter(|_| rows.len() == MAX_PAGE) else { return Ok(false) };
-            after = Some((last.pubkey, last.role));
-            looked += rows.len();
-        }
-        Ok(false)
+    /// Whether a daemon that asks here would take `job`.
+    pub fn serves(&self, job: &Job, now: UnixMillis) -> bool {
+        self.enabled && self.lock().desk.is_served(job, UnixMillis(now.0.saturating_sub(self.offline_ms)))
+    }
+
+    /// `daemon` asks no more: it leaves.
+    pub fn left(&self, daemon: Pubkey) {
+        self.lock().desk.left(daemon);
     }
 
     fn sweep(&self, now: UnixMillis) {

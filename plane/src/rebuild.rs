@@ -1,5 +1,12 @@
 //! Receipts from nodes that have them, by `/infernet/receipts/1`: how an index is made anew when the store is lost, and how what
-//! was missed is found. Each receipt is verified here; who brought it does not matter.
+//! was missed is found. Each receipt is verified here.
+//!
+//! A node tells of its own jobs alone, those it did and those it bought. One that tells of others', or what does not verify, is
+//! left at once: it can fill a store with what its keys say of each other, and with nothing else.
+
+pub mod rounds;
+
+pub use rounds::{Ended, Rounds, Wish};
 
 use crate::{
     index::{Event, Index},
@@ -19,30 +26,21 @@ use infernet_wire::{
     topic::NetworkId,
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 /// Nodes that are paged at once: each lets us have some five pages a second.
 const NODES_AT_ONCE: usize = 8;
-/// Nodes that are paged in one go.
-const MAX_NODES: usize = 1_000;
 /// Receipts of one node that are written at once, so that they share the store's syncs.
 const PUTS_AT_ONCE: usize = 16;
-/// Pages of one node: a million receipts. Beyond that a node makes them up as it goes.
-const MAX_PAGES: usize = 10_000;
+/// Pages of one visit to a node: fifty thousand receipts. Then others have a turn.
+const MAX_PAGES: usize = 500;
+/// The longest visit to a node.
+const VISIT: Duration = Duration::from_secs(5 * 60);
 /// How often a node that is busy is asked again for one page.
 const MAX_WAITS: usize = 60;
 /// The longest that one is waited for between.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// How far back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
-    /// All that a node has.
-    All,
-    /// Until a page that is known from beginning to end.
-    UntilKnown,
-}
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -61,12 +59,23 @@ pub struct Rebuilt {
 
 impl Rebuilt {
     fn add(&mut self, other: Rebuilt) {
-        self.nodes += other.nodes;
-        self.failed += other.failed;
         self.read += other.read;
         self.new += other.new;
         self.refused += other.refused;
     }
+}
+
+/// What came of a visit to one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Visit {
+    /// Which.
+    pub node: NodeId,
+    /// What it told; `nodes` and `failed` are 0.
+    pub told: Rebuilt,
+    /// When the newest ended of what it told.
+    pub newest: Option<UnixMillis>,
+    /// How the visit ended.
+    pub ended: Ended,
 }
 
 /// Who may have receipts: those we are connected to, and those that have said what they serve.
@@ -74,8 +83,8 @@ pub async fn nodes(net: &Net, index: &Index) -> Vec<NodeId> {
     let connected: BTreeSet<NodeId> = net.peers().await.into_iter().map(|peer| peer.id).collect();
     let advertised: Vec<NodeId> = index.read(|book| book.ads().map(|ad| ad.worker).collect());
     let others: Vec<NodeId> = advertised.into_iter().filter(|id| !connected.contains(id)).collect();
-    // Those that we are connected to first: they surely answer.
-    connected.into_iter().chain(others).filter(|id| *id != net.id()).take(MAX_NODES).collect()
+    // Those that we are connected to first: they surely answer. Of the others there are as many as ads are kept.
+    connected.into_iter().chain(others).filter(|id| *id != net.id()).collect()
 }
 
 /// Reads nodes' receipts into a store and an index. Cheap to clone.
@@ -92,51 +101,79 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Pages the receipts of `nodes`.
-    pub async fn read(&self, nodes: Vec<NodeId>, depth: Depth) -> Rebuilt {
-        let reader = self.clone();
-        let one = move |node| {
-            let reader = reader.clone();
-            async move { reader.read_all(node, depth).await }
-        };
-        let mut told = stream::iter(nodes).map(one).buffer_unordered(NODES_AT_ONCE);
-        let mut all = Rebuilt::default();
-        while let Some(one) = told.next().await {
-            all.add(one);
+    /// All that `nodes` have.
+    pub async fn read_whole(&self, nodes: Vec<NodeId>) -> Rebuilt {
+        let (mut all, mut left): (Rebuilt, Vec<Wish>) = (Rebuilt::default(), nodes.into_iter().map(Wish::all).collect());
+        while !left.is_empty() {
+            let visits = self.read(left).await;
+            left = Vec::new();
+            for visit in visits {
+                all.add(visit.told);
+                match visit.ended {
+                    Ended::More(from) => left.push(Wish { from: Some(from), ..Wish::all(visit.node) }),
+                    Ended::Whole => all.nodes += 1,
+                    Ended::Silent | Ended::Liar => all.failed += 1,
+                }
+            }
         }
         all
     }
 
-    async fn read_all(&self, node: NodeId, depth: Depth) -> Rebuilt {
-        let (mut told, mut before) = (Rebuilt::default(), None);
+    /// A visit to each.
+    pub async fn read(&self, wishes: Vec<Wish>) -> Vec<Visit> {
+        let one = |wish: Wish| {
+            let reader = self.clone();
+            async move { reader.visit(wish).await }
+        };
+        stream::iter(wishes).map(one).buffer_unordered(NODES_AT_ONCE).collect().await
+    }
+
+    async fn visit(&self, wish: Wish) -> Visit {
+        let mut visit = Visit { node: wish.node, told: Rebuilt::default(), newest: None, ended: Ended::Silent };
+        if let Some(from) = wish.from {
+            visit.ended = Ended::More(from);
+        }
+        // What was read by then is kept, and the next visit goes on from there.
+        let _ = timeout(VISIT, self.pages(wish, &mut visit)).await;
+        visit
+    }
+
+    async fn pages(&self, wish: Wish, visit: &mut Visit) {
+        let (node, mut before) = (wish.node, wish.from);
         for _ in 0..MAX_PAGES {
             let page = match self.page(node, before).await {
                 Ok(page) => page,
                 Err(error) => {
                     debug!(node = node.short(), "its receipts can't be read: {error}");
-                    told.failed = 1;
-                    return told;
+                    visit.ended = Ended::Silent;
+                    return;
                 }
             };
-            let (one, last) = match self.take(&page).await {
+            let (told, places) = match self.take(node, &page).await {
                 Ok(taken) => taken,
                 Err(error) => {
                     warn!("receipts can't be written, so no more are read: {error}");
-                    told.failed = 1;
-                    return told;
+                    visit.ended = Ended::Silent;
+                    return;
                 }
             };
-            told.add(one);
-            let is_known = depth == Depth::UntilKnown && one.new == 0;
-            // Places fall from page to page: a node that turns in circles is left.
-            let goes_on = last.filter(|last| before.is_none_or(|before| *last < before));
-            if page.is_last || is_known || goes_on.is_none() {
-                break;
+            visit.told.add(told);
+            let (oldest, newest) = (places.first().copied(), places.last().copied());
+            visit.newest = visit.newest.max(newest.map(|place| place.finished));
+            // Places fall from page to page: a node that turns in circles lies, too.
+            let falls = oldest.is_none_or(|oldest| before.is_none_or(|before| oldest < before));
+            if told.refused > 0 || !falls {
+                debug!(node = node.short(), refused = told.refused, "it tells what is not its own, or not signed");
+                visit.ended = Ended::Liar;
+                return;
             }
-            before = goes_on;
+            let Some(oldest) = oldest.filter(|oldest| !page.is_last && oldest.finished >= wish.floor) else {
+                visit.ended = Ended::Whole;
+                return;
+            };
+            visit.ended = Ended::More(oldest);
+            before = Some(oldest);
         }
-        told.nodes = 1;
-        told
     }
 
     async fn page(&self, node: NodeId, before: Option<Place>) -> Result<Page, PageError> {
@@ -152,11 +189,12 @@ impl Reader {
         Err(PageError::Unreachable("it is busy all the time".into()))
     }
 
-    /// Takes in a page. Where the last receipt of it stands that could be read.
-    async fn take(&self, page: &Page) -> Result<(Rebuilt, Option<Place>), StoreError> {
+    /// Takes in a page of `node`. Where its receipts stand, the oldest first.
+    async fn take(&self, node: NodeId, page: &Page) -> Result<(Rebuilt, Vec<Place>), StoreError> {
         let (bytes, network, now) = (page.receipts.clone(), self.network.clone(), clock::now());
-        let read =
-            tokio::task::spawn_blocking(move || bytes.iter().map(|bytes| verified(bytes, &network, now)).collect::<Vec<_>>());
+        let read = tokio::task::spawn_blocking(move || {
+            bytes.iter().map(|bytes| verified(bytes, &network, &node, now)).collect::<Vec<_>>()
+        });
         let read = read.await.map_err(|error| StoreError::Unreachable(error.to_string()))?;
         let mut told = Rebuilt { read: read.len() as u64, ..Rebuilt::default() };
         told.refused = read.iter().filter(|receipt| receipt.is_none()).count() as u64;
@@ -173,12 +211,16 @@ impl Reader {
         good.iter().for_each(|receipt| {
             self.index.fold(Event::from(receipt));
         });
-        Ok((told, good.iter().map(Place::of).min()))
+        let mut places: Vec<Place> = good.iter().map(Place::of).collect();
+        places.sort_unstable();
+        Ok((told, places))
     }
 }
 
-/// A receipt that its signers have signed, for this network, of a job that has ended.
-fn verified(bytes: &[u8], network: &NetworkId, now: UnixMillis) -> Option<SignedReceipt> {
+/// A receipt that its signers have signed, for this network, of a job of `node` that has ended.
+fn verified(bytes: &[u8], network: &NetworkId, node: &NodeId, now: UnixMillis) -> Option<SignedReceipt> {
     let receipt = SignedReceipt::decode_stored(bytes, network).ok()?;
-    (receipt.receipt().finished <= now.after(limits::CLOCK_SKEW_MS)).then_some(receipt)
+    let body = receipt.receipt();
+    let is_own = body.worker == *node || body.buyer == *node;
+    (is_own && body.finished <= now.after(limits::CLOCK_SKEW_MS)).then_some(receipt)
 }

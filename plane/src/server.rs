@@ -2,7 +2,7 @@
 
 use crate::{
     follow::{FollowConfig, FollowError, Follower},
-    gateway::{Gateway, Through},
+    gateway::{Gateway, SETTLING, Through},
     http,
     index::Index,
     settings::Settings,
@@ -39,7 +39,8 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-/// How long the last receipts and rows may take after everything else has stopped.
+/// How long each of these may take after the answers' time is over: jobs that are cancelled, the node that bought, the observer,
+/// the store.
 const LAST: Duration = Duration::from_secs(10);
 /// How often it is looked whether the store is let go.
 const LOOK: Duration = Duration::from_millis(5);
@@ -178,14 +179,16 @@ impl Running {
         &self.follower
     }
 
-    /// Takes nothing new, lets answers that run end for `grace` at most, and writes what is to be written.
+    /// Takes nothing new, lets answers that run end for `grace` at most, and writes what is to be written. Four times [`LAST`]
+    /// after `grace` it is over.
     pub async fn stop(self, grace: Duration) {
+        // Of jobs and of connections: whoever was told of a cancelled job's end needs no more time than that took.
+        let deadline = clock::deadline(grace + SETTLING);
         if let Some(gateway) = &self.plane.gateway {
             gateway.stop(grace).await;
         }
         self.plane.viewers.close();
         self.stop.send_replace(true);
-        let deadline = clock::deadline(grace);
         for server in self.servers {
             let Ok(connections) = server.await else { continue };
             let all = connections.acquire_many(MAX_CONNECTIONS as u32);

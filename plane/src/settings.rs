@@ -3,8 +3,11 @@
 //! Each key is a flag (`--bootstrap`), a variable (`INFERNET_PLANE_BOOTSTRAP`) and a line in the file (`bootstrap = […]`); lists
 //! are comma separated in a variable. [`EXAMPLE`] is the file with everything explained.
 
+mod admin;
+
 use crate::{config::PlaneConfig, presence};
 use clap::Args;
+use infernet_node::config::in_one_line;
 use infernet_wire::{money::MicroUsd, topic::NetworkId};
 use libp2p::Multiaddr;
 use serde::Deserialize;
@@ -24,6 +27,10 @@ pub const WATCH_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 const P2P_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/46347", "/ip4/0.0.0.0/udp/46348/quic-v1"];
 /// An indexer hears more the more it is connected to; each connection is some 100 kB.
 const MAX_PEERS: u32 = 128;
+/// Seconds that running answers have when it stops: with the 40 that everything else may take less than a unit's 90.
+const GRACE: u64 = 30;
+/// An hour: no answer takes longer, and whoever waits for a stop takes it for dead.
+const MAX_GRACE: u64 = 3_600;
 
 /// The operator's settings are wrong, or can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +152,7 @@ keys! {
 }
 
 /// Everything that is set, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Where keys and, unless named, the store are.
     pub home: PathBuf,
@@ -222,10 +229,23 @@ impl Settings {
         plane.http.origins = keys.origins.unwrap_or_default();
         plane.http.proxies = keys.proxies.unwrap_or_default();
         plane.http.per_minute = keys.per_minute.unwrap_or(plane.http.per_minute);
+        if plane.http.per_minute == 0 {
+            return Err(wrong("per-minute", "0 requests a minute would shut out everybody: write 1 or more"));
+        }
         plane.http.sign_up = keys.sign_up.unwrap_or(plane.http.sign_up);
-        plane.http.admins = keys.admins.unwrap_or_default();
+        let admins = keys.admins.unwrap_or_default();
+        plane.http.admins =
+            admins.iter().map(|text| admin::read(text)).collect::<Result<_, _>>().map_err(|reason| wrong("admins", reason))?;
         plane.http.anonymous_per_day = keys.anonymous_per_day.filter(|most| *most > 0).map(MicroUsd);
         plane.gateway.max_price = keys.max_price.map_or(plane.gateway.max_price, MicroUsd);
+        let grace = keys.grace.unwrap_or(GRACE);
+        if grace > MAX_GRACE {
+            return Err(wrong("grace", format!("{grace} s is longer than any answer takes: write {MAX_GRACE} at most")));
+        }
+        let max_peers = keys.max_peers.unwrap_or(MAX_PEERS);
+        if max_peers == 0 {
+            return Err(wrong("max-peers", "without a connection it hears nothing: write 1 or more"));
+        }
         let default_listen = || P2P_LISTEN.iter().filter_map(|text| text.parse().ok()).collect();
         let log = keys.log.unwrap_or_else(|| "info".into());
         if !["error", "warn", "info", "debug", "trace"].contains(&log.as_str()) {
@@ -240,9 +260,9 @@ impl Settings {
             bootstrap: keys.bootstrap.unwrap_or_default(),
             p2p_listen: keys.p2p_listen.unwrap_or_else(default_listen),
             mdns: keys.mdns.unwrap_or(true),
-            max_peers: keys.max_peers.unwrap_or(MAX_PEERS),
+            max_peers,
             buys: keys.buys.unwrap_or(true),
-            grace: keys.grace.unwrap_or(30),
+            grace,
             log,
             plane,
         })
@@ -260,12 +280,6 @@ fn checked_origin(text: &str) -> Result<String, SettingsError> {
         ));
     }
     Ok(text.to_ascii_lowercase())
-}
-
-/// Without the excerpt of the file, whose lines have a margin.
-fn in_one_line(reason: &str) -> String {
-    let says = |line: &&str| !line.contains(" |") && !line.trim().is_empty() && !line.trim_start().starts_with('|');
-    reason.lines().filter(says).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
@@ -293,19 +307,25 @@ mod tests {
             let key = format!("# {} = ", name.replace('_', "-"));
             assert!(EXAMPLE.contains(&key), "{key} is missing");
         }
-        let plain = load("", Keys::default()).expect("good");
-        let example = load(EXAMPLE, Keys::default()).expect("good");
-        assert_eq!((plain.listen, plain.plane.origin), (example.listen, example.plane.origin));
-        // And its values are the defaults, as far as they can be read.
+        let home = tempfile::tempdir().expect("a directory");
+        let load = |file: &str| {
+            std::fs::write(home.path().join(FILE), file).expect("written");
+            Settings::load(home.path(), Keys::default()).map_err(|error| error.to_string())
+        };
+        let plain = load("").expect("good");
+        assert_eq!(plain, load(EXAMPLE).expect("good"));
+        // And its values are the defaults, but for those that say where something of the operator's is.
         let uncommented: String = EXAMPLE
             .lines()
             .filter_map(|line| line.strip_prefix("# "))
             .filter(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')))
             .map(|line| format!("{line}\n"))
             .collect();
-        let keys: Keys = toml::from_str(&uncommented).expect("every line of the example is right");
-        assert_eq!(keys.listen, Some(LISTEN));
-        assert_eq!(keys.max_peers, Some(MAX_PEERS));
+        let (examples, defaults): (Vec<&str>, Vec<&str>) =
+            uncommented.lines().partition(|line| ["store", "tls-cert", "tls-key"].iter().any(|key| line.starts_with(key)));
+        assert_eq!((examples.len(), defaults.len()), (3, Keys::NAMES.len() - 3));
+        assert_eq!(load(&defaults.join("\n")).as_ref(), Ok(&plain));
+        toml::from_str::<Keys>(&uncommented).expect("every line of the example is right");
     }
 
     #[test]
@@ -323,5 +343,9 @@ mod tests {
         check("log = \"loud\"", "is none of error");
         check("watch-listen = \"x\"", "is no address");
         check("listen = 5", "plane.toml: ");
+        check("grace = 9223372036854775807", "write 3600 at most");
+        check("per-minute = 0", "write 1 or more");
+        check("max-peers = 0", "write 1 or more");
+        check("admins = [\"operater:x\"]", "write KIND:WHO");
     }
 }

@@ -23,7 +23,7 @@ pub struct Plane {
 impl Plane {
     /// A plane of these parts. What `gateway` gets no bid for goes to daemons behind the legacy bridge, if that is on.
     pub fn new(store: Arc<dyn Store>, gateway: Option<Arc<Gateway>>, config: Arc<PlaneConfig>) -> Self {
-        let legacy = Arc::new(Legacy::new(store.clone(), config.legacy, config.offline_ms));
+        let legacy = Arc::new(Legacy::new(config.legacy, config.offline_ms));
         if let Some(gateway) = &gateway {
             gateway.bridge(legacy.clone());
         }

@@ -26,10 +26,12 @@ mod postgres;
 mod receipts;
 
 pub use self::{
-    clients::{ClientId, ClientRow, Clients, Entry, EntryKind, Identity, KeyRow, Reservation, Reserved, SessionRow, Settled},
+    clients::{ClientId, ClientRow, Clients, Entry, EntryKind, Identity, KeyRow, Reservation, Reserved, SessionRow},
     commands::{CommandRow, CommandStatus, Commands},
     embedded::EmbeddedStore,
-    jobs::{Idempotency, Inserted, JobError, JobQuery, JobRow, JobStatus, Jobs, StoredText, WebJobId},
+    jobs::{
+        Idempotency, Inserted, JobError, JobQuery, JobRow, JobStatus, Jobs, KEPT_MS, Renewal, StoredText, UNDER_WAY, WebJobId,
+    },
     nodes::{NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role},
     notices::{Notice, Notices},
     postgres::PostgresStore,

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { chromium } from "playwright-core";
+import { Daemon } from "./daemon.mjs";
 
 const [url, key, shots] = process.argv.slice(2);
 assert.ok(url && key, "usage: node dashboard.mjs URL KEY [DIRECTORY]");
@@ -231,6 +232,46 @@ await check("a node's page shows prices, earnings and what it lost", async () =>
   await me.waitForURL("**/nodes/16U*");
   for (const title of ["Models", "Earnings", "Auctions that others won", "Recent jobs"]) await me.getByRole("heading", { name: title }).waitFor();
   await shot(me, "node");
+});
+
+await check("an owner installs a model on a daemon, and sees how far it is", async () => {
+  const daemon = new Daemon(url);
+  await daemon.register();
+  const path = "/api/v1/user/pubkey/link";
+  const body = JSON.stringify({ role: "provider", label: "at home" });
+  await me.goto("/settings");
+  // Both sign: the owner by its session, the daemon by its key.
+  const linked = await me.evaluate(
+    async ([path, body, header]) => {
+      const csrf = document.querySelector('meta[name="csrf"]').content;
+      const headers = { "content-type": "application/json", "x-csrf-token": csrf, "x-infernet-auth": header };
+      const response = await fetch(path, { method: "POST", headers, body });
+      return [response.status, await response.text()];
+    },
+    [path, body, await daemon.header("POST", path, body)],
+  );
+  assert.equal(linked[0], 200, linked[1]);
+  await me.goto(`/nodes/${daemon.id}`);
+  await me.locator("#machine").getByText("nvidia L4").waitFor();
+  await me.locator("#machine").getByText("61 °C").waitFor();
+  await me.getByLabel("Model").fill("smollm2:135m");
+  await me.getByRole("button", { name: "Install" }).click();
+  const row = me.locator("#commands tr", { hasText: "smollm2:135m" }).first();
+  await row.getByText("waits for the node").waitFor();
+  const { commands } = await daemon.say("/api/v1/node/commands/poll", {});
+  assert.deepEqual(commands.map(({ command, args }) => [command, args]), [["model_install", { model: "smollm2:135m" }]]);
+  const command = `/api/v1/node/commands/${commands[0].id}`;
+  await daemon.say(`${command}/progress`, { progress: { status: "pulling", pct: 42, completed: 42, total: 100 } });
+  await row.getByText("42 %").waitFor();
+  assert.equal(await row.locator("progress").evaluate((bar) => bar.value), 42);
+  await shot(me, "daemon");
+  await daemon.say(`${command}/complete`, { status: "completed" });
+  await row.getByText("completed").waitFor();
+  // To everybody else it is just a node.
+  await visitor.goto(`/nodes/${daemon.id}`);
+  await visitor.locator("#machine").waitFor();
+  assert.equal(await visitor.locator("#commands").count(), 0);
+  assert.equal(await visitor.getByRole("button", { name: "Install" }).count(), 0);
 });
 
 await check("every page is for keyboards, phones and the dark", async () => {

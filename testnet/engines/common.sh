@@ -1,6 +1,7 @@
 # What the scripts here share. They run in the repository's root.
 engines="${CARGO_TARGET_DIR:-target}/engines"
 mkdir -p "$engines"
+engines="$(cd "$engines" && pwd)"
 engine=""
 trap '[ -z "$engine" ] || kill "$engine" 2>/dev/null || true' EXIT
 

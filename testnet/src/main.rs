@@ -75,6 +75,12 @@ enum Command {
         #[arg(long)]
         from: u64,
     },
+    /// `infernet-plane`, for processes that the testnet starts.
+    #[command(name = "plane", hide = true, disable_help_flag = true)]
+    PlaneProcess {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// `infernet`, for processes that the testnet starts.
     #[command(hide = true, disable_help_flag = true)]
     Node {
@@ -282,6 +288,7 @@ fn main() -> ExitCode {
                 ExitCode::from(2)
             }
         },
+        Command::PlaneProcess { args } => infernet_plane::cli::main([OsString::from("infernet-plane")].into_iter().chain(args)),
         Command::Node { args } => infernet_node::cli::main([OsString::from("infernet")].into_iter().chain(args)),
         command => match run(command) {
             Ok(()) => ExitCode::SUCCESS,
@@ -351,7 +358,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             }
             Command::Scribe { home, from } => scribe::run(&home, from, io::stdout())?,
             // Handled before the runtime exists: the one makes its own, the other needs none.
-            Command::Node { .. } | Command::Sim(_) => {}
+            Command::Node { .. } | Command::PlaneProcess { .. } | Command::Sim(_) => {}
         }
         Ok(())
     };

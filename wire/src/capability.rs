@@ -78,6 +78,9 @@ pub struct ModelAd {
     pub ttft_ms: u32,
     /// Measured speed in tokens per second, 0 if not measured yet.
     pub tokens_per_second: u32,
+    /// SHA-256 of the text of its chat template, if the engine tells it: the same weights answer otherwise with another one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub template: Option<Hash>,
 }
 
 impl ModelAd {

@@ -102,7 +102,7 @@ const USUAL_SIZES: [(&str, &str, &str, &str); 32] = [
 
 /// Whether a buyer who asks for `asked` means the model that is offered as `offered`, whose quantisation the engine may tell.
 pub fn meets(asked: &str, offered: &str, quantisation: &str) -> bool {
-    if latest(asked).eq_ignore_ascii_case(latest(offered)) {
+    if same(asked, offered) {
         return true;
     }
     // Most of a catalogue is of other families; that costs nothing to see.
@@ -123,8 +123,14 @@ pub fn size(name: &str) -> Option<String> {
     (!size.is_empty()).then_some(size)
 }
 
-/// Ollama's tag for "no tag" left out.
-fn latest(name: &str) -> &str {
+/// Whether both are one name as engines mean it: capitals don't matter, and Ollama's `:latest` may be left out. What other names
+/// one model has is [`meets`]'s to know.
+pub fn same(one: &str, other: &str) -> bool {
+    latest(one).eq_ignore_ascii_case(latest(other))
+}
+
+/// `name` without Ollama's tag for "no tag".
+pub fn latest(name: &str) -> &str {
     name.strip_suffix(":latest").unwrap_or(name)
 }
 
@@ -423,6 +429,23 @@ mod tests {
         same(&["deepseek-r1:70b", "deepseek-ai/DeepSeek-R1-Distill-Llama-70B"]);
         same(&["deepseek-v3", "deepseek-v3:671b", "deepseek-ai/DeepSeek-V3"]);
         same(&["tiny-chat", "TINY_chat:latest", "tiny-chat-GGUF"]);
+    }
+
+    #[test]
+    fn latest_may_be_left_out_and_no_other_tag() {
+        for (one, other, expected) in [
+            ("llama3.2", "llama3.2:latest", true),
+            ("Llama3.2:latest", "llama3.2", true),
+            ("llama3.2", "llama3.2", true),
+            ("llama3.2:1b", "llama3.2", false),
+            ("llama3.2:latest:latest", "llama3.2", false),
+            ("llama3.2:LATEST", "llama3.2", false),
+            (":latest", "", true),
+            ("latest", "", false),
+        ] {
+            assert_eq!((super::same(one, other), super::same(other, one)), (expected, expected), "{one} {other}");
+        }
+        assert_eq!(latest("llama3.2:latest"), "llama3.2");
     }
 
     #[test]

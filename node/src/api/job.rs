@@ -123,8 +123,10 @@ impl Job {
     /// Prepares `order`; nothing happens until it is polled.
     pub(super) fn new(buyer: Buyer, order: ChatOrder, charge: Option<Box<dyn Charge>>, place: Arc<Place>) -> Self {
         let (told, events) = mpsc::channel(EVENTS);
+        let cancelled = charge.as_ref().and_then(|charge| charge.cancelled());
         let running = async move {
-            let (_never, mut cancel) = watch::channel(false);
+            let (_never, never) = watch::channel(false);
+            let mut cancel = cancelled.unwrap_or(never);
             buyer.chat(order, &told, &mut cancel).await
         };
         Job { running: Some(running.boxed()), outcome: None, events, known: Known::default(), over: false, charge, place }
@@ -154,6 +156,9 @@ impl Job {
 
     fn on_progress(&mut self, progress: Progress) -> Step {
         self.known.note(&progress);
+        if let Some(charge) = self.charge.as_ref().filter(|_| self.known.tokens > 0) {
+            charge.note(self.known.cost(), self.known.tokens);
+        }
         if let Progress::Usage(_) = progress {
             // The answer is whole and its price known: the receipt's exchange must hold up neither the client nor what it may
             // spend next.

@@ -4,6 +4,7 @@ use super::{access::Caller, error::ApiError};
 use crate::spend::{Purse, Spending};
 use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{id::NodeId, money::MicroUsd};
+use tokio::sync::watch;
 
 /// A job that somebody wants.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,14 @@ pub trait Till: Send + Sync {
 pub trait Charge: Send {
     /// The most the job may cost.
     fn most(&self) -> MicroUsd;
+
+    /// Tells when somebody wants the job cancelled; `None` if nobody can but its client, by going away.
+    fn cancelled(&self) -> Option<watch::Receiver<bool>> {
+        None
+    }
+
+    /// What the job has cost by now, and its output tokens.
+    fn note(&self, _cost: MicroUsd, _tokens: u32) {}
 
     /// The job has ended. It must not wait: the client's last bytes do.
     fn settle(self: Box<Self>, bill: Bill);

@@ -51,6 +51,8 @@ pub struct Facts {
     pub title: &'static str,
     /// The port that it listens on unless told otherwise.
     pub port: u16,
+    /// The command that starts it with a model, for people.
+    pub start: &'static str,
     /// The environment variable that says where it is.
     pub host_variable: &'static str,
     /// The environment variable that holds its key.
@@ -80,6 +82,7 @@ pub const ENGINES: [Facts; 5] = [
         name: "ollama",
         title: "Ollama",
         port: 11434,
+        start: "ollama serve",
         host_variable: "OLLAMA_HOST",
         key_variable: "OLLAMA_API_KEY",
         owners: &["library"],
@@ -96,6 +99,7 @@ pub const ENGINES: [Facts; 5] = [
         name: "vllm",
         title: "vLLM",
         port: 8000,
+        start: "vllm serve MODEL",
         host_variable: "VLLM_HOST",
         key_variable: "VLLM_API_KEY",
         owners: &["vllm"],
@@ -112,6 +116,7 @@ pub const ENGINES: [Facts; 5] = [
         name: "sglang",
         title: "SGLang",
         port: 30000,
+        start: "python -m sglang.launch_server --model-path MODEL",
         host_variable: "SGLANG_HOST",
         key_variable: "SGLANG_API_KEY",
         owners: &["sglang"],
@@ -128,6 +133,7 @@ pub const ENGINES: [Facts; 5] = [
         name: "max",
         title: "Modular MAX",
         port: 8000,
+        start: "max serve --model MODEL",
         host_variable: "MODULAR_MAX_HOST",
         key_variable: "MODULAR_MAX_API_KEY",
         // It names nobody, unlike the others.
@@ -145,6 +151,7 @@ pub const ENGINES: [Facts; 5] = [
         name: "llamacpp",
         title: "llama.cpp",
         port: 8080,
+        start: "llama-server -hf REPOSITORY",
         host_variable: "LLAMACPP_HOST",
         key_variable: "LLAMACPP_API_KEY",
         owners: &["llamacpp", super::openai::LLAMA_SWAP],

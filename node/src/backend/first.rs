@@ -2,59 +2,73 @@
 //!
 //! One that answers is kept, whatever else comes up: models that change under a node's ad help nobody.
 
-use super::{Backend, BackendError, Chunk, Load, Model};
-use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
+use super::{Backend, BackendError, BackendSpec, Chunk, Load, Model, Stage};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+    stream::BoxStream,
+};
 use infernet_wire::chat::ChatRequest;
-use std::sync::Arc;
-use tokio::sync::watch;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::timeout};
 
 /// See the module.
 pub(super) struct FirstOf {
     candidates: Vec<Arc<dyn Backend>>,
+    /// How long one may take while others are asked too.
+    patience: Duration,
     found: watch::Sender<Option<usize>>,
 }
 
 impl FirstOf {
     /// Looks for `candidates` in this order.
-    pub(super) fn new(candidates: Vec<Arc<dyn Backend>>) -> Self {
-        FirstOf { candidates, found: watch::Sender::new(None) }
+    pub(super) fn new(candidates: Vec<Arc<dyn Backend>>, patience: Duration) -> Self {
+        FirstOf { candidates, patience, found: watch::Sender::new(None) }
     }
 
     fn current(&self) -> Option<&Arc<dyn Backend>> {
         self.candidates.get((*self.found.borrow())?)
     }
 
+    /// The one that was found is asked alone; all at once if it fails, so that a place which hangs makes nobody wait for the
+    /// others longer than for itself.
     async fn look(&self) -> Result<Vec<Model>, BackendError> {
-        if let Some(current) = self.current().cloned()
-            && let Ok(models) = current.models().await
-        {
-            return Ok(models);
+        let found = *self.found.borrow();
+        let mut failed = None;
+        if let Some((index, current)) = found.and_then(|index| Some((index, self.candidates.get(index)?))) {
+            match current.models().await {
+                Ok(models) => return Ok(models),
+                Err(error) => failed = Some((index, error)),
+            }
+            // Whoever asks may have no time left for the others; the next time they are asked first.
+            self.found.send_replace(None);
         }
+        let again = |index| failed.as_ref().filter(|(of, _)| *of == index).map(|(_, error)| error.clone());
+        let late = BackendError::Timeout { stage: Stage::Describe, limit: self.patience };
+        let asked = self.candidates.iter().enumerate().map(async |(index, candidate)| match again(index) {
+            Some(error) => Err(error),
+            None => timeout(self.patience, candidate.models()).await.unwrap_or_else(|_| Err(late.clone())),
+        });
         let mut refusals = Vec::new();
-        for (index, candidate) in self.candidates.iter().enumerate() {
-            match candidate.models().await {
+        for (index, answer) in join_all(asked).await.into_iter().enumerate() {
+            match answer {
                 Ok(models) => {
                     self.found.send_replace(Some(index));
                     return Ok(models);
                 }
                 // Nobody listens there, or somebody else.
                 Err(BackendError::Unreachable { .. } | BackendError::Malformed { .. } | BackendError::WrongEngine { .. }) => {}
-                Err(error) => refusals.push(format!("{}: {error}", candidate.kind())),
+                Err(error) => refusals.extend(self.candidates.get(index).map(|one| format!("{}: {error}", one.name()))),
             }
         }
-        self.found.send_replace(None);
-        let at = self.candidates.iter().map(|one| format!("{} at {}", one.kind(), one.url())).collect::<Vec<_>>().join(", ");
+        let at = self.candidates.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ");
         Err(BackendError::NoEngine { at, refusals })
     }
 }
 
 impl Backend for FirstOf {
-    fn kind(&self) -> &'static str {
-        self.current().map_or("any engine", |engine| engine.kind())
-    }
-
-    fn url(&self) -> String {
-        self.current().map_or_else(|| "its usual address".into(), |engine| engine.url())
+    fn spec(&self) -> Option<BackendSpec> {
+        self.current()?.spec()
     }
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<Model>, BackendError>> {

@@ -7,7 +7,6 @@
 use super::{
     BackendError, BackendKind, BackendSpec, BadSpec, Stage, address,
     ndjson::{self, LineBuffer},
-    spec::ApiKey,
 };
 use crate::clock;
 use bytes::Bytes;
@@ -137,16 +136,14 @@ impl fmt::Display for EngineUrl {
 #[derive(Debug, Clone)]
 pub(super) struct Http {
     client: Client,
-    kind: BackendKind,
-    url: EngineUrl,
-    key: Option<ApiKey>,
+    spec: BackendSpec,
     deadlines: Deadlines,
 }
 
 impl Http {
     /// A client for the engine that `spec` names.
     pub(super) fn new(spec: &BackendSpec, deadlines: Deadlines) -> Result<Self, BackendError> {
-        let BackendSpec { kind, url, key, link_local } = spec.clone();
+        let BackendSpec { url, link_local, .. } = spec;
         let mut builder = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
@@ -156,19 +153,24 @@ impl Http {
             // Else a host without CA certificates, such as a slim container, could not even reach its own loopback.
             builder = builder.tls_certs_only([]);
         }
-        if !link_local {
+        if !*link_local {
             if let Some(host) = url.suspicious() {
                 return Err(BackendError::LinkLocal { host });
             }
             builder = builder.dns_resolver(Guarded);
         }
         let client = builder.build().map_err(|error| BackendError::Client(root_cause(&error)))?;
-        Ok(Http { client, kind, url, key, deadlines })
+        Ok(Http { client, spec: spec.clone(), deadlines })
+    }
+
+    /// The engine, as it was configured.
+    pub(super) fn spec(&self) -> &BackendSpec {
+        &self.spec
     }
 
     /// Where the engine is.
-    pub(super) fn url(&self) -> String {
-        self.url.to_string()
+    fn url(&self) -> String {
+        self.spec.url()
     }
 
     /// GETs a description.
@@ -192,7 +194,7 @@ impl Http {
     /// DELETEs what `body` names. Whatever a good answer says is not read.
     pub(super) async fn delete(&self, path: &str, body: &impl Serialize) -> Result<(), BackendError> {
         let limit = self.deadlines.describe;
-        let deleted = self.accepted(self.client.request(Method::DELETE, self.url.join(path)).json(body));
+        let deleted = self.accepted(self.request(Method::DELETE, path).json(body));
         timeout(limit, deleted).await.map_err(|_| BackendError::Timeout { stage: Stage::Describe, limit })?.map(drop)
     }
 
@@ -231,12 +233,12 @@ impl Http {
 
     /// Something other than this engine answers there.
     pub(super) fn malformed(&self) -> BackendError {
-        BackendError::Malformed { kind: self.kind.name(), url: self.url() }
+        BackendError::Malformed { kind: self.spec.kind.name(), url: self.url() }
     }
 
     /// It is `found` that answers there.
     pub(super) fn is_another(&self, found: BackendKind) -> BackendError {
-        BackendError::WrongEngine { url: self.url(), configured: self.kind, found }
+        BackendError::WrongEngine { url: self.url(), configured: self.spec.kind, found }
     }
 
     /// What the first question of all means when it is refused: whoever lacks the path is another program. Failures and
@@ -249,8 +251,8 @@ impl Http {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.client.request(method, self.url.join(path));
-        match &self.key {
+        let request = self.client.request(method, self.spec.url.join(path));
+        match &self.spec.key {
             // Marked as sensitive by reqwest, so not even its own logs hold it.
             Some(key) => request.bearer_auth(key.secret()),
             None => request,
@@ -264,7 +266,7 @@ impl Http {
         }
         let status = response.status();
         if status == StatusCode::UNAUTHORIZED {
-            return Err(BackendError::Unauthorized { url: self.url(), variable: self.kind.facts().key_variable });
+            return Err(BackendError::Unauthorized { url: self.url(), variable: self.spec.kind.facts().key_variable });
         }
         let body = self.read_up_to(&mut response, MAX_ERROR_BYTES).await.ok().flatten().unwrap_or_default();
         let message = error_message(&body).unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").into());

@@ -5,6 +5,7 @@
 
 use super::{Backend, BackendError, BackendKind, BackendSpec, Deadlines, connect_with, ollama};
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
+use infernet_wire::model_name;
 use std::time::Duration;
 
 /// How long an engine may take over its models. A large file is checked for minutes without a word.
@@ -90,12 +91,12 @@ pub enum ManageError {
         model: String,
     },
     /// This engine serves what it was started with.
-    #[error("{engine} serves the model that it was started with: {fix}")]
+    #[error("{engine} serves the model that it was started with: start it again with another one, as in `{start}`")]
     Fixed {
         /// The engine.
         engine: String,
-        /// What to do instead.
-        fix: &'static str,
+        /// The command that starts it.
+        start: &'static str,
     },
     /// Its registry has no such model.
     #[error("nobody publishes a model {model:?}: check its name and tag at https://ollama.com/library")]
@@ -155,33 +156,20 @@ pub fn manage_with(spec: &BackendSpec, deadlines: Deadlines) -> Result<Box<dyn M
     if spec.kind == BackendKind::Ollama {
         return Ok(Box::new(ollama::Ollama::new(spec, deadlines)?));
     }
-    let fix = how_to_change(spec.kind.name());
-    Ok(Box::new(Fixed { backend: connect_with(spec, deadlines)?, engine: spec.to_string(), fix }))
-}
-
-/// How an engine that can't change its models is given another one.
-fn how_to_change(kind: &str) -> &'static str {
-    match kind {
-        "vllm" => "start it again with another one, as in `vllm serve MODEL`",
-        "sglang" => "start it again with another one, as in `python -m sglang.launch_server --model-path MODEL`",
-        "max" | "modular" | "modular-max" => "start it again with another one, as in `max serve --model MODEL`",
-        "llamacpp" | "llama.cpp" | "llama-server" | "llama-cpp" => {
-            "start it again with another one, as in `llama-server -hf REPOSITORY`"
-        }
-        _ => "start it again with another one",
-    }
+    Ok(Box::new(Fixed { backend: connect_with(spec, deadlines)?, engine: spec.to_string(), start: spec.kind.facts().start }))
 }
 
 /// An engine that serves what it was started with.
 struct Fixed {
     backend: Box<dyn Backend>,
     engine: String,
-    fix: &'static str,
+    /// The command that starts it.
+    start: &'static str,
 }
 
 impl Fixed {
     fn refusal(&self) -> ManageError {
-        ManageError::Fixed { engine: self.engine.clone(), fix: self.fix }
+        ManageError::Fixed { engine: self.engine.clone(), start: self.start }
     }
 
     async fn all(&self) -> Result<Vec<Installed>, ManageError> {
@@ -212,7 +200,7 @@ impl Manage for Fixed {
 
     fn show(&self, model: String) -> BoxFuture<'_, Result<Installed, ManageError>> {
         async move {
-            let found = self.all().await?.into_iter().find(|installed| installed.name == model);
+            let found = self.all().await?.into_iter().find(|installed| model_name::same(&installed.name, &model));
             found.ok_or_else(|| ManageError::Unknown { engine: self.engine.clone(), model })
         }
         .boxed()
@@ -236,12 +224,8 @@ mod tests {
     struct Started;
 
     impl Backend for Started {
-        fn kind(&self) -> &'static str {
-            "vllm"
-        }
-
-        fn url(&self) -> String {
-            "http://127.0.0.1:8000".into()
+        fn spec(&self) -> Option<BackendSpec> {
+            None
         }
 
         fn models(&self) -> BoxFuture<'_, Result<Vec<Model>, BackendError>> {
@@ -256,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn an_engine_with_one_model_shows_it_and_says_how_to_change_it() {
         let engine = "vllm=http://127.0.0.1:8000".to_owned();
-        let fixed = Fixed { backend: Box::new(Started), engine, fix: how_to_change("vllm") };
+        let fixed = Fixed { backend: Box::new(Started), engine, start: BackendKind::Vllm.facts().start };
         let all = fixed.installed().await.expect("its models");
         assert_eq!((all.len(), all[0].name.as_str(), all[0].context, all[0].loaded), (1, "qwen", 4096, None));
         assert_eq!(fixed.show("qwen".into()).await.as_ref(), Ok(&all[0]));

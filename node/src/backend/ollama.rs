@@ -24,6 +24,7 @@ use super::{
     ndjson::LineBuffer,
     openai,
     spec::BackendSpec,
+    template_digest,
 };
 use crate::clock;
 use futures::{
@@ -67,7 +68,7 @@ impl Ollama {
         let mut models = Vec::new();
         for tag in tags.models.iter().filter(|tag| tag.is_local() && is_name(&tag.name)).take(limits::MAX_AD_MODELS) {
             let show = optional(self.http.post("/api/show", &Named { model: &tag.name }).await)?;
-            models.extend(tag.model(&show, loaded.get(&tag.name).copied(), everywhere));
+            models.extend(tag.model(&show, loaded.get(&tag.name).copied().flatten(), everywhere));
         }
         Ok(models)
     }
@@ -83,11 +84,11 @@ impl Ollama {
         }
     }
 
-    /// The context of each model that is in memory now.
-    pub(super) async fn loaded(&self) -> Result<BTreeMap<String, u32>, BackendError> {
+    /// The models that are in memory now, each with its context; older versions don't tell that.
+    async fn loaded(&self) -> Result<BTreeMap<String, Option<u32>>, BackendError> {
         let running: Running = optional(self.http.get("/api/ps").await)?;
-        let known = running.models.into_iter().filter(|model| model.context_length > 0);
-        Ok(known.map(|model| (model.name, model.context_length)).collect())
+        let context = |model: &Loaded| Some(model.context_length).filter(|length| *length > 0);
+        Ok(running.models.into_iter().map(|model| (model.name.clone(), context(&model))).collect())
     }
 
     async fn answer(&self, call: Call<'_>) -> Result<Answer, BackendError> {
@@ -108,12 +109,8 @@ impl Ollama {
 }
 
 impl Backend for Ollama {
-    fn kind(&self) -> &'static str {
-        BackendKind::Ollama.name()
-    }
-
-    fn url(&self) -> String {
-        self.http.url()
+    fn spec(&self) -> Option<BackendSpec> {
+        Some(self.http.spec().clone())
     }
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<Model>, BackendError>> {
@@ -188,6 +185,8 @@ struct Tags {
 struct Tag {
     name: String,
     #[serde(default)]
+    size: u64,
+    #[serde(default)]
     details: Details,
     #[serde(default)]
     capabilities: Vec<String>,
@@ -209,6 +208,7 @@ struct Details {
 struct Show {
     modelfile: String,
     parameters: String,
+    template: String,
     model_info: Map<String, Value>,
     capabilities: Vec<String>,
     remote_host: String,
@@ -246,6 +246,7 @@ impl Tag {
             quantisation: name_or_empty(&self.details.quantization_level),
             context: self.context(show, loaded_context),
             weights: show.weights(),
+            template: template_digest(&show.template),
             abilities: capabilities.iter().fold(everywhere, |all, name| all.with(ability(name))),
         })
     }

@@ -17,8 +17,13 @@
 //! configured, the error says what to write instead; guessing on would send one engine's fields to another.
 //!
 //! **Tokens.** One more with each piece of text, or as many as the engine counts in the chunk (`usage`, `token_ids`), and never
-//! more than the bytes so far. The end token has no text, so an answer that ends by itself may count one less than the engine;
-//! and Modular MAX, when it is busy, sends several tokens in a chunk and does not say so, which then count as one.
+//! more than the bytes so far. Modular MAX, when it is busy, sends several tokens in a chunk and does not say so, which then count
+//! as one.
+//!
+//! **One less than the engine.** The end token has no text, so an answer that ends by itself counts one less than the engine's own
+//! usage. That is left so: usage may lower what was counted on the way and never raise it, a rule without exceptions that every
+//! buyer checks (`chat::session`). Counting it would need an exception of one token, which a buyer can't tell from a false
+//! one; giving it up costs the worker a token's price once per answer.
 
 mod answer;
 mod call;
@@ -89,13 +94,16 @@ impl OpenAi {
         Ok(OpenAi { http, kind: spec.kind, described, shown })
     }
 
-    /// Its models, with what they have shown. An engine that does not answer may be another one when it does again, so what
-    /// its models had shown is forgotten.
+    /// Its models, with what they have shown. What stopped, or is another engine now, may be another one when it answers again,
+    /// so what its models had shown is forgotten; one that is only slow or busy is still itself.
     async fn describe(&self) -> Result<Vec<Model>, BackendError> {
         let before = self.described.borrow().clone();
         match describe::describe(&self.http, self.kind, &before).await {
             Err(error) => {
-                self.shown.send_replace(BTreeMap::new());
+                use BackendError::{Malformed, Unreachable, WrongEngine};
+                if matches!(error, Unreachable { .. } | WrongEngine { .. } | Malformed { .. }) {
+                    self.shown.send_replace(BTreeMap::new());
+                }
                 Err(error)
             }
             Ok(described) => {
@@ -155,12 +163,8 @@ fn started(request: &ChatRequest) -> Option<String> {
 }
 
 impl Backend for OpenAi {
-    fn kind(&self) -> &'static str {
-        self.kind.name()
-    }
-
-    fn url(&self) -> String {
-        self.http.url()
+    fn spec(&self) -> Option<BackendSpec> {
+        Some(self.http.spec().clone())
     }
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<Model>, BackendError>> {

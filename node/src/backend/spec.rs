@@ -103,6 +103,11 @@ impl BackendSpec {
         Ok(BackendSpec { kind, url, key: None, link_local: false })
     }
 
+    /// Where it is.
+    pub fn url(&self) -> String {
+        self.url.to_string()
+    }
+
     /// With the key that its engine wants to hear.
     #[must_use]
     pub fn with_key(self, key: Option<ApiKey>) -> Self {

@@ -102,7 +102,7 @@ impl NoBids {
     }
 
     /// Whether somebody may bid a moment later: who serves the model has no room now, or was not heard of yet.
-    fn passes(&self) -> bool {
+    pub fn passes(&self) -> bool {
         match () {
             () if self.is_too_cheap() || self.standing == Some(NotStanding::NobodyKnown) => false,
             () if !self.refusals.is_empty() => self.refusals.iter().any(|(_, reason)| is_transient(*reason)),
@@ -118,7 +118,7 @@ impl NoBids {
 }
 
 /// Whether a worker that refuses for this may bid a moment later. Reasons that this version does not know may be of either kind; waiting costs only time that the caller has given.
-pub fn is_transient(reason: NoBidReason) -> bool {
+fn is_transient(reason: NoBidReason) -> bool {
     !matches!(
         reason,
         NoBidReason::UNKNOWN_MODEL

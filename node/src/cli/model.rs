@@ -25,6 +25,7 @@ use crate::{
     hardware::{Machine, Reading, Sensors},
 };
 use clap::{Args, Subcommand};
+use infernet_wire::model_name;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -161,8 +162,11 @@ impl Engines {
     async fn new(context: &Context, named: Option<BackendSpec>) -> Result<Self, Exit> {
         let config = Config::load(&context.home, Partial::default())?;
         let specs = match named {
-            Some(spec) => vec![spec],
-            None => running(context).await.unwrap_or(config.backend),
+            Some(spec) => vec![keyed(&config, spec)?],
+            None => match running(context).await {
+                Some(specs) => specs.into_iter().map(|spec| keyed(&config, spec)).collect::<Result<_, _>>()?,
+                None => config.backend,
+            },
         };
         if specs.is_empty() {
             let fix = "name one with --backend KIND=URL";
@@ -203,13 +207,13 @@ impl Engines {
     }
 
     fn is_offered(&self, model: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| named(only).eq_ignore_ascii_case(named(model)))
+        self.only.is_empty() || self.only.iter().any(|only| model_name::same(only, model))
     }
 }
 
-/// Ollama's `:latest` may be left out.
-fn named(model: &str) -> &str {
-    model.strip_suffix(":latest").unwrap_or(model)
+/// With its key, as the configuration has it.
+fn keyed(config: &Config, spec: BackendSpec) -> Result<BackendSpec, Exit> {
+    config.engine(spec).map_err(|error| Exit::new(exit::USAGE, error))
 }
 
 /// The engines of the node that runs here.

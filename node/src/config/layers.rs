@@ -113,11 +113,10 @@ fn refused(file: &Path, error: &figment::Error) -> ConfigError {
     }
 }
 
-/// Without the excerpt of the file, whose lines have a margin.
-fn in_one_line(reason: &str) -> String {
-    let says = |line: &&str| !line.contains(" |") && !line.trim().is_empty();
-    let lines: Vec<&str> = reason.lines().filter(says).collect();
-    lines.join(": ")
+/// What is wrong with a TOML file, without the excerpt of it, whose lines have a margin.
+pub fn in_one_line(reason: &str) -> String {
+    let says = |line: &&str| !line.contains(" |") && !line.trim().is_empty() && !line.trim_start().starts_with('|');
+    reason.lines().filter(says).collect::<Vec<_>>().join(": ")
 }
 
 /// Rust's names of types, for people.

@@ -130,6 +130,7 @@ impl Parser<'_> {
             max_peers: self.within("max_peers", p.max_peers.unwrap_or(DEFAULT_MAX_PEERS), 1, MAX_MAX_PEERS)?,
             backend: self.backends(p.backend, p.allow_link_local_engine.unwrap_or(false))?,
             allow_link_local_engine: p.allow_link_local_engine.unwrap_or(false),
+            engine_variables: self.layers.engines.clone(),
             backend_is_guess,
             pricing,
             models: self.all("models", p.models.unwrap_or_default(), limits::MAX_AD_MODELS, value::model_name)?,

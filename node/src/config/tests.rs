@@ -69,6 +69,9 @@ fn engines_own_variables_change_what_is_looked_for_and_hold_keys() {
     let named = Partial { backend: Some(vec!["vllm=gpu-box".into()]), ..Partial::default() };
     let config = Home::with("").load(&[("VLLM_API_KEY", "hunter2"), ("OLLAMA_HOST", "x")], named).unwrap();
     assert_eq!(config.backend.iter().map(ToString::to_string).collect::<Vec<_>>(), ["vllm=http://gpu-box:8000"]);
+    let elsewhere = |text: &str| config.engine(text.parse().unwrap());
+    assert_eq!(elsewhere("vllm=gpu-box").as_ref(), Ok(&config.backend[0]), "with its key");
+    assert!(elsewhere("vllm=http://169.254.0.1").is_err());
 }
 
 #[test]

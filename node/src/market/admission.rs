@@ -144,7 +144,7 @@ impl Admission {
         }
         spend_token(&mut self.rates, wish.buyer, OFFERS, now)?;
         self.supersede(&wish)?;
-        self.check_room(&wish.buyer)?;
+        self.check_room(&wish.buyer, 0)?;
         let newcomer = self.is_newcomer(&wish.buyer, now);
         if newcomer && !self.newcomers.may_hold(now) {
             return Err(NoBidReason::STRANGER_POOL_FULL);
@@ -164,7 +164,8 @@ impl Admission {
         if !self.is_newcomer(buyer, now) {
             return false;
         }
-        !self.newcomers.may_hold(now) || (self.check_room(buyer).is_err() && !self.newcomers.may_be_refused(now))
+        let has_room = self.check_room(buyer, self.held_for(buyer)).is_ok();
+        !self.newcomers.may_hold(now) || (!has_room && !self.newcomers.may_be_refused(now))
     }
 
     /// Notes the digest of the bid that the hold of `offer` stands behind.
@@ -203,7 +204,7 @@ impl Admission {
         if self.standing.is_full() {
             return Err(NoBidReason::RATE_LIMITED);
         }
-        self.check_room(&wish.buyer)?;
+        self.check_room(&wish.buyer, 0)?;
         self.standing.insert(wish.offer, wish.until);
         self.running.insert(wish.job, Running { buyer: wish.buyer, standing: true });
         Ok(())
@@ -225,13 +226,18 @@ impl Admission {
         self.settling.remove(job).or_else(|| self.running.remove(job).map(|running| running.buyer))
     }
 
-    /// Gives up the hold of `offer`, whose auction another has won; whether there was one.
+    /// Gives up the hold of `offer`, whose auction another has won; whether there was one. It says nothing for or against
+    /// newcomers: anybody can name a winner.
     pub fn release(&mut self, offer: &Hash) -> bool {
-        let hold = self.holds.remove(offer);
-        if hold.as_ref().is_some_and(|hold| hold.newcomer) {
-            self.newcomers.used();
+        self.holds.remove(offer).is_some()
+    }
+
+    /// The hold of `offer` is kept in case its winner fails. If it lapses then, its newcomer did not waste it, as far as
+    /// [`Newcomers::forgives`].
+    pub fn runner_up(&mut self, offer: &Hash, now: UnixMillis) {
+        if let Some(hold) = self.holds.get_mut(offer).filter(|hold| hold.newcomer) {
+            hold.newcomer = !self.newcomers.forgives(now);
         }
-        hold.is_some()
     }
 
     /// Drops the holds that are over, and forgets accepts that can't be presented any more.
@@ -285,6 +291,15 @@ impl Admission {
         self.holds.len()
     }
 
+    /// Slots that are taken, besides the hold of `buyer`, whose place its next offer takes.
+    pub fn taken_besides(&self, buyer: &NodeId) -> usize {
+        self.running() + self.held() - self.held_for(buyer)
+    }
+
+    fn held_for(&self, buyer: &NodeId) -> usize {
+        self.holds.values().filter(|hold| hold.buyer == *buyer).count()
+    }
+
     /// Holds that lapsed unused so far.
     pub fn lapsed(&self) -> u64 {
         self.lapsed
@@ -314,11 +329,12 @@ impl Admission {
         !self.is_known(buyer) && self.newcomers.greet(*buyer, now)
     }
 
-    fn check_room(&self, buyer: &NodeId) -> Result<(), NoBidReason> {
-        if self.running() + self.held() >= self.slots {
+    /// Whether there is a slot for `buyer`, once it has given up so many of its holds.
+    fn check_room(&self, buyer: &NodeId, given_up: usize) -> Result<(), NoBidReason> {
+        if self.running() + self.held() >= self.slots + given_up {
             return Err(NoBidReason::NO_SLOT);
         }
-        if !self.is_known(buyer) && self.taken_by_strangers() >= self.strangers_share() {
+        if !self.is_known(buyer) && self.taken_by_strangers() >= self.strangers_share() + given_up {
             return Err(NoBidReason::STRANGER_POOL_FULL);
         }
         Ok(())
@@ -417,6 +433,49 @@ mod tests {
         assert_eq!(hold(&mut admission, 5, 1, ms), Ok(()), "one who was here before");
         admission.mark_known(node(9));
         assert!(!admission.turns_away(&node(9), at(ms)), "one who is known");
+    }
+
+    /// How often in a minute ever new keys get one of two slots, when `after` is done with each hold.
+    fn held_in_a_minute(after: impl Fn(&mut Admission, &Hash, UnixMillis)) -> usize {
+        let mut admission = Admission::new(2);
+        let turns = (0..600).filter(|turn| {
+            let (n, ms) = ((turn % 100) as u8, turn * 100);
+            let held = hold(&mut admission, n, 1_000 + *turn as u16, ms).is_ok();
+            if held {
+                after(&mut admission, &offer(n), at(ms));
+            }
+            held
+        });
+        turns.count()
+    }
+
+    #[test]
+    fn a_flood_that_names_winners_in_its_accepts_fares_no_better() {
+        let silent = held_in_a_minute(|_, _, _| {});
+        let kept = held_in_a_minute(|admission, offer, now| admission.runner_up(offer, now));
+        assert!(silent <= 15 && kept <= silent + 10, "{silent} in silence, {kept} as a runner-up");
+        let mut admission = Admission::new(2);
+        for n in 0..20 {
+            let ms = u64::from(n) * 20_000;
+            // One lapses, the next is released: the count of those in a row goes on.
+            assert_eq!(hold(&mut admission, n, 100 + u16::from(n), ms), Ok(()));
+            if n % 2 == 0 {
+                admission.release(&offer(n));
+            }
+        }
+        admission.expire(at(390_000));
+        assert!(admission.turns_away(&node(1), at(390_000)), "ten were wasted in a row");
+    }
+
+    #[test]
+    fn a_runner_up_of_newcomers_stays_open_for_them() {
+        let mut admission = Admission::new(2);
+        for n in 0..20 {
+            let ms = u64::from(n) * 20_000;
+            assert_eq!(hold(&mut admission, n, 100 + u16::from(n), ms), Ok(()));
+            admission.runner_up(&offer(n), at(ms));
+        }
+        assert!(!admission.turns_away(&node(1), at(381_502)));
     }
 
     #[test]

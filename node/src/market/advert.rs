@@ -47,14 +47,12 @@ impl Advert {
         (self.offers || !next.is_empty()).then_some(next)
     }
 
-    /// Whether nothing is offered for a while. Whether that changes anything: then it is advertised soon.
-    pub fn set_closed(&mut self, closed: bool, now: UnixMillis) -> bool {
-        let changed = closed != self.closed;
-        if changed {
+    /// Whether nothing is offered for a while. If that changes anything, it is advertised soon.
+    pub fn set_closed(&mut self, closed: bool, now: UnixMillis) {
+        if closed != self.closed {
             self.closed = closed;
             self.advertise_soon(now);
         }
-        changed
     }
 
     /// When the next ad is due.
@@ -137,11 +135,11 @@ mod tests {
         advert.set_models(vec![model("tiny", 1, 1)], T0);
         assert_eq!(advert.next().map(<[_]>::len), Some(1));
         advert.published(T0);
-        assert!(advert.set_closed(true, at(5)) && !advert.set_closed(true, at(6)));
+        advert.set_closed(true, at(5));
         assert_eq!((advert.next().map(<[_]>::len), advert.due()), (Some(0), T0), "as soon as others listen, or as it was due");
         advert.published(at(10_000));
         assert_eq!(advert.next(), None);
-        assert!(advert.set_closed(false, at(20_000)));
+        advert.set_closed(false, at(20_000));
         assert_eq!(advert.next().map(<[_]>::len), Some(1));
     }
 

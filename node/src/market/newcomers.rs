@@ -2,8 +2,12 @@
 //!
 //! A key costs nothing, so anybody can ask for holds under ever new ones and let them lapse. That one key does so says nothing
 //! of the next; that newcomers do so one after the other does. So after some wasted holds the next newcomer finds a place only
-//! some time later, and later still after each further one. One newcomer that uses its hold, or tells who won instead, ends
-//! that. Who comes back after some seconds is no newcomer any more: such a buyer has a key to lose, and one hold at a time.
+//! some time later, and later still after each further one. One newcomer that uses its hold ends that. One that tells who won
+//! instead has wasted nothing, and proved nothing: anybody can publish an accept. Who comes back after some seconds is no
+//! newcomer any more: such a buyer has a key to lose, and one hold at a time.
+//!
+//! A runner-up's hold is kept until it lapses, which is nobody's fault; but an accept may name us one without an auction behind
+//! it. So one such hold in [`LONGEST_MS`] is forgiven, which is as many as a flood gets in any case.
 
 use super::{
     rate::{Bucket, Rate},
@@ -16,7 +20,7 @@ const NEW_MS: u64 = 10_000;
 /// Buyers whose first offer is remembered: with all neighbours of a node bringing as many newcomers as `net` lets through,
 /// about those of half a minute.
 const MAX_MET: usize = 8_192;
-/// Wasted holds in a row that may be bad luck: accepts get lost, and two runners-up of each auction wait in vain.
+/// Wasted holds in a row that may be bad luck: accepts get lost.
 const FORGIVEN: u32 = 4;
 /// What the first one after these costs the next newcomer; each further one doubles it.
 const FIRST_MS: u64 = 500;
@@ -32,13 +36,15 @@ pub(super) struct Newcomers {
     met: Recent<NodeId, UnixMillis>,
     in_a_row: u32,
     shut_until: UnixMillis,
+    /// When the next runner-up's hold is forgiven.
+    forgives_from: UnixMillis,
     refusals: Bucket,
 }
 
 impl Default for Newcomers {
     fn default() -> Self {
-        let (shut_until, refusals) = (UnixMillis(0), Bucket::full(REFUSALS, UnixMillis(0)));
-        Newcomers { met: Recent::new(MAX_MET), in_a_row: 0, shut_until, refusals }
+        let (never, refusals) = (UnixMillis(0), Bucket::full(REFUSALS, UnixMillis(0)));
+        Newcomers { met: Recent::new(MAX_MET), in_a_row: 0, shut_until: never, forgives_from: never, refusals }
     }
 }
 
@@ -67,7 +73,16 @@ impl Newcomers {
         }
     }
 
-    /// A newcomer used its hold, or said that it doesn't need it.
+    /// Whether a runner-up's hold that lapses now is nobody's waste.
+    pub(super) fn forgives(&mut self, now: UnixMillis) -> bool {
+        let forgives = now >= self.forgives_from;
+        if forgives {
+            self.forgives_from = now.after(LONGEST_MS);
+        }
+        forgives
+    }
+
+    /// A newcomer used its hold.
     pub(super) fn used(&mut self) {
         (self.in_a_row, self.shut_until) = (0, UnixMillis(0));
     }

@@ -92,11 +92,6 @@ impl Gate {
         Gate { policy, ..Gate::default() }
     }
 
-    /// What it is told to do.
-    pub fn policy(&self) -> &Policy {
-        &self.policy
-    }
-
     /// Looks at the machine at `now`; `working` tells whether a job of ours runs.
     pub fn look(&mut self, sensed: &Sensed, working: bool, now: UnixMillis) -> Verdict {
         if working {

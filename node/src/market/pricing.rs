@@ -4,7 +4,10 @@
 //! `1 + rise_percent / 100` times the base with the last one. No price is ever below the floor. A bid has the price of its
 //! moment; an ad binds at the price that it was published with, until it expires ([`super::own_ads`]).
 
-use infernet_wire::money::{MicroUsd, Price};
+use infernet_wire::{
+    model_name,
+    money::{MicroUsd, Price},
+};
 use std::collections::BTreeMap;
 
 /// The prices of a worker.
@@ -56,10 +59,9 @@ impl Pricing {
     }
 }
 
-/// By the model's name; Ollama's `:latest` may be left out on either side.
+/// By the model's name; Ollama's `:latest` may be left out on either side. The exact one counts first.
 fn find<'a, T>(table: &'a BTreeMap<String, T>, model: &str) -> Option<&'a T> {
-    let bare = model.strip_suffix(":latest").unwrap_or(model);
-    table.get(model).or_else(|| table.get(bare)).or_else(|| table.get(&format!("{bare}:latest")))
+    table.get(model).or_else(|| table.iter().find(|(name, _)| model_name::same(name, model)).map(|(_, found)| found))
 }
 
 #[cfg(test)]

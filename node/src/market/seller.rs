@@ -33,7 +33,7 @@ use infernet_wire::{
     envelope::Verified,
     id::{Hash, JobId, NodeId},
     limits::HOLD_SLACK_MS,
-    money::Price,
+    money::{MicroUsd, Price},
     offer::JobOffer,
     time::UnixMillis,
     topic::INFERENCE,
@@ -42,6 +42,8 @@ use std::collections::BTreeMap;
 
 /// Offers remembered, so that none is answered twice: as many as 200 busy buyers publish in an offer's life.
 const MAX_SEEN_OFFERS: usize = 32_768;
+/// A price that has moved by so many percent since the last ad is advertised anew.
+const PRICE_MOVED_PERCENT: u128 = 10;
 /// Models that others ask for and we do not serve, counted for the operator.
 const MAX_WANTED: usize = 64;
 
@@ -256,13 +258,13 @@ impl Seller {
     /// The models served from now on, with prices and measured speeds. None: no engine answers.
     pub fn set_catalogue(&mut self, catalogue: Vec<ModelAd>) {
         self.catalogue = catalogue;
-        self.quote_again();
+        self.quote_at(self.taken());
     }
 
     /// How prices follow the load, and how many jobs of a model run at once. Base prices are the catalogue's.
     pub fn set_pricing(&mut self, pricing: Pricing) {
         self.pricing = pricing;
-        self.quote_again();
+        self.quote_at(self.taken());
     }
 
     /// What a model of this base price costs now.
@@ -275,13 +277,21 @@ impl Seller {
         self.closed = closed;
     }
 
+    /// Whether our last ad tells a price from which that of now has moved far enough to advertise anew.
+    pub fn prices_moved(&self, now: UnixMillis) -> bool {
+        let Some(ad) = self.registry.get(&self.me, now) else { return false };
+        let base = |id: &str| self.catalogue.iter().find(|model| model.id == id).map(|model| model.price);
+        ad.models.iter().any(|said| base(&said.id).is_some_and(|base| moved(said.price, self.price_now(base))))
+    }
+
     fn taken(&self) -> usize {
         self.admission.running() + self.admission.held()
     }
 
-    fn quote_again(&mut self) {
-        let price = |model: &ModelAd| ModelAd { price: self.price_now(model.price), ..model.clone() };
-        self.quoted = (self.taken(), self.catalogue.iter().map(price).collect());
+    fn quote_at(&mut self, taken: usize) {
+        let price = |base| self.pricing.under_load(base, taken, self.admission.slots());
+        let models = self.catalogue.iter().map(|model| ModelAd { price: price(model.price), ..model.clone() });
+        self.quoted = (taken, models.collect());
     }
 
     /// Where our chat endpoint answers, as bids will say.
@@ -442,8 +452,9 @@ impl Seller {
     /// A bid, a refusal, or silence.
     fn decide(&mut self, offer: Verified<JobOffer>, now: UnixMillis) -> Result<Result<JobBid, NoBidReason>, Ignored> {
         self.check_addressed(&offer)?;
-        if self.pricing.rise_percent > 0 && self.quoted.0 != self.taken() {
-            self.quote_again();
+        let taken = self.admission.taken_besides(&offer.signer());
+        if self.pricing.rise_percent > 0 && self.quoted.0 != taken {
+            self.quote_at(taken);
         }
         let quoted = quote::best(&offer, &self.quoted.1).map(|(model, _)| model.clone());
         self.check_our_turn(&offer, quoted.as_ref().err().copied(), now)?;
@@ -498,17 +509,19 @@ impl Seller {
         if self.catalogue.is_empty() { Err(NoBidReason::NO_ENGINE) } else { Ok(()) }
     }
 
-    /// Whether one more job of `model` may run, besides those that hold or have a slot. The buyer's own hold, which a newer offer
-    /// takes the place of, does not count.
-    fn check_model_slots(&self, model: &str, buyer: &NodeId) -> Result<(), NoBidReason> {
+    /// Whether one more job of `model` may run, besides those that hold or have a slot. `superseded`: the buyer whose own hold a
+    /// newer offer takes the place of, so that it does not count.
+    fn check_model_slots(&self, model: &str, superseded: Option<&NodeId>) -> Result<(), NoBidReason> {
         let Some(slots) = self.pricing.slots_of(model) else { return Ok(()) };
-        let held = self.open.values().filter(|bid| bid.model == model && bid.offer.signer() != *buyer).count();
+        // Of open bids, which may outlive their holds until the next input, those that still bind.
+        let holds = |offer: &Hash| self.admission.holder(offer).filter(|buyer| Some(*buyer) != superseded).is_some();
+        let held = self.open.iter().filter(|(offer, bid)| bid.model == model && holds(offer)).count();
         let running = self.working.values().filter(|running| *running == model).count();
         if held + running < usize::from(slots) { Ok(()) } else { Err(NoBidReason::NO_SLOT) }
     }
 
     fn bid(&mut self, offer: Verified<JobOffer>, model: ModelAd, now: UnixMillis) -> Result<JobBid, NoBidReason> {
-        self.check_model_slots(&model.id, &offer.signer())?;
+        self.check_model_slots(&model.id, Some(&offer.signer()))?;
         let until = now.after(u64::from(offer.window_ms) + HOLD_SLACK_MS);
         let (buyer, issued) = (offer.signer(), offer.issued);
         self.admission.hold(HoldRequest { offer: offer.digest(), buyer, issued, until }, now)?;
@@ -542,6 +555,7 @@ impl Seller {
         let (why, winner) = (why_lost(&bid.offer, bid.asked, accept), Asked { price: accept.price, score: accept.score });
         if accept.runners_up.contains(&self.me) {
             bid.behind = Some((why, winner));
+            self.admission.runner_up(&accept.offer, now);
             return None;
         }
         let bid = self.open.remove(&accept.offer)?;
@@ -550,6 +564,13 @@ impl Seller {
         let (offer, winner, winning_score) = (accept.offer, accept.winner, accept.score);
         Some(Output::Lost { offer, winner, winning_score, our_score: bid.asked.score, why })
     }
+}
+
+fn moved(said: Price, now: Price) -> bool {
+    let part = |said: MicroUsd, now: MicroUsd| {
+        u128::from(said.0.abs_diff(now.0)) * 100 >= u128::from(said.0.max(1)) * PRICE_MOVED_PERCENT
+    };
+    part(said.input, now.input) || part(said.output, now.output)
 }
 
 fn count(counters: &mut BTreeMap<&'static str, u64>, label: &'static str) {

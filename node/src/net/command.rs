@@ -1,12 +1,7 @@
 //! What the rest of the node asks of the network.
 
 use super::{PeerInfo, PublishError, Route, receipts::PageError};
-use infernet_wire::{
-    bid::Answer,
-    id::NodeId,
-    receipt_page::{Page, PageRequest},
-    time::UnixMillis,
-};
+use infernet_wire::{bid::Answer, id::NodeId, receipt_page::PageRequest, time::UnixMillis};
 use libp2p::Multiaddr;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::oneshot;
@@ -19,7 +14,7 @@ pub(super) enum Command {
     /// Bring an answer to its buyer.
     Answer { buyer: NodeId, answer: Box<Answer>, reply: oneshot::Sender<Route> },
     /// Ask a peer for a page of its receipts.
-    ReceiptPage { peer: NodeId, request: PageRequest, reply: oneshot::Sender<Result<Page, PageError>> },
+    ReceiptPage { peer: NodeId, request: PageRequest, reply: oneshot::Sender<Result<Vec<u8>, PageError>> },
     /// Tell where we listen.
     ListenAddresses { reply: oneshot::Sender<Vec<Multiaddr>> },
     /// Tell who is connected.

@@ -151,16 +151,19 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// `started` is when this process began to remember what it has seen; `ad_sequences` are what earlier ones remembered.
+    /// `started` is when this process began to remember what it has seen; `ad_sequences` are what earlier ones remembered, the
+    /// latest heard first. Their workers are at home from the start, else each restart would put them behind a flood of keys.
     pub fn new(started: UnixMillis, ad_sequences: Vec<(NodeId, u64)>) -> Self {
         let mut sequences = Generations::new(SEQUENCES, limits::AD_TTL_MS);
+        let mut at_home = Generations::new(AUTHORS, HOME_MS);
+        ad_sequences.iter().take(AUTHORS).for_each(|(worker, _)| at_home.insert(*worker, (), started));
         ad_sequences.into_iter().for_each(|(worker, sequence)| sequences.insert(worker, sequence, started));
         Rules {
             started,
             forwarders: Quota::new(FORWARDER, QUOTA_KEYS),
             newcomers: Quota::new(NEWCOMERS, QUOTA_KEYS),
             first_heard: Generations::new(AUTHORS, FIRST_HEARD_MS),
-            at_home: Generations::new(AUTHORS, HOME_MS),
+            at_home,
             authors: AuthorQuotas::new(),
             excess: Quota::new(OWN_EXCESS, QUOTA_KEYS),
             seen: Seen::new(SEEN_DIGESTS, SEEN_MS),
@@ -306,6 +309,15 @@ mod tests {
         }
         let most = NEWCOMERS.burst + 60_000 / NEWCOMERS.interval_ms;
         assert!((most - 50..=most).contains(&let_in), "{let_in} of {most}");
+    }
+
+    #[test]
+    fn a_worker_known_from_before_the_start_is_at_home_under_a_flood() {
+        let mut rules = Rules::new(T0, vec![(node(1), 7)]);
+        let mut flood = (10..).map(node);
+        let refused = flood.find(|key| rules.take_message(*key, node(0), T0).is_err()).expect("the quota ends");
+        assert_eq!(rules.take_message(refused, node(0), T0), Err(Refused::Ignore("newcomer_quota")));
+        assert_eq!(rules.take_message(node(1), node(0), T0), Ok(()));
     }
 
     #[test]

@@ -1,21 +1,26 @@
 //! What goes on beside the jobs: leases are renewed, jobs of dead instances ended, old answers forgotten, cancels heard.
 
-use super::{Gateway, UNDER_WAY};
-use crate::store::{JobError, JobRow, JobStatus, Notice};
+use super::Gateway;
+use crate::store::{JobError, JobRow, JobStatus, Notice, Renewal};
 use futures::StreamExt;
 use infernet_node::clock;
-use infernet_wire::money::MicroUsd;
+use infernet_wire::time::UnixMillis;
 use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 /// Rounds in a lease: two may be lost.
 const ROUNDS: u64 = 3;
 /// Stranded jobs that are ended in one round.
 const MAX_STRANDED: usize = 200;
+/// Between two writes of an answer that is to be kept and still grows: it may be megabytes.
+const KEEP_TEXT_MS: u64 = 60_000;
 /// Before a stream of notices that has ended is opened again.
 const REOPEN: Duration = Duration::from_secs(1);
 
@@ -26,10 +31,12 @@ pub(super) fn spawn(gateway: &Arc<Gateway>) -> Vec<JoinHandle<()>> {
 
 async fn rounds(gateway: Weak<Gateway>) {
     while let Some(gateway) = gateway.upgrade() {
+        let pause = Duration::from_millis(gateway.config.lease_ms / ROUNDS);
         gateway.renew().await;
+        // What is not written in time is written a minute later, or at the job's end. Leases do not wait for it.
+        let _ = timeout(pause, gateway.keep_texts()).await;
         gateway.end_stranded().await;
         gateway.table().forget(clock::now());
-        let pause = Duration::from_millis(gateway.config.lease_ms / ROUNDS);
         drop(gateway);
         sleep(pause).await;
     }
@@ -52,9 +59,28 @@ async fn hear(gateway: Weak<Gateway>) {
 
 impl Gateway {
     async fn renew(&self) {
-        let running = self.table().all_running();
+        let running = self.table().all_written();
+        if running.is_empty() {
+            return;
+        }
+        let known: Vec<Renewal> = running.iter().map(|live| live.renewal()).collect();
+        match self.store.renew_jobs(&self.instance, &known, clock::now().after(self.config.lease_ms)).await {
+            // One that has ended meanwhile is among them, and does not mind.
+            Ok(unwanted) => running.iter().filter(|live| unwanted.contains(live.id())).for_each(|live| live.cancel()),
+            Err(error) => warn!("leases can't be renewed yet: {error}"),
+        }
+    }
+
+    /// Answers that are to be kept, as far as they are: a crash loses a minute of them.
+    async fn keep_texts(&self) {
+        let now = clock::now();
+        let before = UnixMillis(now.0.saturating_sub(KEEP_TEXT_MS));
+        let running = self.table().all_written();
         for live in running {
-            self.change(&live, |row| live.checkpoint(row)).await;
+            let Some(text) = live.text(before, now) else { continue };
+            if let Err(error) = self.store.put_text(live.id(), &text).await {
+                return warn!("answers can't be kept yet: {error}");
+            }
         }
     }
 
@@ -67,23 +93,18 @@ impl Gateway {
         };
         for row in stranded {
             let error = "the instance of this plane that ran the job has stopped: ask again".to_owned();
-            let cost = row.cost.unwrap_or(MicroUsd(0));
             let ended = JobRow {
                 status: JobStatus::Failed,
                 error: Some(JobError { code: "instance_lost".into(), message: error }),
-                cost: Some(cost),
                 updated: now,
                 ended: Some(now),
                 lease: None,
                 ..row
             };
-            let settled = self.store.settle(&ended.id, cost, now).await;
-            match settled {
-                Ok(_) => match self.store.update_job(&UNDER_WAY, &ended).await {
-                    Ok(true) => info!(job = %ended.id.0, "a job of an instance that is gone was ended"),
-                    Ok(false) => {}
-                    Err(error) => warn!("{error}"),
-                },
+            match self.store.end_job(&ended, Some(now)).await {
+                Ok(Some(_)) => info!(job = %ended.id.0, "a job of an instance that is gone was ended"),
+                // Its instance is there after all, or another was faster.
+                Ok(None) => continue,
                 Err(error) => warn!("{error}"),
             }
             self.tell(&ended.id).await;

@@ -3,14 +3,14 @@
 use super::{GatewayConfig, Outcome};
 use crate::{
     http::error::Refusal,
-    store::{ClientId, JobError, JobRow, JobStatus, WebJobId},
+    store::{ClientId, JobError, JobRow, JobStatus, Renewal, StoredText, WebJobId},
 };
 use infernet_wire::{money::MicroUsd, time::UnixMillis};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::{Mutex, watch};
@@ -56,12 +56,17 @@ impl Log {
 pub struct Live {
     id: WebJobId,
     client: ClientId,
-    /// As it was last written.
+    /// As it was last written, without its text.
     pub(super) row: Mutex<JobRow>,
+    /// The request, if it is to be kept with its answer, and when that was last written.
+    request: Option<String>,
+    text_written: AtomicU64,
     /// Its answer, unless that goes straight to who asked.
     log: watch::Sender<Log>,
     has_log: bool,
     cancel: watch::Sender<bool>,
+    /// Whether its row is in the store, so that its lease can be renewed.
+    written: AtomicBool,
     /// What it has cost by now, in micro-USD, and its answer's tokens.
     cost: AtomicU64,
     tokens: AtomicU64,
@@ -72,10 +77,13 @@ impl Live {
         Live {
             id: row.id.clone(),
             client: row.client.clone(),
-            row: Mutex::new(row),
+            request: row.text.as_ref().map(|text| text.request.clone()),
+            text_written: AtomicU64::new(row.created.0),
+            row: Mutex::new(JobRow { text: None, ..row }),
             log: watch::Sender::default(),
             has_log,
             cancel: watch::Sender::new(false),
+            written: AtomicBool::new(false),
             cost: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
         }
@@ -101,7 +109,7 @@ impl Live {
         self.cancel.send_replace(true);
     }
 
-    pub(super) fn cancelled(&self) -> watch::Receiver<bool> {
+    pub(crate) fn cancelled(&self) -> watch::Receiver<bool> {
         self.cancel.subscribe()
     }
 
@@ -115,7 +123,7 @@ impl Live {
     }
 
     /// What it has cost by now.
-    pub(super) fn note(&self, cost: MicroUsd, tokens: u32) {
+    pub(crate) fn note(&self, cost: MicroUsd, tokens: u32) {
         self.cost.store(cost.0, Ordering::Relaxed);
         self.tokens.store(tokens.into(), Ordering::Relaxed);
     }
@@ -124,22 +132,42 @@ impl Live {
         MicroUsd(self.cost.load(Ordering::Relaxed))
     }
 
-    /// Puts into `row` what is known by now, so that a crash loses little.
-    pub(super) fn checkpoint(&self, row: &mut JobRow) {
+    /// Its row is in the store.
+    pub(super) fn mark_written(&self) {
+        self.written.store(true, Ordering::Relaxed);
+    }
+
+    /// What is known by now, so that a crash loses little.
+    pub(super) fn renewal(&self) -> Renewal {
         let tokens = u32::try_from(self.tokens.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        if tokens > 0 {
-            row.output_tokens = Some(tokens);
-            row.cost = Some(self.cost());
-        }
-        if let Some(kept) = &mut row.text {
-            kept.answer.clone_from(&self.log.borrow().text);
-        }
+        let known = tokens > 0;
+        Renewal { id: self.id.clone(), output_tokens: known.then_some(tokens), cost: known.then(|| self.cost()) }
+    }
+
+    /// Puts into `row` what is known by now.
+    pub(super) fn checkpoint(&self, row: &mut JobRow) {
+        let known = self.renewal();
+        (row.output_tokens, row.cost) = (known.output_tokens.or(row.output_tokens), known.cost.or(row.cost));
+    }
+
+    /// Its text is not to be kept after all.
+    pub(super) fn keep_nothing(&self) {
+        self.text_written.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// What is to be kept by now, if its client asked for that and it was not written since `before`. From `now` on it counts as
+    /// written.
+    pub(super) fn text(&self, before: UnixMillis, now: UnixMillis) -> Option<StoredText> {
+        let request = self.request.as_ref().filter(|_| self.text_written.load(Ordering::Relaxed) <= before.0)?;
+        self.text_written.store(now.0, Ordering::Relaxed);
+        Some(StoredText { request: request.clone(), answer: self.log.borrow().text.clone() })
     }
 
     /// The row at its end.
     pub(super) async fn ended(&self, outcome: &Outcome, now: UnixMillis) -> JobRow {
         let mut row = self.row.lock().await;
         self.checkpoint(&mut row);
+        row.text = self.text(now, now);
         row.status = match (&outcome.error, outcome.cancelled) {
             (_, true) => JobStatus::Cancelled,
             (Some(_), _) => JobStatus::Failed,
@@ -189,6 +217,11 @@ impl Table {
         self.running.values().cloned().collect()
     }
 
+    /// Those that the store knows of.
+    pub(super) fn all_written(&self) -> Vec<Arc<Live>> {
+        self.running.values().filter(|live| live.written.load(Ordering::Relaxed)).cloned().collect()
+    }
+
     pub(super) fn get(&self, id: &WebJobId) -> Option<Arc<Live>> {
         self.running.get(id).or_else(|| self.kept.get(id)).cloned()
     }
@@ -197,6 +230,9 @@ impl Table {
     pub(super) fn add(&mut self, live: &Arc<Live>, config: &GatewayConfig) -> Result<(), Refusal> {
         if self.running.len() >= config.max_running {
             return Err(Refusal::busy("the plane runs as many jobs as it takes: try again"));
+        }
+        if self.running.contains_key(&live.id) {
+            return Err(Refusal::busy("the same job is being begun: try again"));
         }
         let own = self.per_client.entry(live.client.clone()).or_default();
         if *own >= config.max_running_per_client {
@@ -207,9 +243,12 @@ impl Table {
         Ok(())
     }
 
-    /// Gives a place back.
-    pub(super) fn remove(&mut self, id: &WebJobId) {
-        let Some(live) = self.running.remove(id) else { return };
+    /// Gives a place back: its own, not one that another job of the same name has taken since.
+    pub(super) fn remove(&mut self, live: &Arc<Live>) {
+        if !self.running.get(&live.id).is_some_and(|running| Arc::ptr_eq(running, live)) {
+            return;
+        }
+        self.running.remove(&live.id);
         if let Some(own) = self.per_client.get_mut(&live.client) {
             *own = own.saturating_sub(1);
             if *own == 0 {
@@ -220,7 +259,7 @@ impl Table {
 
     /// A job has ended; its answer is kept until `until`, if there is room.
     pub(super) fn ended(&mut self, live: &Arc<Live>, until: UnixMillis, most: usize) {
-        self.remove(&live.id);
+        self.remove(live);
         if !live.has_log {
             return;
         }

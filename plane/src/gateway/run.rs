@@ -1,7 +1,7 @@
 //! One job from its order to its end.
 
-use super::{Gateway, Live, Outcome, UNDER_WAY, UNPAID, bridge};
-use crate::store::{JobError, JobRow, JobStatus};
+use super::{Gateway, Live, Outcome, bridge};
+use crate::store::{JobError, JobRow, JobStatus, UNDER_WAY};
 use infernet_node::{
     api::error::ApiError,
     buyer::{ChatError, ChatEvent, ChatOrder},
@@ -33,13 +33,10 @@ pub(super) async fn run(
     capped: Option<MicroUsd>,
     room: Option<Arc<OwnedSemaphorePermit>>,
 ) {
-    let mut daemons = gateway.bridge.get().zip(bridge::job(&order.request));
-    if let Some((legacy, job)) = &daemons {
-        match legacy.serves(job, clock::now()).await {
-            // Rather at once than when the mesh has somebody.
-            Ok(true) => order.wait_ms = 0,
-            _ => daemons = None,
-        }
+    let daemons = gateway.bridge.get().zip(bridge::job(&order));
+    if daemons.as_ref().is_some_and(|(legacy, job)| legacy.serves(job, clock::now())) {
+        // Rather at once than when the mesh has somebody.
+        order.wait_ms = 0;
     }
     let (told, mut events) = mpsc::channel(EVENTS);
     let mut cancel = live.cancelled();
@@ -184,6 +181,8 @@ impl Gateway {
         if row.status.is_over() {
             return;
         }
+        // What the last renewal noted is not taken back.
+        live.checkpoint(&mut row);
         change(&mut row);
         row.updated = now;
         row.lease = Some((self.instance.clone(), now.after(self.config.lease_ms)));
@@ -217,7 +216,7 @@ fn explained(error: &ChatError, capped: Option<MicroUsd>) -> JobError {
         "worker_failed" => "node_failed",
         "no_bid" | "busy" | "no_peers" => "no_capacity",
         "deadline" => "timeout",
-        "spend_cap" => UNPAID,
+        "spend_cap" => "budget_too_small",
         other => other,
     };
     let message = shown.message.replace("X-Infernet-Max-Price", "max_price").replace("X-Infernet-Budget", "budget");

@@ -27,7 +27,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use infernet_node::clock;
+use infernet_node::{clock, date::DAY_MS};
 use infernet_wire::{http_auth, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -42,9 +42,6 @@ const NONCE_MS: u64 = 2 * http_auth::WINDOW_SECONDS * 1_000;
 const MAX_NONCE: usize = 128;
 /// How long a program's key from a signed request is good: 90 days.
 const KEY_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
-
-/// How long a session by a key lasts.
-const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// The routes.
 pub fn routes() -> Router<Plane> {
@@ -211,10 +208,10 @@ async fn signed_in_until(plane: &Plane, until: UnixMillis, client: crate::store:
     Ok(([(header::SET_COOKIE, cookie)], Json(SignedIn { client })).into_response())
 }
 
-/// Somebody with a session or a key that may manage, to whom a new identity is added; `None` for whoever is nobody yet.
+/// Somebody with a session or a key that may do all, to whom a new identity is added; `None` for whoever is nobody yet.
 fn adds_to(somebody: Maybe) -> Result<Option<ClientId>, Refusal> {
     let Some(caller) = somebody.0.map(Caller) else { return Ok(None) };
-    caller.needs(Scope::Manage)?;
+    caller.needs_all()?;
     Ok(Some(caller.client().clone()))
 }
 
@@ -239,7 +236,7 @@ async fn wallet_start(
 
 /// Sign in by a wallet's signature; a session comes as a cookie.
 #[utoipa::path(post, path = "/api/v1/auth/wallet/finish", tag = "signing in", request_body = WalletFinish,
-    responses((status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
+    responses((status = 400, body = ErrorBody), (status = 200, body = SignedIn), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 409, body = ErrorBody)))]
 async fn wallet_finish(
     State(plane): State<Plane>,
@@ -410,11 +407,8 @@ async fn by_key(
         (status = 409, body = ErrorBody)))]
 async fn by_own_key(State(plane): State<Plane>, caller: Caller) -> Result<Response, Refusal> {
     let Some(key) = caller.key() else { return Err(Refusal::conflict("you are signed in")) };
-    let may_all = key.per_day.is_none() && Scope::ALL.into_iter().all(|scope| scope.is_in(&key.scopes));
-    if !may_all {
-        let told = "a session may do all, and this key may not: sign in by what the account was made with";
-        return Err(Refusal::forbidden("forbidden", told));
-    }
+    caller.needs_all()?;
+    // How long a session by a key lasts.
     let day = clock::now().after(DAY_MS);
     signed_in_until(&plane, key.expires.map_or(day, |expires| expires.min(day)), caller.0.client.clone()).await
 }

@@ -1,6 +1,7 @@
 //! A request's body: read within a bound and a time, and turned into a type without quoting it in errors.
 
 use super::error::Refusal;
+use crate::gateway::Gateway;
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request},
@@ -8,8 +9,8 @@ use axum::{
 };
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
-use std::time::Duration;
-use tokio::time::timeout;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 /// Bodies of all routes but those that carry prompts.
 pub const SMALL: usize = 64 * 1024;
@@ -45,11 +46,25 @@ pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes
     timeout(ARRIVAL, collect(headers, body, limit)).await.map_err(slow)?
 }
 
+/// Reads a body with prompts into room that is taken before it comes; the room is held until the job ends.
+pub(super) async fn read_into(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Bytes, Arc<OwnedSemaphorePermit>), Refusal> {
+    let room = gateway.room(said(headers).map_or(LARGE, |said| said.min(LARGE)))?;
+    Ok((read(headers, body, LARGE).await?, Arc::new(room)))
+}
+
+fn said(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
     let large = || {
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("this route takes at most {limit} bytes: send less"))
     };
-    let said: usize = headers.get(header::CONTENT_LENGTH).and_then(|n| n.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let said = said(headers).unwrap_or(0);
     if said > limit.saturating_mul(DISCARDED) {
         return Err(large());
     }
@@ -81,7 +96,7 @@ fn reason(error: &serde_json::Error) -> String {
         return format!("the body is not JSON: {place}");
     }
     let text = text.rsplit_once(" at line").map_or(text.as_str(), |(text, _)| text);
-    match text.split_once(", expected ") {
+    match text.rsplit_once(", expected ") {
         Some((_, expected)) => format!("the body has a wrong value {place}: expected {expected}"),
         None if text.starts_with("missing field") => format!("the body is incomplete: {text}"),
         None => format!("the body has a wrong value {place}"),

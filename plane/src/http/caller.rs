@@ -82,9 +82,18 @@ impl Caller {
         }
     }
 
+    /// Refuses keys that may not do all, or spend all: they must not become what may.
+    pub fn needs_all(&self) -> Result<(), Refusal> {
+        let may_all = |key: &KeyRow| key.per_day.is_none() && Scope::ALL.into_iter().all(|scope| scope.is_in(&key.scopes));
+        if self.key().is_none_or(may_all) {
+            return Ok(());
+        }
+        Err(Refusal::forbidden("forbidden", "this key may not do all: sign in by what the account was made with"))
+    }
+
     /// Refuses whoever does not run the plane.
     pub fn needs_admin(&self) -> Result<(), Refusal> {
-        self.needs(Scope::Manage)?;
+        self.needs_all()?;
         if self.0.client.admin { Ok(()) } else { Err(Refusal::forbidden("forbidden", "only who runs this plane may do that")) }
     }
 }

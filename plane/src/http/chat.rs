@@ -26,7 +26,6 @@ use infernet_node::clock;
 use infernet_wire::{hash, id::Hash, money::MicroUsd};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// Names that mean any model.
 const ANY: [&str; 3] = ["", "auto", "default"];
@@ -82,8 +81,7 @@ async fn ask(
         None => (ClientId(ANONYMOUS.into()), Some(anonymous(&plane, from)?)),
     };
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, body::LARGE).await?;
-    let room = Arc::new(gateway.room(bytes.len())?);
+    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
     let asked: ChatBody = body::parse(&bytes)?;
     drop(bytes);
     if asked.encrypted_messages.is_some() {
@@ -151,6 +149,9 @@ async fn readable(plane: &Plane, somebody: &Maybe, id: &str) -> Result<JobRow, R
     if !jobs::is_id(id) {
         return Err(none());
     }
+    if let Some(somebody) = &somebody.0 {
+        Caller(somebody.clone()).needs(Scope::Read)?;
+    }
     let row = plane.store.job(&WebJobId(id.to_owned())).await?.ok_or_else(none)?;
     let own = somebody.0.as_ref().is_some_and(|somebody| somebody.client.id == row.client);
     if own || row.client.0 == ANONYMOUS { Ok(row) } else { Err(none()) }
@@ -159,7 +160,7 @@ async fn readable(plane: &Plane, somebody: &Maybe, id: &str) -> Result<JobRow, R
 /// Follow a job's answer, as the existing control plane's clients do: events `job`, `meta`, `token`, `done`, `error`.
 #[utoipa::path(get, path = "/api/chat/stream/{id}", tag = "existing clients",
     params(("id" = String, Path, description = "Its name")),
-    responses((status = 200, content_type = "text/event-stream", body = String), (status = 404)))]
+    responses((status = 200, content_type = "text/event-stream"), (status = 404)))]
 async fn follow(
     State(plane): State<Plane>,
     somebody: Maybe,

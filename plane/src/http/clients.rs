@@ -227,7 +227,7 @@ async fn me(caller: Caller) -> Json<ClientView> {
 /// What has changed my balance, the newest first.
 #[utoipa::path(get, path = "/api/v1/me/entries", tag = "clients",
     params(("before" = Option<u64>, Query, description = "The `next` of the page before")),
-    responses((status = 200, body = EntryList), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 400, body = ErrorBody), (status = 200, body = EntryList), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn entries(State(plane): State<Plane>, caller: Caller, RawQuery(query): RawQuery) -> Result<Json<EntryList>, Refusal> {
     caller.needs(Scope::Manage)?;
     let query = query.unwrap_or_default();
@@ -267,14 +267,6 @@ async fn make_key(
 ) -> Result<(StatusCode, Json<NewKey>), Refusal> {
     caller.needs(Scope::Manage)?;
     // A key may not make a key that may more, or spends more, than it may itself.
-    if let Some(key) = caller.key() {
-        let beyond = asked.scopes.iter().any(|scope| !key.scopes.contains(scope));
-        let default = asked.scopes.is_empty() && !Scope::Jobs.is_in(&key.scopes);
-        let dearer = key.per_day.is_some_and(|cap| asked.per_day_micro_usd.is_none_or(|wanted| wanted > cap.0));
-        if beyond || default || dearer {
-            return Err(Refusal::forbidden("forbidden", "a key can't make one that may more than itself: sign in for that"));
-        }
-    }
     let wish = KeyWish {
         name: asked.name,
         scopes: asked.scopes,
@@ -282,8 +274,32 @@ async fn make_key(
         per_minute: asked.per_minute,
         expires: asked.expires_in.map(|seconds| clock::now().after(seconds.saturating_mul(1_000))),
     };
+    let wish = match caller.key() {
+        Some(key) => within(key, wish)?,
+        None => wish,
+    };
     let (text, row) = accounts::new_key(&*plane.store, caller.client(), wish).await?;
     Ok((StatusCode::CREATED, Json(NewKey { key: text.to_string(), about: KeyView::from(row) })))
+}
+
+/// The wish for a key that another makes: what it does not say is as that one is.
+fn within(key: &KeyRow, wish: KeyWish) -> Result<KeyWish, Refusal> {
+    let named = |name: &str| Scope::ALL.into_iter().find(|scope| scope.name() == name);
+    let beyond = wish.scopes.iter().any(|name| named(name).is_some_and(|scope| !scope.is_in(&key.scopes)));
+    let default = wish.scopes.is_empty() && !Scope::Jobs.is_in(&key.scopes);
+    let wish = KeyWish {
+        per_day: wish.per_day.or(key.per_day),
+        per_minute: wish.per_minute.or(Some(key.per_minute)),
+        expires: wish.expires.or(key.expires),
+        ..wish
+    };
+    let dearer = key.per_day.is_some_and(|cap| wish.per_day.is_some_and(|wanted| wanted > cap));
+    let faster = wish.per_minute.is_some_and(|wanted| wanted > key.per_minute);
+    let longer = key.expires.is_some_and(|end| wish.expires.is_some_and(|wanted| wanted > end));
+    if beyond || default || dearer || faster || longer {
+        return Err(Refusal::forbidden("forbidden", "a key can't make one that may more than itself: sign in for that"));
+    }
+    Ok(wish)
 }
 
 /// Revoke a key, from this moment on.
@@ -338,7 +354,7 @@ pub struct Granted {
 
 /// Make a client, with a key. For who runs the plane.
 #[utoipa::path(post, path = "/api/v1/admin/clients", tag = "admin", request_body = ClientRequest,
-    responses((status = 201, body = NewClient), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
+    responses((status = 400, body = ErrorBody), (status = 201, body = NewClient), (status = 401, body = ErrorBody), (status = 403, body = ErrorBody)))]
 async fn make_client(
     State(plane): State<Plane>,
     caller: Caller,

@@ -7,10 +7,13 @@
 
 mod bearer;
 
-use super::node::{
-    commands::told,
-    reply::{Refusal, Reply, data, iso},
-    specs,
+use super::{
+    body,
+    node::{
+        commands::told,
+        reply::{Refusal, Reply, data, iso},
+        specs,
+    },
 };
 use crate::{
     auth::{self, Denied, MAX_BODY_BYTES, Signed},
@@ -22,7 +25,7 @@ use crate::{
 };
 use axum::{
     Router,
-    body::{Bytes, to_bytes},
+    body::Bytes,
     extract::{Path, Query, Request, State},
     http::{StatusCode, request::Parts},
     routing::{delete, get, post},
@@ -243,7 +246,7 @@ const KIND: &str = "node";
 async fn link(State(plane): State<Plane>, request: Request) -> Reply {
     let (parts, body) = read(request).await?;
     let now = clock::now();
-    let client = bearer::client(&plane, &parts).await?;
+    let client = bearer::whole(&plane, &parts).await?;
     let signed = auth::check(&plane, &parts, &body, now).await?;
     let role = super::node::role(&signed.body)?;
     let label = super::node::text(&signed.body, "label", MAX_LABEL).unwrap_or_default();
@@ -286,7 +289,7 @@ async fn node(plane: &Plane, pubkey: &str) -> Result<NodeRow, Refusal> {
 
 async fn read(request: Request) -> Result<(Parts, Bytes), Refusal> {
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| Denied::TooLarge)?;
+    let body = body::read(&parts.headers, body, MAX_BODY_BYTES).await?;
     Ok((parts, body))
 }
 

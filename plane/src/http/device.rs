@@ -13,7 +13,7 @@ use super::{
 use crate::{
     accounts::{self, KeyWish, Scope, session, wallet::iso},
     state::Plane,
-    store::{ClientId, SessionRow},
+    store::ClientId,
 };
 use axum::{
     Extension, Json, Router,
@@ -23,7 +23,6 @@ use axum::{
     routing::{get, post},
 };
 use infernet_node::clock;
-use infernet_wire::{hash, id::Hash};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -67,18 +66,17 @@ pub struct Approval {
     pub code: String,
 }
 
-/// A code's state is kept as a session of nobody, which tells without being taken; its hash is no cookie's.
-fn mark(state: &str, code: &str) -> Hash {
-    hash::tagged("infernet/device/1", &[state.as_bytes(), code.as_bytes()])
+/// A code's state is kept as a challenge that is looked at and not taken.
+fn mark(state: &str, code: &str) -> String {
+    format!("device-{state}:{code}")
 }
 
 async fn put_mark(plane: &Plane, state: &str, code: &str) -> Result<(), Refusal> {
-    let row = SessionRow { hash: mark(state, code), client: ClientId(state.into()), until: clock::now().after(LIFE_MS) };
-    Ok(plane.store.put_session(&row).await?)
+    Ok(plane.store.put_challenge(&mark(state, code), "", clock::now().after(LIFE_MS)).await?)
 }
 
 async fn is_marked(plane: &Plane, state: &str, code: &str) -> Result<bool, Refusal> {
-    Ok(plane.store.session(mark(state, code), clock::now()).await?.is_some())
+    Ok(plane.store.challenge(&mark(state, code), clock::now()).await?.is_some())
 }
 
 fn is_code(code: &str) -> bool {
@@ -114,7 +112,7 @@ async fn poll(State(plane): State<Plane>, Path(code): Path<String>) -> Result<Re
     let now = clock::now();
     if let Some(client) = plane.store.take_challenge(&format!("device:{code}"), now).await? {
         put_mark(&plane, "consumed", &code).await?;
-        plane.store.end_session(mark("pending", &code)).await?;
+        plane.store.take_challenge(&mark("pending", &code), now).await?;
         return Ok(Json(authorized(&plane, ClientId(client)).await?).into_response());
     }
     let status = match () {
@@ -135,7 +133,7 @@ async fn authorized(plane: &Plane, client: ClientId) -> Result<Value, Refusal> {
 
 /// Approve a terminal's code: it becomes the caller.
 #[utoipa::path(post, path = "/api/auth/cli/approve", tag = "signing in", request_body = Approval,
-    responses((status = 204), (status = 401), (status = 403), (status = 404)))]
+    responses((status = 400), (status = 204), (status = 401), (status = 403), (status = 404)))]
 async fn approve(
     State(plane): State<Plane>,
     caller: Caller,

@@ -73,8 +73,7 @@ async fn submit(State(plane): State<Plane>, caller: Caller, request: Request) ->
     caller.needs(Scope::Jobs)?;
     let gateway = gateway(&plane)?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, body::LARGE).await?;
-    let room = Arc::new(gateway.room(bytes.len())?);
+    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
     let idempotency = idempotency(&parts.headers, &bytes)?;
     let asked = body::parse::<JobRequest>(&bytes)?.check(gateway.config())?;
     drop(bytes);
@@ -85,14 +84,13 @@ async fn submit(State(plane): State<Plane>, caller: Caller, request: Request) ->
 /// Ask for many jobs with the same settings. All are checked before one is begun; each is paid for by itself.
 #[utoipa::path(post, path = "/api/v1/jobs/batch", tag = "jobs", request_body = BatchRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "The same request under the same key is one batch")),
-    responses((status = 202, body = Batch), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+    responses((status = 422, body = ErrorBody), (status = 202, body = Batch), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 402, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn batch(State(plane): State<Plane>, caller: Caller, request: Request) -> Result<Response, Refusal> {
     caller.needs(Scope::Jobs)?;
     let gateway = gateway(&plane)?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, body::LARGE).await?;
-    let room = Arc::new(gateway.room(bytes.len())?);
+    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
     let idempotency = idempotency(&parts.headers, &bytes)?;
     let all: Vec<Asked> = body::parse::<BatchRequest>(&bytes)?.check(gateway.config())?;
     drop(bytes);
@@ -285,7 +283,7 @@ async fn cancel(
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/stream", tag = "jobs",
     params(("id" = String, Path, description = "Its name"),
         ("Last-Event-ID" = Option<String>, Header, description = "The last event that was read")),
-    responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String),
+    responses((status = 400, body = ErrorBody), (status = 200, description = "Server-sent events", content_type = "text/event-stream"),
         (status = 204, description = "The last event was the end"), (status = 401, body = ErrorBody),
         (status = 404, body = ErrorBody), (status = 410, body = ErrorBody), (status = 421, body = ErrorBody)))]
 async fn follow(

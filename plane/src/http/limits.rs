@@ -189,6 +189,9 @@ async fn admitted(door: &Door, mut request: Request, path: &str) -> Result<(Requ
                 if !passes {
                     return Err(Box::new(Left { remaining: 0, ..left }.refused(path)));
                 }
+                if key.used.is_none_or(|used| now.since(used) >= MINUTE_MS) {
+                    door.plane.store.touch_key(key.hash, now).await.map_err(|error| denied(error.into()))?;
+                }
                 left
             }
             By::Session(..) => left,

@@ -82,6 +82,7 @@ async fn overview(State(plane): State<Plane>) -> Json<query::Overview> {
 
 /// Volume and speed, hour by hour; `hours` is 24 unless named, a month at most.
 #[utoipa::path(get, path = "/api/v1/traffic", tag = "network",
+    params(("hours" = Option<u64>, Query, description = "24 unless said, at most 744")),
     responses((status = 200, body = Object), (status = 400, body = ErrorBody)))]
 async fn traffic(State(plane): State<Plane>, asked: Asked) -> Result<Json<Value>, Refusal> {
     let hours = wish(asked)?.hours.unwrap_or(HOURS);
@@ -96,6 +97,7 @@ async fn demand(State(plane): State<Plane>) -> Json<Value> {
 
 /// The newest auctions. Bids are sealed: only those that the buyer named are counted.
 #[utoipa::path(get, path = "/api/v1/auctions", tag = "network",
+    params(("limit" = Option<usize>, Query, description = "Rows at most; 50 unless said, at most 500")),
     responses((status = 200, body = Object), (status = 400, body = ErrorBody)))]
 async fn auctions(State(plane): State<Plane>, asked: Asked) -> Result<Json<Value>, Refusal> {
     let limit = wish(asked)?.limit();
@@ -104,6 +106,7 @@ async fn auctions(State(plane): State<Plane>, asked: Asked) -> Result<Json<Value
 
 /// Nodes by their ids, after the one named by `after`; with `offline=true` those that are gone, too.
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "network",
+    params(("limit" = Option<usize>, Query, description = "Rows at most; 50 unless said, at most 500"), ("after" = Option<String>, Query, description = "The `next` of the page before"), ("offline" = Option<bool>, Query, description = "Those that are gone, too")),
     responses((status = 200, body = Object), (status = 400, body = ErrorBody)))]
 async fn nodes(State(plane): State<Plane>, asked: Asked) -> Result<Json<Value>, Refusal> {
     let wish = wish(asked)?;
@@ -119,6 +122,7 @@ fn view(plane: &Plane, id: &NodeId) -> Result<query::NodeView, Refusal> {
 
 /// All that is known of a node. With `viewer`, its reputation by the receipts of that node alone, beside the other.
 #[utoipa::path(get, path = "/api/v1/nodes/{id}", tag = "network",
+    params(("id" = String, Path, description = "The node's id"), ("viewer" = Option<String>, Query, description = "Whose receipts alone count")),
     responses((status = 200, body = Object), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn node(State(plane): State<Plane>, Path(id): Path<String>, asked: Asked) -> Result<Json<Value>, Refusal> {
     let (id, viewer) = (node_id(&id)?, maybe_node(wish(asked)?.viewer.as_ref())?);
@@ -133,6 +137,7 @@ async fn node(State(plane): State<Plane>, Path(id): Path<String>, asked: Asked) 
 
 /// Whether a node is there.
 #[utoipa::path(get, path = "/api/v1/nodes/{id}/status", tag = "network",
+    params(("id" = String, Path, description = "The node's id")),
     responses((status = 200, body = Object), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn status(State(plane): State<Plane>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let view = view(&plane, &node_id(&id)?)?;
@@ -142,6 +147,7 @@ async fn status(State(plane): State<Plane>, Path(id): Path<String>) -> Result<Js
 
 /// What a node earned, day by day; `days` is 30 unless named, a year at most.
 #[utoipa::path(get, path = "/api/v1/nodes/{id}/earnings", tag = "network",
+    params(("id" = String, Path, description = "The node's id"), ("days" = Option<u64>, Query, description = "30 unless said, at most 366")),
     responses((status = 200, body = Object), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn earnings(State(plane): State<Plane>, Path(id): Path<String>, asked: Asked) -> Result<Json<Value>, Refusal> {
     let (id, days) = (node_id(&id)?, wish(asked)?.days.unwrap_or(DAYS));
@@ -151,6 +157,7 @@ async fn earnings(State(plane): State<Plane>, Path(id): Path<String>, asked: Ask
 
 /// The newest receipts, of all or of one `worker`.
 #[utoipa::path(get, path = "/api/v1/receipts", tag = "network",
+    params(("limit" = Option<usize>, Query, description = "Rows at most; 50 unless said, at most 500"), ("worker" = Option<String>, Query, description = "Of this node alone")),
     responses((status = 200, body = Object), (status = 400, body = ErrorBody)))]
 async fn receipts(State(plane): State<Plane>, asked: Asked) -> Result<Json<Value>, Refusal> {
     let wish = wish(asked)?;
@@ -160,6 +167,7 @@ async fn receipts(State(plane): State<Plane>, asked: Asked) -> Result<Json<Value
 
 /// A Compute Payment Receipt by its digest, or all receipts of a job by its id, with both statements as they were signed.
 #[utoipa::path(get, path = "/api/v1/cprs/{id}", tag = "network",
+    params(("id" = String, Path, description = "A receipt's digest, or a job")),
     responses((status = 200, body = Object), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn receipt(State(plane): State<Plane>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let by_job: Option<JobId> = id.parse().ok();

@@ -9,6 +9,7 @@ pub mod specs;
 pub(super) mod commands;
 mod payouts;
 
+use super::limits::{self, From as Sender, Turns};
 use crate::{
     auth::Signed,
     presence,
@@ -16,11 +17,12 @@ use crate::{
     store::{NodePut, NodeRow, Notice, Pubkey, Role},
     uuid,
 };
-use axum::{Router, extract::State, http::StatusCode, routing::post};
+use axum::{Extension, Router, extract::State, http::StatusCode, routing::post};
 use infernet_node::clock;
-use infernet_wire::time::UnixMillis;
+use infernet_wire::{id::NodeId, time::UnixMillis};
 use reply::{Refusal, Reply, data, iso};
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 use tracing::debug;
 
 /// The longest name that a node gives itself.
@@ -74,10 +76,24 @@ pub(super) fn text(body: &Map<String, Value>, key: &str, most: usize) -> Option<
     body.get(key).and_then(Value::as_str).map(|text| specs::plain(text, most))
 }
 
-async fn register(State(plane): State<Plane>, signed: Signed) -> Reply {
+async fn register(
+    State(plane): State<Plane>,
+    Extension(from): Extension<Sender>,
+    Extension(turns): Extension<Arc<Turns>>,
+    signed: Signed,
+) -> Reply {
     let (now, role) = (clock::now(), role(&signed.body)?);
     let node_id = node_id(&signed.body)?;
-    let row = registered(plane.store.node(signed.pubkey, role).await?, &signed, role, node_id, now);
+    // Whoever goes by a node's id must be that node.
+    if node_id.parse::<NodeId>().is_ok_and(|id| id.x_only() != signed.pubkey.0) {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "node_id is owned by another pubkey"));
+    }
+    let before = plane.store.node(signed.pubkey, role).await?;
+    if before.is_none() {
+        // Keys cost nothing, and each makes a row.
+        limits::sign_in_turn(&plane, &turns, from)?;
+    }
+    let row = registered(before, &signed, role, node_id, now);
     match plane.store.put_node(&row).await? {
         NodePut::Kept => {}
         NodePut::Taken => return Err(Refusal::new(StatusCode::FORBIDDEN, "node_id is owned by another pubkey")),
@@ -152,6 +168,9 @@ async fn heartbeat(State(plane): State<Plane>, signed: Signed) -> Reply {
     let mut row = plane.store.node(signed.pubkey, role).await?.ok_or(Refusal::unknown(NO_ROW))?;
     heard(&mut row, &signed.body, now);
     plane.store.put_node(&row).await?;
+    if !row.available {
+        plane.legacy.left(signed.pubkey);
+    }
     told(&plane, signed.pubkey).await;
     data(json!({ "id": row.id }))
 }
@@ -185,6 +204,7 @@ fn shown(row: &NodeRow, silence_ms: u64, now: UnixMillis) -> Value {
 
 async fn remove(State(plane): State<Plane>, signed: Signed) -> Reply {
     let removed = plane.store.remove_node(signed.pubkey, role(&signed.body)?).await?;
+    plane.legacy.left(signed.pubkey);
     told(&plane, signed.pubkey).await;
     match removed {
         Some(row) => data(json!({ "deleted": true, "id": row.id })),

@@ -28,7 +28,7 @@ use infernet_node::{
 };
 use infernet_wire::{id::Hash, money::MicroUsd};
 use std::{net::Ipv4Addr, sync::Arc};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch};
 
 /// `router` with `/v1/*`, if `plane` buys.
 pub(super) fn mount(router: Router, plane: &Plane) -> Router {
@@ -118,6 +118,16 @@ struct Reserved {
 impl Charge for Reserved {
     fn most(&self) -> MicroUsd {
         self.most
+    }
+
+    fn cancelled(&self) -> Option<watch::Receiver<bool>> {
+        self.live.as_ref().map(|live| live.cancelled())
+    }
+
+    fn note(&self, cost: MicroUsd, tokens: u32) {
+        if let Some(live) = &self.live {
+            live.note(cost, tokens);
+        }
     }
 
     fn settle(mut self: Box<Self>, bill: Bill) {

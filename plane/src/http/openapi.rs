@@ -5,9 +5,13 @@ use crate::state::Plane;
 use axum::{Json, Router, http::StatusCode, response::Response, routing::get};
 use maud::{Markup, html};
 use serde_json::Value;
+use std::sync::LazyLock;
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        RefOr, ResponseBuilder,
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 /// The description.
@@ -28,7 +32,7 @@ use utoipa::{
         network::earnings, network::receipts, network::receipt,
         described
     ),
-    modifiers(&Keys),
+    modifiers(&Keys, &AtTheDoor),
     security(("key" = []), ("session" = []))
 )]
 pub struct Description;
@@ -46,6 +50,29 @@ impl Modify for Keys {
     }
 }
 
+/// What [`super::limits`] answers whatever the route is, and any route when the store does not answer.
+const DOOR: [(&str, &str); 4] = [
+    ("401", "A key was shown that is wrong, revoked or over"),
+    ("403", "A strange `Host` or page, or a key that may not"),
+    ("429", "Too often: `Retry-After` says when again"),
+    ("503", "The plane's store does not answer, or it is stopping"),
+];
+
+struct AtTheDoor;
+
+impl Modify for AtTheDoor {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let items = description.paths.paths.values_mut();
+        let operations = items.flat_map(|item| [&mut item.get, &mut item.post, &mut item.put, &mut item.delete]).flatten();
+        for operation in operations {
+            for (status, why) in DOOR {
+                let told = || RefOr::T(ResponseBuilder::new().description(why).build());
+                operation.responses.responses.entry(status.into()).or_insert_with(told);
+            }
+        }
+    }
+}
+
 /// The routes.
 pub fn routes() -> Router<Plane> {
     Router::new().route("/openapi.json", get(described)).route("/docs/api", get(page))
@@ -53,13 +80,15 @@ pub fn routes() -> Router<Plane> {
 
 /// This description.
 #[utoipa::path(get, path = "/openapi.json", tag = "market", responses((status = 200, body = Object)))]
-async fn described() -> Json<utoipa::openapi::OpenApi> {
-    Json(Description::openapi())
+async fn described() -> Json<&'static Value> {
+    Json(&DESCRIBED)
 }
 
+/// Made once: it is the same for everybody.
+static DESCRIBED: LazyLock<Value> = LazyLock::new(|| serde_json::to_value(Description::openapi()).unwrap_or_default());
+
 async fn page() -> Response {
-    let description = serde_json::to_value(Description::openapi()).unwrap_or_default();
-    dashboard::html(StatusCode::OK, dashboard::plain("API", None, reference(&description)))
+    dashboard::html(StatusCode::OK, dashboard::plain("API", None, reference(&DESCRIBED)))
 }
 
 /// The description for people.

@@ -6,6 +6,7 @@
 //! is mostly names.
 
 use super::ReceiptFact;
+use infernet_node::date::{DAY_MS, HOUR_MS};
 use infernet_wire::{
     id::{Hash, JobId, NodeId},
     money::MicroUsd,
@@ -22,9 +23,6 @@ use std::{
 /// Receipts that are kept: half a million are some 120 MB, and months of a network that earns its workers a living. The store
 /// has all of them.
 pub(super) const MAX_TRADES: usize = 500_000;
-
-const HOUR_MS: u64 = 3_600_000;
-const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// Sums of receipts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

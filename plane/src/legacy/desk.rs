@@ -2,12 +2,14 @@
 
 use super::{FIRST_MS, MAX_ACTIVE, MAX_ANSWER_BYTES, MAX_JOB_MS, MAX_OPEN, MAX_TRIES, NEXT_MS, WAIT_MS};
 use crate::store::Pubkey;
-use infernet_wire::time::UnixMillis;
+use infernet_wire::{model_name, time::UnixMillis};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Ends that are remembered, so that a daemon may say twice that it is done.
 const MAX_OVER: usize = 4_096;
+/// Daemons that are remembered, with what they serve: some megabytes.
+const MAX_DAEMONS: usize = 4_096;
 
 /// A job for a daemon.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,8 +24,6 @@ pub struct Job {
     pub max_tokens: u32,
     /// How the answer is sampled.
     pub temperature: f64,
-    /// Only this daemon, whatever it says it serves.
-    pub only: Option<Pubkey>,
     /// When it came.
     pub created: UnixMillis,
 }
@@ -40,16 +40,8 @@ pub struct Daemon {
 impl Daemon {
     /// Whether it would be given `job`.
     pub fn takes(&self, job: &Job) -> bool {
-        match job.only {
-            Some(only) => only == self.pubkey,
-            None => self.models.iter().any(|model| bare(model) == bare(&job.model)),
-        }
+        self.models.iter().any(|model| model_name::same(model, &job.model))
     }
-}
-
-/// Ollama's `:latest` may be left out.
-fn bare(model: &str) -> &str {
-    model.strip_suffix(":latest").unwrap_or(model)
 }
 
 /// What a daemon says of its answer.
@@ -149,11 +141,13 @@ struct Over {
     status: &'static str,
 }
 
-/// All open jobs.
+/// All open jobs, and who asks for some.
 #[derive(Default)]
 pub struct Desk {
     open: BTreeMap<String, Open>,
     over: VecDeque<Over>,
+    /// What each daemon serves, and when it last asked.
+    daemons: BTreeMap<Pubkey, (Vec<String>, UnixMillis)>,
 }
 
 impl Desk {
@@ -166,8 +160,27 @@ impl Desk {
         true
     }
 
+    /// Whether somebody who has asked since `since` would be given `job`.
+    pub(super) fn is_served(&self, job: &Job, since: UnixMillis) -> bool {
+        let serves = |models: &Vec<String>| models.iter().any(|model| model_name::same(model, &job.model));
+        self.daemons.values().any(|(models, asked)| *asked >= since && serves(models))
+    }
+
+    pub(super) fn left(&mut self, daemon: Pubkey) {
+        self.daemons.remove(&daemon);
+    }
+
+    fn remember(&mut self, daemon: &Daemon, now: UnixMillis) {
+        if self.daemons.len() >= MAX_DAEMONS && !self.daemons.contains_key(&daemon.pubkey) {
+            let quietest = self.daemons.iter().min_by_key(|(_, (_, asked))| *asked).map(|(pubkey, _)| *pubkey);
+            quietest.map(|pubkey| self.daemons.remove(&pubkey));
+        }
+        self.daemons.insert(daemon.pubkey, (daemon.models.clone(), now));
+    }
+
     /// The next job for `daemon`, which is its own from now on.
     pub(super) fn poll(&mut self, daemon: &Daemon, now: UnixMillis) -> (Vec<Job>, Vec<Output>) {
+        self.remember(daemon, now);
         let has = |open: &&Open| open.taken.is_some_and(|(by, _)| by == daemon.pubkey);
         if self.open.values().filter(has).count() >= MAX_ACTIVE {
             return Default::default();
@@ -280,7 +293,7 @@ impl Desk {
 fn last(streamed: &str, ended: Ended) -> Result<Vec<Told>, Refused> {
     let failed = |code, message: String| vec![Told::Failed { code, message }];
     let whole = match ended {
-        Ended::Failed(reason) => return Ok(failed("node_failed", reason)),
+        Ended::Failed(reason) => return Ok(failed("node_failed", format!("the node says: {reason}"))),
         Ended::Completed(None) => return Ok(vec![Told::Done]),
         Ended::Completed(Some(whole)) => whole,
     };
@@ -305,7 +318,7 @@ mod tests {
 
     fn job(id: &str) -> Job {
         let messages = json!([{ "role": "user", "content": "Say hi" }]);
-        Job { id: id.into(), model: "m".into(), messages, max_tokens: 8, temperature: 0.7, only: None, created: NOW }
+        Job { id: id.into(), model: "m".into(), messages, max_tokens: 8, temperature: 0.7, created: NOW }
     }
 
     fn daemon(pubkey: Pubkey) -> Daemon {
@@ -418,12 +431,25 @@ mod tests {
     }
 
     #[test]
-    fn jobs_go_to_those_who_serve_them_or_to_the_one_that_was_named() {
+    fn jobs_go_to_those_who_serve_them_while_they_ask() {
         let mut desk = Desk::default();
-        desk.open(Job { model: "other".into(), ..job("a") }, NOW);
-        desk.open(Job { model: "other".into(), only: Some(B), ..job("b") }, NOW);
+        let other = Job { model: "other".into(), ..job("a") };
+        desk.open(other.clone(), NOW);
         assert_eq!(desk.poll(&daemon(A), NOW).0, []);
-        assert_eq!(desk.poll(&daemon(B), NOW).0.first().map(|job| job.id.as_str()), Some("b"));
+        assert!(desk.is_served(&job("b"), NOW) && !desk.is_served(&other, NOW));
+        assert!(!desk.is_served(&job("b"), NOW.after(1)), "it has not asked since");
+    }
+
+    #[test]
+    fn the_daemons_that_are_remembered_are_bounded_and_the_quietest_goes() {
+        let mut desk = Desk::default();
+        for n in 0..MAX_DAEMONS as u64 + 9 {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            desk.poll(&Daemon { pubkey: Pubkey(key), models: vec!["m".into()] }, NOW.after(n));
+        }
+        assert_eq!(desk.daemons.len(), MAX_DAEMONS);
+        assert!(desk.daemons.values().all(|(_, asked)| *asked >= NOW.after(9)));
     }
 
     #[test]

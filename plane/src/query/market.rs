@@ -2,6 +2,7 @@
 
 use super::{MAX_ROWS, Spread, live};
 use crate::index::{AcceptFact, Book, OfferFact};
+use infernet_node::date::HOUR_MS;
 use infernet_wire::{
     id::{Hash, JobId, NodeId},
     money::{MicroUsd, Price},
@@ -10,7 +11,6 @@ use infernet_wire::{
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-const HOUR_MS: u64 = 3_600_000;
 /// How far back demand is looked for.
 const DEMAND_MS: u64 = HOUR_MS;
 /// Hours of traffic that are shown at most: a month.

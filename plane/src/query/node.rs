@@ -2,6 +2,7 @@
 
 use super::{MAX_ROWS, Reputation, is_live, reputation};
 use crate::index::{AdFact, Book, ReceiptFact, Sums};
+use infernet_node::date::DAY_MS;
 use infernet_wire::{
     id::{Hash, JobId, NodeId},
     money::{MicroUsd, Price},
@@ -9,7 +10,6 @@ use infernet_wire::{
 };
 use serde::Serialize;
 
-const DAY_MS: u64 = 24 * 3_600_000;
 /// Days of earnings that are shown at most.
 const MAX_DAYS: u64 = 366;
 

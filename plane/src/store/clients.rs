@@ -1,6 +1,7 @@
 //! Clients: who they are, how they show it, and what they may spend.
 
-use super::{Answer, WebJobId};
+use super::{Answer, JobRow, WebJobId};
+use infernet_node::date::DAY_MS;
 use infernet_wire::{id::Hash, money::MicroUsd, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 
@@ -108,15 +109,6 @@ pub enum Reserved {
     KeyDay(MicroUsd),
 }
 
-/// What a settlement did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// The reservation became this cost.
-    Yes,
-    /// There was none, or it was settled before: nothing was changed.
-    Nothing,
-}
-
 /// Why a balance changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -142,8 +134,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// By how much, signed.
     pub amount: i64,
-    /// For what: a job's name, a transaction, a word of the operator. With the kind it is there once: the same deposit or job
-    /// counts once.
+    /// For what: a job's name, a transaction, a word of the operator. The same deposit or job counts once; the same word of the
+    /// operator once for each client.
     pub reference: String,
     /// With which key.
     pub key: Option<Hash>,
@@ -169,16 +161,17 @@ impl ClientRow {
 
 impl Entry {
     /// What a job has cost.
-    pub(super) fn of_job(client: &ClientId, job: &WebJobId, cost: MicroUsd, key: Option<Hash>, at: UnixMillis) -> Self {
+    pub(super) fn of_job(row: &JobRow, cost: MicroUsd, key: Option<Hash>) -> Self {
         // A cost is at most a balance, which fits.
         let amount = -i64::try_from(cost.0).unwrap_or(i64::MAX);
-        Entry { number: 0, client: client.clone(), kind: EntryKind::Job, amount, reference: job.0.clone(), key, at }
+        let (client, reference, at) = (row.client.clone(), row.id.0.clone(), row.ended.unwrap_or(row.updated));
+        Entry { number: 0, client, kind: EntryKind::Job, amount, reference, key, at }
     }
 }
 
 /// The day of a time, in UTC, since 1970.
 pub(super) fn day(at: UnixMillis) -> u64 {
-    at.0 / 86_400_000
+    at.0 / DAY_MS
 }
 
 const MINUTE_MICROS: u64 = 60_000_000;
@@ -238,6 +231,9 @@ pub trait Clients: Send + Sync {
     /// The key of this hash, revoked or not.
     fn key(&self, hash: Hash) -> Answer<'_, Option<KeyRow>>;
 
+    /// Notes that a key was used at `now`.
+    fn touch_key(&self, hash: Hash, now: UnixMillis) -> Answer<'_, ()>;
+
     /// All keys of a client, the newest first.
     fn keys<'a>(&'a self, client: &'a ClientId) -> Answer<'a, Vec<KeyRow>>;
 
@@ -253,20 +249,23 @@ pub trait Clients: Send + Sync {
     /// Keeps a challenge until `until`, to be taken once.
     fn put_challenge<'a>(&'a self, id: &'a str, data: &'a str, until: UnixMillis) -> Answer<'a, ()>;
 
+    /// What a challenge says that is not over, without taking it.
+    fn challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>>;
+
     /// Takes a challenge: of two who ask at once one gets it. `None` if it is over or was taken.
     fn take_challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>>;
 
     /// One more request of `who`, who has `per_minute`. Whether it may pass. Counted over restarts and instances.
     fn take_turn<'a>(&'a self, who: &'a str, per_minute: u32, now: UnixMillis) -> Answer<'a, bool>;
 
-    /// Reserves, or tells what is missing. A job that has its reservation keeps that one; one that was settled is refused.
+    /// Reserves for a job of the client, or tells what is missing. A job that has its reservation keeps that one; one that is
+    /// over or not there is refused, for nobody would settle that. It becomes the job's cost by [`Jobs::end_job`].
+    ///
+    /// [`Jobs::end_job`]: super::Jobs::end_job
     fn reserve<'a>(&'a self, wish: &'a Reservation) -> Answer<'a, Reserved>;
 
-    /// Turns a job's reservation into its cost, which is at most what was reserved.
-    fn settle<'a>(&'a self, job: &'a WebJobId, cost: MicroUsd, now: UnixMillis) -> Answer<'a, Settled>;
-
     /// Adds an entry that is no job's; `number` is given by the store. Whether it is new: the same kind and reference counts
-    /// once, whoever's it is. A withdrawal beyond the balance is refused with `false`, too.
+    /// once, whoever's it is, and that of a grant once for each client. A withdrawal beyond the balance is refused with `false`, too.
     fn add_entry<'a>(&'a self, entry: &'a Entry) -> Answer<'a, bool>;
 
     /// A client's entries, the newest first, older than `before`.

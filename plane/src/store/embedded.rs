@@ -8,8 +8,10 @@
 //! | 12, 13 | pubkey ‖ nonce; until ‖ pubkey ‖ nonce | nonces |
 //! | 14 | pubkey ‖ coin ‖ network | payout |
 //! | 20 | job | job |
-//! | 21 to 24 | client, daemon, status, nothing ‖ created ‖ job | jobs in order |
+//! | 21 to 24, 29 | client, daemon, status, nothing, client ‖ status ‖ created ‖ job | jobs in order |
 //! | 25, 26 | lease's end ‖ job; client ‖ idempotency key | unfinished jobs, which job |
+//! | 27 | job | there while somebody wants it cancelled |
+//! | 28 | job ‖ piece | a text that is kept |
 //! | 30 to 49 | clients and what is theirs | see `clients` |
 //! | 50 to 52 | command; node ‖ issued ‖ command; the same of those that are open | commands |
 //!

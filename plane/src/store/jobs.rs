@@ -1,6 +1,7 @@
 //! Jobs of web clients. What streams is not here: it is in the memory of the instance that runs the job.
 
 use super::{Answer, ClientId, Pubkey};
+use infernet_node::date::DAY_MS;
 use infernet_wire::{
     id::{Hash, NodeId},
     money::MicroUsd,
@@ -29,6 +30,9 @@ pub enum JobStatus {
     /// Its client wanted no more.
     Cancelled,
 }
+
+/// A job that is not over is in one of these.
+pub const UNDER_WAY: [JobStatus; 3] = [JobStatus::Pending, JobStatus::Assigned, JobStatus::Running];
 
 impl JobStatus {
     /// Whether it stays as it is.
@@ -91,9 +95,9 @@ pub struct JobRow {
     pub input_tokens: Option<u32>,
     /// The answer's tokens.
     pub output_tokens: Option<u32>,
-    /// The most it may cost, which is reserved while it runs.
+    /// The most it may cost, as its client wished; where the balance or a key's day left less, less is reserved.
     pub budget: MicroUsd,
-    /// What it has cost.
+    /// What it has cost; while it runs, by now.
     pub cost: Option<MicroUsd>,
     /// Milliseconds from coming to the first token.
     pub ttft_ms: Option<u64>,
@@ -103,7 +107,8 @@ pub struct JobRow {
     pub error: Option<JobError>,
     /// By which it may be asked for again.
     pub idempotency: Option<Idempotency>,
-    /// What its client asked to be kept.
+    /// What its client asked to be kept. Changed by [`Jobs::put_text`] and [`Jobs::end_job`] alone, read by [`Jobs::job`] alone:
+    /// it may be megabytes.
     pub text: Option<StoredText>,
     /// Which instance runs it, and until when it is believed to.
     pub lease: Option<(String, UnixMillis)>,
@@ -139,20 +144,53 @@ pub struct JobQuery {
     pub limit: usize,
 }
 
+/// What an instance knows of a job that it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renewal {
+    /// Which.
+    pub id: WebJobId,
+    /// The answer's tokens by now; `None` leaves what is noted.
+    pub output_tokens: Option<u32>,
+    /// What it has cost by now; `None` leaves what is noted.
+    pub cost: Option<MicroUsd>,
+}
+
+/// How long a job is remembered: what an account's statements of a quarter speak of.
+pub const KEPT_MS: u64 = 90 * DAY_MS;
+
 /// Jobs by name.
 pub trait Jobs: Send + Sync {
     /// Inserts a job, unless its idempotency key has one already.
     fn insert_job<'a>(&'a self, row: &'a JobRow) -> Answer<'a, Inserted>;
 
-    /// Replaces a job that is in one of the statuses `from`. Whether it was.
+    /// Replaces a job that is in one of the statuses `from`, but for its text. Whether it was.
     fn update_job<'a>(&'a self, from: &'a [JobStatus], row: &'a JobRow) -> Answer<'a, bool>;
+
+    /// Ends a job that is not over, in one step: its reservation becomes what `row` says that it cost, at most what was
+    /// reserved, and `row` is written with that. With `stranded` only if its lease is over by then. What it was charged; `None`
+    /// if it did not end by this, and nothing was changed.
+    fn end_job<'a>(&'a self, row: &'a JobRow, stranded: Option<UnixMillis>) -> Answer<'a, Option<MicroUsd>>;
+
+    /// Makes the leases of jobs that `instance` runs last until `until`. Those of them that it shall stop: they are not its any
+    /// more, or somebody wants them cancelled.
+    fn renew_jobs<'a>(&'a self, instance: &'a str, jobs: &'a [Renewal], until: UnixMillis) -> Answer<'a, Vec<WebJobId>>;
+
+    /// Keeps the text of a job that is not over, in the place of what was kept. Whether it is not over.
+    fn put_text<'a>(&'a self, id: &'a WebJobId, text: &'a StoredText) -> Answer<'a, bool>;
+
+    /// Somebody wants a job cancelled, whichever instance runs it: that is told at the next renewal. Whether it is not over.
+    fn want_cancel<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, bool>;
+
+    /// Forgets some of the jobs that came before `before` and are over; how many.
+    fn forget_jobs(&self, before: UnixMillis) -> Answer<'_, usize>;
 
     /// A job.
     fn job<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, Option<JobRow>>;
 
-    /// Jobs, the newest first.
+    /// Jobs, the newest first, without their texts. A store may look at so many rows only and return fewer than there are, if
+    /// what is asked for is rare.
     fn jobs<'a>(&'a self, query: &'a JobQuery) -> Answer<'a, Vec<JobRow>>;
 
-    /// Jobs that are not over and whose instance's lease ended before `now`.
+    /// Jobs, without their texts, that are not over and whose instance's lease ended before `now`.
     fn stranded(&self, now: UnixMillis, limit: usize) -> Answer<'_, Vec<JobRow>>;
 }

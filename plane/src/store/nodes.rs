@@ -1,6 +1,7 @@
 //! Nodes that registered over HTTP. What gossip says of nodes is not here: it is in the index, and says it again by itself.
 
 use super::Answer;
+use infernet_node::date::DAY_MS;
 use infernet_wire::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,6 +53,18 @@ pub struct NodeRow {
     pub seen: UnixMillis,
 }
 
+/// How long a node that says nothing is remembered: a month of holidays.
+pub(super) const SILENT_MS: u64 = 30 * DAY_MS;
+/// And one that was heard for less than [`BRIEF_MS`] in all: keys cost nothing, and each may register.
+pub(super) const BRIEF_SILENT_MS: u64 = DAY_MS;
+pub(super) const BRIEF_MS: u64 = 60 * 60_000;
+
+/// Whether a node has said nothing for so long that its row goes.
+pub(super) fn is_forgotten(registered: UnixMillis, seen: UnixMillis, now: UnixMillis) -> bool {
+    let silent = now.since(seen);
+    silent > SILENT_MS || silent > BRIEF_SILENT_MS && seen.since(registered) < BRIEF_MS
+}
+
 /// What became of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodePut {
@@ -93,7 +106,8 @@ pub trait Nodes: Send + Sync {
     /// Uses a nonce of a key, to be remembered until `until`. Whether it was new: of two who ask at once one is told so.
     fn use_nonce<'a>(&'a self, pubkey: Pubkey, nonce: &'a str, until: UnixMillis) -> Answer<'a, bool>;
 
-    /// Forgets nonces that nobody could use any more, and sessions, challenges and turns that are over.
+    /// Forgets nonces that nobody could use any more, sessions, challenges and turns that are over, and nodes that are
+    /// [forgotten](is_forgotten).
     fn forget_nonces(&self, now: UnixMillis) -> Answer<'_, ()>;
 
     /// Sets where a node wants a coin.

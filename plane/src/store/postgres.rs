@@ -1,9 +1,11 @@
 //! The store on PostgreSQL 13 or newer, Supabase's included: for planes of several instances, and for those that want their rows
 //! where their tools are. The only folder that names `tokio_postgres` and `deadpool_postgres`.
 //!
-//! Everything is in the schema `infernet`; no extension is needed. [`migrate`] makes and changes it, one instance at a time.
-//! What depends on what was there happens in one statement, or in a transaction that first locks its subject. Every wait has
-//! a deadline, here and at the server. Notices go by `LISTEN` and `NOTIFY`, so that a pooler in front must keep sessions: with
+//! Everything is in the schema `infernet`; no extension is needed. [`migrate`] makes and changes it, one instance at a time,
+//! while older ones run: statements name their columns, and one whose result has another type than before is prepared anew.
+//! What depends on what was there happens in one statement, or in a transaction that locks what it depends on, a client before
+//! its jobs. Every wait has a deadline, here and at the server, and what a call that was given up had a connection for is not
+//! known: that connection is closed. Notices go by `LISTEN` and `NOTIFY`, so that a pooler in front must keep sessions: with
 //! Supabase the direct connection or the session pooler, not the transaction pooler.
 
 mod clients;
@@ -18,22 +20,28 @@ mod money;
 mod nodes;
 mod receipts;
 
-use self::{connect::Target, convert::Value, listen::Listener};
+use self::{
+    connect::{Connections, Lent, Target},
+    convert::Value,
+    listen::Listener,
+};
 use super::{Answer, Notice, Notices, Store, StoreError};
-use deadpool_postgres::{Object, Pool, Transaction};
+use deadpool_postgres::Transaction;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
 use infernet_wire::topic::NetworkId;
 use std::{future::Future, time::Duration};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, error::SqlState};
 
 /// The longest that a call waits, for a connection and for all of its statements.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// The longest that a start waits for the schema: a table of millions of rows may be written anew, by another instance first.
+const MIGRATION: Duration = Duration::from_secs(30 * 60);
 /// What PostgreSQL can be told in one notice is below 8000 bytes.
 const MAX_NOTICE_BYTES: usize = 7_999;
 
 /// A store in a PostgreSQL database.
 pub struct PostgresStore {
-    pool: Pool,
+    connections: Connections,
     target: Target,
     network: NetworkId,
     listener: Listener,
@@ -45,20 +53,25 @@ impl PostgresStore {
     /// verified, against the system's roots or those of `sslrootcert`.
     pub async fn open(url: &str, network: &NetworkId) -> Result<Self, StoreError> {
         let target = Target::parse(url)?;
-        let pool = target.pool()?;
-        deadline(async { migrate::migrate(&mut pool.get().await?, network).await }).await?;
+        let connections = target.connections()?;
+        let migrated = async { migrate::migrate(&mut *connections.lend().await?, network).await };
+        connect::within(MIGRATION, migrated).await?;
         let listener = Listener::start(target.clone());
-        Ok(PostgresStore { pool, target, network: network.clone(), listener })
+        Ok(PostgresStore { connections, target, network: network.clone(), listener })
     }
 
-    async fn connection(&self) -> Result<Object, StoreError> {
-        Ok(self.pool.get().await?)
+    async fn connection(&self) -> Result<Lent, StoreError> {
+        self.connections.lend().await
     }
 
     async fn rows(&self, statement: &str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
         let connection = self.connection().await?;
-        let statement = connection.prepare_cached(statement).await?;
-        Ok(connection.query(&statement, values).await?)
+        let told = query(&connection, statement, values).await;
+        if !told.as_ref().is_err_and(is_outdated) {
+            return Ok(told?);
+        }
+        self.connections.forget_statements();
+        Ok(query(&connection, statement, values).await?)
     }
 
     async fn row(&self, statement: &str, values: &[Value<'_>]) -> Result<Option<Row>, StoreError> {
@@ -72,9 +85,24 @@ impl PostgresStore {
     }
 }
 
+async fn query(connection: &Lent, statement: &str, values: &[Value<'_>]) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let statement = connection.prepare_cached(statement).await?;
+    connection.query(&statement, values).await
+}
+
+/// "cached plan must not change result type": another instance has changed the schema since the statement was prepared.
+fn is_outdated(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::FEATURE_NOT_SUPPORTED)
+}
+
 async fn rows(step: &Transaction<'_>, statement: &str, values: &[Value<'_>]) -> Result<Vec<Row>, StoreError> {
     let statement = step.prepare_cached(statement).await?;
-    Ok(step.query(&statement, values).await?)
+    let told = step.query(&statement, values).await;
+    if told.as_ref().is_err_and(is_outdated) {
+        // This transaction is lost, the next is not.
+        step.statement_cache.clear();
+    }
+    Ok(told?)
 }
 
 async fn row(step: &Transaction<'_>, statement: &str, values: &[Value<'_>]) -> Result<Option<Row>, StoreError> {
@@ -93,8 +121,7 @@ async fn lock(step: &Transaction<'_>, subject: &str) -> Result<(), StoreError> {
 }
 
 async fn deadline<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let late = StoreError::Timeout(DEADLINE.as_millis() as u64);
-    tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(late))
+    connect::within(DEADLINE, work).await
 }
 
 fn answer<'a, T>(work: impl Future<Output = Result<T, StoreError>> + Send + 'a) -> BoxFuture<'a, Result<T, StoreError>>

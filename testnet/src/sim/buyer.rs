@@ -16,7 +16,7 @@ use super::{
     plant::Plant,
 };
 use infernet_node::{
-    buyer::{Lesson, TURN, is_transient, lesson},
+    buyer::{Lesson, NoBids, TURN, lesson},
     chat::client::{Cause, Completed, Failure},
     market::{
         auction::{AnswerRefused, Closed, Won},
@@ -25,7 +25,7 @@ use infernet_node::{
     },
 };
 use infernet_wire::{
-    bid::Answer,
+    bid::{Answer, NoBidReason},
     chat::FinishReason,
     id::{Hash, NodeId, OfferId},
     money::MicroUsd,
@@ -254,13 +254,29 @@ impl World {
                 if no_bids.is_empty() && others && self.job_mut(no).course.may_draw_again() {
                     return self.hold_auction(no);
                 }
-                if no_bids.iter().any(|(_, reason)| is_transient(*reason)) || no_bids.is_empty() {
+                if self.no_bids(no, no_bids, asked).passes() {
                     self.wait_or_fail(no, "no_bids");
                 } else {
                     self.end(no, End::Failed("no_bids"));
                 }
                 self.give_turn_back(no);
             }
+        }
+    }
+
+    /// What the node would know then.
+    fn no_bids(&self, no: JobNo, refusals: Vec<(NodeId, NoBidReason)>, asked: usize) -> NoBids {
+        let Job { buyer, order, .. } = self.job(no);
+        let (model, ceiling, now) = (order.model.clone(), order.ceiling, self.local(*buyer));
+        let known = NoBids { model, ceiling, asked, refusals, ..NoBids::default() };
+        let Some(Buying { market, .. }) = self.member(*buyer).buyer.as_deref() else { return known };
+        let registry = market.registry();
+        let serving = registry.workers(now).flat_map(|(_, ad)| &ad.models).filter(|offered| offered.answers_to(&known.model));
+        NoBids {
+            cheapest: serving.map(|offered| offered.price).min_by_key(|price| (price.output, price.input)),
+            models: registry.known_models(now).into_iter().map(|offered| offered.id).collect(),
+            left_out: market.left_out(&known.model, &order.wishes.trust, now),
+            ..known
         }
     }
 

@@ -42,16 +42,42 @@ async fn keys_are_shown_once_and_revoked_at_once() {
     answered(served.ask(Method::DELETE, &path).bearer_auth(&manager).send().await.expect("an answer"), 204).await;
     refused(served.get("/api/v1/me").bearer_auth(key), 401, "unauthorized").await;
     refused(served.ask(Method::DELETE, &path).bearer_auth(&manager), 404, "not_found").await;
-    // A key makes none that may more than itself.
-    refused(served.post("/api/v1/keys", &json!({ "scopes": ["read"] })).bearer_auth(&manager), 403, "forbidden").await;
+    // A key makes none that may more than itself, and becomes nothing that does.
+    let (client, _) = served.client(0, &[]).await;
+    let limited = KeyWish {
+        scopes: vec!["manage".into(), "read".into()],
+        per_day: Some(MicroUsd(5)),
+        per_minute: Some(100),
+        expires: Some(clock::now().after(3_600_000)),
+        ..KeyWish::default()
+    };
+    let limited = served.key(&client, limited).await;
+    for more in [
+        json!({ "scopes": ["jobs"] }),
+        json!({}),
+        json!({ "scopes": ["read"], "per_day_micro_usd": 6 }),
+        json!({ "scopes": ["read"], "per_minute": 101 }),
+        json!({ "scopes": ["read"], "expires_in": 7_200 }),
+    ] {
+        refused(served.post("/api/v1/keys", &more).bearer_auth(&limited), 403, "forbidden").await;
+    }
+    let less = served.post("/api/v1/keys", &json!({ "scopes": ["read"] })).bearer_auth(&limited).send().await;
+    let less = answered(less.expect("an answer"), 201).await;
+    assert_eq!((&less["per_day_micro_usd"], &less["per_minute"]), (&json!(5), &json!(100)), "as its maker");
+    assert!(less["expires_at"].is_string());
+    let passkey = served.post("/api/v1/auth/passkey/register/finish", &json!({ "id": "x", "credential": {} }));
+    assert_ne!(passkey.bearer_auth(&limited).send().await.expect("an answer").status().as_u16(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_come_from_admins_and_count_once() {
     let served = Served::alone().await;
     let store = &*served.plane.store;
-    let admin = accounts::new_client(store, "admin", true).await.expect("a client").id;
-    let admin = served.key(&admin, KeyWish { scopes: vec!["manage".into()], ..KeyWish::default() }).await;
+    let all = || accounts::Scope::ALL.map(|scope| scope.name().to_owned()).to_vec();
+    let admin_id = accounts::new_client(store, "admin", true).await.expect("a client").id;
+    let admin = served.key(&admin_id, KeyWish { scopes: all(), ..KeyWish::default() }).await;
+    let part = served.key(&admin_id, KeyWish { scopes: vec!["manage".into()], ..KeyWish::default() }).await;
+    refused(served.post("/api/v1/admin/clients", &json!({})).bearer_auth(&part), 403, "forbidden").await;
     let made =
         served.post("/api/v1/admin/clients", &json!({ "name": "Ada" })).bearer_auth(&admin).send().await.expect("an answer");
     let made = answered(made, 201).await;

@@ -258,6 +258,18 @@ async fn leases_of_jobs_that_run_are_renewed() {
     refused(refusal, 503, "unavailable").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_whose_notice_was_lost_is_heard_with_the_next_renewal() {
+    let network = Network::with(|config| config.gateway.lease_ms = 300).await;
+    let id = network.submit("drone", json!({ "max_tokens": 4_000 })).await["id"].clone();
+    network.follow(&id, None).await.chunk().await.expect("a stream").expect("a first piece");
+    // What another instance writes before it tells of it.
+    let job = WebJobId(id.as_str().expect("an id").into());
+    assert_eq!(network.plane.store.want_cancel(&job).await, Ok(true));
+    eventually("it is cancelled", || async { network.job(&id).await["status"] == "cancelled" }).await;
+    assert_eq!(network.money(&network.client).await.1, 0, "nothing stays reserved");
+}
+
 fn job_of(prompt: &str) -> Value {
     job(prompt, json!({}))
 }

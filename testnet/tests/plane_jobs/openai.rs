@@ -43,6 +43,23 @@ async fn answers_are_openais_and_each_is_paid_and_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_v1_can_be_cancelled_like_any_other() {
+    let network = Network::start().await;
+    let asked = network.post(PATH, &chat("drone", json!({ "stream": true, "max_tokens": 1_000 }))).bearer_auth(&network.key);
+    let mut stream = asked.send().await.expect("an answer");
+    stream.chunk().await.expect("it goes on").expect("it has not ended");
+    let list = network.get("/api/v1/jobs").bearer_auth(&network.key).send().await.expect("an answer");
+    let id = answered(list, 200).await["jobs"][0]["id"].as_str().expect("a job").to_owned();
+    let cancel = network.ask(Method::DELETE, &format!("/api/v1/jobs/{id}")).bearer_auth(&network.key);
+    assert!(cancel.send().await.expect("an answer").status().is_success());
+    while stream.chunk().await.is_ok_and(|chunk| chunk.is_some()) {}
+    eventually("the engine stops", || async { network.engine.live() == 0 }).await;
+    eventually("nothing stays reserved", || async { network.money(&network.client).await.1 == 0 }).await;
+    let job = network.get(&format!("/api/v1/jobs/{id}")).bearer_auth(&network.key).send().await.expect("an answer");
+    assert_eq!(answered(job, 200).await["status"], "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_nobody_or_has_nothing_is_refused_in_openais_shape() {
     let network = Network::start().await;
     error(network.post(PATH, &chat("x", json!({}))), 401, "invalid_api_key").await;

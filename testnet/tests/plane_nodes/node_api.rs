@@ -44,10 +44,13 @@ async fn an_existing_daemons_requests_get_the_answers_that_it_knows() {
                 messages: json!([{ "role": "user", "content": "Say hi" }]),
                 max_tokens: 32,
                 temperature: 0.7,
-                only: Some(Pubkey(daemon.id().x_only())),
                 created: clock::now(),
             };
-            given = plane.parts.legacy.offer(job, clock::now()).await.expect("the store answers");
+            // It asks for work every 15 seconds; this was the time before.
+            let serves = json!({ "role": "provider", "specs": { "served_models": ["qwen2.5:0.5b"] } });
+            assert_eq!(post(&plane, &daemon, "/api/v1/node/heartbeat", serves).await.0, 200);
+            assert_eq!(post(&plane, &daemon, &path, json!({ "limit": 5 })).await.0, 200);
+            given = plane.parts.legacy.offer(job, clock::now());
             assert!(given.is_some(), "the daemon is there");
         }
         if path.ends_with("/complete") {
@@ -85,7 +88,7 @@ async fn what_is_wrong_with_a_request_is_said_as_existing_clients_know_it() {
     check(&plane, Request::new(&daemon, beat, &json!({ "role": "boss" })), 400, "provider, aggregator, client").await;
     let register = "/api/v1/node/register";
     check(&plane, Request::new(&daemon, register, &json!({ "role": "provider", "node_id": "a b" })), 400, "node_id").await;
-    check(&plane, Request::new(&daemon, beat, &json!({ "role": "x".repeat(2_000_000) })), 413, "larger than").await;
+    check(&plane, Request::new(&daemon, beat, &json!({ "role": "x".repeat(2_000_000) })), 413, "at most 1048576 bytes").await;
     check(&plane, Request::new(&daemon, "/api/v1/node/commands/poll", &json!({})), 404, "call /register first").await;
     check(
         &plane,
@@ -98,6 +101,10 @@ async fn what_is_wrong_with_a_request_is_said_as_existing_clients_know_it() {
     let claim = json!({ "role": "provider", "node_id": "mine" });
     assert_eq!(post(&plane, &daemon, register, claim.clone()).await.0, 200);
     check(&plane, Request::new(&key(), register, &claim), 403, "node_id is owned by another pubkey").await;
+    // Nor does anybody go by another node's id; by its own it may.
+    let by_id = |id: String| json!({ "role": "client", "node_id": id });
+    check(&plane, Request::new(&daemon, register, &by_id(key().id().to_string())), 403, "owned by another pubkey").await;
+    assert_eq!(post(&plane, &daemon, register, by_id(daemon.id().to_string())).await.0, 200);
     let once = good();
     assert_eq!(once.send(&plane).await.0, 200);
     check(&plane, once, 401, "nonce already used").await;

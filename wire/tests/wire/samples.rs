@@ -53,10 +53,18 @@ pub(crate) fn ad() -> CapabilityAd {
             price: price(),
             ttft_ms: 85,
             tokens_per_second: 110,
+            template: None,
         }],
         slots: 4,
         chat: chat(),
     }
+}
+
+/// The same, with the digest of its model's template.
+pub(crate) fn ad_with_template() -> CapabilityAd {
+    let mut ad = ad();
+    ad.models.iter_mut().for_each(|model| model.template = Some(Hash([0xcd; 32])));
+    ad
 }
 
 /// The same, with two workers invited.

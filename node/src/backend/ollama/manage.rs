@@ -5,7 +5,7 @@
 
 use super::{Details, Named, Ollama, Show, Tag, parse_size};
 use crate::backend::{
-    BackendError, BackendKind,
+    BackendError,
     http::{self, Body},
     manage::{Installed, Manage, ManageError, PullStep, Steps},
     ndjson::LineBuffer,
@@ -15,21 +15,9 @@ use futures::{
     future::BoxFuture,
     stream::{self},
 };
+use infernet_wire::model_name;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-#[derive(Deserialize)]
-struct Tags {
-    models: Vec<Sized>,
-}
-
-#[derive(Deserialize)]
-struct Sized {
-    #[serde(flatten)]
-    tag: Tag,
-    #[serde(default)]
-    size: u64,
-}
 
 /// A line of `/api/pull`.
 #[derive(Deserialize)]
@@ -47,17 +35,17 @@ struct Line {
 
 impl Ollama {
     async fn all(&self) -> Result<Vec<Installed>, ManageError> {
-        let tags: Tags = self.http.get("/api/tags").await?;
+        let tags = self.tags().await?;
         let loaded = self.loaded().await?;
-        let local = tags.models.into_iter().filter(|model| model.tag.is_local());
-        Ok(local.map(|model| model.installed(|name| loaded.contains_key(name))).collect())
+        let local = tags.models.into_iter().filter(Tag::is_local);
+        Ok(local.map(|tag| tag.installed(|name| loaded.contains_key(name))).collect())
     }
 
     async fn one(&self, model: String) -> Result<Installed, ManageError> {
         let unknown = |error| self.unknown(&model, error);
         let show: Show = self.http.post("/api/show", &Named { model: &model }).await.map_err(unknown)?;
         let all = self.all().await?;
-        let found = all.into_iter().find(|installed| named(&installed.name) == named(&model));
+        let found = all.into_iter().find(|installed| model_name::same(&installed.name, &model));
         let mut installed = found.unwrap_or_else(|| Installed { name: model.clone(), ..Installed::default() });
         installed.parameters = show.parameter_count().unwrap_or(installed.parameters);
         installed.context = show.context_length().unwrap_or(installed.context);
@@ -70,13 +58,9 @@ impl Ollama {
     /// A 404 is about the model.
     fn unknown(&self, model: &str, error: BackendError) -> ManageError {
         match error {
-            BackendError::Status { status: 404, .. } => ManageError::Unknown { engine: self.spec(), model: model.into() },
+            BackendError::Status { status: 404, .. } => ManageError::Unknown { engine: self.engine(), model: model.into() },
             other => other.into(),
         }
-    }
-
-    fn spec(&self) -> String {
-        format!("{}={}", BackendKind::Ollama.name(), self.http.url())
     }
 
     async fn fetch(&self, model: String) -> Result<Steps, ManageError> {
@@ -87,19 +71,14 @@ impl Ollama {
     }
 }
 
-/// Ollama's `:latest` may be left out.
-fn named(name: &str) -> &str {
-    name.strip_suffix(":latest").unwrap_or(name)
-}
-
-impl Sized {
+impl Tag {
     fn installed(self, is_loaded: impl Fn(&str) -> bool) -> Installed {
-        let Tag { name, details, capabilities, .. } = self.tag;
+        let Tag { name, size, details, capabilities, .. } = self;
         let Details { family, parameter_size, quantization_level, context_length } = details;
         Installed {
             loaded: Some(is_loaded(&name)),
             name,
-            size: self.size,
+            size,
             family,
             parameters: parse_size(&parameter_size),
             quantisation: quantization_level,
@@ -111,7 +90,7 @@ impl Sized {
 
 impl Manage for Ollama {
     fn engine(&self) -> String {
-        self.spec()
+        self.http.spec().to_string()
     }
 
     fn can_change(&self) -> bool {

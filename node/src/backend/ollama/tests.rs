@@ -226,6 +226,7 @@ async fn a_model_is_described_by_what_is_recorded() {
         quantisation: "F16".into(),
         context: 1024,
         weights: Some("fca804c437c9bfef4d346bfe1a026abb4b15e1b1a72354c437880a6ebaa39a8e".parse().unwrap()),
+        template: Some("e3b2721cec511e3a627ae0993753abbf5c72cdf4cfcdbc8f5c33ce15c4c4e04b".parse().unwrap()),
         abilities: Abilities::default(),
     };
     assert_eq!(models, [expected]);

@@ -4,13 +4,13 @@
 //! |---|---|---|---|
 //! | vLLM, MAX | `max_model_len` | – | – |
 //! | SGLang | `max_model_len` | `quantization` of `/server_info` | `is_generation` of `/model_info` |
-//! | llama-server | `n_ctx` of `/props`: of one slot | `meta` of `/v1/models` | images and tools, by `/props` |
+//! | llama-server | `n_ctx` of `/props`: of one slot | `meta` of `/v1/models` | images, tools and the template, by `/props` |
 //! | its router, llama-swap | the same of each loaded model | the same, or by its `/props` | the same |
 //!
 //! Asking for what is not loaded would load it, and perhaps unload what a buyer uses. So a model that sleeps is offered by what
 //! was known when it last was awake.
 
-use crate::backend::{BackendError, Model, facts::BackendKind, http::Http, is_name, name_or_empty};
+use crate::backend::{BackendError, Model, facts::BackendKind, http::Http, is_name, name_or_empty, template_digest};
 use infernet_wire::{capability::Abilities, limits};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::collections::BTreeSet;
@@ -108,6 +108,7 @@ struct Props {
     default_generation_settings: Generation,
     model_ftype: String,
     modalities: Modalities,
+    chat_template: String,
     chat_template_caps: Caps,
 }
 
@@ -307,6 +308,7 @@ impl Props {
         if model.quantisation.is_empty() {
             model.quantisation = name_or_empty(&self.model_ftype);
         }
+        model.template = template_digest(&self.chat_template);
         let told =
             [(self.modalities.vision, Abilities::VISION), (self.chat_template_caps.supports_tool_calls, Abilities::TOOLS)];
         for (_, ability) in told.into_iter().filter(|(has, _)| *has) {

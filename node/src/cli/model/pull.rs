@@ -11,6 +11,7 @@ use crate::{
 };
 use clap::Args;
 use futures::StreamExt;
+use infernet_wire::model_name;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
@@ -114,7 +115,7 @@ impl Room {
     async fn look(engine: &dyn Manage, args: &PullArgs) -> Result<Self, Exit> {
         // What it has is only made new, so there is room.
         let has = match engine.installed().await {
-            Ok(all) => all.iter().any(|model| super::named(&model.name) == super::named(&args.model)),
+            Ok(all) => all.iter().any(|model| model_name::same(&model.name, &args.model)),
             Err(error) => return Err(error.into()),
         };
         let here = is_local(&engine.engine()) && !has;

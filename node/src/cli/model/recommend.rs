@@ -1,6 +1,6 @@
 //! `infernet model recommend`: which common models this machine can run, and what buyers ask for.
 
-use super::{Engines, machine, named};
+use super::{Engines, machine};
 use crate::{
     cli::{Context, exit::Exit, watch::cell},
     control::client::Client,
@@ -92,7 +92,7 @@ fn recommended(machine: &Reading, installed: &[String]) -> Vec<Recommended> {
         needs_bytes: needs,
         fits: fit.label().into(),
         good_for: model.good_for.into(),
-        installed: installed.iter().any(|name| named(name) == model.name || model_name::meets(model.name, name, "")),
+        installed: installed.iter().any(|name| model_name::meets(model.name, name, "")),
     };
     fitting.into_iter().map(row).collect()
 }

@@ -57,7 +57,8 @@ impl Seller {
         let accept = standing.accept();
         self.check_named(accept, from, now)?;
         let asked = self.check_standing(accept, standing.offer(), now)?;
-        self.check_model_slots(&accept.model, &from).map_err(ClaimError::Unwilling)?;
+        self.admission.expire(now);
+        self.check_model_slots(&accept.model, None).map_err(ClaimError::Unwilling)?;
         let (offer, job, until) = (accept.offer, accept.job, accept.expires.after(CLOCK_SKEW_MS));
         self.admission.claim_standing(&StandingWish { offer, buyer: from, job, until }, now)?;
         let (model, accept) = (accept.model.clone(), accept.digest());

@@ -437,6 +437,41 @@ fn bids_follow_the_load_and_the_ad_keeps_its_price() {
 }
 
 #[test]
+fn a_buyer_does_not_pay_for_the_load_of_its_own_older_hold() {
+    let mut seller = seller(4);
+    seller.set_pricing(Pricing { rise_percent: 90, ..Pricing::flat(price(DEAR, DEAR)) });
+    assert_eq!(asked(&mut seller, BUYER).output.0, DEAR);
+    let rich = |offer: &mut JobOffer| {
+        offer.ceiling = price(10 * DEAR, 10 * DEAR);
+        offer.budget = MicroUsd(u64::MAX);
+    };
+    let Output::Bid { body, .. } = answer(&mut seller, &offer(BUYER, 2, rich)) else { panic!("a bid") };
+    assert_eq!((body.price.output.0, seller.admission().held()), (DEAR, 1));
+}
+
+#[test]
+fn a_price_has_moved_when_the_ad_is_far_from_it() {
+    let mut seller = seller(4);
+    (20..25).for_each(|buyer| seller.mark_known(node(buyer)));
+    let pricing = |floor| Pricing { rise_percent: 90, floor: price(floor, floor), ..Pricing::flat(price(DEAR, DEAR)) };
+    seller.set_pricing(pricing(0));
+    assert!(!seller.prices_moved(T0), "nothing was said");
+    advertise(&mut seller, 1, DEAR, 0);
+    assert!(!seller.prices_moved(T0));
+    asked(&mut seller, 20);
+    assert!(seller.prices_moved(T0), "the second slot is dearer by 30 %");
+    advertise(&mut seller, 2, 1_300_000, 0);
+    assert!(!seller.prices_moved(T0));
+    // A floor far above: whatever the load, the price stays.
+    seller.set_pricing(pricing(9 * DEAR));
+    advertise(&mut seller, 3, 9 * DEAR, 0);
+    (21..24).for_each(|buyer| _ = asked(&mut seller, buyer));
+    assert!(!seller.prices_moved(T0));
+    seller.set_pricing(pricing(20 * DEAR));
+    assert!(seller.prices_moved(T0), "the floor has risen");
+}
+
+#[test]
 fn a_ceiling_between_the_idle_and_the_busy_price_is_too_low_only_while_it_is_busy() {
     let mut seller = seller(2);
     seller.mark_known(node(20));
@@ -466,4 +501,29 @@ fn a_model_has_at_most_its_own_slots() {
     assert_eq!(seller.claim_standing(standing, node(21), T0).err(), unwilling);
     seller.settle(&job);
     assert_eq!(refused(&mut seller, 3), None, "it is free while the receipt is signed");
+}
+
+#[test]
+fn one_buyers_hold_and_its_standing_job_are_two_jobs_of_a_model() {
+    let mut seller = seller(8);
+    seller.mark_known(node(BUYER));
+    seller.set_pricing(Pricing { slots: [("tiny".to_owned(), 1)].into(), ..Pricing::flat(price(DEAR, DEAR)) });
+    let ad = advertise(&mut seller, 1, DEAR, 0);
+    let held = sign(BUYER, bid(&mut seller, &offer(BUYER, 1, |_| {})));
+    let standing = |id| standing_accept(ad, id, |_| {}, |_| {});
+    let unwilling = Some(ClaimError::Unwilling(NoBidReason::NO_SLOT));
+    assert_eq!(seller.claim_standing(standing(7), node(BUYER), T0).err(), unwilling, "the hold binds us");
+    assert!(seller.claim(&held, node(BUYER), T0).is_ok());
+    assert_eq!(seller.claim_standing(standing(8), node(BUYER), T0).err(), unwilling, "it runs");
+}
+
+#[test]
+fn a_hold_that_is_over_keeps_no_model_slot() {
+    let mut seller = seller(8);
+    seller.set_pricing(Pricing { slots: [("tiny".to_owned(), 1)].into(), ..Pricing::flat(price(DEAR, DEAR)) });
+    bid(&mut seller, &offer(20, 1, |_| {}));
+    let ad = advertise(&mut seller, 1, DEAR, 0);
+    // No other input has closed the bid yet.
+    let claim = seller.claim_standing(standing_accept(ad, 7, |_| {}, |_| {}), node(BUYER), at(2_000));
+    assert!(claim.is_ok(), "{claim:?}");
 }

@@ -42,7 +42,7 @@ pub(super) struct Pages {
     per_peer: Quota<NodeId>,
     for_all: Quota<()>,
     answers: FuturesUnordered<BoxFuture<'static, Answer>>,
-    asked: BTreeMap<OutboundRequestId, oneshot::Sender<Result<Page, PageError>>>,
+    asked: BTreeMap<OutboundRequestId, oneshot::Sender<Result<Vec<u8>, PageError>>>,
 }
 
 impl Pages {
@@ -79,7 +79,7 @@ impl NetTask {
         &mut self,
         peer: NodeId,
         request: &PageRequest,
-        reply: oneshot::Sender<Result<Page, PageError>>,
+        reply: oneshot::Sender<Result<Vec<u8>, PageError>>,
     ) {
         match peer_id(&peer) {
             Some(peer) if self.pages.asked.len() < MAX_ASKED => {
@@ -96,7 +96,7 @@ impl NetTask {
             request_response::Event::Message { peer, message, .. } => match message {
                 request_response::Message::Request { request, channel, .. } => self.on_page_wanted(&peer, &request, channel),
                 request_response::Message::Response { request_id, response } => {
-                    self.page_came(request_id, Page::decode(&response).map_err(PageError::from));
+                    self.page_came(request_id, Ok(response));
                 }
             },
             request_response::Event::OutboundFailure { request_id, error, .. } => {
@@ -106,7 +106,8 @@ impl NetTask {
         }
     }
 
-    fn page_came(&mut self, request: OutboundRequestId, page: Result<Page, PageError>) {
+    /// Who has asked reads it: it may be long, and this task serves everybody.
+    fn page_came(&mut self, request: OutboundRequestId, page: Result<Vec<u8>, PageError>) {
         if let Some(reply) = self.pages.asked.remove(&request) {
             tell(reply, page);
         }

@@ -1,6 +1,6 @@
 //! How the routes that existing clients know answer: `{"data":…}`, or `{"error":"text"}` and a status.
 
-use crate::store::StoreError;
+use crate::{http::error, store::StoreError};
 use axum::{
     Json,
     http::StatusCode,
@@ -46,7 +46,14 @@ impl Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        error::Refusal::from(error).into()
+    }
+}
+
+impl From<error::Refusal> for Refusal {
+    /// In the words of these routes, whose errors are plain texts.
+    fn from(refusal: error::Refusal) -> Self {
+        Self::new(refusal.status, refusal.message)
     }
 }
 

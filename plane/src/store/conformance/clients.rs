@@ -24,6 +24,7 @@ pub(super) async fn conform(both: &Both) {
     keys_are_found_by_hash(both.store()).await;
     sessions_end(both.store()).await;
     a_challenge_is_taken_once(both).await;
+    a_keys_use_is_noted_and_nothing_else(both.store()).await;
     turns_are_counted(both).await;
 }
 
@@ -74,21 +75,25 @@ async fn an_identity_is_one_clients(both: &Both) {
     assert_eq!(store.identities(owner).await, Ok(vec![second, used]), "the oldest first");
 }
 
-async fn keys_are_found_by_hash(store: &dyn Store) {
-    let mine = client(store).await;
-    let row = |seconds| KeyRow {
+fn key_row(client: &ClientId) -> KeyRow {
+    KeyRow {
         hash: hash(),
         prefix: "ifr_1a2b".into(),
-        client: mine.clone(),
+        client: client.clone(),
         name: "laptop".into(),
         scopes: vec!["jobs".into(), "read".into()],
         per_day: Some(MicroUsd(1_000_000)),
         per_minute: 60,
-        created: later(seconds),
+        created: NOW,
         expires: Some(later(1000)),
         used: None,
         revoked: None,
-    };
+    }
+}
+
+async fn keys_are_found_by_hash(store: &dyn Store) {
+    let mine = client(store).await;
+    let row = |seconds| KeyRow { created: later(seconds), ..key_row(&mine) };
     let (old, new) = (row(1), KeyRow { per_day: None, expires: None, scopes: vec![], ..row(2) });
     for key in [&old, &new] {
         store.put_key(key).await.expect("added");
@@ -100,6 +105,19 @@ async fn keys_are_found_by_hash(store: &dyn Store) {
     assert_eq!(store.key(revoked.hash).await, Ok(Some(revoked.clone())), "a revoked one is still there");
     assert_eq!(store.keys(&mine).await, Ok(vec![new, revoked]));
     assert_eq!(store.key(hash()).await, Ok(None));
+}
+
+async fn a_keys_use_is_noted_and_nothing_else(store: &dyn Store) {
+    let client = client(store).await;
+    let row = key_row(&client);
+    store.put_key(&row).await.expect("kept");
+    store.put_key(&KeyRow { revoked: Some(NOW), ..row.clone() }).await.expect("kept");
+    for (at, used) in [(later(60), later(60)), (NOW, later(60))] {
+        store.touch_key(row.hash, at).await.expect("noted");
+        let found = store.key(row.hash).await.expect("an answer").expect("it is there");
+        assert_eq!((found.used, found.revoked), (Some(used), Some(NOW)), "the latest, and it stays revoked");
+    }
+    store.touch_key(hash(), NOW).await.expect("nobody's key is nobody's");
 }
 
 async fn sessions_end(store: &dyn Store) {
@@ -121,6 +139,10 @@ async fn sessions_end(store: &dyn Store) {
 async fn a_challenge_is_taken_once(both: &Both) {
     let (store, id) = (both.store(), name(""));
     store.put_challenge(&id, "what was 'asked'", later(60)).await.expect("kept");
+    for _ in 0..2 {
+        assert_eq!(both.1.challenge(&id, NOW).await, Ok(Some("what was 'asked'".into())), "to look is not to take");
+    }
+    assert_eq!(both.1.challenge(&id, later(60)).await, Ok(None), "it is over");
     let told = both.race(|store, _| {
         let id = id.clone();
         async move { store.take_challenge(&id, NOW).await.expect("an answer") }

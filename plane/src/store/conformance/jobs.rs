@@ -10,7 +10,7 @@ use infernet_wire::{
     time::UnixMillis,
 };
 
-fn row(client: &ClientId, created: UnixMillis) -> JobRow {
+pub(super) fn row(client: &ClientId, created: UnixMillis) -> JobRow {
     JobRow {
         id: job_id(),
         client: client.clone(),
@@ -49,10 +49,36 @@ async fn ids(store: &dyn Store, query: &JobQuery) -> Vec<WebJobId> {
 
 pub(super) async fn conform(both: &Both) {
     a_job_is_kept_whole(both.store()).await;
+    a_text_is_kept_until_another_is(both.store()).await;
     an_idempotency_key_has_one_job(both).await;
     a_job_changes_only_from_where_it_may(both).await;
     queries_find_the_newest_first(both.store()).await;
     stranded_jobs_are_found(both.store()).await;
+    old_jobs_are_forgotten(both.store()).await;
+}
+
+async fn old_jobs_are_forgotten(store: &dyn Store) {
+    let client = client();
+    let wish = Idempotency { key: name(""), request: super::hash() };
+    let over = |created: u64| JobRow {
+        status: JobStatus::Completed,
+        ended: Some(UnixMillis(created + 1)),
+        ..row(&client, UnixMillis(created))
+    };
+    let text = Some(StoredText { request: "r".into(), answer: "a".repeat(300_000) });
+    let old = JobRow { idempotency: Some(wish.clone()), text, ..over(1_000) };
+    let (runs, young) = (row(&client, UnixMillis(1_001)), over(9_000));
+    for job in [&old, &runs, &young] {
+        assert_eq!(store.insert_job(job).await, Ok(Inserted::New));
+    }
+    while store.forget_jobs(UnixMillis(2_000)).await.expect("forgotten") > 0 {}
+    assert_eq!(ids(store, &query(&client)).await, [young.id, runs.id], "what is not over stays");
+    assert_eq!(store.job(&old.id).await, Ok(None));
+    let namesake = JobRow { id: old.id.clone(), ..row(&client, NOW) };
+    assert_eq!(store.insert_job(&namesake).await, Ok(Inserted::New));
+    assert_eq!(store.job(&old.id).await, Ok(Some(namesake)), "its text is gone, too");
+    let again = JobRow { idempotency: Some(wish), ..row(&client, NOW) };
+    assert_eq!(store.insert_job(&again).await, Ok(Inserted::New), "and its idempotency key is free");
 }
 
 async fn a_job_is_kept_whole(store: &dyn Store) {
@@ -79,6 +105,31 @@ async fn a_job_is_kept_whole(store: &dyn Store) {
         store.insert_job(&JobRow { idempotency: None, ..job }).await.expect_err("a name is used once");
     }
     assert_eq!(store.job(&job_id()).await, Ok(None));
+}
+
+async fn a_text_is_kept_until_another_is(store: &dyn Store) {
+    let job = row(&client(), NOW);
+    store.insert_job(&job).await.expect("inserted");
+    let text = |letter: &str, length| StoredText { request: "\0?".into(), answer: letter.repeat(length) };
+    // Longer and shorter than what a store keeps in one piece.
+    for kept in [text("a", 3), text("ü", 1_000_000), text("b", 300_000), text("c", 0)] {
+        assert_eq!(store.put_text(&job.id, &kept).await, Ok(true));
+        let whole = JobRow { text: Some(kept), ..job.clone() };
+        assert_eq!(store.job(&job.id).await, Ok(Some(whole.clone())));
+        assert_eq!(store.jobs(&query(&job.client)).await, Ok(vec![job.clone()]), "a list is without texts");
+        assert_eq!(
+            store.update_job(&[JobStatus::Pending], &JobRow { text: Some(text("x", 1)), ..job.clone() }).await,
+            Ok(true)
+        );
+        assert_eq!(store.job(&job.id).await, Ok(Some(whole)), "a change of status does not touch it");
+    }
+    let last = text("d", 600_000);
+    let over = JobRow { status: JobStatus::Completed, cost: Some(MicroUsd(0)), text: Some(last.clone()), ..job.clone() };
+    assert_eq!(store.end_job(&over, None).await, Ok(Some(MicroUsd(0))));
+    assert_eq!(store.job(&job.id).await, Ok(Some(over.clone())), "it is whole at the end");
+    assert_eq!(store.put_text(&job.id, &text("e", 1)).await, Ok(false), "and stays so");
+    assert_eq!(store.job(&job.id).await, Ok(Some(over)));
+    assert_eq!(store.put_text(&job_id(), &text("e", 1)).await, Ok(false), "there is no such job");
 }
 
 async fn an_idempotency_key_has_one_job(both: &Both) {

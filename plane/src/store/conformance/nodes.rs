@@ -29,6 +29,26 @@ pub(super) async fn conform(both: &Both) {
     pages_go_by_key_and_role(both.store()).await;
     a_nonce_is_used_once(both).await;
     payouts_are_kept(both.store()).await;
+    silent_nodes_are_forgotten(both.store()).await;
+}
+
+async fn silent_nodes_are_forgotten(store: &dyn Store) {
+    const DAY: u64 = 24 * 60 * 60;
+    let ago = |seconds: u64| UnixMillis(NOW.0 - seconds * 1000);
+    let heard = |from: u64, to: u64| NodeRow { registered: ago(from), ..row(pubkey(), &name("provider-"), ago(to)) };
+    let (gone, brief) = (heard(60 * DAY, 31 * DAY), heard(2 * DAY + 60, 2 * DAY));
+    let (away, new) = (heard(60 * DAY, 29 * DAY), heard(60, 60));
+    for row in [&gone, &brief, &away, &new] {
+        assert_eq!(store.put_node(row).await, Ok(NodePut::Kept));
+    }
+    store.forget_nonces(NOW).await.expect("forgotten");
+    for (row, stays) in [(&gone, false), (&brief, false), (&away, true), (&new, true)] {
+        let found = store.node(row.pubkey, row.role).await.expect("an answer");
+        assert_eq!(found.is_some(), stays, "heard from {:?} to {:?}", row.registered, row.seen);
+        let again = NodeRow { seen: NOW, ..super::nodes::row(pubkey(), &row.node_id, NOW) };
+        let taken = if stays { NodePut::Taken } else { NodePut::Kept };
+        assert_eq!(store.put_node(&again).await, Ok(taken), "a name goes with its row");
+    }
 }
 
 async fn a_row_is_replaced_but_for_what_it_was_given(store: &dyn Store) {

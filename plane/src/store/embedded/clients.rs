@@ -11,15 +11,16 @@
 //! | 38 | until ‖ key | sessions, challenges and turns to be forgotten |
 //! | 40 | job | reservation |
 //! | 41 | key ‖ day | what the key has spent and reserved |
-//! | 42, 43 | client ‖ number; kind ‖ reference | entry; nothing |
+//! | 42, 43 | client ‖ number; kind ‖ (of a grant: client) ‖ reference | entry; nothing |
 
 use super::{
     EmbeddedStore,
     db::{Change, Key, Table},
+    jobs::job,
 };
 use crate::store::{
-    Answer, ClientId, ClientRow, Clients, Entry, EntryKind, Identity, KeyRow, MAX_PAGE, Reservation, Reserved, SessionRow,
-    Settled, StoreError, WebJobId,
+    Answer, ClientId, ClientRow, Clients, Entry, EntryKind, Identity, JobRow, KeyRow, MAX_PAGE, Reservation, Reserved,
+    SessionRow, StoreError,
     clients::{Turns, day},
 };
 use infernet_wire::{id::Hash, money::MicroUsd, time::UnixMillis};
@@ -40,7 +41,7 @@ const ENTRY: u8 = 42;
 const REFERENCE: u8 = 43;
 
 /// What is forgotten in one go, so that a write is never long.
-const MAX_FORGOTTEN: usize = 10_000;
+pub(super) const MAX_FORGOTTEN: usize = 10_000;
 
 #[derive(Serialize, Deserialize)]
 struct Challenge {
@@ -68,6 +69,13 @@ fn identity(kind: &str, subject: &str) -> Key {
 
 fn key_day(key: &Hash, day: u64) -> Key {
     Key::of(KEY_DAY).fixed(key.as_bytes()).number(day)
+}
+
+/// What counts once: a grant's word for its client, anything else's for all.
+fn reference(entry: &Entry) -> Key {
+    let kind = Key::of(REFERENCE).number(entry.kind as u64);
+    let kind = if entry.kind == EntryKind::Grant { kind.text(&entry.client.0) } else { kind };
+    kind.last(&entry.reference)
 }
 
 fn ending(until: UnixMillis, key: &[u8]) -> Key {
@@ -107,7 +115,7 @@ fn next_number(table: &Table, id: &ClientId) -> Result<u64, StoreError> {
 
 /// Adds an entry, and returns the client as it is then. `None` if the reference was used, or the balance would not do.
 fn add(change: &mut Change<'_>, mut row: ClientRow, entry: &Entry) -> Result<Option<ClientRow>, StoreError> {
-    let reference = Key::of(REFERENCE).number(entry.kind as u64).last(&entry.reference);
+    let reference = reference(entry);
     let Some(balance) = row.balance_after(entry.amount) else { return Ok(None) };
     if change.table().has(&reference)? {
         return Ok(None);
@@ -121,9 +129,14 @@ fn add(change: &mut Change<'_>, mut row: ClientRow, entry: &Entry) -> Result<Opt
 
 fn reserve(change: &mut Change<'_>, wish: &Reservation) -> Result<Reserved, StoreError> {
     let place = Key::of(RESERVATION).last(&wish.job.0);
-    if let Some(held) = change.table().get::<Held>(&place)? {
-        let settled = StoreError::Refused(format!("job {} was settled before", wish.job.0));
-        return if held.is_settled { Err(settled) } else { Ok(Reserved::Yes) };
+    let job: Option<JobRow> = change.table().get(&job(&wish.job))?;
+    let held: Option<Held> = change.table().get(&place)?;
+    if !job.is_some_and(|job| job.client == wish.client && !job.status.is_over()) || held.as_ref().is_some_and(|h| h.is_settled)
+    {
+        return Err(StoreError::Refused(format!("job {} is over, or not there", wish.job.0)));
+    }
+    if held.is_some() {
+        return Ok(Reserved::Yes);
     }
     let Some(mut row) = change.table().get::<ClientRow>(&client(&wish.client))? else {
         return Ok(Reserved::Balance(MicroUsd(0)));
@@ -147,11 +160,12 @@ fn reserve(change: &mut Change<'_>, wish: &Reservation) -> Result<Reserved, Stor
     Ok(Reserved::Yes)
 }
 
-fn settle(change: &mut Change<'_>, job: &WebJobId, cost: MicroUsd, now: UnixMillis) -> Result<Settled, StoreError> {
-    let place = Key::of(RESERVATION).last(&job.0);
+/// Turns the reservation of a job that ends into its cost; returns that.
+pub(super) fn settle(change: &mut Change<'_>, job: &JobRow) -> Result<MicroUsd, StoreError> {
+    let place = Key::of(RESERVATION).last(&job.id.0);
     let held = change.table().get::<Held>(&place)?.filter(|held| !held.is_settled);
-    let Some(mut held) = held else { return Ok(Settled::Nothing) };
-    let cost = cost.min(held.most);
+    let Some(mut held) = held else { return Ok(MicroUsd(0)) };
+    let cost = job.cost.unwrap_or_default().min(held.most);
     let missing = || StoreError::Corrupt(format!("{} has a reservation but no row", held.client.0));
     let mut row: ClientRow = change.table().get(&client(&held.client))?.ok_or_else(missing)?;
     if let Some(key) = &held.key {
@@ -162,13 +176,13 @@ fn settle(change: &mut Change<'_>, job: &WebJobId, cost: MicroUsd, now: UnixMill
     let row = if cost.0 == 0 {
         row
     } else {
-        let entry = Entry::of_job(&held.client, job, cost, held.key, now);
-        add(change, row, &entry)?.ok_or_else(|| StoreError::Corrupt(format!("job {} was charged twice", job.0)))?
+        let entry = Entry::of_job(job, cost, held.key);
+        add(change, row, &entry)?.ok_or_else(|| StoreError::Corrupt(format!("job {} was charged twice", job.id.0)))?
     };
     change.put(&client(&held.client), &row)?;
     held.is_settled = true;
     change.put(&place, &held)?;
-    Ok(Settled::Yes)
+    Ok(cost)
 }
 
 impl Clients for EmbeddedStore {
@@ -247,6 +261,14 @@ impl Clients for EmbeddedStore {
         self.read(move |table| table.get(&Key::of(KEY).fixed(hash.as_bytes())))
     }
 
+    fn touch_key(&self, hash: Hash, now: UnixMillis) -> Answer<'_, ()> {
+        let key = Key::of(KEY).fixed(hash.as_bytes());
+        self.write_soon(move |change| match change.table().get::<KeyRow>(&key)? {
+            Some(row) => change.put(&key, &KeyRow { used: row.used.max(Some(now)), ..row }),
+            None => Ok(()),
+        })
+    }
+
     fn keys<'a>(&'a self, client: &'a ClientId) -> Answer<'a, Vec<KeyRow>> {
         let prefix = Key::of(KEYS).text(&client.0);
         self.read(move |table| {
@@ -289,6 +311,14 @@ impl Clients for EmbeddedStore {
         })
     }
 
+    fn challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>> {
+        let key = Key::of(CHALLENGE).last(id);
+        self.read(move |table| {
+            let challenge: Option<Challenge> = table.get(&key)?;
+            Ok(challenge.filter(|challenge| challenge.until > now).map(|challenge| challenge.data))
+        })
+    }
+
     fn take_challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>> {
         let key = Key::of(CHALLENGE).last(id);
         self.write(move |change| {
@@ -316,11 +346,6 @@ impl Clients for EmbeddedStore {
     fn reserve<'a>(&'a self, wish: &'a Reservation) -> Answer<'a, Reserved> {
         let wish = wish.clone();
         self.write(move |change| reserve(change, &wish))
-    }
-
-    fn settle<'a>(&'a self, job: &'a WebJobId, cost: MicroUsd, now: UnixMillis) -> Answer<'a, Settled> {
-        let job = job.clone();
-        self.write(move |change| settle(change, &job, cost, now))
     }
 
     fn add_entry<'a>(&'a self, entry: &'a Entry) -> Answer<'a, bool> {

@@ -3,7 +3,7 @@
 //! One writer at a time: what it reads stays so until its changes are in, which is how a change that depends on what was there
 //! happens in one step. Its changes are one atomic batch. [`Table::write`] returns when they are on the disk: sled's own flush
 //! is no barrier against a power cut, so its log is synced after it; whoever waits at the same time shares one sync. Rows of
-//! more than half a megabyte (a kept answer) are in files of their own, which sled does not sync.
+//! more than half a megabyte would be in files of their own, which sled does not sync: larger things are kept in pieces.
 //!
 //! A value is a version byte and JSON, or a version byte and the signed bytes of a receipt.
 

@@ -2,9 +2,10 @@
 
 use super::{
     EmbeddedStore,
-    db::{Key, Table},
+    clients::MAX_FORGOTTEN,
+    db::{Change, Key, Table},
 };
-use crate::store::{Answer, MAX_PAGE, NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, StoreError};
+use crate::store::{Answer, MAX_PAGE, NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, StoreError, nodes::is_forgotten};
 use infernet_wire::time::UnixMillis;
 
 const NODE: u8 = 10;
@@ -34,6 +35,26 @@ fn is_shared(table: &Table, row: &NodeRow) -> Result<bool, StoreError> {
         }
     }
     Ok(false)
+}
+
+/// Removes rows of nodes that are forgotten, so many at once.
+fn forget_nodes(change: &mut Change<'_>, now: UnixMillis) -> Result<(), StoreError> {
+    let prefix = Key::of(NODE);
+    let rows = change.table().after(&prefix, &prefix).map(|row| row?.read::<NodeRow>());
+    let gone = rows.filter(|row| row.as_ref().map_or(true, |row| is_forgotten(row.registered, row.seen, now)));
+    let gone: Vec<NodeRow> = gone.take(MAX_FORGOTTEN).collect::<Result<_, _>>()?;
+    for row in gone {
+        remove(change, &row)?;
+    }
+    Ok(())
+}
+
+fn remove(change: &mut Change<'_>, row: &NodeRow) -> Result<(), StoreError> {
+    change.remove(&node(row.pubkey, row.role));
+    if !is_shared(change.table(), row)? {
+        change.remove(&name(&row.node_id));
+    }
+    Ok(())
 }
 
 impl Nodes for EmbeddedStore {
@@ -81,10 +102,7 @@ impl Nodes for EmbeddedStore {
         self.write(move |change| {
             let old: Option<NodeRow> = change.table().get(&node(pubkey, role))?;
             if let Some(old) = &old {
-                change.remove(&node(pubkey, role));
-                if !is_shared(change.table(), old)? {
-                    change.remove(&name(&old.node_id));
-                }
+                remove(change, old)?;
             }
             Ok(old)
         })
@@ -106,12 +124,14 @@ impl Nodes for EmbeddedStore {
     fn forget_nonces(&self, now: UnixMillis) -> Answer<'_, ()> {
         self.write_soon(move |change| {
             let prefix = Key::of(NONCE_END);
-            let over: Result<Vec<_>, _> = change.table().before(&prefix, Some(&prefix.clone().number(now.0))).collect();
+            let over: Result<Vec<_>, _> =
+                change.table().before(&prefix, Some(&prefix.clone().number(now.0))).take(MAX_FORGOTTEN).collect();
             for row in over? {
                 // Behind the time they are as in the other index.
                 change.remove(&Key::of(NONCE).fixed(row.key_after(prefix.len() + 8)));
                 change.remove(&Key::read(row.key));
             }
+            forget_nodes(change, now)?;
             super::clients::forget(change, now)
         })
     }

@@ -5,11 +5,16 @@ use super::{
     convert::{Columns, page, plain, signed},
 };
 use crate::store::{
-    Answer, ClientId, ClientRow, Clients, Entry, Identity, KeyRow, MAX_PAGE, Reservation, Reserved, SessionRow, Settled,
-    StoreError, WebJobId, clients::Turns,
+    Answer, ClientId, ClientRow, Clients, Entry, Identity, KeyRow, MAX_PAGE, Reservation, Reserved, SessionRow, StoreError,
+    clients::Turns,
 };
 use infernet_wire::{id::Hash, money::MicroUsd, time::UnixMillis};
 use tokio_postgres::Row;
+
+pub(super) const CLIENT: &str = "id, name, created, balance, reserved, admin";
+const IDENTITY: &str = "kind, subject, data, client, label, added";
+const KEY: &str = "hash, prefix, client, name, scopes, per_day, per_minute, created, expires, used, revoked";
+const ENTRY: &str = "client, number, kind, amount, reference, key, at";
 
 pub(super) fn read_client(row: &Row) -> Result<ClientRow, StoreError> {
     let row = Columns(row);
@@ -79,11 +84,13 @@ impl PostgresStore {
     async fn put_api_key(&self, row: &KeyRow) -> Result<(), StoreError> {
         let time = |time: Option<UnixMillis>| time.map(|time| signed(time.0));
         self.execute(
-            "insert into api_keys (hash, prefix, client, name, scopes, per_day, per_minute, created, expires, used, revoked)
+            &format!(
+                "insert into api_keys ({KEY})
              values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
              on conflict (hash) do update set prefix = excluded.prefix, client = excluded.client, name = excluded.name,
              scopes = excluded.scopes, per_day = excluded.per_day, per_minute = excluded.per_minute,
-             created = excluded.created, expires = excluded.expires, used = excluded.used, revoked = excluded.revoked",
+             created = excluded.created, expires = excluded.expires, used = excluded.used, revoked = excluded.revoked"
+            ),
             &[
                 &&row.hash.as_bytes()[..],
                 &plain(&row.prefix),
@@ -115,7 +122,8 @@ impl Clients for PostgresStore {
 
     fn client<'a>(&'a self, id: &'a ClientId) -> Answer<'a, Option<ClientRow>> {
         answer(async move {
-            self.row("select * from clients where id = $1", &[&plain(&id.0)]).await?.as_ref().map(read_client).transpose()
+            let statement = format!("select {CLIENT} from clients where id = $1");
+            self.row(&statement, &[&plain(&id.0)]).await?.as_ref().map(read_client).transpose()
         })
     }
 
@@ -134,15 +142,16 @@ impl Clients for PostgresStore {
 
     fn identity<'a>(&'a self, kind: &'a str, subject: &'a str) -> Answer<'a, Option<Identity>> {
         answer(async move {
-            let statement = "select * from identities where kind = $1 and subject = $2";
-            self.row(statement, &[&plain(kind), &plain(subject)]).await?.as_ref().map(read_identity).transpose()
+            let statement = format!("select {IDENTITY} from identities where kind = $1 and subject = $2");
+            self.row(&statement, &[&plain(kind), &plain(subject)]).await?.as_ref().map(read_identity).transpose()
         })
     }
 
     fn identities<'a>(&'a self, client: &'a ClientId) -> Answer<'a, Vec<Identity>> {
         answer(async move {
-            let statement = "select * from identities where client = $1 order by added, kind, subject limit $2";
-            self.rows(statement, &[&plain(&client.0), &page(MAX_PAGE)]).await?.iter().map(read_identity).collect()
+            let statement =
+                format!("select {IDENTITY} from identities where client = $1 order by added, kind, subject limit $2");
+            self.rows(&statement, &[&plain(&client.0), &page(MAX_PAGE)]).await?.iter().map(read_identity).collect()
         })
     }
 
@@ -152,15 +161,22 @@ impl Clients for PostgresStore {
 
     fn key(&self, hash: Hash) -> Answer<'_, Option<KeyRow>> {
         answer(async move {
-            let row = self.row("select * from api_keys where hash = $1", &[&&hash.as_bytes()[..]]).await?;
+            let row = self.row(&format!("select {KEY} from api_keys where hash = $1"), &[&&hash.as_bytes()[..]]).await?;
             row.as_ref().map(read_key).transpose()
+        })
+    }
+
+    fn touch_key(&self, hash: Hash, now: UnixMillis) -> Answer<'_, ()> {
+        answer(async move {
+            let statement = "update api_keys set used = $2 where hash = $1 and (used is null or used < $2)";
+            self.execute(statement, &[&&hash.as_bytes()[..], &signed(now.0)]).await.map(|_| ())
         })
     }
 
     fn keys<'a>(&'a self, client: &'a ClientId) -> Answer<'a, Vec<KeyRow>> {
         answer(async move {
-            let statement = "select * from api_keys where client = $1 order by created desc, hash desc limit $2";
-            self.rows(statement, &[&plain(&client.0), &page(MAX_PAGE)]).await?.iter().map(read_key).collect()
+            let statement = format!("select {KEY} from api_keys where client = $1 order by created desc, hash desc limit $2");
+            self.rows(&statement, &[&plain(&client.0), &page(MAX_PAGE)]).await?.iter().map(read_key).collect()
         })
     }
 
@@ -194,6 +210,14 @@ impl Clients for PostgresStore {
         })
     }
 
+    fn challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>> {
+        answer(async move {
+            let statement = "select data from challenges where id = $1 and until > $2";
+            let row = self.row(statement, &[&plain(id), &signed(now.0)]).await?;
+            row.map(|row| Columns(&row).get("data")).transpose()
+        })
+    }
+
     fn take_challenge<'a>(&'a self, id: &'a str, now: UnixMillis) -> Answer<'a, Option<String>> {
         answer(async move {
             let row = self.row("delete from challenges where id = $1 returning data, until", &[&plain(id)]).await?;
@@ -220,19 +244,16 @@ impl Clients for PostgresStore {
         answer(self.reserve_for(wish))
     }
 
-    fn settle<'a>(&'a self, job: &'a WebJobId, cost: MicroUsd, now: UnixMillis) -> Answer<'a, Settled> {
-        answer(self.settle_job(job, cost, now))
-    }
-
     fn add_entry<'a>(&'a self, entry: &'a Entry) -> Answer<'a, bool> {
         answer(self.enter(entry))
     }
 
     fn entries<'a>(&'a self, client: &'a ClientId, before: Option<u64>, limit: usize) -> Answer<'a, Vec<Entry>> {
         answer(async move {
-            let statement = "select * from entries where client = $1 and number < $2 order by number desc limit $3";
+            let statement =
+                format!("select {ENTRY} from entries where client = $1 and number < $2 order by number desc limit $3");
             let before = before.map_or(i64::MAX, signed);
-            self.rows(statement, &[&plain(&client.0), &before, &page(limit)]).await?.iter().map(read_entry).collect()
+            self.rows(&statement, &[&plain(&client.0), &before, &page(limit)]).await?.iter().map(read_entry).collect()
         })
     }
 }

@@ -82,7 +82,7 @@ impl PostgresStore {
         let statement = format!(
             "update commands set status = 'running', started = coalesce(started, $2), lease = $3 where id in
              (select id from commands where {TAKEABLE} and expires > $2 order by issued, id limit $4 for update skip locked)
-             returning *"
+             returning {COLUMNS}"
         );
         let taken = rows(&step, &statement, &[&node, &now, &signed(lease.0), &page(limit)]).await?;
         step.commit().await?;
@@ -113,15 +113,19 @@ impl Commands for PostgresStore {
     }
 
     fn command<'a>(&'a self, id: &'a str) -> Answer<'a, Option<CommandRow>> {
-        answer(
-            async move { self.row("select * from commands where id = $1", &[&plain(id)]).await?.as_ref().map(read).transpose() },
-        )
+        answer(async move {
+            self.row(&format!("select {COLUMNS} from commands where id = $1"), &[&plain(id)])
+                .await?
+                .as_ref()
+                .map(read)
+                .transpose()
+        })
     }
 
     fn commands(&self, node: Pubkey, limit: usize) -> Answer<'_, Vec<CommandRow>> {
         answer(async move {
-            let statement = "select * from commands where node = $1 order by issued desc, id desc limit $2";
-            self.rows(statement, &[&&node.0[..], &page(limit)]).await?.iter().map(read).collect()
+            let statement = format!("select {COLUMNS} from commands where node = $1 order by issued desc, id desc limit $2");
+            self.rows(&statement, &[&&node.0[..], &page(limit)]).await?.iter().map(read).collect()
         })
     }
 }

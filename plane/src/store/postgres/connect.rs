@@ -1,13 +1,19 @@
 //! From a URL to connections: who, where, with which TLS.
 
 use super::super::StoreError;
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::ServerName, pki_types::pem::PemObject};
 use rustls_platform_verifier::BuilderVerifierExt;
 use std::{
-    fmt, io,
+    fmt,
+    future::Future,
+    io,
+    ops::{Deref, DerefMut},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -24,6 +30,81 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the server is told to do with each connection. Its deadline is a little less than ours, so that it says what it was.
 const SETTINGS: &str = "set search_path = infernet; set statement_timeout = '9s'; set lock_timeout = '8s'; \
      set idle_in_transaction_session_timeout = '30s'";
+
+/// How long nothing may be heard of a server that has nothing to say, and how it is asked then. The kernel's own defaults are
+/// two hours.
+const SILENCE: Duration = Duration::from_secs(30);
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+const ASK_TIMES: u32 = 3;
+/// How long what was sent may go without a sign that it came: then the connection is broken, as a call that waits is told.
+const UNHEARD: Duration = Duration::from_secs(10);
+
+tokio::task_local! {
+    /// Whether the call that runs was given up, and is being dropped.
+    static GIVEN_UP: Arc<AtomicBool>;
+}
+
+/// Waits for `work` no longer than `wait`. Connections that it has at that time are closed.
+pub(super) async fn within<T>(wait: Duration, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let given_up = Arc::new(AtomicBool::new(false));
+    // What is dropped in the scope can ask.
+    let mut work = Box::pin(GIVEN_UP.scope(given_up.clone(), work));
+    match tokio::time::timeout(wait, &mut work).await {
+        Ok(told) => told,
+        Err(_) => {
+            given_up.store(true, Ordering::Relaxed);
+            Err(StoreError::Timeout(wait.as_millis() as u64))
+        }
+    }
+}
+
+/// Connections, opened when they are needed.
+pub(super) struct Connections(Pool);
+
+impl Connections {
+    /// One of them, given back when it is dropped.
+    pub(super) async fn lend(&self) -> Result<Lent, StoreError> {
+        Ok(Lent(Some(self.0.get().await?)))
+    }
+
+    /// Statements are prepared anew, on all of them.
+    pub(super) fn forget_statements(&self) {
+        self.0.manager().statement_caches.clear();
+    }
+
+    /// How many are open.
+    #[cfg(test)]
+    pub(super) fn open(&self) -> usize {
+        self.0.status().size
+    }
+}
+
+/// A connection that goes back to the others, unless its call was given up: then a statement may still be under way on it, or it
+/// leads nowhere.
+pub(super) struct Lent(Option<Object>);
+
+impl Deref for Lent {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Object {
+        self.0.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let is_given_up = GIVEN_UP.try_with(|given_up| given_up.load(Ordering::Relaxed)).unwrap_or_default();
+        if let Some(object) = self.0.take().filter(|_| is_given_up) {
+            drop(Object::take(object));
+        }
+    }
+}
 
 /// Where a database is. Shown without its password.
 #[derive(Clone)]
@@ -53,12 +134,14 @@ impl Target {
             Some(_) => return Err(refused("has an sslmode other than disable, require and verify-full")),
         };
         config.ssl_mode(mode).connect_timeout(CONNECT_TIMEOUT).application_name("infernet-plane");
+        config.keepalives(true).keepalives_idle(SILENCE).keepalives_interval(ASK_AGAIN).keepalives_retries(ASK_TIMES);
+        config.tcp_user_timeout(UNHEARD);
         let tls = Tls::new(options.roots.as_deref())?;
         Ok(Target { config, tls })
     }
 
     /// Connections to it, opened when they are needed.
-    pub(super) fn pool(&self) -> Result<Pool, StoreError> {
+    pub(super) fn connections(&self) -> Result<Connections, StoreError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(self.config.clone(), self.tls.clone(), recycling);
         let settle = Hook::async_fn(|connection: &mut deadpool_postgres::ClientWrapper, _| {
@@ -72,6 +155,7 @@ impl Target {
             .runtime(Runtime::Tokio1)
             .post_create(settle)
             .build()
+            .map(Connections)
             .map_err(|error| StoreError::Refused(error.to_string()))
     }
 
@@ -234,6 +318,8 @@ mod tests {
         match (Target::parse(url), expected) {
             (Ok(target), Ok((mode, shown))) => {
                 assert_eq!(target.config.get_ssl_mode(), mode, "{url}");
+                let silence = (target.config.get_keepalives_idle(), target.config.get_tcp_user_timeout());
+                assert_eq!(silence, (SILENCE, Some(&UNHEARD)), "a network that is silent is noticed");
                 assert_eq!(target.to_string(), shown);
             }
             (Err(error), Err(part)) => {

@@ -16,8 +16,9 @@ impl From<tokio_postgres::Error> for StoreError {
             code if *code == SqlState::QUERY_CANCELED || *code == SqlState::LOCK_NOT_AVAILABLE => {
                 StoreError::Timeout(super::DEADLINE.as_millis() as u64)
             }
-            // Connections, resources, shutting down; a password is the operator's to mend, and then it goes on.
-            code if ["08", "53", "57", "28"].iter().any(|class| code.code().starts_with(class)) => {
+            // Connections, resources, shutting down; a transaction that was in another's way, or was ended; a password is the
+            // operator's to mend, and then it goes on.
+            code if ["08", "25", "28", "40", "53", "57"].iter().any(|class| code.code().starts_with(class)) => {
                 StoreError::Unreachable(text)
             }
             _ => StoreError::Refused(text),

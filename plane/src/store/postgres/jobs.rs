@@ -3,19 +3,21 @@
 use super::{
     PostgresStore, answer,
     convert::{Columns, Named, Value, page, plain, signed},
+    execute,
 };
 use crate::store::{
-    Answer, ClientId, Idempotency, Inserted, JobError, JobQuery, JobRow, JobStatus, Jobs, StoreError, StoredText, WebJobId,
+    Answer, ClientId, Idempotency, Inserted, JobError, JobQuery, JobRow, JobStatus, Jobs, Renewal, StoreError, StoredText,
+    WebJobId,
 };
-use infernet_wire::time::UnixMillis;
-use std::borrow::Cow;
+use deadpool_postgres::Transaction;
+use infernet_wire::{money::MicroUsd, time::UnixMillis};
+use std::{borrow::Cow, collections::BTreeSet};
 use tokio_postgres::Row;
 
 const COLUMNS: &str = "id, client, model, status, created, updated, started, ended, worker, legacy, input_tokens, output_tokens, \
-     budget, cost, ttft_ms, receipt, error_code, error_message, idempotency_key, idempotency_request, kept_request, kept_answer, \
+     budget, cost, ttft_ms, receipt, error_code, error_message, idempotency_key, idempotency_request, \
      lease_by, lease_until";
-const PLACES: &str =
-    "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24";
+const PLACES: &str = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22";
 
 /// A job's columns, in the order of [`COLUMNS`].
 struct Bound<'a> {
@@ -23,7 +25,7 @@ struct Bound<'a> {
     status: &'static str,
     numbers: [i64; 3],
     maybe: [Option<i64>; 7],
-    bytes: [Option<&'a [u8]>; 6],
+    bytes: [Option<&'a [u8]>; 4],
     maybe_texts: [Option<Cow<'a, str>>; 4],
     id: &'a str,
 }
@@ -51,8 +53,6 @@ impl<'a> Bound<'a> {
                 row.legacy.as_ref().map(|key| &key.0[..]),
                 row.receipt.as_ref().map(|hash| &hash.as_bytes()[..]),
                 wish.map(|wish| &wish.request.as_bytes()[..]),
-                row.text.as_ref().map(|text| text.request.as_bytes()),
-                row.text.as_ref().map(|text| text.answer.as_bytes()),
             ],
             maybe_texts: [
                 row.error.as_ref().map(|error| plain(&error.code)),
@@ -63,11 +63,11 @@ impl<'a> Bound<'a> {
         }
     }
 
-    fn values(&self) -> [Value<'_>; 24] {
+    fn values(&self) -> [Value<'_>; 22] {
         let [client, model] = &self.texts;
         let [created, updated, budget] = &self.numbers;
         let [started, ended, input, output, cost, ttft, lease_until] = &self.maybe;
-        let [worker, legacy, receipt, request, kept_request, kept_answer] = &self.bytes;
+        let [worker, legacy, receipt, request] = &self.bytes;
         let [code, message, key, lease_by] = &self.maybe_texts;
         [
             &self.id,
@@ -90,8 +90,6 @@ impl<'a> Bound<'a> {
             message,
             key,
             request,
-            kept_request,
-            kept_answer,
             lease_by,
             lease_until,
         ]
@@ -123,27 +121,62 @@ fn read(row: &Row) -> Result<JobRow, StoreError> {
         receipt: row.maybe_hash("receipt")?,
         error: code.zip(message).map(|(code, message)| JobError { code, message }),
         idempotency: key.zip(row.maybe_hash("idempotency_request")?).map(|(key, request)| Idempotency { key, request }),
-        text: row
-            .maybe_text("kept_request")?
-            .zip(row.maybe_text("kept_answer")?)
-            .map(|(request, answer)| StoredText { request, answer }),
+        text: None,
         lease: lease.zip(row.maybe_time("lease_until")?),
     })
 }
 
+fn read_text(row: &Row) -> Result<Option<StoredText>, StoreError> {
+    let row = Columns(row);
+    let kept = row.maybe_text("kept_request")?.zip(row.maybe_text("kept_answer")?);
+    Ok(kept.map(|(request, answer)| StoredText { request, answer }))
+}
+
+/// Writes a job that is locked, and its text if it has one.
+pub(super) async fn write_job(step: &Transaction<'_>, row: &JobRow) -> Result<(), StoreError> {
+    let statement = format!("update jobs set ({COLUMNS}) = ({PLACES}) where id = $1");
+    execute(step, &statement, &Bound::new(row).values()).await?;
+    let Some(text) = &row.text else { return Ok(()) };
+    let (request, answer) = (text.request.as_bytes(), text.answer.as_bytes());
+    let statement = "update jobs set kept_request = $2, kept_answer = $3 where id = $1";
+    execute(step, statement, &[&plain(&row.id.0), &request, &answer]).await.map(|_| ())
+}
+
 impl PostgresStore {
+    async fn renew(&self, instance: &str, jobs: &[Renewal], until: UnixMillis) -> Result<Vec<WebJobId>, StoreError> {
+        let ids: Vec<&str> = jobs.iter().map(|job| job.id.0.as_str()).collect();
+        let tokens: Vec<Option<i64>> = jobs.iter().map(|job| job.output_tokens.map(i64::from)).collect();
+        let costs: Vec<Option<i64>> = jobs.iter().map(|job| job.cost.map(|cost| signed(cost.0))).collect();
+        let statement = "update jobs set lease_until = $2, output_tokens = coalesce(known.tokens, output_tokens),
+             cost = coalesce(known.cost, jobs.cost)
+             from unnest($3::text[], $4::bigint[], $5::bigint[]) as known (job, tokens, cost)
+             where id = known.job and lease_by = $1 and status in ('pending', 'assigned', 'running')
+             returning id, cancel_wanted";
+        let rows = self.rows(statement, &[&plain(instance), &signed(until.0), &ids, &tokens, &costs]).await?;
+        let mut wanted = BTreeSet::new();
+        for row in &rows {
+            let row = Columns(row);
+            if !row.get::<bool>("cancel_wanted")? {
+                wanted.insert(row.get::<String>("id")?);
+            }
+        }
+        Ok(jobs.iter().filter(|job| !wanted.contains(&job.id.0)).map(|job| job.id.clone()).collect())
+    }
+
     async fn insert(&self, row: &JobRow) -> Result<Inserted, StoreError> {
         let statement = format!(
-            "insert into jobs ({COLUMNS}) values ({PLACES})
+            "insert into jobs ({COLUMNS}, kept_request, kept_answer) values ({PLACES}, $23, $24)
              on conflict (client, idempotency_key) where idempotency_key is not null do nothing"
         );
         let bound = Bound::new(row);
-        if self.execute(&statement, &bound.values()).await? == 1 {
+        let text = row.text.as_ref().map(|text| (text.request.as_bytes(), text.answer.as_bytes())).unzip();
+        let values: Vec<Value<'_>> = bound.values().into_iter().chain([&text.0 as Value<'_>, &text.1]).collect();
+        if self.execute(&statement, &values).await? == 1 {
             return Ok(Inserted::New);
         }
         let Some(wish) = &row.idempotency else { return Err(StoreError::Refused("a job without a key was not new".into())) };
-        let statement = "select * from jobs where client = $1 and idempotency_key = $2";
-        let old = self.row(statement, &[&plain(&row.client.0), &plain(&wish.key)]).await?;
+        let statement = format!("select {COLUMNS} from jobs where client = $1 and idempotency_key = $2");
+        let old = self.row(&statement, &[&plain(&row.client.0), &plain(&wish.key)]).await?;
         let old = old.as_ref().map(read).transpose()?.ok_or_else(|| StoreError::Refused("a job came and went".into()))?;
         let is_same = old.idempotency.as_ref().is_some_and(|earlier| earlier.request == wish.request);
         Ok(if is_same { Inserted::Same(Box::new(old)) } else { Inserted::Conflict })
@@ -157,7 +190,7 @@ impl Jobs for PostgresStore {
 
     fn update_job<'a>(&'a self, from: &'a [JobStatus], row: &'a JobRow) -> Answer<'a, bool> {
         answer(async move {
-            let statement = format!("update jobs set ({COLUMNS}) = ({PLACES}) where id = $1 and status = any($25)");
+            let statement = format!("update jobs set ({COLUMNS}) = ({PLACES}) where id = $1 and status = any($23)");
             let from: Vec<&str> = from.iter().map(|status| status.name()).collect();
             let bound = Bound::new(row);
             let values: Vec<Value<'_>> = bound.values().into_iter().chain([&from as Value<'_>]).collect();
@@ -165,10 +198,45 @@ impl Jobs for PostgresStore {
         })
     }
 
+    fn end_job<'a>(&'a self, row: &'a JobRow, stranded: Option<UnixMillis>) -> Answer<'a, Option<MicroUsd>> {
+        answer(self.end(row, stranded))
+    }
+
+    fn renew_jobs<'a>(&'a self, instance: &'a str, jobs: &'a [Renewal], until: UnixMillis) -> Answer<'a, Vec<WebJobId>> {
+        answer(self.renew(instance, jobs, until))
+    }
+
+    fn put_text<'a>(&'a self, id: &'a WebJobId, text: &'a StoredText) -> Answer<'a, bool> {
+        answer(async move {
+            let statement = "update jobs set kept_request = $2, kept_answer = $3
+                 where id = $1 and status in ('pending', 'assigned', 'running')";
+            let (request, answer) = (text.request.as_bytes(), text.answer.as_bytes());
+            Ok(self.execute(statement, &[&plain(&id.0), &request, &answer]).await? == 1)
+        })
+    }
+
+    fn want_cancel<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, bool> {
+        answer(async move {
+            let statement =
+                "update jobs set cancel_wanted = true where id = $1 and status in ('pending', 'assigned', 'running')";
+            Ok(self.execute(statement, &[&plain(&id.0)]).await? == 1)
+        })
+    }
+
+    fn forget_jobs(&self, before: UnixMillis) -> Answer<'_, usize> {
+        answer(async move {
+            let statement = "delete from jobs where id in
+                 (select id from jobs where created < $1 and ended is not null order by created limit 1000)";
+            Ok(usize::try_from(self.execute(statement, &[&signed(before.0)]).await?).unwrap_or(usize::MAX))
+        })
+    }
+
     fn job<'a>(&'a self, id: &'a WebJobId) -> Answer<'a, Option<JobRow>> {
-        answer(
-            async move { self.row("select * from jobs where id = $1", &[&plain(&id.0)]).await?.as_ref().map(read).transpose() },
-        )
+        answer(async move {
+            let statement = format!("select {COLUMNS}, kept_request, kept_answer from jobs where id = $1");
+            let Some(row) = self.row(&statement, &[&plain(&id.0)]).await? else { return Ok(None) };
+            Ok(Some(JobRow { text: read_text(&row)?, ..read(&row)? }))
+        })
     }
 
     fn jobs<'a>(&'a self, query: &'a JobQuery) -> Answer<'a, Vec<JobRow>> {
@@ -197,16 +265,18 @@ impl Jobs for PostgresStore {
                 wanted.push(format!("(created, id) < (${}, ${})", values.len() - 1, values.len()));
             }
             let wanted = wanted.join(" and ");
-            let statement = format!("select * from jobs where {wanted} order by created desc, id desc limit $1");
+            let statement = format!("select {COLUMNS} from jobs where {wanted} order by created desc, id desc limit $1");
             self.rows(&statement, &values).await?.iter().map(read).collect()
         })
     }
 
     fn stranded(&self, now: UnixMillis, limit: usize) -> Answer<'_, Vec<JobRow>> {
         answer(async move {
-            let statement = "select * from jobs where status in ('pending', 'assigned', 'running') and lease_until < $1
-                 order by lease_until, id limit $2";
-            self.rows(statement, &[&signed(now.0), &page(limit)]).await?.iter().map(read).collect()
+            let statement = format!(
+                "select {COLUMNS} from jobs where status in ('pending', 'assigned', 'running') and lease_until < $1
+                 order by lease_until, id limit $2"
+            );
+            self.rows(&statement, &[&signed(now.0), &page(limit)]).await?.iter().map(read).collect()
         })
     }
 }

@@ -6,19 +6,26 @@ use infernet_wire::topic::NetworkId;
 use tracing::info;
 
 /// In order; the number of a step is its place. A step that was released is never changed.
-const STEPS: [(&str, &str); 1] = [("plane", include_str!("migrations/0001_plane.sql"))];
+const STEPS: [(&str, &str); 2] =
+    [("plane", include_str!("migrations/0001_plane.sql")), ("money", include_str!("migrations/0003_money.sql"))];
 
 /// Brings the database up to this program's schema, and makes sure that it is this network's.
 pub(super) async fn migrate(connection: &mut Client, network: &NetworkId) -> Result<(), StoreError> {
     let step = connection.transaction().await?;
+    // A large table may take minutes, and whoever starts at the same time waits for that; `PostgresStore::open` has a deadline.
+    step.batch_execute("set local statement_timeout = 0; set local lock_timeout = 0").await?;
     // Held until the transaction ends, however it does.
     super::lock(&step, "migrations").await?;
-    step.batch_execute(
-        "create schema if not exists infernet;
-         create table if not exists infernet.migrations
-             (number bigint primary key, name text not null, applied timestamptz not null default now())",
-    )
-    .await?;
+    let known = step.query_one("select to_regclass('infernet.migrations') is not null", &[]).await?;
+    // A role that may only use what is there may start, too.
+    if !known.try_get::<_, bool>(0)? {
+        step.batch_execute(
+            "create schema if not exists infernet;
+             create table infernet.migrations
+                 (number bigint primary key, name text not null, applied timestamptz not null default now())",
+        )
+        .await?;
+    }
     let applied: i64 = step.query_one("select coalesce(max(number), 0) from infernet.migrations", &[]).await?.try_get(0)?;
     let applied = usize::try_from(applied).unwrap_or_default();
     if applied > STEPS.len() {

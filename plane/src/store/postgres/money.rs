@@ -1,21 +1,27 @@
-//! What is reserved, settled and entered. Whoever changes a client's money has its row locked.
+//! What is reserved, settled and entered.
+//!
+//! Whoever changes a client's money locks its row first, and then, as far as they are touched, the job, its reservation and its
+//! key's day: in one order, so that nobody waits for somebody who waits for them.
 
 use super::{
     PostgresStore,
-    clients::read_client,
+    clients::{CLIENT, read_client},
     convert::{Columns, Named, plain, signed},
-    execute, row,
+    execute,
+    jobs::write_job,
+    row,
 };
-use crate::store::{ClientId, ClientRow, Entry, EntryKind, Reservation, Reserved, Settled, StoreError, WebJobId, clients::day};
+use crate::store::{ClientId, ClientRow, Entry, EntryKind, JobRow, Reservation, Reserved, StoreError, clients::day};
 use deadpool_postgres::Transaction;
 use infernet_wire::{money::MicroUsd, time::UnixMillis};
 
 /// A client, locked until the transaction ends.
 async fn locked(step: &Transaction<'_>, id: &ClientId) -> Result<Option<ClientRow>, StoreError> {
-    row(step, "select * from clients where id = $1 for update", &[&plain(&id.0)]).await?.as_ref().map(read_client).transpose()
+    let statement = format!("select {CLIENT} from clients where id = $1 for update");
+    row(step, &statement, &[&plain(&id.0)]).await?.as_ref().map(read_client).transpose()
 }
 
-/// Adds an entry of a client that is locked; `false` if its reference was used or the balance would not do.
+/// Adds an entry of a client that is locked, so that its number is nobody else's; `false` if its reference was used or the balance would not do.
 async fn add(step: &Transaction<'_>, client: &ClientRow, entry: &Entry) -> Result<bool, StoreError> {
     let Some(balance) = client.balance_after(entry.amount) else { return Ok(false) };
     let (id, key) = (plain(&client.id.0), entry.key.as_ref().map(|key| &key.as_bytes()[..]));
@@ -23,7 +29,7 @@ async fn add(step: &Transaction<'_>, client: &ClientRow, entry: &Entry) -> Resul
         step,
         "insert into entries (client, number, kind, amount, reference, key, at)
          values ($1, (select coalesce(max(number), 0) + 1 from entries where client = $1), $2, $3, $4, $5, $6)
-         on conflict (kind, reference) do nothing",
+         on conflict do nothing",
         &[&id, &entry.kind.name(), &entry.amount, &plain(&entry.reference), &key, &signed(entry.at.0)],
     )
     .await?;
@@ -33,15 +39,48 @@ async fn add(step: &Transaction<'_>, client: &ClientRow, entry: &Entry) -> Resul
     Ok(added == 1)
 }
 
+/// Takes the reservation of a job that ends, whose client is locked, and turns it into its cost; returns that.
+async fn settle(step: &Transaction<'_>, client: Option<ClientRow>, job: &JobRow) -> Result<MicroUsd, StoreError> {
+    let statement = "update reservations set settled = true where job = $1 and not settled returning client, key, day, most";
+    let Some(held) = row(step, statement, &[&plain(&job.id.0)]).await? else { return Ok(MicroUsd(0)) };
+    let held = Columns(&held);
+    let (id, key, most) = (held.get::<String>("client")?, held.maybe_hash("key")?, held.money("most")?);
+    let missing = || StoreError::Corrupt(format!("job {} has a reservation of {id}, not of its client", job.id.0));
+    let mut client = client.filter(|client| client.id.0 == id).ok_or_else(missing)?;
+    let cost = job.cost.unwrap_or_default().min(most);
+    if let Some(key) = &key {
+        let back = signed(most.0 - cost.0);
+        let statement = "update key_days set used = greatest(used - $3, 0) where key = $1 and day = $2";
+        execute(step, statement, &[&&key.as_bytes()[..], &held.get::<i64>("day")?, &back]).await?;
+    }
+    client.reserved = MicroUsd(client.reserved.0.saturating_sub(most.0));
+    execute(step, "update clients set reserved = $2 where id = $1", &[&id, &signed(client.reserved.0)]).await?;
+    if cost.0 > 0 && !add(step, &client, &Entry::of_job(job, cost, key)).await? {
+        return Err(StoreError::Corrupt(format!("job {} was charged twice", job.id.0)));
+    }
+    Ok(cost)
+}
+
+/// Whether a job of the client is under way, and stays so until the transaction ends.
+async fn is_under_way(step: &Transaction<'_>, job: &str, client: &str) -> Result<bool, StoreError> {
+    let statement =
+        "select id from jobs where id = $1 and client = $2 and status in ('pending', 'assigned', 'running') for share";
+    Ok(row(step, statement, &[&job, &client]).await?.is_some())
+}
+
 impl PostgresStore {
     pub(super) async fn reserve_for(&self, wish: &Reservation) -> Result<Reserved, StoreError> {
         let mut connection = self.connection().await?;
         let step = connection.transaction().await?;
         let (id, job) = (plain(&wish.client.0), plain(&wish.job.0));
         let client = locked(&step, &wish.client).await?;
-        if let Some(held) = row(&step, "select settled from reservations where job = $1", &[&job]).await? {
-            let settled = StoreError::Refused(format!("job {} was settled before", wish.job.0));
-            return if Columns(&held).get("settled")? { Err(settled) } else { Ok(Reserved::Yes) };
+        let held = row(&step, "select settled from reservations where job = $1", &[&job]).await?;
+        let settled = held.as_ref().map(|held| Columns(held).get("settled")).transpose()?;
+        if settled == Some(true) || !is_under_way(&step, &job, &id).await? {
+            return Err(StoreError::Refused(format!("job {} is over, or not there", wish.job.0)));
+        }
+        if settled.is_some() {
+            return Ok(Reserved::Yes);
         }
         let Some(client) = client else { return Ok(Reserved::Balance(MicroUsd(0))) };
         if client.available() < wish.most {
@@ -67,28 +106,20 @@ impl PostgresStore {
         Ok(Reserved::Yes)
     }
 
-    pub(super) async fn settle_job(&self, job: &WebJobId, cost: MicroUsd, now: UnixMillis) -> Result<Settled, StoreError> {
+    pub(super) async fn end(&self, ended: &JobRow, stranded: Option<UnixMillis>) -> Result<Option<MicroUsd>, StoreError> {
         let mut connection = self.connection().await?;
         let step = connection.transaction().await?;
-        let name = plain(&job.0);
-        let statement = "update reservations set settled = true where job = $1 and not settled returning *";
-        let Some(held) = row(&step, statement, &[&name]).await? else { return Ok(Settled::Nothing) };
-        let held = Columns(&held);
-        let (id, key, most) = (ClientId(held.get("client")?), held.maybe_hash("key")?, held.money("most")?);
-        let cost = cost.min(most);
-        if let Some(key) = &key {
-            let back = signed(most.0 - cost.0);
-            let statement = "update key_days set used = greatest(used - $3, 0) where key = $1 and day = $2";
-            execute(&step, statement, &[&&key.as_bytes()[..], &held.get::<i64>("day")?, &back]).await?;
+        let client = locked(&step, &ended.client).await?;
+        let statement = "select id from jobs where id = $1 and client = $2 and status in ('pending', 'assigned', 'running')
+             and ($3::bigint is null or lease_until < $3) for update";
+        let before = stranded.map(|at| signed(at.0));
+        if row(&step, statement, &[&plain(&ended.id.0), &plain(&ended.client.0), &before]).await?.is_none() {
+            return Ok(None);
         }
-        let mut client = locked(&step, &id).await?.ok_or_else(|| StoreError::Corrupt(format!("no client {}", id.0)))?;
-        client.reserved = MicroUsd(client.reserved.0.saturating_sub(most.0));
-        execute(&step, "update clients set reserved = $2 where id = $1", &[&id.0, &signed(client.reserved.0)]).await?;
-        if cost.0 > 0 && !add(&step, &client, &Entry::of_job(&id, job, cost, key, now)).await? {
-            return Err(StoreError::Corrupt(format!("job {} was charged twice", job.0)));
-        }
+        let cost = settle(&step, client, ended).await?;
+        write_job(&step, &JobRow { cost: Some(cost), ..ended.clone() }).await?;
         step.commit().await?;
-        Ok(Settled::Yes)
+        Ok(Some(cost))
     }
 
     pub(super) async fn enter(&self, entry: &Entry) -> Result<bool, StoreError> {

@@ -5,10 +5,16 @@ use super::{
     convert::{Columns, page, plain, role_number, signed},
     execute, lock, row,
 };
-use crate::store::{Answer, NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, StoreError};
+use crate::store::{
+    Answer, NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, StoreError,
+    nodes::{BRIEF_MS, BRIEF_SILENT_MS, SILENT_MS},
+};
 use deadpool_postgres::Transaction;
 use infernet_wire::time::UnixMillis;
 use tokio_postgres::Row;
+
+const COLUMNS: &str =
+    "pubkey, role, id, node_id, name, address, port, available, specs, public, names_audience, registered, seen";
 
 fn read(row: &Row) -> Result<NodeRow, StoreError> {
     let row = Columns(row);
@@ -58,11 +64,12 @@ impl PostgresStore {
         let old = row(&step, "select node_id from nodes where pubkey = $1 and role = $2", &[&key, &role]).await?;
         execute(
             &step,
-            "insert into nodes (pubkey, role, id, node_id, name, address, port, available, specs, public, names_audience,
-             registered, seen) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+            &format!(
+                "insert into nodes ({COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
              on conflict (pubkey, role) do update set node_id = excluded.node_id, name = excluded.name,
              address = excluded.address, port = excluded.port, available = excluded.available, specs = excluded.specs,
-             public = excluded.public, names_audience = excluded.names_audience, seen = excluded.seen",
+             public = excluded.public, names_audience = excluded.names_audience, seen = excluded.seen"
+            ),
             &[
                 &key,
                 &role,
@@ -91,8 +98,8 @@ impl PostgresStore {
         let mut connection = self.connection().await?;
         let step = connection.transaction().await?;
         lock_key(&step, pubkey).await?;
-        let statement = "delete from nodes where pubkey = $1 and role = $2 returning *";
-        let old = row(&step, statement, &[&&pubkey.0[..], &role_number(role)]).await?;
+        let statement = format!("delete from nodes where pubkey = $1 and role = $2 returning {COLUMNS}");
+        let old = row(&step, &statement, &[&&pubkey.0[..], &role_number(role)]).await?;
         let old = old.as_ref().map(read).transpose()?;
         if let Some(old) = &old {
             free_name(&step, pubkey, &old.node_id).await?;
@@ -101,9 +108,18 @@ impl PostgresStore {
         Ok(old)
     }
 
-    async fn forget(&self, now: UnixMillis) -> Result<(), StoreError> {
+    async fn forget(&self, now_at: UnixMillis) -> Result<(), StoreError> {
+        let now = now_at;
         let now_micros = signed(now.0.saturating_mul(1000));
         let now = signed(now.0);
+        // As `is_forgotten` has it.
+        let silent = "select pubkey, role from nodes
+             where seen < $1 or (seen < $2 and seen - registered < $3) order by seen limit 1000";
+        let ago = |ms: u64| signed(now_at.0.saturating_sub(ms));
+        for row in self.rows(silent, &[&ago(SILENT_MS), &ago(BRIEF_SILENT_MS), &signed(BRIEF_MS)]).await? {
+            let row = Columns(&row);
+            self.remove_row(row.pubkey("pubkey")?, row.role("role")?).await?;
+        }
         self.execute("delete from nonces where until < $1", &[&now]).await?;
         self.execute("delete from sessions where until < $1", &[&now]).await?;
         self.execute("delete from challenges where until < $1", &[&now]).await?;
@@ -118,16 +134,18 @@ impl Nodes for PostgresStore {
 
     fn node(&self, pubkey: Pubkey, role: Role) -> Answer<'_, Option<NodeRow>> {
         answer(async move {
-            let statement = "select * from nodes where pubkey = $1 and role = $2";
-            self.row(statement, &[&&pubkey.0[..], &role_number(role)]).await?.as_ref().map(read).transpose()
+            let statement = format!("select {COLUMNS} from nodes where pubkey = $1 and role = $2");
+            self.row(&statement, &[&&pubkey.0[..], &role_number(role)]).await?.as_ref().map(read).transpose()
         })
     }
 
     fn nodes(&self, seen: UnixMillis, after: Option<(Pubkey, Role)>, limit: usize) -> Answer<'_, Vec<NodeRow>> {
         answer(async move {
             let (key, role) = after.map_or((vec![], -1), |(pubkey, role)| (pubkey.0.to_vec(), role_number(role)));
-            let statement = "select * from nodes where seen >= $1 and (pubkey, role) > ($2, $3) order by pubkey, role limit $4";
-            self.rows(statement, &[&signed(seen.0), &key, &role, &page(limit)]).await?.iter().map(read).collect()
+            let statement = format!(
+                "select {COLUMNS} from nodes where seen >= $1 and (pubkey, role) > ($2, $3) order by pubkey, role limit $4"
+            );
+            self.rows(&statement, &[&signed(seen.0), &key, &role, &page(limit)]).await?.iter().map(read).collect()
         })
     }
 
@@ -157,8 +175,7 @@ impl Nodes for PostgresStore {
 
     fn payouts(&self, pubkey: Pubkey) -> Answer<'_, Vec<PayoutRow>> {
         answer(async move {
-            let statement =
-                "select * from payouts where pubkey = $1 order by coin collate \"C\", network collate \"C\" limit 100";
+            let statement = "select pubkey, coin, network, address, set_at from payouts where pubkey = $1 order by coin collate \"C\", network collate \"C\" limit 100";
             let read = |row: &Row| {
                 let row = Columns(row);
                 Ok(PayoutRow {

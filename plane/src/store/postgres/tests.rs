@@ -1,10 +1,10 @@
 //! The store on a real PostgreSQL, which the tests start by themselves.
 
-use super::PostgresStore;
-use crate::store::{Clients, Nodes, Notice, Notices, Pubkey, Store, StoreError, conformance::conforms};
+use super::{PostgresStore, connect};
+use crate::store::{ClientId, Clients, Jobs, Nodes, Notice, Notices, Pubkey, Store, StoreError, conformance::conforms};
 use futures::StreamExt;
 use infernet_node::clock;
-use infernet_wire::{time::UnixMillis, topic::NetworkId};
+use infernet_wire::{id::Hash, time::UnixMillis, topic::NetworkId};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -24,16 +24,17 @@ struct Server {
     programs: PathBuf,
 }
 
-/// The directory with `initdb` and `pg_ctl`, the newest version.
+/// The directory with `initdb` and `pg_ctl`: the newest of a distribution's, else the one that a shell would find.
 fn programs() -> Option<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();
     for place in PLACES.map(Path::new) {
         found.extend(fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path().join("bin")));
         found.push(place.join("bin"));
     }
-    found.retain(|bin| bin.join("initdb").exists() && bin.join("pg_ctl").exists());
+    let is_whole = |bin: &PathBuf| bin.join("initdb").exists() && bin.join("pg_ctl").exists();
+    found.retain(is_whole);
     found.sort();
-    found.pop()
+    found.pop().or_else(|| std::env::split_paths(&std::env::var_os("PATH")?).find(is_whole))
 }
 
 impl Server {
@@ -182,4 +183,53 @@ async fn no_error_and_no_place_tells_the_password() {
     assert!(told.contains("\"nowhere\" does not exist") && !told.contains("not-needed"), "{told}");
     let nul = store.take_challenge("a\0b", UnixMillis(0)).await;
     assert_eq!(nul, Ok(None), "text that PostgreSQL does not have is no error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_given_up_takes_its_connection_with_it() {
+    let Some(server) = Server::start() else { return };
+    let store = server.open().await.expect("a store");
+    store.ready().await.expect("it answers");
+    assert_eq!(store.connections.open(), 1, "what has its answer is used again");
+    let slow = connect::within(Duration::from_millis(100), store.rows("select pg_sleep(5)", &[])).await;
+    assert_eq!(slow.err(), Some(StoreError::Timeout(100)));
+    assert_eq!(store.connections.open(), 0, "nobody waits behind it");
+    let begun = clock::instant();
+    store.ready().await.expect("it answers");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_goes_on_while_a_newer_one_changes_the_schema() {
+    let Some(server) = Server::start() else { return };
+    let store = server.open().await.expect("a store");
+    let (client, key) = (ClientId("cl_1".into()), Hash([1; 32]));
+    let read = async || (store.client(&client).await, store.key(key).await, store.stranded(UnixMillis(9), 1).await);
+    let before = read().await;
+    assert!(before.0.is_ok() && before.1.is_ok() && before.2.is_ok(), "{before:?}");
+    for change in [
+        "alter table clients add column later text",
+        "alter table jobs add column later text",
+        // Nothing that a release would do to those that run; statements are prepared anew.
+        "alter table api_keys alter column name type varchar(99)",
+    ] {
+        store.execute(change, &[]).await.expect("changed");
+        assert_eq!(read().await, before, "{change}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_make_nothing_may_use_what_is_there() {
+    let Some(server) = Server::start() else { return };
+    let store = server.open().await.expect("a store");
+    for grant in [
+        "create role guest login",
+        "grant usage on schema infernet to guest",
+        "grant select, insert, update, delete on all tables in schema infernet to guest",
+    ] {
+        store.execute(grant, &[]).await.expect("granted");
+    }
+    let url = server.url("postgres").replace("plane:not-needed", "guest:not-needed");
+    let guest = PostgresStore::open(&url, &NetworkId::default()).await.map_err(|error| error.to_string()).expect("a store");
+    guest.ready().await.expect("it answers");
 }

@@ -63,15 +63,15 @@ impl World {
         false
     }
 
-    /// A job's reservation becomes what it cost: the receipts that this node has signed, or what a failed worker delivered.
+    /// A job's reservation becomes what it cost, as `spend` has it: the receipt that this node has signed; without one, what broke
+    /// off in the middle counts whole, since its worker may still ask for it.
     pub(super) fn settle_purse(&mut self, no: JobNo) {
         let job = self.job_mut(no);
         let Some(draw) = job.draw.take() else { return };
-        let delivered = job.answer.split_whitespace().count() as u32;
-        let failed = if delivered > 0 { job.order.ceiling.cost(job.order.input_tokens, delivered) } else { None };
+        let broken_off = !job.answer.is_empty();
         let (who, id) = (job.buyer, job.id);
         let signed = self.signed.get(&id).copied();
-        let actual = signed.or(failed).unwrap_or_default();
+        let actual = signed.or(broken_off.then_some(draw.most)).unwrap_or_default();
         self.member_mut(who).purse.settle(&draw, actual);
     }
 }

@@ -124,6 +124,8 @@ async fn models_are_described_by_what_their_engine_tells() {
         );
         let (parameters, quantisation) = if kind == "llamacpp" { (820_352, "F16") } else { (0, "") };
         assert_eq!((model.parameters, model.quantisation.as_str()), (parameters, quantisation), "{directory}");
+        let template = (kind == "llamacpp").then_some("f91864928fccff928b3068ca784db6275e655e400ccbb28f61d92c0090caf3b3");
+        assert_eq!(model.template.map(|digest| digest.to_string()).as_deref(), template, "{directory}");
     }
 }
 

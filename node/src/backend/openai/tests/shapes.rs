@@ -1,6 +1,7 @@
 //! What engines are asked, and how they are run: keys, routers, llama-swap, probes, the first that answers.
 
 use super::*;
+use crate::backend::manage::manage_with;
 use infernet_wire::chat::ToolCall;
 use serde_bytes::ByteBuf;
 
@@ -405,6 +406,61 @@ async fn what_only_embeds_is_found_out_and_trouble_is_asked_about_again() {
     assert_eq!(*busy.lock().unwrap(), 3, "a few times, not for ever");
 }
 
+fn kind(engine: &dyn Backend) -> Option<BackendKind> {
+    engine.spec().map(|spec| spec.kind)
+}
+
+#[tokio::test]
+async fn one_that_hangs_keeps_no_other_from_being_found_and_one_that_fails_is_asked_once() {
+    let asked = Arc::new(Mutex::new((0, true)));
+    let counted = asked.clone();
+    let vllm = listen(move |path, _, _| match path {
+        "/v1/models" => {
+            let mut state = counted.lock().unwrap();
+            state.0 += 1;
+            if state.1 { Recording::read("vllm", "models").into_response() } else { StatusCode::BAD_GATEWAY.into_response() }
+        }
+        _ => StatusCode::NOT_FOUND.into_response(),
+    })
+    .await;
+    // Connections to this one are made, and never answered.
+    let hangs = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let silent = hangs.local_addr().expect("an address");
+    let specs = [format!("ollama={silent}"), format!("sglang={silent}"), format!("vllm={vllm}")];
+    let specs: Vec<BackendSpec> = specs.iter().map(|text| text.parse().expect("a spec")).collect();
+    let limit = std::time::Duration::from_millis(500);
+    let engine = first_of(&specs, Deadlines { describe: limit, ..patient() }).expect("clients");
+    let found = tokio::time::timeout(2 * limit, engine.models()).await.expect("all are asked at once");
+    assert_eq!((found.map(|models| models.len()), kind(&*engine)), (Ok(1), Some(BackendKind::Vllm)));
+    *asked.lock().unwrap() = (0, false);
+    assert!(engine.models().await.is_err());
+    assert_eq!((asked.lock().unwrap().0, kind(&*engine)), (1, None));
+    // Whoever gives up in the middle leaves no dead engine behind.
+    asked.lock().unwrap().1 = true;
+    engine.models().await.expect("found again");
+    *asked.lock().unwrap() = (0, false);
+    assert!(tokio::time::timeout(limit / 2, engine.models()).await.is_err(), "the others hang");
+    assert_eq!(kind(&*engine), None);
+}
+
+#[tokio::test]
+async fn a_key_is_told_when_a_model_is_removed_too() {
+    let address = listen(|_, _, headers| match headers.get("authorization").and_then(|value| value.to_str().ok()) {
+        Some("Bearer hunter2") => StatusCode::OK.into_response(),
+        _ => StatusCode::UNAUTHORIZED.into_response(),
+    })
+    .await;
+    let spec: BackendSpec = format!("ollama={address}").parse().expect("a spec");
+    let keys = crate::backend::EngineVariables::read(|name| (name == "OLLAMA_API_KEY").then(|| "hunter2".into())).unwrap();
+    let keyed = spec.clone().with_key(keys.key(BackendKind::Ollama));
+    // As commands of an operator reach it: by what the running engine says of itself.
+    let known = connect_with(&keyed, patient()).expect("a client").spec().expect("known");
+    let remove = async |spec: &BackendSpec| manage_with(spec, patient()).expect("a client").remove("m".into()).await;
+    assert_eq!(remove(&known).await, Ok(()));
+    let refused = remove(&spec).await.expect_err("no key").to_string();
+    assert!(refused.contains("set OLLAMA_API_KEY"), "{refused}");
+}
+
 #[tokio::test]
 async fn the_first_engine_that_answers_is_used_and_kept_until_it_fails() {
     let healthy = Arc::new(Mutex::new((false, true)));
@@ -426,15 +482,15 @@ async fn the_first_engine_that_answers_is_used_and_kept_until_it_fails() {
             .map(|text| text.parse().expect("a spec"))
             .collect();
     let engine = first_of(&specs, patient()).expect("clients");
-    assert_eq!(engine.kind(), "any engine");
+    assert_eq!(engine.spec(), None);
     assert_eq!(engine.models().await.map(|models| models.len()), Ok(1));
-    assert_eq!((engine.kind(), engine.url()), ("max", format!("http://{max}")));
+    assert_eq!(engine.name(), format!("max at http://{max}"));
     *healthy.lock().unwrap() = (true, true);
     engine.models().await.expect("models");
-    assert_eq!(engine.kind(), "max", "kept while it answers");
+    assert_eq!(kind(&*engine), Some(BackendKind::Max), "kept while it answers");
     *healthy.lock().unwrap() = (true, false);
     engine.models().await.expect("models");
-    assert_eq!(engine.kind(), "vllm");
+    assert_eq!(kind(&*engine), Some(BackendKind::Vllm));
     let (chunks, error) = ask(&*engine, request()).await;
     assert_eq!((text(&chunks).as_str(), error), ("x", None));
     *healthy.lock().unwrap() = (false, false);
