@@ -10,7 +10,7 @@
 
 use crate::{
     api::{Authenticate, access::Caller, error::ApiError},
-    clock,
+    clock, files,
     spend::{ALL, Caps},
     toml_text,
 };
@@ -18,9 +18,9 @@ use futures::{FutureExt, future};
 use infernet_wire::{hash, id::Hash, money::MicroUsd, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -186,15 +186,7 @@ fn read_private(path: &Path) -> Result<Option<String>, KeyError> {
 
 /// Replaces the file, whole or not at all.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
-    let draft = path.with_extension(hex::encode(clock::random::<8>()));
-    let write = |mut file: File| file.write_all(bytes).and_then(|()| file.sync_all());
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(write);
-    let placed = written.and_then(|()| fs::rename(&draft, path));
-    if placed.is_err() {
-        // Half a file is of no use.
-        let _ = fs::remove_file(&draft);
-    }
-    placed.map_err(|source| KeyError::Io { path: path.into(), source })
+    files::replace(path, bytes, Some(0o600)).map_err(|source| KeyError::Io { path: path.into(), source })
 }
 
 /// The node's own token, made if there is none.

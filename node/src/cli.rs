@@ -36,10 +36,13 @@ use crate::{
 };
 use clap::{Parser, Subcommand};
 use exit::Exit;
-use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 /// Behind the flags of the command itself, in `--help`.
 const LAST: usize = 900;
+
+/// What still blocks at the end, such as a file that is being written, may take so long.
+const LEFT: Duration = Duration::from_secs(1);
 
 /// Buy and sell AI inference, peer to peer.
 #[derive(Debug, Parser)]
@@ -205,7 +208,7 @@ fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
 fn run(cli: Cli) -> Result<(), Exit> {
     let context = Context { home: configuration::home(cli.home.as_deref())?, json: cli.json };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Exit::new(exit::FAILED, e))?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         match cli.command {
             Command::Init => query::init(&context),
             Command::Setup(args) => setup::run(&context, args).await,
@@ -234,7 +237,10 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Completions { shell } => pages::completions(&context, shell),
             Command::Man { dir } => pages::man(&context, dir),
         }
-    })
+    });
+    // All of value is on the disk by now. Dropped, a runtime waits for a name server or a driver that never answers.
+    runtime.shutdown_timeout(LEFT);
+    done
 }
 
 /// `value` as JSON, in one line.

@@ -32,6 +32,7 @@ pub use self::{
 use self::layers::Layers;
 use crate::{
     backend::{BackendSpec, BadSpec, EngineVariables},
+    files,
     market::{policy::Policy, pricing::Pricing},
     plane_client::Origin,
     spend::Caps,
@@ -223,26 +224,20 @@ pub fn write_price(home: &Path, model: Option<&str>, price: Price) -> Result<Pat
     })
 }
 
-/// Replaces the file of `home` by what `change` makes of it; its path.
+/// Replaces the file of `home` by what `change` makes of it, unless no node could start with that; its path.
 fn rewrite(home: &Path, change: impl FnOnce(&str) -> Result<String, String>) -> Result<PathBuf, ConfigError> {
     let path = home.join(CONFIG_FILE);
     let failed = |reason: String| ConfigError::File { path: path.clone(), reason };
+    let unwritten = |error: std::io::Error| failed(error.to_string());
+    // From reading to writing: a command's change and an operator's don't undo each other.
+    let _lock = files::lock(&path).map_err(unwritten)?;
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        read => read.map_err(|error| failed(error.to_string()))?,
+        read => read.map_err(unwritten)?,
     };
     let text = change(&text).map_err(failed)?;
-    let draft = home.join(format!(".{CONFIG_FILE}"));
-    // Whole or not at all; whoever may read the file may read it still.
-    let write = || -> std::io::Result<()> {
-        std::fs::write(&draft, &text)?;
-        if let Ok(old) = std::fs::metadata(&path) {
-            std::fs::set_permissions(&draft, old.permissions())?;
-        }
-        std::fs::File::open(&draft)?.sync_all()?;
-        std::fs::rename(&draft, &path)
-    };
-    write().map_err(|error| failed(error.to_string()))?;
+    Layers::of_text(&text).and_then(|layers| parse::config(home, &layers))?;
+    files::replace(&path, text.as_bytes(), None).map_err(unwritten)?;
     Ok(path)
 }
 

@@ -1,8 +1,9 @@
 //! What this machine is and how busy it is: GPUs, processor load, memory.
 //!
 //! [`Sensors`] read; [`Machine`] is the real one, and tests script theirs. [`watch()`] reads every five seconds on a thread of its
-//! own, so that a driver that hangs holds up nobody. What others are told of it is [`tags`] alone: vendor and a class of memory,
-//! nothing that tells one machine from another (no serial, no UUID, no host name, no exact size).
+//! own, so that a driver that hangs holds up nobody: after half a minute its GPUs count as gone, until it answers again. What the
+//! mesh is told of it is [`tags`] alone: vendor and a class of memory, nothing that tells one machine from another (no serial, no
+//! UUID, no host name, no exact size).
 //!
 //! A driver library or tool that is not there means "no GPU of that make", never an error.
 //!
@@ -25,11 +26,24 @@ pub use host::{descriptors, free_disk, memory};
 use infernet_wire::capability::ROLE_INFERNET;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{path::Path, time::Duration};
-use tokio::{sync::watch, time::sleep};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    thread,
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+use tracing::{info, warn};
 
 /// How often the sensors are read: temperatures move in seconds, and a reading of `rocm-smi` takes half of one.
 pub const PERIOD: Duration = Duration::from_secs(5);
+/// How long a reading may take before its GPUs count as gone: six periods, as a driver that is being reset takes some seconds.
+const STALE: Duration = Duration::from_secs(30);
+/// How long a start waits for the first reading: loading NVIDIA's library takes one second, a machine with sixteen GPUs two.
+const FIRST: Duration = Duration::from_secs(5);
 /// GPUs of one machine: the largest servers have 16.
 const MAX_GPUS: usize = 32;
 const GIB: u64 = 1 << 30;
@@ -133,52 +147,101 @@ pub trait Sensors: Send {
 #[derive(Default)]
 pub struct Machine {
     nvidia: nvidia::Nvidia,
+    amd: amd::Amd,
+    apple: apple::Apple,
 }
 
 impl Sensors for Machine {
     fn read(&mut self) -> Reading {
         let mut gpus = self.nvidia.read();
-        gpus.extend(amd::read());
-        gpus.extend(apple::read());
+        gpus.extend(self.amd.read());
+        gpus.extend(self.apple.read());
         gpus.truncate(MAX_GPUS);
-        let (total, available) = host::memory();
-        let total = total.or_else(|| gpus.iter().find(|gpu| gpu.vendor == Vendor::Apple).and_then(|gpu| gpu.memory_bytes));
-        Reading { gpus, load_percent: host::load_percent(), memory_bytes: total, available_bytes: available }
+        let host = without_gpus();
+        let apple = gpus.iter().find(|gpu| gpu.vendor == Vendor::Apple).and_then(|gpu| gpu.memory_bytes);
+        Reading { memory_bytes: host.memory_bytes.or(apple), gpus, ..host }
     }
+}
+
+/// What the system tells at once, whatever the drivers do.
+fn without_gpus() -> Reading {
+    let (memory_bytes, available_bytes) = host::memory();
+    Reading { gpus: Vec::new(), load_percent: host::load_percent(), memory_bytes, available_bytes }
+}
+
+/// This machine, if it tells within `limit`; else what it tells without its GPUs.
+pub async fn once(limit: Duration) -> Reading {
+    let (done, reading) = oneshot::channel();
+    thread::spawn(move || _ = done.send(Machine::default().read()));
+    timeout(limit, reading).await.ok().and_then(Result::ok).unwrap_or_else(without_gpus)
 }
 
 /// Reads once, and goes on in the background until nobody listens any more.
 pub async fn watch(sensors: Box<dyn Sensors>) -> watch::Receiver<Reading> {
-    watch_every(PERIOD, sensors).await
+    watch_every(Pace { period: PERIOD, stale: STALE, first: FIRST }, sensors).await
 }
 
-async fn watch_every(period: Duration, mut sensors: Box<dyn Sensors>) -> watch::Receiver<Reading> {
-    let (sender, receiver) = watch::channel(Reading::default());
-    sensors = read_into(&sender, sensors).await;
+/// How long a reading may take.
+#[derive(Clone, Copy)]
+struct Pace {
+    period: Duration,
+    stale: Duration,
+    first: Duration,
+}
+
+async fn watch_every(pace: Pace, sensors: Box<dyn Sensors>) -> watch::Receiver<Reading> {
+    // One reading waits at most: the thread sleeps when nobody takes it.
+    let (read, mut readings) = mpsc::channel(1);
+    thread::spawn(move || read_all(sensors, pace.period, &read));
+    let first = timeout(pace.first, readings.recv()).await.ok().flatten();
+    let is_late = first.is_none();
+    if is_late {
+        warn!("the GPU driver does not answer; the node starts without it");
+    }
+    let (sender, receiver) = watch::channel(first.unwrap_or_else(without_gpus));
     tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = sender.closed() => return,
-                () = sleep(period) => {}
-            }
-            sensors = read_into(&sender, sensors).await;
+        tokio::select! {
+            () = sender.closed() => {}
+            () = pass_on(readings, &sender, pace, is_late) => {}
         }
     });
     receiver
 }
 
-/// A reading that panics leaves the last one, and the machine's own sensors, in place.
-async fn read_into(sender: &watch::Sender<Reading>, mut sensors: Box<dyn Sensors>) -> Box<dyn Sensors> {
-    let read = tokio::task::spawn_blocking(move || {
-        let reading = sensors.read();
-        (reading, sensors)
-    });
-    match read.await {
-        Ok((reading, sensors)) => {
-            sender.send_replace(reading);
-            sensors
+/// Reads until nobody listens. Sensors that panic are replaced by the machine's own.
+fn read_all(mut sensors: Box<dyn Sensors>, period: Duration, readings: &mpsc::Sender<Reading>) {
+    loop {
+        match catch_unwind(AssertUnwindSafe(|| sensors.read())) {
+            Ok(reading) => {
+                if readings.blocking_send(reading).is_err() {
+                    return;
+                }
+            }
+            Err(_) => sensors = Box::<Machine>::default(),
         }
-        Err(_) => Box::<Machine>::default(),
+        thread::sleep(period);
+    }
+}
+
+/// Every reading, and while none comes, what is known without: whoever decides by time of day waits for the next.
+async fn pass_on(mut readings: mpsc::Receiver<Reading>, sender: &watch::Sender<Reading>, pace: Pace, mut is_late: bool) {
+    loop {
+        let wait = if is_late { pace.period } else { pace.stale };
+        match timeout(wait, readings.recv()).await {
+            Ok(Some(reading)) => {
+                if std::mem::take(&mut is_late) {
+                    info!("the GPU driver answers again");
+                }
+                sender.send_replace(reading);
+            }
+            Ok(None) => return,
+            Err(_) => {
+                if !std::mem::replace(&mut is_late, true) {
+                    warn!(seconds = pace.stale.as_secs(), "the GPU driver does not answer; its GPUs count as gone");
+                }
+                sender.send_replace(without_gpus());
+            }
+        }
     }
 }
 
@@ -282,13 +345,57 @@ mod tests {
         }
     }
 
+    /// Fast, for tests.
+    const FAST: Pace =
+        Pace { period: Duration::from_millis(1), stale: Duration::from_millis(20), first: Duration::from_millis(20) };
+
     #[tokio::test]
     async fn sensors_that_break_leave_the_last_reading_until_the_machine_is_read() {
         let first = Reading { load_percent: Some(7), ..Reading::default() };
-        let mut readings = watch_every(Duration::from_millis(1), Box::new(Scripted(vec![first.clone()]))).await;
+        let patient = Pace { first: Duration::from_secs(60), stale: Duration::from_secs(60), ..FAST };
+        let mut readings = watch_every(patient, Box::new(Scripted(vec![first.clone()]))).await;
         assert_eq!(*readings.borrow_and_update(), first);
         // The next reading panics; the one after it is this machine's.
         readings.changed().await.expect("goes on");
         assert_ne!(readings.borrow().load_percent, Some(7));
+    }
+
+    /// A driver that answers when a test lets it.
+    struct Hung(std::sync::mpsc::Receiver<Reading>);
+
+    impl Sensors for Hung {
+        fn read(&mut self) -> Reading {
+            self.0.recv().unwrap_or_default()
+        }
+    }
+
+    fn with_gpu() -> Reading {
+        Reading { gpus: vec![gpu(Vendor::Nvidia, 8_188)], ..Reading::default() }
+    }
+
+    async fn until(readings: &mut watch::Receiver<Reading>, gpus: usize) {
+        let seen = readings.wait_for(|reading| reading.gpus.len() == gpus);
+        timeout(Duration::from_secs(60), seen).await.expect("in time").expect("goes on");
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_hangs_at_the_start_keeps_no_node_from_starting() {
+        let (answer, hung) = std::sync::mpsc::sync_channel(1);
+        let mut readings = timeout(Duration::from_secs(60), watch_every(FAST, Box::new(Hung(hung)))).await.expect("starts");
+        assert_eq!(readings.borrow_and_update().gpus, []);
+        readings.changed().await.expect("whoever decides by time of day is told meanwhile");
+        answer.send(with_gpu()).expect("somebody reads");
+        until(&mut readings, 1).await;
+    }
+
+    #[tokio::test]
+    async fn gpus_of_a_driver_that_hangs_later_are_gone_until_it_answers() {
+        let (answer, hung) = std::sync::mpsc::sync_channel(1);
+        answer.send(with_gpu()).expect("room");
+        let mut readings = watch_every(Pace { first: Duration::from_secs(60), ..FAST }, Box::new(Hung(hung))).await;
+        until(&mut readings, 1).await;
+        until(&mut readings, 0).await;
+        answer.send(with_gpu()).expect("somebody reads");
+        until(&mut readings, 1).await;
     }
 }

@@ -16,6 +16,7 @@
 //! | [`metrics`] | what a node can be watched by |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
 //! | [`jobs`], [`why`], [`doctor`] | what runs now, why more or less is earned, what is to be mended |
+//! | `files`, `toml_text` | files that are replaced whole; TOML that keeps its comments |
 //! | [`fit`], [`download`] | what a model needs, and how far its download is |
 //! | [`config`], [`identity`], [`hardware`], [`clock`], [`local_time`] | the edges: file, key, machine, time |
 //!
@@ -37,6 +38,7 @@ pub mod doctor;
 pub mod download;
 pub mod earnings;
 pub mod engines;
+mod files;
 pub mod fit;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]

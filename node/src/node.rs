@@ -284,6 +284,19 @@ impl Node {
         true
     }
 
+    /// The name by which `model` gets its price: that of the price it has, else as it is offered; Ollama's `:latest` may be left
+    /// out. If it is not offered, what is.
+    pub async fn priced_name(&self, model: &str) -> Result<String, Vec<String>> {
+        let offers = match &self.seller {
+            Some(seller) => seller.status().await.map(|status| status.models).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let bare = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
+        let Some(offered) = offers.iter().find(|offered| bare(offered) == bare(model)) else { return Err(offers) };
+        let pricing = self.overview.sold_engines().map(Engines::pricing).unwrap_or_default();
+        Ok(pricing.name_of(offered).unwrap_or(offered).to_owned())
+    }
+
     /// The right to fetch a model for an operator, which one at a time has.
     pub fn try_download(&self) -> Option<OwnedSemaphorePermit> {
         self.download.clone().try_acquire_owned().ok()

@@ -80,13 +80,24 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failed {
     /// It sells nothing.
-    #[error("this node sells nothing, so there is nothing to do")]
+    #[error("this node only buys: give it an engine (`backend` in its config.toml) and start it again without --no-serve")]
     SellsNothing,
+    /// A price of nothing.
+    #[error("this node offers no {model}, so nobody could pay that price; {}", offers_said(offers))]
+    NotOffered {
+        /// The model.
+        model: String,
+        /// What it offers.
+        offers: Vec<String>,
+    },
     /// No engine.
     #[error(transparent)]
     Engine(#[from] ManageError),
     /// The machine.
-    #[error("{model} needs about {} of memory, more than this machine can give", bytes(*needs))]
+    #[error(
+        "{model} needs about {} of memory, more than this machine can give: install a smaller model or quantisation, or \
+         `infernet model pull {model} --force` on the node itself", bytes(*needs)
+    )]
     NoRoom {
         /// The model.
         model: String,
@@ -96,6 +107,10 @@ pub enum Failed {
     /// The configuration.
     #[error("the price holds until the node stops, but can't be kept: {0}")]
     Config(#[from] config::ConfigError),
+}
+
+fn offers_said(offers: &[String]) -> String {
+    if offers.is_empty() { "it offers nothing now".into() } else { format!("it offers {}", offers.join(", ")) }
 }
 
 /// Verifies the command `raw` and takes its number. The operators are read anew each time, so that `infernet operator add` and
@@ -248,6 +263,13 @@ async fn remove(node: &Node, model: String) -> Result<Value, Failed> {
 
 /// At once, and in `config.toml`, so that it holds after a restart unless a flag or a variable says otherwise.
 async fn set_price(node: &Node, home: PathBuf, model: Option<String>, price: Price) -> Result<Value, Failed> {
+    let model = match model {
+        Some(model) if node.seller().is_some() => {
+            let name = node.priced_name(&model).await;
+            Some(name.map_err(|offers| Failed::NotOffered { model, offers })?)
+        }
+        model => model,
+    };
     if !node.set_price(model.clone(), price).await {
         return Err(Failed::SellsNothing);
     }

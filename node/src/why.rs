@@ -2,14 +2,14 @@
 //!
 //! [`Evidence`] in, [`WhyReport`] out. Each [`Finding`] says what was seen, in numbers, what that means, and the line of the
 //! configuration or the command that changes it. What keeps everything from being earned comes first (`blocked`), then what
-//! kept the most offers from becoming jobs (`offers`). It knows nothing of the network, the clock or the market's own types.
+//! kept the most offers from becoming jobs (`offers`). It knows nothing of the network, the clock or the
+//! market's own types, but for what models cost.
 
 mod blocked;
 mod offers;
 mod price;
 
-use crate::{control::schema::ModelReport, engines::EngineReport, seller::Status};
-use infernet_wire::money::Price;
+use crate::{control::schema::ModelReport, engines::EngineReport, market::pricing::Pricing, seller::Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +21,8 @@ const MAX_WANTED: usize = 8;
 pub struct Evidence<'a> {
     /// The worker's side; `None` if the node only buys.
     pub seller: Option<&'a Status>,
-    /// Its price, for every model.
-    pub price: Price,
+    /// What each of its models costs while nothing runs, and below what nothing is sold.
+    pub pricing: &'a Pricing,
     /// Its engines.
     pub engines: &'a [EngineReport],
     /// Connected peers.

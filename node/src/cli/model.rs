@@ -22,13 +22,16 @@ use crate::{
     },
     download::bytes,
     fit,
-    hardware::{Machine, Reading, Sensors},
+    hardware::{self, Reading},
 };
 use clap::{Args, Subcommand};
 use infernet_wire::model_name;
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
+
+/// A driver that tells its GPUs takes two seconds at most; one that hangs is not waited for.
+const MACHINE: Duration = Duration::from_secs(6);
 
 #[derive(Debug, Args)]
 pub(super) struct ModelArgs {
@@ -140,14 +143,15 @@ pub(super) struct UseReport {
 }
 
 pub(super) async fn run(context: &Context, args: ModelArgs) -> Result<(), Exit> {
-    let engines = Engines::new(context, args.backend).await?;
+    let engines = Engines::new(context, args.backend).await;
     match args.command {
-        ModelCommand::List => list(context, &engines).await,
-        ModelCommand::Pull(args) => pull::run(context, &engines, args).await,
-        ModelCommand::Remove { model } => remove(context, &engines, model).await,
-        ModelCommand::Show { model } => show(context, &engines, model).await,
-        ModelCommand::Use(args) => choose(context, &engines, args).await,
-        ModelCommand::Recommend => recommend::run(context, &engines).await,
+        ModelCommand::List => list(context, &engines?).await,
+        ModelCommand::Pull(args) => pull::run(context, &engines?, args).await,
+        ModelCommand::Remove { model } => remove(context, &engines?, model).await,
+        ModelCommand::Show { model } => show(context, &engines?, model).await,
+        ModelCommand::Use(args) => choose(context, &engines?, args).await,
+        // Nobody needs an engine to know what would run.
+        ModelCommand::Recommend => recommend::run(context, engines.as_ref().ok()).await,
     }
 }
 
@@ -155,17 +159,19 @@ pub(super) async fn run(context: &Context, args: ModelArgs) -> Result<(), Exit> 
 struct Engines {
     all: Vec<Box<dyn Manage>>,
     only: Vec<String>,
+    /// Whether nobody named them: then they are all usual places, and most are empty.
+    is_guess: bool,
 }
 
 impl Engines {
     /// Those of `named`, else of the running node, else of the configuration.
     async fn new(context: &Context, named: Option<BackendSpec>) -> Result<Self, Exit> {
         let config = Config::load(&context.home, Partial::default())?;
-        let specs = match named {
-            Some(spec) => vec![keyed(&config, spec)?],
+        let (specs, is_guess) = match named {
+            Some(spec) => (vec![keyed(&config, spec)?], false),
             None => match running(context).await {
-                Some(specs) => specs.into_iter().map(|spec| keyed(&config, spec)).collect::<Result<_, _>>()?,
-                None => config.backend,
+                Some(specs) => (specs.into_iter().map(|spec| keyed(&config, spec)).collect::<Result<_, _>>()?, false),
+                None => (config.backend, config.backend_is_guess),
             },
         };
         if specs.is_empty() {
@@ -173,7 +179,7 @@ impl Engines {
             return Err(Exit::new(exit::NO_ENGINE, format!("this node has no engine, it only buys: {fix}")));
         }
         let all = specs.iter().map(manage::manage).collect::<Result<_, _>>();
-        Ok(Engines { all: all.map_err(|error| Exit::new(exit::NO_ENGINE, error))?, only: config.models })
+        Ok(Engines { all: all.map_err(|error| Exit::new(exit::NO_ENGINE, error))?, only: config.models, is_guess })
     }
 
     /// What each engine has. Fails if none answers; others' silence is told.
@@ -185,10 +191,15 @@ impl Engines {
                 Err(error) => silent.push(error),
             }
         }
+        if silent.len() == self.all.len() && self.is_guess {
+            return Err(self.nobody());
+        }
         if silent.len() == self.all.len() {
             return Err(silent.into_iter().next().map_or_else(|| Exit::new(exit::NO_ENGINE, "no engine"), Exit::from));
         }
-        silent.iter().for_each(|error| context.note(format!("{error}")));
+        if !self.is_guess {
+            silent.iter().for_each(|error| context.note(format!("{error}")));
+        }
         Ok(found)
     }
 
@@ -204,6 +215,13 @@ impl Engines {
             }
         }
         Err(why.map_or_else(|| Exit::new(exit::NO_ENGINE, "no engine"), Exit::from))
+    }
+
+    /// None of the usual places has an engine.
+    fn nobody(&self) -> Exit {
+        let places: Vec<String> = self.all.iter().map(|engine| engine.engine()).collect();
+        let fix = "start one, or name yours with --backend KIND=URL";
+        Exit::new(exit::NO_ENGINE, format!("no engine answers at its usual place ({}): {fix}", places.join(", ")))
     }
 
     fn is_offered(&self, model: &str) -> bool {
@@ -251,7 +269,7 @@ fn told(context: &Context, offers: Option<&Vec<String>>) {
 
 /// This machine, as it is now.
 async fn machine() -> Reading {
-    tokio::task::spawn_blocking(|| Machine::default().read()).await.unwrap_or_default()
+    hardware::once(MACHINE).await
 }
 
 async fn list(context: &Context, engines: &Engines) -> Result<(), Exit> {

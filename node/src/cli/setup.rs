@@ -14,6 +14,7 @@ use crate::{
     identity::{self, IdentityError},
 };
 use clap::{Args, ValueEnum};
+use futures::future::join_all;
 use infernet_wire::{id::NodeId, money::MicroUsd};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -220,7 +221,7 @@ async fn ask(context: &Context, dialogue: &mut Terminal<'_>, args: &SetupArgs) -
         return Ok(answers);
     }
     if answers.backend.is_none() {
-        answers.backend = engine(dialogue, &usual).await?;
+        answers.backend = engine(dialogue, &Config::load(&context.home, Partial::default())?.backend).await?;
     }
     let price = |what: &str| format!("dollars for a million {what} tokens? (`infernet models` shows what others ask)");
     if answers.price_in.is_none() {
@@ -237,14 +238,21 @@ async fn ask(context: &Context, dialogue: &mut Terminal<'_>, args: &SetupArgs) -
     Ok(answers)
 }
 
-/// Which engine, and what it has. Without an answer from it, it may be started later.
-async fn engine(dialogue: &mut Terminal<'_>, usual: &Config) -> Result<Option<String>, Exit> {
-    let guess = usual.backend.first().map(ToString::to_string).unwrap_or_default();
-    let spec = |text: &str| text.parse::<BackendSpec>().map_err(|error| error.to_string());
-    if let Ok(spec) = guess.parse::<BackendSpec>() {
-        dialogue.say(&found(&spec, models(&spec).await))?;
+/// Which engine, and what it has: the first that answers of those at their usual places, or where `OLLAMA_HOST` and its like say.
+/// Without an answer from it, it may be started later.
+async fn engine(dialogue: &mut Terminal<'_>, candidates: &[BackendSpec]) -> Result<Option<String>, Exit> {
+    let looked = join_all(candidates.iter().map(models)).await;
+    let mut found_at = candidates.iter().zip(&looked).filter(|(_, models)| models.is_ok()).peekable();
+    let guess = found_at.peek().map(|(spec, _)| *spec).or(candidates.first()).map(ToString::to_string).unwrap_or_default();
+    if found_at.peek().is_none() {
+        dialogue.say("no engine answers at its usual place; it may be started later")?;
     }
-    let spec = dialogue.ask("which engine, as KIND=URL?", &guess, spec)?;
+    for (spec, models) in found_at {
+        dialogue.say(&found(spec, models.clone()))?;
+    }
+    let spec = dialogue.ask("which engine, as KIND=URL?", &guess, |text: &str| {
+        text.parse::<BackendSpec>().map_err(|error| error.to_string())
+    })?;
     if spec.to_string() != guess {
         dialogue.say(&found(&spec, models(&spec).await))?;
     }
@@ -259,7 +267,9 @@ async fn models(spec: &BackendSpec) -> Result<Vec<String>, String> {
 
 fn found(spec: &BackendSpec, models: Result<Vec<String>, String>) -> String {
     match models {
-        Ok(models) if models.is_empty() => format!("{spec} answers and has no model yet: `ollama pull llama3.2` gets one"),
+        Ok(models) if models.is_empty() => {
+            format!("{spec} answers and has no model yet; `infernet model recommend` says what runs here")
+        }
         Ok(models) => {
             let more = if models.len() > NAMED { format!(" and {} more", models.len() - NAMED) } else { String::new() };
             let named: Vec<String> = models.into_iter().take(NAMED).collect();

@@ -207,7 +207,7 @@ fn offer(seller: &seller::Status) -> String {
     };
     let jobs = counted(seller.slots.into(), "job");
     let now = match &seller.closed {
-        Some(closed) => format!("; nothing now ({})", closed_said(closed)),
+        Some(closed) => format!("; nothing now ({})", closed_said(closed, clock::now())),
         None => String::new(),
     };
     format!("sells {models} at {}, {jobs} at once{now}", priced(seller))

@@ -16,7 +16,7 @@ use crate::{
     seller::{self, ClosedReport},
     why::Finding,
 };
-use infernet_wire::money::MicroUsd;
+use infernet_wire::{money::MicroUsd, time::UnixMillis};
 use std::fmt::Write;
 
 /// Models that are named; a worker may have 64.
@@ -26,12 +26,12 @@ pub(super) async fn run(context: &Context, args: WatchArgs) -> Result<(), Exit> 
     let node = Client::connect(&context.home).ok_or_else(|| Exit::not_running(&context.home))?;
     watch::show(context, args, async |paint| {
         let status: StatusReport = node.get("status").await?;
-        if context.json { super::json(&status) } else { Ok(screen(&status, paint)) }
+        if context.json { super::json(&status) } else { Ok(screen(&status, paint, clock::now())) }
     })
     .await
 }
 
-fn screen(status: &StatusReport, paint: Paint) -> String {
+fn screen(status: &StatusReport, paint: Paint, now: UnixMillis) -> String {
     let mut text = String::new();
     let mut row = |what: &str, said: String| _ = writeln!(text, "{} {said}", paint.faint(format!("{what:<7}")));
     row("node", format!("{} on network {}", paint.bold(status.id), status.network));
@@ -48,7 +48,7 @@ fn screen(status: &StatusReport, paint: Paint) -> String {
         Some(seller) => {
             row("sells", sells(seller));
             if let Some(closed) = &seller.closed {
-                row("closed", paint.bad(closed_said(closed)));
+                row("closed", paint.bad(closed_said(closed, now)));
             }
             row("slots", slots(seller));
         }
@@ -107,7 +107,7 @@ pub(super) fn priced(seller: &seller::Status) -> String {
 }
 
 /// Why nothing is sold, and until when.
-pub(super) fn closed_said(closed: &ClosedReport) -> String {
+pub(super) fn closed_said(closed: &ClosedReport, now: UnixMillis) -> String {
     let why = match closed.reason.as_str() {
         "off_schedule" => "outside the schedule",
         "too_hot" => "a GPU is too hot",
@@ -116,7 +116,7 @@ pub(super) fn closed_said(closed: &ClosedReport) -> String {
         other => other,
     };
     match closed.opens {
-        Some(at) => format!("{why}; opens in {}", span(at.saturating_sub(clock::now().0))),
+        Some(at) => format!("{why}; opens in {}", span(at.saturating_sub(now.0))),
         None => why.into(),
     }
 }

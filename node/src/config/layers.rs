@@ -30,7 +30,6 @@ impl Layers {
     }
 
     /// What a file with this text says, under no flag and no variable.
-    #[cfg(any(test, fuzzing))]
     pub(super) fn of_text(text: &str) -> Result<Self, ConfigError> {
         let layers = Figment::from(Layer { name: DEFAULT_LAYER, values: Partial::default() }).merge(Toml::string(text));
         let partial = layers.extract::<Partial>().map_err(|error| refused(Path::new(CONFIG_FILE), &error))?;

@@ -1,6 +1,7 @@
 //! Every way to configure, and every mistake, as the operator reads it.
 
 use super::{parse::DEFAULT_MAX_PEERS, show::rows_over, *};
+use infernet_wire::limits;
 use std::fs;
 
 struct Home(tempfile::TempDir);
@@ -260,6 +261,17 @@ fn the_models_that_are_offered_are_written_into_the_file() {
     fs::write(&path, "slots = [1").unwrap();
     assert!(write_models(home.0.path(), None).unwrap_err().to_string().contains("line 1"));
     assert_eq!(fs::read_to_string(&path).unwrap(), "slots = [1", "as it was");
+}
+
+#[test]
+fn no_price_is_written_that_would_keep_the_node_from_starting() {
+    let home = Home::with("");
+    let price = Price { input: MicroUsd(1), output: MicroUsd(2) };
+    let write = |n: usize| write_price(home.0.path(), Some(&format!("m{n}")), price);
+    (0..limits::MAX_AD_MODELS).for_each(|n| _ = write(n).unwrap());
+    let error = write(limits::MAX_AD_MODELS).unwrap_err().to_string();
+    assert!(error.contains("at most 64"), "{error}");
+    assert_eq!(home.load(&[], Partial::default()).unwrap().pricing.models.len(), limits::MAX_AD_MODELS);
 }
 
 #[test]

@@ -10,8 +10,7 @@ use crate::{
     backend::{self, BackendSpec},
     config::{CONFIG_FILE, Config, Partial},
     control::client::{AskError, Client},
-    hardware::{self, Machine, Sensors},
-    identity,
+    hardware, identity,
     operator::OPERATORS_FILE,
     store::{self, StoreError},
 };
@@ -25,7 +24,7 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::{sync::oneshot, task::spawn_blocking, time::timeout};
+use tokio::{sync::oneshot, time::timeout};
 
 /// For each thing: with the node asked first, all is over within ten seconds.
 const LOOK: Duration = Duration::from_secs(6);
@@ -38,7 +37,7 @@ pub(super) async fn facts(home: &Path) -> Facts {
     let node = running(home).await;
     let known = config.as_ref().ok();
     let of_node = node.facts();
-    let (engines, bootstrap, synchronised, disk, store, gpu_memory) = tokio::join!(
+    let (engines, bootstrap, synchronised, disk, store, machine_now) = tokio::join!(
         join_all(known.into_iter().flat_map(|config| &config.backend).map(engine)),
         join_all(
             known
@@ -49,7 +48,7 @@ pub(super) async fn facts(home: &Path) -> Facts {
         machine::synchronised(),
         disk(home),
         store(home, known, &node),
-        gpu_memory(),
+        hardware::once(LOOK),
     );
     Facts {
         home: home.into(),
@@ -65,17 +64,11 @@ pub(super) async fn facts(home: &Path) -> Facts {
         bootstrap,
         synchronised,
         multicast: machine::multicast(),
-        memory: hardware::memory().0,
-        gpu_memory,
+        memory: machine_now.memory_bytes,
+        gpu_memory: machine_now.gpu_memory(),
         descriptors: hardware::descriptors(),
         buffers: machine::buffers(),
     }
-}
-
-/// Drivers may block.
-async fn gpu_memory() -> Option<u64> {
-    let read = spawn_blocking(|| Machine::default().read().gpu_memory());
-    timeout(LOOK, read).await.ok()?.ok()?
 }
 
 fn configured(home: &Path, config: &Config) -> Configured {

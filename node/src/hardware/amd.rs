@@ -1,7 +1,7 @@
 //! AMD, as `rocm-smi --json` tells: an object with one of texts for each card. Its fields have changed their names over the
 //! years (ROCm 4 to 7), numbers come as texts, and warnings may stand before the JSON.
 
-use super::{Gpu, MAX_GPUS, Vendor, tool};
+use super::{Gpu, MAX_GPUS, Vendor, tool::Tool};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -13,10 +13,18 @@ const ARGS: [&str; 7] = ["--showproductname", "--showuse", "--showtemp", "--show
 /// Where it is if it is not in `PATH`.
 const INSTALLED: &str = "/opt/rocm/bin/rocm-smi";
 
-/// The GPUs of AMD's driver; none without its tool.
-pub(super) fn read() -> Vec<Gpu> {
-    let said = tool::output("rocm-smi", &ARGS, LIMIT).or_else(|| tool::output(INSTALLED, &ARGS, LIMIT));
-    said.map(|text| parse(&text)).unwrap_or_default()
+/// AMD's tool.
+#[derive(Default)]
+pub(super) struct Amd {
+    tool: Tool,
+}
+
+impl Amd {
+    /// The GPUs of AMD's driver; none without its tool.
+    pub(super) fn read(&mut self) -> Vec<Gpu> {
+        let said = self.tool.output("rocm-smi", &ARGS, LIMIT).or_else(|| self.tool.output(INSTALLED, &ARGS, LIMIT));
+        said.map(|text| parse(&text)).unwrap_or_default()
+    }
 }
 
 fn parse(text: &str) -> Vec<Gpu> {

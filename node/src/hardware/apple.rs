@@ -1,18 +1,26 @@
 //! Apple: the GPU is in the processor and has the machine's memory. `sysctl` tells both; how busy and how hot it is only root
 //! may ask, so that is not told.
 
-use super::{Gpu, Vendor, tool};
+use super::{Gpu, Vendor, tool::Tool};
 use std::time::Duration;
 
 /// It answers at once.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// The processor's GPU; none on other machines.
-pub(super) fn read() -> Option<Gpu> {
-    if !cfg!(all(target_os = "macos", target_arch = "aarch64")) {
-        return None;
+/// What asks the processor.
+#[derive(Default)]
+pub(super) struct Apple {
+    tool: Tool,
+}
+
+impl Apple {
+    /// The processor's GPU; none on other machines.
+    pub(super) fn read(&mut self) -> Option<Gpu> {
+        if !cfg!(all(target_os = "macos", target_arch = "aarch64")) {
+            return None;
+        }
+        parse(&self.tool.output("sysctl", &["-n", "machdep.cpu.brand_string", "hw.memsize"], LIMIT)?)
     }
-    parse(&tool::output("sysctl", &["-n", "machdep.cpu.brand_string", "hw.memsize"], LIMIT)?)
 }
 
 /// Two lines: the processor's name, and the memory in bytes.

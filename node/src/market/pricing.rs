@@ -33,8 +33,13 @@ impl Pricing {
 
     /// The price of `model` while nothing runs.
     pub fn of(&self, model: &str) -> Price {
-        let own = find(&self.models, model).copied().unwrap_or(self.base);
+        let own = find(&self.models, model).map_or(self.base, |(_, price)| *price);
         self.at_least(own)
+    }
+
+    /// The name under which `model` has a price of its own.
+    pub fn name_of(&self, model: &str) -> Option<&str> {
+        find(&self.models, model).map(|(name, _)| name.as_str())
     }
 
     /// `price` while `taken` of `slots` are taken.
@@ -51,7 +56,7 @@ impl Pricing {
 
     /// Jobs of `model` at once; `None` if all slots are its.
     pub fn slots_of(&self, model: &str) -> Option<u16> {
-        find(&self.slots, model).copied()
+        find(&self.slots, model).map(|(_, slots)| *slots)
     }
 
     fn at_least(&self, price: Price) -> Price {
@@ -60,8 +65,8 @@ impl Pricing {
 }
 
 /// By the model's name; Ollama's `:latest` may be left out on either side. The exact one counts first.
-fn find<'a, T>(table: &'a BTreeMap<String, T>, model: &str) -> Option<&'a T> {
-    table.get(model).or_else(|| table.iter().find(|(name, _)| model_name::same(name, model)).map(|(_, found)| found))
+fn find<'a, T>(table: &'a BTreeMap<String, T>, model: &str) -> Option<(&'a String, &'a T)> {
+    table.get_key_value(model).or_else(|| table.iter().find(|(name, _)| model_name::same(name, model)))
 }
 
 #[cfg(test)]
@@ -80,6 +85,7 @@ mod tests {
         check("big:70b", price(900, 1_800));
         check("small:latest", price(50, 100));
         check("other", price(100, 200));
+        assert_eq!((pricing.name_of("small:latest"), pricing.name_of("other")), (Some("small"), None));
     }
 
     #[test]

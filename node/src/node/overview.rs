@@ -8,6 +8,7 @@ use crate::{
     engines::{EngineReport, Engines},
     hardware::Reading,
     jobs::{JobReport, Jobs},
+    market::pricing::Pricing,
     seller,
     store::{Store, StoreError},
     today::Today,
@@ -70,6 +71,7 @@ struct Look {
     rivals: Vec<ModelReport>,
     clocks: (u64, u64),
     signed: (u64, u64),
+    pricing: Pricing,
 }
 
 impl Node {
@@ -131,13 +133,14 @@ impl Node {
                 counters.iter().filter(|(name, _)| name.starts_with("gossip.")).map(|(_, n)| n).sum(),
             ),
             signed: (count("chat.acknowledged"), count("chat.unacknowledged")),
+            pricing: self.overview.sold_engines().map(Engines::pricing).unwrap_or_default(),
         }
     }
 
     fn evidence<'a>(&self, look: &'a Look) -> Evidence<'a> {
         Evidence {
             seller: look.seller.as_ref(),
-            price: self.overview.price().unwrap_or_default(),
+            pricing: &look.pricing,
             engines: &look.engines,
             peers: look.peers,
             uptime_ms: self.overview.uptime_ms(),

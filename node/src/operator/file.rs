@@ -1,12 +1,13 @@
 //! `<home>/operators.toml`: the keys of operators, readable by the node's owner alone.
 
+use crate::files;
 use infernet_wire::{id::NodeId, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -183,13 +184,13 @@ impl Operators {
 
     /// Replaces the file of `home`, whole or not at all. The home must exist.
     pub fn save(&self, home: &Path) -> Result<(), OperatorsError> {
-        let (path, draft) = (home.join(OPERATORS_FILE), home.join(format!(".{OPERATORS_FILE}")));
+        let path = home.join(OPERATORS_FILE);
         let row = |operator: &Operator| Row { key: operator.key.to_string(), added: operator.added.0 };
         let schema = Schema { operator: self.0.iter().map(row).collect() };
         let text = toml::to_string(&schema)
             .map_err(|error| OperatorsError::Malformed { path: path.clone(), reason: error.to_string() })?;
-        let written = write(&draft, &format!("{HEADER}{text}")).and_then(|()| fs::rename(&draft, &path));
-        written.and_then(|()| File::open(home)?.sync_all()).map_err(|source| OperatorsError::Io { path, source })
+        let text = format!("{HEADER}{text}");
+        files::replace(&path, text.as_bytes(), Some(0o600)).map_err(|source| OperatorsError::Io { path, source })
     }
 }
 
@@ -216,15 +217,4 @@ pub(super) fn parse(text: &str) -> Result<Operators, String> {
         operators.add(key, UnixMillis(row.added)).map_err(|error| error.to_string())?;
     }
     Ok(operators)
-}
-
-fn write(draft: &Path, text: &str) -> io::Result<()> {
-    match fs::remove_file(draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        // Left behind by a process that was killed.
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }

@@ -3,7 +3,7 @@
 use super::{Plane, say};
 use crate::{
     node::Node,
-    obey::{self, Failed, Order, Progress},
+    obey::{self, Order, Progress},
     operator::Verb,
 };
 use infernet_wire::{
@@ -23,12 +23,14 @@ use tokio::{
     sync::{Semaphore, watch},
     time::sleep,
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 /// How often a plane is told how far a command is. Its lease is 90 s.
 const TOLD: Duration = Duration::from_secs(5);
 /// Reports that are on their way to planes at once.
 const MAX_REPORTS: usize = 32;
+/// Commands that wait for an engine, beside the heartbeats: one download, and removals that take seconds.
+const MAX_LONG: usize = 4;
 /// Tries to report an end; a plane that was down asks again by giving the command again.
 const TRIES: u32 = 5;
 /// Between two of them, at first.
@@ -67,6 +69,47 @@ struct Known {
     order: VecDeque<Hash>,
 }
 
+/// What is known of a command that a plane gives.
+#[derive(Debug, PartialEq)]
+enum Claim {
+    /// Nothing; from now on it runs.
+    New,
+    /// It runs.
+    Runs,
+    /// How it ended.
+    Ended(Map<String, Value>),
+}
+
+impl Known {
+    fn claim(&mut self, digest: Hash) -> Claim {
+        match self.commands.get(&digest) {
+            Some(None) => Claim::Runs,
+            Some(Some(end)) => Claim::Ended(end.clone()),
+            None => {
+                self.commands.insert(digest, None);
+                self.order.push_back(digest);
+                Claim::New
+            }
+        }
+    }
+
+    /// It was not accepted, and may be given again.
+    fn forget(&mut self, digest: &Hash) {
+        self.commands.remove(digest);
+        self.order.retain(|known| known != digest);
+    }
+
+    fn end(&mut self, digest: Hash, end: Map<String, Value>) {
+        self.commands.insert(digest, Some(end));
+        while self.order.len() > MAX_ENDS {
+            // A running one has its place until it ends.
+            let over = self.order.iter().position(|digest| self.commands.get(digest).is_some_and(Option::is_some));
+            let Some(over) = over.and_then(|place| self.order.remove(place)) else { return };
+            self.commands.remove(&over);
+        }
+    }
+}
+
 /// What all planes' tasks share: a command that two planes carry is carried out once.
 #[derive(Clone)]
 pub(super) struct Desk {
@@ -74,34 +117,44 @@ pub(super) struct Desk {
     home: PathBuf,
     known: Arc<Mutex<Known>>,
     reports: Arc<Semaphore>,
+    long: Arc<Semaphore>,
 }
 
 impl Desk {
     pub(super) fn new(node: Arc<Node>, home: PathBuf) -> Self {
-        Desk { node, home, known: Arc::default(), reports: Arc::new(Semaphore::new(MAX_REPORTS)) }
+        let (reports, long) = (Arc::new(Semaphore::new(MAX_REPORTS)), Arc::new(Semaphore::new(MAX_LONG)));
+        Desk { node, home, known: Arc::default(), reports, long }
     }
 
     /// Verifies a command and carries it out; a long one in the background. The plane is told in any case.
     pub(super) async fn take(&self, plane: &Plane, given: Given) {
         let digest = hash::sha256(&given.signed);
-        match self.known().commands.get(&digest) {
-            Some(None) => return,
-            Some(Some(end)) => return self.report(plane, &given.id, end.clone()),
-            None => {}
+        // In one step: of two planes that bring a command at once, one has it carried out.
+        match self.known().claim(digest) {
+            Claim::New => {}
+            Claim::Runs => return,
+            Claim::Ended(end) => return self.report(plane, &given.id, end),
         }
         let order = match obey::accept(&self.node, &self.home, &given.signed).await {
             Ok(order) => order,
             Err(error) => {
-                warn!(plane = %plane.origin(), reason = error.label(), "operator command refused");
-                return self.report(plane, &given.id, say::failed(error));
+                // Whoever sent it reads why; a plane that gives it again and again fills no log.
+                debug!(plane = %plane.origin(), reason = error.label(), "operator command refused");
+                self.known().forget(&digest);
+                return self.report(plane, &given.id, self.failed(&error));
             }
         };
-        self.remember(digest, None);
-        if matches!(order.verb, Verb::ModelInstall(_)) {
-            let (desk, plane) = (self.clone(), plane.clone());
-            tokio::spawn(async move { desk.carry_out(&plane, given, digest, order).await });
-        } else {
-            self.carry_out(plane, given, digest, order).await;
+        let is_long = matches!(order.verb, Verb::ModelInstall(_) | Verb::ModelRemove(_));
+        // With too many of them the plane waits for the next.
+        match self.long.clone().try_acquire_owned() {
+            Ok(permit) if is_long => {
+                let (desk, plane) = (self.clone(), plane.clone());
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    desk.carry_out(&plane, given, digest, order).await;
+                });
+            }
+            _ => self.carry_out(plane, given, digest, order).await,
         }
     }
 
@@ -109,25 +162,20 @@ impl Desk {
         let (far, heard) = watch::channel(None);
         let work = obey::carry_out(&self.node, &self.home, order, |progress| _ = far.send_replace(Some(progress)));
         let end = tokio::select! {
-            done = work => ended(done),
+            done = work => match done {
+                Ok(result) => say::completed(&result),
+                Err(error) => self.failed(&error),
+            },
             () = cancelled(plane, &given.id, heard) => say::failed("cancelled"),
         };
-        self.remember(digest, Some(end.clone()));
+        self.known().end(digest, end.clone());
         self.report(plane, &given.id, end);
     }
 
-    fn remember(&self, digest: Hash, end: Option<Map<String, Value>>) {
-        let mut known = self.known();
-        if known.commands.insert(digest, end).is_none() {
-            known.order.push_back(digest);
-        }
-        if known.order.len() > MAX_ENDS {
-            // A running one has its place until it ends.
-            let over = known.order.iter().position(|digest| known.commands.get(digest).is_some_and(Option::is_some));
-            if let Some(over) = over.and_then(|place| known.order.remove(place)) {
-                known.commands.remove(&over);
-            }
-        }
+    /// A failure in words for its operator, by way of a plane, which learns no place of this machine or beside it.
+    fn failed(&self, error: &impl ToString) -> Map<String, Value> {
+        let engines: Vec<String> = self.node.engine_specs().unwrap_or_default().iter().map(ToString::to_string).collect();
+        say::failed(say::without_places(error.to_string(), &self.home, &engines))
     }
 
     /// Tells the plane how it ended, in the background.
@@ -151,13 +199,6 @@ impl Desk {
     /// Nothing that holds it can panic half way through a change.
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn ended(done: Result<Value, Failed>) -> Map<String, Value> {
-    match done {
-        Ok(result) => say::completed(&result),
-        Err(error) => say::failed(error),
     }
 }
 
@@ -198,5 +239,29 @@ mod tests {
         ] {
             assert_eq!(Given::read(&bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn of_two_planes_that_bring_a_command_one_has_it_carried_out() {
+        let (mut known, digest) = (Known::default(), Hash([1; 32]));
+        assert_eq!([known.claim(digest), known.claim(digest)], [Claim::New, Claim::Runs]);
+        known.forget(&digest);
+        assert_eq!(known.claim(digest), Claim::New, "refused as busy, it may be given again");
+        let end = say::completed(&json!({}));
+        known.end(digest, end.clone());
+        assert_eq!(known.claim(digest), Claim::Ended(end));
+    }
+
+    #[test]
+    fn ends_are_bounded_and_what_runs_is_never_forgotten() {
+        let mut known = Known::default();
+        let name = |n: usize| Hash([u8::try_from(n).expect("few"); 32]);
+        known.claim(name(0));
+        for n in 1..=2 * MAX_ENDS {
+            known.claim(name(n));
+            known.end(name(n), say::completed(&json!({})));
+        }
+        assert_eq!((known.commands.len(), known.order.len()), (MAX_ENDS, MAX_ENDS));
+        assert_eq!(known.claim(name(0)), Claim::Runs);
     }
 }

@@ -1,25 +1,26 @@
-//! What the last auctions tell about the price.
+//! What the last auctions tell about the price of the model that they were most about.
 
-use super::{Counts, Evidence, Finding, part};
+use super::{Counts, Evidence, Finding, part, plain};
 use crate::{
     control::schema::ModelReport,
     seller::{Asking, Outcome, Status},
 };
 use infernet_wire::money::{MicroUsd, Price};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 /// Bids that lost to a cheaper one.
 pub(super) fn dearer(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
     let counts = Counts(seller);
     let lost = counts.get("lost.dearer");
     (lost > 0).then(|| {
-        let winners = askings(seller, "dearer", |outcome| outcome.winner);
         let seen = format!("{} lost to a cheaper worker", part(lost, counts.get("bids"), "bid"));
-        let Some(theirs) = median(&winners) else {
+        let Some((model, theirs)) = most_told(seller, "dearer", |outcome| outcome.winner) else {
             return Finding::new("dearer", seen, "others ask less").about(lost);
         };
-        let seen = format!("{seen}; winners ask {} in the median, you {}", shown(theirs), shown(evidence.price));
+        let ours = evidence.pricing.of(model);
+        let seen = format!("{seen}; for {} winners ask {} in the median, you {}", plain(model), shown(theirs), shown(ours));
         let means = "most of these would be yours at a price just below the winners'";
-        suggest(Finding::new("dearer", seen, means).about(lost), evidence.price, undercut(evidence.price, theirs))
+        suggest(Finding::new("dearer", seen, means).about(lost), evidence, model, undercut(ours, theirs))
     })
 }
 
@@ -28,14 +29,15 @@ pub(super) fn ceiling(evidence: &Evidence<'_>, seller: &Status) -> Option<Findin
     let counts = Counts(seller);
     let refused = counts.get("no_bid.ceiling_too_low");
     (refused > 0).then(|| {
-        let ceilings = askings(seller, "ceiling_too_low", |outcome| Some(outcome.ceiling));
         let seen = format!("{} would not pay your price", part(refused, counts.answered(), "offer"));
-        let Some(theirs) = median(&ceilings) else {
+        let Some((model, theirs)) = most_told(seller, "ceiling_too_low", |outcome| Some(outcome.ceiling)) else {
             return Finding::new("ceiling_too_low", seen, "buyers' ceilings are below your price").about(refused);
         };
-        let seen = format!("{seen}: they pay up to {} in the median, you ask {}", shown(theirs), shown(evidence.price));
+        let ours = evidence.pricing.of(model);
+        let seen =
+            format!("{seen}: for {} they pay up to {} in the median, you ask {}", plain(model), shown(theirs), shown(ours));
         let means = "half of these buyers could pay you at their median ceiling";
-        suggest(Finding::new("ceiling_too_low", seen, means).about(refused), evidence.price, theirs)
+        suggest(Finding::new("ceiling_too_low", seen, means).about(refused), evidence, model, theirs)
     })
 }
 
@@ -45,21 +47,43 @@ pub(super) fn rivals(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding
     let served = |model: &&ModelReport| seller.models.contains(&model.id);
     let price = |model: &ModelReport| Price { input: MicroUsd(model.price_in), output: MicroUsd(model.price_out) };
     let sum = |price: Price| price.input.0.saturating_add(price.output.0);
-    let cheaper = |model: &&ModelReport| sum(price(model)) < sum(evidence.price);
+    let cheaper = |model: &&ModelReport| sum(price(model)) < sum(evidence.pricing.of(&model.id));
     let cheapest = evidence.rivals.iter().filter(served).filter(cheaper).min_by_key(|model| sum(price(model)))?;
     (told == 0).then(|| {
-        let seen = format!("{} is advertised from {}, yours at {}", cheapest.id, shown(price(cheapest)), shown(evidence.price));
+        let ours = evidence.pricing.of(&cheapest.id);
+        let seen = format!("{} is advertised from {}, yours at {}", plain(&cheapest.id), shown(price(cheapest)), shown(ours));
         let means = "buyers who take an advertised price without an auction go there first";
-        suggest(Finding::new("rivals", seen, means), evidence.price, undercut(evidence.price, price(cheapest)))
+        suggest(Finding::new("rivals", seen, means), evidence, &cheapest.id, undercut(ours, price(cheapest)))
     })
 }
 
-/// The lines that bring our price down to `target`, where it is above.
-fn suggest(finding: Finding, ours: Price, target: Price) -> Finding {
-    let line = |key, ours: MicroUsd, target: MicroUsd| (target < ours && target.0 > 0).then(|| format!("{key} = {}", target.0));
-    let lines = [line("price_in", ours.input, target.input), line("price_out", ours.output, target.output)];
-    let lines: Vec<String> = lines.into_iter().flatten().collect();
-    if lines.is_empty() { finding } else { finding.change(lines.join("\n")) }
+/// The lines that bring the price of `model` down to `target`, where it is above, and the floor with it. They change no other
+/// model's price.
+fn suggest(finding: Finding, evidence: &Evidence<'_>, model: &str, target: Price) -> Finding {
+    let (pricing, ours) = (evidence.pricing, evidence.pricing.of(model));
+    let line =
+        |key: &str, ours: MicroUsd, target: MicroUsd| (target < ours && target.0 > 0).then(|| format!("{key} = {}", target.0));
+    let lines = |input: &str, output: &str, price: Price| -> Vec<String> {
+        [line(input, price.input, target.input), line(output, price.output, target.output)].into_iter().flatten().collect()
+    };
+    let models = evidence.seller.map_or(&[][..], |seller| &seller.models);
+    let own = pricing.name_of(model).or_else(|| models.iter().find(|one| bare(one) == bare(model)).map(String::as_str));
+    // The floor holds all models; what lies between stays as it was.
+    let mut change = lines("price_floor_in", "price_floor_out", pricing.floor);
+    match own {
+        Some(name) if models.len() > 1 || pricing.name_of(model).is_some() => {
+            let parts = lines("in", "out", ours);
+            change.extend((!parts.is_empty()).then(|| format!("[prices.{name:?}]")));
+            change.extend(parts);
+        }
+        _ => change.extend(lines("price_in", "price_out", ours)),
+    }
+    if change.is_empty() { finding } else { finding.change(change.join("\n")) }
+}
+
+/// Ollama's `:latest` may be left out.
+fn bare(model: &str) -> &str {
+    model.strip_suffix(":latest").unwrap_or(model)
 }
 
 /// Below `theirs` where we are above, by one in a hundred; where nothing is above, all of it.
@@ -72,8 +96,14 @@ fn undercut(ours: Price, theirs: Price) -> Price {
     Price { input: part(ours.input, theirs.input), output: part(ours.output, theirs.output) }
 }
 
-fn askings(seller: &Status, reason: &str, asking: impl Fn(&Outcome) -> Option<Asking>) -> Vec<Asking> {
-    seller.recent.iter().filter(|outcome| outcome.reason == reason).filter_map(asking).collect()
+/// Of the models about which the last auctions told most, the first, and the median of what they told.
+fn most_told<'a>(seller: &'a Status, reason: &str, asking: impl Fn(&Outcome) -> Option<Asking>) -> Option<(&'a str, Price)> {
+    let mut told: BTreeMap<&str, Vec<Asking>> = BTreeMap::new();
+    for outcome in seller.recent.iter().filter(|outcome| outcome.reason == reason) {
+        told.entry(&outcome.model).or_default().extend(asking(outcome));
+    }
+    let (model, askings) = told.into_iter().max_by_key(|(model, askings)| (askings.len(), Reverse(*model)))?;
+    Some((model, median(&askings)?))
 }
 
 /// The lower median of each part, since a price that is too high by a little wins nothing.

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::seller::{Asking, ClosedReport, Outcome};
-use infernet_wire::{id::Hash, money::MicroUsd};
+use infernet_wire::{
+    id::Hash,
+    money::{MicroUsd, Price},
+};
+use std::sync::LazyLock;
 
 fn price(input: u64, output: u64) -> Price {
     Price { input: MicroUsd(input), output: MicroUsd(output) }
@@ -36,11 +40,17 @@ fn engine(error: Option<&str>) -> EngineReport {
     }
 }
 
+/// Every model at ten cents in and forty out.
+fn usual() -> &'static Pricing {
+    static USUAL: LazyLock<Pricing> = LazyLock::new(|| Pricing::flat(price(100_000, 400_000)));
+    &USUAL
+}
+
 /// An hour of a node with five peers and nothing to complain of.
 fn evidence<'a>(seller: &'a Status, engines: &'a [EngineReport]) -> Evidence<'a> {
     Evidence {
         seller: Some(seller),
-        price: price(100_000, 400_000),
+        pricing: usual(),
         engines,
         peers: 5,
         uptime_ms: 3_600_000,
@@ -86,6 +96,27 @@ fn a_dear_worker_is_told_the_price_that_wins() {
     let seller = Status { recent, ..seller(&[("offers", 6), ("bids", 6), ("lost", 5), ("lost.dearer", 5), ("claims", 1)]) };
     let parts = ["5 of 6 bids (83 %)", "cheaper worker", "$0.250000 out", "you $0.100000 in and $0.400000 out"];
     check(&evidence(&seller, &[]), "dearer", &parts, Some("price_out = 247500"));
+}
+
+#[test]
+fn each_model_is_compared_at_its_own_price_and_changed_alone() {
+    let lost = |model: &str, winner| Outcome { model: model.into(), ..outcome("dearer", price(1, 1), Some(winner)) };
+    let big = price(500_000, 800_000);
+    let recent = vec![lost("tiny", price(1, 1)), lost("big:70b", big), lost("big:70b", big)];
+    let models = vec!["big:70b".to_owned(), "tiny:latest".to_owned()];
+    let of_two = Status { models, recent, ..seller(&[("bids", 3), ("lost.dearer", 3)]) };
+    // The price for all is below the winners', that of the model is not.
+    let own = Pricing { models: [("big:70b".to_owned(), price(600_000, 900_000))].into(), ..usual().clone() };
+    let parts = ["for big:70b winners ask $0.500000 in", "you $0.600000 in and $0.900000 out"];
+    let change = "[prices.\"big:70b\"]\nin = 495000\nout = 792000";
+    check(&Evidence { pricing: &own, ..evidence(&of_two, &[]) }, "dearer", &parts, Some(change));
+    let floor = Pricing { floor: price(0, 850_000), ..own };
+    let change = format!("price_floor_out = 792000\n{change}");
+    check(&Evidence { pricing: &floor, ..evidence(&of_two, &[]) }, "dearer", &parts, Some(&change));
+    // One of several that has no price of its own gets one: the others stay as they are.
+    let of_two = Status { recent: vec![lost("tiny", price(100_000, 200_000))], ..of_two };
+    let change = "[prices.\"tiny:latest\"]\nout = 198000";
+    check(&evidence(&of_two, &[]), "dearer", &["for tiny winners ask"], Some(change));
 }
 
 #[test]

@@ -131,12 +131,14 @@ async fn commands_are_carried_out_and_reported() {
 
     assert_eq!(stage.done("set_price", "7/9").await["status"], "completed");
     assert_eq!(stage.done("set_price", &format!("{CHAT_MODEL}=11/13")).await["status"], "completed");
+    let refused = stage.done("set_price", "nope=1/2").await;
+    assert!(refused["status"] == "failed" && refused["error"].to_string().contains("offers no nope"), "{refused}");
     let status = stage.status().await;
     assert_eq!((status.price_in, status.price_out), (Some(7), Some(9)));
     let prices = status.seller.expect("it sells").prices;
     assert!(prices.iter().any(|of| of.model == CHAT_MODEL && (of.price_in, of.price_out) == (11, 13)), "{prices:?}");
     let kept = fs::read_to_string(stage.node.home.path().join("config.toml")).expect("kept");
-    assert!(kept.contains("price_in = 7") && kept.contains("in = 11"), "{kept}");
+    assert!(kept.contains("price_in = 7") && kept.contains("in = 11") && !kept.contains("nope"), "{kept}");
 }
 
 #[tokio::test]

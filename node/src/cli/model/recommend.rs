@@ -57,11 +57,10 @@ struct WantedModel {
     fits: String,
 }
 
-pub(super) async fn run(context: &Context, engines: &Engines) -> Result<(), Exit> {
+pub(super) async fn run(context: &Context, engines: Option<&Engines>) -> Result<(), Exit> {
     let machine = machine().await;
-    // Nobody needs an engine to know what would run.
     let mut installed = Vec::new();
-    for engine in &engines.all {
+    for engine in engines.into_iter().flat_map(|engines| &engines.all) {
         installed.extend(engine.installed().await.into_iter().flatten().map(|model| model.name));
     }
     let wanted = wanted(context, &machine).await;

@@ -242,7 +242,7 @@ impl Jobs for EmbeddedStore {
                 change.remove(&job(&row.id));
                 change.remove(&cancel(&row.id));
                 let prefix = text(&row.id);
-                let pieces: Vec<Row> = table.after(&prefix, &prefix).collect::<Result<_, _>>()?;
+                let pieces: Vec<Row> = change.table().after(&prefix, &prefix).collect::<Result<_, _>>()?;
                 pieces.into_iter().for_each(|piece| change.remove(&Key::read(piece.key)));
             }
             Ok(old.len())
