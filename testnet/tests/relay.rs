@@ -180,7 +180,6 @@ async fn what_is_refused_is_told_by_the_status_of_the_specification() {
     assert!(refused.is_err(), "libp2p's own client takes the refusal for one");
     // Whoever leaves makes room.
     drop((target, other));
-    wait_for(&relay, "broken", 0).await;
     let again = async {
         while asked(&second, id, &[0x08, 0]).await != 100 {
             tokio::time::sleep(Duration::from_millis(50)).await;
