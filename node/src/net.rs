@@ -43,6 +43,7 @@ mod score;
 mod task;
 mod transport;
 
+pub use behaviour::KAD_PROTOCOL;
 pub use event::Event;
 pub use peers::{Direction, PeerInfo, Transport};
 pub use transport::{Socket, socket};
@@ -90,6 +91,11 @@ pub struct NetConfig {
     pub serves: bool,
     /// Who answers for our receipts when a peer asks for a page; `None`: there are none.
     pub receipts: Option<mpsc::Sender<receipts::Asked>>,
+    /// Whether to dial peers back that ask whether they can be reached (AutoNAT v2 server): for relays. The addresses that they
+    /// name are dialled; for one that differs from where they come from they pay with data first.
+    pub dial_back: bool,
+    /// Where others reach us, beside what we listen on: told to peers, without `/p2p/`.
+    pub external: Vec<Multiaddr>,
     /// Gets a copy of every raw message seen or published, with its topic: for tests that search for what must not be there.
     /// What does not fit is dropped.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
@@ -108,6 +114,8 @@ impl Default for NetConfig {
             ad_sequences: Vec::new(),
             serves: false,
             receipts: None,
+            dial_back: false,
+            external: Vec::new(),
             tap: None,
         }
     }
@@ -206,11 +214,21 @@ impl fmt::Display for Route {
     }
 }
 
+#[derive(Clone)]
+struct Streams(libp2p_stream::Control);
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Streams")
+    }
+}
+
 /// A handle to the network. When the last one is dropped, the network stops.
 #[derive(Debug, Clone)]
 pub struct Net {
     id: NodeId,
     commands: mpsc::Sender<Command>,
+    streams: Streams,
     subscribers: watch::Receiver<usize>,
 }
 
@@ -221,8 +239,10 @@ pub async fn start(key: &NodeKey, config: NetConfig) -> Result<(Net, mpsc::Recei
     let (commands, commands_in) = mpsc::channel(COMMANDS);
     let (events_out, events) = mpsc::channel(EVENTS);
     let (subscribers_out, subscribers) = watch::channel(0);
-    task::spawn(key, config, task::Ends { commands: commands_in, events: events_out, subscribers: subscribers_out }).await?;
-    Ok((Net { id: key.id(), commands, subscribers }, events))
+    let streams =
+        task::spawn(key, config, task::Ends { commands: commands_in, events: events_out, subscribers: subscribers_out })
+            .await?;
+    Ok((Net { id: key.id(), commands, streams: Streams(streams), subscribers }, events))
 }
 
 impl Net {
@@ -257,6 +277,17 @@ impl Net {
     /// The connected peers, by id; empty after the shutdown.
     pub async fn peers(&self) -> Vec<PeerInfo> {
         self.ask(|reply| Command::Peers { reply }).await.unwrap_or_default()
+    }
+
+    /// A connected peer.
+    pub async fn peer(&self, id: NodeId) -> Option<PeerInfo> {
+        self.ask(|reply| Command::Peer { id, reply }).await.flatten()
+    }
+
+    /// Opens and takes streams of protocols that the mesh itself does not speak. Whoever accepts them must not wait between two:
+    /// what is not taken at once is dropped.
+    pub fn streams(&self) -> libp2p_stream::Control {
+        self.streams.0.clone()
     }
 
     /// Starts to connect to `address`. Whether that works shows in an [`Event::PeerConnected`].

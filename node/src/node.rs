@@ -432,6 +432,7 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
         serves: settings.serve.is_some(),
         receipts: None,
         tap: settings.tap.clone(),
+        ..NetConfig::default()
     }
 }
 

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod node;
 pub mod plane;
 pub mod receipts;
+pub mod relay;
 pub mod stream;
 
 use crate::{cluster::ClusterError, engine::EngineError};

@@ -21,6 +21,7 @@
 
 pub mod bench;
 pub mod chaos;
+pub mod circuit;
 pub mod cluster;
 pub mod demo;
 pub mod engine;

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, node, plane, receipts, stream},
+    bench::{auction, node, plane, receipts, relay, stream},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
     flood, scribe, serve,
@@ -233,6 +233,21 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// What a relay adds to a frame's way, how it holds against a greedy peer, and what a reservation costs.
+    Relay {
+        /// Streams at once.
+        #[arg(long, default_value_t = 64)]
+        streams: usize,
+        /// Reservations whose memory is measured.
+        #[arg(long, default_value_t = 1_000)]
+        reservations: usize,
+        /// Also one stream of so many seconds; 200 make more than 10 MB.
+        #[arg(long, default_value_t = 0)]
+        secs: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Receipts that are on the disk, per second.
     Receipts {
         /// How long to measure.
@@ -337,6 +352,9 @@ fn run(command: Command) -> anyhow::Result<()> {
             }
             Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
                 print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
+            }
+            Command::Bench { command: BenchCommand::Relay { streams, reservations, secs, json } } => {
+                print(&relay::run(&relay::RelayOptions { streams, reservations, secs }).await?, json)?;
             }
             Command::Scribe { home, from } => scribe::run(&home, from, io::stdout())?,
             // Handled before the runtime exists: the one makes its own, the other needs none.

@@ -3,7 +3,7 @@
 use super::{NetConfig, NetError, direct, peers::peer_id, receipts, score};
 use infernet_wire::{id::NodeId, limits, topic};
 use libp2p::{
-    PeerId, StreamProtocol, connection_limits,
+    PeerId, StreamProtocol, autonat, connection_limits,
     connection_limits::ConnectionLimits,
     gossipsub::{self, IdentTopic, IdentityTransform, MessageAuthenticity, ValidationMode, WhitelistSubscriptionFilter},
     identify,
@@ -15,7 +15,8 @@ use libp2p::{
 use std::time::Duration;
 
 /// The name of our DHT, as in c0mpute.
-pub(super) const KAD: StreamProtocol = StreamProtocol::new("/c0mpute/kad/1.0.0");
+pub const KAD_PROTOCOL: &str = "/c0mpute/kad/1.0.0";
+pub(super) const KAD: StreamProtocol = StreamProtocol::new(KAD_PROTOCOL);
 const IDENTIFY: &str = "/c0mpute/id/1.0.0";
 const AGENT: &str = concat!("infernet/", env!("CARGO_PKG_VERSION"));
 /// Comes before the network's name in what a node calls itself.
@@ -54,6 +55,10 @@ pub(super) struct Behaviour {
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) answers: direct::Behaviour,
     pub(super) receipts: receipts::Behaviour,
+    /// Streams of protocols that others speak; see [`super::Net::streams`].
+    pub(super) streams: libp2p_stream::Behaviour,
+    /// Tells peers whether they can be dialled (AutoNAT v2).
+    pub(super) dial_back: Toggle<autonat::v2::server::Behaviour>,
 }
 
 impl Behaviour {
@@ -72,6 +77,8 @@ impl Behaviour {
             mdns: mdns(me, config.mdns).into(),
             answers: direct::behaviour(),
             receipts: receipts::behaviour(),
+            streams: libp2p_stream::Behaviour::new(),
+            dial_back: config.dial_back.then(autonat::v2::server::Behaviour::default).into(),
         })
     }
 

@@ -19,6 +19,8 @@ pub(super) enum Command {
     ListenAddresses { reply: oneshot::Sender<Vec<Multiaddr>> },
     /// Tell who is connected.
     Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
+    /// Tell of one peer.
+    Peer { id: NodeId, reply: oneshot::Sender<Option<PeerInfo>> },
     /// Tell what happened how often.
     Counters { reply: oneshot::Sender<BTreeMap<String, u64>> },
     /// Tell the newest ad sequence of each worker.

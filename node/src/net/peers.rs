@@ -107,6 +107,11 @@ impl Peers {
         peer.info.addresses = usable.to_vec();
     }
 
+    /// What is known of a peer; its score is left out.
+    pub(super) fn info(&self, id: &NodeId) -> Option<PeerInfo> {
+        self.0.get(id).map(|peer| peer.info.clone())
+    }
+
     /// Where a peer is connected from or to.
     pub(super) fn remote(&self, id: &NodeId) -> Option<&Multiaddr> {
         self.0.get(id).map(|peer| &peer.info.remote)

@@ -77,9 +77,11 @@ pub(super) struct NetTask {
 type Happening = SwarmEvent<BehaviourEvent>;
 
 /// Binds the sockets and starts the task, which ends by [`Command::Shutdown`] or with the last handle.
-pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Result<(), NetError> {
+pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Result<libp2p_stream::Control, NetError> {
     let keypair = transport::keypair(key)?;
     let mut swarm = transport::swarm(&keypair, Behaviour::new(&keypair, &config)?)?;
+    config.external.iter().for_each(|address| swarm.add_external_address(address.clone()));
+    let streams = swarm.behaviour().streams.new_control();
     let backlog = transport::listen(&mut swarm, &config.listen).await?;
     let me = key.id();
     let seeds = config.known_peers.into_iter().chain(config.bootstrap);
@@ -99,7 +101,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
         ends,
     };
     tokio::spawn(task.run(backlog).instrument(tracing::info_span!("net", me = me.short())));
-    Ok(())
+    Ok(streams)
 }
 
 impl NetTask {
@@ -149,6 +151,7 @@ impl NetTask {
             Command::ReceiptPage { peer, request, reply } => self.ask_for_page(peer, &request, reply),
             Command::ListenAddresses { reply } => tell(reply, self.listen_addresses()),
             Command::Peers { reply } => tell(reply, self.peers.infos(|id| self.swarm.behaviour().score(id))),
+            Command::Peer { id, reply } => tell(reply, self.peers.info(&id)),
             Command::Counters { reply } => tell(reply, self.counters.snapshot()),
             Command::AdSequences { reply } => tell(reply, self.gate.ad_sequences()),
             Command::Dial { address } => self.dial(address),

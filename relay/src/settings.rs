@@ -1,0 +1,328 @@
+//! What a relay's operator sets: flags over environment over file over defaults.
+//!
+//! Each key is a flag (`--rate`), a variable (`INFERNET_RELAY_RATE`) and a line in the file (`rate = …`); lists are comma
+//! separated in a variable. [`EXAMPLE`] is the file with everything explained.
+
+use crate::limits::Limits;
+use clap::Args;
+use infernet_wire::topic::NetworkId;
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use serde::Deserialize;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The file with all keys at their defaults, explained.
+pub const EXAMPLE: &str = include_str!("settings/relay.toml");
+/// The file's name in a home.
+pub const FILE: &str = "relay.toml";
+const LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/46337", "/ip4/0.0.0.0/udp/46338/quic-v1"];
+const HTTP_LISTEN: &str = "0.0.0.0:46382";
+const WATCH_LISTEN: &str = "127.0.0.1:46383";
+
+/// The operator's settings are wrong, or can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A value.
+    #[error("{key}: {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong, and what to write.
+        reason: String,
+    },
+}
+
+fn wrong(key: &'static str, reason: impl Into<String>) -> SettingsError {
+    SettingsError::Value { key, reason: reason.into() }
+}
+
+macro_rules! keys {
+    ($($(#[doc = $doc:literal])+ $(#[arg($($arg:tt)*)])? $key:ident: $kind:ty = $env:literal,)+) => {
+        /// Some of the keys: those of a file, or those of command line and environment.
+        #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
+        #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+        pub struct Keys {
+            $(
+                $(#[doc = $doc])+
+                #[arg(long, env = $env, hide_env_values = true $(, $($arg)*)?)]
+                pub $key: Option<$kind>,
+            )+
+        }
+
+        impl Keys {
+            /// These, and where they say nothing `others`.
+            #[must_use]
+            pub fn or(self, others: Keys) -> Keys {
+                Keys { $($key: self.$key.or(others.$key),)+ }
+            }
+
+            #[cfg(test)]
+            const NAMES: &'static [&'static str] = &[$(stringify!($key)),+];
+        }
+    };
+}
+
+keys! {
+    /// Which network it is of
+    #[arg(value_name = "NAME")]
+    network: NetworkId = "INFERNET_RELAY_NETWORK",
+    /// Where nodes reach it
+    #[arg(value_name = "MULTIADDR", value_delimiter = ',')]
+    listen: Vec<Multiaddr> = "INFERNET_RELAY_LISTEN",
+    /// Where nodes reach it, as seen from the internet, if that differs
+    #[arg(value_name = "MULTIADDR", value_delimiter = ',')]
+    external_address: Vec<Multiaddr> = "INFERNET_RELAY_EXTERNAL_ADDRESS",
+    /// Other nodes to begin with, each with /p2p/… at the end
+    #[arg(value_name = "MULTIADDR", value_delimiter = ',')]
+    bootstrap: Vec<Multiaddr> = "INFERNET_RELAY_BOOTSTRAP",
+    /// Whether to look for nodes on the local network
+    mdns: bool = "INFERNET_RELAY_MDNS",
+    /// Where /bootstrap.json is served; none: nowhere
+    #[arg(value_name = "ADDR")]
+    http_listen: String = "INFERNET_RELAY_HTTP_LISTEN",
+    /// Where /metrics, /healthz and /readyz are served; none: nowhere
+    #[arg(value_name = "ADDR")]
+    watch_listen: String = "INFERNET_RELAY_WATCH_LISTEN",
+    /// Who runs it, for bootstrap.json
+    #[arg(value_name = "NAME")]
+    operator: String = "INFERNET_RELAY_OPERATOR",
+    /// Where it stands, such as eu, for bootstrap.json
+    #[arg(value_name = "NAME")]
+    region: String = "INFERNET_RELAY_REGION",
+    /// Seconds without a byte after which a circuit ends
+    #[arg(value_name = "SECONDS")]
+    idle: u64 = "INFERNET_RELAY_IDLE",
+    /// Bytes a second of all circuits; 0: no bound
+    #[arg(value_name = "BYTES")]
+    rate: u64 = "INFERNET_RELAY_RATE",
+    /// Bytes a day of each peer that opens circuits; 0: no bound
+    #[arg(value_name = "BYTES")]
+    quota: u64 = "INFERNET_RELAY_QUOTA",
+    /// Bytes a second of each circuit of a peer whose quota is spent
+    #[arg(value_name = "BYTES")]
+    slow_rate: u64 = "INFERNET_RELAY_SLOW_RATE",
+    /// Peers that can be reached over it
+    #[arg(value_name = "N")]
+    reservations: usize = "INFERNET_RELAY_RESERVATIONS",
+    /// Those of one /24 or /48
+    #[arg(value_name = "N")]
+    reservations_per_prefix: usize = "INFERNET_RELAY_RESERVATIONS_PER_PREFIX",
+    /// Seconds that a reservation lasts
+    #[arg(value_name = "SECONDS")]
+    reservation: u64 = "INFERNET_RELAY_RESERVATION",
+    /// Circuits at once
+    #[arg(value_name = "N")]
+    circuits: usize = "INFERNET_RELAY_CIRCUITS",
+    /// Circuits that one peer may open
+    #[arg(value_name = "N")]
+    circuits_per_source: usize = "INFERNET_RELAY_CIRCUITS_PER_SOURCE",
+    /// Circuits to one peer
+    #[arg(value_name = "N")]
+    circuits_per_target: usize = "INFERNET_RELAY_CIRCUITS_PER_TARGET",
+    /// Circuits that the peers of one /24 or /48 may open
+    #[arg(value_name = "N")]
+    circuits_per_prefix: usize = "INFERNET_RELAY_CIRCUITS_PER_PREFIX",
+    /// Connections
+    #[arg(value_name = "N")]
+    peers: u32 = "INFERNET_RELAY_PEERS",
+    /// Seconds that circuits have when it stops
+    #[arg(value_name = "SECONDS")]
+    grace: u64 = "INFERNET_RELAY_GRACE",
+    /// error, warn, info, debug or trace
+    #[arg(value_name = "LEVEL")]
+    log: String = "INFERNET_RELAY_LOG",
+}
+
+/// Everything that is set, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where its key is.
+    pub home: PathBuf,
+    /// Its network.
+    pub network: NetworkId,
+    /// Where nodes reach it.
+    pub listen: Vec<Multiaddr>,
+    /// The same from outside; empty: where it listens.
+    pub external_address: Vec<Multiaddr>,
+    /// Nodes to begin with.
+    pub bootstrap: Vec<Multiaddr>,
+    /// Whether to look for nodes on the local network.
+    pub mdns: bool,
+    /// Where `/bootstrap.json` is; `None`: nowhere.
+    pub http_listen: Option<SocketAddr>,
+    /// Where `/metrics` is; `None`: nowhere.
+    pub watch_listen: Option<SocketAddr>,
+    /// Who runs it.
+    pub operator: Option<String>,
+    /// Where it stands.
+    pub region: Option<String>,
+    /// Seconds that circuits have when it stops.
+    pub grace: u64,
+    /// How much is logged.
+    pub log: String,
+    /// What may be taken of it.
+    pub limits: Limits,
+}
+
+impl Settings {
+    /// What `flags` and the file of `home` say together.
+    pub fn load(home: &Path, flags: Keys) -> Result<Self, SettingsError> {
+        let path = home.join(FILE);
+        let failed = |reason: String| SettingsError::File { path: path.clone(), reason };
+        let file = match std::fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text).map_err(|error| failed(in_one_line(&error.to_string())))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Keys::default(),
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        Settings::check(home, flags.or(file))
+    }
+
+    /// What `keys` alone say, with `home` for the key.
+    pub fn check(home: &Path, keys: Keys) -> Result<Self, SettingsError> {
+        let log = keys.log.unwrap_or_else(|| "info".into());
+        if !["error", "warn", "info", "debug", "trace"].contains(&log.as_str()) {
+            return Err(wrong("log", format!("{log:?} is none of error, warn, info, debug and trace")));
+        }
+        let defaults = Limits::default();
+        let seconds = |set: Option<u64>, default| set.map_or(default, Duration::from_secs);
+        let limits = Limits {
+            idle: at_least("idle", 30, seconds(keys.idle, defaults.idle), "libp2p pings every 15 s, and one may be lost")?,
+            rate: keys.rate.unwrap_or(defaults.rate),
+            quota: keys.quota.unwrap_or(defaults.quota),
+            slow_rate: keys.slow_rate.unwrap_or(defaults.slow_rate),
+            reservations: keys.reservations.unwrap_or(defaults.reservations),
+            reservations_per_prefix: keys.reservations_per_prefix.unwrap_or(defaults.reservations_per_prefix),
+            reservation: reservation(seconds(keys.reservation, defaults.reservation))?,
+            circuits: keys.circuits.unwrap_or(defaults.circuits),
+            circuits_per_source: keys.circuits_per_source.unwrap_or(defaults.circuits_per_source),
+            circuits_per_target: keys.circuits_per_target.unwrap_or(defaults.circuits_per_target),
+            circuits_per_prefix: keys.circuits_per_prefix.unwrap_or(defaults.circuits_per_prefix),
+            peers: keys.peers.unwrap_or(defaults.peers),
+        };
+        if limits.slow_rate < 1_000 {
+            return Err(wrong("slow-rate", "less than 1000 bytes a second is no stream: what is spent would be cut"));
+        }
+        let default_listen = || LISTEN.iter().filter_map(|text| text.parse().ok()).collect();
+        Ok(Settings {
+            home: home.to_owned(),
+            network: keys.network.unwrap_or_default(),
+            listen: keys.listen.unwrap_or_else(default_listen),
+            external_address: keys.external_address.unwrap_or_default().into_iter().map(without_peer).collect(),
+            bootstrap: keys.bootstrap.unwrap_or_default(),
+            mdns: keys.mdns.unwrap_or(false),
+            http_listen: address("http-listen", keys.http_listen, HTTP_LISTEN)?,
+            watch_listen: address("watch-listen", keys.watch_listen, WATCH_LISTEN)?,
+            operator: keys.operator,
+            region: keys.region,
+            grace: keys.grace.unwrap_or(60),
+            log,
+            limits,
+        })
+    }
+}
+
+fn at_least(key: &'static str, least: u64, value: Duration, why: &str) -> Result<Duration, SettingsError> {
+    let is_good = value >= Duration::from_secs(least);
+    if is_good {
+        Ok(value)
+    } else {
+        Err(wrong(key, format!("{} s are too few: {why}; write {least} or more", value.as_secs())))
+    }
+}
+
+/// A connection without a stream is closed after ten minutes; nodes renew after three quarters.
+fn reservation(value: Duration) -> Result<Duration, SettingsError> {
+    if value > Duration::from_secs(780) {
+        return Err(wrong("reservation", "nodes would renew it too late to keep the connection: write 780 or less"));
+    }
+    at_least("reservation", 10, value, "nodes could hardly renew it")
+}
+
+fn address(key: &'static str, set: Option<String>, default: &str) -> Result<Option<SocketAddr>, SettingsError> {
+    match set.as_deref().unwrap_or(default) {
+        "none" | "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| wrong(key, format!("{text:?} is no address such as {default}"))),
+    }
+}
+
+fn without_peer(mut address: Multiaddr) -> Multiaddr {
+    if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        address.pop();
+    }
+    address
+}
+
+/// Without the excerpt of the file, whose lines have a margin.
+fn in_one_line(reason: &str) -> String {
+    let says = |line: &&str| !line.contains(" |") && !line.trim().is_empty() && !line.trim_start().starts_with('|');
+    reason.lines().filter(says).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, flags: Keys) -> Result<Settings, String> {
+        let home = tempfile::tempdir().expect("a directory");
+        std::fs::write(home.path().join(FILE), file).expect("written");
+        let settings = Settings::load(home.path(), flags).map_err(|error| error.to_string())?;
+        Ok(Settings { home: PathBuf::new(), ..settings })
+    }
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_defaults() {
+        let flags = Keys { rate: Some(1), ..Keys::default() };
+        let settings = load("rate = 2\nnetwork = \"test\"\nwatch-listen = \"none\"", flags).expect("good");
+        assert_eq!((settings.limits.rate, settings.network.as_str(), settings.watch_listen), (1, "test", None));
+        assert_eq!(settings.limits.circuits, Limits::default().circuits);
+    }
+
+    #[test]
+    fn the_example_explains_every_key_and_its_values_are_the_defaults() {
+        for name in Keys::NAMES {
+            let key = format!("# {} = ", name.replace('_', "-"));
+            assert!(EXAMPLE.contains(&key), "{key} is missing");
+        }
+        let is_key = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let uncommented: String =
+            EXAMPLE.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_key).map(|line| format!("{line}\n")).collect();
+        let plain = load("", Keys::default()).expect("good");
+        assert_eq!(load(EXAMPLE, Keys::default()), Ok(plain.clone()));
+        let told = load(&uncommented, Keys::default()).expect("every line is right");
+        assert_eq!(Settings { operator: None, region: None, ..told }, plain);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_what_to_write() {
+        let check = |file: &str, part: &str| {
+            let told = load(file, Keys::default()).expect_err("refused");
+            assert!(told.contains(part), "{told}");
+            assert!(!told.contains('\n'), "{told}");
+        };
+        check("colour = 1", "unknown field `colour`");
+        check("log = \"loud\"", "is none of error");
+        check("http-listen = \"x\"", "is no address such as 0.0.0.0:46382");
+        check("idle = 5", "write 30 or more");
+        check("reservation = 3600", "write 780 or less");
+        check("slow-rate = 0", "would be cut");
+        check("listen = 5", "relay.toml: ");
+    }
+
+    #[test]
+    fn an_external_address_may_name_the_relay_or_not() {
+        let id = libp2p::PeerId::random();
+        let settings = load(&format!("external-address = [\"/ip4/203.0.113.7/tcp/1/p2p/{id}\"]"), Keys::default());
+        assert_eq!(settings.expect("good").external_address[0].to_string(), "/ip4/203.0.113.7/tcp/1");
+    }
+}

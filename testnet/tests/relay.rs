@@ -1,0 +1,297 @@
+//! The relay, with peers of libp2p's own library, with nodes, and over HTTP.
+#![cfg(test)]
+
+use futures::{AsyncReadExt, AsyncWriteExt};
+use infernet_node::{
+    clock,
+    net::{self, Event, NetConfig},
+};
+use infernet_relay::{
+    message::HOP,
+    server::Running,
+    settings::{Keys, Settings},
+};
+use infernet_testnet::{
+    circuit::{Peer, Seen},
+    cluster::{NETWORK, loopback},
+    stranger::{Stranger, fresh_key, network},
+};
+use libp2p::{Multiaddr, PeerId};
+use std::{future::Future, path::Path, time::Duration};
+use tokio::sync::mpsc;
+
+/// Long enough for a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+const NEVER: Duration = Duration::from_secs(3_600);
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+}
+
+fn settings(home: &Path, port: u16) -> Settings {
+    let keys = Keys {
+        network: Some(NETWORK.parse().expect("a name")),
+        listen: Some(vec![format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address")]),
+        http_listen: Some("127.0.0.1:0".into()),
+        watch_listen: Some("127.0.0.1:0".into()),
+        ..Keys::default()
+    };
+    Settings::check(home, keys).expect("good settings")
+}
+
+async fn start(settings: Settings) -> (Running, Multiaddr) {
+    let relay = Running::start(settings, None).await.expect("a relay");
+    let address = relay.about.relaying.addresses().await.remove(0);
+    (relay, address)
+}
+
+fn home() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn peer() -> Peer {
+    Peer::start(NEVER).expect("a peer")
+}
+
+/// Two peers that can't be dialled, the second connected to the first through the relay.
+async fn pair(relay: &Multiaddr) -> (Peer, Peer) {
+    let (mut target, mut source) = (peer(), peer());
+    let reached = soon("a reservation", target.reserve(relay)).await.expect("reserved");
+    assert!(reached.to_string().contains("/p2p-circuit/"), "{reached}");
+    assert_eq!(soon("a circuit", source.connect(&reached)).await.expect("connected"), target.id);
+    (target, source)
+}
+
+async fn wait_for(relay: &Running, what: &'static str, count: u64) {
+    let there = async {
+        while relay.about.relaying.desk.told().await.happened.get(what).copied().unwrap_or_default() < count {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(what, there).await;
+}
+
+/// Asks for a reservation by hand; the answer's status, as the specification numbers them.
+async fn asked(peer: &Peer, relay: PeerId, request: &[u8]) -> u64 {
+    let mut stream = soon("a stream", peer.streams.clone().open_stream(relay, HOP)).await.expect("a stream");
+    stream.write_all(&[&[request.len() as u8], request].concat()).await.expect("asked");
+    stream.flush().await.expect("asked");
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    soon("the length", stream.read_exact(&mut byte)).await.expect("an answer");
+    answer.resize(usize::from(byte[0]), 0);
+    soon("an answer", stream.read_exact(&mut answer)).await.expect("an answer");
+    // Field 5, a number, is the last.
+    match answer[..] {
+        [.., 0x28, code] => code.into(),
+        [.., 0x28, low, high] => u64::from(low & 0x7f) | u64::from(high) << 7,
+        _ => panic!("no status: {answer:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_be_dialled_is_reached_a_long_answer_comes_whole_and_the_relay_reads_none_of_it() {
+    const CANARY: &[u8] = b"the prompt is nobody's business ";
+    const BYTES: usize = 12 << 20;
+    let home = home();
+    let (tap, mut tapped) = mpsc::channel::<Vec<u8>>(100_000);
+    let relay = Running::start(settings(home.path(), 0), Some(tap)).await.expect("a relay");
+    let address = relay.about.relaying.addresses().await.remove(0);
+    let (target, source) = pair(&address).await;
+    let (mut reader, mut writer) = source.echo(target.id).await.expect("an echo").split();
+    let sent: Vec<u8> = CANARY.iter().copied().cycle().take(BYTES).collect();
+    let expected = sent.clone();
+    let writing = tokio::spawn(async move {
+        writer.write_all(&sent).await.expect("written");
+        writer.close().await.expect("closed");
+    });
+    let mut got = Vec::new();
+    soon("the echo", reader.read_to_end(&mut got)).await.expect("read");
+    writing.await.expect("written");
+    assert!(got == expected, "{} of {BYTES} bytes", got.len());
+    drop((source, target));
+    wait_for(&relay, "opened", 1).await;
+    let mut seen = 0;
+    let mut last = Vec::new();
+    while let Ok(piece) = tapped.try_recv() {
+        seen += piece.len();
+        // Also across two pieces of one direction, as far as they follow each other.
+        last.extend_from_slice(&piece);
+        assert!(!last.windows(8).any(|bytes| bytes == &CANARY[..8]), "the relay saw the prompt");
+        last = last.split_off(last.len().saturating_sub(7));
+    }
+    assert!(seen > 2 * BYTES, "only {seen} bytes were looked at");
+    let told = relay.about.relaying.desk.told().await;
+    assert!(told.bytes > 2 * BYTES as u64 && told.refused.is_empty(), "{told:?}");
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trickle_outlives_the_idle_time_and_silence_ends_a_circuit() {
+    const IDLE: Duration = Duration::from_millis(1_500);
+    let home = home();
+    let mut settings = settings(home.path(), 0);
+    settings.limits.idle = IDLE;
+    let (relay, address) = start(settings).await;
+    let (target, source) = pair(&address).await;
+    let mut stream = source.echo(target.id).await.expect("an echo");
+    let began = clock::instant();
+    while began.elapsed() < 3 * IDLE {
+        stream.write_all(b"token").await.expect("written");
+        stream.flush().await.expect("written");
+        let mut echoed = [0; 5];
+        soon("the echo", stream.read_exact(&mut echoed)).await.expect("still open");
+        assert_eq!(&echoed, b"token");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(relay.about.relaying.desk.told().await.circuits, 1);
+    wait_for(&relay, "idle", 1).await;
+    assert!(
+        soon("the end", stream.read(&mut [0])).await.is_ok_and(|length| length == 0) || stream.write_all(b"x").await.is_err()
+    );
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_told_by_the_status_of_the_specification() {
+    let home = home();
+    let mut settings = settings(home.path(), 0);
+    (settings.limits.reservations_per_prefix, settings.limits.circuits_per_source) = (1, 1);
+    let (relay, address) = start(settings).await;
+    let id = PeerId::from_bytes(&relay.net().id().to_peer_id_bytes()).expect("an id");
+    let mut target = peer();
+    let reached = soon("a reservation", target.reserve(&address)).await.expect("reserved");
+    let mut other = peer();
+    soon("a connection", other.connect(&address)).await.expect("connected");
+    let to = |peer: &PeerId| {
+        let id = peer.to_bytes();
+        [&[0x08, 1, 0x12, id.len() as u8 + 2, 0x0a, id.len() as u8], &id[..]].concat()
+    };
+    assert_eq!(asked(&other, id, &[0x08, 0]).await, 200, "another reservation of this prefix");
+    assert_eq!(asked(&other, id, &to(&PeerId::random())).await, 204, "no such reservation");
+    assert_eq!(asked(&target, id, &to(&target.id)).await, 202, "to itself");
+    assert_eq!(asked(&other, id, &[0x08, 1]).await, 400, "nobody is named");
+    assert_eq!(asked(&other, id, &[0x08, 2]).await, 401, "a status is no request");
+    assert_eq!(asked(&target, id, &[0x08, 0]).await, 100, "renewed");
+    soon("a circuit", other.connect(&reached)).await.expect("connected");
+    assert_eq!(asked(&other, id, &to(&target.id)).await, 201, "another circuit of this peer");
+    let mut second = peer();
+    let refused = soon("a refusal", second.reserve(&address)).await;
+    assert!(refused.is_err(), "libp2p's own client takes the refusal for one");
+    // Whoever leaves makes room.
+    drop((target, other));
+    let again = async {
+        while asked(&second, id, &[0x08, 0]).await != 100 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    soon("room", again).await;
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_reservations_come_back() {
+    let home = home();
+    let (relay, address) = start(settings(home.path(), 0)).await;
+    let port = address.to_string().split('/').nth(4).and_then(|port| port.parse().ok()).expect("a port");
+    let mut target = peer();
+    soon("a reservation", target.reserve(&address)).await.expect("reserved");
+    relay.stop(Duration::ZERO).await;
+    soon("the loss", async { while target.next().await != Some(Seen::NotListening) {} }).await;
+    let (relay, again) = start(settings(home.path(), port)).await;
+    assert_eq!(again, address, "the same key, the same port");
+    let reached = soon("a new reservation", async {
+        loop {
+            if let Ok(reached) = target.reserve(&address).await {
+                return reached;
+            }
+        }
+    });
+    let mut source = peer();
+    let reached = reached.await;
+    assert_eq!(soon("a circuit", source.connect(&reached)).await.expect("connected"), target.id);
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_that_know_only_the_relay_find_each_other_and_an_offer_crosses() {
+    let home = home();
+    let (relay, address) = start(settings(home.path(), 0)).await;
+    let buyer = Stranger::join(vec![address.clone()]).await.expect("a node");
+    // As workers do, it answers for the DHT from the start.
+    let config = NetConfig {
+        network: network(),
+        listen: vec![loopback()],
+        bootstrap: vec![address],
+        serves: true,
+        ..NetConfig::default()
+    };
+    let (worker, mut heard_by_worker) = net::start(&fresh_key(), config).await.expect("a node");
+    for net in [buyer.net(), &worker] {
+        assert!(net.wait_connected(clock::now().after(30_000)).await);
+    }
+    let offer = buyer.ask("m", 10).expect("an offer").offer;
+    assert!(soon("publishing", buyer.publish(&offer)).await);
+    let heard = async {
+        loop {
+            if let Some(Event::Offer(heard)) = heard_by_worker.recv().await
+                && heard.raw() == offer.raw()
+            {
+                return;
+            }
+        }
+    };
+    soon("the offer", heard).await;
+    let found = async {
+        while !buyer.net().peers().await.iter().any(|peer| peer.id == worker.id()) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    soon("each other", found).await;
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_where_to_begin_how_it_goes_and_drains() {
+    let home = home();
+    let (relay, address) = start(settings(home.path(), 0)).await;
+    let (http, watch) = (relay.http.expect("an address"), relay.watch.expect("an address"));
+    let url = format!("http://{http}/bootstrap.json");
+    let client = reqwest::Client::new();
+    let first = client.get(&url).send().await.expect("an answer");
+    let tag = first.headers()["etag"].clone();
+    assert_eq!(first.headers()["cache-control"], "public, max-age=300");
+    assert!(!first.headers().contains_key("access-control-allow-origin"));
+    let told: serde_json::Value = first.json().await.expect("JSON");
+    assert_eq!((told["version"].as_u64(), told["network"].as_str()), (Some(1), Some(NETWORK)));
+    assert_eq!(told["peers"][0]["addrs"][0], address.to_string());
+    assert_eq!(told["peers"][0]["id"], relay.net().id().to_string());
+    assert_eq!(told["fingerprint"].as_str().map(str::len), Some(64));
+    let again = client.get(&url).header("if-none-match", tag).send().await.expect("an answer");
+    assert_eq!(again.status(), 304);
+    let (target, source) = pair(&address).await;
+    let metrics = client.get(format!("http://{watch}/metrics")).send().await.expect("an answer").text().await.expect("text");
+    assert!(metrics.contains("infernet_relay_circuits 1") && metrics.contains("infernet_relay_reservations 1"), "{metrics}");
+    assert_eq!(client.get(format!("http://{http}/metrics")).send().await.expect("an answer").status(), 404);
+
+    let desk = relay.about.relaying.desk.clone();
+    let stopping = tokio::spawn(relay.stop(DEADLINE));
+    soon("draining", async {
+        while !desk.told().await.is_draining {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    assert_eq!(client.get(format!("http://{http}/readyz")).send().await.expect("an answer").status(), 503);
+    assert_eq!(client.get(format!("http://{http}/healthz")).send().await.expect("an answer").status(), 200);
+    assert_eq!(client.get(&url).send().await.expect("an answer").status(), 503);
+    // What runs goes on, and its end ends the relay.
+    let mut stream = source.echo(target.id).await.expect("an echo");
+    stream.write_all(b"still").await.expect("written");
+    stream.flush().await.expect("written");
+    let mut echoed = [0; 5];
+    soon("the echo", stream.read_exact(&mut echoed)).await.expect("read");
+    assert!(!stopping.is_finished());
+    drop((stream, source));
+    soon("the end", stopping).await.expect("stopped");
+}
