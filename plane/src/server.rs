@@ -179,7 +179,7 @@ impl Running {
         &self.follower
     }
 
-    /// Takes nothing new, lets answers that run end for `grace` at most, and writes what is to be written. Four times [`LAST`]
+    /// Takes nothing new, lets answers that run end for `grace` at most, and writes what is to be written. Four times `LAST`
     /// after `grace` it is over.
     pub async fn stop(self, grace: Duration) {
         // Of jobs and of connections: whoever was told of a cancelled job's end needs no more time than that took.

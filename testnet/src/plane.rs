@@ -51,7 +51,7 @@ impl Beside {
         self.running.plane.config.origin.clone()
     }
 
-    /// An API key that may do all, of a client with [`BALANCE`] to spend.
+    /// An API key that may do all, of a client with ten dollars to spend.
     pub fn key(&self) -> &str {
         &self.key
     }

@@ -233,7 +233,7 @@ impl Admission {
     }
 
     /// The hold of `offer` is kept in case its winner fails. If it lapses then, its newcomer did not waste it, as far as
-    /// [`Newcomers::forgives`].
+    /// `Newcomers::forgives`.
     pub fn runner_up(&mut self, offer: &Hash, now: UnixMillis) {
         if let Some(hold) = self.holds.get_mut(offer).filter(|hold| hold.newcomer) {
             hold.newcomer = !self.newcomers.forgives(now);

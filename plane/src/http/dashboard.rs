@@ -1,8 +1,8 @@
 //! The dashboard: pages for people.
 //!
-//! A page is made of parts ([`Part`]). A browser gets it whole, and then, over `/live?of=…`, each part again that has changed
-//! ([`live`]). One function makes both, so what is live is what was shown. Pages are made here, of what the index and the store
-//! have; the assets are in the binary; a browser without scripts sees everything, and what it sees says as of when.
+//! A page is made of parts. A browser gets it whole, and then, over `/live?of=…`, each part again that has changed
+//! (`dashboard/live.rs`). One function makes both, so what is live is what was shown. Pages are made here, of what the index and
+//! the store have; the assets are in the binary; a browser without scripts sees everything, and what it sees says as of when.
 //!
 //! Whatever came from the network is text: `maud` escapes it. What changes something goes through the API that everybody has,
 //! with the session's token, or not at all.

@@ -1,7 +1,7 @@
 //! Which nodes' receipts are read next, and down to where. Pure.
 //!
 //! A node is read when it is first seen, and again every [`EVERY_MS`]. Each time down to where it was read before, with a
-//! [`MARGIN_MS`] for receipts that were signed late; the first time down to the last receipt that was known at the start. What one
+//! margin for receipts that were signed late; the first time down to the last receipt that was known at the start. What one
 //! visit does not reach is read at the next, so that no node holds up the others.
 
 use infernet_wire::{id::NodeId, receipt_page::Place, time::UnixMillis};

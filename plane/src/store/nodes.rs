@@ -106,8 +106,8 @@ pub trait Nodes: Send + Sync {
     /// Uses a nonce of a key, to be remembered until `until`. Whether it was new: of two who ask at once one is told so.
     fn use_nonce<'a>(&'a self, pubkey: Pubkey, nonce: &'a str, until: UnixMillis) -> Answer<'a, bool>;
 
-    /// Forgets nonces that nobody could use any more, sessions, challenges and turns that are over, and nodes that are
-    /// [forgotten](is_forgotten).
+    /// Forgets nonces that nobody could use any more, sessions, challenges and turns that are over, and nodes that have
+    /// said nothing for a month, or for a day if they were heard for less than an hour.
     fn forget_nonces(&self, now: UnixMillis) -> Answer<'_, ()>;
 
     /// Sets where a node wants a coin.
