@@ -174,7 +174,7 @@ impl Api {
         let counted = metrics.clone();
         let left_out = move || counted.left_out("api_connections");
         let plain = |stream| std::future::ready(Ok::<TcpStream, io::Error>(stream));
-        let serving = server::serve(listener.0, plain, move |_| router.clone(), left_out, stopping);
+        let serving = server::serve(listener.0, plain, router, server::MAX_CONNECTIONS, left_out, stopping);
         let task = tokio::spawn(async move { drop(serving.await) });
         Ok(Api { addr, service, metrics, stop, task })
     }

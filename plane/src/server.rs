@@ -10,9 +10,9 @@ use crate::{
     store::{EmbeddedStore, PostgresStore, Store, StoreError},
     watch::{self, Watched},
 };
-use axum::{Extension, Router, extract::ConnectInfo};
+use axum::Router;
 use infernet_node::{
-    api::server::{self, MAX_CONNECTIONS},
+    api::server,
     buyer::Preferences,
     clock,
     identity::{self, IdentityError},
@@ -42,6 +42,8 @@ use tracing::{info, warn};
 /// How long each of these may take after the answers' time is over: jobs that are cancelled, the node that bought, the observer,
 /// the store.
 const LAST: Duration = Duration::from_secs(10);
+/// Connections at once: ten thousand who look at live pages, and those that ask for jobs.
+const MAX_CONNECTIONS: usize = 16_384;
 /// How often it is looked whether the store is let go.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -251,7 +253,6 @@ fn serve(
     router: Router,
     stop: signal::Receiver<bool>,
 ) -> JoinHandle<Arc<Semaphore>> {
-    let router = move |peer: SocketAddr| router.clone().layer(Extension(ConnectInfo(peer)));
     let left_out = || warn!("more than {MAX_CONNECTIONS} connections: one is turned away");
     match tls {
         Some(tls) => {
@@ -259,11 +260,11 @@ fn serve(
                 let tls = tls.clone();
                 async move { tls.accept(stream).await }
             };
-            tokio::spawn(server::serve(listener, wrap, router, left_out, stop))
+            tokio::spawn(server::serve(listener, wrap, router, MAX_CONNECTIONS, left_out, stop))
         }
         None => {
             let wrap = |stream| std::future::ready(Ok::<TcpStream, io::Error>(stream));
-            tokio::spawn(server::serve(listener, wrap, router, left_out, stop))
+            tokio::spawn(server::serve(listener, wrap, router, MAX_CONNECTIONS, left_out, stop))
         }
     }
 }

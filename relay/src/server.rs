@@ -187,5 +187,5 @@ async fn bind(addr: Option<SocketAddr>, flag: &'static str) -> Result<Option<(Tc
 fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) -> JoinHandle<Arc<Semaphore>> {
     let wrap = |stream| std::future::ready(Ok::<TcpStream, io::Error>(stream));
     let left_out = || warn!("more than {MAX_CONNECTIONS} connections over HTTP: one is turned away");
-    tokio::spawn(server::serve(listener, wrap, move |_| router.clone(), left_out, stop))
+    tokio::spawn(server::serve(listener, wrap, router, MAX_CONNECTIONS, left_out, stop))
 }

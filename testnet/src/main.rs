@@ -229,6 +229,12 @@ enum BenchCommand {
         /// Messages to take in.
         #[arg(long, default_value_t = 1_000_000)]
         events: u64,
+        /// Who look at a live page: each is a connection, and an open file on both sides.
+        #[arg(long, default_value_t = 9_000)]
+        viewers: usize,
+        /// Jobs over the plane, and as many on the mesh.
+        #[arg(long, default_value_t = 100)]
+        jobs: usize,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -347,8 +353,8 @@ fn run(command: Command) -> anyhow::Result<()> {
                 anyhow::ensure!(result.is_well(), "the network did not come through");
             }
             Command::Engine { tokens_per_second } => engine(tokens_per_second).await?,
-            Command::Bench { command: BenchCommand::Plane { events, json } } => {
-                print(&plane::run(&plane::PlaneOptions { events }).await?, json)?;
+            Command::Bench { command: BenchCommand::Plane { events, viewers, jobs, json } } => {
+                print(&plane::run(&plane::PlaneOptions { events, viewers, jobs }).await?, json)?;
             }
             Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
                 print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;

@@ -1,11 +1,16 @@
 //! Connections: accepted, bounded, served, closed.
 //!
 //! A connection that sends no request head in time, sends it too large, or does not take its answer is closed, so that neither
-//! half-open sockets nor slow readers hold anything for long. More than [`MAX_CONNECTIONS`] are turned away at once.
+//! half-open sockets nor slow readers hold anything for long. More than so many are turned away at once. Requests carry the address
+//! that they come from, as [`ConnectInfo`].
 
 use crate::clock;
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, extract::ConnectInfo};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -27,7 +32,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-/// Connections at once: every request that the node takes at once, and idle ones beside.
+/// Connections of a node's endpoint at once: every request that it takes at once, and idle ones beside.
 pub const MAX_CONNECTIONS: usize = 5_120;
 /// For a whole request head, and for an idle connection's next one. Clients keep theirs for some seconds.
 const HEAD: Duration = Duration::from_secs(30);
@@ -41,15 +46,16 @@ const TAKE: Duration = Duration::from_secs(20);
 /// After an accept that failed for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` is true, then closes each connection after the answer it is giving. Returns at once then; when all
-/// [`MAX_CONNECTIONS`] places of what it returns are free, the last is closed.
+/// Serves until `stop` is true, then closes each connection after the answer it is giving. Returns at once then; when all `most`
+/// places of what it returns are free, the last is closed.
 ///
-/// `wrap` makes of a socket what is spoken on, such as TLS; `router` are the routes for who comes from an address; `left_out`
-/// is told of each connection that is turned away.
+/// `wrap` makes of a socket what is spoken on, such as TLS; `left_out` is told of each connection that is turned away, when
+/// there are `most`.
 pub async fn serve<S, F>(
     listener: TcpListener,
     wrap: impl Fn(TcpStream) -> F,
-    router: impl Fn(SocketAddr) -> Router,
+    router: Router,
+    most: usize,
     left_out: impl Fn(),
     mut stop: watch::Receiver<bool>,
 ) -> Arc<Semaphore>
@@ -57,7 +63,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = io::Result<S>> + Send + 'static,
 {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Arc::new(Semaphore::new(most));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -74,15 +80,15 @@ where
         };
         let Ok(permit) = connections.clone().try_acquire_owned() else {
             left_out();
-            debug!("more than {MAX_CONNECTIONS} connections to the API: one is turned away");
+            debug!("more than {most} connections to the API: one is turned away");
             continue;
         };
         // Tokens are small writes; with Nagle's algorithm they would wait for each other.
         let _ = stream.set_nodelay(true);
-        let (wrapped, router, stop) = (wrap(stream), router(peer), stop.clone());
+        let (wrapped, router, stop) = (wrap(stream), router.clone(), stop.clone());
         tokio::spawn(async move {
             match timeout(HEAD, wrapped).await {
-                Ok(Ok(stream)) => connection(stream, router, stop).await,
+                Ok(Ok(stream)) => connection(stream, peer, router, stop).await,
                 Ok(Err(error)) => debug!("a connection to the API did not begin: {error}"),
                 Err(_) => debug!("a connection to the API did not begin in time"),
             }
@@ -91,13 +97,19 @@ where
     }
 }
 
-async fn connection<S>(stream: S, router: Router, mut stop: watch::Receiver<bool>)
+async fn connection<S>(stream: S, peer: SocketAddr, router: Router, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_header_size(MAX_HEAD_BYTES).max_buf_size(MAX_BUFFER);
-    let served = builder.serve_connection(TokioIo::new(Taking::new(stream)), TowerToHyperService::new(router));
+    let routes = TowerToHyperService::new(router);
+    // The router is one for all connections; a layer of it for each would be tens of kilobytes.
+    let told = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        routes.call(request)
+    });
+    let served = builder.serve_connection(TokioIo::new(Taking::new(stream)), told);
     let mut served = pin!(served);
     let stopped = async move {
         // The sender gone is a stop, too.

@@ -3,9 +3,16 @@
 //! 1. *fold*: verified messages of all four kinds, many of them twice, into one index on one core;
 //! 2. *anew*: receipts from an embedded store on disk into an empty index, as at a start; they were verified when they were put;
 //! 3. *signatures*: the same receipts with both signatures checked, on all cores: the least that it takes to find them on nodes;
-//! 4. *read*: what the front page asks of the full index.
+//! 4. *read*: what the front page asks of the full index;
+//! 5. *viewers*: memory of a plane with many who look at a live page ([`viewers`]);
+//! 6. *jobs*: from `POST /api/v1/jobs` to the first token, and the same bought straight on the mesh ([`jobs`]).
 //!
 //! Nothing is extrapolated but to a million: the second part has as many receipts as are signed for it in some ten seconds.
+
+mod jobs;
+mod viewers;
+
+pub use self::{jobs::JobsResult, viewers::ViewersResult};
 
 use super::BenchError;
 use crate::{
@@ -41,6 +48,10 @@ const STORED: u64 = 40_000;
 pub struct PlaneOptions {
     /// Messages folded in the first part.
     pub events: u64,
+    /// Who look at a live page at once.
+    pub viewers: usize,
+    /// Jobs over the plane, and as many on the mesh.
+    pub jobs: usize,
 }
 
 /// The result.
@@ -64,6 +75,10 @@ pub struct PlaneResult {
     pub verified_per_second: f64,
     /// Microseconds of the front page's overview, models, demand and auctions on the full index.
     pub page_us: f64,
+    /// Who look at a live page.
+    pub viewers: ViewersResult,
+    /// From asking to the first token.
+    pub jobs: JobsResult,
 }
 
 impl std::fmt::Display for PlaneResult {
@@ -85,7 +100,24 @@ impl std::fmt::Display for PlaneResult {
             self.verified_per_second,
             1e6 / self.verified_per_second
         )?;
-        write!(f, "the front page      {:>9.0} µs", self.page_us)
+        writeln!(f, "the front page      {:>9.0} µs", self.page_us)?;
+        let ViewersResult { viewers, before_kb, with_kb } = self.viewers;
+        writeln!(
+            f,
+            "viewers             {viewers:>9} of a live page: {:.1} MB more than the {:.1} MB without, {:.1} KB each",
+            with_kb.saturating_sub(before_kb) as f64 / 1024.0,
+            before_kb as f64 / 1024.0,
+            with_kb.saturating_sub(before_kb) as f64 / viewers.max(1) as f64
+        )?;
+        let JobsResult { jobs, plane_p50_us, plane_p99_us, direct_p50_us, direct_p99_us } = self.jobs;
+        write!(
+            f,
+            "first token         over the plane p50 {:.1} ms, p99 {:.1}; on the mesh p50 {:.1} ms, p99 {:.1} ({jobs} jobs each)",
+            plane_p50_us as f64 / 1e3,
+            plane_p99_us as f64 / 1e3,
+            direct_p50_us as f64 / 1e3,
+            direct_p99_us as f64 / 1e3
+        )
     }
 }
 
@@ -119,6 +151,8 @@ pub async fn run(options: &PlaneOptions) -> Result<PlaneResult, BenchError> {
         million_anew_s: 1e6 / anew_per_second,
         verified_per_second,
         page_us,
+        viewers: viewers::run(options.viewers).await?,
+        jobs: jobs::run(options.jobs).await?,
     })
 }
 

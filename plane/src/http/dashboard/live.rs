@@ -2,9 +2,15 @@
 //!
 //! `event: part`, `data: {"id","html"}` for each part that is not as it was last sent; `event: asof`, `data: {"at"}` whenever it
 //! was looked. It is looked when the index or something in the store has changed, at most once in [`PAUSE`] however much happens,
-//! and after [`LOOK`] in any case. Who asks is looked up each time, so a session that has ended sees nothing more.
+//! and after [`LOOK`] in any case.
+//!
+//! A page that is the same for everybody is made once for all who look at it ([`feed`]): ten thousand cost what one does, but for
+//! their connections. Others are made for each, who is looked up each time, so a session that has ended sees nothing more.
 
-use super::{Ask, View, words};
+mod feed;
+
+use self::feed::{Feeds, Made};
+use super::{Ask, Part, View, words};
 use crate::{
     http::{
         caller::{self, Known, Somebody},
@@ -23,20 +29,22 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{
-    StreamExt,
+    FutureExt, Stream, StreamExt,
     stream::{self, BoxStream},
 };
 use infernet_node::clock;
 use infernet_wire::{hash, id::Hash};
 use serde_json::json;
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep_until, timeout_at},
 };
 
-/// Pages that are live at once: each is made again every second or so, in about a millisecond.
-const MAX_VIEWERS: usize = 256;
+/// Pages of somebody's own that are live at once: each is made again every second or so, in about a millisecond.
+const MAX_OWN: usize = 256;
+/// Viewers of pages that are the same for everybody: a connection each, of some kilobytes.
+const MAX_SHARED: usize = 10_000;
 /// Between two looks at least: nobody reads faster.
 const PAUSE: Duration = Duration::from_secs(1);
 /// And at most: what no notice tells of, and proxies close a connection on which nothing comes.
@@ -46,13 +54,17 @@ const LIFE: Duration = Duration::from_secs(60 * 60);
 
 /// Who is looking at live pages.
 pub struct Viewers {
-    room: Arc<Semaphore>,
+    own: Arc<Semaphore>,
+    shared: Arc<Semaphore>,
+    feeds: Feeds,
     closing: watch::Sender<bool>,
 }
 
 impl Default for Viewers {
     fn default() -> Self {
-        Viewers { room: Arc::new(Semaphore::new(MAX_VIEWERS)), closing: watch::Sender::new(false) }
+        let room = |most| Arc::new(Semaphore::new(most));
+        let closing = watch::Sender::new(false);
+        Viewers { own: room(MAX_OWN), shared: room(MAX_SHARED), feeds: Feeds::default(), closing }
     }
 }
 
@@ -62,9 +74,9 @@ impl Viewers {
         self.closing.send_replace(true);
     }
 
-    fn enter(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn enter(&self, room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
         let full = |_| Refusal::busy("too many live pages are open now: this one does not change by itself, load it again");
-        self.room.clone().try_acquire_owned().map_err(full)
+        room.clone().try_acquire_owned().map_err(full)
     }
 }
 
@@ -77,53 +89,48 @@ async fn live(State(plane): State<Plane>, headers: HeaderMap, RawQuery(query): R
     let of = crate::http::jobs::pairs(&query).find(|(name, _)| *name == "of").map(|(_, value)| value).unwrap_or_default();
     let (path, rest) = of.split_once('?').unwrap_or((&of, ""));
     let view = View::parse(path, rest).ok_or_else(|| Refusal::not_found("page"))?;
-    let viewer = Viewer {
-        room: plane.viewers.enter()?,
-        closing: plane.viewers.closing.subscribe(),
-        changes: plane.index.changes(),
-        notices: plane.store.notices(),
-        headers,
-        view,
-        sent: None,
-        over: clock::deadline(LIFE),
-        plane,
-    };
     // So that a viewer who may not see the page is told so at once.
-    who(&viewer.plane, &viewer.headers, &viewer.view).await?;
-    let events = stream::unfold(viewer, |mut viewer| async move {
-        let events = viewer.next().await?;
-        Some((Ok::<_, Infallible>(events), viewer))
-    });
+    let somebody = who(&plane, &headers, &view).await?;
+    let viewers = plane.viewers.clone();
+    let feed = if view.is_same_for(somebody.as_ref()) { viewers.feeds.of(&plane, &view) } else { None };
+    let body = match feed {
+        Some(feed) => {
+            let room = viewers.enter(&viewers.shared)?;
+            Body::from_stream(events(feed::Reader::new(feed, room), |mut reader: feed::Reader| async move {
+                Some((reader.next().await?, reader))
+            }))
+        }
+        None => {
+            let viewer = Viewer::new(plane, headers, view, viewers.enter(&viewers.own)?);
+            Body::from_stream(events(viewer, |mut viewer: Viewer| async move { Some((viewer.next().await?, viewer)) }))
+        }
+    };
     let kind = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
-    Ok((kind, [("x-accel-buffering", "no")], Body::from_stream(events)).into_response())
+    Ok((kind, [("x-accel-buffering", "no")], body).into_response())
 }
 
-/// A live page that somebody looks at.
-struct Viewer {
-    #[expect(dead_code, reason = "it is given back when the viewer goes")]
-    room: OwnedSemaphorePermit,
+/// Bytes of `state`, as long as there are any.
+fn events<S: Send + 'static, F>(
+    state: S,
+    next: impl Fn(S) -> F + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send
+where
+    F: Future<Output = Option<(Bytes, S)>> + Send,
+{
+    stream::unfold(state, next).map(Ok)
+}
+
+/// When to look again.
+struct Look {
     closing: watch::Receiver<bool>,
     changes: watch::Receiver<u64>,
     notices: BoxStream<'static, Notice>,
-    plane: Plane,
-    headers: HeaderMap,
-    view: View,
-    /// What each part was when it was last sent; nothing before the first look.
-    sent: Option<BTreeMap<&'static str, Hash>>,
-    over: Instant,
 }
 
-impl Viewer {
-    /// The next events; `None` when the page is no longer live.
-    async fn next(&mut self) -> Option<Bytes> {
-        if self.sent.is_some() {
-            self.wait().await;
-        }
-        if *self.closing.borrow() || self.over.elapsed() > Duration::ZERO {
-            return None;
-        }
-        // After an error the browser says that the page is not live any more, and asks again later.
-        self.look().await.ok()
+impl Look {
+    fn new(plane: &Plane) -> Self {
+        let (closing, changes) = (plane.viewers.closing.subscribe(), plane.index.changes());
+        Look { closing, changes, notices: plane.store.notices() }
     }
 
     /// Until something may be different.
@@ -144,26 +151,60 @@ impl Viewer {
         }
         // What came meanwhile is in what is looked at next.
         self.changes.mark_unchanged();
-        while futures::FutureExt::now_or_never(self.notices.next()).flatten().is_some() {}
+        while self.notices.next().now_or_never().flatten().is_some() {}
     }
 
-    async fn look(&mut self) -> Result<Bytes, Refusal> {
-        let (somebody, now) = (who(&self.plane, &self.headers, &self.view).await?, clock::now());
-        let ask = Ask { plane: &self.plane, somebody: somebody.as_ref(), now };
-        let parts = self.view.parts(&ask).await?;
-        let sent = self.sent.get_or_insert_default();
-        let mut events = String::new();
-        for part in parts {
-            let Some(id) = part.id else { continue };
-            let html = part.markup.into_string();
-            let digest = hash::sha256(html.as_bytes());
-            if sent.insert(id, digest) != Some(digest) {
-                events.push_str(&format!("event: part\ndata: {}\n\n", json!({ "id": id, "html": html })));
-            }
+    /// The plane is stopping.
+    fn is_over(&self) -> bool {
+        *self.closing.borrow()
+    }
+}
+
+/// The live parts of a page.
+async fn looked(ask: &Ask<'_>, view: &View) -> Result<Made, Refusal> {
+    let part = |part: Part| {
+        let (id, html) = (part.id?, part.markup.into_string());
+        let event = format!("event: part\ndata: {}\n\n", json!({ "id": id, "html": html }));
+        Some((hash::sha256(event.as_bytes()), Bytes::from(event)))
+    };
+    let at = words::time(ask.now).into_string();
+    let as_of = format!("event: asof\ndata: {}\n\n", json!({ "html": at })).into();
+    Ok(Made { parts: view.parts(ask).await?.into_iter().filter_map(part).collect(), as_of })
+}
+
+/// A live page of somebody's own.
+struct Viewer {
+    #[expect(dead_code, reason = "it is given back when the viewer goes")]
+    room: OwnedSemaphorePermit,
+    look: Look,
+    plane: Plane,
+    headers: HeaderMap,
+    view: View,
+    /// The digests of what was last sent; nothing before the first look.
+    sent: Option<Vec<Hash>>,
+    over: Instant,
+}
+
+impl Viewer {
+    fn new(plane: Plane, headers: HeaderMap, view: View, room: OwnedSemaphorePermit) -> Self {
+        Viewer { room, look: Look::new(&plane), plane, headers, view, sent: None, over: clock::deadline(LIFE) }
+    }
+
+    /// The next events; `None` when the page is no longer live.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.sent.is_some() {
+            self.look.wait().await;
         }
-        let at = words::time(now).into_string();
-        events.push_str(&format!("event: asof\ndata: {}\n\n", json!({ "html": at })));
-        Ok(events.into())
+        if self.look.is_over() || self.over.elapsed() > Duration::ZERO {
+            return None;
+        }
+        // After an error the browser says that the page is not live any more, and asks again later.
+        let somebody = who(&self.plane, &self.headers, &self.view).await.ok()?;
+        let ask = Ask { plane: &self.plane, somebody: somebody.as_ref(), now: clock::now() };
+        let made = looked(&ask, &self.view).await.ok()?;
+        let events = feed::since(&made, self.sent.as_deref().unwrap_or_default());
+        self.sent = Some(made.parts.iter().map(|(digest, _)| *digest).collect());
+        Some(events)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::{Ask, Part, account, jobs, market, money, nodes, receipts};
 use crate::{
-    http::{error::Refusal, jobs as api},
+    http::{caller::Somebody, error::Refusal, jobs as api},
     store::{JobStatus, WebJobId},
 };
-use infernet_wire::id::{Hash, JobId, NodeId};
+use infernet_wire::id::{self, JobId, NodeId};
 
 /// Addresses of pages, as the router takes them.
 pub(super) const ROUTES: [&str; 13] = [
@@ -25,7 +25,7 @@ pub(super) const ROUTES: [&str; 13] = [
 ];
 
 /// A page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum View {
     Overview,
     Nodes { offline: bool, after: Option<NodeId> },
@@ -43,10 +43,10 @@ pub(super) enum View {
 }
 
 /// By what a receipt is looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Digest {
     /// Of the worker's statement.
-    Of(Hash),
+    Of(id::Hash),
     /// The job's.
     Job(JobId),
 }
@@ -82,6 +82,15 @@ impl View {
     /// Whether it is somebody's own.
     pub(super) fn is_private(&self) -> bool {
         matches!(self, View::Jobs { .. } | View::Job(_) | View::Money { .. } | View::Keys | View::Settings)
+    }
+
+    /// Whether its live parts are the same whoever looks: an owner sees more of a node.
+    pub(super) fn is_same_for(&self, somebody: Option<&Somebody>) -> bool {
+        match self {
+            View::Overview | View::Nodes { .. } | View::Models | View::Receipts { .. } => true,
+            View::Node(_) => somebody.is_none(),
+            _ => false,
+        }
     }
 
     /// Its title.
