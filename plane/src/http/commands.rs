@@ -8,7 +8,7 @@
 mod bearer;
 
 use super::{
-    body,
+    body, jobs,
     node::{
         commands::told,
         reply::{Refusal, Reply, data, iso},
@@ -26,7 +26,7 @@ use crate::{
 use axum::{
     Router,
     body::Bytes,
-    extract::{Path, Query, Request, State},
+    extract::{Path, RawQuery, Request, State},
     http::{StatusCode, request::Parts},
     routing::{delete, get, post},
 };
@@ -59,7 +59,10 @@ enum Asking {
     /// The client that linked the node's key.
     Owner,
 }
-
+/// Give a node a command: signed by one of its operators, or, to a daemon that knows no signatures, by its owner.
+#[utoipa::path(post, path = "/api/v1/user/nodes/{pubkey}/commands", tag = "operators", request_body = Object,
+    params(("pubkey" = String, Path, description = "The node, by 64 hexadecimal digits or its id")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 404, body = Object), (status = 408, body = Object), (status = 409, body = Object), (status = 413, body = Object), (status = 422, body = Object)))]
 async fn give(State(plane): State<Plane>, Path(pubkey): Path<String>, request: Request) -> Reply {
     let (parts, body) = read(request).await?;
     let node = node(&plane, &pubkey).await?;
@@ -153,20 +156,26 @@ fn has_room(node: &NodeRow, model: &str) -> Result<(), Refusal> {
     }
 }
 
-/// `?limit=`.
-#[derive(serde::Deserialize)]
-struct Listed {
-    limit: Option<usize>,
-}
-
-async fn list(State(plane): State<Plane>, Path(pubkey): Path<String>, Query(listed): Query<Listed>, request: Request) -> Reply {
+/// The newest commands of a node.
+#[utoipa::path(get, path = "/api/v1/user/nodes/{pubkey}/commands", tag = "operators",
+    params(("pubkey" = String, Path, description = "The node, by 64 hexadecimal digits or its id"), ("X-Infernet-Auth" = Option<String>, Header, description = "A signature, unless a session or key shows who asks"), ("limit" = Option<usize>, Query, description = "20 unless said, at most 100")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 404, body = Object), (status = 408, body = Object), (status = 413, body = Object)))]
+async fn list(State(plane): State<Plane>, Path(pubkey): Path<String>, RawQuery(query): RawQuery, request: Request) -> Reply {
+    let query = query.unwrap_or_default();
+    let limit = match jobs::pairs(&query).find(|(name, _)| *name == "limit") {
+        Some((_, text)) => text.parse().map_err(|_| Refusal::bad("limit must be a whole number from 1 to 100"))?,
+        None => 20usize,
+    };
     let node = node(&plane, &pubkey).await?;
     asking(&plane, &node, request).await?;
-    let rows = plane.store.commands(node.pubkey, listed.limit.unwrap_or(20).clamp(1, 100)).await?;
+    let rows = plane.store.commands(node.pubkey, limit.clamp(1, 100)).await?;
     let now = clock::now();
     data(rows.iter().map(|row| shown(row, now)).collect())
 }
-
+/// A command, and how far it is.
+#[utoipa::path(get, path = "/api/v1/user/nodes/{pubkey}/commands/{id}", tag = "operators",
+    params(("pubkey" = String, Path, description = "The node, by 64 hexadecimal digits or its id"), ("id" = String, Path, description = "Its id"), ("X-Infernet-Auth" = Option<String>, Header, description = "A signature, unless a session or key shows who asks")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 404, body = Object), (status = 408, body = Object), (status = 413, body = Object)))]
 async fn one(State(plane): State<Plane>, Path((pubkey, id)): Path<(String, String)>, request: Request) -> Reply {
     let node = node(&plane, &pubkey).await?;
     asking(&plane, &node, request).await?;
@@ -189,7 +198,10 @@ fn shown(row: &CommandRow, now: UnixMillis) -> Value {
         "completed_at": row.ended.map(iso),
     })
 }
-
+/// Take a command back.
+#[utoipa::path(delete, path = "/api/v1/user/nodes/{pubkey}/commands/{id}", tag = "operators",
+    params(("pubkey" = String, Path, description = "The node, by 64 hexadecimal digits or its id"), ("id" = String, Path, description = "Its id"), ("X-Infernet-Auth" = Option<String>, Header, description = "A signature, unless a session or key shows who asks")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 404, body = Object), (status = 408, body = Object), (status = 413, body = Object)))]
 async fn cancel(State(plane): State<Plane>, Path((pubkey, id)): Path<(String, String)>, request: Request) -> Reply {
     let node = node(&plane, &pubkey).await?;
     asking(&plane, &node, request).await?;
@@ -242,7 +254,12 @@ async fn must_own(plane: &Plane, client: &ClientId, pubkey: Pubkey) -> Result<()
 /// The kind of identity that a linked node's key is.
 const KIND: &str = "node";
 
+/// Link a node's key to the account of who asks: both sign.
+///
 /// Bearer and signature together: the account is told whose key it is by the key itself.
+#[utoipa::path(post, path = "/api/v1/user/pubkey/link", tag = "operators", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 409, body = Object), (status = 413, body = Object)))]
 async fn link(State(plane): State<Plane>, request: Request) -> Reply {
     let (parts, body) = read(request).await?;
     let now = clock::now();

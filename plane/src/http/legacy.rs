@@ -41,7 +41,12 @@ impl From<Refused> for Refusal {
     }
 }
 
+/// Take a job that no worker of the mesh bid on.
+///
 /// Nodes of the mesh, which name their audience, get their jobs there.
+#[utoipa::path(post, path = "/api/v1/node/jobs/poll", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object), (status = 404, body = Object)))]
 async fn poll(State(plane): State<Plane>, signed: Signed) -> Reply {
     let row = worker(&plane, signed.pubkey).await?;
     let daemon = legacy::daemon(&row).filter(|_| plane.config.legacy && row.available);
@@ -63,7 +68,10 @@ fn given(job: &Job) -> Value {
         "created_at": iso(job.created),
     })
 }
-
+/// Pieces of an answer.
+#[utoipa::path(post, path = "/api/v1/node/jobs/{id}/events", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request"), ("id" = String, Path, description = "Its id")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object), (status = 404, body = Object), (status = 409, body = Object)))]
 async fn events(State(plane): State<Plane>, Path(id): Path<String>, signed: Signed) -> Reply {
     let given = signed.body.get("events").and_then(Value::as_array);
     let given = given.ok_or_else(|| Refusal::bad("events must be a list"))?;
@@ -89,7 +97,10 @@ fn event(given: &Value) -> Result<Event, Refusal> {
         _ => Err(Refusal::bad("event_type must be one of: meta, token, done, error")),
     }
 }
-
+/// Say how a job ended.
+#[utoipa::path(post, path = "/api/v1/node/jobs/{id}/complete", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request"), ("id" = String, Path, description = "Its id")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object), (status = 404, body = Object), (status = 409, body = Object)))]
 async fn complete(State(plane): State<Plane>, Path(id): Path<String>, signed: Signed) -> Reply {
     let ended = if signed.body.get("status").and_then(Value::as_str) == Some("failed") {
         Ended::Failed(text(&signed.body, "error", MAX_ERROR).unwrap_or_else(|| "the node gave no reason".into()))

@@ -7,7 +7,7 @@ pub mod reply;
 pub mod specs;
 
 pub(super) mod commands;
-mod payouts;
+pub(super) mod payouts;
 
 use super::limits::{self, From as Sender, Turns};
 use crate::{
@@ -75,7 +75,10 @@ pub(super) fn limit(body: &Map<String, Value>, usual: usize, most: usize) -> usi
 pub(super) fn text(body: &Map<String, Value>, key: &str, most: usize) -> Option<String> {
     body.get(key).and_then(Value::as_str).map(|text| specs::plain(text, most))
 }
-
+/// Register a node, or change its row.
+#[utoipa::path(post, path = "/api/v1/node/register", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object)))]
 async fn register(
     State(plane): State<Plane>,
     Extension(from): Extension<Sender>,
@@ -162,7 +165,10 @@ fn extra(row: &mut NodeRow, body: &Map<String, Value>) {
         specs.extend(more);
     }
 }
-
+/// Say that a node is there, and how busy it is.
+#[utoipa::path(post, path = "/api/v1/node/heartbeat", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object), (status = 404, body = Object)))]
 async fn heartbeat(State(plane): State<Plane>, signed: Signed) -> Reply {
     let (now, role) = (clock::now(), role(&signed.body)?);
     let mut row = plane.store.node(signed.pubkey, role).await?.ok_or(Refusal::unknown(NO_ROW))?;
@@ -174,7 +180,10 @@ async fn heartbeat(State(plane): State<Plane>, signed: Signed) -> Reply {
     told(&plane, signed.pubkey).await;
     data(json!({ "id": row.id }))
 }
-
+/// The row of who asks.
+#[utoipa::path(post, path = "/api/v1/node/me", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object)))]
 async fn me(State(plane): State<Plane>, signed: Signed) -> Reply {
     let row = plane.store.node(signed.pubkey, role(&signed.body)?).await?;
     let now = clock::now();
@@ -201,7 +210,10 @@ fn shown(row: &NodeRow, silence_ms: u64, now: UnixMillis) -> Value {
         "last_seen": iso(row.seen),
     })
 }
-
+/// Remove the row of who asks.
+#[utoipa::path(post, path = "/api/v1/node/remove", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object)))]
 async fn remove(State(plane): State<Plane>, signed: Signed) -> Reply {
     let removed = plane.store.remove_node(signed.pubkey, role(&signed.body)?).await?;
     plane.legacy.left(signed.pubkey);

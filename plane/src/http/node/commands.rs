@@ -26,7 +26,10 @@ pub(super) fn routes() -> Router<Plane> {
         .route("/api/v1/node/commands/{id}/complete", post(complete))
         .route("/api/v1/node/commands/{id}/progress", post(progressed))
 }
-
+/// Take the commands that wait for a node.
+#[utoipa::path(post, path = "/api/v1/node/commands/poll", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object), (status = 404, body = Object)))]
 async fn poll(State(plane): State<Plane>, signed: Signed) -> Reply {
     worker(&plane, signed.pubkey).await?;
     let (limit, now) = (limit(&signed.body, 5, 10), clock::now());
@@ -45,7 +48,10 @@ fn given(row: &CommandRow) -> Value {
     }
     given
 }
-
+/// Say how a command ended.
+#[utoipa::path(post, path = "/api/v1/node/commands/{id}/complete", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request"), ("id" = String, Path, description = "Its id")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object), (status = 404, body = Object)))]
 async fn complete(State(plane): State<Plane>, Path(id): Path<String>, signed: Signed) -> Reply {
     let status = match signed.body.get("status").and_then(Value::as_str) {
         Some("completed") => CommandStatus::Completed,
@@ -69,7 +75,12 @@ async fn complete(State(plane): State<Plane>, Path(id): Path<String>, signed: Si
     data(json!({ "id": now.id, "status": now.status, "noop": true }))
 }
 
+/// Say how far a command is.
+///
 /// The status in the answer is how a node learns that the command was cancelled.
+#[utoipa::path(post, path = "/api/v1/node/commands/{id}/progress", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request"), ("id" = String, Path, description = "Its id")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object), (status = 404, body = Object)))]
 async fn progressed(State(plane): State<Plane>, Path(id): Path<String>, signed: Signed) -> Reply {
     let progress = progress(signed.body.get("progress").unwrap_or(&Value::Null))
         .ok_or_else(|| Refusal::bad("progress must be an object with status, phase, step, steps, total, completed or pct"))?;

@@ -29,7 +29,10 @@ pub(super) fn routes() -> Router<Plane> {
         .route("/api/v1/node/payouts/list", post(list))
         .route("/api/v1/node/payouts/set", post(set))
 }
-
+/// What a daemon behind the bridge was paid for.
+#[utoipa::path(post, path = "/api/v1/node/payments/list", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object)))]
 async fn payments(State(plane): State<Plane>, signed: Signed) -> Reply {
     let limit = limit(&signed.body, 20, 100);
     if role(&signed.body)? != Role::Provider {
@@ -50,12 +53,18 @@ fn payment(job: &JobRow) -> Value {
         "created_at": iso(job.ended.unwrap_or(job.updated)),
     })
 }
-
+/// Where a node wants its coins.
+#[utoipa::path(post, path = "/api/v1/node/payouts/list", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object)))]
 async fn list(State(plane): State<Plane>, signed: Signed) -> Reply {
     let rows: Vec<Value> = plane.store.payouts(signed.pubkey).await?.iter().map(shown).collect();
     data(json!({ "rows": rows }))
 }
-
+/// Set where a node wants a coin.
+#[utoipa::path(post, path = "/api/v1/node/payouts/set", tag = "nodes", request_body = Object,
+    params(("X-Infernet-Auth" = String, Header, description = "The signature of the request")),
+    responses((status = 200, body = Object), (status = 400, body = Object), (status = 408, body = Object), (status = 413, body = Object)))]
 async fn set(State(plane): State<Plane>, signed: Signed) -> Reply {
     let row = payout(&signed)?;
     let known = plane.store.payouts(signed.pubkey).await?;
