@@ -4,8 +4,8 @@
 //! 2. *anew*: receipts from an embedded store on disk into an empty index, as at a start; they were verified when they were put;
 //! 3. *signatures*: the same receipts with both signatures checked, on all cores: the least that it takes to find them on nodes;
 //! 4. *read*: what the front page asks of the full index;
-//! 5. *viewers*: memory of a plane with many who look at a live page ([`viewers`]);
-//! 6. *jobs*: from `POST /api/v1/jobs` to the first token, and the same bought straight on the mesh ([`jobs`]).
+//! 5. *viewers*: memory of a plane with many who look at a live page;
+//! 6. *jobs*: from `POST /api/v1/jobs` to the first token, and the same bought straight on the mesh.
 //!
 //! Nothing is extrapolated but to a million: the second part has as many receipts as are signed for it in some ten seconds.
 
