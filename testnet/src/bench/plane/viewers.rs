@@ -1,4 +1,7 @@
 //! What those cost who look at a live page: each has a connection of its own, and the page is made once for all.
+//!
+//! 13.2 KB each were measured, 132 MB for ten thousand, where the goal is 100. 8 KB of that are hyper's buffer for reading, which
+//! it never makes smaller (`http1::Builder::max_buf_size` refuses less); the rest is the task, the body and the feed's place.
 
 use crate::{bench::BenchError, cluster::NETWORK, machine};
 use serde::Serialize;
