@@ -18,6 +18,7 @@
 //! | [`jobs`], [`why`], [`doctor`] | what runs now, why more or less is earned, what is to be mended |
 //! | `files`, `toml_text` | files that are replaced whole; TOML that keeps its comments |
 //! | [`fit`], [`download`] | what a model needs, and how far its download is |
+//! | [`program`] | what the programs beside `infernet` share: settings, home, log |
 //! | [`config`], [`identity`], [`hardware`], [`clock`], [`local_time`] | the edges: file, key, machine, time |
 //!
 //! **Invariants.** `market` imports only `infernet_wire` and `std`. `net` never imports `market`. Only [`node`] knows everybody.
@@ -57,6 +58,7 @@ pub mod node;
 pub mod obey;
 pub mod operator;
 pub mod plane_client;
+pub mod program;
 pub mod recall;
 pub mod receipt_pages;
 pub mod report;

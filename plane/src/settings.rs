@@ -7,7 +7,11 @@ mod admin;
 
 use crate::{config::PlaneConfig, presence};
 use clap::Args;
-use infernet_node::config::in_one_line;
+pub use infernet_node::program::SettingsError;
+use infernet_node::{
+    program::{grace, level, read, wrong},
+    program_keys,
+};
 use infernet_wire::{money::MicroUsd, topic::NetworkId};
 use libp2p::Multiaddr;
 use serde::Deserialize;
@@ -29,61 +33,8 @@ const P2P_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/46347", "/ip4/0.0.0.0/udp/46348
 const MAX_PEERS: u32 = 128;
 /// Seconds that running answers have when it stops: with the 40 that everything else may take less than a unit's 90.
 const GRACE: u64 = 30;
-/// An hour: no answer takes longer, and whoever waits for a stop takes it for dead.
-const MAX_GRACE: u64 = 3_600;
 
-/// The operator's settings are wrong, or can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// The file.
-    #[error("{}: {reason}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A value.
-    #[error("{key}: {reason}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// What is wrong, and what to write.
-        reason: String,
-    },
-}
-
-fn wrong(key: &'static str, reason: impl Into<String>) -> SettingsError {
-    SettingsError::Value { key, reason: reason.into() }
-}
-
-macro_rules! keys {
-    ($($(#[doc = $doc:literal])+ $(#[arg($($arg:tt)*)])? $key:ident: $kind:ty = $env:literal,)+) => {
-        /// Some of the keys: those of a file, or those of command line and environment.
-        #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
-        #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-        pub struct Keys {
-            $(
-                $(#[doc = $doc])+
-                #[arg(long, env = $env, hide_env_values = true $(, $($arg)*)?)]
-                pub $key: Option<$kind>,
-            )+
-        }
-
-        impl Keys {
-            /// These, and where they say nothing `others`.
-            #[must_use]
-            pub fn or(self, others: Keys) -> Keys {
-                Keys { $($key: self.$key.or(others.$key),)+ }
-            }
-
-            #[cfg(test)]
-            const NAMES: &'static [&'static str] = &[$(stringify!($key)),+];
-        }
-    };
-}
-
-keys! {
+program_keys! {
     /// What is remembered: a directory for the embedded store, or postgres://user:password@host/database
     #[arg(value_name = "DIR|URL")]
     store: String = "INFERNET_PLANE_STORE",
@@ -185,13 +136,7 @@ pub struct Settings {
 impl Settings {
     /// What `flags` and the file of `home` say together.
     pub fn load(home: &Path, flags: Keys) -> Result<Self, SettingsError> {
-        let path = home.join(FILE);
-        let failed = |reason: String| SettingsError::File { path: path.clone(), reason };
-        let file = match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| failed(in_one_line(&error.to_string())))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Keys::default(),
-            Err(error) => return Err(failed(error.to_string())),
-        };
+        let file = read(&home.join(FILE), toml::from_str::<Keys>)?;
         Settings::check(home, flags.or(file))
     }
 
@@ -238,19 +183,13 @@ impl Settings {
             admins.iter().map(|text| admin::read(text)).collect::<Result<_, _>>().map_err(|reason| wrong("admins", reason))?;
         plane.http.anonymous_per_day = keys.anonymous_per_day.filter(|most| *most > 0).map(MicroUsd);
         plane.gateway.max_price = keys.max_price.map_or(plane.gateway.max_price, MicroUsd);
-        let grace = keys.grace.unwrap_or(GRACE);
-        if grace > MAX_GRACE {
-            return Err(wrong("grace", format!("{grace} s is longer than any answer takes: write {MAX_GRACE} at most")));
-        }
+        let grace = grace(keys.grace, GRACE)?;
         let max_peers = keys.max_peers.unwrap_or(MAX_PEERS);
         if max_peers == 0 {
             return Err(wrong("max-peers", "without a connection it hears nothing: write 1 or more"));
         }
         let default_listen = || P2P_LISTEN.iter().filter_map(|text| text.parse().ok()).collect();
-        let log = keys.log.unwrap_or_else(|| "info".into());
-        if !["error", "warn", "info", "debug", "trace"].contains(&log.as_str()) {
-            return Err(wrong("log", format!("{log:?} is none of error, warn, info, debug and trace")));
-        }
+        let log = level(keys.log)?;
         Ok(Settings {
             home: home.to_owned(),
             store: keys.store.unwrap_or_else(|| home.join("store").display().to_string()),

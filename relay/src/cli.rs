@@ -9,16 +9,10 @@ use crate::{
     settings::{EXAMPLE, FILE, Keys, Settings},
 };
 use clap::{Parser, Subcommand};
+use infernet_node::program;
 use serde_json::json;
-use std::{
-    ffi::OsString,
-    io::{IsTerminal, Write},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// The command line or the settings are wrong.
 const USAGE: u8 = 2;
@@ -97,29 +91,13 @@ fn print(text: &str) -> Result<(), Exit> {
     writeln!(std::io::stdout(), "{text}").map_err(Exit::from)
 }
 
-/// `--home`, else `~/.local/share/infernet-relay` or what the system has in its place.
-fn home(named: Option<PathBuf>) -> Result<PathBuf, Exit> {
-    let beside = || infernet_node::config::home_by_default().map(|home| home.with_file_name("infernet-relay"));
-    let home = named.filter(|path| !path.as_os_str().is_empty()).or_else(beside);
-    let home = home.ok_or_else(|| Exit(USAGE, "there is no home directory: name one with --home".into()))?;
-    std::path::absolute(&home).map_err(|error| Exit(USAGE, format!("{}: {error}", home.display())))
-}
-
-fn log(level: &str) {
-    let fallback = format!("error,infernet_node={level},infernet_relay={level}");
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(fallback));
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
-    // Fails only if there is a log already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour).try_init();
-}
-
 async fn run(cli: Cli) -> Result<(), Exit> {
-    let (home, json) = (home(cli.home)?, cli.json);
+    let (home, json) = (program::home(cli.home, "infernet-relay").map_err(|error| Exit(USAGE, error))?, cli.json);
     let load = |keys: Box<Keys>| Settings::load(&home, *keys).map_err(|error| Exit(USAGE, error.to_string()));
     match cli.command {
         Command::Start { keys } => {
             let settings = load(keys)?;
-            log(&settings.log);
+            program::log(&settings.log, "infernet_relay");
             start(settings, json).await
         }
         Command::Id => {

@@ -5,6 +5,11 @@
 
 use crate::limits::Limits;
 use clap::Args;
+pub use infernet_node::program::SettingsError;
+use infernet_node::{
+    program::{grace, level, read, wrong},
+    program_keys,
+};
 use infernet_wire::topic::NetworkId;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use serde::Deserialize;
@@ -21,59 +26,10 @@ pub const FILE: &str = "relay.toml";
 const LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/46337", "/ip4/0.0.0.0/udp/46338/quic-v1"];
 const HTTP_LISTEN: &str = "0.0.0.0:46382";
 const WATCH_LISTEN: &str = "127.0.0.1:46383";
+/// Seconds that circuits have when it stops.
+const GRACE: u64 = 60;
 
-/// The operator's settings are wrong, or can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// The file.
-    #[error("{}: {reason}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A value.
-    #[error("{key}: {reason}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// What is wrong, and what to write.
-        reason: String,
-    },
-}
-
-fn wrong(key: &'static str, reason: impl Into<String>) -> SettingsError {
-    SettingsError::Value { key, reason: reason.into() }
-}
-
-macro_rules! keys {
-    ($($(#[doc = $doc:literal])+ $(#[arg($($arg:tt)*)])? $key:ident: $kind:ty = $env:literal,)+) => {
-        /// Some of the keys: those of a file, or those of command line and environment.
-        #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
-        #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-        pub struct Keys {
-            $(
-                $(#[doc = $doc])+
-                #[arg(long, env = $env, hide_env_values = true $(, $($arg)*)?)]
-                pub $key: Option<$kind>,
-            )+
-        }
-
-        impl Keys {
-            /// These, and where they say nothing `others`.
-            #[must_use]
-            pub fn or(self, others: Keys) -> Keys {
-                Keys { $($key: self.$key.or(others.$key),)+ }
-            }
-
-            #[cfg(test)]
-            const NAMES: &'static [&'static str] = &[$(stringify!($key)),+];
-        }
-    };
-}
-
-keys! {
+program_keys! {
     /// Which network it is of
     #[arg(value_name = "NAME")]
     network: NetworkId = "INFERNET_RELAY_NETWORK",
@@ -178,22 +134,13 @@ pub struct Settings {
 impl Settings {
     /// What `flags` and the file of `home` say together.
     pub fn load(home: &Path, flags: Keys) -> Result<Self, SettingsError> {
-        let path = home.join(FILE);
-        let failed = |reason: String| SettingsError::File { path: path.clone(), reason };
-        let file = match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|error| failed(in_one_line(&error.to_string())))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Keys::default(),
-            Err(error) => return Err(failed(error.to_string())),
-        };
+        let file = read(&home.join(FILE), toml::from_str::<Keys>)?;
         Settings::check(home, flags.or(file))
     }
 
     /// What `keys` alone say, with `home` for the key.
     pub fn check(home: &Path, keys: Keys) -> Result<Self, SettingsError> {
-        let log = keys.log.unwrap_or_else(|| "info".into());
-        if !["error", "warn", "info", "debug", "trace"].contains(&log.as_str()) {
-            return Err(wrong("log", format!("{log:?} is none of error, warn, info, debug and trace")));
-        }
+        let log = level(keys.log)?;
         let defaults = Limits::default();
         let seconds = |set: Option<u64>, default| set.map_or(default, Duration::from_secs);
         let limits = Limits {
@@ -225,7 +172,7 @@ impl Settings {
             watch_listen: address("watch-listen", keys.watch_listen, WATCH_LISTEN)?,
             operator: keys.operator,
             region: keys.region,
-            grace: keys.grace.unwrap_or(60),
+            grace: grace(keys.grace, GRACE)?,
             log,
             limits,
         })
@@ -261,12 +208,6 @@ fn without_peer(mut address: Multiaddr) -> Multiaddr {
         address.pop();
     }
     address
-}
-
-/// Without the excerpt of the file, whose lines have a margin.
-fn in_one_line(reason: &str) -> String {
-    let says = |line: &&str| !line.contains(" |") && !line.trim().is_empty() && !line.trim_start().starts_with('|');
-    reason.lines().filter(says).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
@@ -316,6 +257,7 @@ mod tests {
         check("idle = 5", "write 30 or more");
         check("reservation = 3600", "write 780 or less");
         check("slow-rate = 0", "would be cut");
+        check("grace = 9223372036854775807", "write 3600 at most");
         check("listen = 5", "relay.toml: ");
     }
 
