@@ -73,7 +73,8 @@ const HOMES: &[Home] = &[
     Home { crates: &["rustix"], at: &["node/src/hardware/host.rs"], within: "" },
     Home { crates: &["jiff"], at: &["node/src/local_time.rs"], within: "" },
     Home { crates: &["toml_edit"], at: &["node/src/toml_text.rs"], within: "" },
-    Home { crates: &["aws_lc_rs", "sha3"], at: &["plane/src/accounts/signature.rs"], within: "" },
+    Home { crates: &["aws_lc_rs"], at: &["plane/src/accounts/signature.rs"], within: "" },
+    Home { crates: &["sha3"], at: &["wire/src/evm.rs"], within: "" },
 ];
 
 const RULES: [Rule; 8] = [
