@@ -89,7 +89,7 @@ impl Anvil {
     pub async fn start() -> Result<Self, ChainError> {
         let binary = anvil().ok_or(ChainError::NoAnvil)?;
         let chain = CHAIN.to_string();
-        let args = ["--host", "127.0.0.1", "--port", "0", "--chain-id", &chain, "--accounts", "0", "--offline"];
+        let args = ["--host", "127.0.0.1", "--port", "0", "--chain-id", &chain, "--accounts", "0"];
         let mut command = Command::new(&binary);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| ChainError::Start(format!("{}: {error}", binary.display())))?;
@@ -104,7 +104,7 @@ impl Anvil {
             None
         };
         let url = timeout(START, listening).await.ok().flatten();
-        let url = url.ok_or_else(|| ChainError::Start(format!("it does not listen within {} s", START.as_secs())))?;
+        let url = url.ok_or_else(|| ChainError::Start(format!("it ends, or does not listen within {} s", START.as_secs())))?;
         // It goes on to tell of every question: somebody must listen.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Anvil { _child: child, url })

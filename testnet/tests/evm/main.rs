@@ -115,16 +115,23 @@ impl Scene {
         self.balance(kind, &self.channels.0).await
     }
 
-    /// Sends what is prepared without waiting, so that several can meet in one block.
-    async fn send(&self, wallet: &Wallet, call: Call) -> Step {
-        let mut step = wallet.prepare(call).await.expect("prepared");
-        wallet.advance(&mut step, &mut |_| async { Ok(()) }).await.expect("sent");
-        step
+    /// Two who meet in one block, in this order; what becomes of each. Both were asked for before either was sent, when both would
+    /// still have worked.
+    async fn meet(&self, first: (&Wallet, Call), second: (&Wallet, Call)) -> (Stage, Stage) {
+        self.anvil.automine(false).await.expect("held");
+        let mut one = first.0.prepare(first.1).await.expect("prepared");
+        let mut two = second.0.prepare(second.1).await.expect("prepared");
+        for (wallet, step) in [(first.0, &mut one), (second.0, &mut two)] {
+            wallet.advance(step, &mut |_| async { Ok(()) }).await.expect("sent");
+        }
+        self.anvil.mine(1).await.expect("a block");
+        self.anvil.automine(true).await.expect("goes on");
+        (end(first.0, one).await, end(second.0, two).await)
     }
+}
 
-    async fn end(&self, wallet: &Wallet, mut step: Step) -> Stage {
-        wallet.drive(&mut step, evm::PATIENCE, |_| async { Ok(()) }).await.expect("an end")
-    }
+async fn end(wallet: &Wallet, mut step: Step) -> Stage {
+    wallet.drive(&mut step, evm::PATIENCE, |_| async { Ok(()) }).await.expect("an end")
 }
 
 fn voucher(terms: &ChannelTerms, amount: u128) -> Voucher {

@@ -113,6 +113,8 @@ async fn a_payment_survives_a_reorganisation_and_happens_once() {
 async fn a_payment_that_moves_to_another_block_counts_from_there() {
     let Some(scene) = Scene::new().await else { return };
     let terms = scene.open(Kind::Token, 1_000, 1).await;
+    // The channel itself is deep.
+    scene.anvil.mine(5).await.expect("blocks");
     let payee = scene.anvil.wallet(&key(3), Rules { depth: 6, ..SOON }).await.expect("an account");
     let mut step = payee.prepare(scene.channels.redeem(&pays(&terms, 400))).await.expect("prepared");
     payee.advance(&mut step, &mut keeps).await.expect("sent");
@@ -131,6 +133,19 @@ async fn a_payment_that_moves_to_another_block_counts_from_there() {
     let end = payee.drive(&mut step, PATIENCE, keeps).await.expect("an end");
     assert!(matches!(end, Stage::Confirmed { .. }), "{end:?}");
     assert_eq!(scene.balance(Kind::Token, &payee.address()).await, 400);
+}
+
+/// A deposit counts for a payee when it is deep, or it could vanish with what was delivered for it.
+#[tokio::test]
+async fn a_deposit_counts_when_it_is_deep() {
+    let Some(scene) = Scene::new().await else { return };
+    let payee = scene.anvil.wallet(&key(3), Rules { depth: 4, ..SOON }).await.expect("an account");
+    let terms = scene.open(Kind::Token, 1_000, 1).await;
+    for deep in [None, None, None, Some(1_000)] {
+        let channel = payee.deep_channel(&scene.channels, &terms.id()).await.expect("asked");
+        assert_eq!(channel.map(|channel| channel.deposit), deep);
+        scene.anvil.mine(1).await.expect("a block");
+    }
 }
 
 /// The node dies at each point where it keeps something, before and after: a new one goes on from what was kept, and pays once.

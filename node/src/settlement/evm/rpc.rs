@@ -255,7 +255,8 @@ impl Rpc {
         self.endpoint.to_string()
     }
 
-    fn malformed(&self, method: &'static str) -> RpcError {
+    /// The answer to `method` makes no sense.
+    pub fn malformed(&self, method: &'static str) -> RpcError {
         RpcError::Malformed { node: self.node(), method }
     }
 
@@ -289,7 +290,8 @@ pub fn shown_quantity(number: u128) -> String {
     format!("{number:#x}")
 }
 
-fn quantity(value: &Value) -> Option<u128> {
+/// A number as JSON-RPC writes it; `None` if it is none, or of more than 128 bits.
+pub fn quantity(value: &Value) -> Option<u128> {
     u128::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
 }
 

@@ -5,7 +5,7 @@
 
 use super::{
     contract::{self, Channel, Channels},
-    rpc::{Receipt, Rpc, RpcError, shown, shown_address, shown_quantity},
+    rpc::{Receipt, Rpc, RpcError, quantity, shown, shown_address, shown_quantity},
     step::{Facts, Next, Rules, Stage, Step},
     transaction::{Call, TxHash},
 };
@@ -99,14 +99,33 @@ impl Wallet {
 
     /// Asks a contract without changing anything.
     pub async fn view(&self, call: &Call) -> Result<Vec<u8>, EvmError> {
-        self.rpc.bytes("eth_call", json!([self.shown(call), "latest"])).await.map_err(explained)
+        self.view_at(call, "latest").await
     }
 
-    /// A channel as the chain has it; `None` if it was never opened.
+    async fn view_at(&self, call: &Call, block: &str) -> Result<Vec<u8>, EvmError> {
+        self.rpc.bytes("eth_call", json!([self.shown(call), block])).await.map_err(explained)
+    }
+
+    /// A channel as the newest block has it; `None` if it was never opened.
     pub async fn channel(&self, contract: &Channels, id: &ChannelId) -> Result<Option<Channel>, EvmError> {
-        let answer = self.view(&contract.channel(id)).await?;
-        let malformed = || RpcError::Malformed { node: "its endpoint".into(), method: "eth_call" };
-        Ok(Channel::read(&answer).ok_or_else(malformed)?)
+        self.read_channel(contract, id, "latest").await
+    }
+
+    /// A channel as it was [`Rules::depth`] blocks deep: the deposit that a payee may rely on. An exit must be looked for in
+    /// [`Wallet::channel`], which tells it sooner.
+    pub async fn deep_channel(&self, contract: &Channels, id: &ChannelId) -> Result<Option<Channel>, EvmError> {
+        let head = self.rpc.count("eth_blockNumber", json!([])).await?;
+        self.read_channel(contract, id, &shown_quantity(self.deep(head).into())).await
+    }
+
+    async fn read_channel(&self, contract: &Channels, id: &ChannelId, block: &str) -> Result<Option<Channel>, EvmError> {
+        let answer = self.view_at(&contract.channel(id), block).await?;
+        Ok(Channel::read(&answer).ok_or_else(|| self.rpc.malformed("eth_call"))?)
+    }
+
+    /// The newest block that counts.
+    fn deep(&self, head: u64) -> u64 {
+        (head + 1).saturating_sub(self.rules.depth)
     }
 
     /// How much of a token, or of the chain's coin, an account has.
@@ -188,13 +207,11 @@ impl Wallet {
         self.rpc.check_chain().await?;
         const BLOCK: &str = "eth_getBlockByNumber";
         let block = self.rpc.ask(BLOCK, json!(["latest", false])).await?;
-        let field =
-            |name: &str| block.get(name).and_then(|value| u128::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok());
-        let malformed = || RpcError::Malformed { node: "its endpoint".into(), method: BLOCK };
+        let field = |name: &str| block.get(name).and_then(quantity);
+        let malformed = || self.rpc.malformed(BLOCK);
         let head = field("number").and_then(|number| u64::try_from(number).ok()).ok_or_else(malformed)?;
         let base_fee = field("baseFeePerGas").ok_or_else(malformed)?;
-        let deep = (head + 1).saturating_sub(self.rules.depth);
-        let deep_nonce = self.nonce(&shown_quantity(deep.into())).await?;
+        let deep_nonce = self.nonce(&shown_quantity(self.deep(head).into())).await?;
         Ok(Facts { head, base_fee, tip: self.tip().await?, deep_nonce, receipt: self.receipt(step).await? })
     }
 
