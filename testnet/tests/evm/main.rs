@@ -5,6 +5,7 @@
 
 mod attacks;
 mod exits;
+mod rpc;
 mod tokens;
 mod wallet;
 
