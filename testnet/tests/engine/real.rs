@@ -11,7 +11,10 @@ use infernet_node::{
     clock,
     spend::{Caps, Purse},
 };
-use infernet_testnet::cluster::{Member, MemberSpec, Sells, eventually};
+use infernet_testnet::{
+    cluster::{Member, MemberSpec, Sells, eventually},
+    engine::EngineOptions,
+};
 use infernet_wire::capability::Abilities;
 use serde_json::{Value, json};
 use std::{
@@ -126,6 +129,27 @@ async fn an_answer_through_the_mesh_is_the_engines_own() {
     }
     let text = json!({ "model": model.id, "prompt": "Once upon a time", "temperature": 0, "max_tokens": 8 });
     check_same(&mesh, &engine, "/completions", text).await;
+    mesh.is_idle().await;
+}
+
+/// Needs no engine but the embedded one, which answers as Ollama does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_the_embedded_engine_has_its_own_counts_through_the_mesh() {
+    let engine = super::engine(EngineOptions::default()).await;
+    let mesh = Mesh::start(&format!("ollama={}", engine.url()), "tiny-chat").await;
+    for (prompt, most) in [("What is the capital of France?", 64), ("Tell me a story about a fox.", 12)] {
+        let messages = json!([{ "role": "user", "content": prompt }]);
+        let options = json!({ "temperature": 0, "num_predict": most });
+        let ask = json!({ "model": "tiny-chat", "messages": messages, "stream": false, "options": options });
+        let (_, own) = post(&format!("{}/api/chat", engine.url()), &ask).await;
+        let (_, ours) = mesh
+            .ask("/chat/completions", &json!({ "model": "tiny-chat", "messages": messages, "temperature": 0, "max_tokens": most }))
+            .await;
+        assert_eq!(ours["choices"][0]["message"]["content"], own["message"]["content"]);
+        assert_eq!(ours["choices"][0]["finish_reason"], own["done_reason"]);
+        assert_eq!(ours["usage"]["prompt_tokens"], own["prompt_eval_count"], "{ours} {own}");
+        assert_eq!(ours["usage"]["completion_tokens"], own["eval_count"], "{ours} {own}");
+    }
     mesh.is_idle().await;
 }
 
