@@ -36,7 +36,7 @@ use crate::{
     spend::{ALL, CapError, Caps, Purse},
     store::{Store, StoreError},
 };
-use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, limits, money::Price, topic::NetworkId};
+use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, limits, model_name, money::Price, topic::NetworkId};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use overview::Overview;
 use std::{
@@ -291,8 +291,7 @@ impl Node {
             Some(seller) => seller.status().await.map(|status| status.models).unwrap_or_default(),
             None => Vec::new(),
         };
-        let bare = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
-        let Some(offered) = offers.iter().find(|offered| bare(offered) == bare(model)) else { return Err(offers) };
+        let Some(offered) = offers.iter().find(|offered| model_name::same(offered, model)) else { return Err(offers) };
         let pricing = self.overview.sold_engines().map(Engines::pricing).unwrap_or_default();
         Ok(pricing.name_of(offered).unwrap_or(offered).to_owned())
     }

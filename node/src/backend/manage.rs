@@ -60,8 +60,13 @@ pub type Steps = BoxStream<'static, Result<PullStep, ManageError>>;
 
 /// An engine whose models can be looked at and changed.
 pub trait Manage: Send + Sync {
-    /// Where it is, as a [`BackendSpec`] is written.
-    fn engine(&self) -> String;
+    /// Where it is.
+    fn spec(&self) -> &BackendSpec;
+
+    /// The same, as it is written.
+    fn engine(&self) -> String {
+        self.spec().to_string()
+    }
 
     /// Whether models can be fetched and removed while it runs.
     fn can_change(&self) -> bool;
@@ -156,20 +161,20 @@ pub fn manage_with(spec: &BackendSpec, deadlines: Deadlines) -> Result<Box<dyn M
     if spec.kind == BackendKind::Ollama {
         return Ok(Box::new(ollama::Ollama::new(spec, deadlines)?));
     }
-    Ok(Box::new(Fixed { backend: connect_with(spec, deadlines)?, engine: spec.to_string(), start: spec.kind.facts().start }))
+    Ok(Box::new(Fixed { backend: connect_with(spec, deadlines)?, spec: spec.clone(), start: spec.kind.facts().start }))
 }
 
 /// An engine that serves what it was started with.
 struct Fixed {
     backend: Box<dyn Backend>,
-    engine: String,
+    spec: BackendSpec,
     /// The command that starts it.
     start: &'static str,
 }
 
 impl Fixed {
     fn refusal(&self) -> ManageError {
-        ManageError::Fixed { engine: self.engine.clone(), start: self.start }
+        ManageError::Fixed { engine: self.engine(), start: self.start }
     }
 
     async fn all(&self) -> Result<Vec<Installed>, ManageError> {
@@ -186,8 +191,8 @@ impl From<super::Model> for Installed {
 }
 
 impl Manage for Fixed {
-    fn engine(&self) -> String {
-        self.engine.clone()
+    fn spec(&self) -> &BackendSpec {
+        &self.spec
     }
 
     fn can_change(&self) -> bool {
@@ -201,7 +206,7 @@ impl Manage for Fixed {
     fn show(&self, model: String) -> BoxFuture<'_, Result<Installed, ManageError>> {
         async move {
             let found = self.all().await?.into_iter().find(|installed| model_name::same(&installed.name, &model));
-            found.ok_or_else(|| ManageError::Unknown { engine: self.engine.clone(), model })
+            found.ok_or_else(|| ManageError::Unknown { engine: self.engine(), model })
         }
         .boxed()
     }
@@ -239,8 +244,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_engine_with_one_model_shows_it_and_says_how_to_change_it() {
-        let engine = "vllm=http://127.0.0.1:8000".to_owned();
-        let fixed = Fixed { backend: Box::new(Started), engine, start: BackendKind::Vllm.facts().start };
+        let spec = "vllm=http://127.0.0.1:8000".parse().expect("a spec");
+        let fixed = Fixed { backend: Box::new(Started), spec, start: BackendKind::Vllm.facts().start };
         let all = fixed.installed().await.expect("its models");
         assert_eq!((all.len(), all[0].name.as_str(), all[0].context, all[0].loaded), (1, "qwen", 4096, None));
         assert_eq!(fixed.show("qwen".into()).await.as_ref(), Ok(&all[0]));

@@ -143,7 +143,10 @@ async fn an_answer_of_the_embedded_engine_has_its_own_counts_through_the_mesh() 
         let ask = json!({ "model": "tiny-chat", "messages": messages, "stream": false, "options": options });
         let (_, own) = post(&format!("{}/api/chat", engine.url()), &ask).await;
         let (_, ours) = mesh
-            .ask("/chat/completions", &json!({ "model": "tiny-chat", "messages": messages, "temperature": 0, "max_tokens": most }))
+            .ask(
+                "/chat/completions",
+                &json!({ "model": "tiny-chat", "messages": messages, "temperature": 0, "max_tokens": most }),
+            )
             .await;
         assert_eq!(ours["choices"][0]["message"]["content"], own["message"]["content"]);
         assert_eq!(ours["choices"][0]["finish_reason"], own["done_reason"]);

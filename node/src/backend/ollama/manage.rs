@@ -5,7 +5,7 @@
 
 use super::{Details, Named, Ollama, Show, Tag, parse_size};
 use crate::backend::{
-    BackendError,
+    BackendError, BackendSpec,
     http::{self, Body},
     manage::{Installed, Manage, ManageError, PullStep, Steps},
     ndjson::LineBuffer,
@@ -89,8 +89,8 @@ impl Tag {
 }
 
 impl Manage for Ollama {
-    fn engine(&self) -> String {
-        self.http.spec().to_string()
+    fn spec(&self) -> &BackendSpec {
+        self.http.spec()
     }
 
     fn can_change(&self) -> bool {
