@@ -5,7 +5,7 @@
 
 use super::{Backend, BackendError, BackendKind, BackendSpec, Deadlines, connect_with, ollama};
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
-use infernet_wire::model_name;
+use infernet_wire::{id::Hash, model_name};
 use std::time::Duration;
 
 /// How long an engine may take over its models. A large file is checked for minutes without a word.
@@ -33,6 +33,10 @@ pub struct Installed {
     pub context: u32,
     /// What it can do, in the engine's words.
     pub abilities: Vec<String>,
+    /// Digests of its weights and of its chat template, as its ad tells them; `None` if the engine does not.
+    pub weights: Option<Hash>,
+    /// See `weights`.
+    pub template: Option<Hash>,
     /// Whether it is in memory now; `None` if the engine does not tell.
     pub loaded: Option<bool>,
 }
@@ -185,8 +189,8 @@ impl Fixed {
 
 impl From<super::Model> for Installed {
     fn from(model: super::Model) -> Self {
-        let super::Model { id: name, family, parameters, quantisation, context, .. } = model;
-        Installed { name, family, parameters, quantisation, context, ..Installed::default() }
+        let super::Model { id: name, family, parameters, quantisation, context, weights, template, .. } = model;
+        Installed { name, family, parameters, quantisation, context, weights, template, ..Installed::default() }
     }
 }
 

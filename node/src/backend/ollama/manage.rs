@@ -9,6 +9,7 @@ use crate::backend::{
     http::{self, Body},
     manage::{Installed, Manage, ManageError, PullStep, Steps},
     ndjson::LineBuffer,
+    template_digest,
 };
 use futures::{
     FutureExt, StreamExt,
@@ -48,6 +49,7 @@ impl Ollama {
         let found = all.into_iter().find(|installed| model_name::same(&installed.name, &model));
         let mut installed = found.unwrap_or_else(|| Installed { name: model.clone(), ..Installed::default() });
         installed.parameters = show.parameter_count().unwrap_or(installed.parameters);
+        (installed.weights, installed.template) = (show.weights(), template_digest(&show.template));
         installed.context = show.context_length().unwrap_or(installed.context);
         if !show.capabilities.is_empty() {
             installed.abilities = show.capabilities;
@@ -84,6 +86,8 @@ impl Tag {
             quantisation: quantization_level,
             context: context_length,
             abilities: capabilities,
+            weights: None,
+            template: None,
         }
     }
 }
