@@ -27,6 +27,7 @@ pub mod demo;
 pub mod engine;
 pub mod flood;
 pub mod machine;
+pub mod nat;
 pub mod plane;
 pub mod receipts;
 pub mod scribe;

@@ -5,7 +5,7 @@ use infernet_testnet::{
     bench::{auction, node, plane, receipts, relay, stream},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
-    flood, scribe, serve,
+    flood, nat, scribe, serve,
     sim::{self, adversary, plant::Plant, report, scenario::Scenario},
     up,
 };
@@ -60,6 +60,21 @@ enum Command {
     Sim(SimArgs),
     /// Processes that are killed, frozen, cut off and starved under load; the exit code tells whether the books balance.
     Chaos(ChaosArgs),
+    /// The real programs behind NATs of each kind, in network namespaces; the exit code tells whether every pair came together.
+    Nat {
+        /// What is before a buyer; repeatable [default: each kind].
+        #[arg(long, value_enum)]
+        buyer: Vec<nat::kind::NatKind>,
+        /// What is before a worker; repeatable [default: each kind].
+        #[arg(long, value_enum)]
+        worker: Vec<nat::kind::NatKind>,
+        /// Of a thousand packets, how many each NAT loses.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=500))]
+        loss: u16,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// A metronome instead of an engine, until it is killed; prints its URL.
     #[command(hide = true)]
     Engine {
@@ -78,6 +93,12 @@ enum Command {
     /// `infernet-plane`, for processes that the testnet starts.
     #[command(name = "plane", hide = true, disable_help_flag = true)]
     PlaneProcess {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// `infernet-relay`, for processes that the testnet starts.
+    #[command(hide = true, disable_help_flag = true)]
+    Relay {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -295,6 +316,7 @@ fn main() -> ExitCode {
             }
         },
         Command::PlaneProcess { args } => infernet_plane::cli::main([OsString::from("infernet-plane")].into_iter().chain(args)),
+        Command::Relay { args } => infernet_relay::cli::main([OsString::from("infernet-relay")].into_iter().chain(args)),
         Command::Node { args } => infernet_node::cli::main([OsString::from("infernet")].into_iter().chain(args)),
         command => match run(command) {
             Ok(()) => ExitCode::SUCCESS,
@@ -362,9 +384,17 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Bench { command: BenchCommand::Relay { streams, reservations, secs, json } } => {
                 print(&relay::run(&relay::RelayOptions { streams, reservations, secs }).await?, json)?;
             }
+            Command::Nat { buyer, worker, loss, json } => {
+                let or_all = |kinds: Vec<_>| if kinds.is_empty() { nat::kind::NatKind::ALL.to_vec() } else { kinds };
+                let binary = std::env::current_exe()?;
+                let options = nat::NatOptions { buyers: or_all(buyer), workers: or_all(worker), loss, binary };
+                let result = nat::run(options, &mut io::stderr()).await?;
+                print(&result, json)?;
+                anyhow::ensure!(result.is_well(), "not every pair came together");
+            }
             Command::Scribe { home, from } => scribe::run(&home, from, io::stdout())?,
             // Handled before the runtime exists: the one makes its own, the other needs none.
-            Command::Node { .. } | Command::PlaneProcess { .. } | Command::Sim(_) => {}
+            Command::Node { .. } | Command::PlaneProcess { .. } | Command::Relay { .. } | Command::Sim(_) => {}
         }
         Ok(())
     };
