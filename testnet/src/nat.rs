@@ -196,7 +196,11 @@ pub async fn ask(binary: &Path, home: &Path, kind: NatKind, tokens: u32) -> Resu
     let output = output.map_err(|error| error.to_string())?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
-        return Err(words.trim().lines().last().unwrap_or("it said nothing").to_owned());
+        let last = words.trim().lines().last().unwrap_or("it said nothing");
+        let message = serde_json::from_str::<Value>(last)
+            .ok()
+            .and_then(|told| Some(told.pointer("/error/message")?.as_str()?.to_owned()));
+        return Err(message.unwrap_or_else(|| last.to_owned()));
     }
     let answer: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
     let field = |at: &str| answer.pointer(at).cloned().unwrap_or_default();

@@ -95,7 +95,7 @@ impl Host {
         let place = self.router.as_ref().map_or(&*self.place, |router| &router.place);
         let hooks = if self.router.is_some() { &["forward"][..] } else { &["input", "output"] };
         let chains = hooks.iter().map(|hook| {
-            format!("chain {hook} {{ type filter hook {hook} priority 10; oifname != \"lo\" numgen random mod 1000 < {permille} drop }}\n")
+            format!("chain {hook} {{ type filter hook {hook} priority 10; oifname != \"lo\" numgen random mod 1000 < {permille} drop; }}\n")
         });
         place.filter(&format!("table ip loss {{ {} }}\n", chains.collect::<String>())).await
     }

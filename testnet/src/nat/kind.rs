@@ -59,10 +59,10 @@ impl NatKind {
         format!(
             "table ip nat {{
   set mapped {{ type {key}; flags dynamic; timeout {REMEMBERS_SECS}s; size {PORTS}; }}
-  chain learn {{ type filter hook forward priority mangle; iifname \"int\" meta l4proto {{ tcp, udp }} update @mapped {{ {update} }} }}
-  chain in {{ type nat hook prerouting priority dstnat; iifname \"ext\" {lookup} dnat to {inner} }}
-  chain out {{ type nat hook postrouting priority srcnat; oifname \"ext\" snat to {outer} }}
-  chain unasked {{ type filter hook input priority filter; iifname \"ext\" ct state new drop }}
+  chain learn {{ type filter hook forward priority mangle; iifname \"int\" meta l4proto {{ tcp, udp }} update @mapped {{ {update} }}; }}
+  chain in {{ type nat hook prerouting priority dstnat; iifname \"ext\" {lookup} dnat to {inner}; }}
+  chain out {{ type nat hook postrouting priority srcnat; oifname \"ext\" snat to {outer}; }}
+  chain unasked {{ type filter hook input priority filter; iifname \"ext\" ct state new drop; }}
 }}\n"
         )
     }
@@ -70,8 +70,8 @@ impl NatKind {
 
 fn symmetric() -> String {
     "table ip nat {
-  chain out { type nat hook postrouting priority srcnat; oifname \"ext\" masquerade random,fully-random }
-  chain unasked { type filter hook input priority filter; iifname \"ext\" ct state new drop }
+  chain out { type nat hook postrouting priority srcnat; oifname \"ext\" masquerade random,fully-random; }
+  chain unasked { type filter hook input priority filter; iifname \"ext\" ct state new drop; }
 }\n"
     .to_owned()
 }
