@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, node, plane, receipts, relay, stream},
+    bench::{auction, dial, node, plane, receipts, relay, stream},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
     flood, nat, scribe, serve,
@@ -245,6 +245,21 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// A thousand buyers that dial a worker at the same moment, and its streams under a flood.
+    Dial {
+        /// Buyers.
+        #[arg(long, default_value_t = 1_000)]
+        dials: usize,
+        /// Streams under the flood; 0: no flood.
+        #[arg(long, default_value_t = 64)]
+        streams: usize,
+        /// Bogus Initials a second.
+        #[arg(long, default_value_t = 10_000)]
+        noise: u32,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// What a plane's index takes in, and how fast it is made anew.
     Plane {
         /// Messages to take in.
@@ -380,6 +395,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             }
             Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
                 print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
+            }
+            Command::Bench { command: BenchCommand::Dial { dials, streams, noise, json } } => {
+                let binary = std::env::current_exe()?;
+                print(&dial::run(dial::DialOptions { dials, streams, noise, binary }).await?, json)?;
             }
             Command::Bench { command: BenchCommand::Relay { streams, reservations, secs, json } } => {
                 print(&relay::run(&relay::RelayOptions { streams, reservations, secs }).await?, json)?;
