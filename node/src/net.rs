@@ -19,12 +19,17 @@
 //!
 //! Nobody dials an address because an offer names it.
 //!
+//! **A newcomer** asks its first neighbours for the live ads that they have heard (`ads`, `board`), which are judged like gossip;
+//! else it would know each worker only when that advertises again, after 45 s.
+//!
 //! **A page of receipts** ([`receipts`]) is asked of a node by anybody; who keeps them answers, through [`NetConfig::receipts`].
 //!
 //! The network knows nothing of prices, slots or models: it never imports `market`. It stores nothing. Its bounds are constants
 //! beside the code that keeps them; when one is reached, the newcomer is refused and a counter tells ([`Net::counters`]).
 
+mod ads;
 mod behaviour;
+mod board;
 mod command;
 mod counters;
 mod direct;
@@ -35,6 +40,7 @@ mod gossip;
 mod outbox;
 mod peers;
 mod quota;
+mod raw;
 pub mod receipts;
 mod replay;
 pub mod routes;

@@ -69,6 +69,13 @@ pub const MAX_PAGE_BYTES: usize = 512 * 1024;
 /// Largest request for a page: a network's name and a place.
 pub const MAX_PAGE_REQUEST_BYTES: usize = 160;
 
+/// Ads in one page of [`crate::ad_page`]: verifying them takes their reader some ten milliseconds.
+pub const MAX_PAGE_ADS: usize = 128;
+/// Largest page of ads: most are of a kilobyte.
+pub const MAX_AD_PAGE_BYTES: usize = 128 * 1024;
+/// Largest request for a page of ads: a network's name.
+pub const MAX_AD_REQUEST_BYTES: usize = 80;
+
 /// Largest operator command payload: two names and some numbers.
 pub const MAX_COMMAND_BYTES: usize = 512;
 /// How long an operator's command may be used: the time in which a node that polls every 30 s surely hears of it.

@@ -1,6 +1,6 @@
 //! The libp2p protocols that a node speaks, and their settings.
 
-use super::{NetConfig, NetError, direct, peers::peer_id, receipts, score};
+use super::{NetConfig, NetError, ads, direct, peers::peer_id, receipts, score};
 use infernet_wire::{id::NodeId, limits, topic};
 use libp2p::{
     PeerId, StreamProtocol, autonat, connection_limits,
@@ -55,6 +55,7 @@ pub(super) struct Behaviour {
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) answers: direct::Behaviour,
     pub(super) receipts: receipts::Behaviour,
+    pub(super) ads: ads::Behaviour,
     /// Streams of protocols that others speak; see [`super::Net::streams`].
     pub(super) streams: libp2p_stream::Behaviour,
     /// Tells peers whether they can be dialled (AutoNAT v2).
@@ -77,6 +78,7 @@ impl Behaviour {
             mdns: mdns(me, config.mdns).into(),
             answers: direct::behaviour(),
             receipts: receipts::behaviour(),
+            ads: ads::behaviour(),
             streams: libp2p_stream::Behaviour::new(),
             dial_back: config.dial_back.then(autonat::v2::server::Behaviour::default).into(),
         })

@@ -1,6 +1,7 @@
 //! The task that owns the swarm. It carries out what `gossip`, `routes`, `outbox` and `discovery` decide, and never waits for
 //! anybody: events go out by `try_send`.
 
+mod ads;
 mod answers;
 mod pages;
 
@@ -68,6 +69,7 @@ pub(super) struct NetTask {
     pending: BTreeMap<OutboundRequestId, answers::Pending>,
     counters: Counters,
     pages: pages::Pages,
+    ad_pages: ads::AdPages,
     tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
     /// Peers of other networks that the log has named.
     strangers: BTreeSet<NodeId>,
@@ -96,6 +98,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
         pending: BTreeMap::new(),
         counters: Counters::default(),
         pages: pages::Pages::new(config.receipts),
+        ad_pages: ads::AdPages::new(),
         tap: config.tap,
         strangers: BTreeSet::new(),
         ends,
@@ -250,6 +253,7 @@ impl NetTask {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Answers(event) => self.on_answers(event),
             BehaviourEvent::Receipts(event) => self.on_receipts(event),
+            BehaviourEvent::Ads(event) => self.on_ads(event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.on_identified(peer_id, &info),
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => self.on_ping(peer, rtt),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_found_nearby(found),
@@ -280,6 +284,7 @@ impl NetTask {
         self.emit(Event::PeerDisconnected(id));
         self.tell_subscribers();
         if self.peers.len() == 0 {
+            self.ad_pages.alone();
             self.discovery.hurry(clock::now(), chance());
         }
     }
@@ -361,6 +366,9 @@ impl NetTask {
             for address in usable {
                 kad.add_address(&peer, address);
             }
+        }
+        if info.protocols.contains(&super::ads::PROTOCOL) {
+            self.ask_for_ads(&peer);
         }
     }
 
