@@ -68,6 +68,9 @@ enum Command {
         /// What is before a worker; repeatable [default: each kind].
         #[arg(long, value_enum)]
         worker: Vec<nat::kind::NatKind>,
+        /// The pairs alone: nothing happens in the middle of answers.
+        #[arg(long)]
+        no_events: bool,
         /// Of a thousand packets, how many each NAT loses.
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=500))]
         loss: u16,
@@ -403,10 +406,11 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Bench { command: BenchCommand::Relay { streams, reservations, secs, json } } => {
                 print(&relay::run(&relay::RelayOptions { streams, reservations, secs }).await?, json)?;
             }
-            Command::Nat { buyer, worker, loss, json } => {
+            Command::Nat { buyer, worker, no_events, loss, json } => {
                 let or_all = |kinds: Vec<_>| if kinds.is_empty() { nat::kind::NatKind::ALL.to_vec() } else { kinds };
                 let binary = std::env::current_exe()?;
-                let options = nat::NatOptions { buyers: or_all(buyer), workers: or_all(worker), loss, binary };
+                let events = if no_events { Vec::new() } else { nat::events::What::ALL.to_vec() };
+                let options = nat::NatOptions { buyers: or_all(buyer), workers: or_all(worker), events, loss, binary };
                 let result = nat::run(options, &mut io::stderr()).await?;
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "not every pair came together");

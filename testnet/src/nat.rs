@@ -6,18 +6,21 @@
 //! | [`kind`] | the four kinds of NAT, as rules of nftables |
 //! | [`internet`] | a wire with public addresses, and hosts behind NATs |
 //! | [`stage`] | relays in the open, a worker with its engine and a buyer behind each kind |
+//! | [`events`] | what happens in the middle of an answer |
 //!
 //! All nodes know only the relays. For each pair a buyer asks for a model that only the worker behind the one kind sells; a
 //! pair is well if its answer comes whole and its receipt has both signatures.
 //!
 //! **Not tried:** delay, where the kernel has no netem; it is said and counted. Loss is made by nftables.
 
+pub mod events;
 pub mod internet;
 pub mod kind;
 pub mod namespace;
 pub mod stage;
 
 use crate::{cluster::ClusterError, machine::Machine};
+use events::{Event, What};
 use kind::NatKind;
 use namespace::NamespaceError;
 use serde::Serialize;
@@ -62,6 +65,8 @@ pub struct NatOptions {
     pub buyers: Vec<NatKind>,
     /// What is before the workers.
     pub workers: Vec<NatKind>,
+    /// What is to happen in the middle of answers, after all pairs.
+    pub events: Vec<What>,
     /// Of a thousand packets, how many are lost at each NAT.
     pub loss: u16,
     /// This program.
@@ -103,6 +108,8 @@ impl Pair {
 pub struct NatResult {
     /// Each buyer with each worker.
     pub pairs: Vec<Pair>,
+    /// What happened in the middle of answers.
+    pub events: Vec<Event>,
     /// Of a thousand packets, how many were lost at each NAT.
     pub loss: u16,
     /// What this machine can't do.
@@ -112,9 +119,9 @@ pub struct NatResult {
 }
 
 impl NatResult {
-    /// Whether every pair is.
+    /// Whether every pair is, and every answer in whose middle something happened.
     pub fn is_well(&self) -> bool {
-        self.pairs.iter().all(Pair::is_well)
+        self.pairs.iter().all(Pair::is_well) && self.events.iter().all(|event| event.outcome.is_ok())
     }
 
     /// How many second answers came by a path of this name.
@@ -136,6 +143,9 @@ impl fmt::Display for NatResult {
             "{well} of {} pairs with a whole answer and both signatures, twice: {direct} direct, {punched} punched, {relayed} relayed",
             self.pairs.len()
         )?;
+        for Event { what, outcome } in &self.events {
+            writeln!(f, "{what:<43} {}", said(outcome))?;
+        }
         self.skipped.iter().try_for_each(|skipped| writeln!(f, "SKIPPED: {skipped}"))?;
         write!(f, "{}", self.machine)
     }
@@ -153,7 +163,7 @@ fn said(answered: &Result<Answered, String>) -> String {
 
 /// Tries every pair.
 pub async fn run(options: NatOptions, told: &mut (dyn std::io::Write + Send)) -> Result<NatResult, NatError> {
-    let NatOptions { buyers, workers, loss, binary } = options;
+    let NatOptions { buyers, workers, events, loss, binary } = options;
     let mut stage = Stage::new(RELAYS, &binary).await?;
     for kind in &workers {
         stage.add_worker(*kind, TOKENS_PER_SECOND).await?;
@@ -181,8 +191,14 @@ pub async fn run(options: NatOptions, told: &mut (dyn std::io::Write + Send)) ->
             pairs.push(pair);
         }
     }
+    let mut happened = Vec::new();
+    for what in events {
+        let event = events::happen(what, &mut stage, &binary).await?;
+        let _ = writeln!(told, "{what}: {}", said(&event.outcome));
+        happened.push(event);
+    }
     let skipped = vec!["delay: nftables has none, and netem is not used".to_owned()];
-    Ok(NatResult { pairs, loss, skipped, machine: Machine::here() })
+    Ok(NatResult { pairs, events: happened, loss, skipped, machine: Machine::here() })
 }
 
 /// Has the node of `home` ask for `tokens` tokens of the model that the worker behind `kind` sells.

@@ -51,6 +51,11 @@ impl Relay {
         Ok(Relay { host, binary: binary.to_owned(), home, child, addresses })
     }
 
+    /// Its id, as it stands in addresses.
+    pub fn id(&self) -> Option<&str> {
+        self.addresses.first()?.rsplit_once("/p2p/").map(|(_, id)| id)
+    }
+
     /// SIGKILL, and the wait for its end.
     pub async fn kill(&mut self) {
         // Fails only if it has ended already.
