@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, dial, node, plane, receipts, relay, stream},
+    bench::{auction, dial, gas, node, plane, receipts, relay, stream},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
     flood, nat, scribe, serve,
@@ -293,6 +293,12 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// What payment channels cost on an EVM chain: gas, counted on a real anvil.
+    Gas {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Receipts that are on the disk, per second.
     Receipts {
         /// How long to measure.
@@ -396,6 +402,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Bench { command: BenchCommand::Plane { events, viewers, jobs, json } } => {
                 print(&plane::run(&plane::PlaneOptions { events, viewers, jobs }).await?, json)?;
             }
+            Command::Bench { command: BenchCommand::Gas { json } } => print(&gas::run().await?, json)?,
             Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
                 print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
             }

@@ -10,6 +10,7 @@ use crate::{
     codec,
     command::OperatorCommand,
     envelope::{Envelope, Message, Refusal, Verified, check_age},
+    evm::EvmAddress,
     http_auth,
     id::{Hash, JobId},
     key::NodeKey,
@@ -22,6 +23,7 @@ use crate::{
     standing::{StandingAccept, StandingOffer},
     time::UnixMillis,
     topic::NetworkId,
+    voucher::{SignedVoucher, UnverifiedVoucher},
 };
 use std::sync::OnceLock;
 
@@ -29,7 +31,7 @@ use std::sync::OnceLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this crate.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     ("pages", pages),
     ("envelope", envelope),
     ("capability", payload::<CapabilityAd>),
@@ -47,6 +49,7 @@ pub const TARGETS: [Target; 18] = [
     ("standing", standing),
     ("frame", frame),
     ("chat_request", chat_request),
+    ("voucher", voucher),
     ("texts", texts),
 ];
 
@@ -188,7 +191,16 @@ fn chat_request(data: &[u8]) {
     assert_eq!(ChatRequest::decode(&bytes).expect("what was written can be read"), request);
 }
 
-/// What comes as text: a header, names of models, networks and kinds.
+fn voucher(data: &[u8]) {
+    let Ok(read) = UnverifiedVoucher::decode(data) else { return };
+    let (claim, payer) = (*read.claim(), key().id().evm_address());
+    assert_eq!(read.verify(&payer).map_or(data.to_vec(), |signed| signed.encode()), data);
+    let signed = SignedVoucher::sign(key(), claim).expect("what can be read can be signed");
+    let again = UnverifiedVoucher::decode(&signed.encode()).expect("what was written can be read");
+    assert_eq!(again.verify(&payer), Ok(signed));
+}
+
+/// What comes as text: a header, names of models, networks and kinds, addresses.
 fn texts(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -198,6 +210,9 @@ fn texts(data: &[u8]) {
     let _ = model_name::meets(first, second, third);
     assert!(model_name::meets(first, first, ""), "every model is itself");
     let _ = first.parse::<NetworkId>();
+    if let Ok(address) = first.parse::<EvmAddress>() {
+        assert_eq!(address.to_string(), first);
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! | [`standing`] | a job without one, at the price in an ad |
 //! | [`chat`] | the stream: frames, tokens, transcript |
 //! | [`receipt`], [`receipt_page`] | what both sides sign at the end; how anybody may read it |
+//! | [`voucher`], [`evm`] | how a buyer pays as it goes; addresses and typed data of EVM chains |
 //! | [`model_name`] | whether two names mean the same model |
 //! | [`command`], [`rotation`] | what an operator tells a node; one node's old and new key |
 //! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
@@ -34,6 +35,7 @@ pub mod chat;
 pub mod codec;
 pub mod command;
 pub mod envelope;
+pub mod evm;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
 #[doc(hidden)]
@@ -52,3 +54,4 @@ pub mod rotation;
 pub mod standing;
 pub mod time;
 pub mod topic;
+pub mod voucher;

@@ -62,6 +62,9 @@ pub const MAX_RECEIPT_BYTES: usize = 2 * 1024;
 /// How long after the end of a job its receipt is still gossiped. Later, it is paged from the node itself.
 pub const RECEIPT_TTL_MS: u64 = 10 * 60_000;
 
+/// Largest voucher: a chain, four fixed byte strings and a signature are 171 bytes.
+pub const MAX_VOUCHER_BYTES: usize = 192;
+
 /// Receipts in one page of [`crate::receipt_page`]: verifying them takes their reader some ten milliseconds.
 pub const MAX_PAGE_RECEIPTS: usize = 100;
 /// Largest page: a hundred of the largest receipts, twice signed.
