@@ -32,7 +32,7 @@ use crate::{
     net::{self, Net, NetConfig, NetError},
     recall, receipt_pages,
     report::ChatReport,
-    seller::{self, Seller},
+    seller::{self, Places, Seller},
     spend::{ALL, CapError, Caps, Purse},
     store::{Store, StoreError},
 };
@@ -490,7 +490,7 @@ impl Worker {
             pricing: serve.pricing.clone(),
             policy: serve.policy,
             tags: tags.into_iter().chain(serve.region.as_ref().map(Region::tag)).collect(),
-            chat,
+            places: Places { chat, mesh: Vec::new() },
         };
         let seller = Seller::spawn(settings, self.net, self.store);
         // Before the first ad, which may have to say nothing.
