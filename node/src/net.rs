@@ -101,21 +101,15 @@ pub struct NetConfig {
     /// Whether to dial peers back that ask whether they can be reached (AutoNAT v2 server): for relays. The addresses that they
     /// name are dialled; for one that differs from where they come from they pay with data first.
     pub dial_back: bool,
-    /// Where others reach us, as the operator says: told to peers, without `/p2p/`.
-    pub external: Vec<Multiaddr>,
-    /// How others are to reach us. With [`Mode::Auto`], and [`NetConfig::serves`], relays are used if need be.
-    pub reach: Mode,
-    /// Relays to use first, with `/p2p/…` at the end.
-    pub relays: Vec<Multiaddr>,
-    /// Whether to have the router map our ports, unless we listen on loopback alone.
-    pub upnp: bool,
+    /// How others are to reach us.
+    pub reach: ReachConfig,
     /// Gets a copy of every raw message seen or published, with its topic: for tests that search for what must not be there.
     /// What does not fit is dropped.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
 }
 
 impl Default for NetConfig {
-    /// Listens nowhere, knows nobody and uses no relay.
+    /// Listens nowhere and knows nobody.
     fn default() -> Self {
         NetConfig {
             network: NetworkId::default(),
@@ -128,13 +122,23 @@ impl Default for NetConfig {
             serves: false,
             receipts: None,
             dial_back: false,
-            external: Vec::new(),
-            reach: Mode::Direct,
-            relays: Vec::new(),
-            upnp: false,
+            reach: ReachConfig::default(),
             tap: None,
         }
     }
+}
+
+/// How others are to reach a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReachConfig {
+    /// Directly or over relays. With [`Mode::Auto`] only nodes that serve use relays, and only if need be.
+    pub mode: Mode,
+    /// Where the operator says that it is reached: told to peers, without `/p2p/`.
+    pub external: Vec<Multiaddr>,
+    /// Relays to use first, with `/p2p/…` at the end.
+    pub relays: Vec<Multiaddr>,
+    /// Whether to have the router map ports, unless the node listens on loopback alone.
+    pub upnp: bool,
 }
 
 /// The network could not start.
@@ -320,8 +324,13 @@ impl Net {
         tokio::time::timeout(clock::until(deadline), asked).await.ok().flatten().flatten()
     }
 
-    /// Where others reach us, and whenever that changes.
-    pub fn reached(&self) -> watch::Receiver<Reached> {
+    /// Where others reach us.
+    pub fn reached(&self) -> Reached {
+        self.reached.borrow().clone()
+    }
+
+    /// The same, and whenever it changes; it ends with the network.
+    pub fn watch_reached(&self) -> watch::Receiver<Reached> {
         self.reached.clone()
     }
 

@@ -79,8 +79,8 @@ impl Behaviour {
         let me = keypair.public().to_peer_id();
         // In a test network on one machine, its own addresses are all there are.
         let least = if is_local(&config.listen) { discovery::Reach::Host } else { discovery::Reach::World };
-        let punches = config.reach != Mode::RelayOnly && !config.dial_back;
-        let maps = config.upnp && config.reach.listens() && !is_local(&config.listen);
+        let punches = config.reach.mode != Mode::RelayOnly && !config.dial_back;
+        let maps = config.reach.upnp && config.reach.mode.listens() && !is_local(&config.listen);
         Ok(Behaviour {
             limits: limits(config.max_peers),
             gossip: gossip(keypair, config.max_peers)?,
@@ -98,7 +98,7 @@ impl Behaviour {
             receipts: receipts::behaviour(),
             streams: libp2p_stream::Behaviour::new(),
             dial_back: config.dial_back.then(autonat::v2::server::Behaviour::default).into(),
-            probe: (config.reach == Mode::Auto && !config.dial_back)
+            probe: (config.reach.mode == Mode::Auto && !config.dial_back)
                 .then(|| Screened::new(autonat::v2::client::Behaviour::default(), least))
                 .into(),
             circuits,

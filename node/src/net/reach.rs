@@ -11,7 +11,7 @@
 //! | mapped | a router passes on to us: UPnP, the operator, or a peer that dialled another address | the same | the same |
 //! | behind NAT | a peer tried and could not | circuits, and what is for the local network | circuits |
 //!
-//! **Relays**, for a worker that can't be dialled, or does not know after [`PATIENCE_MS`]: [`relays::HELD`] of them, those that the operator
+//! **Relays**, for a worker that can't be dialled, or does not know after [`PATIENCE_MS`], or at once if its operator names some: [`relays::HELD`] of them, those that the operator
 //! names first, then the nearest, on different networks if there are any. One that is lost is replaced at once if another is known, and
 //! asked again after a second, then ever later, at most every half a minute. libp2p itself renews a reservation after three
 //! quarters of its time; when that fails we hear of it as of any other loss.
@@ -245,7 +245,7 @@ impl Reach {
             (Mode::Auto, Reachability::BehindNat) => self.setup.serves,
             (Mode::Auto, Reachability::Unknown) => {
                 let waited = self.waiting_since.is_some_and(|since| since.after(PATIENCE_MS) <= now);
-                self.setup.serves && (waited || self.listening.is_empty())
+                self.setup.serves && (waited || self.listening.is_empty() || !self.setup.relays.is_empty())
             }
         }
     }

@@ -93,16 +93,16 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
     let (circuits, relay) = relay::client::new(keypair.public().to_peer_id());
     let mut swarm = transport::swarm(&keypair, circuits, Behaviour::new(&keypair, &config, relay)?)?;
     let streams = swarm.behaviour().streams.new_control();
-    let listen: &[Multiaddr] = if config.reach.listens() { &config.listen } else { &[] };
+    let listen: &[Multiaddr] = if config.reach.mode.listens() { &config.listen } else { &[] };
     let backlog = transport::listen(&mut swarm, listen).await?;
     let me = key.id();
     let seeds = config.known_peers.into_iter().chain(config.bootstrap);
     let setup = Setup {
         me: *swarm.local_peer_id(),
-        mode: config.reach,
+        mode: config.reach.mode,
         serves: config.serves,
-        external: config.external,
-        relays: config.relays,
+        external: config.reach.external,
+        relays: config.reach.relays,
     };
     let mut task = NetTask {
         gate: Gate::new(key.clone(), config.network.clone(), clock::now(), config.ad_sequences),
