@@ -148,6 +148,7 @@ fn an_ad(key: &NodeKey, sequence: u64) -> Arc<[u8]> {
         models: vec![ModelAd { id: "tiny".into(), ..ModelAd::default() }],
         slots: 1,
         chat: vec![],
+        mesh: vec![],
     };
     key.sign(&network(), ad).unwrap().raw().clone()
 }

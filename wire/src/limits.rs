@@ -28,6 +28,8 @@ pub const MAX_AD_TAGS: usize = 32;
 pub const MAX_ALIASES: usize = 8;
 /// Addresses in an ad or bid: v4 and v6 of two uplinks, with room to spare.
 pub const MAX_ADDRESSES: usize = 8;
+/// One multiaddr: a circuit through a relay with a long name and QUIC.
+pub const MAX_MESH_ADDRESS_BYTES: usize = 256;
 
 /// Largest offer payload. The prompt is not in it, so it is small.
 pub const MAX_OFFER_BYTES: usize = 1024;

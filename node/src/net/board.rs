@@ -57,9 +57,9 @@ mod tests {
         let mut secret = [1; 32];
         secret[..2].copy_from_slice(&n.to_be_bytes());
         let model = ModelAd { id: "tiny".into(), abilities: Abilities::default(), ..ModelAd::default() };
-        let (tags, models, chat) = (vec![], vec![model; models], vec![]);
+        let (tags, models, chat, mesh) = (vec![], vec![model; models], vec![], vec![]);
         let (issued, expires) = (NOW, NOW.after(limits::AD_TTL_MS));
-        let ad = CapabilityAd { sequence: 1, issued, expires, tags, models, slots: 1, chat };
+        let ad = CapabilityAd { sequence: 1, issued, expires, tags, models, slots: 1, chat, mesh };
         NodeKey::from_bytes(&secret).unwrap().sign(&NetworkId::default(), ad).unwrap()
     }
 

@@ -386,7 +386,7 @@ mod tests {
 
     fn ad(sequence: u64) -> CapabilityAd {
         let (tags, models, chat) = (vec![], vec![], vec![]);
-        CapabilityAd { sequence, issued: NOW, expires: NOW.after(1_000), tags, models, slots: 1, chat }
+        CapabilityAd { sequence, issued: NOW, expires: NOW.after(1_000), tags, models, slots: 1, chat, mesh: Vec::new() }
     }
 
     fn signed<T: Message>(key: &NodeKey, body: T) -> Verified<T> {

@@ -63,6 +63,7 @@ fn messages() {
             "node_id": { "secret_key": hex::encode([2; 32]), "public_key": hex::encode(key(2).id().0), "peer_id": key(2).id() },
             "capability_ad": message(crate::samples::ad()),
             "capability_ad_with_template": message(crate::samples::ad_with_template()),
+            "capability_ad_relayed": message(crate::samples::relayed_ad()),
             "job_offer": message(crate::samples::offer()),
             "job_offer_with_invitations": message(crate::samples::inviting_offer()),
             "job_bid": message(crate::samples::bid()),
