@@ -1,6 +1,7 @@
 //! The numbers. Each is a command that prints what it was measured on, and measures what it is compared with in the same run.
 
 pub mod auction;
+pub mod dial;
 pub mod engine;
 pub mod gas;
 pub mod node;

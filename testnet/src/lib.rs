@@ -29,6 +29,7 @@ pub mod engine;
 pub mod evm;
 pub mod flood;
 pub mod machine;
+pub mod nat;
 pub mod plane;
 pub mod receipts;
 pub mod scribe;

@@ -3,6 +3,7 @@
 
 use crate::{
     accept::JobAccept,
+    ad_page::{AdPage, AdRequest},
     bid::{Answer, JobBid, NoBid, SealedAnswer},
     capability::CapabilityAd,
     chat::{ChatRequest, Frame},
@@ -17,6 +18,7 @@ use crate::{
     money::{MicroUsd, Price},
     offer::JobOffer,
     receipt::{Countersign, JobReceipt, ReceiptParts, SignedReceipt},
+    receipt_page::{Page, PageRequest},
     rotation::{KeyRotation, SignedRotation},
     standing::{StandingAccept, StandingOffer},
     time::UnixMillis,
@@ -29,7 +31,8 @@ use std::sync::OnceLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this crate.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
+    ("pages", pages),
     ("envelope", envelope),
     ("capability", payload::<CapabilityAd>),
     ("offer", payload::<JobOffer>),
@@ -155,6 +158,16 @@ fn accept_of(offer: Hash) -> Verified<JobAccept> {
         expires: NOW,
     };
     key().sign(&network(), body).expect("within the limits")
+}
+
+fn pages(data: &[u8]) {
+    fn one_form<T>(data: &[u8], decoded: Result<T, Refusal>, encode: impl Fn(&T) -> Vec<u8>) {
+        assert!(decoded.is_err() || decoded.is_ok_and(|page| encode(&page) == data), "one form");
+    }
+    one_form(data, Page::decode(data), Page::encode);
+    one_form(data, PageRequest::decode(data), PageRequest::encode);
+    one_form(data, AdPage::decode(data), AdPage::encode);
+    one_form(data, AdRequest::decode(data), AdRequest::encode);
 }
 
 fn frame(data: &[u8]) {

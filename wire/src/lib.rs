@@ -9,6 +9,7 @@
 //! | [`key`], [`id`], [`hash`] | one secp256k1 key per node; its PeerId; tagged hashes |
 //! | [`codec`], [`envelope`] | canonical CBOR; how a message is signed, checked, forwarded |
 //! | [`capability`], [`offer`], [`bid`], [`accept`] | the auction |
+//! | [`ad_page`] | the live ads, for one that has just come |
 //! | [`standing`] | a job without one, at the price in an ad |
 //! | [`chat`] | the stream: frames, tokens, transcript |
 //! | [`receipt`], [`receipt_page`] | what both sides sign at the end; how anybody may read it |
@@ -27,6 +28,7 @@
 //! it vouches for it ([`standing`]).
 
 pub mod accept;
+pub mod ad_page;
 pub mod bid;
 pub mod capability;
 pub mod chat;
