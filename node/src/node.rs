@@ -11,6 +11,7 @@ use crate::{
     chat::{
         self,
         endpoint::{BindError, Endpoint},
+        lasting::Lasting,
         pool::Pool,
         tally::Tally,
     },
@@ -505,6 +506,7 @@ impl Worker {
             seller: seller.clone(),
             engines: engines.clone(),
             ledger: self.ledger,
+            lasting: Lasting::default(),
             tally: self.tally,
             metrics: self.metrics,
             jobs: self.jobs,

@@ -45,6 +45,12 @@ pub const FIRST_TOKEN: Duration = Duration::from_secs(120);
 pub const SILENCE_BEFORE_TOKEN: Duration = Duration::from_millis(1_000);
 /// Between two frames after the first token. Nobody can take over unseen any more, so a network that pauses gets time.
 pub const SILENCE: Duration = Duration::from_secs(10);
+/// The same, if the job can go on in another stream: twelve keep-alives are missed, so the way is broken. A worker that only pauses
+/// loses nothing by a new stream.
+pub const SILENCE_IF_RESUMABLE: Duration = Duration::from_secs(3);
+/// Between two tries to go on with a job in a new stream: the first, and the longest that it grows to. So that the way that comes
+/// back first is soon found, and a worker that is gone is asked some thirty times in the grace.
+pub const RESUME_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How often a worker that has nothing to say says so: four chances to be heard in time.
 pub const KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// From `Usage` to `Receipt`, and from `Receipt` to `Countersign`: signing and one disk flush.

@@ -83,11 +83,11 @@ impl Pool {
         self.handshake(worker, addrs).await
     }
 
-    /// Forgets the connection to `worker`, so that the next one is new. Streams on it end.
+    /// Forgets the connection to `worker`, which has fallen silent, so that the next one is new. Streams on it are lost.
     pub fn drop_connection(&self, worker: &NodeId) {
         let entry = self.lock().by_worker.remove(worker);
         if let Some(Ok(connection)) = entry.and_then(|e| e.handshake.peek().cloned()) {
-            connection.close("no answer");
+            connection.abandon();
         }
     }
 
