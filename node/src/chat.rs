@@ -6,6 +6,8 @@
 //! rules. [`server`] runs it for a worker between the stream, the engine and the market, and keeps a [`tally`]; [`client`] runs
 //! it for a buyer.
 //!
+//! Where no UDP gets through, [`relayed`] carries the same over a libp2p stream; the rest does not notice.
+//!
 //! One job: the buyer opens a stream on a warm connection and sends `Open` and the request at once; the worker checks the
 //! accept against its hold, answers `Opened`, and passes each token on as one `Delta`; at the end both sign the receipt.
 //!
@@ -23,6 +25,7 @@ pub mod lasting;
 mod line;
 mod paced;
 pub mod pool;
+pub mod relayed;
 pub mod server;
 pub mod session;
 pub mod stream;

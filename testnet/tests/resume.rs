@@ -35,6 +35,8 @@ const PROMPT: &str = "Tell me a story about a fox.";
 const TOKENS: u32 = 48;
 /// Tokens per second: an answer takes some seconds.
 const SPEED: f64 = 12.0;
+/// No waiting.
+const FAST: f64 = 1_000.0;
 /// An answer outlasts the test.
 const SLOW: f64 = 4.0;
 /// For everything that must happen, on a busy machine.
@@ -209,4 +211,43 @@ async fn a_caller_who_wants_no_more_while_the_way_is_cut_gets_what_came() {
     let report = timeout(SOON, report).await.expect("no hang").expect("no panic").expect("it is settled");
     assert_eq!(report.receipt.expect("a receipt for what came").status, "cancelled");
     stage.counted("chat.acknowledged", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_way_over_udp_the_answer_comes_over_the_mesh_until_there_is_one() {
+    let stage = Stage::start(FAST).await;
+    stage.link.cut();
+    let (report, text, resumed) = ask(stage.buyer.node.buyer()).end().await;
+    let report = report.expect("an answer");
+    assert_eq!(text, stage.expected().await, "byte for byte");
+    assert!(report.stream.path.starts_with("direct libp2p 127.0.0.1:"), "{}", report.stream.path);
+    assert!(report.receipt.expect("a receipt").verified && resumed.is_empty());
+    stage.counted("chat.acknowledged", 1).await;
+    stage.counted("chat.mesh.direct", 1).await;
+    stage.link.mend();
+    // Each job tries the better way for the next one.
+    for job in 1.. {
+        let (report, ..) = ask(stage.buyer.node.buyer()).end().await;
+        if report.expect("an answer").stream.path.starts_with("direct quic ") {
+            break;
+        }
+        assert!(job < 20, "the way that is there again is never found");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_goes_on_over_the_mesh_when_the_way_over_udp_is_gone_for_good() {
+    let stage = Stage::start(SPEED).await;
+    let mut asked = ask(stage.buyer.node.buyer());
+    asked.read(8).await;
+    stage.link.cut();
+    let (report, text, _) = asked.end().await;
+    let report = report.expect("an answer");
+    assert_eq!(text, stage.expected().await, "byte for byte");
+    assert!(report.stream.path.starts_with("direct libp2p "), "{}", report.stream.path);
+    assert_eq!(report.stream.resumed, 1);
+    assert!(report.receipt.expect("a receipt").verified);
+    stage.counted("chat.acknowledged", 1).await;
+    assert_eq!(stage.counter("chat.started").await, 1);
+    assert_eq!((stage.receipts(&stage.worker), stage.receipts(&stage.buyer)), (1, 1), "one receipt");
 }

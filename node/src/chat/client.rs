@@ -10,6 +10,7 @@ use super::{
     endpoint::ConnectError,
     framing::{FrameError, FrameReader, FrameWriter, RawFrame},
     pool::Pool,
+    relayed::Relayed,
     session::{BuyerEvent, BuyerSession, Resume, Terms, Violation},
     stream::{ChatStream, Ending, Incoming, Outgoing, Path},
 };
@@ -66,6 +67,8 @@ pub struct Buyer {
     pub ledger: Ledger,
     /// Connections to workers.
     pub pool: Pool,
+    /// The way to those whom these don't reach; `None`: there is no other.
+    pub relayed: Option<Relayed>,
 }
 
 /// A step of the stream.
@@ -281,8 +284,31 @@ impl Limit {
     }
 }
 
-/// A new stream to the worker of `order`.
+/// A new stream to the worker of `order`, by the best way that works: straight to its chat endpoint, else over the mesh. If the first
+/// has lately failed it is the second that is tried first, and the first in the background, for the next stream.
 async fn connect(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
+    let worker = order.terms.worker;
+    let Some(relayed) = &buyer.relayed else { return connect_straight(buyer, order).await };
+    if order.addrs.is_empty() {
+        return Ok(relayed.open(worker).await?);
+    }
+    if buyer.pool.is_unreachable(&worker)
+        && relayed.is_connected(worker).await
+        && let Ok(stream) = relayed.open(worker).await
+    {
+        buyer.pool.warm(worker, &order.addrs);
+        return Ok(stream);
+    }
+    match connect_straight(buyer, order).await {
+        Err(Cause::Connect(error)) if relayed.is_connected(worker).await => {
+            debug!(worker = %worker.short(), %error, "not straight; over the mesh");
+            Ok(relayed.open(worker).await?)
+        }
+        result => result,
+    }
+}
+
+async fn connect_straight(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
     let connection = buyer.pool.get(order.terms.worker, &order.addrs).await?;
     let opening = timeout(deadline::OPENED, connection.open());
     Ok(opening.await.map_err(|_| FrameError::Timeout(deadline::OPENED))??)

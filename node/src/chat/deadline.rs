@@ -33,6 +33,9 @@ impl Stage {
 /// A buyer's QUIC handshake with a worker. It starts when the bid comes in, so a live worker's is long over when the job is
 /// due; a dead one must not use up the time for which runners-up hold their slots.
 pub const CONNECT: Duration = Duration::from_millis(750);
+/// A libp2p stream to a worker, of the connection that there is: a round trip, through a relay. Dialling first takes longer than
+/// runners-up hold their slots, so it only helps where there is nobody else.
+pub const CONNECT_MESH: Duration = Duration::from_secs(3);
 /// A stranger's handshake with us: two lost packets, each repeated after about a second, are forgiven.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
 /// From `Open` to `Opened` on a live connection: one round trip and a table look-up. A worker that was killed costs the buyer

@@ -11,6 +11,7 @@ use super::{
     paced::Paced,
     stream::{ChatStream, Path},
 };
+use crate::net::streams::StreamRefused;
 use futures::{StreamExt, stream::FuturesUnordered};
 use infernet_wire::{chat::ALPN, id::NodeId, key::NodeKey};
 use libp2p::identity::{Keypair, secp256k1};
@@ -101,6 +102,12 @@ pub enum ConnectError {
     /// QUIC failed.
     #[error("{0}")]
     Quic(String),
+    /// The mesh has no stream to it.
+    #[error("over libp2p: {0}")]
+    Mesh(StreamRefused),
+    /// Nor made one in time.
+    #[error("over libp2p: no answer within {ms} ms", ms = deadline::CONNECT_MESH.as_millis())]
+    MeshTimeout,
 }
 
 /// The socket, to dial from and to be dialled at.
