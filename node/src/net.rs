@@ -28,6 +28,9 @@
 //!
 //! **A page of receipts** ([`receipts`]) is asked of a node by anybody; who keeps them answers, through [`NetConfig::receipts`].
 //!
+//! **A chat stream** ([`streams`]) is for buyers and workers without a direct way to each other's chat endpoint: [`Net::open_chat`]
+//! opens one over a straight, punched or relayed connection, [`NetConfig::chat`] takes them. The mesh does not look inside.
+//!
 //! The network knows nothing of prices, slots or models: it never imports `market`. It stores nothing. Its bounds are constants
 //! beside the code that keeps them; when one is reached, the newcomer is refused and a counter tells ([`Net::counters`]).
 
@@ -52,6 +55,7 @@ pub mod routes;
 pub mod rules;
 mod score;
 mod screen;
+pub mod streams;
 mod task;
 mod transport;
 
@@ -104,6 +108,8 @@ pub struct NetConfig {
     pub serves: bool,
     /// Who answers for our receipts when a peer asks for a page; `None`: there are none.
     pub receipts: Option<mpsc::Sender<receipts::Asked>>,
+    /// Who takes chat streams that peers open, see [`streams`]; `None`: nobody's are taken.
+    pub chat: Option<mpsc::Sender<streams::PeerStream>>,
     /// Whether to dial peers back that ask whether they can be reached (AutoNAT v2 server): for relays. The addresses that they
     /// name are dialled; for one that differs from where they come from they pay with data first.
     pub dial_back: bool,
@@ -127,6 +133,7 @@ impl Default for NetConfig {
             ad_sequences: Vec::new(),
             serves: false,
             receipts: None,
+            chat: None,
             dial_back: false,
             reach: ReachConfig::default(),
             tap: None,
@@ -309,6 +316,12 @@ impl Net {
     /// A connected peer.
     pub async fn peer(&self, id: NodeId) -> Option<PeerInfo> {
         self.ask(|reply| Command::Peer { id, reply }).await.flatten()
+    }
+
+    /// A chat stream to `peer`, over the best connection that there is; if there is none it is dialled where it is known to be.
+    /// Whether the peer takes such streams at all may only show when it is read from.
+    pub async fn open_chat(&self, peer: NodeId) -> Result<streams::PeerStream, streams::StreamRefused> {
+        self.ask(|reply| Command::OpenChat { peer, reply }).await.unwrap_or(Err(streams::StreamRefused::Stopped))
     }
 
     /// Opens and takes streams of protocols that the mesh itself does not speak. Whoever accepts them must not wait between two:

@@ -92,6 +92,21 @@ pub const MAX_ROTATION_BYTES: usize = 128;
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Largest request: a context of about two million tokens as text.
 pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
+/// How long a job goes on without its buyer: a train in a tunnel, a router that restarts, a change of networks. Its slot is taken
+/// for so long, so not longer.
+pub const RESUME_GRACE_MS: u32 = 30_000;
+/// What a worker keeps of an answer until the buyer has acknowledged it: what a fast model says in the grace. When it is full, the
+/// engine waits.
+pub const MAX_UNACKED_BYTES: usize = 512 * 1024;
+/// The same, in frames: a hundred tokens a second in the grace.
+pub const MAX_UNACKED_FRAMES: usize = 4_096;
+/// A buyer acknowledges after so many content frames: an acknowledgement costs about as much as a token.
+pub const ACK_FRAMES: u64 = 64;
+/// Or after so many bytes, for frames that are large: an eighth of what may be kept.
+pub const ACK_BYTES: usize = MAX_UNACKED_BYTES / 8;
+/// How often one job may be resumed: each time costs what is not acknowledged once more. A phone on a bad train does it every ten
+/// seconds in a long answer.
+pub const MAX_RESUMES: u32 = 64;
 /// Messages in one request.
 pub const MAX_MESSAGES: usize = 4_096;
 /// Stop sequences in one request.

@@ -1,6 +1,8 @@
 //! The libp2p protocols that a node speaks, and their settings.
 
-use super::{NetConfig, NetError, ads, direct, discovery, peers::peer_id, reach::Mode, receipts, score, screen::Screened};
+use super::{
+    NetConfig, NetError, ads, direct, discovery, peers::peer_id, reach::Mode, receipts, score, screen::Screened, streams,
+};
 use infernet_wire::{id::NodeId, limits, topic};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, autonat, connection_limits,
@@ -63,6 +65,8 @@ pub(super) struct Behaviour {
     pub(super) ads: ads::Behaviour,
     /// Streams of protocols that others speak; see [`super::Net::streams`].
     pub(super) streams: libp2p_stream::Behaviour,
+    /// Chat where there is no direct way to the chat endpoint.
+    pub(super) chat: streams::Behaviour,
     /// Tells peers whether they can be dialled (AutoNAT v2).
     pub(super) dial_back: Toggle<autonat::v2::server::Behaviour>,
     /// Has peers try whether we can be dialled (AutoNAT v2).
@@ -99,6 +103,7 @@ impl Behaviour {
             receipts: receipts::behaviour(),
             ads: ads::behaviour(),
             streams: libp2p_stream::Behaviour::new(),
+            chat: streams::Behaviour::new(config.chat.clone()),
             dial_back: config.dial_back.then(autonat::v2::server::Behaviour::default).into(),
             probe: (config.reach.mode == Mode::Auto && !config.dial_back)
                 .then(|| Screened::new(autonat::v2::client::Behaviour::default(), least))

@@ -17,7 +17,9 @@ use super::{
     outbox::{Outbox, Waiting},
     peers::{Peers, node_id, peer_id},
     reach::{Reach, Reached, Setup},
-    score, transport,
+    score,
+    streams::StreamRefused,
+    transport,
 };
 use crate::clock;
 use futures::StreamExt;
@@ -184,11 +186,21 @@ impl NetTask {
             Command::Peer { id, reply } => tell(reply, self.peers.info(&id)),
             Command::Connect { peer, addresses, deadline, reply } => self.connect(peer, addresses, deadline, reply),
             Command::Relays { reply } => tell(reply, self.reach.relays().infos()),
-            Command::Counters { reply } => tell(reply, self.counters.snapshot()),
+            Command::Counters { reply } => tell(reply, self.counters()),
             Command::AdSequences { reply } => tell(reply, self.gate.ad_sequences()),
+            Command::OpenChat { peer, reply } => match peer_id(&peer) {
+                Some(peer) => self.swarm.behaviour_mut().chat.open(peer, reply),
+                None => tell(reply, Err(StreamRefused::NotConnected)),
+            },
             Command::Dial { address } => self.dial(address),
             Command::Shutdown => {}
         }
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let mut counters = self.counters.snapshot();
+        counters.insert("chat_streams.dropped".into(), self.swarm.behaviour().chat.dropped());
+        counters
     }
 
     fn listen_addresses(&self) -> Vec<Multiaddr> {
