@@ -19,6 +19,13 @@
 //!
 //! Nobody dials an address because an offer names it.
 //!
+//! **A newcomer** asks its first neighbours for the live ads that they have heard (`ads`, `board`), which are judged like gossip;
+//! else it would know each worker only when that advertises again, after 45 s.
+//!
+//! **How others reach us** ([`reach`]): directly if peers that try say so, else over relays. A circuit is a connection like any other:
+//! everything above runs over it, until DCUtR makes a direct one of it. Who is connected how, and why not directly, is in
+//! [`PeerInfo`].
+//!
 //! **A page of receipts** ([`receipts`]) is asked of a node by anybody; who keeps them answers, through [`NetConfig::receipts`].
 //!
 //! **A chat stream** ([`streams`]) is for buyers and workers without a direct way to each other's chat endpoint: [`Net::open_chat`]
@@ -27,7 +34,9 @@
 //! The network knows nothing of prices, slots or models: it never imports `market`. It stores nothing. Its bounds are constants
 //! beside the code that keeps them; when one is reached, the newcomer is refused and a counter tells ([`Net::counters`]).
 
+mod ads;
 mod behaviour;
+mod board;
 mod command;
 mod counters;
 mod direct;
@@ -38,18 +47,22 @@ mod gossip;
 mod outbox;
 mod peers;
 mod quota;
+mod raw;
+pub mod reach;
 pub mod receipts;
 mod replay;
 pub mod routes;
 pub mod rules;
 mod score;
+mod screen;
 pub mod streams;
 mod task;
 mod transport;
 
 pub use behaviour::KAD_PROTOCOL;
 pub use event::Event;
-pub use peers::{Direction, PeerInfo, Transport};
+pub use peers::{Direction, Path, PeerInfo, Transport};
+pub use reach::{Mode, Reachability, Reached, RelayInfo};
 pub use transport::{Socket, socket};
 
 use crate::clock;
@@ -100,8 +113,8 @@ pub struct NetConfig {
     /// Whether to dial peers back that ask whether they can be reached (AutoNAT v2 server): for relays. The addresses that they
     /// name are dialled; for one that differs from where they come from they pay with data first.
     pub dial_back: bool,
-    /// Where others reach us, beside what we listen on: told to peers, without `/p2p/`.
-    pub external: Vec<Multiaddr>,
+    /// How others are to reach us.
+    pub reach: ReachConfig,
     /// Gets a copy of every raw message seen or published, with its topic: for tests that search for what must not be there.
     /// What does not fit is dropped.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
@@ -122,10 +135,23 @@ impl Default for NetConfig {
             receipts: None,
             chat: None,
             dial_back: false,
-            external: Vec::new(),
+            reach: ReachConfig::default(),
             tap: None,
         }
     }
+}
+
+/// How others are to reach a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReachConfig {
+    /// Directly or over relays. With [`Mode::Auto`] only nodes that serve use relays, and only if need be.
+    pub mode: Mode,
+    /// Where the operator says that it is reached: told to peers, without `/p2p/`.
+    pub external: Vec<Multiaddr>,
+    /// Relays to use first, with `/p2p/…` at the end.
+    pub relays: Vec<Multiaddr>,
+    /// Whether to have the router map ports, unless the node listens on loopback alone.
+    pub upnp: bool,
 }
 
 /// The network could not start.
@@ -237,6 +263,7 @@ pub struct Net {
     commands: mpsc::Sender<Command>,
     streams: Streams,
     subscribers: watch::Receiver<usize>,
+    reached: watch::Receiver<Reached>,
 }
 
 /// Joins the mesh. All sockets are bound when this returns; connections come later, see [`Net::wait_connected`].
@@ -246,10 +273,10 @@ pub async fn start(key: &NodeKey, config: NetConfig) -> Result<(Net, mpsc::Recei
     let (commands, commands_in) = mpsc::channel(COMMANDS);
     let (events_out, events) = mpsc::channel(EVENTS);
     let (subscribers_out, subscribers) = watch::channel(0);
-    let streams =
-        task::spawn(key, config, task::Ends { commands: commands_in, events: events_out, subscribers: subscribers_out })
-            .await?;
-    Ok((Net { id: key.id(), commands, streams: Streams(streams), subscribers }, events))
+    let (reached_out, reached) = watch::channel(Reached::default());
+    let ends = task::Ends { commands: commands_in, events: events_out, subscribers: subscribers_out, reached: reached_out };
+    let streams = task::spawn(key, config, ends).await?;
+    Ok((Net { id: key.id(), commands, streams: Streams(streams), subscribers, reached }, events))
 }
 
 impl Net {
@@ -307,6 +334,28 @@ impl Net {
     pub async fn dial(&self, address: Multiaddr) {
         // Nobody is left to connect after the shutdown.
         let _ = self.commands.send(Command::Dial { address }).await;
+    }
+
+    /// Connects to `peer` unless that is so already: at `addresses`, at those of its newest ad, and where the DHT knows it. What it
+    /// is connected by then, or `None` if that fails or takes longer than until `deadline`.
+    pub async fn connect(&self, peer: NodeId, addresses: Vec<Multiaddr>, deadline: UnixMillis) -> Option<PeerInfo> {
+        let asked = self.ask(|reply| Command::Connect { peer, addresses, deadline, reply });
+        tokio::time::timeout(clock::until(deadline), asked).await.ok().flatten().flatten()
+    }
+
+    /// Where others reach us.
+    pub fn reached(&self) -> Reached {
+        self.reached.borrow().clone()
+    }
+
+    /// The same, and whenever it changes; it ends with the network.
+    pub fn watch_reached(&self) -> watch::Receiver<Reached> {
+        self.reached.clone()
+    }
+
+    /// The relays that are known, those that hold a place for us first; empty after the shutdown.
+    pub async fn relays(&self) -> Vec<RelayInfo> {
+        self.ask(|reply| Command::Relays { reply }).await.unwrap_or_default()
     }
 
     /// What happened how often since the start, by `area.what`, such as `gossip.expired`; empty after the shutdown.

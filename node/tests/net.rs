@@ -12,7 +12,7 @@ use infernet_node::{
 use infernet_wire::{
     accept::JobAccept,
     bid::{Answer, JobBid},
-    capability::{Abilities, CapabilityAd},
+    capability::{Abilities, CapabilityAd, ModelAd},
     envelope::{Kind, Verified},
     hash::sha256,
     id::{Hash, JobId, NodeId, OfferId},
@@ -148,9 +148,10 @@ fn an_ad(key: &NodeKey, sequence: u64) -> Arc<[u8]> {
         issued: now,
         expires: now.after(limits::AD_TTL_MS),
         tags: vec![],
-        models: vec![],
+        models: vec![ModelAd { id: "tiny".into(), ..ModelAd::default() }],
         slots: 1,
         chat: vec![],
+        mesh: vec![],
     };
     key.sign(&network(), ad).unwrap().raw().clone()
 }
@@ -928,6 +929,26 @@ async fn net_an_ad_heard_before_a_restart_is_stale_after_it() {
     }
     raw.say(topic::CAPABILITIES, &newer);
     assert_eq!(raw.during(victim.ad()).await.sequence, 8);
+}
+
+#[tokio::test]
+async fn net_a_newcomer_hears_of_those_who_advertised_before_it_came() {
+    let hub = hub(1, TCP).await;
+    let mut early = leaf(2, &hub).await;
+    early.connected().await;
+    let ad = an_ad(&early.key, 7);
+    early.publish(topic::CAPABILITIES, &ad).await.unwrap();
+    soon("the hub's ad", async {
+        while hub.count("gossip.accepted").await == 0 {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    let mut late = leaf(3, &hub).await;
+    assert_eq!(late.ad().await.signer(), early.id());
+    assert!(late.tapped().iter().all(|bytes| bytes != &*ad), "it was not gossiped again");
+    assert_eq!((hub.count("ads.asked").await, late.count("ads.accepted").await), (2, 1));
+    assert!(early.tapped().iter().filter(|bytes| *bytes == &*ad).count() == 1);
 }
 
 #[tokio::test]

@@ -107,6 +107,7 @@ async fn worker(engine: &str, link: &Link) -> Member {
         chat_listen: (Ipv4Addr::LOCALHOST, 0).into(),
         bootstrap: Vec::new(),
         mdns: false,
+        reach: Default::default(),
         max_peers: 64,
         serve: Some(serve),
         preferences: Default::default(),

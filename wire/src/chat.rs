@@ -22,7 +22,8 @@
 //! the transcript at their place.
 //!
 //! **Tokens.** The worker declares input tokens in `Opened`, at most [`ChatRequest::input_token_bound`]; `Usage` may lower the
-//! number, never raise it. The running output count never exceeds the UTF-8 bytes delivered.
+//! number, never raise it. The running output count never exceeds the UTF-8 bytes delivered. A last `Delta` without text counts the
+//! end token, if the engine's own usage does.
 
 use crate::{
     capability::Abilities,

@@ -525,6 +525,8 @@ impl Attempt {
                 let agreed = Box::new(Agreed::from(self.session.terms()));
                 self.stalled = !caller.tell(Progress::Opened { path: self.path, input_tokens, agreed }).await;
             }
+            // The end token, which is counted and says nothing.
+            BuyerEvent::Text { text, logprobs, .. } if text.is_empty() && logprobs.is_empty() => {}
             BuyerEvent::Text { channel, text, tokens, logprobs } => {
                 self.content(Progress::Text { channel, text, tokens, logprobs }, caller).await?;
             }

@@ -431,6 +431,11 @@ impl Job {
             };
             match chunk {
                 Some(Ok(Chunk::Done { input_tokens, output_tokens, finish })) => {
+                    if let Some(frame) = self.session.end_token(output_tokens, finish)
+                        && line.say(frame).await.is_err()
+                    {
+                        return Ok(End::gone());
+                    }
                     return Ok(End { finish, input: input_tokens, output: output_tokens, gone: false });
                 }
                 Some(Ok(content)) => {

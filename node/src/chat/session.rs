@@ -164,6 +164,16 @@ impl WorkerSession {
         self.content(&Frame::Embedding(Embedding { seq: self.delivered.frames, index, vector }))
     }
 
+    /// The encoded frame that counts the end token, if the engine's own count of an answer that it ended by itself is one more than
+    /// what was delivered: the token that has no text. The bytes delivered bound the count as ever, and a buyer can lose no more
+    /// by it than one token's price. Nothing else raises a count after the text.
+    pub fn end_token(&mut self, counted: Option<u32>, finish: FinishReason) -> Option<Vec<u8>> {
+        let whole = self.delivered.tokens.checked_add(1)?;
+        let is_one_more = counted == Some(whole) && matches!(finish, FinishReason::STOP | FinishReason::TOOL_CALLS);
+        let may_be_counted = self.delivered.cap(whole) == whole && whole <= self.terms.output_tokens;
+        (is_one_more && may_be_counted).then(|| self.delta(Channel::ANSWER, String::new(), whole, Vec::new()))
+    }
+
     /// Counts `bytes` of text that bring the engine's running count to `tokens`; what may be claimed of that.
     fn count(&mut self, bytes: usize, tokens: u32) -> u32 {
         self.delivered.bytes += bytes as u64;

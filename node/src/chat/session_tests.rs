@@ -75,6 +75,32 @@ fn a_finished_job_has_a_receipt_the_buyer_agrees_with() {
 }
 
 #[test]
+fn the_end_token_is_counted_if_the_engine_counts_it_and_nothing_more() {
+    let counted = |counted, finish| {
+        let mut pair = Pair::new(1_000);
+        pair.say("Hello", 1);
+        let last = pair.worker.end_token(counted, finish);
+        if let Some(frame) = &last {
+            assert!(matches!(deliver(&mut pair.buyer, frame), Ok(BuyerEvent::Text { text, tokens: 2, .. }) if text.is_empty()));
+        }
+        let (buyer, receipt) = pair.end(finish, Some(7), counted);
+        let receipt = receipt.expect("a receipt");
+        assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 2)), Ok(()));
+        (last.is_some(), receipt.output_tokens)
+    };
+    assert_eq!(counted(Some(2), FinishReason::STOP), (true, 2));
+    assert_eq!(counted(Some(2), FinishReason::TOOL_CALLS), (true, 2));
+    assert_eq!(counted(Some(2), FinishReason::LENGTH), (false, 1), "it did not end by itself");
+    assert_eq!(counted(Some(3), FinishReason::STOP), (false, 1), "two are no end token");
+    assert_eq!(counted(Some(1), FinishReason::STOP), (false, 1));
+    assert_eq!(counted(None, FinishReason::STOP), (false, 1));
+    let mut short = Pair::new(1_000);
+    short.say("a", 1);
+    assert_eq!(short.worker.end_token(Some(2), FinishReason::STOP), None, "more tokens than bytes");
+    assert_eq!(Pair::new(1_000).worker.end_token(Some(1), FinishReason::STOP), None, "nothing was said");
+}
+
+#[test]
 fn any_change_to_a_receipt_is_found() {
     let mut pair = Pair::new(1_000);
     pair.say("Hello", 1);

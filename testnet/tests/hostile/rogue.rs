@@ -121,6 +121,7 @@ impl Rogue {
             models: vec![model],
             slots: 8,
             chat: vec![chat_address(&self.endpoint)],
+            mesh: Vec::new(),
         };
         let ad = self.key.sign(&network(), ad).expect("an ad");
         let published = self.net.publish(topic::CAPABILITIES.into(), ad.raw().clone(), now.after(10_000)).await;

@@ -241,6 +241,7 @@ async fn worker(key: &NodeKey, home: &std::path::Path, engine: &str) -> Node {
         bootstrap: Vec::new(),
         mdns: false,
         max_peers: 16,
+        reach: Default::default(),
         serve: Some(Serve::new(engines, Pricing::flat(price), 4)),
         preferences: Default::default(),
         tap: None,

@@ -3,6 +3,7 @@
 
 use crate::samples::{NOW, key, network};
 use infernet_wire::{
+    ad_page::{AdPage, AdRequest},
     bid::{Answer, SealedAnswer},
     chat::{
         Alternative, Channel, ChatMessage, ChatRequest, Delta, Embedding, ErrorCode, FinishReason, Frame, Open, Opened,
@@ -62,6 +63,7 @@ fn messages() {
             "node_id": { "secret_key": hex::encode([2; 32]), "public_key": hex::encode(key(2).id().0), "peer_id": key(2).id() },
             "capability_ad": message(crate::samples::ad()),
             "capability_ad_with_template": message(crate::samples::ad_with_template()),
+            "capability_ad_relayed": message(crate::samples::relayed_ad()),
             "job_offer": message(crate::samples::offer()),
             "job_offer_with_invitations": message(crate::samples::inviting_offer()),
             "job_bid": message(crate::samples::bid()),
@@ -424,6 +426,32 @@ fn receipt_pages() {
             "busy_page": hex::encode(pages[2].encode()),
         }),
     );
+}
+
+#[test]
+fn ad_pages() {
+    let ad = key(2).sign(&network(), crate::samples::ad()).unwrap();
+    let request = AdRequest { network: network() };
+    assert_eq!(AdRequest::decode(&request.encode()).as_ref(), Ok(&request));
+    let pages = [AdPage::new([&**ad.raw(); 2]), AdPage::default()];
+    for page in &pages {
+        assert_eq!(AdPage::decode(&page.encode()).as_ref(), Ok(page));
+    }
+    check_file(
+        "ad_page.json",
+        json!({
+            "protocol": infernet_wire::ad_page::PROTOCOL,
+            "request": hex::encode(request.encode()),
+            "page_of_two": hex::encode(pages[0].encode()),
+            "empty_page": hex::encode(pages[1].encode()),
+        }),
+    );
+    let largest = vec![0; infernet_wire::limits::MAX_AD_BYTES];
+    let full = AdPage::new(std::iter::repeat_n(&*largest, 1_000));
+    assert!(full.ads.len() < 1_000 && AdPage::decode(&full.encode()).as_ref() == Ok(&full), "as many as fit");
+    let many = AdPage { ads: vec![ByteBuf::new(); infernet_wire::limits::MAX_PAGE_ADS + 1] };
+    assert_eq!(AdPage::decode(&many.encode()), Err(Refusal::TooLarge));
+    assert_eq!(AdRequest::decode(&[0; 100]), Err(Refusal::TooLarge));
 }
 
 #[test]
