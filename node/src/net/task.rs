@@ -424,6 +424,7 @@ impl NetTask {
                 kad.add_address(&peer, address.clone());
             }
         }
+        self.on_seen_at(&info.observed_addr);
         self.on_maybe_relay(peer, info, usable);
     }
 
