@@ -32,6 +32,7 @@ mod discovery;
 mod event;
 mod generations;
 mod gossip;
+pub mod inbound;
 mod outbox;
 mod peers;
 mod quota;
@@ -96,6 +97,8 @@ pub struct NetConfig {
     pub dial_back: bool,
     /// Where others reach us, beside what we listen on: told to peers, without `/p2p/`.
     pub external: Vec<Multiaddr>,
+    /// Protocols that the mesh does not speak, each with a queue of its own for the streams that peers open.
+    pub doors: Vec<inbound::Door>,
     /// Gets a copy of every raw message seen or published, with its topic: for tests that search for what must not be there.
     /// What does not fit is dropped.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
@@ -116,6 +119,7 @@ impl Default for NetConfig {
             receipts: None,
             dial_back: false,
             external: Vec::new(),
+            doors: Vec::new(),
             tap: None,
         }
     }
@@ -284,8 +288,8 @@ impl Net {
         self.ask(|reply| Command::Peer { id, reply }).await.flatten()
     }
 
-    /// Opens and takes streams of protocols that the mesh itself does not speak. Whoever accepts them must not wait between two:
-    /// what is not taken at once is dropped.
+    /// Opens and takes streams of protocols that the mesh itself does not speak. Of those that come, one waits at most, and the
+    /// others are dropped: where many may come at once, [`NetConfig::doors`] are for them.
     pub fn streams(&self) -> libp2p_stream::Control {
         self.streams.0.clone()
     }

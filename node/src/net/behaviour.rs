@@ -1,6 +1,6 @@
 //! The libp2p protocols that a node speaks, and their settings.
 
-use super::{NetConfig, NetError, direct, peers::peer_id, receipts, score};
+use super::{NetConfig, NetError, direct, inbound, peers::peer_id, receipts, score};
 use infernet_wire::{id::NodeId, limits, topic};
 use libp2p::{
     PeerId, StreamProtocol, autonat, connection_limits,
@@ -57,6 +57,8 @@ pub(super) struct Behaviour {
     pub(super) receipts: receipts::Behaviour,
     /// Streams of protocols that others speak; see [`super::Net::streams`].
     pub(super) streams: libp2p_stream::Behaviour,
+    /// The same, where many come at once.
+    pub(super) doors: inbound::Behaviour,
     /// Tells peers whether they can be dialled (AutoNAT v2).
     pub(super) dial_back: Toggle<autonat::v2::server::Behaviour>,
 }
@@ -78,6 +80,7 @@ impl Behaviour {
             answers: direct::behaviour(),
             receipts: receipts::behaviour(),
             streams: libp2p_stream::Behaviour::new(),
+            doors: inbound::Behaviour::new(config.doors.clone()),
             dial_back: config.dial_back.then(autonat::v2::server::Behaviour::default).into(),
         })
     }

@@ -11,6 +11,7 @@ use super::{
     counters::Counters,
     discovery::{self, Discovery},
     gossip::{Gate, Verdict},
+    inbound,
     outbox::{Outbox, Waiting},
     peers::{Peers, node_id, peer_id},
     score, transport,
@@ -252,6 +253,7 @@ impl NetTask {
             BehaviourEvent::Receipts(event) => self.on_receipts(event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.on_identified(peer_id, &info),
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => self.on_ping(peer, rtt),
+            BehaviourEvent::Doors(inbound::Refused(count)) => self.counters.add_many("inbound", "refused", count),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_found_nearby(found),
             _ => {}
         }

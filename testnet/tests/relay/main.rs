@@ -1,12 +1,16 @@
 //! The relay, with peers of libp2p's own library, with nodes, and over HTTP.
 #![cfg(test)]
 
-use futures::{AsyncReadExt, AsyncWriteExt};
+mod dialable;
+
+use dialable::Asker;
+use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use infernet_node::{
     clock,
-    net::{self, Event, NetConfig},
+    net::{self, Event, NetConfig, Transport},
 };
 use infernet_relay::{
+    limits::Prefix,
     message::HOP,
     server::Running,
     settings::{Keys, Settings},
@@ -37,6 +41,11 @@ fn settings(home: &Path, port: u16) -> Settings {
         ..Keys::default()
     };
     Settings::check(home, keys).expect("good settings")
+}
+
+/// A relay that listens by QUIC alone.
+fn by_quic(home: &Path) -> Settings {
+    Settings { listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().expect("an address")], ..settings(home, 0) }
 }
 
 async fn start(settings: Settings) -> (Running, Multiaddr) {
@@ -186,6 +195,125 @@ async fn what_is_refused_is_told_by_the_status_of_the_specification() {
         }
     };
     soon("room", again).await;
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_peers_ask_in_one_moment_and_each_is_answered() {
+    const PEERS: usize = 200;
+    /// Handshakes at once; more are refused.
+    const DIALS: usize = 20;
+    let home = home();
+    let mut settings = settings(home.path(), 0);
+    settings.limits.reservations_per_prefix = PEERS;
+    let (relay, address) = start(settings).await;
+    let mut peers: Vec<Peer> = (0..PEERS).map(|_| peer()).collect();
+    for few in peers.chunks_mut(DIALS) {
+        let dialled = join_all(few.iter_mut().map(|peer| peer.connect(&address)));
+        assert!(soon("connections", dialled).await.iter().all(Result::is_ok));
+    }
+    let answers = soon("answers", join_all(peers.iter_mut().map(|peer| peer.reserve(&address)))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), PEERS);
+    assert_eq!(relay.about.relaying.desk.told().await.reservations, PEERS);
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opens_streams_and_says_nothing_has_its_share_and_no_more() {
+    const SILENT: usize = 40;
+    let home = home();
+    let (relay, address) = start(settings(home.path(), 0)).await;
+    let id = PeerId::from_bytes(&relay.net().id().to_peer_id_bytes()).expect("an id");
+    let (mut hoarder, mut honest) = (peer(), peer());
+    soon("a connection", hoarder.connect(&address)).await.expect("connected");
+    let mut kept = Vec::new();
+    for _ in 0..SILENT {
+        let mut stream = soon("a stream", hoarder.streams.clone().open_stream(id, HOP)).await.expect("a stream");
+        // Its name leaves with the first byte: here the length of a message that never comes.
+        stream.write_all(&[2]).await.expect("written");
+        stream.flush().await.expect("written");
+        kept.push(stream);
+    }
+    soon("an answer", honest.reserve(&address)).await.expect("reserved");
+    let refused = async {
+        while relay.net().counters().await.get("inbound.refused") < Some(&(SILENT as u64 - 16)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("24 are refused", refused).await;
+    // Those that were let in are given up after a while, and then there is room again.
+    wait_for(&relay, "silent", 16).await;
+    assert_eq!(relay.net().counters().await.get("inbound.refused"), Some(&(SILENT as u64 - 16)));
+    assert_eq!(asked(&hoarder, id, &[0x08, 0]).await, 100);
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circuits_run_over_quic_and_a_reader_that_stalls_holds_up_only_whoever_writes_to_it() {
+    let home = home();
+    let (relay, address) = start(by_quic(home.path())).await;
+    assert!(address.to_string().contains("/quic-v1/p2p/"), "{address}");
+    let (mut deaf, mut target, mut source) = (peer(), peer(), peer());
+    for peer in [&mut deaf, &mut target] {
+        let reached = soon("a reservation", peer.reserve(&address)).await.expect("reserved");
+        soon("a circuit", source.connect(&reached)).await.expect("connected");
+    }
+    assert!(relay.net().peers().await.iter().all(|peer| peer.transport == Transport::Quic));
+    // What comes back is not read, so that in the end nothing is taken any more.
+    let mut unread = source.echo(deaf.id).await.expect("an echo");
+    let mut taken = 0;
+    while let Ok(written) = tokio::time::timeout(Duration::from_secs(2), unread.write(&[0; 16 * 1024])).await {
+        taken += written.expect("written");
+        assert!(taken < 64 << 20, "it never stalls");
+    }
+    let (mut reader, mut writer) = source.echo(target.id).await.expect("an echo").split();
+    let sent: Vec<u8> = (0..4u32 << 20).map(|n| (n % 251) as u8).collect();
+    let expected = sent.clone();
+    let writing = tokio::spawn(async move {
+        writer.write_all(&sent).await.expect("written");
+        writer.close().await.expect("closed");
+    });
+    let mut got = Vec::new();
+    soon("the echo", reader.read_to_end(&mut got)).await.expect("read");
+    soon("all is written", writing).await.expect("written");
+    assert!(got == expected, "{} of {} bytes", got.len(), expected.len());
+    drop(unread);
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_of_somebody_who_is_gone_is_answered_at_once_and_forgotten() {
+    let home = home();
+    let (relay, address) = start(settings(home.path(), 0)).await;
+    let id = PeerId::from_bytes(&relay.net().id().to_peer_id_bytes()).expect("an id");
+    let desk = &relay.about.relaying.desk;
+    // As if it had left in the moment in which it was let in.
+    let gone = PeerId::from_public_key(&libp2p::identity::Keypair::generate_secp256k1().public());
+    desk.reserve(gone, Prefix::V4([127, 0, 0])).await.expect("reserved");
+    let mut source = peer();
+    soon("a connection", source.connect(&address)).await.expect("connected");
+    let bytes = gone.to_bytes();
+    let request = [&[0x08, 1, 0x12, bytes.len() as u8 + 2, 0x0a, bytes.len() as u8], &bytes[..]].concat();
+    assert_eq!(asked(&source, id, &request).await, 204, "no such reservation");
+    let told = desk.told().await;
+    assert_eq!((told.reservations, told.circuits), (0, 0), "{told:?}");
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_is_told_whether_it_can_be_dialled() {
+    let home = home();
+    let (relay, address) = start(settings(home.path(), 0)).await;
+    let mut open = Asker::start().await;
+    let claimed = open.address.clone();
+    assert!(soon("an answer", open.ask(&address, &claimed)).await);
+    let mut shut = Asker::start().await;
+    // A port that nobody listens on any more.
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = socket.local_addr().expect("a port").port();
+    drop(socket);
+    let claimed = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
+    assert!(!soon("an answer", shut.ask(&address, &claimed)).await);
     relay.stop(Duration::ZERO).await;
 }
 
