@@ -4,7 +4,9 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm, SwarmBuilder, autonat,
     core::{Endpoint, transport::PortUse},
-    identify, noise,
+    identify,
+    identity::Keypair,
+    noise,
     swarm::{
         ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, SwarmEvent, THandler, THandlerInEvent, THandlerOutEvent,
         ToSwarm, dummy,
@@ -72,7 +74,7 @@ pub struct Asker {
 
 impl Asker {
     pub async fn start() -> Self {
-        let mut swarm = SwarmBuilder::with_new_identity()
+        let mut swarm = SwarmBuilder::with_existing_identity(Keypair::generate_secp256k1())
             .with_tokio()
             .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
             .expect("a transport")

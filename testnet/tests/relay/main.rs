@@ -229,9 +229,11 @@ async fn who_opens_streams_and_says_nothing_has_its_share_and_no_more() {
     let mut kept = Vec::new();
     for _ in 0..SILENT {
         let mut stream = soon("a stream", hoarder.streams.clone().open_stream(id, HOP)).await.expect("a stream");
-        // Its name leaves with the first byte: here the length of a message that never comes.
-        stream.write_all(&[2]).await.expect("written");
-        stream.flush().await.expect("written");
+        // The protocol's name leaves with the first byte: here the length of a message that never comes. One too many may be reset
+        // already.
+        if stream.write_all(&[2]).await.is_ok() {
+            let _ = stream.flush().await;
+        }
         kept.push(stream);
     }
     soon("an answer", honest.reserve(&address)).await.expect("reserved");
