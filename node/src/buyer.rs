@@ -152,7 +152,7 @@ impl Buyer {
         let (commands, inbox) = mpsc::channel(QUEUE);
         let span = info_span!("buyer", me = %client.key.id().short());
         let loads = Loads::default();
-        let task = Task::new(client.key.id(), client.pool.clone(), loads.clone(), metrics.clone());
+        let task = Task::new(net.clone(), client.pool.clone(), loads.clone(), metrics.clone());
         tokio::spawn(task.run(inbox).instrument(span));
         let (turn, running) = (Arc::new(Semaphore::new(1)), watch::Sender::new(0));
         Buyer { commands, shared: Arc::new(Shared { client, net, turn, preferences, loads, metrics, running, jobs }) }
@@ -500,6 +500,7 @@ impl Seen {
     fn note(&mut self, step: &Progress, metrics: &Metrics) {
         let tokens = match step {
             Progress::Opened { path, .. } => return metrics.opened(path.label()),
+            Progress::Resumed { path } => return metrics.resumed(path.label()),
             Progress::Text { tokens, .. } => *tokens,
             Progress::ToolCall(call) => call.tokens,
             Progress::Embedding(_) | Progress::Usage(_) => return,

@@ -34,6 +34,7 @@ use crate::{
     backend::{BackendSpec, BadSpec, EngineVariables},
     files,
     market::{policy::Policy, pricing::Pricing},
+    net::ReachConfig,
     plane_client::Origin,
     spend::Caps,
     toml_text,
@@ -77,6 +78,8 @@ pub struct Config {
     pub mdns: bool,
     /// Connections at most, at least one.
     pub max_peers: u32,
+    /// How others are to reach it.
+    pub reach: ReachConfig,
     /// Its engines; none for a node that only buys.
     pub backend: Vec<BackendSpec>,
     /// Whether nobody named `backend`: then it is every engine at its usual place, and the first that answers is used. That none

@@ -4,6 +4,7 @@
 //! waits for anybody: a full queue drops the message, counted, and gossip goes on.
 
 mod overview;
+mod places;
 
 use crate::{
     backend::{Backend, BackendSpec},
@@ -11,7 +12,9 @@ use crate::{
     chat::{
         self,
         endpoint::{BindError, Endpoint},
+        lasting::Lasting,
         pool::Pool,
+        relayed::Relayed,
         tally::Tally,
     },
     clock,
@@ -29,19 +32,20 @@ use crate::{
         seller as seller_market,
     },
     metrics::Metrics,
-    net::{self, Net, NetConfig, NetError},
+    net::{self, Net, NetConfig, NetError, ReachConfig},
     recall, receipt_pages,
     report::ChatReport,
-    seller::{self, Seller},
+    seller::{self, Places, Seller},
     spend::{ALL, CapError, Caps, Purse},
     store::{Store, StoreError},
 };
-use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, limits, money::Price, topic::NetworkId};
-use libp2p::{Multiaddr, multiaddr::Protocol};
+use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, model_name, money::Price, topic::NetworkId};
+use libp2p::Multiaddr;
 use overview::Overview;
+use places::Addressing;
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -80,6 +84,8 @@ pub struct Settings {
     pub mdns: bool,
     /// Connections at most.
     pub max_peers: u32,
+    /// How others are to reach it.
+    pub reach: ReachConfig,
     /// What it sells; `None` for a node that only buys.
     pub serve: Option<Serve>,
     /// How it buys.
@@ -164,7 +170,7 @@ pub struct Node {
     chat_tally: Tally,
     metrics: Metrics,
     overview: Overview,
-    sold_at: Vec<SocketAddrText>,
+    addressing: Addressing,
     download: Arc<Semaphore>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -178,22 +184,31 @@ impl Node {
         // Fails only if a provider is installed already, which is just as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (id, network) = (settings.key.id(), settings.network.clone());
-        let endpoint = Endpoint::bind(&settings.key, settings.chat_listen)?;
+        let mode = settings.reach.mode;
+        // Who listens nowhere still needs a socket to chat from; its port is nobody's business.
+        let chat_port = if mode.listens() { settings.chat_listen.port() } else { 0 };
+        let endpoint = Endpoint::bind(&settings.key, (settings.chat_listen.ip(), chat_port).into())?;
         let chat_addr = endpoint.local_addr().map_err(StartError::Address)?;
         let (pages, asked) = receipt_pages::channel();
-        let config = NetConfig { receipts: Some(pages), ..net_config(&settings, &*store) };
+        let (chats, chat_streams) = net::streams::channel();
+        let chat = settings.serve.is_some().then_some(chats);
+        let config = NetConfig { receipts: Some(pages), chat, ..net_config(&settings, &*store) };
         let (net, events) = net::start(&settings.key, config).await?;
         let ledger = Ledger::new(store.clone(), net.clone());
-        let pool = Pool::new(endpoint.clone());
-        let client =
-            chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
+        let client = chat::client::Buyer {
+            key: settings.key.clone(),
+            network: settings.network.clone(),
+            ledger: ledger.clone(),
+            pool: Pool::new(endpoint.clone()),
+            relayed: Some(Relayed::new(net.clone())),
+        };
         let (metrics, jobs) = (Metrics::default(), Jobs::default());
         let buyer = Buyer::spawn(client, net.clone(), settings.preferences, metrics.clone(), jobs.clone());
         let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
-        let addresses = net.listen_addresses().await;
         let today = ledger.today().clone();
         let mut overview = Overview::new(jobs.clone(), today.clone());
-        let mut sold_at = Vec::new();
+        let outside = settings.serve.as_ref().map(|serve| serve.chat_advertise.clone()).unwrap_or_default();
+        let addressing = Addressing { mode, chat: chat_addr, outside, listening: net.listen_addresses().await };
         let seller = match settings.serve {
             Some(serve) => {
                 let worker = Worker {
@@ -206,10 +221,11 @@ impl Node {
                     metrics: metrics.clone(),
                     jobs,
                 };
-                let chat = advertised(chat_addr, &serve.chat_advertise, &addresses);
-                let (seller, engines, machine) = worker.start(serve, chat.clone(), endpoint.clone(), &mut tasks).await;
+                let places = addressing.places(&net.reached());
+                let (seller, engines, machine) =
+                    worker.start(serve, places, (endpoint.clone(), chat_streams), &mut tasks).await;
                 overview.sells(engines, machine);
-                sold_at = chat;
+                tasks.push(tokio::spawn(places::follow(addressing.clone(), net.watch_reached(), seller.clone())));
                 Some(seller)
             }
             None => None,
@@ -236,7 +252,7 @@ impl Node {
             chat_tally,
             metrics,
             overview,
-            sold_at,
+            addressing,
             download: Arc::new(Semaphore::new(1)),
             tasks,
         })
@@ -253,8 +269,8 @@ impl Node {
     }
 
     /// Where its ad says that the chat endpoint is; empty if it sells nothing.
-    pub fn sold_at(&self) -> &[SocketAddrText] {
-        &self.sold_at
+    pub fn sold_at(&self) -> Vec<SocketAddrText> {
+        if self.seller.is_some() { self.addressing.places(&self.net.reached()).chat } else { Vec::new() }
     }
 
     /// The mesh.
@@ -291,8 +307,7 @@ impl Node {
             Some(seller) => seller.status().await.map(|status| status.models).unwrap_or_default(),
             None => Vec::new(),
         };
-        let bare = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
-        let Some(offered) = offers.iter().find(|offered| bare(offered) == bare(model)) else { return Err(offers) };
+        let Some(offered) = offers.iter().find(|offered| model_name::same(offered, model)) else { return Err(offers) };
         let pricing = self.overview.sold_engines().map(Engines::pricing).unwrap_or_default();
         Ok(pricing.name_of(offered).unwrap_or(offered).to_owned())
     }
@@ -428,35 +443,12 @@ fn net_config(settings: &Settings, store: &dyn Store) -> NetConfig {
         bootstrap: settings.bootstrap.clone(),
         mdns: settings.mdns,
         max_peers: settings.max_peers,
+        reach: settings.reach.clone(),
         known_peers: known.iter().filter_map(|text| text.parse().ok()).collect(),
         serves: settings.serve.is_some(),
         receipts: None,
         tap: settings.tap.clone(),
         ..NetConfig::default()
-    }
-}
-
-/// The addresses that buyers can try: those `outside` that the operator names. Without any, a wildcard stands for the addresses
-/// on which libp2p really listens; loopback is named only if there is nothing else, as in a test network on one machine.
-fn advertised(chat: SocketAddr, outside: &[SocketAddr], listening: &[Multiaddr]) -> Vec<SocketAddrText> {
-    if !outside.is_empty() {
-        return outside.iter().take(limits::MAX_ADDRESSES).copied().map(SocketAddrText).collect();
-    }
-    let ips: BTreeSet<IpAddr> = if chat.ip().is_unspecified() {
-        listening.iter().filter_map(ip).filter(|ip| chat.is_ipv6() || ip.is_ipv4()).collect()
-    } else {
-        [chat.ip()].into()
-    };
-    let public: Vec<_> = ips.iter().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()).collect();
-    let chosen: Vec<_> = if public.is_empty() { ips.iter().collect() } else { public };
-    chosen.into_iter().take(limits::MAX_ADDRESSES).map(|ip| SocketAddrText(SocketAddr::new(*ip, chat.port()))).collect()
-}
-
-fn ip(address: &Multiaddr) -> Option<IpAddr> {
-    match address.iter().next()? {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.into()),
-        _ => None,
     }
 }
 
@@ -476,8 +468,8 @@ impl Worker {
     async fn start(
         self,
         serve: Serve,
-        chat: Vec<SocketAddrText>,
-        endpoint: Endpoint,
+        places: Places,
+        (endpoint, chat_streams): (Endpoint, mpsc::Receiver<net::streams::PeerStream>),
         tasks: &mut Vec<JoinHandle<()>>,
     ) -> (Seller, Engines, watch::Receiver<Reading>) {
         let machine = hardware::watch(serve.sensors).await;
@@ -490,7 +482,7 @@ impl Worker {
             pricing: serve.pricing.clone(),
             policy: serve.policy,
             tags: tags.into_iter().chain(serve.region.as_ref().map(Region::tag)).collect(),
-            chat,
+            places,
         };
         let seller = Seller::spawn(settings, self.net, self.store);
         // Before the first ad, which may have to say nothing.
@@ -505,11 +497,14 @@ impl Worker {
             seller: seller.clone(),
             engines: engines.clone(),
             ledger: self.ledger,
+            lasting: Lasting::default(),
             tally: self.tally,
             metrics: self.metrics,
             jobs: self.jobs,
         };
-        tasks.push(tokio::spawn(chat::server::run(endpoint, Arc::new(worker))));
+        let worker = Arc::new(worker);
+        tasks.push(tokio::spawn(chat::server::run(endpoint, worker.clone())));
+        tasks.push(tokio::spawn(chat::relayed::run(chat_streams, worker)));
         (seller, engines, machine)
     }
 }
@@ -630,36 +625,5 @@ async fn save_peers(net: &Net, store: &dyn Store) {
     }
     if let Err(error) = store.put_peers(&addresses) {
         warn!("the peer cache can't be written: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(chat: &str, listening: &[&str], expected: &[&str]) {
-        let listening: Vec<Multiaddr> = listening.iter().map(|a| a.parse().expect("a multiaddr")).collect();
-        let shown: Vec<String> =
-            advertised(chat.parse().expect("an address"), &[], &listening).into_iter().map(String::from).collect();
-        assert_eq!(shown, expected);
-    }
-
-    #[test]
-    fn the_outside_of_a_mapped_port_is_advertised_alone() {
-        let (inside, outside) = ("10.0.0.1:46337".parse().expect("an address"), "203.0.113.7:1".parse().expect("an address"));
-        assert_eq!(advertised(inside, &[outside], &[]), [SocketAddrText(outside)]);
-    }
-
-    #[test]
-    fn wildcards_are_advertised_as_real_addresses() {
-        check("192.0.2.1:46337", &["/ip4/10.0.0.1/tcp/1"], &["192.0.2.1:46337"]);
-        check(
-            "0.0.0.0:46337",
-            &["/ip4/127.0.0.1/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.1/udp/1/quic-v1"],
-            &["10.0.0.1:46337"],
-        );
-        check("0.0.0.0:46337", &["/ip4/127.0.0.1/tcp/1"], &["127.0.0.1:46337"]);
-        check("[::]:46337", &["/ip6/2001:db8::1/tcp/1", "/ip4/10.0.0.1/tcp/1"], &["10.0.0.1:46337", "[2001:db8::1]:46337"]);
-        check("0.0.0.0:46337", &["/ip6/2001:db8::1/tcp/1"], &[]);
     }
 }

@@ -170,7 +170,7 @@ impl Task {
         let (status, home) = (self.node.status().await, self.home.clone());
         let operators = tokio::task::spawn_blocking(move || Operators::load(&home)).await.map_err(|_| Untold::Stopping)??;
         let (sold_at, now) = (self.node.sold_at(), clock::now());
-        let facts = say::Facts { status: &status, sold_at, operators: &operators, now };
+        let facts = say::Facts { status: &status, sold_at: &sold_at, operators: &operators, now };
         Ok(match available {
             None => say::registration(&facts),
             Some(available) => say::heartbeat(&facts, available),

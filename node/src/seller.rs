@@ -26,7 +26,7 @@ use crate::{
 use infernet_wire::{
     accept::JobAccept,
     bid::Answer,
-    capability::{CapabilityAd, ModelAd, SocketAddrText},
+    capability::{CapabilityAd, MeshAddress, ModelAd, SocketAddrText},
     envelope::Verified,
     id::{JobId, NodeId},
     key::NodeKey,
@@ -79,6 +79,8 @@ enum Command {
     Pricing(Box<Pricing>),
     /// How the machine is.
     Sensed(Sensed),
+    /// Where the worker can be reached.
+    Places(Places),
     /// How are we doing?
     Status(oneshot::Sender<Status>),
 }
@@ -150,8 +152,17 @@ pub struct Settings {
     pub policy: Policy,
     /// Role and hardware tags of the ad.
     pub tags: Vec<String>,
-    /// Where the chat endpoint answers.
+    /// Where it can be reached at first.
+    pub places: Places,
+}
+
+/// Where a worker can be reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Its chat endpoint.
     pub chat: Vec<SocketAddrText>,
+    /// Its libp2p.
+    pub mesh: Vec<MeshAddress>,
 }
 
 impl Seller {
@@ -160,7 +171,7 @@ impl Seller {
         let (commands, inbox) = mpsc::channel(QUEUE + usize::from(settings.slots) + MAX_SETTLING);
         let span = info_span!("seller", me = %settings.key.id().short());
         let mut market = market::Seller::new(settings.key.id(), settings.slots);
-        market.set_addresses(settings.chat.clone());
+        market.set_addresses(settings.places.chat.clone());
         market.set_started(clock::now());
         market.set_pricing(settings.pricing.clone());
         let task = Task {
@@ -243,6 +254,11 @@ impl Seller {
         let _ = self.commands.send(Command::Sensed(sensed)).await;
     }
 
+    /// Tells where the worker can be reached from now on. If that is another place, an ad says so as soon as others listen.
+    pub async fn set_places(&self, places: Places) {
+        let _ = self.commands.send(Command::Places(places)).await;
+    }
+
     /// The state now; `None` once the task has ended.
     pub async fn status(&self) -> Option<Status> {
         let (reply, answer) = oneshot::channel();
@@ -303,6 +319,7 @@ impl Task {
             Command::Drain(draining) => self.market.set_draining(draining),
             Command::Pricing(pricing) => self.market.set_pricing(*pricing),
             Command::Sensed(sensed) => self.on_sensed(&sensed, clock::now()),
+            Command::Places(places) => self.on_places(places, clock::now()),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
             }
@@ -398,6 +415,14 @@ impl Task {
         }
     }
 
+    fn on_places(&mut self, places: Places, now: UnixMillis) {
+        if places != self.settings.places {
+            self.market.set_addresses(places.chat.clone());
+            self.settings.places = places;
+            self.ad.advertise_soon(now);
+        }
+    }
+
     fn advertise(&mut self, now: UnixMillis) {
         let [spread] = clock::random::<1>();
         self.ad.refresh(spread, now);
@@ -432,7 +457,8 @@ impl Task {
                 tags: self.settings.tags.clone(),
                 models: models.clone(),
                 slots: self.settings.slots,
-                chat: self.settings.chat.clone(),
+                chat: self.settings.places.chat.clone(),
+                mesh: self.settings.places.mesh.clone(),
             };
             match self.settings.key.sign(&self.settings.network, ad) {
                 Err(infernet_wire::envelope::Refusal::TooLarge | infernet_wire::envelope::Refusal::Field("models"))

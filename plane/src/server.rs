@@ -16,6 +16,7 @@ use infernet_node::{
     buyer::Preferences,
     clock,
     identity::{self, IdentityError},
+    net::ReachConfig,
     node::{Node, Settings as NodeSettings, StartError},
     store as node_store,
 };
@@ -233,6 +234,7 @@ async fn node(settings: &Settings, follower: &Follower) -> Result<Node, PlaneErr
         bootstrap,
         mdns: settings.mdns,
         max_peers: settings.max_peers,
+        reach: ReachConfig::default(),
         serve: None,
         preferences: Preferences::default(),
         tap: None,

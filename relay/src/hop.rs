@@ -10,6 +10,7 @@ use crate::{
 use infernet_node::net::{
     Net,
     inbound::{self, Arrived, Bounds, Door, Permit, Queue},
+    streams::StreamRefused,
 };
 use infernet_wire::id::NodeId;
 use libp2p::{Multiaddr, PeerId, Stream, multiaddr::Protocol};
@@ -139,12 +140,15 @@ impl Relaying {
 
     /// A stream to `target` that has taken the circuit, or what to tell who asked for it. Nobody is dialled.
     async fn open(&self, source: PeerId, target: PeerId) -> Result<Stream, Status> {
-        if !self.is_connected(&target).await {
-            self.desk.left(target).await;
-            return Err(Status::NoReservation);
-        }
-        let opened = self.net.streams().open_stream(target, STOP).await;
-        let mut stream = opened.map_err(|_| Status::ConnectionFailed)?;
+        let id = NodeId::from_peer_id_bytes(&target.to_bytes()).ok_or(Status::NoReservation)?;
+        let mut stream = match self.net.open_stream(id, STOP).await {
+            Ok(opened) => opened.stream,
+            Err(StreamRefused::NotConnected) => {
+                self.desk.left(target).await;
+                return Err(Status::NoReservation);
+            }
+            Err(_) => return Err(Status::ConnectionFailed),
+        };
         let is_taken = message::ask_stop(&mut stream, &source).await.unwrap_or(false);
         if is_taken { Ok(stream) } else { Err(Status::ConnectionFailed) }
     }

@@ -13,7 +13,7 @@ use infernet_node::{
     api::server::{self, MAX_CONNECTIONS},
     clock,
     identity::{self, IdentityError},
-    net::{self, Event, Net, NetConfig, NetError},
+    net::{self, Event, Mode, Net, NetConfig, NetError, ReachConfig},
 };
 use infernet_wire::key::NodeKey;
 use libp2p::PeerId;
@@ -117,7 +117,8 @@ impl Running {
             max_peers: settings.limits.peers,
             serves: true,
             dial_back: true,
-            external: settings.external_address.clone(),
+            // Whoever needs a relay to be reached is none.
+            reach: ReachConfig { mode: Mode::Direct, external: settings.external_address.clone(), ..ReachConfig::default() },
             ..NetConfig::default()
         };
         let (net, events) = net::start(&key, config).await?;

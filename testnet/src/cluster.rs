@@ -13,6 +13,7 @@ use infernet_node::{
     control::schema::{ChatOrderBody, WishesBody},
     hardware::Sensors,
     market::{policy::Policy, pricing::Pricing},
+    net::ReachConfig,
     node::{Node, Serve, Settings, StartError},
     store::{self, StoreError},
 };
@@ -72,6 +73,8 @@ pub struct MemberSpec {
     pub max_peers: u32,
     /// Whether others can connect to it.
     pub listens: bool,
+    /// How others are to reach it.
+    pub reach: ReachConfig,
     /// A copy of every gossip payload.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
 }
@@ -117,7 +120,15 @@ impl Sells {
 impl MemberSpec {
     /// A node that only buys.
     pub fn buyer(bootstrap: Vec<Multiaddr>) -> Self {
-        MemberSpec { bootstrap, sells: None, preferences: Preferences::default(), max_peers: 64, listens: true, tap: None }
+        MemberSpec {
+            bootstrap,
+            sells: None,
+            preferences: Preferences::default(),
+            max_peers: 64,
+            listens: true,
+            reach: ReachConfig::default(),
+            tap: None,
+        }
     }
 
     /// A node that sells.
@@ -149,6 +160,7 @@ impl Member {
             bootstrap: spec.bootstrap,
             mdns: false,
             max_peers: spec.max_peers,
+            reach: spec.reach,
             serve: spec.sells.map(serve).transpose()?,
             preferences: spec.preferences,
             tap: spec.tap,

@@ -43,8 +43,17 @@ pub struct Asked {
 impl Stranger {
     /// Joins by way of `bootstrap`, and listens on loopback.
     pub async fn join(bootstrap: Vec<Multiaddr>) -> Result<Self, NetError> {
+        Self::join_at(vec![loopback()], bootstrap).await
+    }
+
+    /// The same, and listens nowhere.
+    pub async fn join_silently(bootstrap: Vec<Multiaddr>) -> Result<Self, NetError> {
+        Self::join_at(Vec::new(), bootstrap).await
+    }
+
+    async fn join_at(listen: Vec<Multiaddr>, bootstrap: Vec<Multiaddr>) -> Result<Self, NetError> {
         let key = fresh_key();
-        let config = NetConfig { network: network(), listen: vec![loopback()], bootstrap, ..NetConfig::default() };
+        let config = NetConfig { network: network(), listen, bootstrap, ..NetConfig::default() };
         let (net, events) = net::start(&key, config).await?;
         Ok(Stranger { key, net, events })
     }

@@ -105,8 +105,11 @@ pub struct CapabilityAd {
     pub models: Vec<ModelAd>,
     /// Jobs it runs at once.
     pub slots: u16,
-    /// Where its chat endpoint answers (QUIC over UDP).
+    /// Where its chat endpoint answers (QUIC over UDP). Empty if it can't be reached there.
     pub chat: Vec<SocketAddrText>,
+    /// Where its libp2p answers, circuits through relays among them, without its own `/p2p/` at the end.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub mesh: Vec<MeshAddress>,
 }
 
 impl Message for CapabilityAd {
@@ -126,6 +129,8 @@ impl Message for CapabilityAd {
         field::ensure(self.models.len() <= limits::MAX_AD_MODELS, "models")?;
         field::ensure(self.tags.len() <= limits::MAX_AD_TAGS, "tags")?;
         field::ensure(self.chat.len() <= limits::MAX_ADDRESSES, "chat")?;
+        field::ensure(self.mesh.len() <= limits::MAX_ADDRESSES, "mesh")?;
+        self.mesh.iter().try_for_each(MeshAddress::check)?;
         field::ensure(self.slots > 0, "slots")?;
         for tag in &self.tags {
             field::name(tag, "tags")?;
@@ -162,9 +167,49 @@ impl From<SocketAddrText> for String {
     }
 }
 
+/// A multiaddr as text, such as `/ip4/192.0.2.1/tcp/46337` or `/ip4/192.0.2.9/tcp/46337/p2p/16Uiu2H…/p2p-circuit`. Whether it
+/// means anything is for those who dial to find out: newer nodes may be reached in newer ways.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MeshAddress(String);
+
+impl MeshAddress {
+    /// `None` if the text is longer than [`limits::MAX_MESH_ADDRESS_BYTES`], has anything but visible ASCII in it, or does not
+    /// begin with a slash.
+    pub fn new(text: String) -> Option<Self> {
+        let address = MeshAddress(text);
+        address.check().is_ok().then_some(address)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        let fits = self.0.len() <= limits::MAX_MESH_ADDRESS_BYTES && self.0.starts_with('/');
+        field::ensure(fits && self.0.bytes().all(|byte| byte.is_ascii_graphic()), "mesh")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_of_the_mesh_is_short_visible_and_begins_with_a_slash() {
+        for (text, expected) in [
+            ("/ip4/192.0.2.1/tcp/1".to_owned(), true),
+            (format!("/{}", "x".repeat(limits::MAX_MESH_ADDRESS_BYTES - 1)), true),
+            (format!("/{}", "x".repeat(limits::MAX_MESH_ADDRESS_BYTES)), false),
+            (String::new(), false),
+            ("ip4".into(), false),
+            ("/a b".into(), false),
+            ("/\u{1b}[2J".into(), false),
+        ] {
+            assert_eq!(MeshAddress::new(text.clone()).is_some(), expected, "{text:?}");
+        }
+    }
 
     fn check(id: &str, alias: &str, pattern: &str, expected: bool) {
         let model = ModelAd { id: id.into(), aliases: vec![alias.into()], ..ModelAd::default() };

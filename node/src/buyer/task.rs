@@ -13,6 +13,7 @@ use crate::{
         trust::{LeftOut, Trust},
     },
     metrics::Metrics,
+    net::Net,
 };
 use infernet_wire::{
     bid::Answer,
@@ -33,6 +34,8 @@ use tokio::{
 };
 use tracing::debug;
 
+/// A handshake with a relay, and one through it.
+const MEET_MS: u64 = 10_000;
 /// Models that an error names at most.
 const MAX_NAMES: usize = 20;
 
@@ -83,16 +86,18 @@ pub(super) struct Task {
     early: VecDeque<Answer>,
     wake: Option<UnixMillis>,
     pool: Pool,
+    net: Net,
     loads: Loads,
     metrics: Metrics,
     me: NodeId,
 }
 
 impl Task {
-    /// A task of node `me` that knows nobody yet, warms connections in `pool` and counts jobs in `loads`.
-    pub(super) fn new(me: NodeId, pool: Pool, loads: Loads, metrics: Metrics) -> Self {
+    /// A task of the node of `net` that knows nobody yet, warms connections in `pool` and counts jobs in `loads`.
+    pub(super) fn new(net: Net, pool: Pool, loads: Loads, metrics: Metrics) -> Self {
+        let me = net.id();
         let market = market::Buyer::new(registry::MAX_ADS);
-        Task { market, replies: BTreeMap::new(), early: VecDeque::new(), wake: None, pool, loads, metrics, me }
+        Task { market, replies: BTreeMap::new(), early: VecDeque::new(), wake: None, pool, net, loads, metrics, me }
     }
 
     /// Runs until every handle is gone.
@@ -179,8 +184,22 @@ impl Task {
         if self.market.is_proven(worker)
             && let Some(ad) = self.market.registry().get(worker, clock::now())
         {
-            self.pool.keep(*worker, ad.chat.iter().map(|address| address.0).collect());
+            match ad.chat.as_slice() {
+                [] => self.meet(*worker),
+                chat => self.pool.keep(*worker, chat.iter().map(|address| address.0).collect()),
+            }
         }
+    }
+
+    /// A worker that has no chat endpoint is met in the mesh, where its ad says that it is: through a relay, perhaps.
+    fn meet(&self, worker: NodeId) {
+        let net = self.net.clone();
+        tokio::spawn(async move {
+            match net.connect(worker, Vec::new(), clock::now().after(MEET_MS)).await {
+                Some(peer) => debug!(worker = %worker.short(), path = %peer.path, "met"),
+                None => debug!(worker = %worker.short(), "can't be met"),
+            }
+        });
     }
 
     fn survey(&self, model: &str, trust: &Trust) -> Survey {
@@ -196,7 +215,11 @@ impl Task {
     fn on_answer(&mut self, answer: Answer) {
         if let Answer::Bid(bid) = &answer {
             let addrs: Vec<_> = bid.chat.iter().map(|a| a.0).collect();
-            self.pool.warm(bid.signer(), &addrs);
+            if addrs.is_empty() {
+                self.meet(bid.signer());
+            } else {
+                self.pool.warm(bid.signer(), &addrs);
+            }
         }
         let unknown = self.handle(Input::Answer(answer.clone()));
         if unknown {

@@ -238,6 +238,8 @@ pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exi
     if mesh.listen.is_empty() {
         config.listen = Vec::new();
     }
+    // It is gone before a router's mapping is of use.
+    config.reach.upnp = false;
     if mesh.chat_listen.is_none() {
         config.chat_listen.set_port(0);
     }

@@ -37,6 +37,35 @@ pub(super) struct MeshArgs {
     /// Connections at most [default: 128]
     #[arg(long, value_name = "N")]
     max_peers: Option<u32>,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+/// How others are to reach this node.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Mesh")]
+struct ReachArgs {
+    /// How others reach this node: auto (relays if need be), direct, outbound-only (listen nowhere), relay-only (tell no address of
+    /// this machine) [default: auto]
+    #[arg(long, value_name = "HOW")]
+    reach: Option<String>,
+    /// Multiaddr at which others reach this node, such as that of a mapped port; repeatable.
+    #[arg(long, value_name = "MULTIADDR")]
+    external_address: Vec<String>,
+    /// Multiaddr of a relay to use first; repeatable [default: those that the mesh knows]
+    #[arg(long, value_name = "MULTIADDR")]
+    relay: Vec<String>,
+    /// Have the router map the mesh's ports [default: on]
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    upnp: Option<bool>,
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("write on or off".into()),
+    }
 }
 
 impl MeshArgs {
@@ -48,6 +77,10 @@ impl MeshArgs {
             bootstrap: list(&self.bootstrap),
             mdns: self.no_mdns.then_some(false),
             max_peers: self.max_peers,
+            reach: self.reach.reach.clone(),
+            external_addresses: list(&self.reach.external_address),
+            relays: list(&self.reach.relay),
+            upnp: self.reach.upnp,
             ..Partial::default()
         }
     }

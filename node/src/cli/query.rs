@@ -145,20 +145,24 @@ pub(super) async fn peers(context: &Context) -> Result<(), Exit> {
         return Ok(());
     }
     context.print(format!(
-        "{:<10} {:<5} {:<9} {:>8} {:>7} {:>9}  {}",
-        "PEER", "OVER", "DIRECTION", "RTT", "SCORE", "SINCE", "REMOTE"
+        "{:<10} {:<5} {:<9} {:<8} {:>8} {:>7} {:>9}  {}",
+        "PEER", "OVER", "DIRECTION", "PATH", "RTT", "SCORE", "SINCE", "REMOTE"
     ));
     for peer in &peers {
         let rtt = peer.rtt_ms.map_or("-".into(), |ms| format!("{ms} ms"));
         let since = format!("{} s", peer.connected_ms / 1000);
         context.print(format!(
-            "{:<10} {:<5} {:<9} {rtt:>8} {:>7.1} {since:>9}  {}",
+            "{:<10} {:<5} {:<9} {:<8} {rtt:>8} {:>7.1} {since:>9}  {}",
             peer.id.short(),
             peer.transport,
             peer.direction,
+            peer.path,
             peer.score,
             peer.remote
         ));
+        if let (Some(via), Some(why)) = (&peer.via, &peer.why_not_direct) {
+            context.print(format!("{:<10} relayed through {via}: {why}", ""));
+        }
     }
     Ok(())
 }

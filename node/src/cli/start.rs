@@ -170,6 +170,7 @@ pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: 
         bootstrap: config.bootstrap,
         mdns: config.mdns,
         max_peers: config.max_peers,
+        reach: config.reach,
         serve,
         preferences,
         tap: None,

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     clock,
-    control::{client::Client, schema::StatusReport},
+    control::{
+        client::Client,
+        schema::{ReachReport, RelayReport, StatusReport},
+    },
     download,
     earnings::Sum,
     engines::EngineReport,
@@ -38,6 +41,7 @@ fn screen(status: &StatusReport, paint: Paint, now: UnixMillis) -> String {
     row("up", format!("{}, version {}", span(status.uptime_ms), status.version));
     status.listen.iter().for_each(|address| row("mesh", address.clone()));
     row("chat", format!("udp {}", status.chat));
+    reach(&status.reach).into_iter().for_each(|(what, said)| row(what, said));
     if let Some(api) = &status.api {
         row("api", api.clone());
     }
@@ -65,6 +69,17 @@ fn screen(status: &StatusReport, paint: Paint, now: UnixMillis) -> String {
         text.push_str(&jobs::table(&status.jobs, paint));
     }
     text
+}
+
+/// Whether others can dial it, and the relays that hold a place for it.
+fn reach(reach: &ReachReport) -> Vec<(&'static str, String)> {
+    let held = reach.relays.iter().filter(|relay| relay.state == "held");
+    let relay = |relay: &RelayReport| match relay.rtt_ms {
+        Some(ms) => format!("{}, {ms} ms away", relay.id),
+        None => relay.id.clone(),
+    };
+    let state = [("reach", format!("{}: {}", reach.state.label(), reach.why))];
+    state.into_iter().chain(held.map(|one| ("relay", relay(one)))).collect()
 }
 
 fn store(status: &StatusReport) -> String {

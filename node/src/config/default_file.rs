@@ -83,6 +83,19 @@ fn text() -> String {
 # Connections at most.
 # max_peers = {DEFAULT_MAX_PEERS}
 
+# How others reach this node. auto: directly if peers that try can, else over relays. direct: no relays. outbound-only: listen
+# nowhere. relay-only: tell nobody an address of this machine.
+# reach = "auto"
+
+# Where others reach the mesh if a router maps its ports, such as "/ip4/203.0.113.7/tcp/46337".
+# external_addresses = []
+
+# Relays to use first, such as "/dns4/relay.example.org/tcp/46337/p2p/16Uiu2H...". Else those that the mesh knows.
+# relays = []
+
+# Have the router map the mesh's ports (UPnP).
+# upnp = true
+
 # ---- selling
 
 # Engines, as KIND=URL. All that are named are used; of the default, the first that answers. OLLAMA_HOST, VLLM_HOST,

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     backend::BackendSpec,
     market::{policy::Policy, pricing::Pricing, schedule::Schedule},
+    net::ReachConfig,
     plane_client::EVERY_SECS,
 };
 use infernet_wire::{
@@ -58,6 +59,8 @@ const MAX_WATTS: u32 = 1_000_000;
 const MAX_RISE: u32 = 1_000;
 /// Bootstrap peers that are dialled at start.
 const MAX_BOOTSTRAP: usize = 64;
+/// Relays that are named: two hold a place, the others are there for when one is lost.
+const MAX_RELAYS: usize = 16;
 /// Engines of one node.
 const MAX_BACKENDS: usize = 8;
 /// File descriptors end here on most systems.
@@ -128,6 +131,17 @@ impl Parser<'_> {
             bootstrap: self.all("bootstrap", p.bootstrap.unwrap_or_default(), MAX_BOOTSTRAP, value::peer_address)?,
             mdns: p.mdns.unwrap_or(true),
             max_peers: self.within("max_peers", p.max_peers.unwrap_or(DEFAULT_MAX_PEERS), 1, MAX_MAX_PEERS)?,
+            reach: ReachConfig {
+                mode: self.one("reach", p.reach.as_deref().unwrap_or("auto"), |text| text.parse())?,
+                external: self.all(
+                    "external_addresses",
+                    p.external_addresses.unwrap_or_default(),
+                    limits::MAX_ADDRESSES,
+                    value::external_address,
+                )?,
+                relays: self.all("relays", p.relays.unwrap_or_default(), MAX_RELAYS, value::relay_address)?,
+                upnp: p.upnp.unwrap_or(true),
+            },
             backend: self.backends(p.backend, p.allow_link_local_engine.unwrap_or(false))?,
             allow_link_local_engine: p.allow_link_local_engine.unwrap_or(false),
             engine_variables: self.layers.engines.clone(),

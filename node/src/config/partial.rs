@@ -52,6 +52,14 @@ keys! {
     mdns: bool,
     /// Connections at most. Default 128.
     max_peers: u32,
+    /// How others are to reach this node: `auto`, `direct`, `outbound-only` or `relay-only`. Default `auto`.
+    reach: String,
+    /// Multiaddrs at which others reach the mesh, such as those of mapped ports. None by default.
+    external_addresses: Vec<String>,
+    /// Multiaddrs of relays to use first, with `/p2p/` at the end. None by default: those that the mesh knows.
+    relays: Vec<String>,
+    /// Whether to have the router map the mesh's ports (UPnP). Default true.
+    upnp: bool,
     /// Engines, as `KIND=URL`. By default the first on this machine that answers.
     backend: Vec<String>,
     /// Whether an engine may be at a link-local or metadata address. Default false.
@@ -148,6 +156,8 @@ pub(super) fn flag(key: &str) -> String {
         "prices" => "--price".into(),
         "models" => "--model".into(),
         "planes" => "--plane".into(),
+        "relays" => "--relay".into(),
+        "external_addresses" => "--external-address".into(),
         "allow_workers" => "--allow".into(),
         "deny_workers" => "--deny".into(),
         "regions" => "--only-region".into(),

@@ -96,6 +96,40 @@ pub(super) fn peer_address(text: &str) -> Result<Multiaddr, String> {
     text.parse().map_err(|_| "write a multiaddr, such as /dns4/example.org/tcp/46337/p2p/16Uiu2H...".into())
 }
 
+/// An address at which others dial the mesh: an IP address or a name, then TCP or QUIC; the peer at its end may be left out.
+pub(super) fn external_address(text: &str) -> Result<Multiaddr, String> {
+    let fix =
+        "write the multiaddr that others can dial, such as /ip4/203.0.113.7/tcp/46337 or /dns4/example.org/udp/46338/quic-v1";
+    let mut address: Multiaddr = text.parse().map_err(|_| fix.to_owned())?;
+    if matches!(address.iter().last(), Some(Protocol::P2p(_))) {
+        address.pop();
+    }
+    if is_dialable(&address) { Ok(address) } else { Err(fix.into()) }
+}
+
+/// The same of a relay, which must be named.
+pub(super) fn relay_address(text: &str) -> Result<Multiaddr, String> {
+    let fix = "write the relay's multiaddr with its id, such as /dns4/relay.example.org/tcp/46337/p2p/16Uiu2H...";
+    let address: Multiaddr = text.parse().map_err(|_| fix.to_owned())?;
+    let mut place = address.clone();
+    if matches!(place.pop(), Some(Protocol::P2p(_))) && is_dialable(&place) { Ok(address) } else { Err(fix.into()) }
+}
+
+fn is_dialable(address: &Multiaddr) -> bool {
+    let parts: Vec<Protocol<'_>> = address.iter().collect();
+    let (host, port) = match parts.as_slice() {
+        [host, Protocol::Tcp(port)] | [host, Protocol::Udp(port), Protocol::QuicV1] => (host, *port),
+        _ => return false,
+    };
+    let named = match host {
+        Protocol::Ip4(ip) => !ip.is_unspecified(),
+        Protocol::Ip6(ip) => !ip.is_unspecified(),
+        Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) => true,
+        _ => false,
+    };
+    named && port != 0
+}
+
 /// An address that the mesh can listen on: an IP address, then TCP or QUIC.
 pub(super) fn mesh_address(text: &str) -> Result<Multiaddr, String> {
     let fix = "write a multiaddr of TCP or QUIC, such as /ip4/0.0.0.0/tcp/46337 or /ip6/::/udp/46338/quic-v1";

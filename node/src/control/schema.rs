@@ -7,7 +7,7 @@ use crate::{
     hardware::Reading,
     jobs::JobReport,
     market::{registry::KnownModel, standing::PathChoice, trust::Trust},
-    net::{Direction, PeerInfo, Transport},
+    net::{Direction, Mode, Path, PeerInfo, Reachability, Reached, RelayInfo, Transport},
     report::{AuctionReport, ChatReport},
     seller,
     today::TodayReport,
@@ -38,6 +38,9 @@ pub struct StatusReport {
     pub listen: Vec<String>,
     /// UDP address of the chat endpoint.
     pub chat: String,
+    /// How others reach it.
+    #[serde(default)]
+    pub reach: ReachReport,
     /// `base_url` of the OpenAI endpoint, as `infernet start` tells it; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub api: Option<String>,
@@ -74,6 +77,62 @@ pub struct StatusReport {
     pub warnings: Vec<Finding>,
 }
 
+/// How others reach a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ReachReport {
+    /// What its operator wants: `auto`, `direct`, `outbound-only` or `relay-only`.
+    pub mode: String,
+    /// Whether it can be dialled.
+    pub state: Reachability,
+    /// How that is known.
+    pub why: String,
+    /// Multiaddrs that its ad names, without its id at the end.
+    pub advertised: Vec<String>,
+    /// Relays that it knows, those that hold a place for it first.
+    pub relays: Vec<RelayReport>,
+}
+
+impl ReachReport {
+    /// Describes `reached`.
+    pub fn new(mode: Mode, reached: &Reached, relays: &[RelayInfo]) -> Self {
+        ReachReport {
+            mode: mode.to_string(),
+            state: reached.state,
+            why: reached.why.clone(),
+            advertised: reached.advertised.iter().map(ToString::to_string).collect(),
+            relays: relays.iter().map(RelayReport::from).collect(),
+        }
+    }
+}
+
+/// A relay as a node knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RelayReport {
+    /// Its peer id.
+    pub id: String,
+    /// `held` if it holds a place for the node, `asked` if it was asked for one, else `known`.
+    pub state: String,
+    /// Whether the operator named it.
+    pub configured: bool,
+    /// Round trip time in milliseconds, once measured.
+    pub rtt_ms: Option<u32>,
+    /// Times in a row that it did not grant a place.
+    pub failures: u32,
+}
+
+impl From<&RelayInfo> for RelayReport {
+    fn from(relay: &RelayInfo) -> Self {
+        RelayReport {
+            id: relay.id.to_string(),
+            state: relay.state.into(),
+            configured: relay.configured,
+            rtt_ms: relay.rtt_ms,
+            failures: relay.failures,
+        }
+    }
+}
+
 /// What a node keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -101,6 +160,15 @@ pub struct PeerReport {
     pub transport: String,
     /// `inbound` or `outbound`.
     pub direction: String,
+    /// `direct`, `punched` or `relayed`.
+    #[serde(default)]
+    pub path: String,
+    /// The relay's peer id, if it is relayed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub via: Option<String>,
+    /// Why there is no direct connection; absent if there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub why_not_direct: Option<String>,
     /// Round trip time in milliseconds, once measured.
     pub rtt_ms: Option<u32>,
     /// What software it says it runs.
@@ -125,6 +193,12 @@ impl PeerReport {
                 Direction::Inbound => "inbound".into(),
                 Direction::Outbound => "outbound".into(),
             },
+            path: peer.path.label().into(),
+            via: match peer.path {
+                Path::Relayed { via } => Some(via.to_string()),
+                Path::Direct | Path::Punched => None,
+            },
+            why_not_direct: peer.why_not_direct.clone(),
             rtt_ms: peer.rtt_ms,
             agent: peer.agent.clone(),
             score: peer.score,
@@ -283,6 +357,11 @@ pub enum ChatStep {
         /// Input tokens charged at most.
         input_tokens: u32,
     },
+    /// The stream was lost, and the job goes on in another.
+    Resumed {
+        /// How the stream goes now.
+        path: String,
+    },
     /// A piece of the answer.
     Text {
         /// Whether it is reasoning, not answer.
@@ -332,6 +411,7 @@ impl From<ChatEvent> for ChatStep {
             ChatEvent::Stream(Progress::Opened { path, input_tokens, .. }) => {
                 ChatStep::Opened { path: path.to_string(), input_tokens }
             }
+            ChatEvent::Stream(Progress::Resumed { path }) => ChatStep::Resumed { path: path.to_string() },
             ChatEvent::Stream(Progress::Text { channel, text, .. }) => {
                 ChatStep::Text { reasoning: channel == Channel::REASONING, text }
             }

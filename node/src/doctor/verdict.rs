@@ -26,6 +26,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         network::ports(facts),
         machine::engines(facts),
         network::peers(facts),
+        network::reach(facts),
         network::bootstrap(facts),
         vec![network::mdns(facts)],
         vec![machine::clock(facts)],

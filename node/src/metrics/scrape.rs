@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api::{access::Caller, error::ApiError},
     hardware::{Gpu, Reading},
-    net::{Direction, PeerInfo, Transport},
+    net::{Direction, PeerInfo, Reachability, Reached, Transport},
     node::Node,
     seller,
     spend::ALL,
@@ -83,6 +83,7 @@ struct Now {
     id: String,
     network: String,
     peers: Vec<PeerInfo>,
+    reached: Reached,
     models_known: usize,
     jobs_bought: usize,
     seller: Option<seller::Status>,
@@ -122,6 +123,7 @@ impl Now {
             id: node.id().to_string(),
             network: node.network().to_string(),
             peers: node.net().peers().await,
+            reached: node.net().reached(),
             models_known: node.buyer().known_models().await.len(),
             jobs_bought: node.buyer().running(),
             seller,
@@ -140,6 +142,17 @@ impl Now {
                 [("node", self.id.clone()), ("network", self.network.clone())],
             ),
             Family::gauge("infernet_peers", "Connected peers, by who dialled and how.", peers(&self.peers)),
+            Family::gauge("infernet_connections", "Connected peers, by the way the bytes take.", paths(&self.peers)),
+            Family::gauge(
+                "infernet_reachability",
+                "1 for whether others can dial this node, 0 for what it could be else.",
+                reachability(&self.reached),
+            ),
+            Family::gauge(
+                "infernet_relays_held",
+                "Relays that hold a place for this node.",
+                vec![whole(self.reached.relays.len())],
+            ),
             Family::gauge("infernet_models_known", "Models that live ads of workers name.", vec![whole(self.models_known)]),
             Family::gauge("infernet_jobs_bought_running", "Buyer: jobs under way.", vec![whole(self.jobs_bought)]),
         ];
@@ -170,6 +183,22 @@ fn peers(peers: &[PeerInfo]) -> Vec<Sample> {
     let directions = [(Direction::Inbound, "inbound"), (Direction::Outbound, "outbound")];
     let transports = [(Transport::Tcp, "tcp"), (Transport::Quic, "quic")];
     directions.iter().flat_map(|direction| transports.iter().map(|transport| count(*transport, *direction))).collect()
+}
+
+/// A way that nobody takes is told as 0.
+fn paths(peers: &[PeerInfo]) -> Vec<Sample> {
+    let count = |label: &'static str| peers.iter().filter(|peer| peer.path.label() == label).count() as u64;
+    ["direct", "punched", "relayed"].map(|label| Sample::labelled("path", label, count(label))).into()
+}
+
+fn reachability(reached: &Reached) -> Vec<Sample> {
+    let states = [
+        (Reachability::Open, "open"),
+        (Reachability::Mapped, "mapped"),
+        (Reachability::BehindNat, "behind_nat"),
+        (Reachability::Unknown, "unknown"),
+    ];
+    states.map(|(state, label)| Sample::labelled("state", label, (state == reached.state).into())).into()
 }
 
 /// GPUs by their place and maker, and the load of the machine.

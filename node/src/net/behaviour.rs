@@ -1,22 +1,29 @@
 //! The libp2p protocols that a node speaks, and their settings.
 
-use super::{NetConfig, NetError, direct, inbound, peers::peer_id, receipts, score};
+use super::{
+    NetConfig, NetError, ads, direct, discovery, inbound, peers::peer_id, reach::Mode, receipts, score, screen::Screened,
+    streams,
+};
 use infernet_wire::{id::NodeId, limits, topic};
 use libp2p::{
-    PeerId, StreamProtocol, autonat, connection_limits,
+    Multiaddr, PeerId, StreamProtocol, autonat, connection_limits,
     connection_limits::ConnectionLimits,
+    dcutr,
     gossipsub::{self, IdentTopic, IdentityTransform, MessageAuthenticity, ValidationMode, WhitelistSubscriptionFilter},
     identify,
     identity::Keypair,
     kad::{self, store::MemoryStore},
-    mdns, ping,
+    mdns, ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+    upnp,
 };
 use std::time::Duration;
 
 /// The name of our DHT, as in c0mpute.
 pub const KAD_PROTOCOL: &str = "/c0mpute/kad/1.0.0";
 pub(super) const KAD: StreamProtocol = StreamProtocol::new(KAD_PROTOCOL);
+/// What relays speak (libp2p's circuit relay, version 2).
+pub(super) const HOP: StreamProtocol = StreamProtocol::new("/libp2p/circuit/relay/0.2.0/hop");
 const IDENTIFY: &str = "/c0mpute/id/1.0.0";
 const AGENT: &str = concat!("infernet/", env!("CARGO_PKG_VERSION"));
 /// Comes before the network's name in what a node calls itself.
@@ -36,8 +43,9 @@ const PEER_QUEUE: usize = 250;
 /// Message ids in one "I have", each of about 100 bytes in memory: three heartbeats of a busy network. A peer that does not read
 /// has a queue full of them; at gossipsub's default of 5 000 that is 260 MB.
 const MAX_IDS: usize = 500;
-/// Connections to one peer: two when both dial at once; more are waste.
-const PER_PEER: u32 = 2;
+/// Connections to one peer: two when both dial at once, and the same over a circuit, which stays open until the others stand; more
+/// are waste.
+const PER_PEER: u32 = 4;
 /// Connections that only we can open: a mesh's worth.
 const CHOSEN: u32 = 8;
 /// Handshakes at once, in either direction: as many as take two cores a second.
@@ -55,17 +63,30 @@ pub(super) struct Behaviour {
     pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
     pub(super) answers: direct::Behaviour,
     pub(super) receipts: receipts::Behaviour,
-    /// Streams of protocols that others speak; see [`super::Net::streams`].
-    pub(super) streams: libp2p_stream::Behaviour,
-    /// The same, where many come at once.
+    pub(super) ads: ads::Behaviour,
+    /// Streams of protocols that others speak; see [`super::NetConfig::doors`].
     pub(super) doors: inbound::Behaviour,
+    /// Chat where there is no direct way to the chat endpoint, and streams that we open.
+    pub(super) streams: streams::Behaviour,
     /// Tells peers whether they can be dialled (AutoNAT v2).
     pub(super) dial_back: Toggle<autonat::v2::server::Behaviour>,
+    /// Has peers try whether we can be dialled (AutoNAT v2).
+    pub(super) probe: Toggle<Screened<autonat::v2::client::Behaviour>>,
+    /// Reserves places at relays, and opens circuits.
+    pub(super) circuits: relay::client::Behaviour,
+    /// Has the router map our ports.
+    pub(super) upnp: Toggle<upnp::tokio::Behaviour>,
+    /// Makes a circuit a direct connection (DCUtR). Last, so that it hears of no connection that others refuse: it counts on that.
+    pub(super) punch: Toggle<Screened<dcutr::Behaviour>>,
 }
 
 impl Behaviour {
-    pub(super) fn new(keypair: &Keypair, config: &NetConfig) -> Result<Self, NetError> {
+    pub(super) fn new(keypair: &Keypair, config: &NetConfig, circuits: relay::client::Behaviour) -> Result<Self, NetError> {
         let me = keypair.public().to_peer_id();
+        // In a test network on one machine, its own addresses are all there are.
+        let least = if is_local(&config.listen) { discovery::Reach::Host } else { discovery::Reach::World };
+        let punches = config.reach.mode != Mode::RelayOnly && !config.dial_back;
+        let maps = config.reach.upnp && config.reach.mode.listens() && !is_local(&config.listen);
         Ok(Behaviour {
             limits: limits(config.max_peers),
             gossip: gossip(keypair, config.max_peers)?,
@@ -73,15 +94,24 @@ impl Behaviour {
             identify: identify::Behaviour::new(
                 identify::Config::new(IDENTIFY.into(), keypair.public())
                     .with_agent_version(format!("{AGENT}{NETWORK}{}", config.network.as_str()))
+                    // What we listen on is told as far as it works; see `reach`.
+                    .with_hide_listen_addrs(true)
                     .with_push_listen_addr_updates(true),
             ),
             ping: ping::Behaviour::default(),
             mdns: mdns(me, config.mdns).into(),
             answers: direct::behaviour(),
             receipts: receipts::behaviour(),
-            streams: libp2p_stream::Behaviour::new(),
+            ads: ads::behaviour(),
             doors: inbound::Behaviour::new(config.doors.clone()),
+            streams: streams::Behaviour::new(config.chat.clone()),
             dial_back: config.dial_back.then(autonat::v2::server::Behaviour::default).into(),
+            probe: (config.reach.mode == Mode::Auto && !config.dial_back)
+                .then(|| Screened::new(autonat::v2::client::Behaviour::default(), least))
+                .into(),
+            circuits,
+            upnp: maps.then(upnp::tokio::Behaviour::default).into(),
+            punch: punches.then(|| Screened::new(dcutr::Behaviour::new(me), least)).into(),
         })
     }
 
@@ -159,8 +189,14 @@ fn kad(me: PeerId, serves: bool) -> kad::Behaviour<MemoryStore> {
     // Nothing is stored in the DHT: it only finds peers.
     config.set_record_filtering(kad::StoreInserts::FilterBoth);
     let mut kad = kad::Behaviour::with_config(me, MemoryStore::new(me), config);
-    kad.set_mode(serves.then_some(kad::Mode::Server));
+    // Not by what libp2p calls an external address: those are what we tell, not what is proved.
+    kad.set_mode(Some(if serves { kad::Mode::Server } else { kad::Mode::Client }));
     kad
+}
+
+/// Whether all of `addresses` are of this machine alone; not if there are none.
+fn is_local(addresses: &[Multiaddr]) -> bool {
+    !addresses.is_empty() && addresses.iter().all(|address| discovery::reach(address) == Some(discovery::Reach::Host))
 }
 
 /// Without multicast (containers, some clouds) the node lives on without mDNS.

@@ -1,8 +1,8 @@
 //! What the rest of the node asks of the network.
 
-use super::{PeerInfo, PublishError, Route, receipts::PageError};
+use super::{PeerInfo, PublishError, RelayInfo, Route, receipts::PageError, streams};
 use infernet_wire::{bid::Answer, id::NodeId, receipt_page::PageRequest, time::UnixMillis};
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, StreamProtocol};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::oneshot;
 
@@ -21,10 +21,18 @@ pub(super) enum Command {
     Peers { reply: oneshot::Sender<Vec<PeerInfo>> },
     /// Tell of one peer.
     Peer { id: NodeId, reply: oneshot::Sender<Option<PeerInfo>> },
+    /// Be connected to a peer.
+    Connect { peer: NodeId, addresses: Vec<Multiaddr>, deadline: UnixMillis, reply: oneshot::Sender<Option<PeerInfo>> },
+    /// Tell which relays are known.
+    Relays { reply: oneshot::Sender<Vec<RelayInfo>> },
     /// Tell what happened how often.
     Counters { reply: oneshot::Sender<BTreeMap<String, u64>> },
     /// Tell the newest ad sequence of each worker.
     AdSequences { reply: oneshot::Sender<Vec<(NodeId, u64)>> },
+    /// Open a chat stream to a peer.
+    OpenChat { peer: NodeId, reply: streams::Reply },
+    /// Open a stream of another protocol to a connected peer.
+    OpenStream { peer: NodeId, protocol: StreamProtocol, reply: streams::Reply },
     /// Connect to an address.
     Dial { address: Multiaddr },
     /// Say goodbye and end.

@@ -112,7 +112,7 @@ impl Discovery {
 }
 
 /// Between three and five quarters of `ms`.
-fn spread(ms: u64, chance: u64) -> u64 {
+pub(super) fn spread(ms: u64, chance: u64) -> u64 {
     ms - ms / 4 + chance % (ms / 2).max(1)
 }
 
@@ -124,11 +124,20 @@ pub(super) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
+/// The relay of a circuit's address; `None` if it is none.
+pub(super) fn relay_of(address: &Multiaddr) -> Option<PeerId> {
+    let before = address.iter().zip(address.iter().skip(1)).find(|(_, part)| matches!(part, Protocol::P2pCircuit))?;
+    if let (Protocol::P2p(relay), _) = before { Some(relay) } else { None }
+}
+
 /// From how far away an address can be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Reach {
+pub(super) enum Reach {
+    /// From the same machine.
     Host,
+    /// From the same network.
     Site,
+    /// From the internet.
     World,
 }
 
@@ -148,7 +157,8 @@ fn has_known_transport(address: &Multiaddr) -> bool {
     }
 }
 
-fn reach(address: &Multiaddr) -> Option<Reach> {
+/// `None` if it can't be reached at all, or nobody knows.
+pub(super) fn reach(address: &Multiaddr) -> Option<Reach> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => ip_reach(ip.into()),
         Protocol::Ip6(ip) => ip_reach(ip.to_ipv4_mapped().map_or(ip.into(), IpAddr::from)),

@@ -1,11 +1,17 @@
 //! Who is connected: a small book that the task keeps up to date.
 
+use super::discovery;
 use infernet_wire::{id::NodeId, time::UnixMillis};
-use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, gossipsub::TopicHash, multiaddr::Protocol};
-use std::collections::{BTreeMap, BTreeSet};
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, gossipsub::TopicHash, multiaddr::Protocol, swarm::ConnectionId};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// An agent's name is for people; a longer one is cut.
 const MAX_AGENT_CHARS: usize = 64;
+/// Why a dial failed is for people too: some name every address that was tried.
+const MAX_REASON_CHARS: usize = 160;
 
 /// gossipsub tells with each of its heartbeats, every 0.7 s, whose queue was full. Two that are further apart are two troubles.
 const SAME_TROUBLE_MS: u64 = 2_000;
@@ -30,19 +36,61 @@ pub enum Direction {
     Outbound,
 }
 
-/// A connected peer.
+/// Which way the bytes to a peer take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Path {
+    /// From one to the other.
+    Direct,
+    /// The same, through a hole that both punched into their NATs.
+    Punched,
+    /// Through a relay.
+    Relayed {
+        /// Which.
+        via: PeerId,
+    },
+}
+
+impl Path {
+    /// A short stable name: `direct`, `punched` or `relayed`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Path::Direct => "direct",
+            Path::Punched => "punched",
+            Path::Relayed { .. } => "relayed",
+        }
+    }
+
+    fn is_relayed(self) -> bool {
+        matches!(self, Path::Relayed { .. })
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Relayed { via } => write!(f, "relayed through {via}"),
+            direct => f.write_str(direct.label()),
+        }
+    }
+}
+
+/// A connected peer. Of several connections, the best one is meant: a direct one, and of those the first.
 #[derive(Debug, Clone)]
 pub struct PeerInfo {
     /// Who it is.
     pub id: NodeId,
     /// Where it says it listens, without `/p2p/`, as far as we can use it: what to put into a peer cache. Empty if it tells none.
     pub addresses: Vec<Multiaddr>,
-    /// The other end of the first connection. Of an inbound one, nobody listens there.
+    /// The other end of the connection. Of an inbound one, nobody listens there; of a circuit, it begins with the relay's.
     pub remote: Multiaddr,
-    /// The first connection's transport.
+    /// The connection's transport; of a circuit, that to the relay.
     pub transport: Transport,
-    /// The first connection's direction.
+    /// The connection's direction.
     pub direction: Direction,
+    /// Which way it takes.
+    pub path: Path,
+    /// Why there is no direct connection; `None` if there is one.
+    pub why_not_direct: Option<String>,
     /// The last ping, in milliseconds; `None` before the first.
     pub rtt_ms: Option<u32>,
     /// What software it says it runs, at most 64 characters, none of them control characters.
@@ -63,10 +111,36 @@ pub(super) fn node_id(peer: &PeerId) -> Option<NodeId> {
     NodeId::from_peer_id_bytes(&peer.to_bytes())
 }
 
+/// One connection.
+#[derive(Debug, Clone)]
+struct Connection {
+    remote: Multiaddr,
+    direction: Direction,
+    path: Path,
+}
+
+impl Connection {
+    fn new(endpoint: &ConnectedPoint) -> Self {
+        // An inbound circuit names only its source as the other end.
+        let (remote, direction) = match endpoint {
+            ConnectedPoint::Dialer { address, .. } => (address, Direction::Outbound),
+            ConnectedPoint::Listener { local_addr, .. } if discovery::relay_of(local_addr).is_some() => {
+                (local_addr, Direction::Inbound)
+            }
+            ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, Direction::Inbound),
+        };
+        let path = discovery::relay_of(remote).map_or(Path::Direct, |via| Path::Relayed { via });
+        Connection { remote: remote.clone(), direction, path }
+    }
+}
+
 #[derive(Debug)]
 struct Peer {
     info: PeerInfo,
-    connections: u32,
+    connections: BTreeMap<ConnectionId, Connection>,
+    /// Dials that failed while there was only a circuit, and what the last one met.
+    punches_failed: u32,
+    last_failure: String,
     topics: BTreeSet<TopicHash>,
     faults: u32,
     /// Since when its queue has been full, and when that was last told.
@@ -79,17 +153,43 @@ pub(super) struct Peers(BTreeMap<NodeId, Peer>);
 
 impl Peers {
     /// A connection exists. True if it is the peer's first.
-    pub(super) fn connected(&mut self, id: NodeId, endpoint: &ConnectedPoint, now: UnixMillis) -> bool {
-        let peer = self.0.entry(id).or_insert_with(|| Peer::new(id, endpoint, now));
-        peer.connections += 1;
-        peer.connections == 1
+    pub(super) fn connected(
+        &mut self,
+        id: NodeId,
+        connection: ConnectionId,
+        endpoint: &ConnectedPoint,
+        now: UnixMillis,
+    ) -> bool {
+        let mut made = Connection::new(endpoint);
+        let peer = self.0.entry(id).or_insert_with(|| Peer::new(id, &made, now));
+        let only_relayed = !peer.connections.is_empty() && peer.connections.values().all(|other| other.path.is_relayed());
+        if only_relayed && !made.path.is_relayed() {
+            made.path = Path::Punched;
+        }
+        peer.connections.insert(connection, made);
+        peer.show_best();
+        peer.connections.len() == 1
     }
 
     /// A connection is gone. True if it was the peer's last.
-    pub(super) fn disconnected(&mut self, id: &NodeId) -> bool {
+    pub(super) fn disconnected(&mut self, id: &NodeId, connection: &ConnectionId) -> bool {
         let Some(peer) = self.0.get_mut(id) else { return false };
-        peer.connections = peer.connections.saturating_sub(1);
-        peer.connections == 0 && self.0.remove(id).is_some()
+        peer.connections.remove(connection);
+        peer.show_best();
+        peer.connections.is_empty() && self.0.remove(id).is_some()
+    }
+
+    /// A direct connection could not be made.
+    pub(super) fn punch_failed(&mut self, id: &NodeId, reason: &str) {
+        let Some(peer) = self.0.get_mut(id).filter(|peer| peer.info.path.is_relayed()) else { return };
+        peer.punches_failed = peer.punches_failed.saturating_add(1);
+        peer.last_failure = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS).collect();
+        peer.show_best();
+    }
+
+    /// Which way a connection takes.
+    pub(super) fn path(&self, id: &NodeId, connection: &ConnectionId) -> Option<Path> {
+        Some(self.0.get(id)?.connections.get(connection)?.path)
     }
 
     pub(super) fn is_connected(&self, id: &NodeId) -> bool {
@@ -165,20 +265,45 @@ impl Peers {
 }
 
 impl Peer {
-    fn new(id: NodeId, endpoint: &ConnectedPoint, now: UnixMillis) -> Self {
-        let remote = endpoint.get_remote_address().clone();
+    fn new(id: NodeId, first: &Connection, now: UnixMillis) -> Self {
         let info = PeerInfo {
             id,
             addresses: vec![],
-            transport: transport(&remote),
-            remote,
-            direction: if endpoint.is_dialer() { Direction::Outbound } else { Direction::Inbound },
+            transport: transport(&first.remote),
+            remote: first.remote.clone(),
+            direction: first.direction,
+            path: first.path,
+            why_not_direct: None,
             rtt_ms: None,
             agent: None,
             score: 0.0,
             connected_since: now,
         };
-        Peer { info, connections: 0, topics: BTreeSet::new(), faults: 0, slow: None }
+        Peer {
+            info,
+            connections: BTreeMap::new(),
+            punches_failed: 0,
+            last_failure: String::new(),
+            topics: BTreeSet::new(),
+            faults: 0,
+            slow: None,
+        }
+    }
+
+    fn show_best(&mut self) {
+        let Some((_, best)) = self.connections.iter().min_by_key(|(id, connection)| (connection.path.is_relayed(), **id))
+        else {
+            return;
+        };
+        self.info.transport = transport(&best.remote);
+        self.info.remote = best.remote.clone();
+        self.info.direction = best.direction;
+        self.info.path = best.path;
+        self.info.why_not_direct = best.path.is_relayed().then(|| match self.punches_failed {
+            0 => "no hole has been punched yet".into(),
+            1 => format!("hole punching failed: {}", self.last_failure),
+            n => format!("hole punching failed {n} times: {}", self.last_failure),
+        });
     }
 }
 
@@ -190,6 +315,7 @@ fn transport(address: &Multiaddr) -> Transport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use libp2p::core::{Endpoint, transport::PortUse};
 
     const ID: NodeId = NodeId([2; 33]);
     const T0: UnixMillis = UnixMillis(1_000_000);
@@ -198,8 +324,41 @@ mod tests {
         let mut peers = Peers::default();
         let address: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
         let endpoint = ConnectedPoint::Listener { local_addr: address.clone(), send_back_addr: address };
-        assert!(peers.connected(ID, &endpoint, T0));
+        assert!(peers.connected(ID, ConnectionId::new_unchecked(1), &endpoint, T0));
         peers
+    }
+
+    fn dialled(address: &Multiaddr) -> ConnectedPoint {
+        let address = address.clone();
+        ConnectedPoint::Dialer { address, role_override: Endpoint::Dialer, port_use: PortUse::Reuse }
+    }
+
+    #[test]
+    fn a_circuit_is_told_with_why_it_is_one_until_there_is_a_direct_connection_and_after_it() {
+        let (mut peers, relay, connection) = (Peers::default(), PeerId::random(), ConnectionId::new_unchecked);
+        let at_relay: Multiaddr = format!("/ip4/198.51.100.1/tcp/1/p2p/{relay}/p2p-circuit").parse().unwrap();
+        let from = peer_id(&node(3)).unwrap();
+        let inbound = ConnectedPoint::Listener {
+            local_addr: at_relay.clone(),
+            send_back_addr: Multiaddr::empty().with(Protocol::P2p(from)),
+        };
+        assert!(peers.connected(node(3), connection(1), &inbound, T0));
+        let info = |peers: &Peers| peers.info(&node(3)).unwrap();
+        assert_eq!((info(&peers).path, info(&peers).remote), (Path::Relayed { via: relay }, at_relay));
+        (0..2).for_each(|_| peers.punch_failed(&node(3), &format!("refused\n{}", "x".repeat(500))));
+        let why = info(&peers).why_not_direct.unwrap();
+        assert!(why.starts_with("hole punching failed 2 times: refusedx") && why.len() < 200, "{why}");
+        let direct: Multiaddr = "/ip4/203.0.113.9/udp/1/quic-v1".parse().unwrap();
+        assert!(!peers.connected(node(3), connection(2), &dialled(&direct), T0));
+        let punched = info(&peers);
+        assert_eq!((punched.path, punched.transport, punched.why_not_direct), (Path::Punched, Transport::Quic, None));
+        assert!(!peers.disconnected(&node(3), &connection(2)));
+        assert_eq!(info(&peers).path, Path::Relayed { via: relay });
+        assert!(peers.disconnected(&node(3), &connection(1)));
+    }
+
+    fn node(n: u8) -> NodeId {
+        infernet_wire::key::NodeKey::from_bytes(&[n; 32]).unwrap().id()
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The task that owns the swarm. It carries out what `gossip`, `routes`, `outbox` and `discovery` decide, and never waits for
 //! anybody: events go out by `try_send`.
 
+mod ads;
 mod answers;
 mod pages;
+mod reaching;
 
 use super::{
     Event, NetConfig, NetError, PublishError, Route,
@@ -10,28 +12,32 @@ use super::{
     command::Command,
     counters::Counters,
     discovery::{self, Discovery},
+    generations::Generations,
     gossip::{Gate, Verdict},
     inbound,
     outbox::{Outbox, Waiting},
     peers::{Peers, node_id, peer_id},
-    score, transport,
+    reach::{Reach, Reached, Setup},
+    score,
+    streams::StreamRefused,
+    transport,
 };
 use crate::clock;
 use futures::StreamExt;
 use infernet_wire::{id::NodeId, key::NodeKey, limits, time::UnixMillis, topic::NetworkId};
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    core::ConnectedPoint,
+    core::{ConnectedPoint, transport::ListenerId},
     gossipsub::{self, MessageAcceptance, TopicHash},
-    identify, mdns, ping,
+    identify, mdns, ping, relay,
     request_response::OutboundRequestId,
     swarm::{
-        SwarmEvent,
+        ConnectionId, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -45,6 +51,7 @@ pub(super) struct Ends {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) subscribers: watch::Sender<usize>,
+    pub(super) reached: watch::Sender<Reached>,
 }
 
 /// Peers of other networks that are named in the log.
@@ -69,24 +76,39 @@ pub(super) struct NetTask {
     pending: BTreeMap<OutboundRequestId, answers::Pending>,
     counters: Counters,
     pages: pages::Pages,
+    ad_pages: ads::AdPages,
     tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
     /// Peers of other networks that the log has named.
     strangers: BTreeSet<NodeId>,
+    reach: Reach,
+    /// Whose reservation each of these listeners is.
+    reserving: HashMap<ListenerId, PeerId>,
+    /// Where workers say in their ads that they are.
+    places: Generations<NodeId, Vec<Multiaddr>>,
+    callers: Vec<reaching::Caller>,
+    serves: bool,
     ends: Ends,
 }
 
 type Happening = SwarmEvent<BehaviourEvent>;
 
 /// Binds the sockets and starts the task, which ends by [`Command::Shutdown`] or with the last handle.
-pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Result<libp2p_stream::Control, NetError> {
+pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Result<(), NetError> {
     let keypair = transport::keypair(key)?;
-    let mut swarm = transport::swarm(&keypair, Behaviour::new(&keypair, &config)?)?;
-    config.external.iter().for_each(|address| swarm.add_external_address(address.clone()));
-    let streams = swarm.behaviour().streams.new_control();
-    let backlog = transport::listen(&mut swarm, &config.listen).await?;
+    let (circuits, relay) = relay::client::new(keypair.public().to_peer_id());
+    let mut swarm = transport::swarm(&keypair, circuits, Behaviour::new(&keypair, &config, relay)?)?;
+    let listen: &[Multiaddr] = if config.reach.mode.listens() { &config.listen } else { &[] };
+    let backlog = transport::listen(&mut swarm, listen).await?;
     let me = key.id();
     let seeds = config.known_peers.into_iter().chain(config.bootstrap);
-    let task = NetTask {
+    let setup = Setup {
+        me: *swarm.local_peer_id(),
+        mode: config.reach.mode,
+        serves: config.serves,
+        external: config.reach.external,
+        relays: config.reach.relays,
+    };
+    let mut task = NetTask {
         gate: Gate::new(key.clone(), config.network.clone(), clock::now(), config.ad_sequences),
         key: key.clone(),
         network: config.network,
@@ -97,12 +119,21 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
         pending: BTreeMap::new(),
         counters: Counters::default(),
         pages: pages::Pages::new(config.receipts),
+        ad_pages: ads::AdPages::new(),
         tap: config.tap,
         strangers: BTreeSet::new(),
+        reach: Reach::new(setup),
+        reserving: HashMap::new(),
+        places: Generations::new(reaching::PLACES, limits::AD_TTL_MS),
+        callers: Vec::new(),
+        serves: config.serves,
         ends,
     };
+    let bound: Vec<Multiaddr> = task.swarm.listeners().cloned().collect();
+    bound.iter().for_each(|address| task.reach.listens(address));
+    task.follow_reach();
     tokio::spawn(task.run(backlog).instrument(tracing::info_span!("net", me = me.short())));
-    Ok(streams)
+    Ok(())
 }
 
 impl NetTask {
@@ -126,8 +157,8 @@ impl NetTask {
     }
 
     fn next_wake(&self) -> UnixMillis {
-        let round = self.discovery.next();
-        self.outbox.next_deadline().map_or(round, |deadline| deadline.min(round))
+        let others = [self.outbox.next_deadline(), self.reach.due(clock::now()), self.next_caller_deadline()];
+        others.into_iter().flatten().fold(self.discovery.next(), UnixMillis::min)
     }
 
     async fn say_goodbye(mut self) {
@@ -153,16 +184,33 @@ impl NetTask {
             Command::ListenAddresses { reply } => tell(reply, self.listen_addresses()),
             Command::Peers { reply } => tell(reply, self.peers.infos(|id| self.swarm.behaviour().score(id))),
             Command::Peer { id, reply } => tell(reply, self.peers.info(&id)),
-            Command::Counters { reply } => tell(reply, self.counters.snapshot()),
+            Command::Connect { peer, addresses, deadline, reply } => self.connect(peer, addresses, deadline, reply),
+            Command::Relays { reply } => tell(reply, self.reach.relays().infos()),
+            Command::Counters { reply } => tell(reply, self.counters()),
             Command::AdSequences { reply } => tell(reply, self.gate.ad_sequences()),
+            Command::OpenChat { peer, reply } => match peer_id(&peer) {
+                Some(peer) => self.swarm.behaviour_mut().streams.open_chat(peer, reply),
+                None => tell(reply, Err(StreamRefused::NotConnected)),
+            },
+            Command::OpenStream { peer, protocol, reply } => match peer_id(&peer) {
+                Some(peer) => self.swarm.behaviour_mut().streams.open(peer, protocol, reply),
+                None => tell(reply, Err(StreamRefused::NotConnected)),
+            },
             Command::Dial { address } => self.dial(address),
             Command::Shutdown => {}
         }
     }
 
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let mut counters = self.counters.snapshot();
+        counters.insert("chat_streams.dropped".into(), self.swarm.behaviour().streams.dropped());
+        counters
+    }
+
     fn listen_addresses(&self) -> Vec<Multiaddr> {
         let me = *self.swarm.local_peer_id();
-        let addresses: BTreeSet<_> = self.swarm.listeners().map(|address| address.clone().with_p2p(me)).collect();
+        let own = self.swarm.listeners().filter(|address| discovery::relay_of(address).is_none());
+        let addresses: BTreeSet<_> = own.map(|address| address.clone().with_p2p(me)).collect();
         addresses.into_iter().map(|address| address.unwrap_or_else(|address| address)).collect()
     }
 
@@ -170,6 +218,10 @@ impl NetTask {
         for late in self.outbox.take_expired(now) {
             self.published(late.reply, Err(PublishError::NoPeers));
         }
+        if self.reach.due(now).is_some_and(|due| due <= now) {
+            self.follow_reach();
+        }
+        self.drop_late_callers(now);
         if self.discovery.next() <= now {
             self.drop_graylisted();
             self.look_for_peers(now);
@@ -229,19 +281,33 @@ impl NetTask {
     fn on_swarm_event(&mut self, event: Happening) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => self.on_connected(peer_id, &endpoint),
-            SwarmEvent::ConnectionClosed { peer_id, .. } => self.on_disconnected(peer_id),
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_connected(peer_id, connection_id, &endpoint);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, .. } => self.on_disconnected(peer_id, &connection_id),
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 tracing::debug!(?peer_id, %error, "could not connect");
                 self.counters.add("connection", "dial_failed");
+                if let Some((peer, id)) = peer_id.and_then(|peer| Some((peer, node_id(&peer)?))) {
+                    self.punch_failed(peer, &error);
+                    self.answer_callers(&id);
+                }
             }
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 tracing::debug!(%send_back_addr, %error, "a connection was not taken");
                 self.counters.add("connection", "refused");
             }
-            SwarmEvent::ListenerClosed { addresses, reason, .. } => tracing::error!(?addresses, ?reason, "no longer listening"),
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                if !self.on_listener_closed(listener_id, &reason) {
+                    tracing::error!(?addresses, ?reason, "no longer listening");
+                    self.on_stopped_listening(&addresses);
+                }
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.on_stopped_listening(&[address]),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "trouble with a listening socket"),
-            SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
+            SwarmEvent::NewListenAddr { address, .. } => self.on_listening(&address),
+            // Of its own accord libp2p tells what one peer has confirmed; we, what follows from all that is known.
+            SwarmEvent::ExternalAddrConfirmed { .. } | SwarmEvent::ExternalAddrExpired { .. } => self.tell_addresses(),
             _ => {}
         }
     }
@@ -251,15 +317,20 @@ impl NetTask {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Answers(event) => self.on_answers(event),
             BehaviourEvent::Receipts(event) => self.on_receipts(event),
+            BehaviourEvent::Ads(event) => self.on_ads(event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.on_identified(peer_id, &info),
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => self.on_ping(peer, rtt),
             BehaviourEvent::Doors(inbound::Refused(count)) => self.counters.add_many("inbound", "refused", count),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_found_nearby(found),
+            BehaviourEvent::Circuits(event) => self.on_circuits(&event),
+            BehaviourEvent::Probe(event) => self.on_probed(&event),
+            BehaviourEvent::Upnp(event) => self.on_upnp(&event),
+            BehaviourEvent::Punch(event) => self.on_punched(&event),
             _ => {}
         }
     }
 
-    fn on_connected(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+    fn on_connected(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
         let Some(id) = node_id(&peer) else {
             let _ = self.swarm.disconnect_peer_id(peer);
             return self.counters.add("connection", "not_secp256k1");
@@ -267,21 +338,29 @@ impl NetTask {
         if let ConnectedPoint::Dialer { address, .. } = endpoint {
             self.discovery.answered(address, peer);
         }
-        if self.peers.connected(id, endpoint, clock::now()) {
+        let is_first = self.peers.connected(id, connection, endpoint, clock::now());
+        if let Some(path) = self.peers.path(&id, &connection) {
+            self.count_path(path);
+        }
+        if is_first {
             self.counters.add("connection", "opened");
             self.emit(Event::PeerConnected(id));
         }
+        self.answer_callers(&id);
     }
 
-    fn on_disconnected(&mut self, peer: PeerId) {
+    fn on_disconnected(&mut self, peer: PeerId, connection: &ConnectionId) {
         let Some(id) = node_id(&peer) else { return };
-        if !self.peers.disconnected(&id) {
+        if !self.peers.disconnected(&id, connection) {
             return;
         }
+        self.reach.relays_mut().left(&peer, clock::now(), chance());
+        self.follow_reach();
         self.counters.add("connection", "closed");
         self.emit(Event::PeerDisconnected(id));
         self.tell_subscribers();
         if self.peers.len() == 0 {
+            self.ad_pages.alone();
             self.discovery.hurry(clock::now(), chance());
         }
     }
@@ -327,6 +406,9 @@ impl NetTask {
             self.counters.add("gossip", "own_flood");
             self.blame(source, forwarder);
         }
+        if let Some(Event::Ad(ad)) = &admitted.event {
+            self.learn_place(ad);
+        }
         let taken = admitted.event.is_none_or(|event| self.emit(event));
         match admitted.verdict {
             Verdict::Accept if taken => MessageAcceptance::Accept,
@@ -360,10 +442,14 @@ impl NetTask {
         let kad = &mut self.swarm.behaviour_mut().kad;
         kad.remove_peer(&peer);
         if info.protocols.contains(&behaviour::KAD) {
-            for address in usable {
-                kad.add_address(&peer, address);
+            for address in &usable {
+                kad.add_address(&peer, address.clone());
             }
         }
+        if info.protocols.contains(&super::ads::PROTOCOL) {
+            self.ask_for_ads(&peer);
+        }
+        self.on_maybe_relay(peer, info, usable);
     }
 
     /// Nothing that it says counts here, and nothing of ours there.
@@ -387,6 +473,7 @@ impl NetTask {
         let Some(id) = node_id(&peer) else { return };
         let ms = u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX);
         self.peers.pinged(&id, ms);
+        self.reach.relays_mut().pinged(&peer, ms);
         self.emit(Event::Rtt { peer: id, ms });
     }
 

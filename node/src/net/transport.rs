@@ -1,4 +1,4 @@
-//! Sockets: TCP (noise, yamux) and QUIC, names resolved by DNS.
+//! Sockets: TCP (noise, yamux) and QUIC, names resolved by DNS; and circuits through relays, with noise and yamux of their own.
 
 use super::{
     NetError,
@@ -16,7 +16,7 @@ use libp2p::{
     dns,
     identity::{Keypair, secp256k1},
     multiaddr::Protocol,
-    noise, quic,
+    noise, quic, relay,
     swarm::{self, SwarmEvent},
     tcp, yamux,
 };
@@ -53,7 +53,11 @@ pub(super) fn keypair(key: &NodeKey) -> Result<Keypair, NetError> {
 }
 
 /// A swarm that listens nowhere yet.
-pub(super) fn swarm(keypair: &Keypair, behaviour: Behaviour) -> Result<Swarm<Behaviour>, NetError> {
+pub(super) fn swarm(
+    keypair: &Keypair,
+    circuits: relay::client::Transport,
+    behaviour: Behaviour,
+) -> Result<Swarm<Behaviour>, NetError> {
     if std::env::var_os("SSLKEYLOGFILE").is_some() {
         return Err(NetError::KeyLog);
     }
@@ -61,10 +65,24 @@ pub(super) fn swarm(keypair: &Keypair, behaviour: Behaviour) -> Result<Swarm<Beh
     let config = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE)
         .with_substream_upgrade_protocol_override(upgrade::Version::V1Lazy);
-    Ok(Swarm::new(transport(keypair)?, behaviour, keypair.public().to_peer_id(), config))
+    Ok(Swarm::new(transport(keypair, circuits)?, behaviour, keypair.public().to_peer_id(), config))
 }
 
-fn transport(keypair: &Keypair) -> Result<Out, NetError> {
+fn transport(keypair: &Keypair, circuits: relay::client::Transport) -> Result<Out, NetError> {
+    let circuits = circuits
+        .upgrade(upgrade::Version::V1Lazy)
+        .authenticate(noise(keypair)?)
+        .multiplex(multiplexing())
+        .timeout(HANDSHAKE)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    Ok(circuits.or_transport(named(keypair)?).map(|either, _| either.into_inner()).boxed())
+}
+
+fn noise(keypair: &Keypair) -> Result<noise::Config, NetError> {
+    noise::Config::new(keypair).map_err(|error| NetError::Setup(error.to_string()))
+}
+
+fn named(keypair: &Keypair) -> Result<Out, NetError> {
     match dns::tokio::Transport::system(sockets(keypair)?) {
         Ok(resolving) => Ok(resolving.map(|out, _| out).boxed()),
         Err(error) => {
@@ -75,10 +93,9 @@ fn transport(keypair: &Keypair) -> Result<Out, NetError> {
 }
 
 fn sockets(keypair: &Keypair) -> Result<Out, NetError> {
-    let noise = noise::Config::new(keypair).map_err(|error| NetError::Setup(error.to_string()))?;
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .upgrade(upgrade::Version::V1Lazy)
-        .authenticate(noise)
+        .authenticate(noise(keypair)?)
         .multiplex(multiplexing())
         .timeout(HANDSHAKE)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));

@@ -4,7 +4,7 @@
 use super::Node;
 use crate::{
     clock,
-    control::schema::{ModelReport, StatusReport, StoreReport},
+    control::schema::{ModelReport, ReachReport, StatusReport, StoreReport},
     engines::{EngineReport, Engines},
     hardware::Reading,
     jobs::{JobReport, Jobs},
@@ -86,6 +86,7 @@ impl Node {
             network: self.network.to_string(),
             listen: self.net.listen_addresses().await.iter().map(ToString::to_string).collect(),
             chat: self.chat_addr.to_string(),
+            reach: ReachReport::new(self.addressing.mode, &self.net.reached(), &self.net.relays().await),
             api: overview.api.get().cloned(),
             peers: look.peers,
             seller: look.seller,

@@ -69,7 +69,7 @@ fn specs(facts: &Facts<'_>) -> Value {
         "node_id": status.id,
         "network": status.network,
         "cli_version": status.version,
-        "mesh": status.listen.iter().take(MAX_MESH).collect::<Vec<_>>(),
+        "mesh": status.reach.advertised.iter().map(|address| format!("{address}/p2p/{}", status.id)).take(MAX_MESH).collect::<Vec<_>>(),
         "gpu_count": machine.gpus.len(),
         "gpus": machine.gpus.iter().map(gpu).collect::<Vec<_>>(),
         "served_models": models,

@@ -77,7 +77,14 @@ impl Deal {
     }
 
     pub(crate) fn open_with(&self, accept: &[u8], request_len: u32) -> Vec<u8> {
-        Frame::Open(Open { accept: accept.to_vec().into(), salt: self.salt.into(), request_len, offer: None }).encode()
+        Frame::Open(Open {
+            accept: accept.to_vec().into(),
+            salt: self.salt.into(),
+            request_len,
+            offer: None,
+            resume_from: None,
+        })
+        .encode()
     }
 }
 
@@ -114,6 +121,7 @@ impl Rogue {
             models: vec![model],
             slots: 8,
             chat: vec![chat_address(&self.endpoint)],
+            mesh: Vec::new(),
         };
         let ad = self.key.sign(&network(), ad).expect("an ad");
         let published = self.net.publish(topic::CAPABILITIES.into(), ad.raw().clone(), now.after(10_000)).await;

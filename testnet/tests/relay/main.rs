@@ -1,6 +1,7 @@
 //! The relay, with peers of libp2p's own library, with nodes, and over HTTP.
 #![cfg(test)]
 
+mod deaf;
 mod dialable;
 
 use dialable::Asker;
@@ -20,7 +21,7 @@ use infernet_testnet::{
     cluster::{NETWORK, loopback},
     stranger::{Stranger, fresh_key, network},
 };
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, Stream};
 use std::{future::Future, path::Path, time::Duration};
 use tokio::sync::mpsc;
 
@@ -43,9 +44,11 @@ fn settings(home: &Path, port: u16) -> Settings {
     Settings::check(home, keys).expect("good settings")
 }
 
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+
 /// A relay that listens by QUIC alone.
 fn by_quic(home: &Path) -> Settings {
-    Settings { listen: vec!["/ip4/127.0.0.1/udp/0/quic-v1".parse().expect("an address")], ..settings(home, 0) }
+    Settings { listen: vec![QUIC.parse().expect("an address")], ..settings(home, 0) }
 }
 
 async fn start(settings: Settings) -> (Running, Multiaddr) {
@@ -80,22 +83,33 @@ async fn wait_for(relay: &Running, what: &'static str, count: u64) {
     soon(what, there).await;
 }
 
-/// Asks for a reservation by hand; the answer's status, as the specification numbers them.
-async fn asked(peer: &Peer, relay: PeerId, request: &[u8]) -> u64 {
+/// Asks by hand; the answer's status, as the specification numbers them, and the stream.
+async fn ask(peer: &Peer, relay: PeerId, request: &[u8]) -> (u64, Stream) {
     let mut stream = soon("a stream", peer.streams.clone().open_stream(relay, HOP)).await.expect("a stream");
     stream.write_all(&[&[request.len() as u8], request].concat()).await.expect("asked");
     stream.flush().await.expect("asked");
-    let mut answer = Vec::new();
-    let mut byte = [0];
-    soon("the length", stream.read_exact(&mut byte)).await.expect("an answer");
-    answer.resize(usize::from(byte[0]), 0);
-    soon("an answer", stream.read_exact(&mut answer)).await.expect("an answer");
+    let answer = soon("an answer", deaf::message(&mut stream)).await;
     // Field 5, a number, is the last.
-    match answer[..] {
+    let status = match answer[..] {
         [.., 0x28, code] => code.into(),
         [.., 0x28, low, high] => u64::from(low & 0x7f) | u64::from(high) << 7,
         _ => panic!("no status: {answer:?}"),
-    }
+    };
+    (status, stream)
+}
+
+async fn asked(peer: &Peer, relay: PeerId, request: &[u8]) -> u64 {
+    ask(peer, relay, request).await.0
+}
+
+/// A request for a circuit.
+fn to(peer: &PeerId) -> Vec<u8> {
+    let id = peer.to_bytes();
+    [&[0x08, 1, 0x12, id.len() as u8 + 2, 0x0a, id.len() as u8], &id[..]].concat()
+}
+
+fn id_of(relay: &Running) -> PeerId {
+    PeerId::from_bytes(&relay.net().id().to_peer_id_bytes()).expect("an id")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,15 +181,11 @@ async fn what_is_refused_is_told_by_the_status_of_the_specification() {
     let mut settings = settings(home.path(), 0);
     (settings.limits.reservations_per_prefix, settings.limits.circuits_per_source) = (1, 1);
     let (relay, address) = start(settings).await;
-    let id = PeerId::from_bytes(&relay.net().id().to_peer_id_bytes()).expect("an id");
+    let id = id_of(&relay);
     let mut target = peer();
     let reached = soon("a reservation", target.reserve(&address)).await.expect("reserved");
     let mut other = peer();
     soon("a connection", other.connect(&address)).await.expect("connected");
-    let to = |peer: &PeerId| {
-        let id = peer.to_bytes();
-        [&[0x08, 1, 0x12, id.len() as u8 + 2, 0x0a, id.len() as u8], &id[..]].concat()
-    };
     assert_eq!(asked(&other, id, &[0x08, 0]).await, 200, "another reservation of this prefix");
     assert_eq!(asked(&other, id, &to(&PeerId::random())).await, 204, "no such reservation");
     assert_eq!(asked(&target, id, &to(&target.id)).await, 202, "to itself");
@@ -223,7 +233,7 @@ async fn who_opens_streams_and_says_nothing_has_its_share_and_no_more() {
     const SILENT: usize = 40;
     let home = home();
     let (relay, address) = start(settings(home.path(), 0)).await;
-    let id = PeerId::from_bytes(&relay.net().id().to_peer_id_bytes()).expect("an id");
+    let id = id_of(&relay);
     let (mut hoarder, mut honest) = (peer(), peer());
     soon("a connection", hoarder.connect(&address)).await.expect("connected");
     let mut kept = Vec::new();
@@ -284,19 +294,41 @@ async fn circuits_run_over_quic_and_a_reader_that_stalls_holds_up_only_whoever_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn for_a_reader_that_stalls_the_relay_keeps_two_windows_and_no_more() {
+    /// The source's to the relay and the relay's to the target, a piece, and what is on its way.
+    const MOST: usize = 2 * 256 * 1024 + 16 * 1024 + 256 * 1024;
+    let home = home();
+    let mut settings = settings(home.path(), 0);
+    settings.listen.push(QUIC.parse().expect("an address"));
+    let relay = Running::start(settings, None).await.expect("a relay");
+    let addresses = relay.about.relaying.addresses().await;
+    let by = |name: &str| addresses.iter().find(|it| it.to_string().contains(name)).expect("an address").clone();
+    let target = soon("a reservation", deaf::deaf(&by("/tcp/"))).await;
+    let mut source = peer();
+    soon("a connection", source.connect(&by("/quic-v1/"))).await.expect("connected");
+    let (status, mut stream) = ask(&source, id_of(&relay), &to(&target)).await;
+    assert_eq!(status, 100);
+    let mut taken = 0;
+    while let Ok(written) = tokio::time::timeout(Duration::from_secs(3), stream.write(&[0; 16 * 1024])).await {
+        taken += written.expect("written");
+        assert!(taken <= MOST, "{taken} bytes, and it goes on");
+    }
+    assert!(taken > 256 * 1024, "{taken}");
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reservation_of_somebody_who_is_gone_is_answered_at_once_and_forgotten() {
     let home = home();
     let (relay, address) = start(settings(home.path(), 0)).await;
-    let id = PeerId::from_bytes(&relay.net().id().to_peer_id_bytes()).expect("an id");
+    let id = id_of(&relay);
     let desk = &relay.about.relaying.desk;
     // As if it had left in the moment in which it was let in.
     let gone = PeerId::from_public_key(&libp2p::identity::Keypair::generate_secp256k1().public());
     desk.reserve(gone, Prefix::V4([127, 0, 0])).await.expect("reserved");
     let mut source = peer();
     soon("a connection", source.connect(&address)).await.expect("connected");
-    let bytes = gone.to_bytes();
-    let request = [&[0x08, 1, 0x12, bytes.len() as u8 + 2, 0x0a, bytes.len() as u8], &bytes[..]].concat();
-    assert_eq!(asked(&source, id, &request).await, 204, "no such reservation");
+    assert_eq!(asked(&source, id, &to(&gone)).await, 204, "no such reservation");
     let told = desk.told().await;
     assert_eq!((told.reservations, told.circuits), (0, 0), "{told:?}");
     relay.stop(Duration::ZERO).await;

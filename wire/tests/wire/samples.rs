@@ -3,7 +3,7 @@
 use infernet_wire::{
     accept::JobAccept,
     bid::{JobBid, NoBid, NoBidReason, SealedAnswer},
-    capability::{Abilities, CapabilityAd, ModelAd, SocketAddrText},
+    capability::{Abilities, CapabilityAd, MeshAddress, ModelAd, SocketAddrText},
     command::{DRAIN, OperatorCommand},
     id::{Hash, JobId, OfferId},
     key::NodeKey,
@@ -57,6 +57,7 @@ pub(crate) fn ad() -> CapabilityAd {
         }],
         slots: 4,
         chat: chat(),
+        mesh: Vec::new(),
     }
 }
 
@@ -65,6 +66,12 @@ pub(crate) fn ad_with_template() -> CapabilityAd {
     let mut ad = ad();
     ad.models.iter_mut().for_each(|model| model.template = Some(Hash([0xcd; 32])));
     ad
+}
+
+/// The same, of a worker behind a NAT: reached through a relay alone.
+pub(crate) fn relayed_ad() -> CapabilityAd {
+    let circuit = "/ip4/192.0.2.9/tcp/46337/p2p/16Uiu2HAm9hxjkpxSdLpKPqVt2AGwGQEVMh8fH2dXYzkjnEKkVK4r/p2p-circuit";
+    CapabilityAd { chat: Vec::new(), mesh: MeshAddress::new(circuit.into()).into_iter().collect(), ..ad() }
 }
 
 /// The same, with two workers invited.

@@ -4,6 +4,7 @@ use crate::doctor::{
     Check,
     facts::{Facts, Port, PortState, Reached, Running, Use},
 };
+use crate::{control::schema::PeerReport, net::Reachability};
 
 /// What the chat endpoint asks for; see `chat/endpoint`.
 const WANTED_BUFFER: u64 = 4 * 1024 * 1024;
@@ -51,8 +52,37 @@ pub(super) fn peers(facts: &Facts) -> Vec<Check> {
             "the running node has no peer, so it hears and sells nothing",
             "bootstrap = [\"/ip4/ADDRESS/tcp/46337/p2p/ID\"], and open TCP 46337 and UDP 46337-46338",
         ),
-        1 => Check::ok("peers", "1 is connected"),
-        n => Check::ok("peers", format!("{n} are connected")),
+        1 => Check::ok("peers", format!("1 is connected{}", relayed(&node.peers))),
+        n => Check::ok("peers", format!("{n} are connected{}", relayed(&node.peers))),
+    }]
+}
+
+/// How many are so through a relay, and why that is with the first.
+fn relayed(peers: &[PeerReport]) -> String {
+    let mut relayed = peers.iter().filter_map(|peer| peer.via.as_ref().zip(peer.why_not_direct.as_ref()));
+    match (relayed.next(), relayed.count()) {
+        (None, _) => String::new(),
+        (Some((via, why)), more) => format!(", {} of them through a relay ({via}: {why})", more + 1),
+    }
+}
+
+/// Whether others can reach the running node, if it sells.
+pub(super) fn reach(facts: &Facts) -> Vec<Check> {
+    let Running::Yes(node) = &facts.node else { return Vec::new() };
+    let (reach, sells) = (&node.status.reach, node.status.seller.is_some());
+    let held = reach.relays.iter().filter(|relay| relay.state == "held").count();
+    let said = format!("{}: {}", reach.state.label(), reach.why);
+    vec![match (reach.state, held) {
+        (Reachability::Open | Reachability::Mapped, _) => Check::ok("reach", said),
+        (Reachability::Unknown, _) => Check::unchecked("reach", said),
+        (Reachability::BehindNat, _) if !sells => Check::ok("reach", format!("{said}; it only buys, which works")),
+        (Reachability::BehindNat, 0) => Check::warning(
+            "reach",
+            format!("{said}, and no relay holds a place for it, so no buyer reaches it"),
+            "forward TCP 46337 and UDP 46337-46338 in the router, or name a relay with relays in config.toml",
+        ),
+        (Reachability::BehindNat, 1) => Check::ok("reach", format!("{said}; 1 relay holds a place for it")),
+        (Reachability::BehindNat, n) => Check::ok("reach", format!("{said}; {n} relays hold a place for it")),
     }]
 }
 

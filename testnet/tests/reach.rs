@@ -1,0 +1,325 @@
+//! How a worker that can't be dialled is reached, with real relays and real nodes on loopback.
+#![cfg(test)]
+#![expect(clippy::panic, reason = "a failing test may panic")]
+
+use infernet_node::{
+    clock,
+    net::{self, Event, Mode, Net, NetConfig, Path, ReachConfig, Reachability, Reached},
+};
+use infernet_relay::{
+    server::Running,
+    settings::{Keys, Settings},
+};
+use infernet_testnet::{
+    cluster::{Member, MemberSpec, NETWORK, Sells},
+    engine::{EngineOptions, EngineServer},
+    shim::{Link, Quality},
+    stranger::{Stranger, fresh_key, network},
+};
+use infernet_wire::{bid::Answer, capability::CapabilityAd, id::NodeId};
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use std::{future::Future, net::SocketAddr, path::Path as FilePath, time::Duration};
+use tempfile::TempDir;
+
+const MODEL: &str = "tiny-chat";
+/// Long enough for a busy machine, and for an ad, which at most one in ten seconds is listened to.
+const SOON: Duration = Duration::from_secs(90);
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, future).await.unwrap_or_else(|_| panic!("{what}: not within {SOON:?}"))
+}
+
+/// A relay, its home, and its address with its id.
+struct Relay {
+    running: Running,
+    home: TempDir,
+    address: Multiaddr,
+}
+
+impl Relay {
+    async fn start() -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        let (running, address) = start_relay(home.path(), 0).await;
+        Relay { running, home, address }
+    }
+
+    fn port(&self) -> u16 {
+        self.address.iter().find_map(|part| if let Protocol::Tcp(port) = part { Some(port) } else { None }).expect("a port")
+    }
+
+    async fn stop(self) -> TempDir {
+        self.running.stop(Duration::ZERO).await;
+        self.home
+    }
+}
+
+async fn start_relay(home: &FilePath, port: u16) -> (Running, Multiaddr) {
+    let keys = Keys {
+        network: Some(NETWORK.parse().expect("a name")),
+        listen: Some(vec![format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address")]),
+        mdns: Some(false),
+        http_listen: Some("none".into()),
+        watch_listen: Some("none".into()),
+        ..Keys::default()
+    };
+    let settings = Settings::check(home, keys).expect("good settings");
+    let running = Running::start(settings, None).await.expect("a relay");
+    let address = running.about.relaying.addresses().await.remove(0);
+    (running, address)
+}
+
+fn reach(mode: Mode, relays: &[Multiaddr]) -> ReachConfig {
+    ReachConfig { mode, relays: relays.to_vec(), ..ReachConfig::default() }
+}
+
+/// A worker in the mesh of `relay`.
+async fn worker(bootstrap: &Multiaddr, reach: ReachConfig) -> (Member, EngineServer) {
+    let engine = EngineServer::start(EngineOptions::default()).await.expect("an engine");
+    let sells = Sells::new(engine.url(), 1, 1, 2);
+    let spec = MemberSpec { reach, ..MemberSpec::worker(vec![bootstrap.clone()], sells) };
+    (Member::start(spec).await.expect("a worker"), engine)
+}
+
+/// Waits until a node is reached as wanted.
+async fn reached(what: &str, net: &Net, wanted: impl Fn(&Reached) -> bool) -> Reached {
+    let mut watch = net.watch_reached();
+    let found = watch.wait_for(|reached| wanted(reached));
+    tokio::time::timeout(SOON, found)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: {:?}", net.reached()))
+        .expect("the net runs")
+        .clone()
+}
+
+/// The next ad of `worker` that is as wanted.
+async fn ad(what: &str, listener: &mut Stranger, worker: NodeId, wanted: impl Fn(&CapabilityAd) -> bool) -> CapabilityAd {
+    soon(what, async {
+        loop {
+            match listener.hear().await.expect("the mesh is there") {
+                Event::Ad(ad) if ad.signer() == worker && wanted(&ad) => return ad.into_body(),
+                _ => {}
+            }
+        }
+    })
+    .await
+}
+
+/// Somebody in the mesh who can't be dialled either.
+async fn buyer(bootstrap: &Multiaddr) -> Stranger {
+    Stranger::join_silently(vec![bootstrap.clone()]).await.expect("a buyer")
+}
+
+async fn connect(from: &Net, to: NodeId, addresses: Vec<Multiaddr>) -> net::PeerInfo {
+    let met = from.connect(to, addresses, clock::now().after(SOON.as_millis() as u64)).await;
+    met.unwrap_or_else(|| panic!("no way to {to}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_nowhere_is_found_by_its_ad_and_answers_offers_over_the_circuit() {
+    let relay = Relay::start().await;
+    let mut buyer = buyer(&relay.address).await;
+    let (worker, _engine) = worker(&relay.address, reach(Mode::OutboundOnly, &[])).await;
+    let id = worker.node.id();
+    assert!(worker.addresses().await.is_empty(), "it listens nowhere");
+    let told = ad("an ad with a circuit", &mut buyer, id, |ad| !ad.mesh.is_empty()).await;
+    assert_eq!((told.chat, told.mesh.len()), (vec![], 1));
+    let circuit = format!("{}/p2p-circuit", relay.address);
+    assert_eq!(told.mesh[0].as_str(), circuit);
+
+    // Its ad says where; nobody else does.
+    let via = relay.running.about.relaying.net.id();
+    let met = connect(buyer.net(), id, vec![]).await;
+    assert!(matches!(met.path, Path::Relayed { via: relay } if relay.to_string() == via.to_string()), "{}", met.path);
+    assert_eq!(met.remote.to_string(), format!("{circuit}/p2p/{id}"));
+    let asked = buyer.ask(MODEL, 8).expect("an offer");
+    assert!(buyer.publish(&asked.offer).await);
+    let answer = soon("a bid", buyer.answer()).await.expect("the mesh is there");
+    assert!(matches!(&answer, Answer::Bid(bid) if bid.signer() == id && bid.chat.is_empty()), "{answer:?}");
+    let counters = worker.node.counters().await;
+    assert_eq!(counters.get("answer_sent.direct"), Some(&1), "straight to the buyer: {counters:?}");
+
+    let why = soon("why not directly", async {
+        loop {
+            let peer = buyer.net().peer(id).await.expect("connected");
+            let why = peer.why_not_direct.expect("it is relayed");
+            if why.starts_with("hole punching failed") {
+                return why;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(why.len() > "hole punching failed: ".len(), "{why}");
+    let status = worker.node.status().await;
+    assert_eq!((status.reach.mode.as_str(), status.reach.relays.len()), ("outbound-only", 1));
+    assert_eq!(status.reach.relays[0].state, "held");
+    worker.node.shutdown(Duration::ZERO).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_lost_is_replaced_and_the_ad_follows() {
+    let relays = [Relay::start().await, Relay::start().await, Relay::start().await];
+    let addresses: Vec<Multiaddr> = relays.iter().map(|relay| relay.address.clone()).collect();
+    let mut listener = Stranger::join_silently(addresses.clone()).await.expect("a listener");
+    let (worker, _engine) = worker(&addresses[0], reach(Mode::RelayOnly, &addresses)).await;
+    let id = worker.node.id();
+    let told = ad("an ad with two circuits", &mut listener, id, |ad| ad.mesh.len() == 2).await;
+    let is_named = |ad: &CapabilityAd, relay: &Multiaddr| ad.mesh.iter().any(|at| at.as_str().starts_with(&relay.to_string()));
+    let [lost, kept]: [usize; 2] = {
+        let named: Vec<usize> = (0..3).filter(|n| is_named(&told, &addresses[*n])).collect();
+        named.try_into().expect("two of the three")
+    };
+    let third = 3 - lost - kept;
+    let mut relays: Vec<Option<Relay>> = relays.into_iter().map(Some).collect();
+    let began = clock::instant();
+    relays[lost].take().expect("it runs").stop().await;
+    reached("the third", worker.node.net(), |reached| {
+        reached.relays.len() == 2
+            && !reached.advertised.iter().any(|at| at.to_string().starts_with(&addresses[lost].to_string()))
+    })
+    .await;
+    println!("another relay held after {:?}", began.elapsed());
+    let told = ad("an ad with the third", &mut listener, id, |ad| is_named(ad, &addresses[third])).await;
+    assert!(is_named(&told, &addresses[kept]) && !is_named(&told, &addresses[lost]), "{:?}", told.mesh);
+    worker.node.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_comes_back_holds_a_place_again_and_the_worker_is_reached_through_it() {
+    let relay = Relay::start().await;
+    let (port, address) = (relay.port(), relay.address.clone());
+    let (worker, _engine) = worker(&address, reach(Mode::OutboundOnly, &[address.clone()])).await;
+    reached("a place", worker.node.net(), |reached| !reached.relays.is_empty()).await;
+    let home = relay.stop().await;
+    reached("none", worker.node.net(), |reached| reached.relays.is_empty() && reached.advertised.is_empty()).await;
+    let began = clock::instant();
+    let (running, again) = start_relay(home.path(), port).await;
+    assert_eq!(again, address);
+    let told = reached("a place again", worker.node.net(), |reached| !reached.relays.is_empty()).await;
+    println!("the relay that came back held a place after {:?}", began.elapsed());
+    let buyer = buyer(&address).await;
+    let met = connect(buyer.net(), worker.node.id(), told.advertised).await;
+    assert!(matches!(met.path, Path::Relayed { .. }), "{}", met.path);
+    worker.node.shutdown(Duration::ZERO).await;
+    running.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_relay_only_tells_nobody_an_address_of_its_machine() {
+    let relay = Relay::start().await;
+    let mut buyer = buyer(&relay.address).await;
+    let external: Vec<Multiaddr> = vec!["/ip4/203.0.113.7/tcp/46337".parse().expect("an address")];
+    let (worker, _engine) =
+        worker(&relay.address, ReachConfig { external, ..reach(Mode::RelayOnly, &[relay.address.clone()]) }).await;
+    let id = worker.node.id();
+    let told = ad("an ad", &mut buyer, id, |ad| !ad.mesh.is_empty()).await;
+    assert!(told.chat.is_empty() && told.mesh.iter().all(|at| at.as_str().ends_with("/p2p-circuit")), "{told:?}");
+    connect(buyer.net(), id, vec![]).await;
+    let identified = soon("identify", async {
+        loop {
+            match buyer.net().peer(id).await {
+                Some(peer) if !peer.addresses.is_empty() => return peer.addresses,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    })
+    .await;
+    assert!(identified.iter().all(|at| at.iter().any(|part| part == Protocol::P2pCircuit)), "{identified:?}");
+    assert!(worker.node.sold_at().is_empty());
+    worker.node.shutdown(Duration::ZERO).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_operator_says_is_outside_is_in_the_ad() {
+    let mut hub = Stranger::join(vec![]).await.expect("a hub");
+    let at = hub.net().listen_addresses().await.remove(0);
+    let outside: Multiaddr = "/dns4/gpu.example.org/tcp/46337".parse().expect("an address");
+    let (worker, _engine) = worker(&at, ReachConfig { external: vec![outside.clone()], ..ReachConfig::default() }).await;
+    let told = ad("an ad", &mut hub, worker.node.id(), |_| true).await;
+    assert_eq!(told.mesh.iter().map(|at| at.as_str()).collect::<Vec<_>>(), [outside.to_string()]);
+    let reached = worker.node.net().reached();
+    assert_eq!(reached.state, Reachability::Mapped);
+    worker.node.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_circuit_becomes_a_direct_connection_where_a_hole_can_be_punched() {
+    let relay = Relay::start().await;
+    let (worker, _engine) = worker(&relay.address, reach(Mode::Auto, &[relay.address.clone()])).await;
+    reached("a place", worker.node.net(), |reached| !reached.relays.is_empty()).await;
+    let buyer = Stranger::join(vec![relay.address.clone()]).await.expect("a buyer");
+    assert!(buyer.net().wait_connected(clock::now().after(60_000)).await);
+    let circuit = relay.address.clone().with(Protocol::P2pCircuit);
+    let id = worker.node.id();
+    // Without its ad it knows no other way.
+    connect(buyer.net(), id, vec![circuit]).await;
+    for (net, other) in [(buyer.net().clone(), id), (worker.node.net().clone(), buyer.id())] {
+        soon("a hole", async {
+            while net.peer(other).await.is_none_or(|peer| peer.path != Path::Punched || peer.why_not_direct.is_some()) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
+    worker.node.shutdown(Duration::ZERO).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_learns_from_relays_that_it_can_be_dialled_and_tells_its_own_address() {
+    let relay = Relay::start().await;
+    let (worker, _engine) = worker(&relay.address, ReachConfig::default()).await;
+    let told = reached("a verdict", worker.node.net(), |reached| reached.state == Reachability::Open).await;
+    let own = worker.addresses().await;
+    assert_eq!(told.advertised.len(), 1, "{told:?}");
+    assert!(own[0].to_string().starts_with(&told.advertised[0].to_string()), "{own:?}");
+    assert_eq!((worker.node.sold_at().len(), told.relays.len()), (1, 0));
+    worker.node.shutdown(Duration::ZERO).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_peers_can_not_dial_takes_a_relay_by_itself() {
+    let relay = Relay::start().await;
+    // It is seen from another address than the one that it listens on, and there nobody answers: a NAT.
+    let nat =
+        Link::tcp(SocketAddr::from(([127, 0, 0, 1], relay.port())), Quality::of_rtt(Duration::ZERO)).await.expect("a link");
+    let id = relay.running.about.relaying.net.id();
+    let behind: Multiaddr = format!("/ip4/127.0.0.1/tcp/{}/p2p/{id}", nat.addr().port()).parse().expect("an address");
+    let listen = vec!["/ip4/127.0.0.2/tcp/0".parse().expect("an address")];
+    let config = NetConfig { network: network(), listen, bootstrap: vec![behind], serves: true, ..NetConfig::default() };
+    let (net, _events) = net::start(&fresh_key(), config).await.expect("a node");
+    let told = reached("a relay", &net, |reached| !reached.relays.is_empty() && reached.state == Reachability::BehindNat).await;
+    assert!(told.why.starts_with("a peer could not reach it at /ip4/127.0.0.1/tcp/"), "{}", told.why);
+    assert!(told.advertised.iter().all(|at| at.to_string().ends_with("/p2p-circuit")), "{told:?}");
+    let counters = net.counters().await;
+    assert!(counters.get("reach.unreachable").is_some_and(|n| *n > 0), "{counters:?}");
+    net.shutdown().await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_relays_a_network_on_loopback_is_as_it_was() {
+    let mut hub = Stranger::join(vec![]).await.expect("a hub");
+    let at = hub.net().listen_addresses().await.remove(0);
+    let (worker, _engine) = worker(&at, ReachConfig::default()).await;
+    let told = ad("an ad", &mut hub, worker.node.id(), |_| true).await;
+    assert_eq!(told.chat.len(), 1);
+    assert!(told.chat[0].0.ip().is_loopback());
+    assert_eq!(worker.node.net().reached().state, Reachability::Unknown);
+    let peer = soon("identify", async {
+        loop {
+            match hub.net().peer(worker.node.id()).await {
+                Some(peer) if !peer.addresses.is_empty() => return peer,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await;
+    let own: Vec<String> = worker.addresses().await.iter().map(ToString::to_string).collect();
+    assert!(own[0].starts_with(&peer.addresses[0].to_string()), "{own:?} {:?}", peer.addresses);
+    assert_eq!(peer.path, Path::Direct);
+    worker.node.shutdown(Duration::ZERO).await;
+}
