@@ -298,7 +298,8 @@ impl NetTask {
                 self.counters.add("connection", "refused");
             }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
-                if !self.on_listener_closed(listener_id, &reason) {
+                let was_a_circuit = self.on_listener_closed(listener_id, &reason);
+                if !was_a_circuit {
                     tracing::error!(?addresses, ?reason, "no longer listening");
                     self.on_stopped_listening(&addresses);
                 }
