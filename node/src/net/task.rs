@@ -279,10 +279,7 @@ impl NetTask {
                 self.counters.add("connection", "refused");
             }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
-                if !self.on_listener_closed(listener_id, &reason) {
-                    tracing::error!(?addresses, ?reason, "no longer listening");
-                    self.on_stopped_listening(&addresses);
-                }
+                self.on_listener_closed(listener_id, &addresses, &reason);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_stopped_listening(&[address]),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "trouble with a listening socket"),

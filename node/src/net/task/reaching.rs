@@ -23,7 +23,7 @@ use libp2p::{
     },
     upnp,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io};
 use tokio::sync::oneshot;
 
 /// Workers whose addresses are remembered from their ads: some hundred bytes each.
@@ -112,9 +112,12 @@ impl NetTask {
         self.follow_reach();
     }
 
-    /// Whether it was one of a reservation.
-    pub(super) fn on_listener_closed(&mut self, listener: ListenerId, reason: &std::io::Result<()>) -> bool {
-        let Some(relay) = self.reserving.remove(&listener) else { return false };
+    /// A reservation is over, or a socket is gone.
+    pub(super) fn on_listener_closed(&mut self, listener: ListenerId, addresses: &[Multiaddr], reason: &io::Result<()>) {
+        let Some(relay) = self.reserving.remove(&listener) else {
+            tracing::error!(?addresses, ?reason, "no longer listening");
+            return self.on_stopped_listening(addresses);
+        };
         self.counters.add("relay", "lost");
         tracing::debug!(%relay, ?reason, "no place at a relay");
         // A later request may have been granted meanwhile.
@@ -122,7 +125,6 @@ impl NetTask {
             self.reach.relays_mut().lost(&relay, clock::now(), chance());
         }
         self.follow_reach();
-        true
     }
 
     pub(super) fn on_circuits(&mut self, event: &relay::client::Event) {
