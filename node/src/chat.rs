@@ -6,17 +6,27 @@
 //! rules. [`server`] runs it for a worker between the stream, the engine and the market, and keeps a [`tally`]; [`client`] runs
 //! it for a buyer.
 //!
+//! Where no UDP gets through, [`relayed`] carries the same over a libp2p stream; the rest does not notice.
+//!
 //! One job: the buyer opens a stream on a warm connection and sends `Open` and the request at once; the worker checks the
 //! accept against its hold, answers `Opened`, and passes each token on as one `Delta`; at the end both sign the receipt.
 //!
+//! A stream may break and the job go on in another: `line` is the worker's way to a buyer that comes and goes, [`backlog`] what
+//! it may have missed, [`lasting`] how its new stream finds the job.
+//!
 //! This module does not know how the winner was chosen, and never sees gossip.
 
+pub mod backlog;
 pub mod client;
 pub mod deadline;
 pub mod endpoint;
 pub mod framing;
+pub mod lasting;
+mod line;
 mod paced;
 pub mod pool;
+pub mod relayed;
 pub mod server;
 pub mod session;
+pub mod stream;
 pub mod tally;

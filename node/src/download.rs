@@ -1,6 +1,14 @@
-//! How far a download is, how fast it goes, when it will be done, and when a broken one is tried again. Pure.
+//! How far a download is, how fast it goes, when it will be done, and when a broken one is tried again. Pure, but for [`fetch`],
+//! which has an engine do it.
 
-use crate::backend::manage::PullStep;
+use crate::{
+    backend::{
+        BackendError,
+        manage::{Manage, ManageError, PullStep},
+    },
+    clock,
+};
+use futures::StreamExt;
 use infernet_wire::time::UnixMillis;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -95,6 +103,56 @@ impl Download {
             self.samples.pop_front();
         }
     }
+}
+
+/// What [`fetch`] tells.
+#[derive(Debug)]
+pub enum Fetching<'a> {
+    /// It is further.
+    Further,
+    /// It broke, and goes on after this time.
+    Broke(&'a ManageError, Duration),
+}
+
+/// Has `engine` fetch `model`, again and again for as long as that is of use. `told` hears how far it is and may end it, which is
+/// the outer error; the inner one is the engine's.
+pub async fn fetch<E>(
+    engine: &dyn Manage,
+    model: &str,
+    download: &mut Download,
+    mut told: impl FnMut(&Download, Fetching<'_>) -> Result<(), E>,
+) -> Result<Result<(), ManageError>, E> {
+    loop {
+        let Err(error) = fetch_once(engine, model, download, &mut told).await? else { return Ok(Ok(())) };
+        let wait = if error.is_passing() { download.broke() } else { None };
+        let Some(wait) = wait else { return Ok(Err(error)) };
+        told(download, Fetching::Broke(&error, wait))?;
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn fetch_once<E>(
+    engine: &dyn Manage,
+    model: &str,
+    download: &mut Download,
+    told: &mut impl FnMut(&Download, Fetching<'_>) -> Result<(), E>,
+) -> Result<Result<(), ManageError>, E> {
+    let mut steps = match engine.pull(model.to_owned()).await {
+        Ok(steps) => steps,
+        Err(error) => return Ok(Err(error)),
+    };
+    while let Some(step) = steps.next().await {
+        let step = match step {
+            Ok(step) => step,
+            Err(error) => return Ok(Err(error)),
+        };
+        download.step(&step, clock::now());
+        if step == PullStep::Done {
+            return Ok(Ok(()));
+        }
+        told(download, Fetching::Further)?;
+    }
+    Ok(Err(BackendError::Truncated.into()))
 }
 
 /// `1.3 GB`, `274 MB`, `12 kB`: decimal, as registries and disks say it.

@@ -30,7 +30,14 @@ pub const DISK_RESERVE: u64 = 2 << 30;
 const USUAL_BITS: u64 = 485;
 
 /// Hundredths of a bit for each weight, by quantisation; mixed ones by the mean over a usual model. From llama.cpp's `quantize`.
-const BITS: [(&str, u64); 20] = [
+const BITS: [(&str, u64); 27] = [
+    ("iq1", 190),
+    ("iq2", 250),
+    ("iq3", 350),
+    ("int4", 450),
+    ("awq", 450),
+    ("gptq", 450),
+    ("int8", 850),
     ("q2_k", 296),
     ("q3_k_s", 341),
     ("q3_k_l", 422),
@@ -109,10 +116,22 @@ pub fn fit_within(needs: u64, gpu: Option<u64>, memory: Option<u64>) -> Fit {
 /// Bytes of the file of the model called `name`, as far as the name tells.
 pub fn file_size(name: &str) -> Option<u64> {
     let lower = name.to_ascii_lowercase();
-    let parameters = parameters(&lower)?;
-    let bits = BITS.iter().filter(|(quantisation, _)| lower.contains(quantisation)).max_by_key(|(name, _)| name.len());
-    let bits = bits.map_or(USUAL_BITS, |(_, bits)| *bits);
-    Some(u64::try_from(u128::from(parameters) * u128::from(bits) / 800).unwrap_or(u64::MAX))
+    Some(weights(parameters(&lower)?, bits(&lower).unwrap_or(USUAL_BITS)))
+}
+
+/// Bytes of the weights of a model with so many parameters; `None` if that or what is known of its quantisation tells nothing.
+pub fn weights_of(parameters: u64, quantisation: &str) -> Option<u64> {
+    Some(weights(parameters, bits(&quantisation.to_ascii_lowercase())?)).filter(|bytes| *bytes > 0)
+}
+
+fn weights(parameters: u64, bits: u64) -> u64 {
+    u64::try_from(u128::from(parameters) * u128::from(bits) / 800).unwrap_or(u64::MAX)
+}
+
+/// Hundredths of a bit, by the longest quantisation that is named in lower case.
+fn bits(lower: &str) -> Option<u64> {
+    let named = BITS.iter().filter(|(quantisation, _)| lower.contains(quantisation));
+    named.max_by_key(|(name, _)| name.len()).map(|(_, bits)| *bits)
 }
 
 /// How many parameters a model has by its name: what it says, else the usual size of its family.
@@ -157,6 +176,19 @@ mod tests {
             watts: None,
         });
         Reading { gpus: gpu.into_iter().collect(), memory_bytes: told(memory), ..Reading::default() }
+    }
+
+    #[test]
+    fn models_weigh_what_they_are_known_to_weigh() {
+        // Files of Ollama's library.
+        for (quantisation, listed) in [("Q4_K_M", 4_900_000_000u64), ("Q8_0", 8_500_000_000), ("F16", 16_100_000_000)] {
+            let bytes = weights_of(8_000_000_000, quantisation).expect(quantisation);
+            assert!(bytes.abs_diff(listed) * 100 <= listed * 3, "{quantisation}: {bytes}");
+        }
+        let eight = |quantisation| weights_of(8, quantisation);
+        assert_eq!([eight(""), eight("unknown"), eight("MXFP4"), eight("IQ3_XXS")], [None, None, Some(4), Some(3)]);
+        assert_eq!(weights_of(0, "Q4_0"), None);
+        assert_eq!(weights_of(u64::MAX, "F32"), Some(u64::MAX));
     }
 
     #[test]

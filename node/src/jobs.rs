@@ -207,6 +207,11 @@ impl Job {
         (facts.peer, facts.path) = (Some(peer), Some(path));
     }
 
+    /// It goes on in another stream.
+    pub fn went_on(&self, path: String) {
+        lock(&self.facts).path = Some(path);
+    }
+
     /// So many output tokens have come by now.
     pub fn tokens(&self, tokens: u32) {
         if self.tokens.swap(tokens, Ordering::Relaxed) == 0 && tokens > 0 {

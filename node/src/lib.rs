@@ -8,6 +8,7 @@
 //! | [`chat`] | the QUIC stream between buyer and worker |
 //! | [`backend`], [`engines`] | the engines beside a worker |
 //! | [`ledger`], [`store`], [`recall`], [`today`] | receipts, kept before anyone is told, and what they tell after a restart |
+//! | [`settlement`] | how a debt becomes a payment: channels on an EVM chain |
 //! | [`receipt_pages`] | what an indexer is told of them |
 //! | [`node`] | all of the above, started in order |
 //! | [`api`], [`spend`] | the OpenAI endpoint, and what it may cost |
@@ -63,6 +64,7 @@ pub mod recall;
 pub mod receipt_pages;
 pub mod report;
 pub mod seller;
+pub mod settlement;
 pub mod spend;
 pub mod store;
 pub mod today;

@@ -135,6 +135,8 @@ recorded! {
     not_standing: Counts = Counts::default(), "infernet_standing_passed_over";
     /// Buyer: streams that opened, by how they go.
     paths: Counts = Counts::default(), "infernet_stream_paths";
+    /// Buyer: lost streams whose jobs went on in another, by how that goes.
+    resumed: Counts = Counts::default(), "infernet_stream_resumed";
     /// Requests to this node's API, by route and status. A stream counts when it begins.
     api: Counts = Counts::default(), "infernet_api_requests";
     /// What was left out because its queue was full and nothing is lost by it but an observation or an idle connection.
@@ -253,6 +255,11 @@ impl Metrics {
     /// A stream opened.
     pub fn opened(&self, path: &'static str) {
         self.0.paths.add([("path", path.into())], 1);
+    }
+
+    /// A job goes on in another stream.
+    pub fn resumed(&self, path: &'static str) {
+        self.0.resumed.add([("path", path.into())], 1);
     }
 
     /// The API answered.

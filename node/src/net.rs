@@ -19,16 +19,24 @@
 //!
 //! Nobody dials an address because an offer names it.
 //!
+//! **A newcomer** asks its first neighbours for the live ads that they have heard (`ads`, `board`), which are judged like gossip;
+//! else it would know each worker only when that advertises again, after 45 s.
+//!
 //! **How others reach us** ([`reach`]): directly if peers that try say so, else over relays. A circuit is a connection like any other:
 //! everything above runs over it, until DCUtR makes a direct one of it. Who is connected how, and why not directly, is in
 //! [`PeerInfo`].
 //!
 //! **A page of receipts** ([`receipts`]) is asked of a node by anybody; who keeps them answers, through [`NetConfig::receipts`].
 //!
+//! **A chat stream** ([`streams`]) is for buyers and workers without a direct way to each other's chat endpoint: [`Net::open_chat`]
+//! opens one over a straight, punched or relayed connection, [`NetConfig::chat`] takes them. The mesh does not look inside.
+//!
 //! The network knows nothing of prices, slots or models: it never imports `market`. It stores nothing. Its bounds are constants
 //! beside the code that keeps them; when one is reached, the newcomer is refused and a counter tells ([`Net::counters`]).
 
+mod ads;
 mod behaviour;
+mod board;
 mod command;
 mod counters;
 mod direct;
@@ -36,9 +44,11 @@ mod discovery;
 mod event;
 mod generations;
 mod gossip;
+pub mod inbound;
 mod outbox;
 mod peers;
 mod quota;
+mod raw;
 pub mod reach;
 pub mod receipts;
 mod replay;
@@ -46,6 +56,7 @@ pub mod routes;
 pub mod rules;
 mod score;
 mod screen;
+pub mod streams;
 mod task;
 mod transport;
 
@@ -65,7 +76,7 @@ use infernet_wire::{
     time::UnixMillis,
     topic::NetworkId,
 };
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, StreamProtocol};
 use std::{collections::BTreeMap, fmt, io, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -98,11 +109,15 @@ pub struct NetConfig {
     pub serves: bool,
     /// Who answers for our receipts when a peer asks for a page; `None`: there are none.
     pub receipts: Option<mpsc::Sender<receipts::Asked>>,
+    /// Who takes chat streams that peers open, see [`streams`]; `None`: nobody's are taken.
+    pub chat: Option<mpsc::Sender<streams::PeerStream>>,
     /// Whether to dial peers back that ask whether they can be reached (AutoNAT v2 server): for relays. The addresses that they
     /// name are dialled; for one that differs from where they come from they pay with data first.
     pub dial_back: bool,
     /// How others are to reach us.
     pub reach: ReachConfig,
+    /// Protocols that the mesh does not speak, each with a queue of its own for the streams that peers open.
+    pub doors: Vec<inbound::Door>,
     /// Gets a copy of every raw message seen or published, with its topic: for tests that search for what must not be there.
     /// What does not fit is dropped.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
@@ -121,8 +136,10 @@ impl Default for NetConfig {
             ad_sequences: Vec::new(),
             serves: false,
             receipts: None,
+            chat: None,
             dial_back: false,
             reach: ReachConfig::default(),
+            doors: Vec::new(),
             tap: None,
         }
     }
@@ -234,21 +251,11 @@ impl fmt::Display for Route {
     }
 }
 
-#[derive(Clone)]
-struct Streams(libp2p_stream::Control);
-
-impl fmt::Debug for Streams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Streams")
-    }
-}
-
 /// A handle to the network. When the last one is dropped, the network stops.
 #[derive(Debug, Clone)]
 pub struct Net {
     id: NodeId,
     commands: mpsc::Sender<Command>,
-    streams: Streams,
     subscribers: watch::Receiver<usize>,
     reached: watch::Receiver<Reached>,
 }
@@ -262,8 +269,8 @@ pub async fn start(key: &NodeKey, config: NetConfig) -> Result<(Net, mpsc::Recei
     let (subscribers_out, subscribers) = watch::channel(0);
     let (reached_out, reached) = watch::channel(Reached::default());
     let ends = task::Ends { commands: commands_in, events: events_out, subscribers: subscribers_out, reached: reached_out };
-    let streams = task::spawn(key, config, ends).await?;
-    Ok((Net { id: key.id(), commands, streams: Streams(streams), subscribers, reached }, events))
+    task::spawn(key, config, ends).await?;
+    Ok((Net { id: key.id(), commands, subscribers, reached }, events))
 }
 
 impl Net {
@@ -305,10 +312,21 @@ impl Net {
         self.ask(|reply| Command::Peer { id, reply }).await.flatten()
     }
 
-    /// Opens and takes streams of protocols that the mesh itself does not speak. Whoever accepts them must not wait between two:
-    /// what is not taken at once is dropped.
-    pub fn streams(&self) -> libp2p_stream::Control {
-        self.streams.0.clone()
+    /// A chat stream to `peer`, over the best connection that there is; if there is none it is dialled where it is known to be.
+    /// Whether the peer takes such streams at all may only show when it is read from.
+    pub async fn open_chat(&self, peer: NodeId) -> Result<streams::PeerStream, streams::StreamRefused> {
+        self.ask(|reply| Command::OpenChat { peer, reply }).await.unwrap_or(Err(streams::StreamRefused::Stopped))
+    }
+
+    /// A stream of `protocol`, which the mesh itself does not speak, to a peer that is connected, over the best connection that
+    /// there is. Whether the peer speaks it may only show when it is read from.
+    pub async fn open_stream(
+        &self,
+        peer: NodeId,
+        protocol: StreamProtocol,
+    ) -> Result<streams::PeerStream, streams::StreamRefused> {
+        let asked = self.ask(|reply| Command::OpenStream { peer, protocol, reply }).await;
+        asked.unwrap_or(Err(streams::StreamRefused::Stopped))
     }
 
     /// Starts to connect to `address`. Whether that works shows in an [`Event::PeerConnected`].

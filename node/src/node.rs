@@ -12,7 +12,9 @@ use crate::{
     chat::{
         self,
         endpoint::{BindError, Endpoint},
+        lasting::Lasting,
         pool::Pool,
+        relayed::Relayed,
         tally::Tally,
     },
     clock,
@@ -37,7 +39,7 @@ use crate::{
     spend::{ALL, CapError, Caps, Purse},
     store::{Store, StoreError},
 };
-use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, money::Price, topic::NetworkId};
+use infernet_wire::{capability::SocketAddrText, id::NodeId, key::NodeKey, model_name, money::Price, topic::NetworkId};
 use libp2p::Multiaddr;
 use overview::Overview;
 use places::Addressing;
@@ -188,12 +190,18 @@ impl Node {
         let endpoint = Endpoint::bind(&settings.key, (settings.chat_listen.ip(), chat_port).into())?;
         let chat_addr = endpoint.local_addr().map_err(StartError::Address)?;
         let (pages, asked) = receipt_pages::channel();
-        let config = NetConfig { receipts: Some(pages), ..net_config(&settings, &*store) };
+        let (chats, chat_streams) = net::streams::channel();
+        let chat = settings.serve.is_some().then_some(chats);
+        let config = NetConfig { receipts: Some(pages), chat, ..net_config(&settings, &*store) };
         let (net, events) = net::start(&settings.key, config).await?;
         let ledger = Ledger::new(store.clone(), net.clone());
-        let pool = Pool::new(endpoint.clone());
-        let client =
-            chat::client::Buyer { key: settings.key.clone(), network: settings.network.clone(), ledger: ledger.clone(), pool };
+        let client = chat::client::Buyer {
+            key: settings.key.clone(),
+            network: settings.network.clone(),
+            ledger: ledger.clone(),
+            pool: Pool::new(endpoint.clone()),
+            relayed: Some(Relayed::new(net.clone())),
+        };
         let (metrics, jobs) = (Metrics::default(), Jobs::default());
         let buyer = Buyer::spawn(client, net.clone(), settings.preferences, metrics.clone(), jobs.clone());
         let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
@@ -214,7 +222,8 @@ impl Node {
                     jobs,
                 };
                 let places = addressing.places(&net.reached());
-                let (seller, engines, machine) = worker.start(serve, places, endpoint.clone(), &mut tasks).await;
+                let (seller, engines, machine) =
+                    worker.start(serve, places, (endpoint.clone(), chat_streams), &mut tasks).await;
                 overview.sells(engines, machine);
                 tasks.push(tokio::spawn(places::follow(addressing.clone(), net.watch_reached(), seller.clone())));
                 Some(seller)
@@ -298,8 +307,7 @@ impl Node {
             Some(seller) => seller.status().await.map(|status| status.models).unwrap_or_default(),
             None => Vec::new(),
         };
-        let bare = |name: &str| name.strip_suffix(":latest").unwrap_or(name).to_owned();
-        let Some(offered) = offers.iter().find(|offered| bare(offered) == bare(model)) else { return Err(offers) };
+        let Some(offered) = offers.iter().find(|offered| model_name::same(offered, model)) else { return Err(offers) };
         let pricing = self.overview.sold_engines().map(Engines::pricing).unwrap_or_default();
         Ok(pricing.name_of(offered).unwrap_or(offered).to_owned())
     }
@@ -461,7 +469,7 @@ impl Worker {
         self,
         serve: Serve,
         places: Places,
-        endpoint: Endpoint,
+        (endpoint, chat_streams): (Endpoint, mpsc::Receiver<net::streams::PeerStream>),
         tasks: &mut Vec<JoinHandle<()>>,
     ) -> (Seller, Engines, watch::Receiver<Reading>) {
         let machine = hardware::watch(serve.sensors).await;
@@ -489,11 +497,14 @@ impl Worker {
             seller: seller.clone(),
             engines: engines.clone(),
             ledger: self.ledger,
+            lasting: Lasting::default(),
             tally: self.tally,
             metrics: self.metrics,
             jobs: self.jobs,
         };
-        tasks.push(tokio::spawn(chat::server::run(endpoint, Arc::new(worker))));
+        let worker = Arc::new(worker);
+        tasks.push(tokio::spawn(chat::server::run(endpoint, worker.clone())));
+        tasks.push(tokio::spawn(chat::relayed::run(chat_streams, worker)));
         (seller, engines, machine)
     }
 }

@@ -5,22 +5,21 @@
 
 use crate::{
     backend::{
-        BackendError,
-        manage::{self, Manage, ManageError, PullStep},
+        BackendSpec,
+        manage::{self, Manage, ManageError},
     },
     clock, config,
-    download::{Download, bytes},
+    download::{self, Download, bytes},
     fit::{self, Fit},
     node::Node,
     operator::{self, CommandError, Operators, OperatorsError, Verb},
     store::StoreError,
 };
-use futures::StreamExt;
 use infernet_wire::{id::NodeId, model_name, money::Price};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use tokio::{sync::OwnedSemaphorePermit, time::sleep};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
 /// A command that is to be carried out, once.
@@ -185,44 +184,13 @@ async fn install(node: &Node, model: &str, mut progress: impl FnMut(Progress)) -
         room(node, model, fit::file_size(model).unwrap_or(0))?;
     }
     let mut download = Download::default();
-    loop {
-        let error = match fetch(node, &**engine, model, has, &mut download, &mut progress).await? {
-            None => return Ok(offers(node).await),
-            Some(error) => error,
-        };
-        let wait = if error.is_passing() { download.broke() } else { None };
-        sleep(wait.ok_or(error)?).await;
-    }
-}
-
-/// One try: `None` if the model is there, else what broke.
-async fn fetch(
-    node: &Node,
-    engine: &dyn Manage,
-    model: &str,
-    has: bool,
-    download: &mut Download,
-    progress: &mut impl FnMut(Progress),
-) -> Result<Option<ManageError>, Failed> {
-    let mut steps = match engine.pull(model.to_owned()).await {
-        Ok(steps) => steps,
-        Err(error) => return Ok(Some(error)),
-    };
-    while let Some(step) = steps.next().await {
-        let step = match step {
-            Ok(step) => step,
-            Err(error) => return Ok(Some(error)),
-        };
-        download.step(&step, clock::now());
+    let fetched = download::fetch(&**engine, model, &mut download, |download, _| {
         progress(far(download));
-        if step == PullStep::Done {
-            return Ok(None);
-        }
-        if !has {
-            room(node, model, download.total())?;
-        }
-    }
-    Ok(Some(BackendError::Truncated.into()))
+        if has { Ok(()) } else { room(node, model, download.total()) }
+    });
+    fetched.await??;
+    progress(far(&download));
+    Ok(offers(node).await)
 }
 
 fn far(download: &Download) -> Progress {
@@ -235,18 +203,13 @@ fn far(download: &Download) -> Progress {
 /// Refuses what this machine has no memory for. An engine elsewhere has its own, which only it knows.
 fn room(node: &Node, model: &str, size: u64) -> Result<(), Failed> {
     let needs = fit::memory(size, 0, 0);
-    let local = node.engine_specs().unwrap_or_default().iter().all(|spec| is_local(&spec.to_string()));
+    let local = node.engine_specs().unwrap_or_default().iter().all(BackendSpec::is_local);
     match node.machine() {
         Some(machine) if local && size > 0 && fit::fit(needs, &machine) == Fit::Nowhere => {
             Err(Failed::NoRoom { model: model.into(), needs })
         }
         _ => Ok(()),
     }
-}
-
-fn is_local(spec: &str) -> bool {
-    let host = spec.split_once("://").map_or(spec, |(_, rest)| rest);
-    ["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local))
 }
 
 async fn remove(node: &Node, model: String) -> Result<Value, Failed> {

@@ -69,7 +69,7 @@ pub struct NoBidReport {
 /// How the answer came.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StreamReport {
-    /// `direct quic ADDRESS`.
+    /// How the stream came, at last: `direct quic ADDRESS` or `direct libp2p ADDRESS`, `punched …`, `relayed by ID`.
     pub path: String,
     /// From `Open` to the first token, in milliseconds; absent if there was none.
     pub ttft_ms: Option<f64>,
@@ -81,6 +81,8 @@ pub struct StreamReport {
     pub finish: String,
     /// Workers that failed before the first token and were replaced.
     pub retries: u32,
+    /// How often the stream was lost and the job went on in another.
+    pub resumed: u32,
 }
 
 /// A receipt.
@@ -207,6 +209,7 @@ impl StreamReport {
             duration_ms: millis(completed.duration),
             finish: completed.usage.finish.label().into(),
             retries,
+            resumed: completed.resumed,
         }
     }
 }

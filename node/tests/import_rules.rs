@@ -52,10 +52,15 @@ const HOMES: &[Home] = &[
     Home { crates: &["crc32fast"], at: &["node/src/store/journal/frame.rs"], within: "" },
     // Its tests stand beside it.
     Home { crates: &["quinn"], at: &["node/src/chat/endpoint"], within: "" },
-    // Engines over TCP, the control socket, and control planes.
+    // Engines over TCP, the control socket, control planes, and chains.
     Home {
         crates: &["reqwest"],
-        at: &["node/src/backend/http.rs", "node/src/control/client.rs", "node/src/plane_client/http.rs"],
+        at: &[
+            "node/src/backend/http.rs",
+            "node/src/control/client.rs",
+            "node/src/plane_client/http.rs",
+            "node/src/settlement/evm/rpc.rs",
+        ],
         within: "node/src",
     },
     Home { crates: &["hyper", "hyper_util"], at: &["node/src/api/server.rs"], within: "node/src" },
@@ -73,10 +78,11 @@ const HOMES: &[Home] = &[
     Home { crates: &["rustix"], at: &["node/src/hardware/host.rs"], within: "" },
     Home { crates: &["jiff"], at: &["node/src/local_time.rs"], within: "" },
     Home { crates: &["toml_edit"], at: &["node/src/toml_text.rs"], within: "" },
-    Home { crates: &["aws_lc_rs", "sha3"], at: &["plane/src/accounts/signature.rs"], within: "" },
+    Home { crates: &["aws_lc_rs"], at: &["plane/src/accounts/signature.rs"], within: "" },
+    Home { crates: &["sha3"], at: &["wire/src/evm.rs"], within: "" },
 ];
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 9] = [
     Rule {
         says: "wire knows no runtime, network or store",
         governs: |path| path.starts_with("wire/src/"),
@@ -92,6 +98,11 @@ const RULES: [Rule; 8] = [
         says: "net does not know the market",
         governs: |path| path.starts_with("node/src/net/") || path == "node/src/net.rs",
         breaks: |source| source.of_node("market"),
+    },
+    Rule {
+        says: "what a payment's next step is, is decided without a runtime, a network or a clock",
+        governs: |path| path.starts_with("node/src/settlement/evm/step"),
+        breaks: |source| [source.names_of(&OUTSIDE), source.of_node("clock")].concat(),
     },
     Rule {
         says: "what the plane remembers, and who its clients are, knows nothing of HTTP servers",
@@ -443,6 +454,7 @@ fn planted_violations_are_found() {
     planted("node/src/market/auction.rs", "fn f() { tracing::info!(\"x\") }", 1);
     planted("node/src/market/auction.rs", "use super::super::net;", 1);
     planted("node/src/market.rs", "use super::clock;", 1);
+    planted("node/src/settlement/evm/step.rs", "use crate::clock; use tokio::time::sleep;", 2);
     planted("node/src/clock.rs", "#[path = \"../../wire/src/id.rs\"] mod id;", 1);
 }
 

@@ -1,15 +1,18 @@
 //! Real swarms on 127.0.0.1: what one node says, and what the others make of it.
 #![cfg(test)]
 
-use futures::StreamExt;
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use infernet_node::{
     clock,
-    net::{self, Direction, Event, Net, NetConfig, NetError, PublishError, Route, Transport},
+    net::{
+        self, Direction, Event, Net, NetConfig, NetError, PublishError, Route, Transport,
+        streams::{StreamRefused, Via},
+    },
 };
 use infernet_wire::{
     accept::JobAccept,
     bid::{Answer, JobBid},
-    capability::{Abilities, CapabilityAd},
+    capability::{Abilities, CapabilityAd, ModelAd},
     envelope::{Kind, Verified},
     hash::sha256,
     id::{Hash, JobId, NodeId, OfferId},
@@ -145,7 +148,7 @@ fn an_ad(key: &NodeKey, sequence: u64) -> Arc<[u8]> {
         issued: now,
         expires: now.after(limits::AD_TTL_MS),
         tags: vec![],
-        models: vec![],
+        models: vec![ModelAd { id: "tiny".into(), ..ModelAd::default() }],
         slots: 1,
         chat: vec![],
         mesh: vec![],
@@ -498,6 +501,53 @@ async fn net_tells_who_is_connected() {
 #[tokio::test]
 async fn net_starts_with_mdns_wherever_it_runs() {
     node(1, NetConfig { mdns: true, ..config() }).await.net.shutdown().await;
+}
+
+#[tokio::test]
+async fn chat_streams_opened_in_one_moment_are_all_taken_and_arrive_with_their_sender() {
+    const STREAMS: usize = 64;
+    let (taker, mut taken) = net::streams::channel();
+    let worker = node(1, NetConfig { chat: Some(taker), serves: true, ..config() }).await;
+    let buyer = leaf(2, &worker).await;
+    buyer.connected().await;
+    let opening = futures::future::join_all((0..STREAMS).map(|n| {
+        let (net, worker) = (buyer.net.clone(), worker.id());
+        async move {
+            let mut opened = net.open_chat(worker).await.expect("a stream");
+            assert!(matches!(opened.via, Via::Direct(_)), "{:?}", opened.via);
+            opened.stream.write_all(&[n as u8]).await.expect("it writes");
+            opened.stream.flush().await.expect("it writes");
+            opened
+        }
+    }));
+    let opened = soon("the streams open", opening).await;
+    let mut seen = std::collections::BTreeSet::new();
+    // Nobody took any until all were there.
+    for _ in 0..STREAMS {
+        let mut stream = soon("a stream", taken.recv()).await.expect("the network runs");
+        assert_eq!(NodeId::from_peer_id_bytes(&stream.peer.to_bytes()), Some(buyer.id()));
+        let mut byte = [0];
+        soon("a byte", stream.stream.read_exact(&mut byte)).await.expect("it reads");
+        seen.insert(byte);
+    }
+    assert_eq!(seen.len(), STREAMS);
+    assert_eq!(worker.count("chat_streams.dropped").await, 0);
+    drop(opened);
+}
+
+#[tokio::test]
+async fn a_node_that_takes_no_chat_streams_says_so_and_one_that_is_not_there_can_not_be_opened_to() {
+    let hub = hub(1, TCP).await;
+    let buyer = leaf(2, &hub).await;
+    buyer.connected().await;
+    let nobody = soon("a refusal", buyer.net.open_chat(key(9).id())).await;
+    assert_eq!(nobody.err(), Some(StreamRefused::NotConnected));
+    // The protocol's name and the first bytes leave together, so the refusal comes where an answer would.
+    let refused = match soon("a stream or none", buyer.net.open_chat(hub.id())).await {
+        Err(refused) => refused == StreamRefused::Unsupported,
+        Ok(mut opened) => soon("its end", opened.stream.read(&mut [0])).await.map_or(true, |read| read == 0),
+    };
+    assert!(refused);
 }
 
 #[tokio::test]
@@ -879,6 +929,26 @@ async fn net_an_ad_heard_before_a_restart_is_stale_after_it() {
     }
     raw.say(topic::CAPABILITIES, &newer);
     assert_eq!(raw.during(victim.ad()).await.sequence, 8);
+}
+
+#[tokio::test]
+async fn net_a_newcomer_hears_of_those_who_advertised_before_it_came() {
+    let hub = hub(1, TCP).await;
+    let mut early = leaf(2, &hub).await;
+    early.connected().await;
+    let ad = an_ad(&early.key, 7);
+    early.publish(topic::CAPABILITIES, &ad).await.unwrap();
+    soon("the hub's ad", async {
+        while hub.count("gossip.accepted").await == 0 {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    let mut late = leaf(3, &hub).await;
+    assert_eq!(late.ad().await.signer(), early.id());
+    assert!(late.tapped().iter().all(|bytes| bytes != &*ad), "it was not gossiped again");
+    assert_eq!((hub.count("ads.asked").await, late.count("ads.accepted").await), (2, 1));
+    assert!(early.tapped().iter().filter(|bytes| *bytes == &*ad).count() == 1);
 }
 
 #[tokio::test]

@@ -1,14 +1,16 @@
 //! The numbers. Each is a command that prints what it was measured on, and measures what it is compared with in the same run.
 
 pub mod auction;
+pub mod dial;
 pub mod engine;
+pub mod gas;
 pub mod node;
 pub mod plane;
 pub mod receipts;
 pub mod relay;
 pub mod stream;
 
-use crate::{cluster::ClusterError, engine::EngineError};
+use crate::{cluster::ClusterError, engine::EngineError, evm::ChainError};
 use infernet_node::buyer::ChatError;
 
 /// A measurement that can't be made.
@@ -23,6 +25,9 @@ pub enum BenchError {
     /// A job.
     #[error("a job failed: {0}")]
     Chat(#[from] ChatError),
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// The engine, or a node's endpoint, asked over HTTP.
     #[error("asked over HTTP: {0}")]
     Http(#[from] reqwest::Error),

@@ -14,6 +14,7 @@
 //! | [`sim`] | thousands of nodes on virtual time, from a seed, with the node's own deciders |
 //! | [`stranger`] | a member of the mesh that is no node |
 //! | [`shim`] | TCP and UDP links that are worse than loopback |
+//! | [`evm`] | a real EVM chain, and the contract on it |
 //! | [`receipts`], [`scribe`] | receipts without a job, and a process that writes them until it is killed |
 //! | [`machine`] | what a number was measured on |
 //!
@@ -25,8 +26,10 @@ pub mod circuit;
 pub mod cluster;
 pub mod demo;
 pub mod engine;
+pub mod evm;
 pub mod flood;
 pub mod machine;
+pub mod nat;
 pub mod plane;
 pub mod receipts;
 pub mod scribe;

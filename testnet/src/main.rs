@@ -2,10 +2,10 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, node, plane, receipts, relay, stream},
+    bench::{auction, dial, gas, node, plane, receipts, relay, stream},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
-    flood, scribe, serve,
+    flood, nat, scribe, serve,
     sim::{self, adversary, plant::Plant, report, scenario::Scenario},
     up,
 };
@@ -60,6 +60,24 @@ enum Command {
     Sim(SimArgs),
     /// Processes that are killed, frozen, cut off and starved under load; the exit code tells whether the books balance.
     Chaos(ChaosArgs),
+    /// The real programs behind NATs of each kind, in network namespaces; the exit code tells whether every pair came together.
+    Nat {
+        /// What is before a buyer; repeatable [default: each kind].
+        #[arg(long, value_enum)]
+        buyer: Vec<nat::kind::NatKind>,
+        /// What is before a worker; repeatable [default: each kind].
+        #[arg(long, value_enum)]
+        worker: Vec<nat::kind::NatKind>,
+        /// The pairs alone: nothing happens in the middle of answers.
+        #[arg(long)]
+        no_events: bool,
+        /// Of a thousand packets, how many each NAT loses.
+        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=500))]
+        loss: u16,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// A metronome instead of an engine, until it is killed; prints its URL.
     #[command(hide = true)]
     Engine {
@@ -78,6 +96,12 @@ enum Command {
     /// `infernet-plane`, for processes that the testnet starts.
     #[command(name = "plane", hide = true, disable_help_flag = true)]
     PlaneProcess {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// `infernet-relay`, for processes that the testnet starts.
+    #[command(hide = true, disable_help_flag = true)]
+    Relay {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
@@ -224,6 +248,21 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// A thousand buyers that dial a worker at the same moment, and its streams under a flood.
+    Dial {
+        /// Buyers.
+        #[arg(long, default_value_t = 1_000)]
+        dials: usize,
+        /// Streams under the flood; 0: no flood.
+        #[arg(long, default_value_t = 64)]
+        streams: usize,
+        /// Bogus Initials a second.
+        #[arg(long, default_value_t = 10_000)]
+        noise: u32,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// What a plane's index takes in, and how fast it is made anew.
     Plane {
         /// Messages to take in.
@@ -250,6 +289,12 @@ enum BenchCommand {
         /// Also one stream of so many seconds; 200 make more than 10 MB.
         #[arg(long, default_value_t = 0)]
         secs: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What payment channels cost on an EVM chain: gas, counted on a real anvil.
+    Gas {
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -295,6 +340,7 @@ fn main() -> ExitCode {
             }
         },
         Command::PlaneProcess { args } => infernet_plane::cli::main([OsString::from("infernet-plane")].into_iter().chain(args)),
+        Command::Relay { args } => infernet_relay::cli::main([OsString::from("infernet-relay")].into_iter().chain(args)),
         Command::Node { args } => infernet_node::cli::main([OsString::from("infernet")].into_iter().chain(args)),
         command => match run(command) {
             Ok(()) => ExitCode::SUCCESS,
@@ -356,15 +402,29 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Bench { command: BenchCommand::Plane { events, viewers, jobs, json } } => {
                 print(&plane::run(&plane::PlaneOptions { events, viewers, jobs }).await?, json)?;
             }
+            Command::Bench { command: BenchCommand::Gas { json } } => print(&gas::run().await?, json)?,
             Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
                 print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
+            }
+            Command::Bench { command: BenchCommand::Dial { dials, streams, noise, json } } => {
+                let binary = std::env::current_exe()?;
+                print(&dial::run(dial::DialOptions { dials, streams, noise, binary }).await?, json)?;
             }
             Command::Bench { command: BenchCommand::Relay { streams, reservations, secs, json } } => {
                 print(&relay::run(&relay::RelayOptions { streams, reservations, secs }).await?, json)?;
             }
+            Command::Nat { buyer, worker, no_events, loss, json } => {
+                let or_all = |kinds: Vec<_>| if kinds.is_empty() { nat::kind::NatKind::ALL.to_vec() } else { kinds };
+                let binary = std::env::current_exe()?;
+                let events = if no_events { Vec::new() } else { nat::events::What::ALL.to_vec() };
+                let options = nat::NatOptions { buyers: or_all(buyer), workers: or_all(worker), events, loss, binary };
+                let result = nat::run(options, &mut io::stderr()).await?;
+                print(&result, json)?;
+                anyhow::ensure!(result.is_well(), "not every pair came together");
+            }
             Command::Scribe { home, from } => scribe::run(&home, from, io::stdout())?,
             // Handled before the runtime exists: the one makes its own, the other needs none.
-            Command::Node { .. } | Command::PlaneProcess { .. } | Command::Sim(_) => {}
+            Command::Node { .. } | Command::PlaneProcess { .. } | Command::Relay { .. } | Command::Sim(_) => {}
         }
         Ok(())
     };

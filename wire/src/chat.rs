@@ -9,6 +9,12 @@
 //! **Transcript.** Seeded with the `Open` frame and the request, then chained over the bytes of each `Delta` and the `Usage`:
 //! dropping, reordering or splicing frames gives another value than the one in the receipt.
 //!
+//! **Resume.** A buyer that sets [`Open::resume_from`] acknowledges what it has by [`Frame::Ack`], and may go on in another stream when
+//! the first one is lost: it sends `Open` with the same accept, no request, and the `seq` that it wants next. A worker that answers
+//! [`Opened::grace_ms`] keeps the job for so long after the loss, and what was not acknowledged; it answers `Opened` as before and
+//! goes on there. If the answer is over, `Usage` and `Receipt` are sent again. Neither counts for the transcript again. Whoever knows
+//! none of this leaves both fields out, and the job ends with its stream.
+//!
 //! **Standing price.** A worker's live ad is a bid at its prices. A buyer that takes it sends the offer inside [`Open`] and names
 //! the ad's digest as the accept's bid: no gossip, no auction, one round trip.
 //!
@@ -16,7 +22,8 @@
 //! the transcript at their place.
 //!
 //! **Tokens.** The worker declares input tokens in `Opened`, at most [`ChatRequest::input_token_bound`]; `Usage` may lower the
-//! number, never raise it. The running output count never exceeds the UTF-8 bytes delivered.
+//! number, never raise it. The running output count never exceeds the UTF-8 bytes delivered. A last `Delta` without text counts the
+//! end token, if the engine's own usage does.
 
 use crate::{
     capability::Abilities,
@@ -389,6 +396,10 @@ impl ErrorCode {
     pub const BUSY: Self = ErrorCode(7);
     /// The two sides do not agree on tokens, price or transcript.
     pub const DISPUTE: Self = ErrorCode(8);
+    /// A newer stream of the same buyer goes on with the job.
+    pub const REPLACED: Self = ErrorCode(9);
+    /// The job can't go on where the buyer wants to: what it asks for was never sent, or was acknowledged and let go.
+    pub const BAD_RESUME: Self = ErrorCode(10);
 
     /// A short stable name.
     pub fn label(self) -> &'static str {
@@ -401,6 +412,8 @@ impl ErrorCode {
             Self::TIMEOUT => "timeout",
             Self::BUSY => "busy",
             Self::DISPUTE => "dispute",
+            Self::REPLACED => "replaced",
+            Self::BAD_RESUME => "bad_resume",
             _ => "other",
         }
     }
@@ -437,6 +450,8 @@ pub enum Frame {
     ToolCall(ToolCallDelta),
     /// Worker: the vector of one text.
     Embedding(Embedding),
+    /// Buyer: it has every content frame below this `seq`. Only to a worker that has told its [`Opened::grace_ms`].
+    Ack(u64),
 }
 
 /// Body of [`Frame::Open`].
@@ -452,6 +467,17 @@ pub struct Open {
     /// worker's ad, and its price the ad's. See [`crate::standing`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub offer: Option<ByteBuf>,
+    /// With a request: 0, and the buyer will acknowledge what it has and may resume. Without one (a request is never empty): the
+    /// accepted job runs already, its stream was lost, and the buyer wants to go on at this `seq`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub resume_from: Option<u64>,
+}
+
+impl Open {
+    /// Where the buyer wants to go on with a job that runs already; `None` for a new one.
+    pub fn resumes_at(&self) -> Option<u64> {
+        self.resume_from.filter(|_| self.request_len == 0)
+    }
 }
 
 /// Body of [`Frame::Opened`].
@@ -461,6 +487,9 @@ pub struct Opened {
     pub job: JobId,
     /// Input tokens that the worker may charge at most.
     pub input_tokens: u32,
+    /// For how long the job goes on when its stream is lost, in milliseconds. Only to a buyer that may resume.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub grace_ms: Option<u32>,
 }
 
 /// Body of [`Frame::Delta`].
@@ -597,6 +626,7 @@ impl Frame {
             Frame::KeepAlive => "keep_alive",
             Frame::ToolCall(_) => "tool_call",
             Frame::Embedding(_) => "embedding",
+            Frame::Ack(_) => "ack",
         }
     }
 }

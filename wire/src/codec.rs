@@ -4,6 +4,7 @@
 //! far as these types need it). So: **append fields at the end, never reorder, never reuse**. An absent optional field is left
 //! out. Unknown keys are skipped on decoding, which is what lets an older node read a newer minor version.
 
+use crate::envelope::Refusal;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The bytes are not the CBOR of the expected type.
@@ -22,6 +23,15 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// Reads one value; trailing bytes are an error. Allocates no more than the input's size.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
     serde_cbor::from_slice(bytes).map_err(|_| Malformed)
+}
+
+/// Reads a message that is not signed, of at most `most` bytes, in its one form.
+pub(crate) fn canonical<T: Serialize + DeserializeOwned>(bytes: &[u8], most: usize) -> Result<T, Refusal> {
+    if bytes.len() > most {
+        return Err(Refusal::TooLarge);
+    }
+    let value: T = decode(bytes).map_err(|_| Refusal::Malformed)?;
+    if encode(&value) == bytes { Ok(value) } else { Err(Refusal::NotCanonical) }
 }
 
 #[cfg(test)]

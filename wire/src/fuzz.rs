@@ -3,12 +3,14 @@
 
 use crate::{
     accept::JobAccept,
+    ad_page::{AdPage, AdRequest},
     bid::{Answer, JobBid, NoBid, SealedAnswer},
     capability::CapabilityAd,
     chat::{ChatRequest, Frame},
     codec,
     command::OperatorCommand,
     envelope::{Envelope, Message, Refusal, Verified, check_age},
+    evm::EvmAddress,
     http_auth,
     id::{Hash, JobId},
     key::NodeKey,
@@ -16,10 +18,12 @@ use crate::{
     money::{MicroUsd, Price},
     offer::JobOffer,
     receipt::{Countersign, JobReceipt, ReceiptParts, SignedReceipt},
+    receipt_page::{Page, PageRequest},
     rotation::{KeyRotation, SignedRotation},
     standing::{StandingAccept, StandingOffer},
     time::UnixMillis,
     topic::NetworkId,
+    voucher::{SignedVoucher, UnverifiedVoucher},
 };
 use std::sync::OnceLock;
 
@@ -27,7 +31,8 @@ use std::sync::OnceLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this crate.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 19] = [
+    ("pages", pages),
     ("envelope", envelope),
     ("capability", payload::<CapabilityAd>),
     ("offer", payload::<JobOffer>),
@@ -44,6 +49,7 @@ pub const TARGETS: [Target; 17] = [
     ("standing", standing),
     ("frame", frame),
     ("chat_request", chat_request),
+    ("voucher", voucher),
     ("texts", texts),
 ];
 
@@ -154,6 +160,16 @@ fn accept_of(offer: Hash) -> Verified<JobAccept> {
     key().sign(&network(), body).expect("within the limits")
 }
 
+fn pages(data: &[u8]) {
+    fn one_form<T>(data: &[u8], decoded: Result<T, Refusal>, encode: impl Fn(&T) -> Vec<u8>) {
+        assert!(decoded.is_err() || decoded.is_ok_and(|page| encode(&page) == data), "one form");
+    }
+    one_form(data, Page::decode(data), Page::encode);
+    one_form(data, PageRequest::decode(data), PageRequest::encode);
+    one_form(data, AdPage::decode(data), AdPage::encode);
+    one_form(data, AdRequest::decode(data), AdRequest::encode);
+}
+
 fn frame(data: &[u8]) {
     let Ok(frame) = Frame::decode(data) else { return };
     let (bytes, _) = (frame.encode(), frame.label());
@@ -175,7 +191,16 @@ fn chat_request(data: &[u8]) {
     assert_eq!(ChatRequest::decode(&bytes).expect("what was written can be read"), request);
 }
 
-/// What comes as text: a header, names of models, networks and kinds.
+fn voucher(data: &[u8]) {
+    let Ok(read) = UnverifiedVoucher::decode(data) else { return };
+    let (claim, payer) = (*read.claim(), key().id().evm_address());
+    assert_eq!(read.verify(&payer).map_or(data.to_vec(), |signed| signed.encode()), data);
+    let signed = SignedVoucher::sign(key(), claim).expect("what can be read can be signed");
+    let again = UnverifiedVoucher::decode(&signed.encode()).expect("what was written can be read");
+    assert_eq!(again.verify(&payer), Ok(signed));
+}
+
+/// What comes as text: a header, names of models, networks and kinds, addresses.
 fn texts(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -185,6 +210,9 @@ fn texts(data: &[u8]) {
     let _ = model_name::meets(first, second, third);
     assert!(model_name::meets(first, first, ""), "every model is itself");
     let _ = first.parse::<NetworkId>();
+    if let Ok(address) = first.parse::<EvmAddress>() {
+        assert_eq!(address.to_string(), first);
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Identities and digests: fixed-size byte strings that are bytes in CBOR and text in JSON and logs.
 
-use crate::key::{self, BadSignature};
+use crate::{
+    evm::EvmAddress,
+    key::{self, BadSignature},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, str::FromStr};
 
@@ -75,6 +78,8 @@ macro_rules! hex_text {
     };
 }
 
+pub(crate) use bytes_id;
+
 bytes_id!(
     /// A node's public key: 33 bytes, compressed SEC1, secp256k1. Shown as the libp2p PeerId it is equal to
     /// (`16Uiu2H…`: an identity multihash of the key, from which the key is recoverable).
@@ -93,11 +98,21 @@ bytes_id!(
     OfferId, 16
 );
 bytes_id!(
+    /// A payment channel: who pays whom in which coin through which contract, as a digest of all of these.
+    ChannelId, 32
+);
+bytes_id!(
+    /// An ECDSA signature as EIP-2098 writes it: r, then s with the parity of the point's y in its highest bit.
+    EvmSignature, 64
+);
+bytes_id!(
     /// A job, chosen at random by its buyer; it stays the same over retries.
     JobId, 16
 );
 hex_text!(Hash, 32, "digest (64 hex digits)");
 hex_text!(Signature, 64, "signature (128 hex digits)");
+hex_text!(ChannelId, 32, "channel id (64 hex digits)");
+hex_text!(EvmSignature, 64, "compact signature (128 hex digits)");
 hex_text!(OfferId, 16, "offer id (32 hex digits)");
 hex_text!(JobId, 16, "job id (32 hex digits)");
 
@@ -122,6 +137,11 @@ impl NodeId {
         let mut x = [0; 32];
         x.copy_from_slice(&self.0[1..]);
         x
+    }
+
+    /// The address of the same key on EVM chains.
+    pub fn evm_address(&self) -> EvmAddress {
+        EvmAddress::of_key(&key::point(self))
     }
 
     /// Checks that this node signed `digest`. About 50 µs.

@@ -9,9 +9,11 @@
 //! | [`key`], [`id`], [`hash`] | one secp256k1 key per node; its PeerId; tagged hashes |
 //! | [`codec`], [`envelope`] | canonical CBOR; how a message is signed, checked, forwarded |
 //! | [`capability`], [`offer`], [`bid`], [`accept`] | the auction |
+//! | [`ad_page`] | the live ads, for one that has just come |
 //! | [`standing`] | a job without one, at the price in an ad |
 //! | [`chat`] | the stream: frames, tokens, transcript |
 //! | [`receipt`], [`receipt_page`] | what both sides sign at the end; how anybody may read it |
+//! | [`voucher`], [`evm`] | how a buyer pays as it goes; addresses and typed data of EVM chains |
 //! | [`model_name`] | whether two names mean the same model |
 //! | [`command`], [`rotation`] | what an operator tells a node; one node's old and new key |
 //! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
@@ -26,12 +28,14 @@
 //! it vouches for it ([`standing`]).
 
 pub mod accept;
+pub mod ad_page;
 pub mod bid;
 pub mod capability;
 pub mod chat;
 pub mod codec;
 pub mod command;
 pub mod envelope;
+pub mod evm;
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a fuzzer's checks panic")]
 #[doc(hidden)]
@@ -50,3 +54,4 @@ pub mod rotation;
 pub mod standing;
 pub mod time;
 pub mod topic;
+pub mod voucher;

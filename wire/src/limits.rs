@@ -64,12 +64,22 @@ pub const MAX_RECEIPT_BYTES: usize = 2 * 1024;
 /// How long after the end of a job its receipt is still gossiped. Later, it is paged from the node itself.
 pub const RECEIPT_TTL_MS: u64 = 10 * 60_000;
 
+/// Largest voucher: a chain, four fixed byte strings and a signature are 171 bytes.
+pub const MAX_VOUCHER_BYTES: usize = 192;
+
 /// Receipts in one page of [`crate::receipt_page`]: verifying them takes their reader some ten milliseconds.
 pub const MAX_PAGE_RECEIPTS: usize = 100;
 /// Largest page: a hundred of the largest receipts, twice signed.
 pub const MAX_PAGE_BYTES: usize = 512 * 1024;
 /// Largest request for a page: a network's name and a place.
 pub const MAX_PAGE_REQUEST_BYTES: usize = 160;
+
+/// Ads in one page of [`crate::ad_page`]: verifying them takes their reader some ten milliseconds.
+pub const MAX_PAGE_ADS: usize = 128;
+/// Largest page of ads: most are of a kilobyte.
+pub const MAX_AD_PAGE_BYTES: usize = 128 * 1024;
+/// Largest request for a page of ads: a network's name.
+pub const MAX_AD_REQUEST_BYTES: usize = 80;
 
 /// Largest operator command payload: two names and some numbers.
 pub const MAX_COMMAND_BYTES: usize = 512;
@@ -82,6 +92,21 @@ pub const MAX_ROTATION_BYTES: usize = 128;
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Largest request: a context of about two million tokens as text.
 pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
+/// How long a job goes on without its buyer: a train in a tunnel, a router that restarts, a change of networks. Its slot is taken
+/// for so long, so not longer.
+pub const RESUME_GRACE_MS: u32 = 30_000;
+/// What a worker keeps of an answer until the buyer has acknowledged it: what a fast model says in the grace. When it is full, the
+/// engine waits.
+pub const MAX_UNACKED_BYTES: usize = 512 * 1024;
+/// The same, in frames: a hundred tokens a second in the grace.
+pub const MAX_UNACKED_FRAMES: usize = 4_096;
+/// A buyer acknowledges after so many content frames: an acknowledgement costs about as much as a token.
+pub const ACK_FRAMES: u64 = 64;
+/// Or after so many bytes, for frames that are large: an eighth of what may be kept.
+pub const ACK_BYTES: usize = MAX_UNACKED_BYTES / 8;
+/// How often one job may be resumed: each time costs what is not acknowledged once more. A phone on a bad train does it every ten
+/// seconds in a long answer.
+pub const MAX_RESUMES: u32 = 64;
 /// Messages in one request.
 pub const MAX_MESSAGES: usize = 4_096;
 /// Stop sequences in one request.

@@ -16,7 +16,7 @@ use crate::{
     time::UnixMillis,
     topic::NetworkId,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 /// The protocol's name.
@@ -61,7 +61,7 @@ impl PageRequest {
 
     /// Reads a request.
     pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
-        canonical(bytes, limits::MAX_PAGE_REQUEST_BYTES)
+        codec::canonical(bytes, limits::MAX_PAGE_REQUEST_BYTES)
     }
 }
 
@@ -110,7 +110,7 @@ impl Page {
 
     /// Reads a page; its receipts are still to be verified.
     pub fn decode(bytes: &[u8]) -> Result<Self, Refusal> {
-        let page: Page = canonical(bytes, limits::MAX_PAGE_BYTES)?;
+        let page: Page = codec::canonical(bytes, limits::MAX_PAGE_BYTES)?;
         if page.receipts.len() > limits::MAX_PAGE_RECEIPTS {
             return Err(Refusal::TooLarge);
         }
@@ -122,11 +122,3 @@ impl Page {
 const RECEIPT_OVERHEAD: usize = 5;
 /// The rest of a page.
 const PAGE_OVERHEAD: usize = 32;
-
-fn canonical<T: Serialize + DeserializeOwned>(bytes: &[u8], most: usize) -> Result<T, Refusal> {
-    if bytes.len() > most {
-        return Err(Refusal::TooLarge);
-    }
-    let value: T = codec::decode(bytes).map_err(|_| Refusal::Malformed)?;
-    if codec::encode(&value) == bytes { Ok(value) } else { Err(Refusal::NotCanonical) }
-}

@@ -98,6 +98,11 @@ impl Known {
             Progress::Opened { path, input_tokens, agreed } => {
                 self.opened = Some(Opened { agreed: (**agreed).clone(), path: path.to_string(), input_tokens: *input_tokens });
             }
+            Progress::Resumed { path } => {
+                if let Some(opened) = &mut self.opened {
+                    opened.path = path.to_string();
+                }
+            }
             Progress::Text { tokens, .. } => self.tokens = *tokens,
             Progress::ToolCall(call) => self.tokens = call.tokens,
             Progress::Usage(usage) => self.usage = Some(usage.clone()),

@@ -114,6 +114,11 @@ impl EngineUrl {
         self.0.host_str()?.trim_matches(['[', ']']).parse().ok()
     }
 
+    /// Whether it is this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.ip().map_or_else(|| self.0.host_str() == Some("localhost"), |ip| ip.is_loopback())
+    }
+
     /// The host, if clouds tell secrets there: see [`address`]. A name is looked at again when it is resolved.
     pub(super) fn suspicious(&self) -> Option<String> {
         let host = self.0.host_str()?;

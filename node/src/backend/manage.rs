@@ -5,7 +5,7 @@
 
 use super::{Backend, BackendError, BackendKind, BackendSpec, Deadlines, connect_with, ollama};
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
-use infernet_wire::model_name;
+use infernet_wire::{id::Hash, model_name};
 use std::time::Duration;
 
 /// How long an engine may take over its models. A large file is checked for minutes without a word.
@@ -33,6 +33,10 @@ pub struct Installed {
     pub context: u32,
     /// What it can do, in the engine's words.
     pub abilities: Vec<String>,
+    /// Digests of its weights and of its chat template, as its ad tells them; `None` if the engine does not.
+    pub weights: Option<Hash>,
+    /// See `weights`.
+    pub template: Option<Hash>,
     /// Whether it is in memory now; `None` if the engine does not tell.
     pub loaded: Option<bool>,
 }
@@ -60,8 +64,13 @@ pub type Steps = BoxStream<'static, Result<PullStep, ManageError>>;
 
 /// An engine whose models can be looked at and changed.
 pub trait Manage: Send + Sync {
-    /// Where it is, as a [`BackendSpec`] is written.
-    fn engine(&self) -> String;
+    /// Where it is.
+    fn spec(&self) -> &BackendSpec;
+
+    /// The same, as it is written.
+    fn engine(&self) -> String {
+        self.spec().to_string()
+    }
 
     /// Whether models can be fetched and removed while it runs.
     fn can_change(&self) -> bool;
@@ -156,20 +165,20 @@ pub fn manage_with(spec: &BackendSpec, deadlines: Deadlines) -> Result<Box<dyn M
     if spec.kind == BackendKind::Ollama {
         return Ok(Box::new(ollama::Ollama::new(spec, deadlines)?));
     }
-    Ok(Box::new(Fixed { backend: connect_with(spec, deadlines)?, engine: spec.to_string(), start: spec.kind.facts().start }))
+    Ok(Box::new(Fixed { backend: connect_with(spec, deadlines)?, spec: spec.clone(), start: spec.kind.facts().start }))
 }
 
 /// An engine that serves what it was started with.
 struct Fixed {
     backend: Box<dyn Backend>,
-    engine: String,
+    spec: BackendSpec,
     /// The command that starts it.
     start: &'static str,
 }
 
 impl Fixed {
     fn refusal(&self) -> ManageError {
-        ManageError::Fixed { engine: self.engine.clone(), start: self.start }
+        ManageError::Fixed { engine: self.engine(), start: self.start }
     }
 
     async fn all(&self) -> Result<Vec<Installed>, ManageError> {
@@ -180,14 +189,14 @@ impl Fixed {
 
 impl From<super::Model> for Installed {
     fn from(model: super::Model) -> Self {
-        let super::Model { id: name, family, parameters, quantisation, context, .. } = model;
-        Installed { name, family, parameters, quantisation, context, ..Installed::default() }
+        let super::Model { id: name, family, parameters, quantisation, context, weights, template, .. } = model;
+        Installed { name, family, parameters, quantisation, context, weights, template, ..Installed::default() }
     }
 }
 
 impl Manage for Fixed {
-    fn engine(&self) -> String {
-        self.engine.clone()
+    fn spec(&self) -> &BackendSpec {
+        &self.spec
     }
 
     fn can_change(&self) -> bool {
@@ -201,7 +210,7 @@ impl Manage for Fixed {
     fn show(&self, model: String) -> BoxFuture<'_, Result<Installed, ManageError>> {
         async move {
             let found = self.all().await?.into_iter().find(|installed| model_name::same(&installed.name, &model));
-            found.ok_or_else(|| ManageError::Unknown { engine: self.engine.clone(), model })
+            found.ok_or_else(|| ManageError::Unknown { engine: self.engine(), model })
         }
         .boxed()
     }
@@ -239,8 +248,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_engine_with_one_model_shows_it_and_says_how_to_change_it() {
-        let engine = "vllm=http://127.0.0.1:8000".to_owned();
-        let fixed = Fixed { backend: Box::new(Started), engine, start: BackendKind::Vllm.facts().start };
+        let spec = "vllm=http://127.0.0.1:8000".parse().expect("a spec");
+        let fixed = Fixed { backend: Box::new(Started), spec, start: BackendKind::Vllm.facts().start };
         let all = fixed.installed().await.expect("its models");
         assert_eq!((all.len(), all[0].name.as_str(), all[0].context, all[0].loaded), (1, "qwen", 4096, None));
         assert_eq!(fixed.show("qwen".into()).await.as_ref(), Ok(&all[0]));

@@ -20,10 +20,8 @@
 //! more than the bytes so far. Modular MAX, when it is busy, sends several tokens in a chunk and does not say so, which then count
 //! as one.
 //!
-//! **One less than the engine.** The end token has no text, so an answer that ends by itself counts one less than the engine's own
-//! usage. That is left so: usage may lower what was counted on the way and never raise it, a rule without exceptions that every
-//! buyer checks (`chat::session`). Counting it would need an exception of one token, which a buyer can't tell from a false
-//! one; giving it up costs the worker a token's price once per answer.
+//! **The end token** has no text. Where the engine's own usage counts it, the worker counts it too, in a last frame without text
+//! (`chat::session`), so that an answer that ends by itself costs what the engine says it took.
 
 mod answer;
 mod call;

@@ -108,6 +108,11 @@ impl BackendSpec {
         self.url.to_string()
     }
 
+    /// Whether it is on this machine, so that its memory and disk are this machine's.
+    pub fn is_local(&self) -> bool {
+        self.url.is_local()
+    }
+
     /// With the key that its engine wants to hear.
     #[must_use]
     pub fn with_key(self, key: Option<ApiKey>) -> Self {
@@ -206,6 +211,17 @@ mod tests {
         match text.parse::<BackendSpec>().and_then(|spec| spec.allowed(false)) {
             Ok(spec) => assert_eq!(spec.to_string(), expected, "{text}"),
             Err(error) => assert!(error.to_string().contains(expected), "{text}: {error}"),
+        }
+    }
+
+    #[test]
+    fn only_an_engine_on_this_machine_is_local() {
+        let is_local = |spec: &str| spec.parse::<BackendSpec>().expect("a spec").is_local();
+        for here in ["ollama=http://127.0.0.1:11434", "ollama=127.9.9.9", "vllm=http://[::1]:1", "max=localhost:8000"] {
+            assert!(is_local(here), "{here}");
+        }
+        for elsewhere in ["ollama=http://10.0.0.5:11434", "ollama=https://gpu-box", "ollama=http://localhost.example:1"] {
+            assert!(!is_local(elsewhere), "{elsewhere}");
         }
     }
 

@@ -19,7 +19,7 @@ impl Said {
             Progress::Text { text, .. } => self.answer.push_str(text),
             Progress::ToolCall(piece) => self.note_call(piece),
             // Vectors are the caller's to keep: they are larger than any answer, and no report shows them.
-            Progress::Embedding(_) | Progress::Opened { .. } | Progress::Usage(_) => {}
+            Progress::Embedding(_) | Progress::Opened { .. } | Progress::Resumed { .. } | Progress::Usage(_) => {}
         }
     }
 

@@ -1,15 +1,18 @@
 //! The buyer's end of a chat stream: one attempt with one worker.
 //!
 //! The caller learns of every step through [`Progress`], and of the end through the result: [`Completed`], or a [`Failure`] that
-//! tells whether another worker may take over unseen. Nothing hangs: each state has its deadline, and a stream that ends early
+//! tells whether another worker may take over unseen. A stream that is lost within the answer is no failure yet: for as long as the
+//! worker waits, the job goes on in another one, over whichever way works by then. Nothing hangs: each state has its deadline, and a stream that ends early
 //! is a failure, never a short answer.
 
 use super::{
     deadline::{self, Stage},
-    endpoint::{ChatStream, ConnectError, Path},
+    endpoint::ConnectError,
     framing::{FrameError, FrameReader, FrameWriter, RawFrame},
     pool::Pool,
-    session::{BuyerEvent, BuyerSession, Terms, Violation},
+    relayed::Relayed,
+    session::{BuyerEvent, BuyerSession, Resume, Terms, Violation},
+    stream::{ChatStream, Ending, Incoming, Outgoing, Path},
 };
 use crate::{clock, ledger::Ledger};
 use infernet_wire::{
@@ -31,11 +34,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     sync::{mpsc, watch},
     time::{Instant as TimerInstant, sleep_until, timeout},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// What is sent to one worker.
 pub struct Order {
@@ -65,6 +67,8 @@ pub struct Buyer {
     pub ledger: Ledger,
     /// Connections to workers.
     pub pool: Pool,
+    /// The way to those whom these don't reach; `None`: there is no other.
+    pub relayed: Option<Relayed>,
 }
 
 /// A step of the stream.
@@ -78,6 +82,11 @@ pub enum Progress {
         input_tokens: u32,
         /// What was agreed with whom.
         agreed: Box<Agreed>,
+    },
+    /// The stream was lost, and the job goes on in another, where it was.
+    Resumed {
+        /// How the stream goes now.
+        path: Path,
     },
     /// A piece of the answer.
     Text {
@@ -124,8 +133,10 @@ pub struct Completed {
     pub usage: Usage,
     /// The receipt with both signatures; `None` if the job ended free of charge.
     pub receipt: Option<SignedReceipt>,
-    /// How the stream went.
+    /// How the stream went, at last.
     pub path: Path,
+    /// How often it was lost and the job went on in another.
+    pub resumed: u32,
     /// From `Open` to the first piece of the answer; `None` if there was none.
     pub ttft: Option<Duration>,
     /// From `Open` to `Usage`.
@@ -226,7 +237,7 @@ impl<T: From<Progress>> Caller<'_, T> {
 pub async fn run<T: From<Progress> + Send>(buyer: &Buyer, order: Order, caller: Caller<'_, T>) -> Result<Completed, Failure> {
     let before = |cause| Failure { cause, after_first_token: false };
     let mut attempt = Attempt::start(buyer, &order).await.map_err(before)?;
-    let result = attempt.drive(buyer, caller).await;
+    let result = attempt.drive(buyer, &order, caller).await;
     if matches!(&result, Err(Cause::Stream(FrameError::Timeout(_)))) {
         // Whoever is next should not wait on a dead connection.
         buyer.pool.drop_connection(&order.terms.worker);
@@ -240,10 +251,11 @@ pub async fn run<T: From<Progress> + Send>(buyer: &Buyer, order: Order, caller: 
 }
 
 struct Attempt {
-    reader: FrameReader<Pin<Box<dyn AsyncRead + Send>>>,
-    writer: FrameWriter<Pin<Box<dyn AsyncWrite + Send>>>,
+    reader: FrameReader<Incoming>,
+    writer: FrameWriter<Outgoing>,
     session: BuyerSession,
     path: Path,
+    resumed: u32,
     started: Instant,
     first_token: Option<Instant>,
     usage: Option<(Usage, Instant)>,
@@ -272,19 +284,52 @@ impl Limit {
     }
 }
 
+/// A new stream to the worker of `order`, by the best way that works: straight to its chat endpoint, else over the mesh. If the first
+/// has lately failed it is the second that is tried first, and the first in the background, for the next stream.
+async fn connect(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
+    let worker = order.terms.worker;
+    let Some(relayed) = &buyer.relayed else { return connect_straight(buyer, order).await };
+    if order.addrs.is_empty() {
+        return Ok(relayed.open(worker).await?);
+    }
+    if buyer.pool.is_unreachable(&worker)
+        && relayed.is_connected(worker).await
+        && let Ok(stream) = relayed.open(worker).await
+    {
+        buyer.pool.warm(worker, &order.addrs);
+        return Ok(stream);
+    }
+    match connect_straight(buyer, order).await {
+        Err(Cause::Connect(error)) if relayed.is_connected(worker).await => {
+            debug!(worker = %worker.short(), %error, "not straight; over the mesh");
+            Ok(relayed.open(worker).await?)
+        }
+        result => result,
+    }
+}
+
+async fn connect_straight(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
+    let connection = buyer.pool.get(order.terms.worker, &order.addrs).await?;
+    let opening = timeout(deadline::OPENED, connection.open());
+    Ok(opening.await.map_err(|_| FrameError::Timeout(deadline::OPENED))??)
+}
+
+/// The first frame of a stream, for a job that begins with `request`, or goes on at `resume_from` without one.
+fn open_frame(order: &Order, request: &[u8], resume_from: u64) -> Vec<u8> {
+    Frame::Open(Open {
+        accept: ByteBuf::from(order.accept.raw().to_vec()),
+        salt: ByteArray::new(order.salt),
+        request_len: u32::try_from(request.len()).unwrap_or(u32::MAX),
+        offer: order.offer.as_ref().filter(|_| !request.is_empty()).map(|offer| ByteBuf::from(offer.payload().to_vec())),
+        resume_from: Some(resume_from),
+    })
+    .encode()
+}
+
 impl Attempt {
     async fn start(buyer: &Buyer, order: &Order) -> Result<Self, Cause> {
-        let connection = buyer.pool.get(order.terms.worker, &order.addrs).await?;
-        let opening = timeout(deadline::OPENED, connection.open());
-        let stream = opening.await.map_err(|_| FrameError::Timeout(deadline::OPENED))??;
-        let ChatStream { path, recv, send, .. } = stream;
-        let open = Frame::Open(Open {
-            accept: ByteBuf::from(order.accept.raw().to_vec()),
-            salt: ByteArray::new(order.salt),
-            request_len: u32::try_from(order.request.len()).unwrap_or(u32::MAX),
-            offer: order.offer.as_ref().map(|offer| ByteBuf::from(offer.payload().to_vec())),
-        })
-        .encode();
+        let ChatStream { path, recv, send, .. } = connect(buyer, order).await?;
+        let open = open_frame(order, &order.request, 0);
         let started = clock::instant();
         let mut writer = FrameWriter::new(send);
         writer.write_with(&open, &order.request, deadline::WRITE).await?;
@@ -293,6 +338,7 @@ impl Attempt {
             writer,
             session: BuyerSession::new(order.terms.clone(), &open, &order.request),
             path,
+            resumed: 0,
             started,
             first_token: None,
             usage: None,
@@ -305,10 +351,39 @@ impl Attempt {
         })
     }
 
-    /// One timer serves the whole stream: a frame only moves what is due, and the timer is set anew when it rings too early.
-    async fn drive<T: From<Progress> + Send>(&mut self, buyer: &Buyer, caller: Caller<'_, T>) -> Result<Completed, Cause> {
+    /// Runs to the end, over as many streams as it takes.
+    async fn drive<T: From<Progress> + Send>(
+        &mut self,
+        buyer: &Buyer,
+        order: &Order,
+        mut caller: Caller<'_, T>,
+    ) -> Result<Completed, Cause> {
         let (progress, mut cancel) = (caller.progress, caller.cancel.clone());
-        let (mut caller, mut wanted) = (caller, pin!(wants_cancel(&mut cancel, progress)));
+        let mut wanted = pin!(wants_cancel(&mut cancel, progress));
+        loop {
+            let lost = match self.drive_stream(buyer, &mut caller, wanted.as_mut()).await {
+                Err(Cause::Stream(lost)) => lost,
+                result => return result,
+            };
+            let Some(resume) = self.may_resume(&lost) else { return Err(lost.into()) };
+            debug!(cause = lost.label(), from = resume.from, "lost the worker; going on in another stream");
+            if matches!(lost, FrameError::Timeout(_)) {
+                buyer.pool.drop_connection(&order.terms.worker);
+            }
+            if !self.resume(buyer, order, resume, wanted.as_mut()).await? {
+                return Err(lost.into());
+            }
+            caller.tell(Progress::Resumed { path: self.path }).await;
+        }
+    }
+
+    /// One timer serves the whole stream: a frame only moves what is due, and the timer is set anew when it rings too early.
+    async fn drive_stream<T: From<Progress> + Send>(
+        &mut self,
+        buyer: &Buyer,
+        caller: &mut Caller<'_, T>,
+        mut wanted: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Completed, Cause> {
         let mut timer = pin!(sleep_until(self.due().at));
         loop {
             let raw = tokio::select! {
@@ -328,7 +403,7 @@ impl Attempt {
                 raw = self.reader.next() => Some(raw?),
             };
             if let Some(raw) = raw
-                && let Some(completed) = self.on_frame(raw, buyer, &mut caller).await?
+                && let Some(completed) = self.on_frame(raw, buyer, caller).await?
             {
                 return Ok(completed);
             }
@@ -341,6 +416,72 @@ impl Attempt {
                 timer.as_mut().reset(due.at);
             }
         }
+    }
+
+    /// How to go on after `lost`, if there is a point in it.
+    fn may_resume(&mut self, lost: &FrameError) -> Option<Resume> {
+        let is_late = self.give_up.at <= clock::deadline(Duration::ZERO);
+        if is_late || self.cancelled || lost.ending(&self.path) == Ending::Left {
+            return None;
+        }
+        self.session.lost()
+    }
+
+    /// Tries until a new stream goes on with the job; `false` if the worker does not wait any longer. A caller that wants no more
+    /// shortens the wait: the worker should hear of it, and what came is to be settled.
+    async fn resume(
+        &mut self,
+        buyer: &Buyer,
+        order: &Order,
+        resume: Resume,
+        mut wanted: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<bool, Cause> {
+        let mut until = clock::deadline(resume.within).min(self.give_up.at);
+        let (mut pause, longest) = deadline::RESUME_PAUSE;
+        loop {
+            match timeout(until - clock::deadline(Duration::ZERO), self.reopen(buyer, order, resume.from)).await {
+                Err(_) => return Ok(false),
+                Ok(Ok(())) => break,
+                Ok(Err(Cause::Worker(error))) if !error.retryable => {
+                    debug!(code = error.code.label(), "the worker does not go on with the job");
+                    return Ok(false);
+                }
+                Ok(Err(Cause::Violation(violation))) => return Err(violation.into()),
+                Ok(Err(cause)) => debug!(cause = cause.label(), "not resumed yet"),
+            }
+            tokio::select! {
+                () = &mut wanted, if !self.cancelled && self.usage.is_none() => {
+                    self.cancelled = true;
+                    self.give_up = Limit::from_now(deadline::CANCEL);
+                    until = until.min(self.give_up.at);
+                }
+                () = sleep_until(clock::deadline(pause).min(until)) => pause = (pause * 2).min(longest),
+            }
+            if clock::deadline(Duration::ZERO) >= until {
+                return Ok(false);
+            }
+        }
+        self.resumed += 1;
+        self.heard = clock::deadline(Duration::ZERO);
+        if self.cancelled {
+            self.cancel().await?;
+        }
+        Ok(true)
+    }
+
+    /// One try to go on in a new stream.
+    async fn reopen(&mut self, buyer: &Buyer, order: &Order, from: u64) -> Result<(), Cause> {
+        let ChatStream { path, recv, send, .. } = connect(buyer, order).await?;
+        let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
+        writer.write(&open_frame(order, &[], from), deadline::WRITE).await?;
+        let raw = reader.next_within(deadline::OPENED).await?;
+        match self.session.on_frame(raw.frame, &raw.bytes)? {
+            BuyerEvent::Resumed => {}
+            BuyerEvent::Failed(error) => return Err(Cause::Worker(error)),
+            _ => return Err(Violation::Unexpected("first").into()),
+        }
+        (self.reader, self.writer, self.path) = (reader, writer, path);
+        Ok(())
     }
 
     /// When the stream has failed if nothing comes.
@@ -359,7 +500,10 @@ impl Attempt {
             () if self.first_token.is_none() => Stage::Reading,
             () => Stage::Streaming,
         };
-        stage.patience()
+        match stage {
+            Stage::Streaming if self.session.can_resume() => deadline::SILENCE_IF_RESUMABLE,
+            stage => stage.patience(),
+        }
     }
 
     async fn cancel(&mut self) -> Result<(), Cause> {
@@ -375,17 +519,19 @@ impl Attempt {
         caller: &mut Caller<'_, T>,
     ) -> Result<Option<Completed>, Cause> {
         match self.session.on_frame(raw.frame, &raw.bytes)? {
-            BuyerEvent::KeepAlive => {}
+            BuyerEvent::KeepAlive | BuyerEvent::Resumed => {}
             BuyerEvent::Opened { input_tokens } => {
                 self.opened = true;
                 let agreed = Box::new(Agreed::from(self.session.terms()));
                 self.stalled = !caller.tell(Progress::Opened { path: self.path, input_tokens, agreed }).await;
             }
+            // The end token, which is counted and says nothing.
+            BuyerEvent::Text { text, logprobs, .. } if text.is_empty() && logprobs.is_empty() => {}
             BuyerEvent::Text { channel, text, tokens, logprobs } => {
-                self.content(Progress::Text { channel, text, tokens, logprobs }, caller).await;
+                self.content(Progress::Text { channel, text, tokens, logprobs }, caller).await?;
             }
-            BuyerEvent::ToolCall(call) => self.content(Progress::ToolCall(call), caller).await,
-            BuyerEvent::Embedding(embedding) => self.content(Progress::Embedding(embedding), caller).await,
+            BuyerEvent::ToolCall(call) => self.content(Progress::ToolCall(call), caller).await?,
+            BuyerEvent::Embedding(embedding) => self.content(Progress::Embedding(embedding), caller).await?,
             BuyerEvent::Usage(usage) => {
                 self.usage = Some((usage.clone(), clock::instant()));
                 self.give_up = Limit::from_now(deadline::SIGN);
@@ -408,13 +554,18 @@ impl Attempt {
         Ok(None)
     }
 
-    async fn content<T: From<Progress>>(&mut self, step: Progress, caller: &mut Caller<'_, T>) {
+    /// What the caller has taken is acknowledged, so one that is slow slows the engine.
+    async fn content<T: From<Progress>>(&mut self, step: Progress, caller: &mut Caller<'_, T>) -> Result<(), Cause> {
         if self.first_token.is_none() {
             self.first_token = Some(clock::instant());
             self.give_up = if self.cancelled { self.give_up } else { self.deadline };
         }
         if !self.cancelled && !caller.tell(step).await {
             self.stalled = true;
+        }
+        match self.session.acknowledge() {
+            Some(seq) => Ok(self.writer.write(&Frame::Ack(seq).encode(), deadline::WRITE).await?),
+            None => Ok(()),
         }
     }
 
@@ -445,6 +596,7 @@ impl Attempt {
             usage,
             receipt,
             path: self.path,
+            resumed: self.resumed,
             ttft: self.first_token.map(|at| at - self.started),
             duration: ended - self.started,
         })

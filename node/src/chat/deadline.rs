@@ -33,6 +33,9 @@ impl Stage {
 /// A buyer's QUIC handshake with a worker. It starts when the bid comes in, so a live worker's is long over when the job is
 /// due; a dead one must not use up the time for which runners-up hold their slots.
 pub const CONNECT: Duration = Duration::from_millis(750);
+/// A libp2p stream to a worker, of the connection that there is: a round trip, through a relay. Dialling first takes longer than
+/// runners-up hold their slots, so it only helps where there is nobody else.
+pub const CONNECT_MESH: Duration = Duration::from_secs(3);
 /// A stranger's handshake with us: two lost packets, each repeated after about a second, are forgiven.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
 /// From `Open` to `Opened` on a live connection: one round trip and a table look-up. A worker that was killed costs the buyer
@@ -45,6 +48,12 @@ pub const FIRST_TOKEN: Duration = Duration::from_secs(120);
 pub const SILENCE_BEFORE_TOKEN: Duration = Duration::from_millis(1_000);
 /// Between two frames after the first token. Nobody can take over unseen any more, so a network that pauses gets time.
 pub const SILENCE: Duration = Duration::from_secs(10);
+/// The same, if the job can go on in another stream: twelve keep-alives are missed, so the way is broken. A worker that only pauses
+/// loses nothing by a new stream.
+pub const SILENCE_IF_RESUMABLE: Duration = Duration::from_secs(3);
+/// Between two tries to go on with a job in a new stream: the first, and the longest that it grows to. So that the way that comes
+/// back first is soon found, and a worker that is gone is asked some thirty times in the grace.
+pub const RESUME_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How often a worker that has nothing to say says so: four chances to be heard in time.
 pub const KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// From `Usage` to `Receipt`, and from `Receipt` to `Countersign`: signing and one disk flush.

@@ -6,7 +6,12 @@
 //!
 //! Windows are bounded per stream: a reader that stops reading stalls its own stream and nobody else's.
 
-use super::{deadline, paced::Paced};
+use super::{
+    deadline,
+    paced::Paced,
+    stream::{ChatStream, Path},
+};
+use crate::net::streams::StreamRefused;
 use futures::{StreamExt, stream::FuturesUnordered};
 use infernet_wire::{chat::ALPN, id::NodeId, key::NodeKey};
 use libp2p::identity::{Keypair, secp256k1};
@@ -25,10 +30,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::timeout,
-};
+use tokio::time::timeout;
 
 /// Jobs that one connection may run at once. A plane or a load test multiplexes thousands over one connection.
 const MAX_STREAMS: u32 = 4_096;
@@ -51,6 +53,10 @@ const MAX_INCOMING: usize = 4_096;
 const RETRY_ABOVE: usize = 1_024;
 /// Connections above which newcomers are refused.
 const MAX_CONNECTIONS: usize = 8_192;
+/// With this code a peer closes a connection that it has no more use for.
+const GOODBYE: u32 = 0;
+/// With this one, a connection that has fallen silent.
+const ABANDONED: u32 = 1;
 /// Addresses of a worker that are tried at once: enough for v4 and v6 on two uplinks, too few to flood a third party with.
 const MAX_DIALS: usize = 4;
 
@@ -96,42 +102,12 @@ pub enum ConnectError {
     /// QUIC failed.
     #[error("{0}")]
     Quic(String),
-}
-
-/// How a stream reaches the other side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Path {
-    /// Straight over UDP.
-    Direct(SocketAddr),
-}
-
-impl Path {
-    /// A short stable name, for counters.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Path::Direct(_) => "direct",
-        }
-    }
-}
-
-impl std::fmt::Display for Path {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Path::Direct(addr) => write!(f, "direct quic {addr}"),
-        }
-    }
-}
-
-/// One job's byte stream, whatever carries it.
-pub struct ChatStream {
-    /// Who is on the other side, proved.
-    pub peer: NodeId,
-    /// How.
-    pub path: Path,
-    /// What comes in.
-    pub recv: Pin<Box<dyn AsyncRead + Send>>,
-    /// What goes out. Dropping it closes in order.
-    pub send: Pin<Box<dyn AsyncWrite + Send>>,
+    /// The mesh has no stream to it.
+    #[error("over libp2p: {0}")]
+    Mesh(StreamRefused),
+    /// Nor made one in time.
+    #[error("over libp2p: no answer within {ms} ms", ms = deadline::CONNECT_MESH.as_millis())]
+    MeshTimeout,
 }
 
 /// The socket, to dial from and to be dialled at.
@@ -218,7 +194,7 @@ impl Endpoint {
     /// Closes every connection and waits, [`deadline::GOODBYE`] at most, until peers were told.
     pub async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        self.inner.close(VarInt::from_u32(0), b"shutting down");
+        self.inner.close(VarInt::from_u32(GOODBYE), b"shutting down");
         let _ = timeout(deadline::GOODBYE, self.inner.wait_idle()).await;
     }
 }
@@ -313,9 +289,31 @@ impl Connection {
         ChatStream { peer: self.peer, path, recv: Box::pin(recv), send: Box::pin(send) }
     }
 
-    /// Ends the connection and every stream on it.
+    /// Ends the connection and every stream on it, for good.
     pub fn close(&self, reason: &str) {
-        self.inner.close(VarInt::from_u32(0), reason.as_bytes());
+        self.inner.close(VarInt::from_u32(GOODBYE), reason.as_bytes());
+    }
+
+    /// Ends the connection, which does not work any more. Jobs on it may go on over another.
+    pub fn abandon(&self) {
+        self.inner.close(VarInt::from_u32(ABANDONED), b"no answer");
+    }
+}
+
+/// Whether a stream failed because the other side has left on purpose, by what the transport's error tells.
+pub(super) fn is_goodbye(error: &io::Error) -> bool {
+    use quinn::{ConnectionError, ReadError, WriteError};
+    let Some(inner) = error.get_ref() else { return false };
+    let lost = match (inner.downcast_ref::<ReadError>(), inner.downcast_ref::<WriteError>()) {
+        (Some(ReadError::ConnectionLost(lost)), _) | (_, Some(WriteError::ConnectionLost(lost))) => lost,
+        // The stream alone was reset or stopped, over a connection that works.
+        (Some(_), _) | (_, Some(_)) => return true,
+        (None, None) => return false,
+    };
+    match lost {
+        ConnectionError::ApplicationClosed(close) => close.error_code != VarInt::from_u32(ABANDONED),
+        ConnectionError::LocallyClosed => true,
+        _ => false,
     }
 }
 

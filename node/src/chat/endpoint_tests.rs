@@ -76,3 +76,41 @@ async fn another_alpn_or_no_certificate_is_refused() {
     let connecting = stranger.inner.connect_with(config, addr, "l").expect("dials");
     assert!(timeout(SOON, connecting).await.expect("in time").is_err());
 }
+
+/// Pieces of a stream that a worker echoes.
+async fn echoed(stream: &mut ChatStream, piece: &[u8]) {
+    stream.send.write_all(piece).await.expect("writes");
+    stream.send.flush().await.expect("writes");
+    let mut back = vec![0; piece.len()];
+    timeout(SOON, stream.recv.read_exact(&mut back)).await.expect("in time").expect("reads");
+    assert_eq!(back, piece);
+}
+
+#[tokio::test]
+async fn a_stream_outlives_a_change_of_its_buyers_address() {
+    let worker = endpoint(2);
+    let addr = worker.local_addr().expect("bound");
+    let (shown, mut connections) = tokio::sync::mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Some(dialling) = worker.accept().await {
+            let connection = dialling.finish().await.expect("a handshake");
+            let _ = shown.send(connection.clone()).await;
+            let ChatStream { mut recv, mut send, .. } = connection.accept().await.expect("a stream");
+            tokio::spawn(async move { tokio::io::copy(&mut recv, &mut send).await });
+        }
+    });
+    let buyer = endpoint(1);
+    let mut stream = buyer.connect(key(2).id(), &[addr]).await.expect("connects").open().await.expect("a stream");
+    echoed(&mut stream, b"before").await;
+    let connection = connections.recv().await.expect("a connection");
+    let mut places = vec![connection.inner.remote_address()];
+    for n in 0..3u8 {
+        let socket = bind_udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds");
+        buyer.inner.rebind(socket).expect("another port");
+        echoed(&mut stream, &[n; 2_000]).await;
+        places.push(connection.inner.remote_address());
+    }
+    places.dedup();
+    assert_eq!(places.len(), 4, "each time from another address: {places:?}");
+    assert!(connections.is_empty(), "over one connection");
+}

@@ -3,6 +3,7 @@
 //! Works on any transport, since a relayed stream carries the same frames as QUIC. Memory is bounded by one frame plus one
 //! read: a length above [`MAX_FRAME_BYTES`] is refused before anything is allocated for it.
 
+use super::stream::{Ending, Path};
 use bytes::{Buf, BytesMut};
 use infernet_wire::{chat::Frame, limits::MAX_FRAME_BYTES};
 use std::{io, time::Duration};
@@ -52,6 +53,16 @@ impl FrameError {
             FrameError::Malformed => "malformed",
             FrameError::Timeout(_) => "timeout",
             FrameError::Io(_) => "transport",
+        }
+    }
+
+    /// What the error says of the other side, on a stream that goes over `path`.
+    pub fn ending(&self, path: &Path) -> Ending {
+        match self {
+            FrameError::Closed | FrameError::Cut => Ending::of_close(path),
+            FrameError::TooLarge(_) | FrameError::Malformed => Ending::Left,
+            FrameError::Timeout(_) => Ending::Lost,
+            FrameError::Io(error) => Ending::of_error(error),
         }
     }
 

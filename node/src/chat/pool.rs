@@ -7,6 +7,7 @@
 //! waits for a handshake.
 
 use super::endpoint::{ConnectError, Connection, Endpoint};
+use crate::clock;
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
@@ -16,7 +17,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::time::sleep;
 
@@ -25,6 +26,10 @@ const CAPACITY: usize = 64;
 
 /// Workers to whom a connection is kept: half of the room, so that bidders find some too.
 const MAX_KEPT: usize = CAPACITY / 2;
+/// For so long after a failure others ways are tried first: a firewall stays, and each try costs a whole deadline.
+const UNREACHABLE: Duration = Duration::from_secs(60);
+/// Workers remembered as unreachable. More are forgotten, the first to fail first; it only costs a deadline.
+const MAX_UNREACHABLE: usize = 256;
 /// The pause before a lost connection is tried again after a failure; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Failures in a row after which a worker is given up, half a minute later, until somebody asks to keep it again: its next ad.
@@ -44,6 +49,8 @@ struct Entries {
     by_worker: BTreeMap<NodeId, Entry>,
     /// Where to dial those to whom a connection is kept.
     kept: BTreeMap<NodeId, Vec<SocketAddr>>,
+    /// Whom nobody could connect to, and when that was.
+    unreachable: BTreeMap<NodeId, Instant>,
     uses: u64,
 }
 
@@ -58,8 +65,11 @@ impl Pool {
         Pool { endpoint, entries: Arc::default() }
     }
 
-    /// Starts connecting to `worker` unless that is done or under way.
+    /// Starts connecting to `worker` unless that is done or under way, or there is nowhere to connect to.
     pub fn warm(&self, worker: NodeId, addrs: &[SocketAddr]) {
+        if addrs.is_empty() {
+            return;
+        }
         let handshake = self.handshake(worker, addrs);
         if handshake.peek().is_none() {
             tokio::spawn(handshake);
@@ -68,6 +78,9 @@ impl Pool {
 
     /// Keeps a connection to `worker`: makes it if there is none, and again whenever it is lost. Where it answers may change.
     pub fn keep(&self, worker: NodeId, addrs: Vec<SocketAddr>) {
+        if addrs.is_empty() {
+            return;
+        }
         let mut entries = self.lock();
         if entries.kept.len() >= MAX_KEPT && !entries.kept.contains_key(&worker) {
             return;
@@ -83,11 +96,20 @@ impl Pool {
         self.handshake(worker, addrs).await
     }
 
-    /// Forgets the connection to `worker`, so that the next one is new. Streams on it end.
+    /// Whether it was lately in vain to connect to `worker`, and nothing better is known.
+    pub fn is_unreachable(&self, worker: &NodeId) -> bool {
+        let entries = self.lock();
+        let connected =
+            entries.by_worker.get(worker).is_some_and(|entry| matches!(entry.handshake.peek(), Some(Ok(c)) if c.is_open()));
+        let lately = |at: &Instant| clock::instant().saturating_duration_since(*at) < UNREACHABLE;
+        !connected && entries.unreachable.get(worker).is_some_and(lately)
+    }
+
+    /// Forgets the connection to `worker`, which has fallen silent, so that the next one is new. Streams on it are lost.
     pub fn drop_connection(&self, worker: &NodeId) {
         let entry = self.lock().by_worker.remove(worker);
         if let Some(Ok(connection)) = entry.and_then(|e| e.handshake.peek().cloned()) {
-            connection.close("no answer");
+            connection.abandon();
         }
     }
 
@@ -103,7 +125,15 @@ impl Pool {
         }
         entries.make_room();
         let (endpoint, addrs) = (self.endpoint.clone(), addrs.to_vec());
-        let handshake = async move { endpoint.connect(worker, &addrs).await }.boxed().shared();
+        let all = Arc::downgrade(&self.entries);
+        let handshake = async move {
+            let connection = endpoint.connect(worker, &addrs).await;
+            if let Some(entries) = all.upgrade() {
+                entries.lock().unwrap_or_else(PoisonError::into_inner).ended(worker, connection.is_ok());
+            }
+            connection
+        };
+        let handshake = handshake.boxed().shared();
         entries.by_worker.insert(worker, Entry { handshake: handshake.clone(), last_use: now });
         handshake
     }
@@ -153,6 +183,20 @@ impl Keeper {
 }
 
 impl Entries {
+    /// A handshake is over.
+    fn ended(&mut self, worker: NodeId, connected: bool) {
+        if connected {
+            self.unreachable.remove(&worker);
+            return;
+        }
+        if self.unreachable.len() >= MAX_UNREACHABLE
+            && let Some(first) = self.unreachable.iter().min_by_key(|(_, at)| **at).map(|(id, _)| *id)
+        {
+            self.unreachable.remove(&first);
+        }
+        self.unreachable.insert(worker, clock::instant());
+    }
+
     fn make_room(&mut self) {
         self.by_worker.retain(|_, entry| entry.is_usable());
         if self.by_worker.len() >= CAPACITY

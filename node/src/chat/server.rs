@@ -4,14 +4,20 @@
 //! compared with the offer's commitment before the engine hears of it. From the claim on, the slot is freed whatever happens,
 //! and as soon as the engine is done: the receipt is settled without it.
 //!
+//! A buyer whose stream is lost may come back for its job in another (`line`): the engine goes on meanwhile, as far as there is room
+//! for what it says, and the receipt does not tell how many streams it took.
+//!
 //! The receipt is on disk before it is sent, and again with the countersignature before anyone is told of that. A buyer that
 //! vanishes leaves a receipt with one signature.
 
 use super::{
     deadline,
-    endpoint::{ChatStream, Dialling, Endpoint},
-    framing::{FrameError, FrameReader, FrameWriter},
+    endpoint::{Dialling, Endpoint},
+    framing::{FrameError, FrameReader, FrameWriter, RawFrame},
+    lasting::{Lasting, Listed, NotResumed},
+    line::{Gone, Line, Newcomer, Reader, Said, Writer},
     session::{Finished, Terms, WorkerSession},
+    stream::{ChatStream, Path},
     tally::Tally,
 };
 use crate::{
@@ -24,10 +30,7 @@ use crate::{
     metrics::{Metrics, Served},
     seller::{Measured, Presented, Seller, Slot, Unclaimed},
 };
-use futures::{
-    Stream, StreamExt, TryStreamExt,
-    stream::{self, FuturesUnordered},
-};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use infernet_wire::{
     accept::JobAccept,
     capability::Abilities,
@@ -47,10 +50,7 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::sleep_until,
-};
+use tokio::time::sleep_until;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 /// Text in one delta at most: a frame with room for the rest. Engines send a token or a few; only a hostile one sends more.
@@ -73,6 +73,8 @@ pub struct Worker {
     pub engines: Engines,
     /// Keeps receipts.
     pub ledger: Ledger,
+    /// Jobs whose buyers may come back.
+    pub lasting: Lasting,
     /// Counts what happens.
     pub tally: Tally,
     /// Measures it.
@@ -81,8 +83,6 @@ pub struct Worker {
     pub jobs: Jobs,
 }
 
-type Reader = FrameReader<Pin<Box<dyn AsyncRead + Send>>>;
-type Writer = FrameWriter<Pin<Box<dyn AsyncWrite + Send>>>;
 type Chunks = Pin<Box<dyn Stream<Item = Result<Chunk, BackendError>> + Send>>;
 
 /// Serves every connection to `endpoint` until it closes. The endpoint bounds connections, QUIC bounds streams of each.
@@ -102,30 +102,74 @@ async fn serve_connection(dialling: Dialling, worker: Arc<Worker>) {
     }
 }
 
-async fn serve_stream(worker: &Worker, stream: ChatStream) {
+/// Serves one stream to its end, or hands it to the job that it goes on with.
+pub(super) async fn serve_stream(worker: &Worker, stream: ChatStream) {
     let ChatStream { peer, path, recv, send } = stream;
     let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
     worker.tally.count("streams");
-    match admit(worker, peer, &mut reader).await {
-        Ok(job) => {
-            worker.tally.count("started");
-            let span = info_span!("job", job = %job.claim.job, buyer = %peer.short());
-            async {
-                job.shown.opened(peer, path.to_string());
-                info!(%path, model = job.claim.model, standing = job.claim.standing, "opened");
-                job.run(worker, &mut reader, &mut writer).await;
+    let refusal = match read_open(&mut reader).await {
+        Ok((open, _)) if open.resumes_at().is_some() => {
+            let newcomer = Newcomer { from: open.resumes_at().unwrap_or_default(), path, reader, writer };
+            match resume(worker, &peer, &open, newcomer) {
+                Ok(()) => return worker.tally.count("resuming"),
+                Err((refusal, newcomer)) => {
+                    writer = newcomer.writer;
+                    refusal
+                }
             }
-            .instrument(span)
-            .await;
-            worker.tally.count("finished");
         }
-        Err(refusal) => {
-            worker.tally.count_reason("refused", refusal.code.label());
-            debug!(peer = %peer.short(), code = refusal.code.label(), "refused: {}", refusal.message);
-            let _ = writer.write(&Frame::Error(refusal).encode(), deadline::WRITE).await;
-        }
-    }
+        Ok((open, raw)) => match admit(worker, peer, open, &raw, &mut reader).await {
+            Ok(job) => return serve_job(worker, peer, path, job, (reader, writer)).await,
+            Err(refusal) => refusal,
+        },
+        Err(refusal) => refusal,
+    };
+    worker.tally.count_reason("refused", refusal.code.label());
+    debug!(peer = %peer.short(), code = refusal.code.label(), "refused: {}", refusal.message);
+    let _ = writer.write(&Frame::Error(refusal).encode(), deadline::WRITE).await;
     let _ = writer.finish().await;
+}
+
+async fn read_open(reader: &mut Reader) -> Result<(Open, RawFrame), StreamError> {
+    let raw = reader.next_within(deadline::OPEN_FRAME).await.map_err(broken)?;
+    match &raw.frame {
+        Frame::Open(open) => Ok((open.clone(), raw)),
+        _ => Err(refuse(ErrorCode::PROTOCOL, false, "the first frame must be open")),
+    }
+}
+
+/// Brings a stream to the job that it wants to go on with. The accept only names it: who may is told by the connection.
+fn resume(worker: &Worker, peer: &NodeId, open: &Open, newcomer: Newcomer) -> Result<(), (StreamError, Box<Newcomer>)> {
+    let accept = Envelope::decode(&open.accept).and_then(|envelope| envelope.open_stored::<JobAccept>(&worker.network));
+    let accept = match accept {
+        Ok(accept) => accept.digest(),
+        Err(refusal) => return Err((refuse(ErrorCode::BAD_ACCEPT, false, refusal), Box::new(newcomer))),
+    };
+    worker.lasting.resume(&accept, peer, newcomer).map_err(|(reason, newcomer)| {
+        let (code, retryable) = match reason {
+            NotResumed::Unknown => (ErrorCode::NO_HOLD, false),
+            NotResumed::Busy => (ErrorCode::BUSY, true),
+        };
+        (refuse(code, retryable, reason), newcomer)
+    })
+}
+
+async fn serve_job(worker: &Worker, peer: NodeId, path: Path, job: Job, stream: (Reader, Writer)) {
+    worker.tally.count("started");
+    let span = info_span!("job", job = %job.claim.job, buyer = %peer.short());
+    async {
+        job.shown.opened(peer, path.to_string());
+        info!(%path, model = job.claim.model, standing = job.claim.standing, "opened");
+        let (listed, newcomers) = match job.resumes {
+            true => Some(worker.lasting.list(job.claim.accept, peer)).unzip(),
+            false => (None, None),
+        };
+        let line = Line::new(path, stream, newcomers, job.opened.clone());
+        job.run(worker, line, listed).await;
+    }
+    .instrument(span)
+    .await;
+    worker.tally.count("finished");
 }
 
 fn refuse(code: ErrorCode, retryable: bool, message: impl ToString) -> StreamError {
@@ -144,17 +188,15 @@ struct Job {
     claim: Slot,
     session: WorkerSession,
     opened: Vec<u8>,
+    /// Whether the buyer may come back for it.
+    resumes: bool,
     chunks: Chunks,
     pace: Pace,
     shown: Running,
 }
 
 /// Everything before `Opened`.
-async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job, StreamError> {
-    let first = reader.next_within(deadline::OPEN_FRAME).await.map_err(broken)?;
-    let Frame::Open(open) = first.frame else {
-        return Err(refuse(ErrorCode::PROTOCOL, false, "the first frame must be open"));
-    };
+async fn admit(worker: &Worker, peer: NodeId, open: Open, raw: &RawFrame, reader: &mut Reader) -> Result<Job, StreamError> {
     let accept = read_accept(worker, &open)?;
     let presented = read_presented(worker, accept, &open)?;
     let claim = worker.seller.claim(presented, peer).await.map_err(refused_claim)?;
@@ -165,12 +207,14 @@ async fn admit(worker: &Worker, peer: NodeId, reader: &mut Reader) -> Result<Job
         worker.engines.find(&claim.model).ok_or_else(|| refuse(ErrorCode::ENGINE, true, "no engine serves the model now"))?;
     let terms = terms(worker.key.id(), &claim, engine.weights, &parsed);
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
-    let (session, opened) = WorkerSession::open(terms, &first.bytes, &request, clock::now());
+    let resumes = open.resume_from.is_some();
+    let (session, opened) = WorkerSession::open(terms, &raw.bytes, &request, resumes, clock::now());
     let shown = worker.jobs.begin(Role::Sold, claim.job, claim.model.clone());
     Ok(Job {
         claim,
         session,
         opened,
+        resumes,
         chunks: ask(engine.backend, request_for_engine),
         pace: Pace::start(worker.metrics.clone()),
         shown,
@@ -326,12 +370,12 @@ impl Pace {
 }
 
 impl Job {
-    async fn run(mut self, worker: &Worker, reader: &mut Reader, writer: &mut Writer) {
-        if writer.write(&self.opened, deadline::WRITE).await.is_err() {
+    async fn run(mut self, worker: &Worker, mut line: Line, listed: Option<Listed>) {
+        if line.open().await.is_err() {
             return;
         }
-        match self.stream(reader, writer).await {
-            Ok(end) => self.settle(end, worker, reader, writer).await,
+        match self.stream(worker, &mut line).await {
+            Ok(end) => self.settle(end, worker, &mut line, listed).await,
             Err(error) => {
                 info!("gave up before the first token: {}", error.message);
                 worker.tally.count_reason("ended", "no_answer");
@@ -339,9 +383,10 @@ impl Job {
                 self.shown.end(Ended::free(State::Failed, Some(error.code.label())));
                 drop(self.chunks);
                 worker.seller.settle(self.claim.job).await;
-                let _ = writer.write(&Frame::Error(error).encode(), deadline::WRITE).await;
+                let _ = line.say_now(&Frame::Error(error)).await;
             }
         }
+        line.finish().await;
     }
 
     fn on_tokens(&mut self, tokens: u32) {
@@ -350,21 +395,33 @@ impl Job {
     }
 
     /// Passes the answer on. `Err` only before the first token: then another worker can still take over.
-    async fn stream(&mut self, reader: &mut Reader, writer: &mut Writer) -> Result<End, StreamError> {
-        // Polled only when the buyer says something, not with every token: a poll takes the connection's lock.
-        let mut hearing = FuturesUnordered::from_iter([reader.next()]);
+    async fn stream(&mut self, worker: &Worker, line: &mut Line) -> Result<End, StreamError> {
         let mut quiet_until = clock::deadline(deadline::KEEP_ALIVE);
         let mut timer = pin!(sleep_until(quiet_until));
+        // Since when the engine has waited for an acknowledgement of a buyer that is there.
+        let mut full_since = None;
         loop {
             let chunk = tokio::select! {
                 biased;
-                Some(frame) = hearing.next() => return Ok(heard(frame.map(|raw| raw.frame))),
-                chunk = self.chunks.next() => chunk,
+                happening = line.next() => {
+                    match line.handle(happening).await {
+                        Ok(Said::Nothing) => {}
+                        Ok(Said::Back(path)) => self.is_back(worker, path),
+                        Ok(Said::Cancel) => return Ok(End::new(FinishReason::CANCELLED)),
+                        Ok(Said::Countersign(_)) | Err(Gone) => return Ok(End::gone()),
+                    }
+                    continue;
+                }
+                chunk = self.chunks.next(), if !line.is_full() => chunk,
                 () = &mut timer => {
                     // A token only moves the time; the timer is set anew when it rings too early.
                     if quiet_until <= timer.deadline() {
                         quiet_until = clock::deadline(deadline::KEEP_ALIVE);
-                        if writer.write(&Frame::KeepAlive.encode(), deadline::WRITE).await.is_err() {
+                        full_since = full_since.filter(|_| line.is_full() && !line.is_lost());
+                        let takes_nothing = line.is_full()
+                            && !line.is_lost()
+                            && full_since.get_or_insert_with(clock::instant).elapsed() > deadline::WRITE;
+                        if takes_nothing || line.say_now(&Frame::KeepAlive).await.is_err() {
                             return Ok(End::gone());
                         }
                     }
@@ -374,13 +431,18 @@ impl Job {
             };
             match chunk {
                 Some(Ok(Chunk::Done { input_tokens, output_tokens, finish })) => {
+                    if let Some(frame) = self.session.end_token(output_tokens, finish)
+                        && line.say(frame).await.is_err()
+                    {
+                        return Ok(End::gone());
+                    }
                     return Ok(End { finish, input: input_tokens, output: output_tokens, gone: false });
                 }
                 Some(Ok(content)) => {
                     if self.session.is_full() {
                         return Ok(End::new(FinishReason::LENGTH));
                     }
-                    if self.pass_on(content, writer).await.is_err() {
+                    if self.pass_on(content, line).await.is_err() {
                         return Ok(End::gone());
                     }
                     quiet_until = clock::deadline(deadline::KEEP_ALIVE);
@@ -389,6 +451,12 @@ impl Job {
                 None => return self.engine_failed(&BackendError::Truncated),
             }
         }
+    }
+
+    fn is_back(&self, worker: &Worker, path: Path) {
+        worker.tally.count_reason("resumed", path.label());
+        self.shown.went_on(path.to_string());
+        info!(%path, "the buyer is back");
     }
 
     fn engine_failed(&self, error: &BackendError) -> Result<End, StreamError> {
@@ -401,18 +469,18 @@ impl Job {
         Err(refuse(ErrorCode::ENGINE, error.retryable(), format!("the engine failed: {}", error.label())))
     }
 
-    async fn pass_on(&mut self, content: Chunk, writer: &mut Writer) -> Result<(), FrameError> {
+    async fn pass_on(&mut self, content: Chunk, line: &mut Line) -> Result<(), Gone> {
         match content {
             Chunk::Text { channel, text, tokens, logprobs } if text.len() <= MAX_DELTA_BYTES => {
                 let frame = self.session.delta(channel, text, tokens, fitting(logprobs));
                 self.on_tokens(tokens);
-                writer.write(&frame, deadline::WRITE).await
+                line.say(frame).await
             }
             Chunk::Text { channel, text, tokens, .. } => {
                 self.on_tokens(tokens);
                 for piece in pieces(&text, MAX_DELTA_BYTES) {
                     let frame = self.session.delta(channel, piece.to_owned(), tokens, Vec::new());
-                    writer.write(&frame, deadline::WRITE).await?;
+                    line.say(frame).await?;
                 }
                 Ok(())
             }
@@ -428,13 +496,13 @@ impl Job {
                 for piece in cut {
                     let (id, name, arguments) = (id.take(), name.take(), piece.to_owned());
                     let frame = self.session.tool_call(ToolCallDelta { seq: 0, index, id, name, arguments, tokens });
-                    writer.write(&frame, deadline::WRITE).await?;
+                    line.say(frame).await?;
                 }
                 Ok(())
             }
             Chunk::Embedding { index, vector } => {
                 let frame = self.session.embedding(index, &vector);
-                writer.write(&frame, deadline::WRITE).await
+                line.say(frame).await
             }
             // The caller has ended the answer with it.
             Chunk::Done { .. } => Ok(()),
@@ -442,7 +510,7 @@ impl Job {
     }
 
     /// Usage, receipt, countersignature. The engine is let go first, and its slot with it.
-    async fn settle(self, end: End, worker: &Worker, reader: &mut Reader, writer: &mut Writer) {
+    async fn settle(self, end: End, worker: &Worker, line: &mut Line, mut listed: Option<Listed>) {
         let Job { mut claim, session, chunks, pace, shown, .. } = self;
         drop(chunks);
         worker.seller.settle(claim.job).await;
@@ -452,7 +520,9 @@ impl Job {
             worker.metrics.left_out("seller_measurements");
         }
         let Finished { usage, receipt } = session.finish(end.finish, end.input, end.output, clock::now());
-        let told = !end.gone && writer.write(&usage, deadline::WRITE).await.is_ok();
+        // A buyer that is away is waited for as long as there is room.
+        let reachable = !line.is_lost() || listed.as_mut().is_some_and(Listed::may_wait);
+        let told = !end.gone && reachable && line.say_ending(usage).await.is_ok();
         let Some(body) = receipt else {
             info!(finish = end.finish.label(), "ended before the first token, free of charge");
             return shown.end(Ended::free(State::Cancelled, None));
@@ -460,7 +530,7 @@ impl Job {
         let (tokens, amount) = (body.output_tokens, body.amount);
         match sign(worker, body).await {
             Ok(receipt) => {
-                let acknowledged = told && countersigned(worker, &receipt, reader, writer).await;
+                let acknowledged = told && countersigned(worker, &receipt, line, &mut listed).await;
                 worker.tally.count(if acknowledged { "acknowledged" } else { "unacknowledged" });
                 claim.set_settled(acknowledged);
                 worker.metrics.earned(amount, acknowledged);
@@ -486,21 +556,6 @@ fn ended(end: &End, acknowledged: bool, amount: MicroUsd) -> Ended {
         () => State::Settled,
     };
     Ended { state, amount: Some(amount), error: failed.then_some("engine") }
-}
-
-/// What a frame, or its absence, means while the answer runs.
-fn heard(frame: Result<Frame, FrameError>) -> End {
-    match frame {
-        Ok(Frame::Cancel) => End::new(FinishReason::CANCELLED),
-        Ok(frame) => {
-            debug!("buyer sent {} while the answer runs", frame.label());
-            End::gone()
-        }
-        Err(error) => {
-            debug!(cause = error.label(), "buyer is gone");
-            End::gone()
-        }
-    }
 }
 
 /// Log probabilities as far as a frame has room for them: an engine that says more than was asked for is cut short.
@@ -532,12 +587,12 @@ async fn sign(worker: &Worker, body: JobReceipt) -> Result<Verified<JobReceipt>,
 }
 
 /// Sends the receipt and waits for the buyer's signature. Whether it came, was right, and is kept.
-async fn countersigned(worker: &Worker, receipt: &Verified<JobReceipt>, reader: &mut Reader, writer: &mut Writer) -> bool {
+async fn countersigned(worker: &Worker, receipt: &Verified<JobReceipt>, line: &mut Line, listed: &mut Option<Listed>) -> bool {
     let frame = Frame::Receipt(receipt.raw().to_vec().into()).encode();
-    if writer.write(&frame, deadline::WRITE).await.is_err() {
+    if line.say_ending(frame).await.is_err() {
         return false;
     }
-    let Some(bytes) = await_countersign(reader).await else { return false };
+    let Some(bytes) = await_countersign(worker, line, listed).await else { return false };
     let countersign = Envelope::decode(&bytes).and_then(|e| e.open(&worker.network, clock::now())?.verify());
     let signed = match countersign.and_then(|c| SignedReceipt::new(receipt.clone(), Some(c))) {
         Ok(signed) => signed,
@@ -557,16 +612,27 @@ async fn countersigned(worker: &Worker, receipt: &Verified<JobReceipt>, reader: 
     true
 }
 
-/// A `Cancel` may have crossed the end of the answer; nothing else may come before the countersignature.
-async fn await_countersign(reader: &mut Reader) -> Option<Vec<u8>> {
-    for _ in 0..2 {
-        match reader.next_within(deadline::SIGN).await.ok()?.frame {
-            Frame::Countersign(bytes) => return Some(bytes.into_vec()),
-            Frame::Cancel => {}
-            _ => return None,
+/// A `Cancel` may have crossed the end of the answer, and a buyer whose stream is lost may come back for its receipt.
+async fn await_countersign(worker: &Worker, line: &mut Line, listed: &mut Option<Listed>) -> Option<Vec<u8>> {
+    let mut limit = clock::deadline(deadline::SIGN);
+    loop {
+        if line.is_lost() && !listed.as_mut().is_some_and(Listed::may_wait) {
+            return None;
+        }
+        let happening = tokio::select! {
+            biased;
+            happening = line.next() => happening,
+            () = sleep_until(limit), if !line.is_lost() => return None,
+        };
+        match line.handle(happening).await.ok()? {
+            Said::Countersign(bytes) => return Some(bytes),
+            Said::Back(path) => {
+                worker.tally.count_reason("resumed", path.label());
+                limit = clock::deadline(deadline::SIGN);
+            }
+            Said::Cancel | Said::Nothing => {}
         }
     }
-    None
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use infernet_wire::{
     receipt::{JobReceipt, JobStatus},
     time::UnixMillis,
 };
+use std::time::Duration;
 
 /// What both sides agreed on before the first frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,9 +129,11 @@ pub struct Finished {
 }
 
 impl WorkerSession {
-    /// Starts after the accept was claimed and the request checked. Returns the encoded `Opened` frame too.
-    pub fn open(terms: Terms, open_frame: &[u8], request: &[u8], now: UnixMillis) -> (Self, Vec<u8>) {
-        let opened = Frame::Opened(Opened { job: terms.job, input_tokens: terms.input_tokens }).encode();
+    /// Starts after the accept was claimed and the request checked. Returns the encoded `Opened` frame too; `resumes` tells whether
+    /// the buyer may come back after a lost stream.
+    pub fn open(terms: Terms, open_frame: &[u8], request: &[u8], resumes: bool, now: UnixMillis) -> (Self, Vec<u8>) {
+        let grace_ms = resumes.then_some(limits::RESUME_GRACE_MS);
+        let opened = Frame::Opened(Opened { job: terms.job, input_tokens: terms.input_tokens, grace_ms }).encode();
         let session = WorkerSession {
             request: request_hash(request),
             transcript: Transcript::seed(open_frame, request),
@@ -159,6 +162,16 @@ impl WorkerSession {
         let vector = Embedding::pack(vector);
         self.delivered.vectors += vector.len() as u64;
         self.content(&Frame::Embedding(Embedding { seq: self.delivered.frames, index, vector }))
+    }
+
+    /// The encoded frame that counts the end token, if the engine's own count of an answer that it ended by itself is one more than
+    /// what was delivered: the token that has no text. The bytes delivered bound the count as ever, and a buyer can lose no more
+    /// by it than one token's price. Nothing else raises a count after the text.
+    pub fn end_token(&mut self, counted: Option<u32>, finish: FinishReason) -> Option<Vec<u8>> {
+        let whole = self.delivered.tokens.checked_add(1)?;
+        let is_one_more = counted == Some(whole) && matches!(finish, FinishReason::STOP | FinishReason::TOOL_CALLS);
+        let may_be_counted = self.delivered.cap(whole) == whole && whole <= self.terms.output_tokens;
+        (is_one_more && may_be_counted).then(|| self.delta(Channel::ANSWER, String::new(), whole, Vec::new()))
     }
 
     /// Counts `bytes` of text that bring the engine's running count to `tokens`; what may be claimed of that.
@@ -258,8 +271,19 @@ pub enum BuyerEvent {
     Receipt(Vec<u8>),
     /// The worker gave up.
     Failed(StreamError),
+    /// The job goes on in a new stream.
+    Resumed,
     /// Nothing new.
     KeepAlive,
+}
+
+/// How to go on after a lost stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resume {
+    /// The content frame that comes next.
+    pub from: u64,
+    /// For how long the worker waits.
+    pub within: Duration,
 }
 
 /// What a worker did that it must not. The buyer stops and does not countersign.
@@ -311,6 +335,8 @@ enum State {
     Opening,
     Streaming,
     Ending,
+    /// The stream is lost; the next one begins with `Opened`.
+    Lost,
     Over,
 }
 
@@ -324,6 +350,13 @@ pub struct BuyerSession {
     declared: u32,
     usage: Option<Usage>,
     state: State,
+    /// For how long the worker waits after a lost stream; `None` if it does not.
+    grace: Option<Duration>,
+    /// The content frames that were acknowledged, and the bytes that were not.
+    acknowledged: u64,
+    unacknowledged: usize,
+    /// Whether `Usage` comes once more.
+    repeats_usage: bool,
 }
 
 impl BuyerSession {
@@ -336,8 +369,39 @@ impl BuyerSession {
             declared: 0,
             usage: None,
             state: State::Opening,
+            grace: None,
+            acknowledged: 0,
+            unacknowledged: 0,
+            repeats_usage: false,
             terms,
         }
+    }
+
+    /// The stream is lost. How to go on, if the worker waits and it is worth it: before the first piece of the answer another worker
+    /// does as well. What comes next is of the new stream.
+    pub fn lost(&mut self) -> Option<Resume> {
+        let within = self.grace.filter(|_| self.has_received())?;
+        match self.state {
+            State::Streaming | State::Ending | State::Lost => self.state = State::Lost,
+            State::Opening | State::Over => return None,
+        }
+        Some(Resume { from: self.delivered.frames, within })
+    }
+
+    /// What to acknowledge now, if it is time; asked after each content frame.
+    pub fn acknowledge(&mut self) -> Option<u64> {
+        let frames = self.delivered.frames;
+        let due = frames - self.acknowledged >= limits::ACK_FRAMES || self.unacknowledged >= limits::ACK_BYTES;
+        if !due || self.grace.is_none() {
+            return None;
+        }
+        (self.acknowledged, self.unacknowledged) = (frames, 0);
+        Some(frames)
+    }
+
+    /// Whether the worker waits for us after a lost stream.
+    pub fn can_resume(&self) -> bool {
+        self.grace.is_some()
     }
 
     /// Takes the next frame of the worker; `raw` are its bytes.
@@ -348,10 +412,14 @@ impl BuyerSession {
             (State::Streaming, Frame::ToolCall(call)) => self.on_tool_call(call, raw),
             (State::Streaming, Frame::Embedding(embedding)) => self.on_embedding(embedding, raw),
             (State::Streaming, Frame::Usage(usage)) => self.on_usage(usage, raw),
+            (State::Ending, Frame::Usage(usage)) => self.on_usage_again(&usage),
             (State::Ending, Frame::Receipt(bytes)) => {
                 self.state = State::Over;
                 Ok(BuyerEvent::Receipt(bytes.into_vec()))
             }
+            (State::Lost, Frame::Opened(opened)) => self.on_opened_again(&opened),
+            // The next stream may do better.
+            (State::Lost, Frame::Error(error)) => Ok(BuyerEvent::Failed(error)),
             (State::Opening | State::Streaming | State::Ending, Frame::Error(error)) => {
                 self.state = State::Over;
                 Ok(BuyerEvent::Failed(error))
@@ -380,7 +448,30 @@ impl BuyerSession {
         }
         self.declared = opened.input_tokens;
         self.state = State::Streaming;
+        self.grace = opened.grace_ms.map(|ms| Duration::from_millis(ms.min(limits::RESUME_GRACE_MS).into()));
         Ok(BuyerEvent::Opened { input_tokens: opened.input_tokens })
+    }
+
+    /// To resume at a frame acknowledges those before.
+    fn on_opened_again(&mut self, opened: &Opened) -> Result<BuyerEvent, Violation> {
+        if opened.job != self.terms.job {
+            return Err(Violation::Job);
+        }
+        if opened.input_tokens != self.declared {
+            return Err(Violation::Input { claimed: opened.input_tokens, most: self.declared });
+        }
+        (self.acknowledged, self.unacknowledged) = (self.delivered.frames, 0);
+        self.repeats_usage = self.usage.is_some();
+        self.state = if self.repeats_usage { State::Ending } else { State::Streaming };
+        Ok(BuyerEvent::Resumed)
+    }
+
+    /// A new stream repeats the end of the answer, which must be the same.
+    fn on_usage_again(&mut self, usage: &Usage) -> Result<BuyerEvent, Violation> {
+        if !std::mem::take(&mut self.repeats_usage) || self.usage.as_ref() != Some(usage) {
+            return Err(Violation::Unexpected("usage"));
+        }
+        Ok(BuyerEvent::KeepAlive)
     }
 
     fn on_delta(&mut self, delta: Delta, raw: &[u8]) -> Result<BuyerEvent, Violation> {
@@ -409,6 +500,7 @@ impl BuyerSession {
             return Err(Violation::Sequence { expected, got: seq });
         }
         self.delivered.frames += 1;
+        self.unacknowledged += raw.len();
         if self.delivered.total_bytes() > MAX_ANSWER_BYTES {
             return Err(Violation::TooLong);
         }

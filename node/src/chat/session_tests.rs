@@ -35,7 +35,7 @@ struct Pair {
 
 impl Pair {
     fn new(budget: u64) -> Self {
-        let (worker, opened) = WorkerSession::open(terms(budget), OPEN, REQUEST, NOW);
+        let (worker, opened) = WorkerSession::open(terms(budget), OPEN, REQUEST, true, NOW);
         let mut buyer = BuyerSession::new(terms(budget), OPEN, REQUEST);
         deliver(&mut buyer, &opened).expect("opens");
         Pair { worker, buyer }
@@ -72,6 +72,32 @@ fn a_finished_job_has_a_receipt_the_buyer_agrees_with() {
     assert_eq!((receipt.input_tokens, receipt.output_tokens, receipt.amount), (7, 2, MicroUsd(11)));
     assert_eq!(receipt.status, JobStatus::COMPLETED);
     assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+}
+
+#[test]
+fn the_end_token_is_counted_if_the_engine_counts_it_and_nothing_more() {
+    let counted = |counted, finish| {
+        let mut pair = Pair::new(1_000);
+        pair.say("Hello", 1);
+        let last = pair.worker.end_token(counted, finish);
+        if let Some(frame) = &last {
+            assert!(matches!(deliver(&mut pair.buyer, frame), Ok(BuyerEvent::Text { text, tokens: 2, .. }) if text.is_empty()));
+        }
+        let (buyer, receipt) = pair.end(finish, Some(7), counted);
+        let receipt = receipt.expect("a receipt");
+        assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 2)), Ok(()));
+        (last.is_some(), receipt.output_tokens)
+    };
+    assert_eq!(counted(Some(2), FinishReason::STOP), (true, 2));
+    assert_eq!(counted(Some(2), FinishReason::TOOL_CALLS), (true, 2));
+    assert_eq!(counted(Some(2), FinishReason::LENGTH), (false, 1), "it did not end by itself");
+    assert_eq!(counted(Some(3), FinishReason::STOP), (false, 1), "two are no end token");
+    assert_eq!(counted(Some(1), FinishReason::STOP), (false, 1));
+    assert_eq!(counted(None, FinishReason::STOP), (false, 1));
+    let mut short = Pair::new(1_000);
+    short.say("a", 1);
+    assert_eq!(short.worker.end_token(Some(2), FinishReason::STOP), None, "more tokens than bytes");
+    assert_eq!(Pair::new(1_000).worker.end_token(Some(1), FinishReason::STOP), None, "nothing was said");
 }
 
 #[test]
@@ -256,9 +282,9 @@ fn frames_out_of_order_are_violations() {
     for frame in [delta, usage, Frame::Receipt(ByteBuf::new()), Frame::Cancel, Frame::Countersign(ByteBuf::new())] {
         assert!(matches!(deliver(&mut fresh(), &frame.encode()), Err(Violation::Unexpected(_))), "{frame:?}");
     }
-    let other = Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 0 });
+    let other = Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 0, grace_ms: None });
     assert!(matches!(deliver(&mut fresh(), &other.encode()), Err(Violation::Job)));
-    let greedy = Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: 11 });
+    let greedy = Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: 11, grace_ms: None });
     assert!(matches!(deliver(&mut fresh(), &greedy.encode()), Err(Violation::Input { .. })));
     let mut over = fresh();
     let error = StreamError { code: ErrorCode::BUSY, retryable: true, message: String::new() };
@@ -289,7 +315,7 @@ proptest! {
         let mut buyer = BuyerSession::new(terms(50), OPEN, REQUEST);
         for (kind, seq, n, text) in frames {
             let frame = match kind {
-                0 => Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: n % 12 }),
+                0 => Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: n % 12, grace_ms: Some(n) }),
                 1 | 2 => Frame::Delta(Delta { seq: seq % 3, channel: Channel(0), text, tokens: n % 20, logprobs: vec![] }),
                 3 => Frame::Usage(Usage { input_tokens: n % 12, output_tokens: n % 20, finish: FinishReason(kind) }),
                 4 => Frame::Receipt(ByteBuf::from(text.into_bytes())),
@@ -301,4 +327,108 @@ proptest! {
             let _ = deliver(&mut buyer, &frame.encode());
         }
     }
+}
+
+/// A pair that can resume, with one delta on each side.
+fn lasting() -> Pair {
+    let mut pair = Pair::new(1_000);
+    pair.say("Hello", 1);
+    pair
+}
+
+fn opened_again(input_tokens: u32) -> Vec<u8> {
+    Frame::Opened(Opened { job: JobId([1; 16]), input_tokens, grace_ms: Some(limits::RESUME_GRACE_MS) }).encode()
+}
+
+const GRACE: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_lost_stream_goes_on_in_another_and_the_receipt_does_not_tell() {
+    let mut pair = lasting();
+    let missed = pair.worker.delta(Channel::ANSWER, " wor".into(), 2, vec![]);
+    assert_eq!(pair.buyer.lost(), Some(Resume { from: 1, within: GRACE }));
+    assert!(matches!(deliver(&mut pair.buyer, &opened_again(10)), Ok(BuyerEvent::Resumed)));
+    deliver(&mut pair.buyer, &missed).expect("what was missed");
+    pair.say("ld", 3);
+    let (buyer, receipt) = pair.end(FinishReason::STOP, Some(7), Some(3));
+    let receipt = receipt.expect("a receipt");
+    assert_eq!(receipt.output_tokens, 3, "each once");
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+}
+
+#[test]
+fn a_stream_lost_before_the_receipt_gets_the_same_usage_again_once() {
+    let Pair { worker, mut buyer } = lasting();
+    let finished = worker.finish(FinishReason::STOP, Some(7), Some(1), NOW.after(5));
+    deliver(&mut buyer, &finished.usage).expect("good usage");
+    for _ in 0..3 {
+        assert_eq!(buyer.lost(), Some(Resume { from: 1, within: GRACE }));
+        deliver(&mut buyer, &opened_again(10)).expect("resumes");
+        assert!(matches!(deliver(&mut buyer, &finished.usage), Ok(BuyerEvent::KeepAlive)), "nothing new");
+        assert!(matches!(deliver(&mut buyer, &finished.usage), Err(Violation::Unexpected("usage"))));
+    }
+    let other = Frame::Usage(Usage { input_tokens: 7, output_tokens: 0, finish: FinishReason::STOP });
+    buyer.lost();
+    deliver(&mut buyer, &opened_again(10)).expect("resumes");
+    assert!(matches!(deliver(&mut buyer, &other.encode()), Err(Violation::Unexpected("usage"))), "another count");
+    assert_eq!(buyer.check_receipt(&sign(finished.receipt.expect("a receipt"), 2)), Ok(()));
+}
+
+#[test]
+fn only_a_worker_that_waits_is_come_back_to_and_only_within_the_answer() {
+    let (worker, opened) = WorkerSession::open(terms(9), OPEN, REQUEST, false, NOW);
+    let mut pair = Pair { worker, buyer: BuyerSession::new(terms(9), OPEN, REQUEST) };
+    assert_eq!(pair.buyer.lost(), None, "not opened");
+    deliver(&mut pair.buyer, &opened).expect("opens");
+    pair.say("Hello", 1);
+    assert_eq!(pair.buyer.lost(), None, "it does not wait");
+    assert_eq!(Pair::new(9).buyer.lost(), None, "before the first piece another worker does as well");
+    let (mut buyer, receipt) = lasting().end(FinishReason::STOP, None, None);
+    deliver(&mut buyer, &Frame::Receipt(ByteBuf::from(sign(receipt.expect("a receipt"), 2).raw().to_vec())).encode())
+        .expect("it");
+    assert_eq!(buyer.lost(), None, "over");
+}
+
+#[test]
+fn a_new_stream_must_begin_with_the_same_job_on_the_same_terms() {
+    let lost = || {
+        let mut buyer = lasting().buyer;
+        buyer.lost().expect("it may resume");
+        buyer
+    };
+    assert!(matches!(deliver(&mut lost(), &opened_again(11)), Err(Violation::Input { .. })));
+    assert!(matches!(deliver(&mut lost(), &opened_again(9)), Err(Violation::Input { .. })), "it was told otherwise before");
+    let other = Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 10, grace_ms: None });
+    assert!(matches!(deliver(&mut lost(), &other.encode()), Err(Violation::Job)));
+    let delta = Frame::Delta(Delta { seq: 1, channel: Channel::ANSWER, text: "x".into(), tokens: 2, logprobs: vec![] });
+    let usage = Frame::Usage(Usage { input_tokens: 0, output_tokens: 1, finish: FinishReason::STOP });
+    for frame in [delta.clone(), usage, Frame::Receipt(ByteBuf::new()), Frame::KeepAlive, Frame::Ack(1)] {
+        assert!(matches!(deliver(&mut lost(), &frame.encode()), Err(Violation::Unexpected(_))), "{frame:?}");
+    }
+    let mut buyer = lost();
+    deliver(&mut buyer, &opened_again(10)).expect("resumes");
+    let repeated = Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "Hello".into(), tokens: 1, logprobs: vec![] });
+    assert_eq!(deliver(&mut buyer, &repeated.encode()).map(|_| ()), Err(Violation::Sequence { expected: 1, got: 0 }));
+    let mut refused = lost();
+    let error = StreamError { code: ErrorCode::BUSY, retryable: true, message: String::new() };
+    assert!(matches!(deliver(&mut refused, &Frame::Error(error).encode()), Ok(BuyerEvent::Failed(_))));
+    assert!(refused.lost().is_some(), "the next try may do better");
+}
+
+#[test]
+fn a_buyer_acknowledges_by_frames_and_by_bytes_if_the_worker_waits() {
+    let mut pair = Pair::new(1_000);
+    for n in 1..=limits::ACK_FRAMES {
+        assert_eq!(pair.buyer.acknowledge(), None);
+        pair.say("x", n as u32);
+    }
+    assert_eq!(pair.buyer.acknowledge(), Some(limits::ACK_FRAMES));
+    assert_eq!(pair.buyer.acknowledge(), None, "once");
+    pair.say(&"x".repeat(limits::ACK_BYTES), 65);
+    assert_eq!(pair.buyer.acknowledge(), Some(limits::ACK_FRAMES + 1));
+    let (worker, opened) = WorkerSession::open(terms(9), OPEN, REQUEST, false, NOW);
+    let mut pair = Pair { worker, buyer: BuyerSession::new(terms(9), OPEN, REQUEST) };
+    deliver(&mut pair.buyer, &opened).expect("opens");
+    pair.say(&"x".repeat(limits::ACK_BYTES), 1);
+    assert_eq!(pair.buyer.acknowledge(), None, "an older worker would not understand");
 }

@@ -112,6 +112,12 @@ pub(super) struct ModelDetails {
     size_bytes: u64,
     /// What it can do, in the engine's words.
     abilities: Vec<String>,
+    /// SHA-256 of its weights, in hex, as its ad tells it; absent if the engine does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weights: Option<String>,
+    /// The same of its chat template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template: Option<String>,
     /// Memory that it takes with a context of 4096 tokens, estimated, in bytes; absent if its size is unknown.
     needs_bytes: Option<u64>,
     /// Where it would run here: `gpu`, `memory`, `nowhere`, or `unknown`.
@@ -330,6 +336,8 @@ async fn show(context: &Context, engines: &Engines, model: String) -> Result<(),
         context: installed.context,
         size_bytes: installed.size,
         abilities: installed.abilities.clone(),
+        weights: installed.weights.map(|digest| digest.to_string()),
+        template: installed.template.map(|digest| digest.to_string()),
         needs_bytes: needs,
         fits: fits.label().into(),
     };
@@ -349,6 +357,8 @@ async fn show(context: &Context, engines: &Engines, model: String) -> Result<(),
     row("context", &details.context.to_string());
     row("size", &if details.size_bytes > 0 { bytes(details.size_bytes) } else { String::new() });
     row("can", &details.abilities.join(", "));
+    row("weights", details.weights.as_deref().unwrap_or_default());
+    row("template", details.template.as_deref().unwrap_or_default());
     row(
         "needs",
         &details

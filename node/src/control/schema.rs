@@ -357,6 +357,11 @@ pub enum ChatStep {
         /// Input tokens charged at most.
         input_tokens: u32,
     },
+    /// The stream was lost, and the job goes on in another.
+    Resumed {
+        /// How the stream goes now.
+        path: String,
+    },
     /// A piece of the answer.
     Text {
         /// Whether it is reasoning, not answer.
@@ -406,6 +411,7 @@ impl From<ChatEvent> for ChatStep {
             ChatEvent::Stream(Progress::Opened { path, input_tokens, .. }) => {
                 ChatStep::Opened { path: path.to_string(), input_tokens }
             }
+            ChatEvent::Stream(Progress::Resumed { path }) => ChatStep::Resumed { path: path.to_string() },
             ChatEvent::Stream(Progress::Text { channel, text, .. }) => {
                 ChatStep::Text { reasoning: channel == Channel::REASONING, text }
             }

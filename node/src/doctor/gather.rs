@@ -18,7 +18,6 @@ use futures::future::join_all;
 use std::{
     collections::BTreeMap,
     fs,
-    net::IpAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     thread,
@@ -99,7 +98,6 @@ async fn ask(node: &Client) -> Result<NodeFacts, AskError> {
 }
 
 async fn engine(spec: &BackendSpec) -> Engine {
-    let host = |url: &str| url.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) || url == "localhost";
     let name = spec.to_string();
     let models = async {
         let engine = backend::connect(spec).map_err(|error| error.to_string())?;
@@ -112,16 +110,7 @@ async fn engine(spec: &BackendSpec) -> Engine {
             |model: backend::Model| ModelSize { id: model.id, parameters: model.parameters, quantisation: model.quantisation };
         all.into_iter().map(size).collect()
     });
-    Engine { is_local: host_of(&name).is_some_and(host), name, models }
-}
-
-/// Of `ollama=http://127.0.0.1:11434`.
-fn host_of(spec: &str) -> Option<&str> {
-    let authority = spec.split_once("://")?.1.split('/').next()?;
-    match authority.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map(|(ip, _)| ip),
-        None => authority.split(':').next(),
-    }
+    Engine { is_local: spec.is_local(), name, models }
 }
 
 async fn disk(home: &Path) -> Disk {
@@ -165,13 +154,6 @@ fn secrets(home: &Path) -> Vec<(PathBuf, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hosts_are_found_in_engines() {
-        assert_eq!(host_of("ollama=http://127.0.0.1:11434"), Some("127.0.0.1"));
-        assert_eq!(host_of("ollama=http://[::1]:11434/x"), Some("::1"));
-        assert_eq!(host_of("ollama=https://gpu.example.org"), Some("gpu.example.org"));
-    }
 
     #[tokio::test]
     async fn an_empty_place_is_looked_at_and_left_empty() {

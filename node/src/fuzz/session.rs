@@ -106,7 +106,7 @@ pub(super) fn run(data: &[u8]) {
     let terms = terms(&mut ops);
     let budget = terms.budget;
     assert!(terms.engine_limit() >= 1);
-    let (mut worker, opened) = WorkerSession::open(terms.clone(), OPEN, REQUEST, NOW);
+    let (mut worker, opened) = WorkerSession::open(terms.clone(), OPEN, REQUEST, ops.below(2) == 1, NOW);
     let mut wire = Wire { buyer: BuyerSession::new(terms, OPEN, REQUEST), faithful: true, over: false, text: 0 };
     wire.carry(opened, &mut ops);
     while let Some(op) = ops.next() {

@@ -1,8 +1,8 @@
 //! What the rest of the node asks of the network.
 
-use super::{PeerInfo, PublishError, RelayInfo, Route, receipts::PageError};
+use super::{PeerInfo, PublishError, RelayInfo, Route, receipts::PageError, streams};
 use infernet_wire::{bid::Answer, id::NodeId, receipt_page::PageRequest, time::UnixMillis};
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, StreamProtocol};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::oneshot;
 
@@ -29,6 +29,10 @@ pub(super) enum Command {
     Counters { reply: oneshot::Sender<BTreeMap<String, u64>> },
     /// Tell the newest ad sequence of each worker.
     AdSequences { reply: oneshot::Sender<Vec<(NodeId, u64)>> },
+    /// Open a chat stream to a peer.
+    OpenChat { peer: NodeId, reply: streams::Reply },
+    /// Open a stream of another protocol to a connected peer.
+    OpenStream { peer: NodeId, protocol: StreamProtocol, reply: streams::Reply },
     /// Connect to an address.
     Dial { address: Multiaddr },
     /// Say goodbye and end.

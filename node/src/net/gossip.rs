@@ -12,6 +12,7 @@
 //! remembers the newest sequence of each worker from one run to the next, and only a newer ad counts.
 
 use super::{
+    board::Board,
     direct,
     event::Event,
     routes::{NextHop, Routes},
@@ -19,6 +20,7 @@ use super::{
 };
 use infernet_wire::{
     accept::JobAccept,
+    ad_page::AdPage,
     bid::{Answer, SealedAnswer},
     capability::CapabilityAd,
     envelope::{Envelope, Kind, Message, Refusal, Unverified, Verified},
@@ -94,18 +96,19 @@ pub(super) struct Gate {
     network: NetworkId,
     rules: Rules,
     routes: Routes,
+    board: Board,
 }
 
 impl Gate {
     /// `started` is when this process began to remember what it has seen; `ad_sequences` are what earlier ones remembered.
     pub(super) fn new(key: NodeKey, network: NetworkId, started: UnixMillis, ad_sequences: Vec<(NodeId, u64)>) -> Self {
-        Gate { key, network, rules: Rules::new(started, ad_sequences), routes: Routes::new() }
+        Gate { key, network, rules: Rules::new(started, ad_sequences), routes: Routes::new(), board: Board::default() }
     }
 
     /// All that it remembers, in entries.
     #[cfg(test)]
     fn entries(&self) -> usize {
-        self.rules.entries() + self.routes.len()
+        self.rules.entries() + self.routes.len() + self.board.len()
     }
 
     /// Judges a gossip message that `author` published and `forwarder` brought.
@@ -135,6 +138,34 @@ impl Gate {
             reason: refused.label(),
             fault: verdict(refused) == Verdict::Reject,
         })
+    }
+
+    /// The live ads that it has admitted; see [`Board::page`].
+    pub(super) fn ad_page(&self, chance: u64, now: UnixMillis) -> AdPage {
+        self.board.page(chance, now)
+    }
+
+    /// Judges a page of ads that we have asked `neighbour` for. Nobody else has seen it, so nothing of it is passed on.
+    pub(super) fn admit_page(&mut self, bytes: &[u8], neighbour: NodeId, now: UnixMillis) -> Vec<Admitted> {
+        let ads = AdPage::decode(bytes).map(|page| page.ads).map_err(Refused::from);
+        let judged: Vec<Judged> = match ads {
+            Ok(ads) => ads.iter().map(|ad| self.paged_ad(ad, neighbour, now)).collect(),
+            Err(refused) => vec![Err(refused)],
+        };
+        let admitted = |judged: Judged| match judged {
+            Ok(event) => Admitted { verdict: Verdict::Ignore, reason: "accepted", event, fault: false },
+            Err(refused) => Admitted { verdict: Verdict::Ignore, reason: refused.label(), event: None, fault: false },
+        };
+        judged.into_iter().map(admitted).collect()
+    }
+
+    fn paged_ad(&mut self, bytes: &[u8], forwarder: NodeId, now: UnixMillis) -> Judged {
+        if bytes.len() > limits::MAX_GOSSIP_BYTES {
+            return Err(Refusal::TooLarge.into());
+        }
+        let envelope = Envelope::decode(bytes)?;
+        let author = envelope.signer();
+        self.ad(envelope, Origin::Peer { author, forwarder }, now)
     }
 
     /// The newest ad sequence of each worker, the latest heard first.
@@ -179,6 +210,7 @@ impl Gate {
     fn ad(&mut self, envelope: Envelope, origin: Origin, now: UnixMillis) -> Judged {
         let ad = self.verified::<CapabilityAd>(envelope, origin, now)?;
         self.rules.take_newer_ad(ad.signer(), ad.sequence, now)?;
+        self.board.take(&ad, now);
         Ok(Some(Event::Ad(ad)))
     }
 
@@ -415,6 +447,25 @@ mod tests {
         assert_eq!((admitted.verdict, admitted.reason), (verdict, reason));
         let is_good = verdict == Verdict::Accept || reason == "answer_for_us";
         assert!(is_good || admitted.event.is_none(), "only what is good reaches the node");
+    }
+
+    #[test]
+    fn a_page_of_ads_is_judged_like_gossip_and_shown_to_the_next() {
+        let (good, other) = (signed(&key(2), ad(7)), key(3).sign(&"other".parse().unwrap(), ad(7)).unwrap());
+        let mut forged = signed(&key(4), ad(7)).raw().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        let no_ad = signed(&key(5), offer(1, NOW));
+        let raws: [&[u8]; 6] = [good.raw(), other.raw(), &forged, no_ad.raw(), b"nonsense", good.raw()];
+        let page = AdPage::new(raws).encode();
+        let mut gate = gate();
+        let admitted = gate.admit_page(&page, key(9).id(), NOW);
+        let reasons: Vec<_> = admitted.iter().map(|one| one.reason).collect();
+        assert_eq!(reasons, ["accepted", "wrong_network", "bad_signature", "unexpected_kind", "malformed", "seen"]);
+        assert!(matches!(&admitted[0].event, Some(Event::Ad(ad)) if ad.signer() == key(2).id()));
+        assert!(admitted.iter().all(|one| !one.fault && (one.reason == "accepted" || one.event.is_none())));
+        assert_eq!(gate.ad_page(0, NOW).ads, Vec::<serde_bytes::ByteBuf>::new(), "it offers nothing");
+        assert_eq!(gate.admit_page(b"nonsense", key(9).id(), NOW)[0].reason, "malformed");
+        check(&mut gate, topic::CAPABILITIES, good.raw(), 2, Verdict::Ignore, "seen");
     }
 
     fn check_offer(bytes: &[u8], author: u8, verdict: Verdict, reason: &str) {

@@ -1,13 +1,13 @@
 //! `/infernet/receipts/1` on libp2p: see [`infernet_wire::receipt_page`].
 
-use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use super::raw::Raw;
 use infernet_wire::{
     envelope::Refusal,
     limits,
     receipt_page::{self, Page, PageRequest},
 };
 use libp2p::{StreamProtocol, request_response};
-use std::{io, time::Duration};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How long a page may take, dialling included.
@@ -44,54 +44,13 @@ pub enum PageError {
     Stopped,
 }
 
-pub(super) type Behaviour = request_response::Behaviour<Codec>;
+pub(super) type Behaviour = request_response::Behaviour<Raw>;
 pub(super) type Event = request_response::Event<Vec<u8>, Vec<u8>>;
 pub(super) type Channel = request_response::ResponseChannel<Vec<u8>>;
 
 pub(super) fn behaviour() -> Behaviour {
     let config = request_response::Config::default().with_request_timeout(TIMEOUT).with_max_concurrent_streams(MAX_STREAMS);
-    Behaviour::new([(StreamProtocol::new(receipt_page::PROTOCOL), request_response::ProtocolSupport::Full)], config)
-}
-
-/// Raw bytes with caps.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Codec;
-
-async fn read<T: AsyncRead + Unpin + Send>(io: &mut T, most: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // One more than may be, which no reader takes for a message.
-    io.take(most as u64 + 1).read_to_end(&mut bytes).await?;
-    Ok(bytes)
-}
-
-impl request_response::Codec for Codec {
-    type Protocol = StreamProtocol;
-    type Request = Vec<u8>;
-    type Response = Vec<u8>;
-
-    async fn read_request<T: AsyncRead + Unpin + Send>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>> {
-        read(io, limits::MAX_PAGE_REQUEST_BYTES).await
-    }
-
-    async fn read_response<T: AsyncRead + Unpin + Send>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Vec<u8>> {
-        read(io, limits::MAX_PAGE_BYTES).await
-    }
-
-    async fn write_request<T: AsyncWrite + Unpin + Send>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        bytes: Vec<u8>,
-    ) -> io::Result<()> {
-        io.write_all(&bytes).await
-    }
-
-    async fn write_response<T: AsyncWrite + Unpin + Send>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        bytes: Vec<u8>,
-    ) -> io::Result<()> {
-        io.write_all(&bytes).await
-    }
+    let raw = Raw { request: limits::MAX_PAGE_REQUEST_BYTES, response: limits::MAX_PAGE_BYTES };
+    let protocol = StreamProtocol::new(receipt_page::PROTOCOL);
+    Behaviour::with_codec(raw, [(protocol, request_response::ProtocolSupport::Full)], config)
 }

@@ -1,6 +1,7 @@
 //! The task that owns the swarm. It carries out what `gossip`, `routes`, `outbox` and `discovery` decide, and never waits for
 //! anybody: events go out by `try_send`.
 
+mod ads;
 mod answers;
 mod pages;
 mod reaching;
@@ -13,10 +14,13 @@ use super::{
     discovery::{self, Discovery},
     generations::Generations,
     gossip::{Gate, Verdict},
+    inbound,
     outbox::{Outbox, Waiting},
     peers::{Peers, node_id, peer_id},
     reach::{Reach, Reached, Setup},
-    score, transport,
+    score,
+    streams::StreamRefused,
+    transport,
 };
 use crate::clock;
 use futures::StreamExt;
@@ -72,6 +76,7 @@ pub(super) struct NetTask {
     pending: BTreeMap<OutboundRequestId, answers::Pending>,
     counters: Counters,
     pages: pages::Pages,
+    ad_pages: ads::AdPages,
     tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
     /// Peers of other networks that the log has named.
     strangers: BTreeSet<NodeId>,
@@ -88,11 +93,10 @@ pub(super) struct NetTask {
 type Happening = SwarmEvent<BehaviourEvent>;
 
 /// Binds the sockets and starts the task, which ends by [`Command::Shutdown`] or with the last handle.
-pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Result<libp2p_stream::Control, NetError> {
+pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Result<(), NetError> {
     let keypair = transport::keypair(key)?;
     let (circuits, relay) = relay::client::new(keypair.public().to_peer_id());
     let mut swarm = transport::swarm(&keypair, circuits, Behaviour::new(&keypair, &config, relay)?)?;
-    let streams = swarm.behaviour().streams.new_control();
     let listen: &[Multiaddr] = if config.reach.mode.listens() { &config.listen } else { &[] };
     let backlog = transport::listen(&mut swarm, listen).await?;
     let me = key.id();
@@ -115,6 +119,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
         pending: BTreeMap::new(),
         counters: Counters::default(),
         pages: pages::Pages::new(config.receipts),
+        ad_pages: ads::AdPages::new(),
         tap: config.tap,
         strangers: BTreeSet::new(),
         reach: Reach::new(setup),
@@ -128,7 +133,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
     bound.iter().for_each(|address| task.reach.listens(address));
     task.follow_reach();
     tokio::spawn(task.run(backlog).instrument(tracing::info_span!("net", me = me.short())));
-    Ok(streams)
+    Ok(())
 }
 
 impl NetTask {
@@ -181,11 +186,25 @@ impl NetTask {
             Command::Peer { id, reply } => tell(reply, self.peers.info(&id)),
             Command::Connect { peer, addresses, deadline, reply } => self.connect(peer, addresses, deadline, reply),
             Command::Relays { reply } => tell(reply, self.reach.relays().infos()),
-            Command::Counters { reply } => tell(reply, self.counters.snapshot()),
+            Command::Counters { reply } => tell(reply, self.counters()),
             Command::AdSequences { reply } => tell(reply, self.gate.ad_sequences()),
+            Command::OpenChat { peer, reply } => match peer_id(&peer) {
+                Some(peer) => self.swarm.behaviour_mut().streams.open_chat(peer, reply),
+                None => tell(reply, Err(StreamRefused::NotConnected)),
+            },
+            Command::OpenStream { peer, protocol, reply } => match peer_id(&peer) {
+                Some(peer) => self.swarm.behaviour_mut().streams.open(peer, protocol, reply),
+                None => tell(reply, Err(StreamRefused::NotConnected)),
+            },
             Command::Dial { address } => self.dial(address),
             Command::Shutdown => {}
         }
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let mut counters = self.counters.snapshot();
+        counters.insert("chat_streams.dropped".into(), self.swarm.behaviour().streams.dropped());
+        counters
     }
 
     fn listen_addresses(&self) -> Vec<Multiaddr> {
@@ -295,8 +314,10 @@ impl NetTask {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Answers(event) => self.on_answers(event),
             BehaviourEvent::Receipts(event) => self.on_receipts(event),
+            BehaviourEvent::Ads(event) => self.on_ads(event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.on_identified(peer_id, &info),
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => self.on_ping(peer, rtt),
+            BehaviourEvent::Doors(inbound::Refused(count)) => self.counters.add_many("inbound", "refused", count),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_found_nearby(found),
             BehaviourEvent::Circuits(event) => self.on_circuits(&event),
             BehaviourEvent::Probe(event) => self.on_probed(&event),
@@ -336,6 +357,7 @@ impl NetTask {
         self.emit(Event::PeerDisconnected(id));
         self.tell_subscribers();
         if self.peers.len() == 0 {
+            self.ad_pages.alone();
             self.discovery.hurry(clock::now(), chance());
         }
     }
@@ -420,6 +442,9 @@ impl NetTask {
             for address in &usable {
                 kad.add_address(&peer, address.clone());
             }
+        }
+        if info.protocols.contains(&super::ads::PROTOCOL) {
+            self.ask_for_ads(&peer);
         }
         self.on_seen_at(&info.observed_addr);
         self.on_maybe_relay(peer, info, usable);

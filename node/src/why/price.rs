@@ -5,7 +5,10 @@ use crate::{
     control::schema::ModelReport,
     seller::{Asking, Outcome, Status},
 };
-use infernet_wire::money::{MicroUsd, Price};
+use infernet_wire::{
+    model_name,
+    money::{MicroUsd, Price},
+};
 use std::{cmp::Reverse, collections::BTreeMap};
 
 /// Bids that lost to a cheaper one.
@@ -67,7 +70,7 @@ fn suggest(finding: Finding, evidence: &Evidence<'_>, model: &str, target: Price
         [line(input, price.input, target.input), line(output, price.output, target.output)].into_iter().flatten().collect()
     };
     let models = evidence.seller.map_or(&[][..], |seller| &seller.models);
-    let own = pricing.name_of(model).or_else(|| models.iter().find(|one| bare(one) == bare(model)).map(String::as_str));
+    let own = pricing.name_of(model).or_else(|| models.iter().find(|one| model_name::same(one, model)).map(String::as_str));
     // The floor holds all models; what lies between stays as it was.
     let mut change = lines("price_floor_in", "price_floor_out", pricing.floor);
     match own {
@@ -79,11 +82,6 @@ fn suggest(finding: Finding, evidence: &Evidence<'_>, model: &str, target: Price
         _ => change.extend(lines("price_in", "price_out", ours)),
     }
     if change.is_empty() { finding } else { finding.change(change.join("\n")) }
-}
-
-/// Ollama's `:latest` may be left out.
-fn bare(model: &str) -> &str {
-    model.strip_suffix(":latest").unwrap_or(model)
 }
 
 /// Below `theirs` where we are above, by one in a hundred; where nothing is above, all of it.

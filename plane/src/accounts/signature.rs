@@ -1,8 +1,10 @@
-//! Signatures of wallets and passkeys. The only file that names `aws_lc_rs` and `sha3`.
+//! Signatures of wallets and passkeys. The only file that names `aws_lc_rs`.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey};
-use infernet_wire::key;
-use sha3::{Digest, Keccak256};
+use infernet_wire::{
+    evm::{EvmAddress, keccak},
+    key,
+};
 
 /// What a DER-encoded `SubjectPublicKeyInfo` of a P-256 key in uncompressed form begins with (RFC 5480).
 const P256_INFO: &[u8] = &[
@@ -46,7 +48,7 @@ pub fn ed25519(key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
 }
 
 /// The EVM address that signed `message` as a personal message (EIP-191), if the 65 bytes are a signature.
-pub fn evm_signer(message: &str, signature: &[u8]) -> Option<[u8; 20]> {
+pub fn evm_signer(message: &str, signature: &[u8]) -> Option<EvmAddress> {
     let (rs, v) = signature.split_last_chunk::<1>()?;
     let rs: &[u8; 64] = rs.try_into().ok()?;
     let recovery = match v {
@@ -55,20 +57,8 @@ pub fn evm_signer(message: &str, signature: &[u8]) -> Option<[u8; 20]> {
         _ => return None,
     };
     let text = format!("\x19Ethereum Signed Message:\n{}{message}", message.len());
-    let public = key::recover(&keccak(text.as_bytes()), rs, recovery).ok()?;
-    keccak(&public).last_chunk::<20>().copied()
-}
-
-fn keccak(bytes: &[u8]) -> [u8; 32] {
-    Keccak256::digest(bytes).into()
-}
-
-/// An address as EIP-55 writes it, with its checksum in the case of its letters.
-pub fn evm_checksummed(address: &[u8; 20]) -> String {
-    let lower = hex::encode(address);
-    let hash = hex::encode(keccak(lower.as_bytes()));
-    let cased = lower.chars().zip(hash.chars()).map(|(c, h)| if h >= '8' { c.to_ascii_uppercase() } else { c });
-    format!("0x{}", cased.collect::<String>())
+    let public = key::recover(&keccak(&[text.as_bytes()]), rs, recovery).ok()?;
+    Some(EvmAddress::of_key(&public))
 }
 
 #[cfg(test)]
@@ -122,7 +112,7 @@ pub(crate) mod tests {
         let signature = "0xddd0a7290af9526056b4e35a077b9a11b513aa0028ec6c9880948544508f3c63265e99e47ad31bb2cab9646c504576b3abc6939a1710afc08cbf3034d73214b81c";
         let signature = hex::decode(&signature[2..]).unwrap();
         let address = evm_signer("hello world", &signature).unwrap();
-        assert_eq!(evm_checksummed(&address), "0x14791697260E4c9A71f18484C9f997B308e59325");
+        assert_eq!(address.to_string(), "0x14791697260E4c9A71f18484C9f997B308e59325");
         assert_ne!(evm_signer("hello worlds", &signature), Some(address));
         assert_eq!(evm_signer("hello world", &signature[1..]), None);
     }

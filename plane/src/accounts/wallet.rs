@@ -4,9 +4,9 @@
 //! The text names this plane and holds a nonce that counts once, so that a signature made for another site, or seen before,
 //! is of no use here.
 
-use super::signature::{self, evm_checksummed};
+use super::signature;
 use infernet_node::date;
-use infernet_wire::time::UnixMillis;
+use infernet_wire::{evm::EvmAddress, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 
 /// The time in which a wallet must have signed.
@@ -45,11 +45,8 @@ impl Address {
     /// Reads `text`; `None` if it is no address of that chain.
     pub fn parse(chain: Chain, text: &str) -> Option<Self> {
         match chain {
-            Chain::Evm => {
-                let mut bytes = [0; 20];
-                hex::decode_to_slice(text.strip_prefix("0x")?, &mut bytes).ok()?;
-                Some(Address::Evm(bytes))
-            }
+            // Wallets write it as they like.
+            Chain::Evm => EvmAddress::from_lower(text).ok().map(|address| Address::Evm(address.0)),
             Chain::Solana => {
                 let mut bytes = [0; 32];
                 // Base58 of 32 bytes is never longer.
@@ -63,7 +60,7 @@ impl Address {
     /// As people know it.
     pub fn shown(&self) -> String {
         match self {
-            Address::Evm(bytes) => evm_checksummed(bytes),
+            Address::Evm(bytes) => EvmAddress(*bytes).to_string(),
             Address::Solana(bytes) => bs58::encode(bytes).into_string(),
         }
     }
@@ -82,7 +79,7 @@ impl Address {
         let from_hex = || hex::decode(signature.strip_prefix("0x").unwrap_or(signature)).ok();
         match self {
             Address::Evm(address) => {
-                from_hex().and_then(|bytes| signature::evm_signer(message, &bytes)).is_some_and(|signer| signer == *address)
+                from_hex().and_then(|bytes| signature::evm_signer(message, &bytes)).is_some_and(|signer| signer.0 == *address)
             }
             Address::Solana(key) => {
                 let short = Some(signature).filter(|text| text.len() <= 90);

@@ -111,6 +111,8 @@ impl Running<'_> {
                 }
             }
             Progress::Usage(usage) => self.usage = Some(usage),
+            // The answer just goes on.
+            Progress::Resumed { .. } => {}
             // Neither is asked for here.
             Progress::ToolCall(_) | Progress::Embedding(_) => {}
         }

@@ -29,7 +29,11 @@ use crate::machine::Machine;
 use far::Far;
 use serde::Serialize;
 use stage::Stage;
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 use ways::Way;
 
 /// Tokens per second of each stream.
@@ -162,6 +166,23 @@ async fn row(options: StreamOptions, streams: usize) -> Result<Row, BenchError> 
     far.stop().await;
     let (network, full_speed) = (network?, if streams == 1 { Some(full_speed(&options).await?) } else { None });
     Ok(Row { streams, load_1m, added: added(&direct, &network), direct, network, full_speed })
+}
+
+/// `streams` through the buyer's role, first as ever, then while what `begin` starts against the worker's chat endpoint runs.
+pub(super) async fn flooded<T>(
+    binary: &Path,
+    streams: usize,
+    begin: impl FnOnce(SocketAddr) -> T,
+) -> Result<(Side, Side, T), BenchError> {
+    let options = StreamOptions { streams: vec![streams], through: Through::Node, binary: binary.to_owned() };
+    let engine = EngineProcess::metronome(binary, RATE).await?;
+    let far = Far::start(&options, engine.url(), streams).await?;
+    let stage = || Stage::new(far.way().clone(), [vec![("engine", engine.pid())], far.processes()].concat());
+    let quiet = stage().conduct(streams).await?;
+    let begun = begin(far.chat()?);
+    let flooded = stage().conduct(streams).await;
+    far.stop().await;
+    Ok((quiet, flooded?, begun))
 }
 
 fn added(direct: &Side, network: &Side) -> Added {

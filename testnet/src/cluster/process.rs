@@ -1,7 +1,7 @@
 //! Nodes as processes: this very binary, started again as `infernet-testnet node …`, which is `infernet …`.
 
 use super::{ClusterError, NETWORK, Sells, small_disk::SmallDisk};
-use crate::machine;
+use crate::{machine, nat::namespace::Namespace};
 use infernet_node::control::schema::StatusReport;
 use std::{
     path::{Path, PathBuf},
@@ -27,20 +27,25 @@ pub struct Launch {
     /// Its home, removed with the last of its processes.
     pub home: Arc<TempDir>,
     disk: Option<Arc<SmallDisk>>,
+    place: Option<Arc<Namespace>>,
 }
 
 impl Launch {
+    /// A node in a network of its own, with these flags alone.
+    pub fn within(place: Arc<Namespace>, binary: &Path, flags: Vec<String>) -> Result<Self, ClusterError> {
+        Ok(Launch { binary: binary.to_owned(), flags, home: Arc::new(new_home()?), disk: None, place: Some(place) })
+    }
+
     /// A node with a fresh home. `binary` is `infernet`, or another program whose `node` subcommand is; `flags` are those of
     /// `infernet start`.
     pub fn new(binary: &Path, bootstrap: &[String], flags: &[&str]) -> Result<Self, ClusterError> {
-        let home = tempfile::Builder::new().prefix("infernet-").tempdir().map_err(ClusterError::Home)?;
         let mut all = vec!["--no-mdns", "--network", NETWORK, "--chat-listen", "127.0.0.1:0"];
         if !flags.contains(&"--api-listen") {
             all.push("--no-api");
         }
         bootstrap.iter().for_each(|address| all.extend(["--bootstrap", address]));
         let flags = all.iter().chain(flags).map(ToString::to_string).collect();
-        Ok(Launch { binary: binary.to_owned(), flags, home: Arc::new(home), disk: None })
+        Ok(Launch { binary: binary.to_owned(), flags, home: Arc::new(new_home()?), disk: None, place: None })
     }
 
     /// It listens on loopback.
@@ -74,9 +79,10 @@ impl Launch {
 
     /// Starts it, and waits until it listens.
     pub async fn start(&self) -> Result<Process, ClusterError> {
-        let mut command = match &self.disk {
-            Some(disk) => disk.command(&self.binary),
-            None => Command::new(&self.binary),
+        let mut command = match (&self.disk, &self.place) {
+            (Some(disk), _) => disk.command(&self.binary),
+            (None, Some(place)) => place.command(&self.binary),
+            (None, None) => Command::new(&self.binary),
         };
         if self.binary.file_stem().is_none_or(|name| name != "infernet") {
             command.arg("node");
@@ -154,23 +160,32 @@ impl Process {
     }
 }
 
+fn new_home() -> Result<TempDir, ClusterError> {
+    tempfile::Builder::new().prefix("infernet-").tempdir().map_err(ClusterError::Home)
+}
+
 /// Sends a signal by name to a process that was started here. Whether there was a process to take it.
 pub(crate) async fn signal(pid: u32, name: &str) -> bool {
     let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().await;
     sent.is_ok_and(|status| status.success())
 }
 
-/// The status it prints when ready; stderr is drained in the background so that it never blocks.
+/// The status it prints when ready.
 async fn first_line(child: &mut Child) -> Option<StatusReport> {
-    let mut line = String::new();
-    BufReader::new(child.stdout.take()?).read_line(&mut line).await.ok()?;
-    let status = serde_json::from_str(&line).ok()?;
-    let mut stderr = child.stderr.take()?;
-    tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
-    Some(status)
+    let line = said_first(child).await?;
+    serde_json::from_str(&line).ok()
 }
 
-async fn last_words(child: &mut Child) -> String {
+/// The first line of its output; stderr is drained in the background so that it never blocks.
+pub(crate) async fn said_first(child: &mut Child) -> Option<String> {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take()?).read_line(&mut line).await.ok().filter(|bytes| *bytes > 0)?;
+    let mut stderr = child.stderr.take()?;
+    tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
+    Some(line)
+}
+
+pub(crate) async fn last_words(child: &mut Child) -> String {
     let mut text = String::new();
     if let Some(stderr) = child.stderr.as_mut() {
         let _ = timeout(Duration::from_secs(1), stderr.read_to_string(&mut text)).await;

@@ -6,8 +6,9 @@ use crate::stranger::{Stranger, fresh_key};
 use infernet_node::{
     chat::{
         deadline,
-        endpoint::{ChatStream, Connection, Endpoint},
+        endpoint::{Connection, Endpoint},
         framing::FrameWriter,
+        stream::ChatStream,
     },
     clock,
 };
@@ -135,6 +136,7 @@ async fn open_job(buyer: &mut Stranger, endpoint: &Endpoint, victim: Victim, mod
         salt: asked.salt.into(),
         request_len: u32::try_from(asked.request.len()).ok()?,
         offer: None,
+        resume_from: None,
     });
     let mut writer = FrameWriter::new(stream.send);
     writer.write_with(&open.encode(), &asked.request, deadline::WRITE).await.ok()?;

@@ -1,12 +1,13 @@
 //! Hostile buyers and hostile workers against real nodes: real swarms, real QUIC, real stores.
 //!
 //! `accepts` and `standing` are buyers who want a slot that is not theirs; `streams` are buyers who break the stream once they have one;
-//! `workers` are workers who cheat a buyer. A [`Rogue`](rogue::Rogue) is a member of the mesh whose every message is made by
+//! `resumes` are buyers who come back for a job, their own or not; `workers` are workers who cheat a buyer. A [`Rogue`](rogue::Rogue) is a member of the mesh whose every message is made by
 //! hand. After each attack the [`Stage`] tells what must hold: the refusal is counted under its reason, no slot is lost, the
 //! engine heard nothing, and an honest job still gets its answer.
 #![cfg(test)]
 
 mod accepts;
+mod resumes;
 mod rogue;
 mod standing;
 mod streams;

@@ -77,7 +77,14 @@ impl Deal {
     }
 
     pub(crate) fn open_with(&self, accept: &[u8], request_len: u32) -> Vec<u8> {
-        Frame::Open(Open { accept: accept.to_vec().into(), salt: self.salt.into(), request_len, offer: None }).encode()
+        Frame::Open(Open {
+            accept: accept.to_vec().into(),
+            salt: self.salt.into(),
+            request_len,
+            offer: None,
+            resume_from: None,
+        })
+        .encode()
     }
 }
 

@@ -61,7 +61,7 @@ impl Taking {
     fn open_with(&self, accept: Vec<u8>) -> Vec<u8> {
         let request_len = u32::try_from(self.request.len()).expect("a small request");
         let (accept, offer) = (accept.into(), Some(self.offer.clone().into()));
-        Frame::Open(Open { accept, salt: self.salt.into(), request_len, offer }).encode()
+        Frame::Open(Open { accept, salt: self.salt.into(), request_len, offer, resume_from: None }).encode()
     }
 }
 

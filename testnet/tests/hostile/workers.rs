@@ -86,7 +86,7 @@ impl Cheat {
         body.amount = body.price.cost(body.input_tokens, body.output_tokens).expect("a small amount");
         let signed = key.as_ref().unwrap_or(&own).sign(&network(), body).expect("a receipt");
         line.write(&Frame::Receipt(signed.raw().to_vec().into()).encode(), &[]).await;
-        let (session, _) = WorkerSession::open(terms.clone(), &[], &[], clock::now());
+        let (session, _) = WorkerSession::open(terms.clone(), &[], &[], false, clock::now());
         Cheat { key: own, line, session, opened, terms }
     }
 }
@@ -138,7 +138,7 @@ async fn cheated(script: Script, listener: Listener, within: Duration) -> Seen {
     let (net, _events) = net::start(&key, NetConfig { network: network(), ..NetConfig::default() }).await.expect("a net");
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let pool = Pool::new(chat_endpoint(&key));
-    let buyer = Buyer { key: key.clone(), network: network(), ledger: Ledger::new(store.clone(), net), pool };
+    let buyer = Buyer { key: key.clone(), network: network(), ledger: Ledger::new(store.clone(), net), pool, relayed: None };
 
     let (now, job) = (clock::now(), JobId(clock::random()));
     let accept = JobAccept {
@@ -172,7 +172,7 @@ async fn cheated(script: Script, listener: Listener, within: Duration) -> Seen {
         let first = line.raw().await.expect("a frame");
         let Frame::Open(open) = first.frame else { panic!("not open") };
         let request = line.reader.read_raw(open.request_len as usize, SOON).await.expect("a request");
-        let (session, opened) = WorkerSession::open(terms.clone(), &first.bytes, &request, clock::now());
+        let (session, opened) = WorkerSession::open(terms.clone(), &first.bytes, &request, false, clock::now());
         let mut cheat = script(Cheat { key: worker, line, session, opened, terms }).await;
         loop {
             match cheat.line.raw().await {
@@ -234,7 +234,7 @@ async fn a_bad_beginning_is_a_violation_that_another_worker_can_mend() {
     check(
         |mut c| {
             async move {
-                c.send(&Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 1 })).await;
+                c.send(&Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 1, grace_ms: None })).await;
                 c
             }
             .boxed()
@@ -247,7 +247,7 @@ async fn a_bad_beginning_is_a_violation_that_another_worker_can_mend() {
         |mut c| {
             async move {
                 let input_tokens = c.terms.input_tokens + 1;
-                c.send(&Frame::Opened(Opened { job: c.terms.job, input_tokens })).await;
+                c.send(&Frame::Opened(Opened { job: c.terms.job, input_tokens, grace_ms: None })).await;
                 c
             }
             .boxed()
@@ -537,7 +537,7 @@ async fn undercut(mut rogue: Rogue, script: Script) {
     let mut terms = terms(&rogue.key, &rogue.key, accept.digest(), accept.job);
     (terms.buyer, terms.input_tokens) = (accept.signer(), 1);
     let request = line.reader.read_raw(open.request_len as usize, SOON).await.expect("a request");
-    let (session, opened) = WorkerSession::open(terms.clone(), &first.bytes, &request, clock::now());
+    let (session, opened) = WorkerSession::open(terms.clone(), &first.bytes, &request, false, clock::now());
     let mut cheat = script(Cheat { key: rogue.key.clone(), line, session, opened, terms }).await;
     while cheat.line.raw().await.is_ok() {}
 }

@@ -6,3 +6,4 @@ mod http_auth;
 mod properties;
 mod samples;
 mod vectors;
+mod voucher;

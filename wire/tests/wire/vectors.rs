@@ -3,6 +3,7 @@
 
 use crate::samples::{NOW, key, network};
 use infernet_wire::{
+    ad_page::{AdPage, AdRequest},
     bid::{Answer, SealedAnswer},
     chat::{
         Alternative, Channel, ChatMessage, ChatRequest, Delta, Embedding, ErrorCode, FinishReason, Frame, Open, Opened,
@@ -155,6 +156,7 @@ fn standing_price() {
         salt: ByteArray::new([0x22; 32]),
         request_len: 7,
         offer: Some(ByteBuf::from(offer.payload().to_vec())),
+        resume_from: None,
     });
     assert_eq!(Frame::decode(&open.encode()), Ok(open.clone()));
     check_file(
@@ -203,8 +205,9 @@ fn frames_and_transcript() {
             salt: ByteArray::new([0x22; 32]),
             request_len: u32::try_from(bytes.len()).unwrap(),
             offer: None,
+            resume_from: None,
         }),
-        Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110 }),
+        Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110, grace_ms: None }),
         Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "The capital".into(), tokens: 2, logprobs: vec![] }),
         Frame::Delta(Delta { seq: 1, channel: Channel::REASONING, text: " é🦊".into(), tokens: 3, logprobs: vec![] }),
         Frame::Usage(Usage { input_tokens: 19, output_tokens: 3, finish: FinishReason::STOP }),
@@ -285,6 +288,7 @@ fn requests_and_frames_of_every_ability() {
             salt: ByteArray::new([0x22; 32]),
             request_len: 7,
             offer: Some(ByteBuf::from(vec![2, 3])),
+            resume_from: None,
         }),
         Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: " Oslo".into(), tokens: 1, logprobs }),
         Frame::ToolCall(ToolCallDelta {
@@ -307,6 +311,72 @@ fn requests_and_frames_of_every_ability() {
         })
         .collect();
     check_file("chat-abilities.json", json!({ "requests": requests, "frames": shown }));
+}
+
+/// As nodes without resume knew the two frames.
+mod before_resume {
+    use infernet_wire::id::JobId;
+    use serde::{Deserialize, Serialize};
+    use serde_bytes::{ByteArray, ByteBuf};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    pub(super) struct Open {
+        pub(super) accept: ByteBuf,
+        pub(super) salt: ByteArray<32>,
+        pub(super) request_len: u32,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub(super) offer: Option<ByteBuf>,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    pub(super) struct Opened {
+        pub(super) job: JobId,
+        pub(super) input_tokens: u32,
+    }
+}
+
+#[test]
+fn frames_of_a_resumed_stream() {
+    let open = |request_len, resume_from| Open {
+        accept: ByteBuf::from(vec![1, 2, 3]),
+        salt: ByteArray::new([0x22; 32]),
+        request_len,
+        offer: None,
+        resume_from,
+    };
+    let frames = [
+        Frame::Open(open(7, Some(0))),
+        Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110, grace_ms: Some(30_000) }),
+        Frame::Ack(64),
+        Frame::Open(open(0, Some(70))),
+        Frame::Error(StreamError { code: ErrorCode::REPLACED, retryable: false, message: "a newer stream goes on".into() }),
+    ];
+    let shown: Vec<Value> = frames
+        .iter()
+        .map(|frame| {
+            assert_eq!(Frame::decode(&frame.encode()).as_ref(), Ok(frame));
+            json!({ "kind": frame.label(), "hex": hex::encode(frame.encode()) })
+        })
+        .collect();
+    check_file("chat-resume.json", json!({ "frames": shown }));
+    assert_eq!(open(7, Some(0)).resumes_at(), None, "a new job");
+    assert_eq!(open(0, Some(70)).resumes_at(), Some(70));
+    assert_eq!(open(0, None).resumes_at(), None, "an empty request");
+}
+
+#[test]
+fn nodes_before_and_after_resume_understand_each_other() {
+    let old =
+        before_resume::Open { accept: ByteBuf::from(vec![1]), salt: ByteArray::new([2; 32]), request_len: 7, offer: None };
+    let new = Open { accept: old.accept.clone(), salt: old.salt, request_len: 7, offer: None, resume_from: Some(0) };
+    assert_eq!(serde_cbor::from_slice::<before_resume::Open>(&serde_cbor::ser::to_vec_packed(&new).unwrap()).unwrap(), old);
+    let read: Open = serde_cbor::from_slice(&serde_cbor::ser::to_vec_packed(&old).unwrap()).unwrap();
+    assert_eq!(read.resume_from, None, "it can't resume, and is not asked to acknowledge");
+    let old = before_resume::Opened { job: JobId([3; 16]), input_tokens: 9 };
+    let new = Opened { job: old.job, input_tokens: 9, grace_ms: Some(30_000) };
+    assert_eq!(serde_cbor::from_slice::<before_resume::Opened>(&serde_cbor::ser::to_vec_packed(&new).unwrap()).unwrap(), old);
+    let read: Opened = serde_cbor::from_slice(&serde_cbor::ser::to_vec_packed(&old).unwrap()).unwrap();
+    assert_eq!(read.grace_ms, None, "it keeps nothing");
 }
 
 #[test]
@@ -356,6 +426,32 @@ fn receipt_pages() {
             "busy_page": hex::encode(pages[2].encode()),
         }),
     );
+}
+
+#[test]
+fn ad_pages() {
+    let ad = key(2).sign(&network(), crate::samples::ad()).unwrap();
+    let request = AdRequest { network: network() };
+    assert_eq!(AdRequest::decode(&request.encode()).as_ref(), Ok(&request));
+    let pages = [AdPage::new([&**ad.raw(); 2]), AdPage::default()];
+    for page in &pages {
+        assert_eq!(AdPage::decode(&page.encode()).as_ref(), Ok(page));
+    }
+    check_file(
+        "ad_page.json",
+        json!({
+            "protocol": infernet_wire::ad_page::PROTOCOL,
+            "request": hex::encode(request.encode()),
+            "page_of_two": hex::encode(pages[0].encode()),
+            "empty_page": hex::encode(pages[1].encode()),
+        }),
+    );
+    let largest = vec![0; infernet_wire::limits::MAX_AD_BYTES];
+    let full = AdPage::new(std::iter::repeat_n(&*largest, 1_000));
+    assert!(full.ads.len() < 1_000 && AdPage::decode(&full.encode()).as_ref() == Ok(&full), "as many as fit");
+    let many = AdPage { ads: vec![ByteBuf::new(); infernet_wire::limits::MAX_PAGE_ADS + 1] };
+    assert_eq!(AdPage::decode(&many.encode()), Err(Refusal::TooLarge));
+    assert_eq!(AdRequest::decode(&[0; 100]), Err(Refusal::TooLarge));
 }
 
 #[test]

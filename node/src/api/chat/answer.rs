@@ -105,7 +105,7 @@ impl Shape for Stream {
                 self.begin(place, out);
                 self.tool_call(place, call, out);
             }
-            Progress::ToolCall(_) | Progress::Embedding(_) => {}
+            Progress::ToolCall(_) | Progress::Embedding(_) | Progress::Resumed { .. } => {}
             Progress::Usage(usage) => {
                 self.begin(place, out);
                 // With a chunk for the usage the note goes there, once for all answers.
@@ -227,7 +227,7 @@ impl Said {
             }
             Progress::ToolCall(call) if parallel || call.index == 0 => self.take_call(call),
             Progress::Usage(usage) => self.finish = Some(usage.finish),
-            Progress::ToolCall(_) | Progress::Embedding(_) | Progress::Opened { .. } => {}
+            Progress::ToolCall(_) | Progress::Embedding(_) | Progress::Opened { .. } | Progress::Resumed { .. } => {}
         }
     }
 

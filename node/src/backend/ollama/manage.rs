@@ -5,10 +5,11 @@
 
 use super::{Details, Named, Ollama, Show, Tag, parse_size};
 use crate::backend::{
-    BackendError,
+    BackendError, BackendSpec,
     http::{self, Body},
     manage::{Installed, Manage, ManageError, PullStep, Steps},
     ndjson::LineBuffer,
+    template_digest,
 };
 use futures::{
     FutureExt, StreamExt,
@@ -48,6 +49,7 @@ impl Ollama {
         let found = all.into_iter().find(|installed| model_name::same(&installed.name, &model));
         let mut installed = found.unwrap_or_else(|| Installed { name: model.clone(), ..Installed::default() });
         installed.parameters = show.parameter_count().unwrap_or(installed.parameters);
+        (installed.weights, installed.template) = (show.weights(), template_digest(&show.template));
         installed.context = show.context_length().unwrap_or(installed.context);
         if !show.capabilities.is_empty() {
             installed.abilities = show.capabilities;
@@ -84,13 +86,15 @@ impl Tag {
             quantisation: quantization_level,
             context: context_length,
             abilities: capabilities,
+            weights: None,
+            template: None,
         }
     }
 }
 
 impl Manage for Ollama {
-    fn engine(&self) -> String {
-        self.http.spec().to_string()
+    fn spec(&self) -> &BackendSpec {
+        self.http.spec()
     }
 
     fn can_change(&self) -> bool {

@@ -96,6 +96,7 @@ impl<'a> Screen<'a> {
                 self.context.note(format!("{} failed before its first token ({reason}); asking the next", worker.short()));
             }
             ChatStep::Opened { path, .. } => self.context.note(format!("answer comes {path}")),
+            ChatStep::Resumed { path } => self.context.note(format!("the connection was lost; the answer goes on {path}")),
             ChatStep::Text { reasoning, text } => self.write(*reasoning, text),
             // The command offers no tools and asks for no vectors.
             ChatStep::ToolCall { .. } | ChatStep::Embedding { .. } | ChatStep::Usage { .. } => {}

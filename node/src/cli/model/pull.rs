@@ -2,15 +2,14 @@
 
 use super::{Engines, machine, tell_node, told};
 use crate::{
-    backend::manage::{Manage, ManageError, PullStep},
+    backend::manage::{Manage, ManageError},
     cli::{Context, exit, exit::Exit, progress::Line, watch::span},
     clock,
-    download::{Download, bytes},
+    download::{self, Download, Fetching, bytes},
     fit::{self, Fit},
     hardware::{Reading, free_disk},
 };
 use clap::Args;
-use futures::StreamExt;
 use infernet_wire::model_name;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -18,7 +17,6 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
-use tokio::time::sleep;
 
 /// Between two lines for a person who reads them in a file.
 const LINES: Duration = Duration::from_secs(5);
@@ -75,6 +73,7 @@ pub(super) async fn run(context: &Context, engines: &Engines, args: PullArgs) ->
     if let Some(size) = fit::file_size(&args.model) {
         room.check(context, size, "by its name about ")?;
     }
+    let mut download = Download::default();
     let mut pull = Pull::new(context, &**engine, &args.model);
     tokio::select! {
         biased;
@@ -83,12 +82,12 @@ pub(super) async fn run(context: &Context, engines: &Engines, args: PullArgs) ->
             let again = format!("stopped; what has come is kept: `infernet model pull {}` goes on there", args.model);
             return Err(Exit::new(exit::INTERRUPTED, again));
         }
-        done = pull.until_there(&mut room) => done?,
+        done = pull.until_there(&mut download, &mut room) => done?,
     }
     pull.line.clear();
     let offers = tell_node(context, None).await;
     if context.json {
-        let event = PullEvent { node_offers: offers, ..pull.event("done") };
+        let event = PullEvent { node_offers: offers, ..pull.event("done", &download) };
         return context.print_json(&event);
     }
     context.note(format!(
@@ -118,7 +117,7 @@ impl Room {
             Ok(all) => all.iter().any(|model| model_name::same(&model.name, &args.model)),
             Err(error) => return Err(error.into()),
         };
-        let here = is_local(&engine.engine()) && !has;
+        let here = engine.spec().is_local() && !has;
         let machine = if here { Some(machine().await) } else { None };
         let disk = here.then(|| models_dir().and_then(|dir| free_disk(&dir))).flatten();
         Ok(Room { model: args.model.clone(), force: args.force, machine, disk, checked: 0 })
@@ -162,12 +161,6 @@ impl Room {
     }
 }
 
-/// Whether the engine is on this machine, so that its room is ours.
-fn is_local(spec: &str) -> bool {
-    let host = spec.split_once("://").map_or(spec, |(_, rest)| rest);
-    ["127.", "localhost", "[::1]"].iter().any(|local| host.starts_with(local))
-}
-
 /// Where Ollama keeps its models, or the nearest directory above that is there.
 fn models_dir() -> Option<PathBuf> {
     let named = std::env::var_os("OLLAMA_MODELS").map(PathBuf::from);
@@ -181,7 +174,6 @@ struct Pull<'a> {
     context: &'a Context,
     engine: &'a dyn Manage,
     model: &'a str,
-    download: Download,
     line: Line,
     told: Option<(Instant, String)>,
     begun: Instant,
@@ -189,38 +181,26 @@ struct Pull<'a> {
 
 impl<'a> Pull<'a> {
     fn new(context: &'a Context, engine: &'a dyn Manage, model: &'a str) -> Self {
-        Pull {
-            context,
-            engine,
-            model,
-            download: Download::default(),
-            line: Line::new(context),
-            told: None,
-            begun: clock::instant(),
-        }
+        Pull { context, engine, model, line: Line::new(context), told: None, begun: clock::instant() }
     }
 
     /// Until all is there; a way that breaks is tried again for as long as that is of use.
-    async fn until_there(&mut self, room: &mut Room) -> Result<(), Exit> {
-        loop {
-            let error = match self.once(room).await? {
-                None => return Ok(()),
-                Some(error) => error,
-            };
-            let wait = if error.is_passing() { self.download.broke() } else { None };
-            let Some(wait) = wait else {
-                let kept = if self.download.completed() > 0 { "; what has come is kept for the next try" } else { "" };
-                let Exit { code, message } = error.into();
-                return Err(Exit::new(code, format!("{message}{kept}")));
-            };
-            self.retry(&error, wait)?;
-            sleep(wait).await;
-        }
+    async fn until_there(&mut self, download: &mut Download, room: &mut Room) -> Result<(), Exit> {
+        let (engine, model) = (self.engine, self.model);
+        let fetched = download::fetch(engine, model, download, |download, what| match what {
+            Fetching::Broke(error, wait) => self.retry(download, error, wait),
+            Fetching::Further => room.check(self.context, download.total(), "").and_then(|()| self.tell(download)),
+        });
+        fetched.await?.map_err(|error| {
+            let kept = if download.completed() > 0 { "; what has come is kept for the next try" } else { "" };
+            let Exit { code, message } = error.into();
+            Exit::new(code, format!("{message}{kept}"))
+        })
     }
 
-    fn retry(&mut self, error: &ManageError, wait: Duration) -> Result<(), Exit> {
+    fn retry(&mut self, download: &Download, error: &ManageError, wait: Duration) -> Result<(), Exit> {
         if self.context.json {
-            let event = PullEvent { reason: Some(error.to_string()), ..self.event("retry") };
+            let event = PullEvent { reason: Some(error.to_string()), ..self.event("retry", download) };
             return self.context.print_json(&event);
         }
         self.line.clear();
@@ -228,31 +208,10 @@ impl<'a> Pull<'a> {
         Ok(())
     }
 
-    /// One try: `None` if it came to its end, else what broke.
-    async fn once(&mut self, room: &mut Room) -> Result<Option<ManageError>, Exit> {
-        let mut steps = match self.engine.pull(self.model.to_owned()).await {
-            Ok(steps) => steps,
-            Err(error) => return Ok(Some(error)),
-        };
-        while let Some(step) = steps.next().await {
-            let step = match step {
-                Ok(step) => step,
-                Err(error) => return Ok(Some(error)),
-            };
-            self.download.step(&step, clock::now());
-            if step == PullStep::Done {
-                return Ok(None);
-            }
-            room.check(self.context, self.download.total(), "")?;
-            self.tell()?;
-        }
-        Ok(Some(ManageError::Engine(crate::backend::BackendError::Truncated)))
-    }
-
     /// Tells how far it is: each new stage, and else as often as whoever reads it likes.
-    fn tell(&mut self) -> Result<(), Exit> {
+    fn tell(&mut self, download: &Download) -> Result<(), Exit> {
         // A program wants numbers; what an engine does before there are any is for people.
-        if self.context.json && self.download.total() == 0 {
+        if self.context.json && download.total() == 0 {
             return Ok(());
         }
         let often = if self.context.json {
@@ -262,7 +221,7 @@ impl<'a> Pull<'a> {
         } else {
             LINES
         };
-        let stage = self.download.stage();
+        let stage = download.stage();
         // Lines in a file are for whoever waits, so what is over soon says nothing.
         let due = match &self.told {
             Some((at, told)) => at.elapsed() >= often || (told != stage && often < LINES),
@@ -273,9 +232,9 @@ impl<'a> Pull<'a> {
         }
         self.told = Some((clock::instant(), stage.to_owned()));
         if self.context.json {
-            return self.context.print_json(&self.event("progress"));
+            return self.context.print_json(&self.event("progress", download));
         }
-        let text = shown(&self.download, self.model);
+        let text = shown(download, self.model);
         if self.line.is_live() {
             self.line.show(&text)
         } else {
@@ -284,16 +243,16 @@ impl<'a> Pull<'a> {
         Ok(())
     }
 
-    fn event(&self, event: &'static str) -> PullEvent {
+    fn event(&self, event: &'static str, download: &Download) -> PullEvent {
         PullEvent {
             event,
             engine: self.engine.engine(),
             model: self.model.into(),
-            stage: self.download.stage().into(),
-            total_bytes: self.download.total(),
-            completed_bytes: self.download.completed(),
-            bytes_per_second: self.download.rate(),
-            left_ms: self.download.left_ms(),
+            stage: download.stage().into(),
+            total_bytes: download.total(),
+            completed_bytes: download.completed(),
+            bytes_per_second: download.rate(),
+            left_ms: download.left_ms(),
             reason: None,
             node_offers: None,
         }
@@ -321,6 +280,7 @@ fn shown(download: &Download, model: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::manage::PullStep;
     use infernet_wire::time::UnixMillis;
 
     #[test]
@@ -335,12 +295,6 @@ mod tests {
         download.step(&part(2_000_000_000), UnixMillis(2_000));
         download.step(&PullStep::Stage("verifying sha256 digest".into()), UnixMillis(2_000));
         assert_eq!(shown(&download, "m"), "m: verifying sha256 digest");
-    }
-
-    #[test]
-    fn only_an_engine_on_this_machine_has_our_room() {
-        assert!(is_local("ollama=http://127.0.0.1:11434") && is_local("ollama=http://[::1]:1"));
-        assert!(!is_local("ollama=http://10.0.0.5:11434") && !is_local("ollama=https://gpu-box"));
     }
 
     #[test]

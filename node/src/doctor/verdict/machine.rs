@@ -4,7 +4,11 @@ use crate::doctor::{
     Check,
     facts::{Engine, Facts, ModelSize, Running},
 };
-use crate::{engines::EngineReport, store::StoreError};
+use crate::{
+    engines::EngineReport,
+    fit::{self, Fit},
+    store::StoreError,
+};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -156,41 +160,29 @@ fn memory_for(engine: &Engine, models: &[ModelSize], (memory, gpus): (Option<u64
     };
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / GIB as f64);
     let said = format!("{} needs about {}", model.id, gib(bytes));
-    match (gpus, memory) {
-        _ if !engine.is_local => Check::unchecked("memory", format!("{said}, on another machine")),
-        (Some(gpus), _) if bytes <= gpus => Check::ok("memory", format!("{said} of {} on the GPUs", gib(gpus))),
-        (Some(gpus), Some(memory)) if bytes <= gpus.saturating_add(memory) => Check::warning(
-            "memory",
-            format!("{said}, the GPUs have {}: a part runs on the processor, slowly", gib(gpus)),
-            "take a smaller model or quantisation",
-        ),
-        (_, None) => Check::unchecked("memory", format!("{said}; how much this machine has is not known")),
-        (None, Some(memory)) if bytes <= memory => Check::ok("memory", format!("{said} of {}", gib(memory))),
-        (gpus, Some(memory)) => Check::warning(
-            "memory",
-            format!("{said}, and this machine has {}", gib(memory.saturating_add(gpus.unwrap_or(0)))),
-            "take a smaller model or quantisation",
-        ),
+    if !engine.is_local {
+        return Check::unchecked("memory", format!("{said}, on another machine"));
+    }
+    let has = |bytes: Option<u64>| gib(bytes.unwrap_or(0));
+    let smaller = "take a smaller model or quantisation";
+    match (fit::fit_within(bytes, gpus, memory), gpus) {
+        (Fit::Gpu, _) => Check::ok("memory", format!("{said} of {} on the GPUs", has(gpus))),
+        (Fit::Memory, None) => Check::ok("memory", format!("{said} of {}", has(memory))),
+        (Fit::Memory, Some(gpus)) => {
+            let part = format!("{said}, the GPUs have {}: a part runs on the processor, slowly", gib(gpus));
+            Check::warning("memory", part, smaller)
+        }
+        (Fit::Nowhere, gpus) => {
+            let all = memory.unwrap_or(0).saturating_add(gpus.unwrap_or(0));
+            Check::warning("memory", format!("{said}, and this machine has {}", gib(all)), smaller)
+        }
+        (Fit::Unknown, _) => Check::unchecked("memory", format!("{said}; how much this machine has is not known")),
     }
 }
 
-/// Bytes of a model in memory: its weights, and a tenth for what is kept of the conversation. `None` if it does not tell.
+/// Bytes of a model in memory. `None` if it does not tell.
 fn weight(model: &ModelSize) -> Option<u64> {
-    let bits = bits(&model.quantisation)?;
-    (model.parameters > 0).then(|| model.parameters.saturating_mul(bits) / 8 / 10 * 11)
-}
-
-/// Bits of a weight, with the scales that belong to it: half a bit for most of GGUF's kinds.
-fn bits(quantisation: &str) -> Option<u64> {
-    let name = quantisation.to_ascii_uppercase();
-    match name.as_str() {
-        "F32" => return Some(32),
-        "F16" | "BF16" | "FP16" => return Some(16),
-        _ => {}
-    }
-    let digits = name.trim_start_matches("MX").trim_start_matches("IQ").trim_start_matches('Q').trim_start_matches("FP");
-    let bits = digits.chars().next()?.to_digit(10)?;
-    (1..=8).contains(&bits).then(|| u64::from(bits) + 1)
+    Some(fit::memory(fit::weights_of(model.parameters, &model.quantisation)?, 0, 0))
 }
 
 /// What the running node has seen of others' clocks says more than the system.
@@ -232,30 +224,5 @@ pub(super) fn descriptors(facts: &Facts) -> Check {
         }
         (Some(now), _) => Check::ok("files", format!("a process may open {now}, and needs at most {needed}")),
         (None, _) => Check::ok("files", "a process may open as many as it likes"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn model(parameters: u64, quantisation: &str) -> ModelSize {
-        ModelSize { id: "m".into(), parameters, quantisation: quantisation.into() }
-    }
-
-    #[test]
-    fn models_weigh_what_they_are_known_to_weigh() {
-        // Files of Ollama's library: 4.9 GB, 8.5 GB, 16 GB; ours are a tenth above.
-        for (quantisation, least, most) in [
-            ("Q4_K_M", 4_900_000_000, 5_600_000_000),
-            ("Q8_0", 8_500_000_000, 10_000_000_000),
-            ("F16", 16_000_000_000, 17_700_000_000),
-        ] {
-            let bytes = weight(&model(8_000_000_000, quantisation)).unwrap();
-            assert!((least..most).contains(&bytes), "{quantisation}: {bytes}");
-        }
-        assert_eq!(weight(&model(0, "Q4_0")), None);
-        assert_eq!([bits(""), bits("unknown"), bits("MXFP4"), bits("IQ3_XXS")], [None, None, Some(5), Some(4)]);
-        assert!(weight(&model(u64::MAX, "F32")).is_some());
     }
 }

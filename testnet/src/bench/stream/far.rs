@@ -4,7 +4,7 @@
 use super::{super::BenchError, StreamOptions, ways::Way};
 use crate::cluster::{Member, MemberSpec, Sells, eventually, process::Process};
 use serde::Serialize;
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 /// Slots beside those of the streams: a short question's slot is taken until its receipt is on both disks, and the next one does
 /// not wait for that.
@@ -70,6 +70,11 @@ impl Far {
     /// How to ask it.
     pub(super) fn way(&self) -> &Way {
         &self.way
+    }
+
+    /// The worker's chat endpoint.
+    pub(super) fn chat(&self) -> Result<SocketAddr, BenchError> {
+        self.worker.status.chat.parse().map_err(|_| BenchError::Options("the worker has no chat address".into()))
     }
 
     /// Whose processor time it costs, apart from this process.

@@ -13,9 +13,10 @@ use crate::sim::{
 use infernet_node::chat::{
     client::{Cause, Completed, Failure},
     deadline::{self, Stage},
-    endpoint::{ConnectError, Path},
+    endpoint::ConnectError,
     framing::FrameError,
     session::{BuyerEvent, BuyerSession, Terms, Violation},
+    stream::Path,
 };
 use infernet_wire::{
     accept::JobAccept,
@@ -91,7 +92,14 @@ impl Attempt {
         let (usage, ended) =
             self.usage.clone().unwrap_or((Usage { input_tokens: 0, output_tokens: 0, finish: FinishReason::CANCELLED }, ms));
         let since = |at: u64| Duration::from_millis(at - self.started);
-        Completed { usage, receipt, path: Path::Direct(NOWHERE), ttft: self.first_token.map(since), duration: since(ended) }
+        Completed {
+            usage,
+            receipt,
+            path: Path::Direct(NOWHERE),
+            resumed: 0,
+            ttft: self.first_token.map(since),
+            duration: since(ended),
+        }
     }
 }
 
@@ -112,6 +120,7 @@ impl World {
             salt: ByteArray::new(order.salt),
             request_len: order.request.len() as u32,
             offer: offer.as_ref().map(|offer| ByteBuf::from(offer.payload().to_vec())),
+            resume_from: None,
         })
         .encode();
         let from = self.member(who).id;
@@ -242,7 +251,7 @@ impl World {
         let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get_mut(&stream)) else { return };
         let no = attempt.job;
         match event {
-            BuyerEvent::KeepAlive => {}
+            BuyerEvent::KeepAlive | BuyerEvent::Resumed => {}
             BuyerEvent::Opened { .. } => {
                 attempt.opened = true;
                 let (accept, standing) = (attempt.accept.clone(), attempt.standing);

@@ -111,7 +111,7 @@ impl World {
         let parsed = read_request(&claim, open, &piece.request)?;
         let terms = terms(me, &claim, None, &parsed);
         let limit = terms.engine_limit();
-        let (session, opened) = WorkerSession::open(terms, &piece.frame, &piece.request, now);
+        let (session, opened) = WorkerSession::open(terms, &piece.frame, &piece.request, false, now);
         let (ms, wanted) = (self.ms, self.wanted_tokens(stream).min(limit));
         let Some(working) = self.working(who) else { return Err(refuse(ErrorCode::BUSY, "no worker")) };
         let ttft = working.profile.ttft_ms;

@@ -1,0 +1,9 @@
+//! How a debt becomes a payment.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`evm`] | channels of the contract `Channels` on an EVM chain: transactions, and what becomes of each |
+//!
+//! Nothing here is wired to jobs yet: receipts are IOUs until it is.
+
+pub mod evm;

@@ -1,0 +1,23 @@
+//! Payment channels on an EVM chain, with the node's own key.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`step`] | **pure**: one transaction from the decision to its end, through fees that rise and blocks that vanish |
+//! | [`transaction`] | EIP-1559 transactions: their bytes, hash and signature |
+//! | [`contract`] | the calls that `Channels` and tokens understand, and what they answer |
+//! | [`rpc`] | JSON-RPC over HTTP: deadlines, bounds, the right chain, no secret in any error |
+//! | [`wallet`] | thin: looks at the chain, lets the step decide, keeps it, sends |
+//!
+//! **One payment's way:** a call → [`wallet::Wallet::prepare`] (gas, nonce) → [`step::Step`], kept → signed, kept → sent → mined →
+//! deep enough. A step has one nonce for ever, so whatever is sent again, and however often, at most one of its attempts is ever
+//! mined. It is kept before it is sent; after a crash the same bytes are sent once more.
+//!
+//! **What is believed.** One RPC node is asked, and it can lie: it can hide a payment or invent one, never move money. The
+//! contract's code is compared with ours before a coin goes there. There is no web3 library below this: what is needed of one is
+//! two encodings and eight calls.
+
+pub mod contract;
+pub mod rpc;
+pub mod step;
+pub mod transaction;
+pub mod wallet;

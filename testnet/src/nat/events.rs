@@ -1,0 +1,122 @@
+//! What happens in the middle of an answer: the relay that carries it ends, for a moment or for good; a buyer's address changes.
+
+use super::{
+    Answered, NatError, TOKENS_PER_SECOND,
+    kind::NatKind,
+    stage::{Member, Relay, Stage},
+};
+use crate::cluster::eventually;
+use infernet_node::{control::client::Client, jobs::JobReport};
+use serde::Serialize;
+use std::{fmt, path::Path, time::Duration};
+use tokio::time::sleep;
+
+/// Of a long answer: it takes ten seconds.
+const LONG: u32 = (TOKENS_PER_SECOND * 10.0) as u32;
+/// Tokens after which something happens.
+const INTO_IT: u32 = LONG / 5;
+/// How long a relay is gone that comes back.
+const GONE: Duration = Duration::from_secs(2);
+/// For the first tokens of an answer.
+const BEGIN: Duration = Duration::from_secs(90);
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// The relay that carries the answer is killed, and started again.
+    RelayRestarts,
+    /// The relay that carries it is killed for good.
+    RelayIsLost,
+    /// The buyer's machine gets another address, on a direct stream.
+    BuyerMoves,
+    /// The same on a relayed stream.
+    RelayedBuyerMoves,
+}
+
+impl What {
+    /// In this order: relays that are lost for good come last.
+    pub const ALL: [What; 4] = [What::BuyerMoves, What::RelayedBuyerMoves, What::RelayRestarts, What::RelayIsLost];
+
+    /// Who asks whom.
+    fn pair(self) -> (NatKind, NatKind) {
+        match self {
+            What::BuyerMoves => (NatKind::EndpointIndependent, NatKind::Open),
+            What::RelayedBuyerMoves | What::RelayRestarts | What::RelayIsLost => (NatKind::Symmetric, NatKind::Symmetric),
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            What::RelayRestarts => "the relay restarts",
+            What::RelayIsLost => "the relay is lost",
+            What::BuyerMoves => "the buyer's address changes",
+            What::RelayedBuyerMoves => "the same, relayed",
+        })
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub struct Event {
+    /// What happened in the middle of an answer.
+    pub what: What,
+    /// The answer, or why it did not come whole.
+    pub outcome: Result<Answered, String>,
+}
+
+/// Has it happen.
+pub(super) async fn happen(what: What, stage: &mut Stage, binary: &Path) -> Result<Event, NatError> {
+    let (buyer, worker) = what.pair();
+    for (missing, is_worker) in [(worker, true), (buyer, false)] {
+        match is_worker {
+            true if !stage.workers.contains_key(&missing) => stage.add_worker(missing, TOKENS_PER_SECOND).await?,
+            false if !stage.buyers.contains_key(&missing) => stage.add_buyer(missing).await?,
+            _ => {}
+        }
+    }
+    let Stage { relays, buyers, .. } = stage;
+    // It was put there above.
+    let Some(member) = buyers.get_mut(&buyer) else { return Ok(Event { what, outcome: Err("no buyer".into()) }) };
+    let home = member.node.home.clone();
+    let (asked, told) = tokio::join!(super::ask(binary, home.path(), worker, LONG), amid(what, member, relays));
+    // Without its event, an answer says nothing.
+    Ok(Event { what, outcome: told?.and(asked) })
+}
+
+/// Waits until an answer is under way, and has it happen.
+async fn amid(what: What, member: &mut Member, relays: &mut [Relay]) -> Result<Result<(), String>, NatError> {
+    let home = member.node.home.clone();
+    let mut path = None;
+    let under_way = eventually("an answer that is under way", BEGIN, || async { running(home.path()).await.is_some() }).await;
+    if let Err(error) = under_way {
+        return Ok(Err(error.to_string()));
+    }
+    if let Some(job) = running(home.path()).await {
+        path = job.path;
+    }
+    let path = path.unwrap_or_default();
+    match what {
+        What::BuyerMoves | What::RelayedBuyerMoves => member.host.move_elsewhere().await?,
+        What::RelayRestarts | What::RelayIsLost => {
+            let carries = |relay: &&mut Relay| relay.id().is_some_and(|id| path.contains(id));
+            let Some(relay) = relays.iter_mut().find(carries) else {
+                return Ok(Err(format!("no relay carries it: {path}")));
+            };
+            relay.kill().await;
+            if what == What::RelayRestarts {
+                sleep(GONE).await;
+                relay.again().await?;
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// The job that has brought some tokens, if there is one.
+async fn running(home: &Path) -> Option<JobReport> {
+    let jobs: Vec<JobReport> = Client::connect(home)?.get("jobs").await.ok()?;
+    jobs.into_iter().find(|job| !job.state.is_ended() && job.tokens >= INTO_IT)
+}
