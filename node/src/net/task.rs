@@ -189,7 +189,13 @@ impl NetTask {
             Command::Counters { reply } => tell(reply, self.counters()),
             Command::AdSequences { reply } => tell(reply, self.gate.ad_sequences()),
             Command::OpenChat { peer, reply } => match peer_id(&peer) {
-                Some(peer) => self.swarm.behaviour_mut().streams.open_chat(peer, reply),
+                Some(id) => {
+                    if !self.peers.is_connected(&peer) {
+                        // Else it would only be looked for where the DHT knows it.
+                        let _ = self.dial_worker(&peer, id, Vec::new());
+                    }
+                    self.swarm.behaviour_mut().streams.open_chat(id, reply);
+                }
                 None => tell(reply, Err(StreamRefused::NotConnected)),
             },
             Command::OpenStream { peer, protocol, reply } => match peer_id(&peer) {

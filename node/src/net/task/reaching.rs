@@ -193,7 +193,7 @@ impl NetTask {
     pub(super) fn connect(
         &mut self,
         peer: NodeId,
-        mut addresses: Vec<Multiaddr>,
+        addresses: Vec<Multiaddr>,
         deadline: UnixMillis,
         reply: oneshot::Sender<Option<PeerInfo>>,
     ) {
@@ -201,13 +201,8 @@ impl NetTask {
         if self.peers.is_connected(&peer) || self.callers.len() >= MAX_WAITING {
             return tell(reply, self.peers.info(&peer));
         }
-        addresses.extend(self.places.get(&peer).into_iter().flatten().cloned());
-        addresses.truncate(2 * limits::MAX_ADDRESSES);
-        let addresses = addresses.iter().map(without_peer).collect();
         self.callers.push(Caller { peer, deadline, reply });
-        let opts = DialOpts::peer_id(id).condition(PeerCondition::DisconnectedAndNotDialing);
-        let opts = opts.addresses(addresses).extend_addresses_through_behaviour().build();
-        match self.swarm.dial(opts) {
+        match self.dial_worker(&peer, id, addresses) {
             // Somebody else's dial will do.
             Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
             Err(error) => {
@@ -215,6 +210,15 @@ impl NetTask {
                 self.answer_callers(&peer);
             }
         }
+    }
+
+    /// Dials at `addresses`, at those of its newest ad, and where the DHT knows it.
+    pub(super) fn dial_worker(&mut self, peer: &NodeId, id: PeerId, mut addresses: Vec<Multiaddr>) -> Result<(), DialError> {
+        addresses.extend(self.places.get(peer).into_iter().flatten().cloned());
+        addresses.truncate(2 * limits::MAX_ADDRESSES);
+        let addresses = addresses.iter().map(without_peer).collect();
+        let opts = DialOpts::peer_id(id).condition(PeerCondition::DisconnectedAndNotDialing);
+        self.swarm.dial(opts.addresses(addresses).extend_addresses_through_behaviour().build())
     }
 
     /// Tells those who wait for `peer` how it is.
