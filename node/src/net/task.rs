@@ -189,7 +189,13 @@ impl NetTask {
             Command::Counters { reply } => tell(reply, self.counters()),
             Command::AdSequences { reply } => tell(reply, self.gate.ad_sequences()),
             Command::OpenChat { peer, reply } => match peer_id(&peer) {
-                Some(peer) => self.swarm.behaviour_mut().streams.open_chat(peer, reply),
+                Some(id) => {
+                    if !self.peers.is_connected(&peer) {
+                        // Else it would only be looked for where the DHT knows it.
+                        let _ = self.dial_worker(&peer, id, Vec::new());
+                    }
+                    self.swarm.behaviour_mut().streams.open_chat(id, reply);
+                }
                 None => tell(reply, Err(StreamRefused::NotConnected)),
             },
             Command::OpenStream { peer, protocol, reply } => match peer_id(&peer) {
@@ -298,11 +304,7 @@ impl NetTask {
                 self.counters.add("connection", "refused");
             }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
-                let was_a_circuit = self.on_listener_closed(listener_id, &reason);
-                if !was_a_circuit {
-                    tracing::error!(?addresses, ?reason, "no longer listening");
-                    self.on_stopped_listening(&addresses);
-                }
+                self.on_listener_closed(listener_id, &addresses, &reason);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_stopped_listening(&[address]),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "trouble with a listening socket"),
