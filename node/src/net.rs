@@ -44,6 +44,7 @@ mod discovery;
 mod event;
 mod generations;
 mod gossip;
+pub mod inbound;
 mod outbox;
 mod peers;
 mod quota;
@@ -75,7 +76,7 @@ use infernet_wire::{
     time::UnixMillis,
     topic::NetworkId,
 };
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, StreamProtocol};
 use std::{collections::BTreeMap, fmt, io, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -115,6 +116,8 @@ pub struct NetConfig {
     pub dial_back: bool,
     /// How others are to reach us.
     pub reach: ReachConfig,
+    /// Protocols that the mesh does not speak, each with a queue of its own for the streams that peers open.
+    pub doors: Vec<inbound::Door>,
     /// Gets a copy of every raw message seen or published, with its topic: for tests that search for what must not be there.
     /// What does not fit is dropped.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
@@ -136,6 +139,7 @@ impl Default for NetConfig {
             chat: None,
             dial_back: false,
             reach: ReachConfig::default(),
+            doors: Vec::new(),
             tap: None,
         }
     }
@@ -247,21 +251,11 @@ impl fmt::Display for Route {
     }
 }
 
-#[derive(Clone)]
-struct Streams(libp2p_stream::Control);
-
-impl fmt::Debug for Streams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Streams")
-    }
-}
-
 /// A handle to the network. When the last one is dropped, the network stops.
 #[derive(Debug, Clone)]
 pub struct Net {
     id: NodeId,
     commands: mpsc::Sender<Command>,
-    streams: Streams,
     subscribers: watch::Receiver<usize>,
     reached: watch::Receiver<Reached>,
 }
@@ -275,8 +269,8 @@ pub async fn start(key: &NodeKey, config: NetConfig) -> Result<(Net, mpsc::Recei
     let (subscribers_out, subscribers) = watch::channel(0);
     let (reached_out, reached) = watch::channel(Reached::default());
     let ends = task::Ends { commands: commands_in, events: events_out, subscribers: subscribers_out, reached: reached_out };
-    let streams = task::spawn(key, config, ends).await?;
-    Ok((Net { id: key.id(), commands, streams: Streams(streams), subscribers, reached }, events))
+    task::spawn(key, config, ends).await?;
+    Ok((Net { id: key.id(), commands, subscribers, reached }, events))
 }
 
 impl Net {
@@ -324,10 +318,15 @@ impl Net {
         self.ask(|reply| Command::OpenChat { peer, reply }).await.unwrap_or(Err(streams::StreamRefused::Stopped))
     }
 
-    /// Opens and takes streams of protocols that the mesh itself does not speak. Whoever accepts them must not wait between two:
-    /// what is not taken at once is dropped.
-    pub fn streams(&self) -> libp2p_stream::Control {
-        self.streams.0.clone()
+    /// A stream of `protocol`, which the mesh itself does not speak, to a peer that is connected, over the best connection that
+    /// there is. Whether the peer speaks it may only show when it is read from.
+    pub async fn open_stream(
+        &self,
+        peer: NodeId,
+        protocol: StreamProtocol,
+    ) -> Result<streams::PeerStream, streams::StreamRefused> {
+        let asked = self.ask(|reply| Command::OpenStream { peer, protocol, reply }).await;
+        asked.unwrap_or(Err(streams::StreamRefused::Stopped))
     }
 
     /// Starts to connect to `address`. Whether that works shows in an [`Event::PeerConnected`].

@@ -50,7 +50,7 @@ enum Request {
     Turn { id: CircuitId, bytes: u64, reply: oneshot::Sender<Turn> },
     Left { peer: PeerId },
     Happened { what: &'static str },
-    Drain,
+    Drain { reply: oneshot::Sender<()> },
     Tell { reply: oneshot::Sender<Told> },
 }
 
@@ -108,9 +108,9 @@ impl Desk {
         self.tell(Request::Happened { what }).await;
     }
 
-    /// From now on nothing new.
+    /// From now on nothing new; whatever was let in before has been counted when this returns.
     pub async fn drain(&self) {
-        self.tell(Request::Drain).await;
+        self.ask(|reply| Request::Drain { reply }).await;
     }
 
     /// What is going on.
@@ -184,7 +184,10 @@ impl DeskTask {
             Request::Turn { id, bytes, reply } => self.on_turn(id, bytes, reply),
             Request::Left { peer } => self.book.left(&peer),
             Request::Happened { what } => self.count(what, None),
-            Request::Drain => self.book.drain(),
+            Request::Drain { reply } => {
+                self.book.drain();
+                let _ = reply.send(());
+            }
             Request::Tell { reply } => {
                 let told = Told {
                     reservations: self.book.reservations(clock::now()),
@@ -217,5 +220,28 @@ impl DeskTask {
             None => *self.told.happened.entry(what).or_default() += 1,
             Some(refusal) => *self.told.refused.entry(refusal.label()).or_default() += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Prefix = Prefix::V4([192, 0, 2]);
+
+    #[tokio::test]
+    async fn a_circuit_that_was_asked_for_before_the_drain_is_waited_for() {
+        let desk = start(Limits::default());
+        let (source, target) = (PeerId::random(), PeerId::random());
+        desk.reserve(target, HERE).await.expect("reserved");
+        let connecting = desk.connect(source, HERE, target);
+        tokio::pin!(connecting);
+        assert!(futures::poll!(&mut connecting).is_pending(), "it is in the queue");
+        desk.drain().await;
+        assert!(!desk.wait_empty(Duration::ZERO).await);
+        let id = connecting.await.expect("let in");
+        assert_eq!(desk.connect(source, HERE, target).await, Err(Refusal::Draining));
+        desk.ended(id, "closed").await;
+        assert!(desk.wait_empty(Duration::from_secs(60)).await);
     }
 }

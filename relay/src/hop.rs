@@ -7,22 +7,21 @@ use crate::{
     message::{self, HOP, Hop, MessageError, STOP, Status},
     pipe::{Pipe, Tap},
 };
-use futures::StreamExt;
-use infernet_node::net::Net;
+use infernet_node::net::{
+    Net,
+    inbound::{self, Arrived, Bounds, Door, Permit, Queue},
+    streams::StreamRefused,
+};
 use infernet_wire::id::NodeId;
 use libp2p::{Multiaddr, PeerId, Stream, multiaddr::Protocol};
-use libp2p_stream::{AlreadyRegistered, IncomingStreams};
-use std::{net::IpAddr, sync::Arc, time::Duration};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinHandle,
-    time::timeout,
-};
+use std::{io, net::IpAddr, time::Duration};
+use tokio::{task::JoinHandle, time::timeout};
 use tracing::debug;
 
-/// Requests that are being answered at once; more are dropped, and asked again.
-const HANDSHAKES: usize = 256;
-/// For a request, and for the other peer's answer: some round trips.
+/// Requests that wait or are being answered: all that had a reservation may ask at once after a restart. One connection's share is
+/// as many as one peer may have circuits.
+const REQUESTS: Bounds = Bounds { all: 1_024, connection: 16 };
+/// For a request, for the other peer's answer, and for ours to leave: some round trips each.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Addresses in a reservation: the message has 4 KiB.
 const MAX_ADDRESSES: usize = 8;
@@ -42,21 +41,18 @@ pub struct Relaying {
     pub tap: Option<Tap>,
 }
 
-/// Takes requests until the mesh ends.
-pub fn serve(relaying: Relaying) -> Result<JoinHandle<()>, AlreadyRegistered> {
-    let incoming = relaying.net.streams().accept(HOP)?;
-    Ok(tokio::spawn(take_all(relaying, incoming)))
+/// Where requests come in, for the network.
+pub fn door() -> (Door, Queue) {
+    inbound::door(HOP, REQUESTS)
 }
 
-/// Only spawns: a stream that is not taken at once is lost.
-async fn take_all(relaying: Relaying, mut incoming: IncomingStreams) {
-    let free = Arc::new(Semaphore::new(HANDSHAKES));
-    while let Some((peer, stream)) = incoming.next().await {
-        match free.clone().try_acquire_owned() {
-            Ok(permit) => drop(tokio::spawn(relaying.clone().answer(peer, stream, permit))),
-            Err(_) => relaying.desk.happened("too_busy").await,
+/// Takes requests until the mesh ends. How many are answered at once, the door bounds.
+pub fn serve(relaying: Relaying, mut requests: Queue) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            tokio::spawn(relaying.clone().answer(request));
         }
-    }
+    })
 }
 
 impl Relaying {
@@ -77,67 +73,84 @@ impl Relaying {
         listening
     }
 
-    async fn answer(self, peer: PeerId, mut stream: Stream, permit: OwnedSemaphorePermit) {
-        let asked = timeout(PATIENCE, message::read_hop(&mut stream)).await;
-        let outcome = match (asked, self.prefix_of(&peer).await) {
-            (Err(_), _) => return self.desk.happened("silent").await,
-            (Ok(Ok(Hop::Reserve)), Some(prefix)) => self.reserve(peer, prefix, &mut stream).await,
-            (Ok(Ok(Hop::Connect(target))), Some(prefix)) => {
-                return self.connect(peer, prefix, target, stream, permit).await;
-            }
-            (Ok(Ok(_)), None) => message::write_hop(&mut stream, Status::PermissionDenied, None).await,
-            (Ok(Err(error)), _) => {
+    async fn answer(self, Arrived { peer, remote, mut stream, permit }: Arrived) {
+        let Ok(asked) = timeout(PATIENCE, message::read_hop(&mut stream)).await else {
+            return self.desk.happened("silent").await;
+        };
+        let answer = match (asked, prefix_of(&remote)) {
+            (Ok(Hop::Reserve), Some(prefix)) => self.reserve(peer, prefix).await,
+            (Ok(Hop::Connect(target)), Some(prefix)) => return self.connect(peer, prefix, target, stream, permit).await,
+            (Ok(_), None) => Answer::from(Status::PermissionDenied),
+            (Err(error), _) => {
                 self.desk.happened("bad_request").await;
-                let status = if matches!(error, MessageError::Unexpected) { Status::Unexpected } else { Status::Malformed };
                 debug!(%peer, %error, "a bad request");
-                message::write_hop(&mut stream, status, None).await
+                Answer::from(if matches!(error, MessageError::Unexpected) { Status::Unexpected } else { Status::Malformed })
             }
         };
-        if outcome.is_err() {
+        if tell(&mut stream, answer).await.is_err() {
             debug!(%peer, "gone before its answer");
         }
     }
 
-    async fn reserve(&self, peer: PeerId, prefix: Prefix, stream: &mut Stream) -> std::io::Result<()> {
-        let addresses = self.addresses().await;
+    async fn reserve(&self, peer: PeerId, prefix: Prefix) -> Answer {
         match self.desk.reserve(peer, prefix).await {
-            Ok(expires) => message::write_hop(stream, Status::Ok, Some((expires.0 / 1_000, &addresses))).await,
+            Ok(expires) => {
+                // That it left may have been noted before it was let in.
+                if !self.is_connected(&peer).await {
+                    self.desk.left(peer).await;
+                }
+                Answer { status: Status::Ok, reserved: Some((expires.0 / 1_000, self.addresses().await)) }
+            }
             Err(refusal) => {
                 debug!(%peer, reason = refusal.label(), "no reservation");
-                message::write_hop(stream, refusal.status(), None).await
+                refusal.status().into()
             }
         }
     }
 
-    async fn connect(self, peer: PeerId, prefix: Prefix, target: PeerId, mut stream: Stream, permit: OwnedSemaphorePermit) {
+    async fn connect(self, peer: PeerId, prefix: Prefix, target: PeerId, mut stream: Stream, permit: Permit) {
         let id = match self.desk.connect(peer, prefix, target).await {
             Ok(id) => id,
             Err(refusal) => {
                 debug!(%peer, %target, reason = refusal.label(), "no circuit");
                 // A refused reservation is no answer to who asked for a circuit.
                 let status = if refusal == Refusal::Draining { Status::ResourceLimit } else { refusal.status() };
-                let _ = timeout(PATIENCE, message::write_hop(&mut stream, status, None)).await;
+                // It may be gone; nothing depends on it.
+                let _ = tell(&mut stream, status.into()).await;
                 return;
             }
         };
-        let Ok(Some(other)) = timeout(PATIENCE, self.open(peer, target)).await else {
-            self.desk.ended(id, "not_taken").await;
-            let _ = timeout(PATIENCE, message::write_hop(&mut stream, Status::ConnectionFailed, None)).await;
-            return;
+        let other = match timeout(PATIENCE, self.open(peer, target)).await {
+            Ok(Ok(other)) => other,
+            Ok(Err(status)) => return self.not_taken(id, stream, status).await,
+            Err(_) => return self.not_taken(id, stream, Status::ConnectionFailed).await,
         };
-        let told = timeout(PATIENCE, message::write_hop(&mut stream, Status::Ok, None)).await;
+        let told = tell(&mut stream, Status::Ok.into()).await;
         drop(permit);
         match told {
-            Ok(Ok(())) => self.carry(id, stream, other).await,
-            _ => self.desk.ended(id, "broken").await,
+            Ok(()) => self.carry(id, stream, other).await,
+            Err(_) => self.desk.ended(id, "broken").await,
         }
     }
 
-    /// A stream to `target` that has taken the circuit.
-    async fn open(&self, source: PeerId, target: PeerId) -> Option<Stream> {
-        let mut stream = self.net.streams().open_stream(target, STOP).await.ok()?;
+    async fn not_taken(&self, id: CircuitId, mut stream: Stream, status: Status) {
+        self.desk.ended(id, "not_taken").await;
+        let _ = tell(&mut stream, status.into()).await;
+    }
+
+    /// A stream to `target` that has taken the circuit, or what to tell who asked for it. Nobody is dialled.
+    async fn open(&self, source: PeerId, target: PeerId) -> Result<Stream, Status> {
+        let id = NodeId::from_peer_id_bytes(&target.to_bytes()).ok_or(Status::NoReservation)?;
+        let mut stream = match self.net.open_stream(id, STOP).await {
+            Ok(opened) => opened.stream,
+            Err(StreamRefused::NotConnected) => {
+                self.desk.left(target).await;
+                return Err(Status::NoReservation);
+            }
+            Err(_) => return Err(Status::ConnectionFailed),
+        };
         let is_taken = message::ask_stop(&mut stream, &source).await.unwrap_or(false);
-        is_taken.then_some(stream)
+        if is_taken { Ok(stream) } else { Err(Status::ConnectionFailed) }
     }
 
     async fn carry(&self, id: CircuitId, stream: Stream, other: Stream) {
@@ -145,15 +158,36 @@ impl Relaying {
         self.desk.ended(id, end.label()).await;
     }
 
-    /// Where `peer` is; `None` if it is not connected directly.
-    async fn prefix_of(&self, peer: &PeerId) -> Option<Prefix> {
-        let id = NodeId::from_peer_id_bytes(&peer.to_bytes())?;
-        let remote = self.net.peer(id).await?.remote;
-        if remote.iter().any(|part| part == Protocol::P2pCircuit) {
-            return None;
+    async fn is_connected(&self, peer: &PeerId) -> bool {
+        match NodeId::from_peer_id_bytes(&peer.to_bytes()) {
+            Some(id) => self.net.peer(id).await.is_some(),
+            None => false,
         }
-        ip_of(&remote).map(Prefix::of)
     }
+}
+
+/// What a peer is told.
+struct Answer {
+    status: Status,
+    reserved: Option<(u64, Vec<Multiaddr>)>,
+}
+
+impl From<Status> for Answer {
+    fn from(status: Status) -> Self {
+        Answer { status, reserved: None }
+    }
+}
+
+/// Within [`PATIENCE`]: a peer that does not read must not keep its place.
+async fn tell(stream: &mut Stream, answer: Answer) -> io::Result<()> {
+    let reserved = answer.reserved.as_ref().map(|(expires, addresses)| (*expires, addresses.as_slice()));
+    timeout(PATIENCE, message::write_hop(stream, answer.status, reserved)).await?
+}
+
+/// Of the network at a connection's other end; `None` if that is behind a relay itself.
+fn prefix_of(remote: &Multiaddr) -> Option<Prefix> {
+    let is_circuit = remote.iter().any(|part| part == Protocol::P2pCircuit);
+    ip_of(remote).filter(|_| !is_circuit).map(Prefix::of)
 }
 
 fn ip_of(address: &Multiaddr) -> Option<IpAddr> {

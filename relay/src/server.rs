@@ -63,9 +63,6 @@ pub enum RelayError {
         /// Which flag.
         flag: &'static str,
     },
-    /// Something else of this process takes circuits already.
-    #[error("this process has a relay already")]
-    Taken,
 }
 
 impl RelayError {
@@ -110,7 +107,9 @@ impl Running {
         let key = key(&settings.home)?;
         let http = bind(settings.http_listen, "http-listen").await?;
         let watched = bind(settings.watch_listen, "watch-listen").await?;
+        let (door, requests) = hop::door();
         let config = NetConfig {
+            doors: vec![door],
             network: settings.network.clone(),
             listen: settings.listen.clone(),
             bootstrap: settings.bootstrap.clone(),
@@ -126,8 +125,8 @@ impl Running {
         let idle = settings.limits.idle;
         let desk = desk::start(settings.limits);
         let relaying = Relaying { net: net.clone(), desk: desk.clone(), external: settings.external_address, idle, tap };
-        hop::serve(relaying.clone()).map_err(|_| RelayError::Taken)?;
-        tokio::spawn(follow(events, desk));
+        hop::serve(relaying.clone(), requests);
+        tokio::spawn(follow(events, net, desk));
         let about = About { relaying, network: settings.network, operator: settings.operator, region: settings.region };
         let (stop, stopping) = watch::channel(false);
         let mut running = Running { http: None, watch: None, about, stop, servers: Vec::new() };
@@ -167,9 +166,11 @@ impl Running {
 }
 
 /// What is gossiped has been checked and passed on before it comes here, and nothing of it concerns a relay.
-async fn follow(mut events: mpsc::Receiver<Event>, desk: desk::Desk) {
+async fn follow(mut events: mpsc::Receiver<Event>, net: Net, desk: desk::Desk) {
     while let Some(event) = events.recv().await {
         if let Event::PeerDisconnected(id) = event
+            // It may be back, with a new reservation.
+            && net.peer(id).await.is_none()
             && let Ok(peer) = PeerId::from_bytes(&id.to_peer_id_bytes())
         {
             desk.left(peer).await;

@@ -70,6 +70,7 @@ impl Peer {
             .with_tokio()
             .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
             .map_err(failed)?
+            .with_quic()
             .with_relay_client(noise::Config::new, yamux::Config::default)
             .map_err(failed)?
             .with_behaviour(|_, relay| Behaviour {

@@ -24,6 +24,7 @@ use infernet_wire::{bid::Answer, capability::CapabilityAd, id::NodeId};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{future::Future, net::SocketAddr, path::Path as FilePath, time::Duration};
 use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
 
 const MODEL: &str = "tiny-chat";
 /// Long enough for a busy machine, and for an ad, which at most one in ten seconds is listened to.
@@ -139,8 +140,12 @@ async fn who_listens_nowhere_is_found_by_its_ad_and_answers_offers_over_the_circ
     assert!(buyer.publish(&asked.offer).await);
     let answer = soon("a bid", buyer.answer()).await.expect("the mesh is there");
     assert!(matches!(&answer, Answer::Bid(bid) if bid.signer() == id && bid.chat.is_empty()), "{answer:?}");
-    let counters = worker.node.counters().await;
-    assert_eq!(counters.get("answer_sent.direct"), Some(&1), "straight to the buyer: {counters:?}");
+    soon("it went straight to the buyer", async {
+        while worker.node.counters().await.get("answer_sent.direct") != Some(&1) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 
     let why = soon("why not directly", async {
         loop {
@@ -158,6 +163,28 @@ async fn who_listens_nowhere_is_found_by_its_ad_and_answers_offers_over_the_circ
     assert_eq!((status.reach.mode.as_str(), status.reach.relays.len()), ("outbound-only", 1));
     assert_eq!(status.reach.relays[0].state, "held");
     worker.node.shutdown(Duration::ZERO).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_bought_from_a_worker_that_listens_nowhere() {
+    let relay = Relay::start().await;
+    let (worker, _engine) = worker(&relay.address, reach(Mode::OutboundOnly, &[])).await;
+    reached("a place", worker.node.net(), |reached| !reached.advertised.is_empty()).await;
+    let spec = MemberSpec { listens: false, ..MemberSpec::buyer(vec![relay.address.clone()]) };
+    let buyer = Member::start(spec).await.expect("a buyer");
+    buyer.knows(MODEL, 1, SOON).await.expect("it hears the ad");
+    let (events, mut heard) = mpsc::channel(256);
+    let draining = tokio::spawn(async move { while heard.recv().await.is_some() {} });
+    let (_never, mut cancel) = watch::channel(false);
+    let order = order(MODEL, "Tell me a story about a fox.", 8);
+    let report = soon("the job", buyer.node.buyer().chat(order, &events, &mut cancel)).await.expect("it is served");
+    drop(events);
+    draining.await.expect("no panic");
+    assert!(report.receipt.as_ref().is_some_and(|receipt| receipt.verified), "{report:?}");
+    assert!(report.stream.path.contains("relay"), "{}", report.stream.path);
+    worker.node.shutdown(Duration::ZERO).await;
+    buyer.node.shutdown(Duration::ZERO).await;
     relay.stop().await;
 }
 

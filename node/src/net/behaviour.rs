@@ -1,7 +1,8 @@
 //! The libp2p protocols that a node speaks, and their settings.
 
 use super::{
-    NetConfig, NetError, ads, direct, discovery, peers::peer_id, reach::Mode, receipts, score, screen::Screened, streams,
+    NetConfig, NetError, ads, direct, discovery, inbound, peers::peer_id, reach::Mode, receipts, score, screen::Screened,
+    streams,
 };
 use infernet_wire::{id::NodeId, limits, topic};
 use libp2p::{
@@ -63,10 +64,10 @@ pub(super) struct Behaviour {
     pub(super) answers: direct::Behaviour,
     pub(super) receipts: receipts::Behaviour,
     pub(super) ads: ads::Behaviour,
-    /// Streams of protocols that others speak; see [`super::Net::streams`].
-    pub(super) streams: libp2p_stream::Behaviour,
-    /// Chat where there is no direct way to the chat endpoint.
-    pub(super) chat: streams::Behaviour,
+    /// Streams of protocols that others speak; see [`super::NetConfig::doors`].
+    pub(super) doors: inbound::Behaviour,
+    /// Chat where there is no direct way to the chat endpoint, and streams that we open.
+    pub(super) streams: streams::Behaviour,
     /// Tells peers whether they can be dialled (AutoNAT v2).
     pub(super) dial_back: Toggle<autonat::v2::server::Behaviour>,
     /// Has peers try whether we can be dialled (AutoNAT v2).
@@ -102,8 +103,8 @@ impl Behaviour {
             answers: direct::behaviour(),
             receipts: receipts::behaviour(),
             ads: ads::behaviour(),
-            streams: libp2p_stream::Behaviour::new(),
-            chat: streams::Behaviour::new(config.chat.clone()),
+            doors: inbound::Behaviour::new(config.doors.clone()),
+            streams: streams::Behaviour::new(config.chat.clone()),
             dial_back: config.dial_back.then(autonat::v2::server::Behaviour::default).into(),
             probe: (config.reach.mode == Mode::Auto && !config.dial_back)
                 .then(|| Screened::new(autonat::v2::client::Behaviour::default(), least))

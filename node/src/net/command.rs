@@ -2,7 +2,7 @@
 
 use super::{PeerInfo, PublishError, RelayInfo, Route, receipts::PageError, streams};
 use infernet_wire::{bid::Answer, id::NodeId, receipt_page::PageRequest, time::UnixMillis};
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, StreamProtocol};
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::oneshot;
 
@@ -31,6 +31,8 @@ pub(super) enum Command {
     AdSequences { reply: oneshot::Sender<Vec<(NodeId, u64)>> },
     /// Open a chat stream to a peer.
     OpenChat { peer: NodeId, reply: streams::Reply },
+    /// Open a stream of another protocol to a connected peer.
+    OpenStream { peer: NodeId, protocol: StreamProtocol, reply: streams::Reply },
     /// Connect to an address.
     Dial { address: Multiaddr },
     /// Say goodbye and end.

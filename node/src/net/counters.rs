@@ -9,8 +9,13 @@ pub(super) struct Counters(BTreeMap<(&'static str, &'static str), u64>);
 impl Counters {
     /// One more of `area.what`.
     pub(super) fn add(&mut self, area: &'static str, what: &'static str) {
+        self.add_many(area, what, 1);
+    }
+
+    /// So many more of `area.what`.
+    pub(super) fn add_many(&mut self, area: &'static str, what: &'static str, more: u64) {
         let count = self.0.entry((area, what)).or_default();
-        *count = count.saturating_add(1);
+        *count = count.saturating_add(more);
     }
 
     /// All of them, as `area.what`.

@@ -1,4 +1,5 @@
-//! `/infernet/chat/1`: streams between two connected peers, for whoever speaks on them; the mesh does not look inside.
+//! `/infernet/chat/1`, and streams of other protocols that we open: streams between two connected peers, for whoever speaks on them;
+//! the mesh does not look inside. Of other protocols those that peers open come through a door, see [`inbound`](super::inbound).
 //!
 //! Of several connections to a peer the best carries a new stream: a straight one before one through a relay, and of equals the
 //! newest. Streams that were opened before stay where they are. Incoming streams wait in a bounded queue until they are taken; when
@@ -88,8 +89,8 @@ pub enum StreamRefused {
     /// There is no connection, and none could be made.
     #[error("not connected")]
     NotConnected,
-    /// It does not take chat streams.
-    #[error("the peer serves no chat over libp2p")]
+    /// It does not take streams of this protocol.
+    #[error("the peer takes no such streams")]
     Unsupported,
     /// Too many are being opened.
     #[error("too many streams are being opened")]
@@ -100,6 +101,13 @@ pub enum StreamRefused {
     /// The network is shut down.
     #[error("the network is shut down")]
     Stopped,
+}
+
+/// What a connection is to open, and for whom.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    protocol: StreamProtocol,
+    reply: Reply,
 }
 
 pub(super) type Reply = oneshot::Sender<Result<PeerStream, StreamRefused>>;
@@ -115,7 +123,7 @@ pub(super) struct Behaviour {
     taker: Option<mpsc::Sender<PeerStream>>,
     connections: BTreeMap<PeerId, Vec<(ConnectionId, Via)>>,
     dialling: BTreeMap<PeerId, Vec<Reply>>,
-    todo: VecDeque<ToSwarm<Infallible, Reply>>,
+    todo: VecDeque<ToSwarm<Infallible, Wanted>>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -130,10 +138,18 @@ impl Behaviour {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Opens a stream to `peer`; without a connection it is dialled, at the addresses that the swarm knows.
-    pub(super) fn open(&mut self, peer: PeerId, reply: Reply) {
+    /// Opens a stream of `protocol` to `peer`, if that is connected.
+    pub(super) fn open(&mut self, peer: PeerId, protocol: StreamProtocol, reply: Reply) {
+        match self.best(&peer) {
+            Some(connection) => self.open_on(peer, connection, Wanted { protocol, reply }),
+            None => tell(reply, Err(StreamRefused::NotConnected)),
+        }
+    }
+
+    /// Opens a chat stream to `peer`; without a connection it is dialled, at the addresses that the swarm knows.
+    pub(super) fn open_chat(&mut self, peer: PeerId, reply: Reply) {
         if let Some(connection) = self.best(&peer) {
-            return self.open_on(peer, connection, reply);
+            return self.open_on(peer, connection, Wanted { protocol: PROTOCOL, reply });
         }
         if self.dialling.values().map(Vec::len).sum::<usize>() >= MAX_DIALLING {
             return tell(reply, Err(StreamRefused::Busy));
@@ -143,7 +159,7 @@ impl Behaviour {
         self.todo.push_back(ToSwarm::Dial { opts });
     }
 
-    fn open_on(&mut self, peer_id: PeerId, connection: ConnectionId, event: Reply) {
+    fn open_on(&mut self, peer_id: PeerId, connection: ConnectionId, event: Wanted) {
         self.todo.push_back(ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(connection), event });
     }
 
@@ -168,7 +184,7 @@ impl Behaviour {
     fn connected(&mut self, peer: PeerId, connection: ConnectionId, via: Via) {
         self.connections.entry(peer).or_default().push((connection, via));
         for reply in self.dialling.remove(&peer).unwrap_or_default() {
-            self.open_on(peer, connection, reply);
+            self.open_on(peer, connection, Wanted { protocol: PROTOCOL, reply });
         }
     }
 
@@ -254,7 +270,7 @@ pub(super) struct Handler {
     via: Via,
     taker: Option<mpsc::Sender<PeerStream>>,
     dropped: Arc<AtomicU64>,
-    wanted: VecDeque<Reply>,
+    wanted: VecDeque<Wanted>,
     opening: usize,
 }
 
@@ -270,7 +286,7 @@ impl Handler {
 }
 
 impl ConnectionHandler for Handler {
-    type FromBehaviour = Reply;
+    type FromBehaviour = Wanted;
     type ToBehaviour = Infallible;
     type InboundProtocol = Bare;
     type OutboundProtocol = Bare;
@@ -283,20 +299,20 @@ impl ConnectionHandler for Handler {
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Bare, Reply, Infallible>> {
         match self.wanted.pop_front() {
-            Some(reply) => {
+            Some(Wanted { protocol, reply }) => {
                 self.opening += 1;
-                let protocol = SubstreamProtocol::new(Bare(Some(PROTOCOL)), reply);
+                let protocol = SubstreamProtocol::new(Bare(Some(protocol)), reply);
                 Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
             }
             None => Poll::Pending,
         }
     }
 
-    fn on_behaviour_event(&mut self, reply: Reply) {
+    fn on_behaviour_event(&mut self, wanted: Wanted) {
         if self.opening + self.wanted.len() >= MAX_OPENING {
-            return tell(reply, Err(StreamRefused::Busy));
+            return tell(wanted.reply, Err(StreamRefused::Busy));
         }
-        self.wanted.push_back(reply);
+        self.wanted.push_back(wanted);
     }
 
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Bare, Bare, (), Reply>) {

@@ -14,6 +14,7 @@ use super::{
     discovery::{self, Discovery},
     generations::Generations,
     gossip::{Gate, Verdict},
+    inbound,
     outbox::{Outbox, Waiting},
     peers::{Peers, node_id, peer_id},
     reach::{Reach, Reached, Setup},
@@ -92,11 +93,10 @@ pub(super) struct NetTask {
 type Happening = SwarmEvent<BehaviourEvent>;
 
 /// Binds the sockets and starts the task, which ends by [`Command::Shutdown`] or with the last handle.
-pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Result<libp2p_stream::Control, NetError> {
+pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Result<(), NetError> {
     let keypair = transport::keypair(key)?;
     let (circuits, relay) = relay::client::new(keypair.public().to_peer_id());
     let mut swarm = transport::swarm(&keypair, circuits, Behaviour::new(&keypair, &config, relay)?)?;
-    let streams = swarm.behaviour().streams.new_control();
     let listen: &[Multiaddr] = if config.reach.mode.listens() { &config.listen } else { &[] };
     let backlog = transport::listen(&mut swarm, listen).await?;
     let me = key.id();
@@ -133,7 +133,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
     bound.iter().for_each(|address| task.reach.listens(address));
     task.follow_reach();
     tokio::spawn(task.run(backlog).instrument(tracing::info_span!("net", me = me.short())));
-    Ok(streams)
+    Ok(())
 }
 
 impl NetTask {
@@ -189,7 +189,17 @@ impl NetTask {
             Command::Counters { reply } => tell(reply, self.counters()),
             Command::AdSequences { reply } => tell(reply, self.gate.ad_sequences()),
             Command::OpenChat { peer, reply } => match peer_id(&peer) {
-                Some(peer) => self.swarm.behaviour_mut().chat.open(peer, reply),
+                Some(id) => {
+                    if !self.peers.is_connected(&peer) {
+                        // Else it would only be looked for where the DHT knows it.
+                        let _ = self.dial_worker(&peer, id, Vec::new());
+                    }
+                    self.swarm.behaviour_mut().streams.open_chat(id, reply);
+                }
+                None => tell(reply, Err(StreamRefused::NotConnected)),
+            },
+            Command::OpenStream { peer, protocol, reply } => match peer_id(&peer) {
+                Some(peer) => self.swarm.behaviour_mut().streams.open(peer, protocol, reply),
                 None => tell(reply, Err(StreamRefused::NotConnected)),
             },
             Command::Dial { address } => self.dial(address),
@@ -199,7 +209,7 @@ impl NetTask {
 
     fn counters(&self) -> BTreeMap<String, u64> {
         let mut counters = self.counters.snapshot();
-        counters.insert("chat_streams.dropped".into(), self.swarm.behaviour().chat.dropped());
+        counters.insert("chat_streams.dropped".into(), self.swarm.behaviour().streams.dropped());
         counters
     }
 
@@ -294,10 +304,7 @@ impl NetTask {
                 self.counters.add("connection", "refused");
             }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
-                if !self.on_listener_closed(listener_id, &reason) {
-                    tracing::error!(?addresses, ?reason, "no longer listening");
-                    self.on_stopped_listening(&addresses);
-                }
+                self.on_listener_closed(listener_id, &addresses, &reason);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_stopped_listening(&[address]),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "trouble with a listening socket"),
@@ -316,6 +323,7 @@ impl NetTask {
             BehaviourEvent::Ads(event) => self.on_ads(event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.on_identified(peer_id, &info),
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => self.on_ping(peer, rtt),
+            BehaviourEvent::Doors(inbound::Refused(count)) => self.counters.add_many("inbound", "refused", count),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_found_nearby(found),
             BehaviourEvent::Circuits(event) => self.on_circuits(&event),
             BehaviourEvent::Probe(event) => self.on_probed(&event),
@@ -444,6 +452,7 @@ impl NetTask {
         if info.protocols.contains(&super::ads::PROTOCOL) {
             self.ask_for_ads(&peer);
         }
+        self.on_seen_at(&info.observed_addr);
         self.on_maybe_relay(peer, info, usable);
     }
 

@@ -34,6 +34,15 @@ const BIND_DEADLINE: Duration = Duration::from_secs(5);
 /// A handshake takes a few round trips; more than this is a dead address.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// What may be under way on a stream, sent and not read: 2.5 MB/s at 100 ms there and back. yamux's own, and where it stays.
+const WINDOW: u32 = 256 * 1024;
+/// yamux lets the windows of a connection grow to 1 GiB together, less a [`WINDOW`] for each stream that there may be. With so many
+/// none is left: else a relay, or whoever reads slower than it is sent to, would keep up to that for each connection.
+const YAMUX_STREAMS: usize = 4_096;
+/// Windows of a QUIC connection, beyond which all its streams wait: as many as circuits may lead to one peer of a relay, so that those
+/// whose readers stall don't hold up the others.
+const QUIC_WINDOWS: u32 = 64;
+
 type Out = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// The node's key as libp2p wants it.
@@ -63,7 +72,7 @@ fn transport(keypair: &Keypair, circuits: relay::client::Transport) -> Result<Ou
     let circuits = circuits
         .upgrade(upgrade::Version::V1Lazy)
         .authenticate(noise(keypair)?)
-        .multiplex(yamux::Config::default())
+        .multiplex(multiplexing())
         .timeout(HANDSHAKE)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     Ok(circuits.or_transport(named(keypair)?).map(|either, _| either.into_inner()).boxed())
@@ -87,12 +96,19 @@ fn sockets(keypair: &Keypair) -> Result<Out, NetError> {
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .upgrade(upgrade::Version::V1Lazy)
         .authenticate(noise(keypair)?)
-        .multiplex(yamux::Config::default())
+        .multiplex(multiplexing())
         .timeout(HANDSHAKE)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    let mut config = quic::Config::new(keypair);
+    (config.max_stream_data, config.max_connection_data) = (WINDOW, QUIC_WINDOWS * WINDOW);
+    let quic = quic::tokio::Transport::new(config).map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
     Ok(quic.or_transport(tcp).map(|either, _| either.into_inner()).boxed())
+}
+
+fn multiplexing() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(YAMUX_STREAMS);
+    config
 }
 
 /// Binds all addresses. Returns what else happened meanwhile.

@@ -1,9 +1,10 @@
 //! `bench relay`: what a relay, a process of its own on loopback, costs and withstands.
 //!
 //! 1. *latency*: token frames are echoed on `streams` streams at once, with a frame every 20 ms on each: through the relay, and
-//!    over a direct connection of the same two libraries. A frame's way there and back passes the relay twice.
+//!    over a direct connection of the same two libraries, in turns of 2 s, so that both have the same machine. A frame's way there
+//!    and back passes the relay twice.
 //! 2. *fairness*: peers echo at a steady pace, alone, and then beside one that sends on all the circuits it may have as fast as it can.
-//! 3. *memory*: the relay's resident memory per reservation.
+//! 3. *memory*: the relay's resident memory with so many reservations, and with an idle circuit to each of them.
 //!
 //! With `secs` above zero also one stream that long, of more than 10 MB.
 
@@ -26,8 +27,11 @@ use tokio::{
 const FRAME: usize = 120;
 /// Between two frames of a stream.
 const PACE: Duration = Duration::from_millis(20);
-/// How long latency and each half of fairness are measured.
+/// How long each half of fairness is measured.
 const MEASURED: Duration = Duration::from_secs(10);
+/// Of latency, a turn's time, and how many turns each way has.
+const TURN: Duration = Duration::from_secs(2);
+const TURNS: usize = 5;
 /// What an honest stream sends at once when fairness is measured, each [`PACE`]: 25 kB/s.
 const HONEST: usize = 500;
 /// Circuits of the greedy peer.
@@ -72,6 +76,8 @@ pub struct RelayResult {
     pub rss_kb_before: u64,
     /// And with them.
     pub rss_kb_after: u64,
+    /// And with an idle circuit to each.
+    pub rss_kb_circuits: u64,
     /// Bytes that the long stream brought back, of those sent; none if it was not measured.
     pub long_stream: Option<[u64; 2]>,
 }
@@ -89,6 +95,8 @@ impl std::fmt::Display for RelayResult {
         writeln!(f, "beside a greedy peer ({:.1} MB/s) the honest keep {share:.1} % of their throughput", self.greedy / 1e6)?;
         let kb = self.rss_kb_after.saturating_sub(self.rss_kb_before);
         writeln!(f, "{} reservations: {} kB resident, {} more than before", self.reservations, self.rss_kb_after, kb)?;
+        let kb = self.rss_kb_circuits.saturating_sub(self.rss_kb_after);
+        writeln!(f, "an idle circuit to each: {} kB resident, {kb} more", self.rss_kb_circuits)?;
         if let Some([got, sent]) = self.long_stream {
             writeln!(f, "the long stream: {got} bytes came back of {sent}")?;
         }
@@ -109,7 +117,7 @@ impl Relay {
     /// The `infernet-relay` beside this program; limits per prefix are lifted, since all come from one.
     async fn start(home: &Path) -> Result<Self, BenchError> {
         let program = std::env::current_exe()?.with_file_name("infernet-relay");
-        let lifted = ["reservations-per-prefix", "circuits-per-prefix", "reservations", "circuits-per-target"];
+        let lifted = ["reservations-per-prefix", "circuits-per-prefix", "reservations", "circuits-per-target", "circuits"];
         let mut command = Command::new(&program);
         command.arg("--home").arg(home).args(["--json", "start", "--listen", "/ip4/127.0.0.1/tcp/0", "--http-listen", "none"]);
         command.args(["--watch-listen", "none", "--log", "error"]);
@@ -147,7 +155,6 @@ pub async fn run(options: &RelayOptions) -> Result<RelayResult, BenchError> {
     for _ in 0..8 {
         pairs.push(pair(&relay).await?);
     }
-    let relayed = latency(&pairs, options.streams).await?;
     let mut direct = Vec::new();
     for _ in 0..8 {
         let (target, mut source) = (Peer::start(PING).map_err(failed)?, Peer::start(PING).map_err(failed)?);
@@ -156,7 +163,14 @@ pub async fn run(options: &RelayOptions) -> Result<RelayResult, BenchError> {
         source.connect(&at).await.map_err(failed)?;
         direct.push((source, target));
     }
-    let directly = latency(&direct, options.streams).await?;
+    let (mut relayed, mut directly) = (Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        relayed.extend(latency(&pairs, options.streams).await?);
+        directly.extend(latency(&direct, options.streams).await?);
+    }
+    for samples in [&mut relayed, &mut directly] {
+        samples.sort_by(f64::total_cmp);
+    }
     drop(direct);
 
     let honest_alone = throughput(&pairs, options.streams).await?;
@@ -170,13 +184,23 @@ pub async fn run(options: &RelayOptions) -> Result<RelayResult, BenchError> {
         let few = (options.reservations - kept.len()).min(BATCH);
         let made = join_all((0..few).map(|_| async {
             let mut peer = Peer::start(PING)?;
-            peer.reserve(&relay.address).await?;
-            Ok::<Peer, CircuitError>(peer)
+            let reached = peer.reserve(&relay.address).await?;
+            Ok::<_, CircuitError>((peer, reached))
         }));
         for peer in made.await {
             kept.push(peer.map_err(failed)?);
         }
     }
+    let rss_kb_after = relay.rss_kb();
+    let mut sources = Vec::new();
+    for some in kept.chunks(GREEDY) {
+        let mut source = Peer::start(PING).map_err(failed)?;
+        for (_, reached) in some {
+            source.connect(reached).await.map_err(failed)?;
+        }
+        sources.push(source);
+    }
+    let rss_kb_circuits = relay.rss_kb();
     let [direct_ms, relayed_ms] = [directly, relayed].map(|samples| [at(&samples, 50), at(&samples, 99)]);
     let ([_, direct_p99], [_, relayed_p99]) = (direct_ms, relayed_ms);
     Ok(RelayResult {
@@ -190,29 +214,29 @@ pub async fn run(options: &RelayOptions) -> Result<RelayResult, BenchError> {
         greedy,
         reservations: kept.len(),
         rss_kb_before,
-        rss_kb_after: relay.rss_kb(),
+        rss_kb_after,
+        rss_kb_circuits,
         long_stream,
     })
 }
 
-/// The sorted times of frames, in milliseconds.
+/// The times of frames, in milliseconds.
 async fn latency(pairs: &[(Peer, Peer)], streams: usize) -> Result<Vec<f64>, BenchError> {
-    let each = pairs.iter().cycle().take(streams).map(|(source, target)| frames(source, target.id, FRAME));
+    let each = pairs.iter().cycle().take(streams).map(|(source, target)| frames(source, target.id, FRAME, TURN));
     let mut all = Vec::new();
     for one in join_all(each).await {
         all.extend(one?);
     }
-    all.sort_by(f64::total_cmp);
     Ok(all)
 }
 
-/// Echoes of `bytes` at a steady pace; how long each took.
-async fn frames(source: &Peer, target: PeerId, bytes: usize) -> Result<Vec<f64>, BenchError> {
+/// Echoes of `bytes` at a steady pace for so long; how long each took.
+async fn frames(source: &Peer, target: PeerId, bytes: usize, time: Duration) -> Result<Vec<f64>, BenchError> {
     let mut stream = source.echo(target).await.map_err(failed)?;
     let (began, mut took) = (clock::instant(), Vec::new());
     let (out, mut back) = (vec![7; bytes], vec![0; bytes]);
     let mut tick = tokio::time::interval(PACE);
-    while began.elapsed() < MEASURED {
+    while began.elapsed() < time {
         tick.tick().await;
         let sent = clock::instant();
         stream.write_all(&out).await?;
@@ -225,7 +249,7 @@ async fn frames(source: &Peer, target: PeerId, bytes: usize) -> Result<Vec<f64>,
 
 /// Bytes a second of all honest streams.
 async fn throughput(pairs: &[(Peer, Peer)], streams: usize) -> Result<f64, BenchError> {
-    let each = pairs.iter().cycle().take(streams).map(|(source, target)| frames(source, target.id, HONEST));
+    let each = pairs.iter().cycle().take(streams).map(|(source, target)| frames(source, target.id, HONEST, MEASURED));
     let mut count = 0;
     for one in join_all(each).await {
         count += one?.len();

@@ -1,12 +1,17 @@
 //! The relay, with peers of libp2p's own library, with nodes, and over HTTP.
 #![cfg(test)]
 
-use futures::{AsyncReadExt, AsyncWriteExt};
+mod deaf;
+mod dialable;
+
+use dialable::Asker;
+use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use infernet_node::{
     clock,
-    net::{self, Event, NetConfig},
+    net::{self, Event, NetConfig, Transport},
 };
 use infernet_relay::{
+    limits::Prefix,
     message::HOP,
     server::Running,
     settings::{Keys, Settings},
@@ -16,7 +21,7 @@ use infernet_testnet::{
     cluster::{NETWORK, loopback},
     stranger::{Stranger, fresh_key, network},
 };
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, Stream};
 use std::{future::Future, path::Path, time::Duration};
 use tokio::sync::mpsc;
 
@@ -37,6 +42,13 @@ fn settings(home: &Path, port: u16) -> Settings {
         ..Keys::default()
     };
     Settings::check(home, keys).expect("good settings")
+}
+
+const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+
+/// A relay that listens by QUIC alone.
+fn by_quic(home: &Path) -> Settings {
+    Settings { listen: vec![QUIC.parse().expect("an address")], ..settings(home, 0) }
 }
 
 async fn start(settings: Settings) -> (Running, Multiaddr) {
@@ -71,22 +83,33 @@ async fn wait_for(relay: &Running, what: &'static str, count: u64) {
     soon(what, there).await;
 }
 
-/// Asks for a reservation by hand; the answer's status, as the specification numbers them.
-async fn asked(peer: &Peer, relay: PeerId, request: &[u8]) -> u64 {
+/// Asks by hand; the answer's status, as the specification numbers them, and the stream.
+async fn ask(peer: &Peer, relay: PeerId, request: &[u8]) -> (u64, Stream) {
     let mut stream = soon("a stream", peer.streams.clone().open_stream(relay, HOP)).await.expect("a stream");
     stream.write_all(&[&[request.len() as u8], request].concat()).await.expect("asked");
     stream.flush().await.expect("asked");
-    let mut answer = Vec::new();
-    let mut byte = [0];
-    soon("the length", stream.read_exact(&mut byte)).await.expect("an answer");
-    answer.resize(usize::from(byte[0]), 0);
-    soon("an answer", stream.read_exact(&mut answer)).await.expect("an answer");
+    let answer = soon("an answer", deaf::message(&mut stream)).await;
     // Field 5, a number, is the last.
-    match answer[..] {
+    let status = match answer[..] {
         [.., 0x28, code] => code.into(),
         [.., 0x28, low, high] => u64::from(low & 0x7f) | u64::from(high) << 7,
         _ => panic!("no status: {answer:?}"),
-    }
+    };
+    (status, stream)
+}
+
+async fn asked(peer: &Peer, relay: PeerId, request: &[u8]) -> u64 {
+    ask(peer, relay, request).await.0
+}
+
+/// A request for a circuit.
+fn to(peer: &PeerId) -> Vec<u8> {
+    let id = peer.to_bytes();
+    [&[0x08, 1, 0x12, id.len() as u8 + 2, 0x0a, id.len() as u8], &id[..]].concat()
+}
+
+fn id_of(relay: &Running) -> PeerId {
+    PeerId::from_bytes(&relay.net().id().to_peer_id_bytes()).expect("an id")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,15 +181,11 @@ async fn what_is_refused_is_told_by_the_status_of_the_specification() {
     let mut settings = settings(home.path(), 0);
     (settings.limits.reservations_per_prefix, settings.limits.circuits_per_source) = (1, 1);
     let (relay, address) = start(settings).await;
-    let id = PeerId::from_bytes(&relay.net().id().to_peer_id_bytes()).expect("an id");
+    let id = id_of(&relay);
     let mut target = peer();
     let reached = soon("a reservation", target.reserve(&address)).await.expect("reserved");
     let mut other = peer();
     soon("a connection", other.connect(&address)).await.expect("connected");
-    let to = |peer: &PeerId| {
-        let id = peer.to_bytes();
-        [&[0x08, 1, 0x12, id.len() as u8 + 2, 0x0a, id.len() as u8], &id[..]].concat()
-    };
     assert_eq!(asked(&other, id, &[0x08, 0]).await, 200, "another reservation of this prefix");
     assert_eq!(asked(&other, id, &to(&PeerId::random())).await, 204, "no such reservation");
     assert_eq!(asked(&target, id, &to(&target.id)).await, 202, "to itself");
@@ -186,6 +205,149 @@ async fn what_is_refused_is_told_by_the_status_of_the_specification() {
         }
     };
     soon("room", again).await;
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_peers_ask_in_one_moment_and_each_is_answered() {
+    const PEERS: usize = 200;
+    /// Handshakes at once; more are refused.
+    const DIALS: usize = 20;
+    let home = home();
+    let mut settings = settings(home.path(), 0);
+    settings.limits.reservations_per_prefix = PEERS;
+    let (relay, address) = start(settings).await;
+    let mut peers: Vec<Peer> = (0..PEERS).map(|_| peer()).collect();
+    for few in peers.chunks_mut(DIALS) {
+        let dialled = join_all(few.iter_mut().map(|peer| peer.connect(&address)));
+        assert!(soon("connections", dialled).await.iter().all(Result::is_ok));
+    }
+    let answers = soon("answers", join_all(peers.iter_mut().map(|peer| peer.reserve(&address)))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), PEERS);
+    assert_eq!(relay.about.relaying.desk.told().await.reservations, PEERS);
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opens_streams_and_says_nothing_has_its_share_and_no_more() {
+    const SILENT: usize = 40;
+    let home = home();
+    let (relay, address) = start(settings(home.path(), 0)).await;
+    let id = id_of(&relay);
+    let (mut hoarder, mut honest) = (peer(), peer());
+    soon("a connection", hoarder.connect(&address)).await.expect("connected");
+    let mut kept = Vec::new();
+    for _ in 0..SILENT {
+        let mut stream = soon("a stream", hoarder.streams.clone().open_stream(id, HOP)).await.expect("a stream");
+        // The protocol's name leaves with the first byte: here the length of a message that never comes. One too many may be reset
+        // already.
+        if stream.write_all(&[2]).await.is_ok() {
+            let _ = stream.flush().await;
+        }
+        kept.push(stream);
+    }
+    soon("an answer", honest.reserve(&address)).await.expect("reserved");
+    let refused = async {
+        while relay.net().counters().await.get("inbound.refused") < Some(&(SILENT as u64 - 16)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("24 are refused", refused).await;
+    // Those that were let in are given up after a while, and then there is room again.
+    wait_for(&relay, "silent", 16).await;
+    assert_eq!(relay.net().counters().await.get("inbound.refused"), Some(&(SILENT as u64 - 16)));
+    assert_eq!(asked(&hoarder, id, &[0x08, 0]).await, 100);
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circuits_run_over_quic_and_a_reader_that_stalls_holds_up_only_whoever_writes_to_it() {
+    let home = home();
+    let (relay, address) = start(by_quic(home.path())).await;
+    assert!(address.to_string().contains("/quic-v1/p2p/"), "{address}");
+    let (mut deaf, mut target, mut source) = (peer(), peer(), peer());
+    for peer in [&mut deaf, &mut target] {
+        let reached = soon("a reservation", peer.reserve(&address)).await.expect("reserved");
+        soon("a circuit", source.connect(&reached)).await.expect("connected");
+    }
+    assert!(relay.net().peers().await.iter().all(|peer| peer.transport == Transport::Quic));
+    // What comes back is not read, so that in the end nothing is taken any more.
+    let mut unread = source.echo(deaf.id).await.expect("an echo");
+    let mut taken = 0;
+    while let Ok(written) = tokio::time::timeout(Duration::from_secs(2), unread.write(&[0; 16 * 1024])).await {
+        taken += written.expect("written");
+        assert!(taken < 64 << 20, "it never stalls");
+    }
+    let (mut reader, mut writer) = source.echo(target.id).await.expect("an echo").split();
+    let sent: Vec<u8> = (0..4u32 << 20).map(|n| (n % 251) as u8).collect();
+    let expected = sent.clone();
+    let writing = tokio::spawn(async move {
+        writer.write_all(&sent).await.expect("written");
+        writer.close().await.expect("closed");
+    });
+    let mut got = Vec::new();
+    soon("the echo", reader.read_to_end(&mut got)).await.expect("read");
+    soon("all is written", writing).await.expect("written");
+    assert!(got == expected, "{} of {} bytes", got.len(), expected.len());
+    drop(unread);
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_a_reader_that_stalls_the_relay_keeps_two_windows_and_no_more() {
+    /// The source's to the relay and the relay's to the target, a piece, and what is on its way.
+    const MOST: usize = 2 * 256 * 1024 + 16 * 1024 + 256 * 1024;
+    let home = home();
+    let mut settings = settings(home.path(), 0);
+    settings.listen.push(QUIC.parse().expect("an address"));
+    let relay = Running::start(settings, None).await.expect("a relay");
+    let addresses = relay.about.relaying.addresses().await;
+    let by = |name: &str| addresses.iter().find(|it| it.to_string().contains(name)).expect("an address").clone();
+    let target = soon("a reservation", deaf::deaf(&by("/tcp/"))).await;
+    let mut source = peer();
+    soon("a connection", source.connect(&by("/quic-v1/"))).await.expect("connected");
+    let (status, mut stream) = ask(&source, id_of(&relay), &to(&target)).await;
+    assert_eq!(status, 100);
+    let mut taken = 0;
+    while let Ok(written) = tokio::time::timeout(Duration::from_secs(3), stream.write(&[0; 16 * 1024])).await {
+        taken += written.expect("written");
+        assert!(taken <= MOST, "{taken} bytes, and it goes on");
+    }
+    assert!(taken > 256 * 1024, "{taken}");
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_of_somebody_who_is_gone_is_answered_at_once_and_forgotten() {
+    let home = home();
+    let (relay, address) = start(settings(home.path(), 0)).await;
+    let id = id_of(&relay);
+    let desk = &relay.about.relaying.desk;
+    // As if it had left in the moment in which it was let in.
+    let gone = PeerId::from_public_key(&libp2p::identity::Keypair::generate_secp256k1().public());
+    desk.reserve(gone, Prefix::V4([127, 0, 0])).await.expect("reserved");
+    let mut source = peer();
+    soon("a connection", source.connect(&address)).await.expect("connected");
+    assert_eq!(asked(&source, id, &to(&gone)).await, 204, "no such reservation");
+    let told = desk.told().await;
+    assert_eq!((told.reservations, told.circuits), (0, 0), "{told:?}");
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_is_told_whether_it_can_be_dialled() {
+    let home = home();
+    let (relay, address) = start(settings(home.path(), 0)).await;
+    let mut open = Asker::start().await;
+    let claimed = open.address.clone();
+    assert!(soon("an answer", open.ask(&address, &claimed)).await);
+    let mut shut = Asker::start().await;
+    // A port that nobody listens on any more.
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = socket.local_addr().expect("a port").port();
+    drop(socket);
+    let claimed = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
+    assert!(!soon("an answer", shut.ask(&address, &claimed)).await);
     relay.stop(Duration::ZERO).await;
 }
 
