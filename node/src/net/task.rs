@@ -409,9 +409,6 @@ impl NetTask {
             self.counters.add("gossip", "own_flood");
             self.blame(source, forwarder);
         }
-        if let Some(Event::Ad(ad)) = &admitted.event {
-            self.learn_place(ad);
-        }
         let taken = admitted.event.is_none_or(|event| self.emit(event));
         match admitted.verdict {
             Verdict::Accept if taken => MessageAcceptance::Accept,
@@ -547,6 +544,9 @@ impl NetTask {
 
     /// Whether the node takes the event, or does not want any.
     fn emit(&mut self, event: Event) -> bool {
+        if let Event::Ad(ad) = &event {
+            self.learn_place(ad);
+        }
         match self.ends.events.try_send(event) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
