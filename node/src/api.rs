@@ -39,6 +39,7 @@
 pub mod access;
 mod asking;
 mod chat;
+mod comeback;
 mod completions;
 mod embeddings;
 pub mod error;

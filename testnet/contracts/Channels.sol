@@ -184,16 +184,18 @@ contract Channels {
         }
     }
 
+    /// An answer of no length comes from an address without code: there is no such token.
     function balance(address token) private view returns (uint256) {
         (bool read, bytes memory answer) = token.staticcall(abi.encodeWithSignature("balanceOf(address)", address(this)));
         if (!read || answer.length < 32) revert TransferFailed();
         return abi.decode(answer, (uint256));
     }
 
-    /// Some tokens return nothing, some return false instead of reverting, and an address without code "succeeds".
+    /// Some tokens return nothing, some return false instead of reverting. An address without code would "succeed", but `take` has
+    /// read a balance there, and since Cancun (EIP-6780) no code goes away.
     function call(address token, bytes memory data) private {
         (bool done, bytes memory answer) = token.call(data);
-        if (!done || token.code.length == 0) revert TransferFailed();
+        if (!done) revert TransferFailed();
         if (answer.length != 0 && (answer.length < 32 || !abi.decode(answer, (bool)))) revert TransferFailed();
     }
 }

@@ -6,7 +6,8 @@ import { createRequire } from "node:module";
 
 // Where the sources are; the compiler is in the working directory.
 const here = argv[2];
-const solc = createRequire(join(cwd(), "package.json"))("solc");
+const installed = createRequire(join(cwd(), "package.json"));
+const solc = installed("solc"), { keccak256 } = installed("ethers");
 
 const names = ["Channels.sol", ...readdirSync(join(here, "test")).sort().map((name) => `test/${name}`)];
 const settings = {
@@ -30,7 +31,8 @@ for (const [file, contracts] of Object.entries(output.contracts)) {
     if (argv[3] === "write") {
       mkdirSync(join(here, "built"), { recursive: true });
       writeFileSync(path, text);
-      console.log(`${name}: ${evm.deployedBytecode.object.length / 2} bytes on the chain`);
+      // A node deposits only in the code it knows: CODE_HASH in node/src/settlement/evm/contract.rs.
+      console.log(`${name}: ${evm.deployedBytecode.object.length / 2} bytes on the chain, hash ${keccak256(built.runtime)}`);
     } else {
       const same = (() => { try { return readFileSync(path, "utf8") === text; } catch { return false; } })();
       console.log(`${name}: ${same ? "as committed" : "DIFFERS from testnet/contracts/built"}`);

@@ -123,6 +123,26 @@ fn domain(chain: u64, contract: &EvmAddress) -> [u8; 32] {
     ])
 }
 
+/// How an amount of 128 bits is written, since CBOR's integers end at 64: sixteen bytes, big-endian; in JSON a text, which no reader
+/// rounds. For `#[serde(with = "amount")]`.
+pub mod amount {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde_bytes::ByteArray;
+
+    /// Writes one.
+    pub fn serialize<S: Serializer>(amount: &u128, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() { s.collect_str(amount) } else { s.serialize_bytes(&amount.to_be_bytes()) }
+    }
+
+    /// Reads one.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u128, D::Error> {
+        if d.is_human_readable() {
+            return String::deserialize(d)?.parse().map_err(D::Error::custom);
+        }
+        Ok(u128::from_be_bytes(ByteArray::<16>::deserialize(d)?.into_array()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,15 +15,14 @@
 use crate::{
     codec,
     envelope::Refusal,
-    evm::{EvmAddress, address_word, keccak, typed_digest, word},
+    evm::{EvmAddress, address_word, amount, keccak, typed_digest, word},
     hash,
     id::{ChannelId, EvmSignature, JobId, NodeId},
     key::{self, NodeKey, RecoverError},
     limits,
     topic::NetworkId,
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_bytes::ByteArray;
+use serde::{Deserialize, Serialize};
 use std::ops::Deref;
 
 /// The chain id of vouchers that no chain settles.
@@ -46,7 +45,7 @@ pub struct Voucher {
     /// The job that was paid for last: for the books, it does not change what is owed.
     pub job: JobId,
     /// All that was promised on this channel so far, in the token's smallest unit; micro-USD on the ledger.
-    #[serde(serialize_with = "write_amount", deserialize_with = "read_amount")]
+    #[serde(with = "amount")]
     pub amount: u128,
 }
 
@@ -137,7 +136,7 @@ struct Repr {
     contract: EvmAddress,
     channel: ChannelId,
     job: JobId,
-    #[serde(serialize_with = "write_amount", deserialize_with = "read_amount")]
+    #[serde(with = "amount")]
     amount: u128,
     signature: EvmSignature,
 }
@@ -245,16 +244,4 @@ impl ChannelTerms {
 pub fn ledger_channel(network: &NetworkId, buyer: &NodeId, seller: &NodeId) -> ChannelId {
     let parts: [&[u8]; 3] = [network.as_str().as_bytes(), buyer.as_ref(), seller.as_ref()];
     ChannelId(hash::tagged("infernet/ledger-channel/1", &parts).0)
-}
-
-/// CBOR has no integer of 128 bits: sixteen bytes, big-endian; in JSON a text, which no reader rounds.
-fn write_amount<S: Serializer>(amount: &u128, s: S) -> Result<S::Ok, S::Error> {
-    if s.is_human_readable() { s.collect_str(amount) } else { s.serialize_bytes(&amount.to_be_bytes()) }
-}
-
-fn read_amount<'de, D: Deserializer<'de>>(d: D) -> Result<u128, D::Error> {
-    if d.is_human_readable() {
-        return String::deserialize(d)?.parse().map_err(serde::de::Error::custom);
-    }
-    Ok(u128::from_be_bytes(ByteArray::<16>::deserialize(d)?.into_array()))
 }

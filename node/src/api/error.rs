@@ -134,6 +134,12 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "request_timeout", message).later(RETRY_SOON)
     }
 
+    /// 410: an answer that is not kept, or not from there on.
+    pub fn gone() -> Self {
+        let message = "this answer is not kept any more, or not from there on; ask anew, without Last-Event-ID";
+        Self::new(StatusCode::GONE, "invalid_request_error", "gone", message)
+    }
+
     /// 413: larger than `limit`.
     pub fn too_large(limit: usize) -> Self {
         let message = format!("the request is larger than {limit} bytes; shorten the conversation or its images");

@@ -1,12 +1,15 @@
 //! `Idempotency-Key`: the same key and request get the same answer again, and are paid for once.
 //!
 //! A whole answer is kept in memory for a while. A second request that comes while the first is under way waits for it. Only
-//! answers that came to their end are kept: after a failure, or when the first client went away, the key is free again. The same
-//! key with another request is a mistake, and is told as one.
+//! answers that came to their end are kept: after a failure, or when the first client went away and did not come back
+//! ([`comeback`](super::comeback)), the key is free again. The same key with another request is a mistake, and is told as one.
 //!
 //! [`Table`] decides and is pure; [`Replays`] waits.
 
-use super::error::ApiError;
+use super::{
+    comeback::{self, Kept},
+    error::ApiError,
+};
 use crate::clock;
 use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
@@ -16,7 +19,7 @@ use bytes::Bytes;
 use infernet_wire::{hash, id::Hash, time::UnixMillis};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 use tokio::{sync::watch, time::timeout};
@@ -32,7 +35,7 @@ const MAX_ENTRIES: usize = 1_024;
 /// Bytes of answers kept, all together.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// The largest answer kept: ten thousand tokens as a stream. What is larger is given, but not again.
-const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// How long an answer is kept.
 const TTL_MS: u64 = 60 * 60_000;
 /// How long a second request waits for the first, which is over by then: jobs have ten minutes.
@@ -50,8 +53,8 @@ struct Answer {
 
 #[derive(Debug)]
 enum State {
-    /// The sender is gone when it is over.
-    Running(watch::Receiver<()>),
+    /// The sender is gone when it is over. The stream, once there is one, while anybody has it.
+    Running(watch::Receiver<()>, Weak<Kept>),
     Done(Answer),
 }
 
@@ -75,6 +78,8 @@ enum Begun {
     First(watch::Sender<()>),
     /// Ask again when the sender is gone.
     Wait(watch::Receiver<()>),
+    /// It streams, and may be come back to.
+    Streams(watch::Receiver<()>, Arc<Kept>),
     /// Its answer.
     Again(Answer),
     /// Its key belongs to another request.
@@ -95,7 +100,10 @@ impl Table {
         match self.entries.get(key).filter(|entry| now.since(entry.since) < TTL_MS) {
             Some(entry) if entry.request != request => Begun::Other,
             Some(Entry { state: State::Done(answer), .. }) => Begun::Again(answer.clone()),
-            Some(Entry { state: State::Running(over), .. }) => Begun::Wait(over.clone()),
+            Some(Entry { state: State::Running(over, stream), .. }) => match stream.upgrade() {
+                Some(stream) => Begun::Streams(over.clone(), stream),
+                None => Begun::Wait(over.clone()),
+            },
             None => self.begin_new(key, request, now),
         }
     }
@@ -108,8 +116,15 @@ impl Table {
             }
         }
         let (running, over) = watch::channel(());
-        self.entries.insert(key.clone(), Entry { request, since: now, state: State::Running(over) });
+        self.entries.insert(key.clone(), Entry { request, since: now, state: State::Running(over, Weak::new()) });
         Begun::First(running)
+    }
+
+    /// A running request has begun to stream.
+    fn streams(&mut self, key: &Key, kept: &Arc<Kept>) {
+        if let Some(Entry { state: State::Running(_, stream), .. }) = self.entries.get_mut(key) {
+            *stream = Arc::downgrade(kept);
+        }
     }
 
     /// Keeps an answer, in place of older ones if need be.
@@ -162,32 +177,34 @@ impl Replays {
             || ApiError::field("Idempotency-Key", format!("Idempotency-Key must have 1 to {MAX_KEY_BYTES} plain characters"));
         let key = (caller.to_owned(), chosen.ok_or_else(bad)?.to_owned());
         let request = hash::tagged("infernet/idempotency/1", &[route.as_bytes(), body]);
-        let waited = timeout(WAIT, self.first_or_answer(&key, request)).await;
+        let from = comeback::wanted(headers)?;
+        let waited = timeout(WAIT, self.find(&key, request, from)).await;
         let late = |_| ApiError::busy("the first request with this Idempotency-Key is still under way; try again");
         match waited.map_err(late)?? {
-            Ok(answer) => Ok(Turn::Replayed(answer.into_response())),
-            Err(running) => Ok(Turn::Answer(Some(Recorder {
-                replays: self.clone(),
-                key,
-                bytes: Vec::new(),
-                kind: EVENTS,
-                running: Some(running),
-            }))),
+            Found::Answer(answer) => Ok(Turn::Replayed(answer.into_response(from)?)),
+            Found::Stream(stream) => Ok(Turn::Replayed(stream.go_on(from.unwrap_or(0)).await?)),
+            Found::Nothing(running) => Ok(Turn::Answer(Some(Recorder { replays: self.clone(), key, running: Some(running) }))),
         }
     }
 
-    async fn first_or_answer(&self, key: &Key, request: Hash) -> Result<Result<Answer, watch::Sender<()>>, ApiError> {
+    /// `from`: where a client that comes back wants to go on. One that does not say waits for a stream that is being read.
+    async fn find(&self, key: &Key, request: Hash, from: Option<usize>) -> Result<Found, ApiError> {
         loop {
             let begun = self.table(|table| table.begin(key, request, clock::now()));
             match begun {
-                Begun::First(running) => return Ok(Err(running)),
-                Begun::Again(answer) => return Ok(Ok(answer)),
+                Begun::First(_) if from.is_some_and(|place| place > 0) => {
+                    self.table(|table| table.forget(key));
+                    return Err(ApiError::gone());
+                }
+                Begun::First(running) => return Ok(Found::Nothing(running)),
+                Begun::Again(answer) => return Ok(Found::Answer(answer)),
+                Begun::Streams(_, stream) if from.is_some() || !stream.is_attached() => return Ok(Found::Stream(stream)),
                 Begun::Other => return Err(ApiError::other_request()),
                 Begun::Full => {
                     return Err(ApiError::busy("too many requests with an Idempotency-Key are under way; try again"));
                 }
                 // Nothing is ever sent: it resolves when the sender is gone.
-                Begun::Wait(mut over) => drop(over.changed().await),
+                Begun::Wait(mut over) | Begun::Streams(mut over, _) => drop(over.changed().await),
             }
         }
     }
@@ -198,46 +215,50 @@ impl Replays {
     }
 }
 
-impl IntoResponse for Answer {
-    fn into_response(self) -> Response {
+/// What there is of a request.
+enum Found {
+    Answer(Answer),
+    Stream(Arc<Kept>),
+    /// It is the first.
+    Nothing(watch::Sender<()>),
+}
+
+impl Answer {
+    /// All of it, or of a stream what comes behind the place `from`.
+    fn into_response(self, from: Option<usize>) -> Result<Response, ApiError> {
+        let bytes = if self.kind == EVENTS { comeback::whole(&self.bytes, from)? } else { self.bytes };
         let yes = HeaderValue::from_static("true");
-        ([(header::CONTENT_TYPE, HeaderValue::from_static(self.kind)), (REPLAYED, yes)], self.bytes).into_response()
+        Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(self.kind)), (REPLAYED, yes)], bytes).into_response())
     }
 }
 
 /// The kind of a recorded stream.
 const EVENTS: &str = "text/event-stream";
 
-/// Records an answer while it is given. Dropped before [`Recorder::complete`], the key is free again.
+/// The place of an answer while it is given. Dropped before it is complete, the key is free again.
 #[derive(Debug)]
 pub(super) struct Recorder {
     replays: Replays,
     key: Key,
-    bytes: Vec<u8>,
-    kind: &'static str,
     running: Option<watch::Sender<()>>,
 }
 
 impl Recorder {
-    /// A piece of a stream. What is too long to be kept is not collected either.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        if self.bytes.len() <= MAX_ANSWER_BYTES {
-            self.bytes.extend_from_slice(bytes);
-        }
+    /// The answer comes as `kept`, and its client may come back to it.
+    pub(super) fn streams(&self, kept: &Arc<Kept>) {
+        self.replays.table(|table| table.streams(&self.key, kept));
     }
 
-    /// The answer is whole.
-    pub(super) fn complete(mut self) {
-        let answer = Answer { kind: self.kind, bytes: std::mem::take(&mut self.bytes).into() };
-        self.replays.table(|table| table.complete(&self.key, answer, clock::now()));
-        self.running = None;
+    /// The answer is this whole stream of events.
+    pub(super) fn complete_events(self, bytes: &[u8]) {
+        self.complete_with(EVENTS, bytes);
     }
 
     /// The answer is `body`, of `kind`.
     pub(super) fn complete_with(mut self, kind: &'static str, body: &[u8]) {
-        self.kind = kind;
-        self.push(body);
-        self.complete();
+        let answer = Answer { kind, bytes: Bytes::copy_from_slice(body) };
+        self.replays.table(|table| table.complete(&self.key, answer, clock::now()));
+        self.running = None;
     }
 }
 

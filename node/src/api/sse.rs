@@ -5,6 +5,7 @@
 //! `[DONE]`, or, if it broke off, with an error and nothing after it: a truncated stream never looks complete.
 
 use super::{
+    comeback,
     error::ApiError,
     job::{Choices, Known},
     replay::Recorder,
@@ -30,13 +31,13 @@ use tokio::time::{Sleep, sleep_until};
 /// A comment is sent when nothing else was for this long: proxies and SDKs give up on a line that is silent for half a minute.
 const PING: Duration = Duration::from_secs(15);
 /// The comment.
-const PING_LINE: &[u8] = b": ping\n\n";
+pub(super) const PING_LINE: &[u8] = b": ping\n\n";
 /// What is written at once at most, so that one fast answer does not fill memory.
 const PIECE: usize = 32 * 1024;
 /// Tells nginx not to hold tokens back.
 const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// The end of a whole answer.
-const DONE: &[u8] = b"data: [DONE]\n\n";
+pub(super) const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// How a dialect writes its events.
 pub(super) trait Shape: Send + Unpin + 'static {
@@ -65,7 +66,7 @@ pub(super) struct Events<S> {
 }
 
 impl<S: Shape> Events<S> {
-    /// The answers of `choices` as `shape` writes them, recorded for a replay if one is wanted.
+    /// The answers of `choices` as `shape` writes them. With a recorder they may be asked for again, and come back to.
     pub(super) fn new(choices: Choices, shape: S, capped: Option<MicroUsd>, recorder: Option<Recorder>) -> Self {
         let quiet = Box::pin(sleep_until(clock::deadline(PING)));
         Events { choices, shape, capped, out: BytesMut::new(), quiet, spoke: false, over: false, recorder }
@@ -75,7 +76,10 @@ impl<S: Shape> Events<S> {
     pub(super) async fn response(mut self) -> Result<Response, ApiError> {
         match poll_fn(|cx| self.poll_first(cx)).await {
             Some(error) => Err(error),
-            None => Ok((headers(), Body::from_stream(self)).into_response()),
+            None => match self.recorder.take() {
+                Some(recorder) => comeback::response(self, recorder),
+                None => Ok((headers(), Body::from_stream(self)).into_response()),
+            },
         }
     }
 
@@ -120,8 +124,6 @@ impl<S: Shape> Events<S> {
     }
 
     fn fail(&mut self, place: usize, error: ApiError) {
-        // A broken answer is nothing to replay, and what came was sent.
-        self.recorder = None;
         self.shape.fail(place, &error.with_partial(String::new()), &mut self.out);
     }
 
@@ -139,11 +141,7 @@ impl<S: Shape> Events<S> {
 
     fn take(&mut self) -> Bytes {
         self.spoke = true;
-        let bytes = self.out.split().freeze();
-        if let Some(recorder) = &mut self.recorder {
-            recorder.push(&bytes);
-        }
-        bytes
+        self.out.split().freeze()
     }
 }
 
@@ -161,9 +159,6 @@ impl<S: Shape> Stream for Events<S> {
         }
         if !this.out.is_empty() {
             return Poll::Ready(Some(Ok(this.take())));
-        }
-        if let Some(recorder) = this.recorder.take() {
-            recorder.complete();
         }
         Poll::Ready(None)
     }

@@ -76,6 +76,39 @@ fn engines_own_variables_change_what_is_looked_for_and_hold_keys() {
 }
 
 #[test]
+fn how_a_node_is_reached_is_said_by_flag_variable_or_file_and_mistakes_name_the_fix() {
+    let relay = "/dns4/relay.example.org/tcp/46337/p2p/16Uiu2HAm9hxjkpxSdLpKPqVt2AGwGQEVMh8fH2dXYzkjnEKkVK4r";
+    let home = Home::with(&format!("reach = 'relay-only'\nrelays = '{relay}'\nupnp = false"));
+    let config =
+        home.load(&[("INFERNET_EXTERNAL_ADDRESSES", "/ip4/203.0.113.7/tcp/1,/dns4/a.b/udp/2/quic-v1")], none()).unwrap();
+    assert_eq!((config.reach.mode.to_string(), config.reach.upnp), ("relay-only".into(), false));
+    assert_eq!((config.reach.external.len(), config.reach.relays[0].to_string()), (2, relay.to_owned()));
+    let defaults = Home::with("").load(&[], none()).unwrap().reach;
+    assert_eq!(defaults, ReachConfig { upnp: true, ..ReachConfig::default() });
+    let flags = Partial { reach: Some("direct".into()), relays: Some(vec![relay.into()]), ..none() };
+    let rows = rows_over(Partial::default(), home.0.path(), flags, |_| None).unwrap();
+    let origin = |key: &str| rows.iter().find(|row| row.key == key).map(|row| row.origin.clone()).unwrap();
+    assert_eq!(
+        (origin("reach"), origin("relays"), origin("external_addresses")),
+        ("--reach".into(), "--relay".into(), "default".into())
+    );
+    check("reach = 'both'", &[], none(), &["reach", "both", "config.toml", "outbound-only"]);
+    for bad in ["203.0.113.7:1", "/ip4/0.0.0.0/tcp/1", "/ip4/203.0.113.7/tcp/0", "/ip4/203.0.113.7/udp/1", "/unix/a"] {
+        check(
+            "",
+            &[],
+            Partial { external_addresses: Some(vec![bad.into()]), ..none() },
+            &[bad, "--external-address", "203.0.113.7/tcp"],
+        );
+    }
+    check("", &[("INFERNET_RELAYS", "/ip4/203.0.113.7/tcp/1")], none(), &["relays", "INFERNET_RELAYS", "with its id"]);
+}
+
+fn none() -> Partial {
+    Partial::default()
+}
+
+#[test]
 fn lists_of_the_environment_are_comma_separated() {
     let env = [
         ("INFERNET_CHAT_LISTEN", "[::1]:0"),

@@ -103,6 +103,22 @@ const ROWS: &[Row] = &[
     ),
     row("infernet_connections", "What happened to connections of the mesh.", &[From::Area("connection", "event")]),
     row(
+        "infernet_connections_made",
+        "Connections of the mesh that were made, by the way the bytes take: direct, punched, relayed.",
+        &[From::Area("path", "path")],
+    ),
+    row(
+        "infernet_relay_places",
+        "Places at relays that this node asked for, got, renewed and lost, and circuits through them.",
+        &[From::Area("relay", "event")],
+    ),
+    row(
+        "infernet_reach_tests",
+        "What peers and routers told of whether this node can be dialled.",
+        &[From::Area("reach", "outcome")],
+    ),
+    row("infernet_punches", "Circuits that were to become direct connections, by outcome.", &[From::Area("punch", "outcome")]),
+    row(
         "infernet_dropped",
         "What was dropped because a queue was full, by queue.",
         &[

@@ -142,7 +142,7 @@ impl Now {
                 [("node", self.id.clone()), ("network", self.network.clone())],
             ),
             Family::gauge("infernet_peers", "Connected peers, by who dialled and how.", peers(&self.peers)),
-            Family::gauge("infernet_connections", "Connected peers, by the way the bytes take.", paths(&self.peers)),
+            Family::gauge("infernet_peer_paths", "Connected peers, by the way the bytes take.", paths(&self.peers)),
             Family::gauge(
                 "infernet_reachability",
                 "1 for whether others can dial this node, 0 for what it could be else.",

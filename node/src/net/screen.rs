@@ -108,6 +108,13 @@ impl<B> Screened<B> {
     }
 }
 
+impl<B: NetworkBehaviour> Screened<B> {
+    /// A peer sees us at `addr`. identify says so of its own accord, but not of addresses that we tell already.
+    pub(super) fn suggest(&mut self, addr: &Multiaddr) {
+        self.on_swarm_event(FromSwarm::NewExternalAddrCandidate(NewExternalAddrCandidate { addr }));
+    }
+}
+
 impl<B: NetworkBehaviour> NetworkBehaviour for Screened<B> {
     type ConnectionHandler = B::ConnectionHandler;
     type ToSwarm = B::ToSwarm;

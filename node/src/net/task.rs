@@ -449,6 +449,7 @@ impl NetTask {
         if info.protocols.contains(&super::ads::PROTOCOL) {
             self.ask_for_ads(&peer);
         }
+        self.on_seen_at(&info.observed_addr);
         self.on_maybe_relay(peer, info, usable);
     }
 

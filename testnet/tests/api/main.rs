@@ -6,6 +6,7 @@
 
 mod access;
 mod chat;
+mod comeback;
 mod crash;
 mod failures;
 mod texts;

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod exits;
+mod rpc;
 mod tokens;
 mod wallet;
 
@@ -22,6 +23,7 @@ use infernet_wire::{
     key::NodeKey,
     voucher::{ChannelTerms, Close, SignedVoucher, Voucher},
 };
+use std::io::Write;
 
 /// What every account has of the token at first.
 const TOKENS: u128 = 1_000_000_000;
@@ -53,7 +55,7 @@ async fn chain() -> Option<Anvil> {
     if evm::anvil().is_none() {
         let told = "SKIPPED: anvil is not installed (run testnet/contracts/build.sh install); the contract was not tested";
         assert!(std::env::var_os("INFERNET_NEEDS_ANVIL").is_none(), "{told}");
-        eprintln!("{told}");
+        writeln!(std::io::stderr(), "{told}").expect("somebody listens");
         return None;
     }
     Some(Anvil::start().await.expect("a chain"))

@@ -29,7 +29,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// The cheap worker charges one micro-USD a token.
 const PRICE: u64 = 1_000_000;
 /// Families that a day without trouble leaves without a series. Every other one must have some.
-const QUIET: [&str; 7] = [
+const QUIET: [&str; 10] = [
     "infernet_answers_refused",
     "infernet_left_out",
     "infernet_retries",
@@ -37,6 +37,9 @@ const QUIET: [&str; 7] = [
     "infernet_claims_refused",
     "infernet_chat_streams_refused",
     "infernet_chat_messages_refused",
+    "infernet_relay_places",
+    "infernet_reach_tests",
+    "infernet_punches",
 ];
 
 /// Prices: a winner, two runners-up whose bids still count, and one who loses.

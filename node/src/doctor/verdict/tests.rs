@@ -42,7 +42,7 @@ fn engine(models: Result<Vec<ModelSize>, String>) -> Engine {
 fn running(change: impl FnOnce(&mut NodeFacts)) -> Running {
     let id = NodeKey::from_bytes(&[1; 32]).expect("a key").id();
     let status = json!({"version": env!("CARGO_PKG_VERSION"), "id": id, "network": "main", "listen": [], "chat": "0.0.0.0:1",
-        "peers": 1, "seller": null});
+        "peers": 1, "seller": null, "reach": {"state": "open", "why": "a peer reached it"}});
     let peer = json!([{"id": id, "remote": "x", "transport": "tcp", "direction": "inbound", "rtt_ms": 1, "agent": null,
         "score": 0.0, "connected_ms": 1}]);
     let mut facts = NodeFacts {
@@ -72,6 +72,31 @@ fn nothing_is_wrong_where_all_is_well() {
         let bad: Vec<_> = checks(&facts).into_iter().filter(|check| check.level != Level::Ok).collect();
         assert!(bad.is_empty(), "{bad:#?}");
     }
+}
+
+#[test]
+fn who_can_not_be_reached_is_told_and_how_that_is_mended() {
+    let behind = |relays: &[&str], sells: bool| {
+        running(|node| {
+            let relay = |state: &&str| json!({"id": "r", "state": state, "configured": false, "rtt_ms": 1, "failures": 0});
+            let relays: Vec<_> = relays.iter().map(relay).collect();
+            let reach = json!({"state": "behind_nat", "why": "a peer could not reach it", "relays": relays});
+            node.status.reach = serde_json::from_value(reach).expect("a report");
+            let seller = json!({"running": 0, "held": 0, "slots": 1, "models": [], "counters": {}});
+            node.status.seller = sells.then(|| serde_json::from_value(seller).expect("a seller"));
+        })
+    };
+    let reach = |node: Running| {
+        let facts = Facts { node, store: None, ..well() };
+        checks(&facts).into_iter().find(|check| check.name == "reach").expect("it is checked")
+    };
+    let lost = reach(behind(&["known"], true));
+    assert_eq!(lost.level, Level::Warning);
+    assert!(lost.said.contains("no buyer reaches it") && lost.fix.is_some_and(|fix| fix.contains("relays")), "{}", lost.said);
+    assert_eq!(reach(behind(&["held", "known"], true)).level, Level::Ok);
+    assert_eq!(reach(behind(&[], false)).level, Level::Ok, "who buys dials");
+    let unknown = reach(running(|node| node.status.reach = Default::default()));
+    assert_eq!(unknown.level, Level::NotChecked);
 }
 
 #[test]

@@ -92,6 +92,15 @@ impl NetTask {
         wanted.difference(&have).for_each(|address| self.swarm.add_external_address(address.clone()));
     }
 
+    /// A peer sees us at an address that we tell already: that is to be tried, too.
+    pub(super) fn on_seen_at(&mut self, address: &Multiaddr) {
+        if self.swarm.external_addresses().any(|told| told == address) {
+            let behaviour = self.swarm.behaviour_mut();
+            behaviour.probe.as_mut().into_iter().for_each(|probe| probe.suggest(address));
+            behaviour.punch.as_mut().into_iter().for_each(|punch| punch.suggest(address));
+        }
+    }
+
     pub(super) fn on_listening(&mut self, address: &Multiaddr) {
         tracing::info!(%address, "listening");
         self.reach.listens(address);

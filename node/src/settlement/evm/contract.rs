@@ -9,7 +9,7 @@ use infernet_wire::{
 };
 
 /// Keccak-256 of the code of `Channels` on a chain: what is committed in `testnet/contracts/built`. No other code gets a deposit.
-pub const CODE_HASH: &str = "7edfbb93490c81883f6d57daa9d6f847bbed50f3d3cf037f1d4e6fd81bb55ddd";
+pub const CODE_HASH: &str = "e544cbc41ead196df6711174f731d5c98a5659bc06626e8c7a55aa896b7dac87";
 
 /// The time that a payee has for its last voucher, in seconds: `CHALLENGE`.
 pub const CHALLENGE_SECS: u64 = 86_400;

@@ -85,6 +85,7 @@ pub enum Stage {
         /// The block's number.
         block: u64,
         /// The block's hash.
+        #[serde(with = "serde_bytes")]
         block_hash: [u8; 32],
     },
     /// The nonce looks used by somebody else.
@@ -204,7 +205,7 @@ impl Step {
     fn on_receipt(&mut self, hash: TxHash, receipt: Receipt, head: u64, rules: &Rules) -> Next {
         let Receipt { block, block_hash, success, .. } = receipt;
         // A node whose head is behind the receipt that it shows is asked again.
-        if (head + 1).saturating_sub(block) < rules.depth {
+        if head.saturating_add(1).saturating_sub(block) < rules.depth {
             self.stage = Stage::Mined { hash, block, block_hash };
             return Next::Wait;
         }

@@ -1,7 +1,7 @@
 //! EIP-1559 transactions: the bytes that are signed, and those that are sent.
 
 use infernet_wire::{
-    evm::{EvmAddress, keccak},
+    evm::{EvmAddress, amount, keccak},
     key::NodeKey,
 };
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ const TYPE: u8 = 2;
 
 /// A transaction's hash, by which its receipt is found.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct TxHash(pub [u8; 32]);
+pub struct TxHash(#[serde(with = "serde_bytes")] pub [u8; 32]);
 
 impl fmt::Display for TxHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,8 +30,10 @@ impl fmt::Debug for TxHash {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fees {
     /// In all.
+    #[serde(with = "amount")]
     pub max: u128,
     /// Of it, to whoever makes the block.
+    #[serde(with = "amount")]
     pub tip: u128,
 }
 
@@ -41,6 +43,7 @@ pub struct Call {
     /// To whom; `None` makes a new contract.
     pub to: Option<EvmAddress>,
     /// With how much of the chain's coin, in wei.
+    #[serde(with = "amount")]
     pub value: u128,
     /// With which words.
     #[serde(with = "serde_bytes")]

@@ -125,7 +125,7 @@ impl Wallet {
 
     /// The newest block that counts.
     fn deep(&self, head: u64) -> u64 {
-        (head + 1).saturating_sub(self.rules.depth)
+        head.saturating_add(1).saturating_sub(self.rules.depth)
     }
 
     /// How much of a token, or of the chain's coin, an account has.

@@ -1,7 +1,7 @@
 //! A step on a chain of numbers.
 
 use super::*;
-use infernet_wire::evm::EvmAddress;
+use infernet_wire::{codec, evm::EvmAddress};
 use proptest::prelude::*;
 
 const GWEI: u128 = 1_000_000_000;
@@ -59,6 +59,16 @@ fn after_a_crash_between_keeping_and_sending_the_same_bytes_are_sent() {
     step.sign(Fees { max: 21 * GWEI, tip: GWEI }, &key());
     let kept: Step = serde_json::from_str(&serde_json::to_string(&step).expect("JSON")).expect("a step");
     assert_eq!(kept, step);
+    let stages = [
+        Stage::Sent { at: at(1) },
+        Stage::Mined { hash: step.attempts[0].hash, block: 7, block_hash: [9; 32] },
+        Stage::Replaced,
+        step.stage,
+    ];
+    for stage in stages {
+        step.stage = stage;
+        assert_eq!(codec::decode(&codec::encode(&step)), Ok(step.clone()), "as the journal keeps it");
+    }
     assert_eq!(step.decide(&facts(), &RULES, at(500)), Next::Send);
     assert_eq!(step.attempts.len(), 1);
 }
