@@ -365,7 +365,7 @@ async fn an_answer_outlives_its_relay_that_is_killed_and_comes_back() {
     let options = EngineOptions { tokens_per_second: Some(10.0), ..EngineOptions::default() };
     let engine = EngineServer::start(options).await.expect("an engine");
     let spec = MemberSpec::worker(vec![address.clone()], Sells::new(engine.url(), 1, 1, 2));
-    let worker = MemberSpec { reach: reach(Mode::OutboundOnly, &[address.clone()]), ..spec };
+    let worker = MemberSpec { reach: reach(Mode::OutboundOnly, std::slice::from_ref(&address)), ..spec };
     let worker = Member::start(worker).await.expect("a worker");
     reached("a place", worker.node.net(), |reached| !reached.relays.is_empty()).await;
     let buyer = chatting(&address).await;
