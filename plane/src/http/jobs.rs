@@ -15,6 +15,7 @@ use super::{
 use crate::{
     accounts::Scope,
     gateway::{Begun, Gateway, NewJob},
+    shares::Share,
     state::Plane,
     store::{Idempotency, JobQuery, JobRow, JobStatus, WebJobId},
 };
@@ -29,10 +30,7 @@ use infernet_node::clock;
 use infernet_wire::{hash, id::Hash, time::UnixMillis};
 use request::Asked;
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 /// Jobs of one batch. Larger ones are several.
 pub const MAX_BATCH: usize = 64;
@@ -73,7 +71,7 @@ async fn submit(State(plane): State<Plane>, caller: Caller, request: Request) ->
     caller.needs(Scope::Jobs)?;
     let gateway = gateway(&plane)?;
     let (parts, body) = request.into_parts();
-    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
+    let (bytes, room) = body::read_into(gateway, body::payer(&caller.0.client), &parts.headers, body).await?;
     let idempotency = idempotency(&parts.headers, &bytes)?;
     let asked = body::parse::<JobRequest>(&bytes)?.check(gateway.config())?;
     drop(bytes);
@@ -90,7 +88,7 @@ async fn batch(State(plane): State<Plane>, caller: Caller, request: Request) -> 
     caller.needs(Scope::Jobs)?;
     let gateway = gateway(&plane)?;
     let (parts, body) = request.into_parts();
-    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
+    let (bytes, room) = body::read_into(gateway, body::payer(&caller.0.client), &parts.headers, body).await?;
     let idempotency = idempotency(&parts.headers, &bytes)?;
     let all: Vec<Asked> = body::parse::<BatchRequest>(&bytes)?.check(gateway.config())?;
     drop(bytes);
@@ -111,7 +109,7 @@ async fn begin(
     caller: &Caller,
     asked: Asked,
     idempotency: Option<Idempotency>,
-    room: Arc<OwnedSemaphorePermit>,
+    room: Arc<Share>,
 ) -> Result<Accepted, Refusal> {
     let new = NewJob {
         client: caller.client().clone(),

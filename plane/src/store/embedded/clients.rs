@@ -180,8 +180,13 @@ pub(super) fn settle(change: &mut Change<'_>, job: &JobRow) -> Result<MicroUsd, 
         add(change, row, &entry)?.ok_or_else(|| StoreError::Corrupt(format!("job {} was charged twice", job.id.0)))?
     };
     change.put(&client(&held.client), &row)?;
-    held.is_settled = true;
-    change.put(&place, &held)?;
+    if cost.0 == 0 {
+        // One that cost nothing may be asked for again.
+        change.remove(&place);
+    } else {
+        held.is_settled = true;
+        change.put(&place, &held)?;
+    }
     Ok(cost)
 }
 
