@@ -228,6 +228,15 @@ pub(super) fn pairs(query: &str) -> impl Iterator<Item = (&str, String)> {
 }
 
 fn unescaped(text: &str) -> String {
+    String::from_utf8_lossy(&unescaped_bytes(text)).into_owned()
+}
+
+/// Whether what is escaped in a path is text.
+pub(super) fn is_text(path: &str) -> bool {
+    std::str::from_utf8(&unescaped_bytes(path)).is_ok()
+}
+
+fn unescaped_bytes(text: &str) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((first, after)) = rest.split_first() {
         let hex = (*first == b'%').then(|| after.first_chunk::<2>()).flatten();
@@ -243,7 +252,7 @@ fn unescaped(text: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 /// Cancel a job: the worker stops, and what came is paid. What is over stays as it is.
@@ -327,5 +336,6 @@ mod tests {
         {
             assert_eq!(unescaped(text), expected);
         }
+        assert!(is_text("/api/v1/nodes/%C3%A9") && !is_text("/api/v1/nodes/%ff"));
     }
 }
