@@ -297,3 +297,34 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn live(answer: &str) -> Arc<Live> {
+        let row = json!({ "id": "job_a", "client": "cl_a", "model": "m", "status": "pending", "created": 1, "updated": 1,
+            "budget": 1 });
+        let live = Live::new(serde_json::from_value(row).expect("a row"), true);
+        assert!(live.push(answer));
+        Arc::new(live)
+    }
+
+    #[test]
+    fn what_was_refused_is_not_kept_and_only_a_jobs_own_answer_is_forgotten() {
+        let mut table = Table::default();
+        let (refused, first, second) = (live(""), live("first"), live("second"));
+        refused.keep_nothing();
+        table.ended(&refused, UnixMillis(10), 100);
+        assert!(table.get(&refused.id).is_none() && table.order.is_empty());
+        table.ended(&first, UnixMillis(10), 100);
+        table.ended(&second, UnixMillis(20), 100);
+        table.forget(UnixMillis(10));
+        let kept = table.get(&second.id).expect("the answer of the second run");
+        assert!(Arc::ptr_eq(&kept, &second));
+        assert_eq!(table.bytes, "second".len());
+        table.forget(UnixMillis(20));
+        assert!(table.get(&second.id).is_none());
+    }
+}
