@@ -1,4 +1,11 @@
 //! Who asks for a reservation or a circuit, and gets an answer. Decides nothing: see [`book`](crate::book).
+//!
+//! Requests come through a [door](inbound), which bounds how many wait and are answered; all that come within the bounds are
+//! answered, however many in one moment. A request's place is free again when it is answered, or when its circuit stands.
+//!
+//! **Who is gone** has no reservation: it ends with the last connection. Two things may cross: a peer leaves while its request waits,
+//! so after a reservation is made it is asked whether the peer is still there; and it leaves and is back before that is noted, so a
+//! reservation is taken away only from who is not connected. What slips through is found by the next who asks for a circuit.
 
 use crate::{
     book::{CircuitId, Refusal},

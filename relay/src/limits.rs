@@ -12,7 +12,8 @@
 //! | `rate` | 12.5 MB/s, both directions of all circuits | 100 Mbit/s, what a small machine has. Fair turns need a bound that is reached here, not in the provider's queue: set it to a little less than your uplink |
 //! | turns | 16 KiB a turn, peers in rotation | whoever opened a circuit gets turns for it, as many as any other; peers that send little go first, so that a token does not wait behind a file |
 //! | `quota` | 20 GiB a day of who opens circuits | two months of tokens at 100/s, two films. Nothing is cut: what runs goes on at `slow-rate`, new circuits are refused until the day is over |
-//! | `slow-rate` | 16 KB/s of each circuit | 100 tokens a second with their frames |
+//! | `slow-rate` | 16 KB/s of each circuit, each way | 100 tokens a second with their frames |
+//! | requests | 1 024 at once, 16 of a connection, fewer when many are taken | all that had a reservation ask again after a restart; who opens streams and says nothing leaves room for others; see `hop` |
 //! | `reservations` | 1 024 | some 100 kB of connection each: 100 MB |
 //! | `reservations-per-prefix` | 32 | an office or a small provider's customers; a farm of keys behind one address gets no more |
 //! | `reservation` | 600 s | renewed at 450 s, before a connection without streams would be closed |
@@ -35,7 +36,7 @@ pub struct Limits {
     pub rate: u64,
     /// Bytes a day of whoever opens circuits; 0: no bound.
     pub quota: u64,
-    /// Bytes a second of each circuit of a peer whose quota is spent.
+    /// Bytes a second, each way, of each circuit of a peer whose quota is spent.
     pub slow_rate: u64,
     /// Reservations at once.
     pub reservations: usize,

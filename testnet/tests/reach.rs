@@ -3,8 +3,11 @@
 #![expect(clippy::panic, reason = "a failing test may panic")]
 
 use infernet_node::{
+    buyer::ChatEvent,
+    chat::client::Progress,
     clock,
     net::{self, Event, Mode, Net, NetConfig, Path, ReachConfig, Reachability, Reached},
+    report::ChatReport,
 };
 use infernet_relay::{
     server::Running,
@@ -12,6 +15,7 @@ use infernet_relay::{
 };
 use infernet_testnet::{
     cluster::{Member, MemberSpec, NETWORK, Sells},
+    demo::order,
     engine::{EngineOptions, EngineServer},
     shim::{Link, Quality},
     stranger::{Stranger, fresh_key, network},
@@ -20,6 +24,7 @@ use infernet_wire::{bid::Answer, capability::CapabilityAd, id::NodeId};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{future::Future, net::SocketAddr, path::Path as FilePath, time::Duration};
 use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
 
 const MODEL: &str = "tiny-chat";
 /// Long enough for a busy machine, and for an ad, which at most one in ten seconds is listened to.
@@ -158,6 +163,28 @@ async fn who_listens_nowhere_is_found_by_its_ad_and_answers_offers_over_the_circ
     assert_eq!((status.reach.mode.as_str(), status.reach.relays.len()), ("outbound-only", 1));
     assert_eq!(status.reach.relays[0].state, "held");
     worker.node.shutdown(Duration::ZERO).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_bought_from_a_worker_that_listens_nowhere() {
+    let relay = Relay::start().await;
+    let (worker, _engine) = worker(&relay.address, reach(Mode::OutboundOnly, &[])).await;
+    reached("a place", worker.node.net(), |reached| !reached.advertised.is_empty()).await;
+    let spec = MemberSpec { listens: false, ..MemberSpec::buyer(vec![relay.address.clone()]) };
+    let buyer = Member::start(spec).await.expect("a buyer");
+    buyer.knows(MODEL, 1, SOON).await.expect("it hears the ad");
+    let (events, mut heard) = mpsc::channel(256);
+    let draining = tokio::spawn(async move { while heard.recv().await.is_some() {} });
+    let (_never, mut cancel) = watch::channel(false);
+    let order = order(MODEL, "Tell me a story about a fox.", 8);
+    let report = soon("the job", buyer.node.buyer().chat(order, &events, &mut cancel)).await.expect("it is served");
+    drop(events);
+    draining.await.expect("no panic");
+    assert!(report.receipt.as_ref().is_some_and(|receipt| receipt.verified), "{report:?}");
+    assert!(report.stream.path.contains("relay"), "{}", report.stream.path);
+    worker.node.shutdown(Duration::ZERO).await;
+    buyer.node.shutdown(Duration::ZERO).await;
     relay.stop().await;
 }
 
@@ -302,6 +329,64 @@ async fn a_worker_that_peers_can_not_dial_takes_a_relay_by_itself() {
     assert!(counters.get("reach.unreachable").is_some_and(|n| *n > 0), "{counters:?}");
     net.shutdown().await;
     relay.stop().await;
+}
+
+/// A buyer that can't be dialled either, and knows the worker.
+async fn chatting(bootstrap: &Multiaddr) -> Member {
+    let buyer = MemberSpec { listens: false, ..MemberSpec::buyer(vec![bootstrap.clone()]) };
+    let buyer = Member::start(buyer).await.expect("a buyer");
+    buyer.knows(MODEL, 1, SOON).await.expect("the worker's ad");
+    buyer
+}
+
+/// Buys an answer of `tokens`; `on_piece` is told how many pieces have come.
+async fn chat(buyer: &Member, tokens: u32, mut on_piece: impl AsyncFnMut(usize)) -> (ChatReport, String) {
+    let (told, mut events) = tokio::sync::mpsc::channel(256);
+    let role = buyer.node.buyer().clone();
+    let report = tokio::spawn(async move {
+        let (_never, mut cancel) = tokio::sync::watch::channel(false);
+        role.chat(order(MODEL, "Tell me a story about a fox.", tokens), &told, &mut cancel).await
+    });
+    let (mut text, mut pieces) = (String::new(), 0);
+    while let Some(event) = soon("a step", events.recv()).await {
+        if let ChatEvent::Stream(Progress::Text { text: piece, .. }) = event {
+            text.push_str(&piece);
+            pieces += 1;
+            on_piece(pieces).await;
+        }
+    }
+    (soon("the end", report).await.expect("no panic").expect("an answer"), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_outlives_its_relay_that_is_killed_and_comes_back() {
+    let relay = Relay::start().await;
+    let (port, address) = (relay.port(), relay.address.clone());
+    let options = EngineOptions { tokens_per_second: Some(10.0), ..EngineOptions::default() };
+    let engine = EngineServer::start(options).await.expect("an engine");
+    let spec = MemberSpec::worker(vec![address.clone()], Sells::new(engine.url(), 1, 1, 2));
+    let worker = MemberSpec { reach: reach(Mode::OutboundOnly, &[address.clone()]), ..spec };
+    let worker = Member::start(worker).await.expect("a worker");
+    reached("a place", worker.node.net(), |reached| !reached.relays.is_empty()).await;
+    let buyer = chatting(&address).await;
+    let (whole, _) = chat(&buyer, 40, async |_| {}).await;
+    let (mut standing, mut again) = (Some(relay), None);
+    let (report, text) = chat(&buyer, 40, async |pieces| {
+        if pieces == 6
+            && let Some(relay) = standing.take()
+        {
+            let home = relay.stop().await;
+            again = Some((start_relay(home.path(), port).await, home));
+        }
+    })
+    .await;
+    assert_eq!((&report.answer, &text), (&whole.answer, &whole.answer), "nothing lost, nothing repeated");
+    assert!(report.stream.resumed >= 1);
+    assert!(report.stream.path.starts_with("relayed by "), "{}", report.stream.path);
+    assert!(report.receipt.expect("a receipt").verified);
+    let counters = worker.node.counters().await;
+    assert_eq!(counters.get("chat.started"), Some(&2), "one job each: {counters:?}");
+    worker.node.shutdown(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,10 @@
 //! To a worker that is [kept](Pool::keep) it is made again as soon as it is lost, so that a job at its standing price never
 //! waits for a handshake.
 
-use super::endpoint::{ConnectError, Connection, Endpoint};
+use super::{
+    deadline,
+    endpoint::{ConnectError, Connection, Endpoint},
+};
 use crate::clock;
 use futures::{
     FutureExt,
@@ -19,7 +22,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Connections kept: two rounds of bidders. Above, the one used longest ago is let go; its streams go on until they end.
 const CAPACITY: usize = 64;
@@ -91,9 +94,18 @@ impl Pool {
         }
     }
 
-    /// A live connection to `worker`, made now if there is none.
+    /// A live connection to `worker`, made now if there is none. A handshake that takes longer than [`deadline::CONNECT`] goes on
+    /// for the next job: a worker that is in the middle of a crowd answers late, and is not dead.
     pub async fn get(&self, worker: NodeId, addrs: &[SocketAddr]) -> Result<Connection, ConnectError> {
-        self.handshake(worker, addrs).await
+        let handshake = self.handshake(worker, addrs);
+        if handshake.peek().is_none() {
+            tokio::spawn(handshake.clone());
+        }
+        if let Ok(connected) = timeout(deadline::CONNECT, handshake).await {
+            return connected;
+        }
+        self.lock().ended(worker, false);
+        Err(addrs.first().map_or(ConnectError::NoAddress, |addr| ConnectError::Timeout(*addr)))
     }
 
     /// Whether it was lately in vain to connect to `worker`, and nothing better is known.
@@ -224,7 +236,7 @@ mod tests {
     use super::*;
     use infernet_wire::key::NodeKey;
     use std::net::Ipv4Addr;
-    use tokio::{sync::mpsc, time::timeout};
+    use tokio::sync::{Notify, mpsc};
 
     const SOON: Duration = Duration::from_secs(20);
 
@@ -232,6 +244,26 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let key = NodeKey::from_bytes(&[n; 32]).expect("a valid scalar");
         (key.id(), Endpoint::bind(&key, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("binds a free port"))
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_takes_too_long_for_one_job_is_there_for_the_next() {
+        let ((worker, served), (_, buyer)) = (endpoint(2), endpoint(1));
+        let addr = served.local_addr().expect("bound");
+        let crowd_is_over = Arc::new(Notify::new());
+        let goes_on = crowd_is_over.clone();
+        let serving = tokio::spawn(async move {
+            let dialling = served.accept().await.expect("a dial");
+            goes_on.notified().await;
+            dialling.finish().await.expect("a handshake")
+        });
+        let pool = Pool::new(buyer);
+        assert_eq!(pool.get(worker, &[addr]).await.err(), Some(ConnectError::Timeout(addr)));
+        assert!(pool.is_unreachable(&worker), "other ways are tried first");
+        crowd_is_over.notify_one();
+        let connection = timeout(SOON, pool.handshake(worker, &[])).await.expect("in time").expect("the same handshake");
+        let served = timeout(SOON, serving).await.expect("in time").expect("it served");
+        assert!(served.is_open() && connection.is_open() && !pool.is_unreachable(&worker));
     }
 
     #[tokio::test]

@@ -86,7 +86,8 @@ impl Behaviour {
         // In a test network on one machine, its own addresses are all there are.
         let least = if is_local(&config.listen) { discovery::Reach::Host } else { discovery::Reach::World };
         let punches = config.reach.mode != Mode::RelayOnly && !config.dial_back;
-        let maps = config.reach.upnp && config.reach.mode.listens() && !is_local(&config.listen);
+        let listens = config.reach.mode.listens() && !config.listen.is_empty();
+        let maps = config.reach.upnp && listens && !is_local(&config.listen);
         Ok(Behaviour {
             limits: limits(config.max_peers),
             gossip: gossip(keypair, config.max_peers)?,
@@ -106,7 +107,7 @@ impl Behaviour {
             doors: inbound::Behaviour::new(config.doors.clone()),
             streams: streams::Behaviour::new(config.chat.clone()),
             dial_back: config.dial_back.then(autonat::v2::server::Behaviour::default).into(),
-            probe: (config.reach.mode == Mode::Auto && !config.dial_back)
+            probe: (config.reach.mode == Mode::Auto && listens && !config.dial_back)
                 .then(|| Screened::new(autonat::v2::client::Behaviour::default(), least))
                 .into(),
             circuits,

@@ -8,13 +8,17 @@
 //! |---|---|---|---|
 //! | unknown | nobody has tried yet | where we listen | the same, as far as it reaches |
 //! | open | a peer dialled us at an address of our own | that, and what is for the local network | what reaches furthest |
-//! | mapped | a router passes on to us: UPnP, the operator, or a peer that dialled another address | the same | the same |
+//! | mapped | a router passes on to us: UPnP or the operator says so | the same | the same |
+//! | mapped, it seems | a peer dialled us at an address that is not our own | that and circuits, and what is for the local network | that and circuits |
 //! | behind NAT | a peer tried and could not | circuits, and what is for the local network | circuits |
 //!
 //! **Relays**, for a worker that can't be dialled, or does not know after [`PATIENCE_MS`], or at once if its operator names some: [`relays::HELD`] of them, those that the operator
 //! names first, then the nearest, on different networks if there are any. One that is lost is replaced at once if another is known, and
 //! asked again after a second, then ever later, at most every half a minute. libp2p itself renews a reservation after three
 //! quarters of its time; when that fails we hear of it as of any other loss.
+//!
+//! **It seems**: a NAT that lets in whom it has sent to (address-dependent filtering, RFC 4787 §5) lets in the peer that tries for us,
+//! which dials from another port of the same address, and nobody else. So that peer's word alone does not do without relays.
 //!
 //! **What can't be known**: each address is tried once, by one peer, which may lie. A false "no" costs a way over relays; a false "yes"
 //! costs buyers a dial.
@@ -237,9 +241,15 @@ impl Reach {
         }
     }
 
+    /// Whether only a peer's word says that a router lets everybody in.
+    fn may_be_filtered(&self) -> bool {
+        self.state() == Reachability::Mapped && self.setup.external.is_empty() && self.mapped.is_empty()
+    }
+
     /// Whether relays are worth it, as far as that does not depend on the time.
     fn wants_relays(&self, now: UnixMillis) -> bool {
         match (self.setup.mode, self.state()) {
+            (Mode::Auto, Reachability::Mapped) if self.may_be_filtered() => self.setup.serves,
             (Mode::Direct, _) | (Mode::Auto, Reachability::Open | Reachability::Mapped) => false,
             (Mode::OutboundOnly | Mode::RelayOnly, _) => self.setup.serves,
             (Mode::Auto, Reachability::BehindNat) => self.setup.serves,
@@ -270,7 +280,8 @@ impl Reach {
     pub(super) fn told(&self) -> Reached {
         let state = self.state();
         let held = self.relays.held();
-        let is_used = self.setup.mode != Mode::Direct && !matches!(state, Reachability::Open | Reachability::Mapped);
+        let is_sure = matches!(state, Reachability::Open | Reachability::Mapped) && !self.may_be_filtered();
+        let is_used = self.setup.mode != Mode::Direct && !is_sure;
         let circuits: Vec<Multiaddr> =
             if is_used { held.iter().filter_map(|id| self.relays.circuit(id)).collect() } else { Vec::new() };
         let mut direct = self.direct(state);
@@ -308,7 +319,10 @@ impl Reach {
             (_, Reachability::Mapped) => match self.setup.external.first() {
                 Some(address) => format!("its operator says that it is reached at {address}"),
                 None if !self.mapped.is_empty() => format!("the router maps {} to it", first(&self.mapped)),
-                None => format!("a peer reached it at {}, which its router must map", first(&self.confirmed)),
+                None => format!(
+                    "a peer reached it at {}; whether its router lets everybody in is not known",
+                    first(&self.confirmed)
+                ),
             },
             (_, Reachability::BehindNat) => format!("a peer could not reach it at {}", first(&self.refused)),
             (_, Reachability::Unknown) => "no peer has tried yet; relays do".into(),

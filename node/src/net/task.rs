@@ -189,7 +189,13 @@ impl NetTask {
             Command::Counters { reply } => tell(reply, self.counters()),
             Command::AdSequences { reply } => tell(reply, self.gate.ad_sequences()),
             Command::OpenChat { peer, reply } => match peer_id(&peer) {
-                Some(peer) => self.swarm.behaviour_mut().streams.open_chat(peer, reply),
+                Some(id) => {
+                    if !self.peers.is_connected(&peer) {
+                        // Else it would only be looked for where the DHT knows it.
+                        let _ = self.dial_worker(&peer, id, Vec::new());
+                    }
+                    self.swarm.behaviour_mut().streams.open_chat(id, reply);
+                }
                 None => tell(reply, Err(StreamRefused::NotConnected)),
             },
             Command::OpenStream { peer, protocol, reply } => match peer_id(&peer) {
@@ -298,10 +304,7 @@ impl NetTask {
                 self.counters.add("connection", "refused");
             }
             SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
-                if !self.on_listener_closed(listener_id, &reason) {
-                    tracing::error!(?addresses, ?reason, "no longer listening");
-                    self.on_stopped_listening(&addresses);
-                }
+                self.on_listener_closed(listener_id, &addresses, &reason);
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.on_stopped_listening(&[address]),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "trouble with a listening socket"),
@@ -405,9 +408,6 @@ impl NetTask {
         if admitted.fault {
             self.counters.add("gossip", "own_flood");
             self.blame(source, forwarder);
-        }
-        if let Some(Event::Ad(ad)) = &admitted.event {
-            self.learn_place(ad);
         }
         let taken = admitted.event.is_none_or(|event| self.emit(event));
         match admitted.verdict {
@@ -544,6 +544,9 @@ impl NetTask {
 
     /// Whether the node takes the event, or does not want any.
     fn emit(&mut self, event: Event) -> bool {
+        if let Event::Ad(ad) = &event {
+            self.learn_place(ad);
+        }
         match self.ends.events.try_send(event) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {

@@ -168,7 +168,9 @@ pub async fn run(options: &RelayOptions) -> Result<RelayResult, BenchError> {
         relayed.extend(latency(&pairs, options.streams).await?);
         directly.extend(latency(&direct, options.streams).await?);
     }
-    [&mut relayed, &mut directly].map(|samples| samples.sort_by(f64::total_cmp));
+    for samples in [&mut relayed, &mut directly] {
+        samples.sort_by(f64::total_cmp);
+    }
     drop(direct);
 
     let honest_alone = throughput(&pairs, options.streams).await?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 const TAKEN: [u8; 5] = [4, 0x08, 1, 0x20, 100];
 
 /// Reserves at the relay at `at`, by TCP, and takes all circuits; who it is.
-pub async fn deaf(at: &Multiaddr) -> PeerId {
+pub(crate) async fn deaf(at: &Multiaddr) -> PeerId {
     let Some(Protocol::P2p(relay)) = at.iter().last() else { panic!("{at} names nobody") };
     let mut swarm = SwarmBuilder::with_existing_identity(Keypair::generate_secp256k1())
         .with_tokio()
@@ -49,7 +49,7 @@ pub async fn deaf(at: &Multiaddr) -> PeerId {
 }
 
 /// What stands behind a length of one byte.
-pub async fn message(stream: &mut Stream) -> Vec<u8> {
+pub(crate) async fn message(stream: &mut Stream) -> Vec<u8> {
     let mut length = [0];
     stream.read_exact(&mut length).await.expect("a length");
     let mut bytes = vec![0; usize::from(length[0])];

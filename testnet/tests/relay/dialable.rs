@@ -66,14 +66,14 @@ impl NetworkBehaviour for Claim {
 }
 
 /// A peer with a socket on loopback, where that is, and what it will say of itself.
-pub struct Asker {
+pub(crate) struct Asker {
     swarm: Swarm<Behaviour>,
     /// Where it listens.
     pub address: Multiaddr,
 }
 
 impl Asker {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let mut swarm = SwarmBuilder::with_existing_identity(Keypair::generate_secp256k1())
             .with_tokio()
             .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
@@ -96,7 +96,7 @@ impl Asker {
     }
 
     /// Whether the relay at `relay` could dial it at `claimed`.
-    pub async fn ask(&mut self, relay: &Multiaddr, claimed: &Multiaddr) -> bool {
+    pub(crate) async fn ask(&mut self, relay: &Multiaddr, claimed: &Multiaddr) -> bool {
         self.swarm.behaviour_mut().claim.0 = Some(claimed.clone());
         self.swarm.dial(relay.clone()).expect("dialling");
         loop {

@@ -67,11 +67,9 @@ fn a_verdict_changes_what_is_told() {
 
 #[test]
 fn an_address_outside_is_mapped_whoever_says_so() {
-    for learn in [
-        (|reach: &mut Reach| reach.tried(&address(OUTSIDE), true)) as fn(&mut Reach),
-        |reach| reach.mapped(&address(OUTSIDE), true),
-        |reach| reach.setup.external.push(address(OUTSIDE)),
-    ] {
+    for learn in [(|reach: &mut Reach| reach.mapped(&address(OUTSIDE), true)) as fn(&mut Reach), |reach| {
+        reach.setup.external.push(address(OUTSIDE))
+    }] {
         let mut reach = worker();
         reach.tried(&address("/ip4/198.51.100.8/tcp/1"), false);
         learn(&mut reach);
@@ -80,6 +78,20 @@ fn an_address_outside_is_mapped_whoever_says_so() {
         add(&mut reach, 1, 5);
         assert!(asked(&mut reach, T0).is_empty(), "no relay is needed");
     }
+}
+
+#[test]
+fn a_peer_that_came_through_a_nat_does_not_prove_that_others_can() {
+    let mut reach = worker();
+    reach.tried(&address(OUTSIDE), true);
+    let near = add(&mut reach, 1, 5);
+    assert_eq!(asked(&mut reach, T0), [near], "its filter may know the peer's address");
+    reach.relays_mut().reserved(&near);
+    let told = reach.told();
+    assert_eq!((told.state, told.advertised.len()), (Reachability::Mapped, 2), "{told:?}");
+    assert!(texts(&told.advertised).contains(&OUTSIDE.to_owned()));
+    reach.mapped(&address(OUTSIDE), true);
+    assert_eq!(texts(&reach.told().advertised), [OUTSIDE], "the router itself says so");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use libp2p::{
     },
     upnp,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io};
 use tokio::sync::oneshot;
 
 /// Workers whose addresses are remembered from their ads: some hundred bytes each.
@@ -112,9 +112,12 @@ impl NetTask {
         self.follow_reach();
     }
 
-    /// Whether it was one of a reservation.
-    pub(super) fn on_listener_closed(&mut self, listener: ListenerId, reason: &std::io::Result<()>) -> bool {
-        let Some(relay) = self.reserving.remove(&listener) else { return false };
+    /// A reservation is over, or a socket is gone.
+    pub(super) fn on_listener_closed(&mut self, listener: ListenerId, addresses: &[Multiaddr], reason: &io::Result<()>) {
+        let Some(relay) = self.reserving.remove(&listener) else {
+            tracing::error!(?addresses, ?reason, "no longer listening");
+            return self.on_stopped_listening(addresses);
+        };
         self.counters.add("relay", "lost");
         tracing::debug!(%relay, ?reason, "no place at a relay");
         // A later request may have been granted meanwhile.
@@ -122,7 +125,6 @@ impl NetTask {
             self.reach.relays_mut().lost(&relay, clock::now(), chance());
         }
         self.follow_reach();
-        true
     }
 
     pub(super) fn on_circuits(&mut self, event: &relay::client::Event) {
@@ -191,7 +193,7 @@ impl NetTask {
     pub(super) fn connect(
         &mut self,
         peer: NodeId,
-        mut addresses: Vec<Multiaddr>,
+        addresses: Vec<Multiaddr>,
         deadline: UnixMillis,
         reply: oneshot::Sender<Option<PeerInfo>>,
     ) {
@@ -199,13 +201,8 @@ impl NetTask {
         if self.peers.is_connected(&peer) || self.callers.len() >= MAX_WAITING {
             return tell(reply, self.peers.info(&peer));
         }
-        addresses.extend(self.places.get(&peer).into_iter().flatten().cloned());
-        addresses.truncate(2 * limits::MAX_ADDRESSES);
-        let addresses = addresses.iter().map(without_peer).collect();
         self.callers.push(Caller { peer, deadline, reply });
-        let opts = DialOpts::peer_id(id).condition(PeerCondition::DisconnectedAndNotDialing);
-        let opts = opts.addresses(addresses).extend_addresses_through_behaviour().build();
-        match self.swarm.dial(opts) {
+        match self.dial_worker(&peer, id, addresses) {
             // Somebody else's dial will do.
             Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
             Err(error) => {
@@ -213,6 +210,15 @@ impl NetTask {
                 self.answer_callers(&peer);
             }
         }
+    }
+
+    /// Dials at `addresses`, at those of its newest ad, and where the DHT knows it.
+    pub(super) fn dial_worker(&mut self, peer: &NodeId, id: PeerId, mut addresses: Vec<Multiaddr>) -> Result<(), DialError> {
+        addresses.extend(self.places.get(peer).into_iter().flatten().cloned());
+        addresses.truncate(2 * limits::MAX_ADDRESSES);
+        let addresses = addresses.iter().map(without_peer).collect();
+        let opts = DialOpts::peer_id(id).condition(PeerCondition::DisconnectedAndNotDialing);
+        self.swarm.dial(opts.addresses(addresses).extend_addresses_through_behaviour().build())
     }
 
     /// Tells those who wait for `peer` how it is.
