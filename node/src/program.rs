@@ -2,7 +2,9 @@
 //! is, and how they log.
 
 use crate::config::{home_by_default, in_one_line};
+use clap::{Command, Parser, builder::Resettable};
 use std::{
+    ffi::OsString,
     fmt::Display,
     io::{ErrorKind, IsTerminal},
     path::{Path, PathBuf},
@@ -36,6 +38,22 @@ pub enum SettingsError {
 /// A value is wrong; `reason` says what to write.
 pub fn wrong(key: &'static str, reason: impl Into<String>) -> SettingsError {
     SettingsError::Value { key, reason: reason.into() }
+}
+
+/// A command line, with the environment. A variable that is empty is one that is not set: compose files and units have such, and
+/// an empty list, number or address is nobody's wish.
+pub fn parse<C: Parser>(arguments: impl IntoIterator<Item = OsString>) -> Result<C, clap::Error> {
+    let matches = without_empty(C::command()).try_get_matches_from(arguments)?;
+    C::from_arg_matches(&matches)
+}
+
+fn without_empty(command: Command) -> Command {
+    let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|arg| match arg.get_env() {
+        Some(name) if is_empty(name) => arg.env(Resettable::Reset),
+        _ => arg,
+    });
+    command.mut_subcommands(without_empty)
 }
 
 /// What the file at `path` says; nothing, if there is none.

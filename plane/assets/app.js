@@ -46,23 +46,30 @@ function tick() {
   }
 }
 
-// Live parts. Whoever is in one with the keyboard, or has something selected there, is not disturbed.
+// Live parts. Whoever is in one with the keyboard is not disturbed: what came meanwhile is shown when they leave it.
 function live() {
   const dot = $("#live"), text = $("#live-text");
   if (!dot) return;
-  const source = new EventSource("/live?of=" + encodeURIComponent(location.pathname + location.search));
-  source.addEventListener("part", ({ data }) => {
-    const { id, html } = JSON.parse(data);
+  const waiting = new Map();
+  const show = (id, html) => {
     const part = document.getElementById(id);
     if (!part) return;
     const focused = part.contains(document.activeElement) ? document.activeElement : null;
-    if (focused?.matches("button, input, summary")) return;
+    if (focused?.matches("button, input, summary")) return waiting.set(id, html);
+    waiting.delete(id);
     const place = focused?.matches("a") ? focused.getAttribute("href") : null;
     const scrolled = [...part.querySelectorAll(".scroll")].map((table) => table.scrollLeft);
     part.innerHTML = html;
     part.querySelectorAll(".scroll").forEach((table, n) => (table.scrollLeft = scrolled[n] ?? 0));
     if (place) part.querySelector(`a[href="${CSS.escape(place)}"]`)?.focus();
     tick();
+  };
+  // The next element has the focus only after this event.
+  addEventListener("focusout", () => setTimeout(() => waiting.forEach((html, id) => show(id, html))));
+  const source = new EventSource("/live?of=" + encodeURIComponent(location.pathname + location.search));
+  source.addEventListener("part", ({ data }) => {
+    const { id, html } = JSON.parse(data);
+    show(id, html);
   });
   source.addEventListener("asof", ({ data }) => {
     dot.className = "dot on";
@@ -174,6 +181,14 @@ function chat() {
     const text = $("p", turn), note = $("small", turn);
     const source = new EventSource(job.stream_url);
     running = { id: job.id, source };
+    // A stream that breaks off comes back by itself; one that is closed was refused.
+    source.onerror = () => {
+      if (source.readyState !== EventSource.CLOSED) return;
+      tell(output, "The answer can't be followed any more: its job's page tells how it ended.", "bad");
+      if (text.textContent) history.push({ role: "assistant", content: text.textContent });
+      else history.pop();
+      ended();
+    };
     source.onmessage = async ({ data }) => {
       if (data !== "[DONE]") {
         const piece = JSON.parse(data);
@@ -186,6 +201,7 @@ function chat() {
         bad.textContent = piece.message;
         note.append(bad, " ");
       }
+      source.onerror = null;
       source.close();
       history.push({ role: "assistant", content: text.textContent });
       try {

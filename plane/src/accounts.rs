@@ -18,7 +18,7 @@ pub mod wallet;
 
 use crate::{
     http::{HttpConfig, error::Refusal},
-    store::{ClientId, ClientRow, Entry, EntryKind, Identity, KeyRow, Store},
+    store::{ClientId, ClientRow, Entry, EntryKind, Identity, KeyRow, MAX_PAGE, Store},
 };
 use infernet_node::clock;
 use infernet_wire::{money::MicroUsd, time::UnixMillis};
@@ -30,6 +30,9 @@ pub const ANONYMOUS: &str = "cl_anonymous";
 pub const MAX_NAME: usize = 64;
 /// Keys of one client that are not revoked: one for each of its programs.
 pub const MAX_KEYS: usize = 64;
+/// Keys of one client that are over and still shown, the newest: with the good ones on one page of the store's, so that whoever
+/// makes and revokes many hides none.
+const MAX_OVER: usize = 64;
 /// Identities of one client: its devices and wallets.
 pub const MAX_IDENTITIES: usize = 16;
 /// The longest word that a grant is for.
@@ -90,6 +93,19 @@ pub async fn new_client(store: &dyn Store, called: &str, admin: bool) -> Result<
     };
     store.put_client(&row).await?;
     Ok(row)
+}
+
+/// All clients.
+pub async fn clients(store: &dyn Store) -> Result<Vec<ClientRow>, Refusal> {
+    let mut all: Vec<ClientRow> = Vec::new();
+    loop {
+        let page = store.clients(all.last().map(|row| &row.id), MAX_PAGE).await?;
+        let is_last = page.len() < MAX_PAGE;
+        all.extend(page);
+        if is_last {
+            return Ok(all);
+        }
+    }
 }
 
 /// A way to sign in that was proven a moment ago.
@@ -178,8 +194,12 @@ pub async fn new_key(store: &dyn Store, client: &ClientId, wish: KeyWish) -> Res
         return Err(Refusal::bad("scopes are jobs, read and manage"));
     }
     let now = clock::now();
-    let live = store.keys(client).await?.into_iter().filter(|row| key::check(Some(row.clone()), now).is_ok()).count();
-    if live >= MAX_KEYS {
+    let rows = store.keys(client).await?.into_iter();
+    let (live, over): (Vec<KeyRow>, Vec<KeyRow>) = rows.partition(|row| key::check(Some(row.clone()), now).is_ok());
+    for old in over.iter().skip(MAX_OVER) {
+        store.forget_key(old.hash).await?;
+    }
+    if live.len() >= MAX_KEYS {
         return Err(Refusal::conflict(format!("a client has at most {MAX_KEYS} keys: revoke some")));
     }
     let (text, row) = key::new(client, wish, now);

@@ -84,6 +84,8 @@ impl FromRequest<Plane> for Signed {
 
     async fn from_request(request: Request, plane: &Plane) -> Result<Self, Refusal> {
         let (parts, body) = request.into_parts();
+        // Who shows nothing has nothing read of theirs.
+        http_auth::check_header(header(&parts), clock::now().0 / 1000).map_err(Denied::from)?;
         let body = http::body::read(&parts.headers, body, MAX_BODY_BYTES).await?;
         Ok(check(plane, &parts, &body, clock::now()).await?)
     }
@@ -94,12 +96,15 @@ pub fn is_signed(parts: &Parts) -> bool {
     parts.headers.contains_key(HEADER)
 }
 
+fn header(parts: &Parts) -> Option<&str> {
+    parts.headers.get(HEADER).map(|value| value.to_str().unwrap_or("?"))
+}
+
 /// Checks a request at `now`, and uses up its nonce.
 pub async fn check(plane: &Plane, parts: &Parts, body: &Bytes, now: UnixMillis) -> Result<Signed, Denied> {
-    let header = parts.headers.get(HEADER).map(|value| value.to_str().unwrap_or("?"));
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let request = http_auth::Request { method: parts.method.as_str(), path, body };
-    let signed = http_auth::verify(header, request, now.0 / 1000)?;
+    let signed = http_auth::verify(header(parts), request, now.0 / 1000)?;
     let pubkey = Pubkey(signed.pubkey);
     // Verified to be within a minute of now.
     let until = UnixMillis((signed.created_at.max(0.0) * 1000.0) as u64).after(NONCE_MS);

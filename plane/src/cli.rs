@@ -8,7 +8,7 @@ use crate::{
     rebuild::{self, Reader},
     server::{self, PlaneError, Running},
     settings::{EXAMPLE, FILE, Keys, Settings},
-    store::{ClientId, Store},
+    store::{ClientId, ClientRow, Store},
 };
 use clap::{Parser, Subcommand};
 use infernet_node::{clock, program};
@@ -49,7 +49,7 @@ enum Command {
         #[command(flatten)]
         keys: Keys,
     },
-    /// Make a client with an API key, which is shown once.
+    /// Make a client with an API key, which is shown once. A plane on the embedded store must be stopped first.
     Client {
         /// What it is called.
         name: String,
@@ -59,6 +59,11 @@ enum Command {
         /// What it may spend, in micro-USD.
         #[arg(long, default_value_t = 0, value_name = "MICRO_USD")]
         grant: u64,
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// List clients, with what they have.
+    Clients {
         #[command(flatten)]
         keys: Keys,
     },
@@ -92,7 +97,7 @@ impl<E: std::fmt::Display> From<E> for Exit {
 
 /// Runs a command line.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match program::parse::<Cli>(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -130,6 +135,7 @@ async fn run(cli: Cli) -> Result<(), Exit> {
         Command::Start { keys } => start(load(keys)?, json).await,
         Command::Rebuild { look, keys } => rebuild(load(keys)?, Duration::from_secs(look), json).await,
         Command::Client { name, admin, grant, keys } => client(load(keys)?, &name, admin, grant, json).await,
+        Command::Clients { keys } => clients(load(keys)?, json).await,
         Command::Grant { client, amount, reference, keys } => grant(load(keys)?, client, amount, &reference, json).await,
         Command::Config { keys } => {
             let settings = load(keys)?;
@@ -210,6 +216,12 @@ async fn rebuild(settings: Settings, look: Duration, json: bool) -> Result<(), E
 async fn client(settings: Settings, name: &str, admin: bool, amount: u64, json: bool) -> Result<(), Exit> {
     let store = server::open_store(&settings.store, &settings.plane.network).await?;
     let refused = |refusal: crate::http::error::Refusal| Exit(1, refusal.message);
+    let called = accounts::name(name, "client");
+    let others = accounts::clients(&*store).await.map_err(refused)?;
+    if let Some(other) = others.iter().find(|other| other.name == called) {
+        let id = &other.id.0;
+        return Err(Exit(1, format!("{called} is a client already, {id}: infernet-plane grant {id} gives it more")));
+    }
     let client = accounts::new_client(&*store, name, admin).await.map_err(refused)?.id;
     // Its first: by it the client signs in, and makes others that may less, so that this one may what any may.
     let scopes = Scope::ALL.map(|scope| scope.name().to_owned()).to_vec();
@@ -220,11 +232,29 @@ async fn client(settings: Settings, name: &str, admin: bool, amount: u64, json: 
         print(&json!({ "client": client.0, "key": *key, "balance_micro_usd": amount }).to_string())?;
     } else {
         print(&format!("client {}\nkey    {}", client.0, *key))?;
-        let _ = writeln!(std::io::stderr(), "the key is shown this once: keep it");
+        let (network, place) = (&settings.plane.network, store.place());
+        let _ = writeln!(std::io::stderr(), "of network {network}, in the {place}; the key is shown this once: keep it");
     }
     if amount > 0 {
         let granted = give(&*store, &client, amount, "first").await;
         granted.map_err(|Exit(code, why)| Exit(code, format!("the client is made, and has no balance yet: {why}")))?;
+    }
+    Ok(())
+}
+
+async fn clients(settings: Settings, json: bool) -> Result<(), Exit> {
+    let store = server::open_store(&settings.store, &settings.plane.network).await?;
+    for row in accounts::clients(&*store).await.map_err(|refusal| Exit(1, refusal.message))? {
+        let ClientRow { id, name, admin, balance, reserved, .. } = row;
+        if json {
+            let shown = json!({
+                "client": id.0, "name": name, "admin": admin,
+                "balance_micro_usd": balance.0, "reserved_micro_usd": reserved.0,
+            });
+            print(&shown.to_string())?;
+        } else {
+            print(&format!("{} {balance} {name}{}", id.0, if admin { ", admin" } else { "" }))?;
+        }
     }
     Ok(())
 }

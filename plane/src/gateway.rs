@@ -20,8 +20,9 @@ mod run;
 pub use live::{End, Live, Log};
 
 use crate::{
-    http::error::Refusal,
+    http::error::{INTERNAL, Refusal, UNAVAILABLE},
     legacy::Legacy,
+    shares::{Share, Shares},
     store::{
         ClientId, Idempotency, Inserted, JobError, JobRow, JobStatus, Notice, Reservation, Reserved, Store, StoredText,
         WebJobId,
@@ -49,7 +50,6 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -63,6 +63,8 @@ const MAX_RUNNING_PER_CLIENT: usize = 128;
 const MAX_KEPT_BYTES: usize = 256 * 1024 * 1024;
 /// KiB of requests that run.
 const MAX_REQUESTS_KIB: usize = 512 * 1024;
+/// And of one client, or of all who have nothing to pay with: they only keep each other waiting.
+const MAX_REQUESTS_KIB_EACH: usize = MAX_REQUESTS_KIB / 4;
 /// How long an answer is kept in memory after its end.
 const RESUME_MS: u64 = 10 * 60_000;
 /// How long an instance is believed to run its jobs after it last said so.
@@ -77,10 +79,12 @@ const END_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) const SETTLING: Duration = Duration::from_secs(10);
 /// Between two looks whether all have ended.
 const LOOK: Duration = Duration::from_millis(20);
-/// A job that was refused for want of money may be asked for again under the same idempotency key.
+/// Why a job was refused that its client may pay for later.
 pub const UNPAID: &str = "insufficient_balance";
 /// And one whose key has spent what it may today.
 pub const SPENT: &str = "spend_cap";
+/// A job that an instance had that is gone.
+const LOST: &str = "instance_lost";
 
 /// What a gateway is set to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,7 +151,7 @@ pub struct Gateway {
     /// This instance, as leases name it.
     instance: String,
     table: Mutex<Table>,
-    requests: Arc<Semaphore>,
+    requests: Shares,
     stopping: AtomicBool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     bridge: OnceLock<Arc<Legacy>>,
@@ -201,7 +205,7 @@ impl Gateway {
             config,
             instance: hex::encode(clock::random::<8>()),
             table: Mutex::default(),
-            requests: Arc::new(Semaphore::new(MAX_REQUESTS_KIB)),
+            requests: Shares::new(MAX_REQUESTS_KIB),
             stopping: AtomicBool::new(false),
             tasks: Mutex::default(),
             bridge: OnceLock::new(),
@@ -231,11 +235,17 @@ impl Gateway {
         self.table().running()
     }
 
-    /// Room for a request of `bytes`, until it is dropped.
-    pub fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let full = |_| Refusal::busy("the plane has as much of other requests in memory as it takes: try again");
-        self.requests.clone().try_acquire_many_owned(kib).map_err(full)
+    /// Room for a request of `who`, of nothing yet, until it is dropped.
+    pub(crate) fn room(&self, who: &str) -> Share {
+        self.requests.of(who)
+    }
+
+    /// Makes a request's room that of `bytes`.
+    pub(crate) fn widen(room: &mut Share, bytes: usize) -> Result<(), Refusal> {
+        if room.grow(bytes.div_ceil(1024), MAX_REQUESTS_KIB_EACH) {
+            return Ok(());
+        }
+        Err(Refusal::busy("the plane has as much of other requests in memory as it takes: try again"))
     }
 
     /// The job `id`, if it runs here or ended not long ago.
@@ -243,24 +253,24 @@ impl Gateway {
         self.table().get(id)
     }
 
-    /// Begins a job and buys it. `room` is held until it ends.
-    pub async fn submit(
-        self: &Arc<Self>,
-        new: NewJob,
-        order: ChatOrder,
-        room: Option<Arc<OwnedSemaphorePermit>>,
-    ) -> Result<Begun, Refusal> {
-        let worst = new.most;
-        let begun = self.begin(new).await?;
-        if let Begun::New(live, most) = &begun {
-            let order = if *most < worst { ChatOrder { budget: Some(*most), ..order } } else { order };
-            let capped = (*most < worst).then_some(*most);
-            tokio::spawn(run::run(self.clone(), live.clone(), order, capped, room));
-        }
-        Ok(begun)
+    /// Begins a job and buys it. `room` is held until it ends. Goes on if whoever asked has gone: what is in the store is run.
+    pub async fn submit(self: &Arc<Self>, new: NewJob, order: ChatOrder, room: Option<Arc<Share>>) -> Result<Begun, Refusal> {
+        let gateway = self.clone();
+        to_its_end(async move {
+            let worst = new.most;
+            let begun = gateway.begin(new).await?;
+            if let Begun::New(live, most) = &begun {
+                let order = if *most < worst { ChatOrder { budget: Some(*most), ..order } } else { order };
+                let capped = (*most < worst).then_some(*most);
+                tokio::spawn(run::run(gateway.clone(), live.clone(), order, capped, room));
+            }
+            Ok(begun)
+        })
+        .await
     }
 
-    /// Inserts a job's row and reserves what it may cost; whoever asked for it runs it and tells its `Outcome`.
+    /// Inserts a job's row and reserves what it may cost; whoever asked for it runs it and tells its `Outcome`. Not to be dropped
+    /// before it is done, see [`to_its_end`].
     pub async fn begin(self: &Arc<Self>, new: NewJob) -> Result<Begun, Refusal> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Refusal::unavailable("the plane is stopping: try again in a moment"));
@@ -284,7 +294,7 @@ impl Gateway {
                 let text = "this Idempotency-Key was used with another request: use a new key for a new request";
                 return Err(Refusal::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text));
             }
-            Inserted::Same(old) if old.error.as_ref().is_some_and(|error| [UNPAID, SPENT].contains(&&*error.code)) => {
+            Inserted::Same(old) if was_never_run(&old) => {
                 let row = JobRow { id: old.id.clone(), ..row };
                 drop(place);
                 let live = Arc::new(Live::new(row.clone(), new.followed));
@@ -446,6 +456,26 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Whether a job failed before anybody was found for it, by no fault of its own: it may be asked for again under its name.
+fn was_never_run(row: &JobRow) -> bool {
+    let code = row.error.as_ref().map_or("", |error| error.code.as_str());
+    let nobody = row.worker.is_none() && row.legacy.is_none() && row.cost.unwrap_or_default().0 == 0;
+    nobody && [UNPAID, SPENT, UNAVAILABLE, INTERNAL, LOST].contains(&code)
+}
+
+/// What `work` comes to. It goes on when its caller is dropped, as a request is whose connection breaks.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) => {
+            error!("a job could not be begun: {error}");
+            Err(Refusal::unavailable("the plane could not begin this job: try again"))
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`auth`] | which node signed a request, and that it was not heard before |
 //! | [`commands`] | operators' commands on their way to nodes |
 //! | [`legacy`] | jobs for daemons that know nothing of the mesh |
+//! | [`shares`] | what nobody may take more of than a part |
 //! | [`presence`] | which registered nodes are there |
 //! | [`server`], [`watch`] | all of these, started in order; what they can be watched by |
 //! | [`cli`], [`settings`] | the command, and what its operator sets |
@@ -35,6 +36,7 @@ pub mod query;
 pub mod rebuild;
 pub mod server;
 pub mod settings;
+pub mod shares;
 pub mod state;
 pub mod store;
 mod uuid;

@@ -1,8 +1,9 @@
 //! Receipts from nodes that have them, by `/infernet/receipts/1`: how an index is made anew when the store is lost, and how what
 //! was missed is found. Each receipt is verified here.
 //!
-//! A node tells of its own jobs alone, those it did and those it bought. One that tells of others', or what does not verify, is
-//! left at once: it can fill a store with what its keys say of each other, and with nothing else.
+//! A node tells of its own jobs alone, those it did and those it bought. What it tells of others' is left out: it may have had
+//! another key before. One that tells what does not verify is left at once: it can fill a store with what its keys say of each
+//! other, and with nothing else.
 
 pub mod rounds;
 
@@ -35,6 +36,8 @@ const NODES_AT_ONCE: usize = 8;
 const PUTS_AT_ONCE: usize = 16;
 /// Pages of one visit to a node: fifty thousand receipts. Then others have a turn.
 const MAX_PAGES: usize = 500;
+/// Receipts of others, one after another, until a node is not asked for more: what is older is of its key before, too.
+const MAX_FOREIGN: u64 = 1_000;
 /// The longest visit to a node.
 const VISIT: Duration = Duration::from_secs(5 * 60);
 /// How often a node that is busy is asked again for one page.
@@ -139,7 +142,7 @@ impl Reader {
     }
 
     async fn pages(&self, wish: Wish, visit: &mut Visit) {
-        let (node, mut before) = (wish.node, wish.from);
+        let (node, mut before, mut foreign) = (wish.node, wish.from, 0u64);
         for _ in 0..MAX_PAGES {
             let page = match self.page(node, before).await {
                 Ok(page) => page,
@@ -149,7 +152,7 @@ impl Reader {
                     return;
                 }
             };
-            let (told, places) = match self.take(node, &page).await {
+            let Taken { told, places, own } = match self.take(node, &page).await {
                 Ok(taken) => taken,
                 Err(error) => {
                     warn!("receipts can't be written, so no more are read: {error}");
@@ -163,11 +166,13 @@ impl Reader {
             // Places fall from page to page: a node that turns in circles lies, too.
             let falls = oldest.is_none_or(|oldest| before.is_none_or(|before| oldest < before));
             if told.refused > 0 || !falls {
-                debug!(node = node.short(), refused = told.refused, "it tells what is not its own, or not signed");
+                debug!(node = node.short(), refused = told.refused, "it tells what is not signed, or the same again");
                 visit.ended = Ended::Liar;
                 return;
             }
-            let Some(oldest) = oldest.filter(|oldest| !page.is_last && oldest.finished >= wish.floor) else {
+            foreign = if own > 0 { 0 } else { foreign + places.len() as u64 };
+            let goes_on = !page.is_last && foreign < MAX_FOREIGN;
+            let Some(oldest) = oldest.filter(|oldest| goes_on && oldest.finished >= wish.floor) else {
                 visit.ended = Ended::Whole;
                 return;
             };
@@ -189,16 +194,18 @@ impl Reader {
         Err(PageError::Unreachable("it is busy all the time".into()))
     }
 
-    /// Takes in a page of `node`. Where its receipts stand, the oldest first.
-    async fn take(&self, node: NodeId, page: &Page) -> Result<(Rebuilt, Vec<Place>), StoreError> {
+    /// Takes in a page of `node`.
+    async fn take(&self, node: NodeId, page: &Page) -> Result<Taken, StoreError> {
         let (bytes, network, now) = (page.receipts.clone(), self.network.clone(), clock::now());
-        let read = tokio::task::spawn_blocking(move || {
-            bytes.iter().map(|bytes| verified(bytes, &network, &node, now)).collect::<Vec<_>>()
-        });
+        let read =
+            tokio::task::spawn_blocking(move || bytes.iter().map(|bytes| verified(bytes, &network, now)).collect::<Vec<_>>());
         let read = read.await.map_err(|error| StoreError::Unreachable(error.to_string()))?;
         let mut told = Rebuilt { read: read.len() as u64, ..Rebuilt::default() };
         told.refused = read.iter().filter(|receipt| receipt.is_none()).count() as u64;
-        let good: Vec<SignedReceipt> = read.into_iter().flatten().collect();
+        let signed: Vec<SignedReceipt> = read.into_iter().flatten().collect();
+        let mut places: Vec<Place> = signed.iter().map(Place::of).collect();
+        places.sort_unstable();
+        let good: Vec<SignedReceipt> = signed.into_iter().filter(|receipt| is_of(receipt, &node)).collect();
         let put = |receipt: SignedReceipt| {
             let store = self.store.clone();
             async move { store.put_receipt(&receipt).await }
@@ -211,16 +218,26 @@ impl Reader {
         good.iter().for_each(|receipt| {
             self.index.fold(Event::from(receipt));
         });
-        let mut places: Vec<Place> = good.iter().map(Place::of).collect();
-        places.sort_unstable();
-        Ok((told, places))
+        Ok(Taken { told, places, own: good.len() })
     }
 }
 
-/// A receipt that its signers have signed, for this network, of a job of `node` that has ended.
-fn verified(bytes: &[u8], network: &NetworkId, node: &NodeId, now: UnixMillis) -> Option<SignedReceipt> {
+/// What was in a page.
+struct Taken {
+    told: Rebuilt,
+    /// Where its receipts stand, the oldest first.
+    places: Vec<Place>,
+    /// How many are of the node that told them.
+    own: usize,
+}
+
+/// A receipt that its signers have signed, for this network, of a job that has ended.
+fn verified(bytes: &[u8], network: &NetworkId, now: UnixMillis) -> Option<SignedReceipt> {
     let receipt = SignedReceipt::decode_stored(bytes, network).ok()?;
+    (receipt.receipt().finished <= now.after(limits::CLOCK_SKEW_MS)).then_some(receipt)
+}
+
+fn is_of(receipt: &SignedReceipt, node: &NodeId) -> bool {
     let body = receipt.receipt();
-    let is_own = body.worker == *node || body.buyer == *node;
-    (is_own && body.finished <= now.after(limits::CLOCK_SKEW_MS)).then_some(receipt)
+    body.worker == *node || body.buyer == *node
 }

@@ -34,7 +34,7 @@ pub use self::{
     jobs::{
         Idempotency, Inserted, JobError, JobQuery, JobRow, JobStatus, Jobs, KEPT_MS, Renewal, StoredText, UNDER_WAY, WebJobId,
     },
-    nodes::{NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role},
+    nodes::{NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, is_brief},
     notices::{Notice, Notices},
     postgres::PostgresStore,
     receipts::{MAX_FACTS, ReceiptPut, Receipts},

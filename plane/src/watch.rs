@@ -19,23 +19,45 @@ use infernet_node::{
     metrics::{CONTENT_TYPE, Family, Sample, encode},
     net::Net,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Mutex, time::Instant};
+
+/// How long an answer of the store counts: anybody may ask whether it is ready, as often as they like.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// What is looked at.
 #[derive(Clone)]
 pub struct Watched {
     plane: Plane,
     follower: Arc<Follower>,
+    /// What the store last answered, and until when that is told again.
+    asked: Arc<Mutex<Option<(Instant, bool)>>>,
 }
 
 impl Watched {
     /// A plane and who follows for it.
     pub fn new(plane: Plane, follower: Arc<Follower>) -> Self {
-        Watched { plane, follower }
+        Watched { plane, follower, asked: Arc::default() }
     }
 
     fn store(&self) -> &dyn Store {
         &*self.plane.store
+    }
+
+    /// Whether the store answers. However many ask, the store is asked once in [`FRESH`].
+    async fn is_ready(&self) -> bool {
+        let mut asked = self.asked.lock().await;
+        if let Some((until, told)) = *asked
+            && until.elapsed() == Duration::ZERO
+        {
+            return told;
+        }
+        let told = self.store().ready().await;
+        if let Err(error) = &told {
+            tracing::warn!("not ready: {error}");
+        }
+        *asked = Some((clock::deadline(FRESH), told.is_ok()));
+        told.is_ok()
     }
 
     fn index(&self) -> &Index {
@@ -59,19 +81,16 @@ pub fn all(watched: Watched) -> Router {
 
 /// A plane without peers still answers from what it knows, so only the store decides.
 async fn ready(State(watched): State<Watched>) -> Response {
-    match watched.store().ready().await {
-        Ok(()) => "ready\n".into_response(),
-        Err(error) => {
-            tracing::warn!("not ready: {error}");
-            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n").into_response()
-        }
+    if watched.is_ready().await {
+        return "ready\n".into_response();
     }
+    (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n").into_response()
 }
 
 async fn metrics(State(watched): State<Watched>) -> Response {
     let peers = watched.net().peers().await.len();
     let counters = watched.net().counters().await;
-    let is_ready = watched.store().ready().await.is_ok();
+    let is_ready = watched.is_ready().await;
     let told = watched.follower.tally().told();
     let families = families(&watched, told, peers, is_ready, counters.into_iter().collect());
     match encode(families) {

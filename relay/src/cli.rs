@@ -61,7 +61,7 @@ impl<E: std::fmt::Display> From<E> for Exit {
 
 /// Runs a command line.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match program::parse::<Cli>(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

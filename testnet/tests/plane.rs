@@ -237,7 +237,7 @@ async fn a_live_page_shows_a_job_as_it_is_settled_and_ends_with_the_plane() {
         seen.push_str(&String::from_utf8_lossy(&chunk));
     }
     assert!(seen.contains("event: asof") && seen.contains(r#""id":"receipts""#), "{seen}");
-    for (of, expected) in [("/nowhere", 404), ("/jobs", 401), ("//evil.example", 404)] {
+    for (of, expected) in [("/nowhere", 404), ("/chat", 404), ("/signin", 404), ("/jobs", 401), ("//evil.example", 404)] {
         assert_eq!(get(&plane, &format!("/live?of={of}")).await.0, expected, "{of}");
     }
     // Its grace is longer than this test waits: who only looks on does not hold it.

@@ -161,3 +161,16 @@ async fn a_killed_plane_takes_no_job_of_the_mesh_with_it_and_comes_back() {
     };
     eventually("every job's receipt on the plane that came back", SOON, known).await.expect("they are found");
 }
+
+#[test]
+fn variables_that_are_empty_are_not_set() {
+    let home = tempfile::tempdir().expect("a directory");
+    let named = include_str!("../../plane/deploy/compose.yaml").lines().filter_map(|line| line.trim().split_once(": "));
+    let named: Vec<&str> = named.map(|(name, _)| name).filter(|name| name.starts_with("INFERNET_PLANE_")).collect();
+    assert!(named.len() >= 5, "{named:?}");
+    let empty = named.iter().chain(&["INFERNET_PLANE_LISTEN", "INFERNET_PLANE_HOME"]).map(|name| (name, ""));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_infernet-testnet"));
+    command.args(["plane", "config", "--home"]).arg(home.path()).envs(empty).stdin(Stdio::null());
+    let told = command.output().expect("runs");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+}

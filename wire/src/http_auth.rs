@@ -92,6 +92,26 @@ pub fn sign(key: &NodeKey, request: Request<'_>, created_at: u64, nonce: &[u8; 1
 
 /// Checks `header` against `request` at `now` (unix seconds).
 pub fn verify(header: Option<&str>, request: Request<'_>, now: u64) -> Result<Authenticated, AuthError> {
+    let Claim { pubkey, created_at, created_text, nonce, signature } = claim(header, now)?;
+    key::verify(&pubkey, digest(request, &created_text, &nonce).as_bytes(), &signature).map_err(|_| AuthError::BadSignature)?;
+    Ok(Authenticated { pubkey, nonce, created_at })
+}
+
+/// What [`verify`] says of the header alone, before there is a body to check its signature by.
+pub fn check_header(header: Option<&str>, now: u64) -> Result<(), AuthError> {
+    claim(header, now).map(drop)
+}
+
+/// What a header says, which is still to be believed.
+struct Claim {
+    pubkey: [u8; 32],
+    created_at: f64,
+    created_text: String,
+    nonce: String,
+    signature: Signature,
+}
+
+fn claim(header: Option<&str>, now: u64) -> Result<Claim, AuthError> {
     let header = header.filter(|h| !h.is_empty()).ok_or(AuthError::Missing)?;
     let fields = Fields::parse(header)?;
     let pubkey = fields.pubkey()?;
@@ -103,8 +123,7 @@ pub fn verify(header: Option<&str>, request: Request<'_>, now: u64) -> Result<Au
         return Err(AuthError::Skew(skew.round() as u64));
     }
     let signature = signature.ok_or(AuthError::BadSignature)?;
-    key::verify(&pubkey, digest(request, &created_text, nonce).as_bytes(), &signature).map_err(|_| AuthError::BadSignature)?;
-    Ok(Authenticated { pubkey, nonce: nonce.into(), created_at })
+    Ok(Claim { pubkey, created_at, created_text, nonce: nonce.into(), signature })
 }
 
 /// SHA-256 of the canonical string.

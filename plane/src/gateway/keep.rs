@@ -1,6 +1,6 @@
 //! What goes on beside the jobs: leases are renewed, jobs of dead instances ended, old answers forgotten, cancels heard.
 
-use super::Gateway;
+use super::{Gateway, LOST};
 use crate::store::{JobError, JobRow, JobStatus, Notice, Renewal};
 use futures::StreamExt;
 use infernet_node::clock;
@@ -95,7 +95,7 @@ impl Gateway {
             let error = "the instance of this plane that ran the job has stopped: ask again".to_owned();
             let ended = JobRow {
                 status: JobStatus::Failed,
-                error: Some(JobError { code: "instance_lost".into(), message: error }),
+                error: Some(JobError { code: LOST.into(), message: error }),
                 updated: now,
                 ended: Some(now),
                 lease: None,

@@ -67,6 +67,7 @@ pub struct Live {
     cancel: watch::Sender<bool>,
     /// Whether its row is in the store, so that its lease can be renewed.
     written: AtomicBool,
+    refused: AtomicBool,
     /// What it has cost by now, in micro-USD, and its answer's tokens.
     cost: AtomicU64,
     tokens: AtomicU64,
@@ -84,6 +85,7 @@ impl Live {
             has_log,
             cancel: watch::Sender::new(false),
             written: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             cost: AtomicU64::new(0),
             tokens: AtomicU64::new(0),
         }
@@ -150,8 +152,9 @@ impl Live {
         (row.output_tokens, row.cost) = (known.output_tokens.or(row.output_tokens), known.cost.or(row.cost));
     }
 
-    /// Its text is not to be kept after all.
+    /// It was refused: neither text nor answer is to be kept.
     pub(super) fn keep_nothing(&self) {
+        self.refused.store(true, Ordering::Relaxed);
         self.text_written.store(u64::MAX, Ordering::Relaxed);
     }
 
@@ -208,7 +211,7 @@ pub(super) struct Table {
     per_client: BTreeMap<ClientId, usize>,
     kept: BTreeMap<WebJobId, Arc<Live>>,
     /// Kept ones, the oldest first, with the end of their time and their bytes.
-    order: VecDeque<(UnixMillis, WebJobId, usize)>,
+    order: VecDeque<(UnixMillis, Arc<Live>, usize)>,
     bytes: usize,
 }
 
@@ -264,12 +267,13 @@ impl Table {
     /// A job has ended; its answer is kept until `until`, if there is room.
     pub(super) fn ended(&mut self, live: &Arc<Live>, until: UnixMillis, most: usize) {
         self.remove(live);
-        if !live.has_log {
+        // Nobody was told the name of one that was refused, and its name may be another's soon.
+        if !live.has_log || live.refused.load(Ordering::Relaxed) {
             return;
         }
         let bytes = live.bytes();
         self.bytes += bytes;
-        self.order.push_back((until, live.id.clone(), bytes));
+        self.order.push_back((until, live.clone(), bytes));
         self.kept.insert(live.id.clone(), live.clone());
         while self.bytes > most {
             self.forget_oldest();
@@ -284,9 +288,43 @@ impl Table {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some((_, id, bytes)) = self.order.pop_front() {
+        if let Some((_, oldest, bytes)) = self.order.pop_front() {
             self.bytes = self.bytes.saturating_sub(bytes);
-            self.kept.remove(&id);
+            // A job that was asked for again has another's answer under its name.
+            if self.kept.get(&oldest.id).is_some_and(|kept| Arc::ptr_eq(kept, &oldest)) {
+                self.kept.remove(&oldest.id);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn live(answer: &str) -> Arc<Live> {
+        let row = json!({ "id": "job_a", "client": "cl_a", "model": "m", "status": "pending", "created": 1, "updated": 1,
+            "budget": 1 });
+        let live = Live::new(serde_json::from_value(row).expect("a row"), true);
+        assert!(live.push(answer));
+        Arc::new(live)
+    }
+
+    #[test]
+    fn what_was_refused_is_not_kept_and_only_a_jobs_own_answer_is_forgotten() {
+        let mut table = Table::default();
+        let (refused, first, second) = (live(""), live("first"), live("second"));
+        refused.keep_nothing();
+        table.ended(&refused, UnixMillis(10), 100);
+        assert!(table.get(&refused.id).is_none() && table.order.is_empty());
+        table.ended(&first, UnixMillis(10), 100);
+        table.ended(&second, UnixMillis(20), 100);
+        table.forget(UnixMillis(10));
+        let kept = table.get(&second.id).expect("the answer of the second run");
+        assert!(Arc::ptr_eq(&kept, &second));
+        assert_eq!(table.bytes, "second".len());
+        table.forget(UnixMillis(20));
+        assert!(table.get(&second.id).is_none());
     }
 }

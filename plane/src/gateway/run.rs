@@ -1,7 +1,10 @@
 //! One job from its order to its end.
 
 use super::{Gateway, Live, Outcome, bridge};
-use crate::store::{JobError, JobRow, JobStatus, UNDER_WAY};
+use crate::{
+    shares::Share,
+    store::{JobError, JobRow, JobStatus, UNDER_WAY},
+};
 use infernet_node::{
     api::error::ApiError,
     buyer::{ChatError, ChatEvent, ChatOrder},
@@ -16,10 +19,7 @@ use infernet_wire::{
     time::UnixMillis,
 };
 use std::{pin::pin, sync::Arc};
-use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    task::spawn_blocking,
-};
+use tokio::{sync::mpsc, task::spawn_blocking};
 use tracing::{debug, warn};
 
 /// Events that wait for this task; then the worker waits, as it should.
@@ -31,7 +31,7 @@ pub(super) async fn run(
     live: Arc<Live>,
     mut order: ChatOrder,
     capped: Option<MicroUsd>,
-    room: Option<Arc<OwnedSemaphorePermit>>,
+    room: Option<Arc<Share>>,
 ) {
     let daemons = gateway.bridge.get().zip(bridge::job(&order));
     if daemons.as_ref().is_some_and(|(legacy, job)| legacy.serves(job, clock::now())) {

@@ -243,13 +243,13 @@ async fn wallet_finish(
     somebody: Maybe,
     Body(asked): Body<WalletFinish>,
 ) -> Result<Response, Refusal> {
+    let owner = adds_to(somebody)?;
     let kept: WalletKept = take(&plane, "wallet", &asked.id).await?;
     if !kept.address.signed(&kept.message, &asked.signature) {
         return Err(Refusal::unauthorized("the signature is not that wallet's of this message"));
     }
     let proven =
         Proven { kind: kept.chain.name(), subject: kept.address.subject(), data: String::new(), label: kept.address.shown() };
-    let owner = adds_to(somebody)?;
     let client = accounts::sign_in(&*plane.store, &plane.config.http, proven, owner.as_ref()).await?;
     signed_in(&plane, client).await
 }
@@ -297,6 +297,7 @@ async fn register_finish(
     somebody: Maybe,
     Body(asked): Body<PasskeyFinish>,
 ) -> Result<Response, Refusal> {
+    let owner = adds_to(somebody)?;
     let challenge: String = take(&plane, "passkey-new", &asked.id).await?;
     let place = Place { origin: &plane.config.origin, host: host(&plane), challenge: &challenge };
     let said = &asked.credential.response;
@@ -310,7 +311,6 @@ async fn register_finish(
     }
     let data = serde_json::to_string(&kept).unwrap_or_default();
     let proven = Proven { kind: "passkey", subject, data, label: asked.name };
-    let owner = adds_to(somebody)?;
     let client = accounts::sign_in(&*plane.store, &plane.config.http, proven, owner.as_ref()).await?;
     signed_in(&plane, client).await
 }

@@ -1,7 +1,7 @@
 //! A request's body: read within a bound and a time, and turned into a type without quoting it in errors.
 
 use super::error::Refusal;
-use crate::gateway::Gateway;
+use crate::{gateway::Gateway, shares::Share, store::ClientRow};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request},
@@ -10,7 +10,7 @@ use axum::{
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 
 /// Bodies of all routes but those that carry prompts.
 pub const SMALL: usize = 64 * 1024;
@@ -50,20 +50,21 @@ async fn within_time(arrives: impl Future<Output = Result<Bytes, Refusal>>) -> R
     timeout(ARRIVAL, arrives).await.map_err(slow)?
 }
 
+/// Whose room a client's requests take: its own, or that of all who have nothing to pay with.
+pub(super) fn payer(client: &ClientRow) -> &str {
+    if client.available().0 > 0 { &client.id.0 } else { "" }
+}
+
 /// Reads a body with prompts into room that is taken as it comes: who only promises one takes none. The room is held until the
 /// job ends.
 pub(super) async fn read_into(
     gateway: &Gateway,
+    who: &str,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Bytes, Arc<OwnedSemaphorePermit>), Refusal> {
-    let mut room = gateway.room(0)?;
-    let grow = |bytes: usize| {
-        let held = room.num_permits() * 1024;
-        room.merge(gateway.room(bytes.saturating_sub(held))?);
-        Ok(())
-    };
-    let bytes = within_time(collect(headers, body, LARGE, grow)).await?;
+) -> Result<(Bytes, Arc<Share>), Refusal> {
+    let mut room = gateway.room(who);
+    let bytes = within_time(collect(headers, body, LARGE, |bytes| Gateway::widen(&mut room, bytes))).await?;
     Ok((bytes, Arc::new(room)))
 }
 

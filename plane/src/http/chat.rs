@@ -73,15 +73,16 @@ async fn ask(
     request: Request,
 ) -> Result<Response, Existing> {
     let gateway = jobs::gateway(&plane)?;
-    let (client, key) = match somebody.map(Caller) {
+    let (client, key, payer) = match somebody.map(Caller) {
         Some(caller) => {
             caller.needs(Scope::Jobs)?;
-            (caller.client().clone(), caller.key().map(|key| (key.hash, key.per_day)))
+            let key = caller.key().map(|key| (key.hash, key.per_day));
+            (caller.client().clone(), key, body::payer(&caller.0.client).to_owned())
         }
-        None => (ClientId(ANONYMOUS.into()), Some(anonymous(&plane, from)?)),
+        None => (ClientId(ANONYMOUS.into()), Some(anonymous(&plane, from)?), from.counted()),
     };
     let (parts, body) = request.into_parts();
-    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
+    let (bytes, room) = body::read_into(gateway, &payer, &parts.headers, body).await?;
     let asked: ChatBody = body::parse(&bytes)?;
     drop(bytes);
     if asked.encrypted_messages.is_some() {

@@ -31,6 +31,11 @@ use tracing::warn;
 /// Seconds after which a full plane, or a store that does not answer, may be better.
 const RETRY_SOON: u64 = 2;
 
+/// The code of a 503.
+pub const UNAVAILABLE: &str = "unavailable";
+/// The code of a 500.
+pub const INTERNAL: &str = "internal_error";
+
 /// A refusal or failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -103,7 +108,7 @@ impl Refusal {
 
     /// 503.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Refusal { retry_after: Some(RETRY_SOON), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message) }
+        Refusal { retry_after: Some(RETRY_SOON), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, message) }
     }
 
     /// In the shape of the routes below `path`: those of OpenAI and of existing nodes and clients have their own.
@@ -163,11 +168,9 @@ impl From<StoreError> for Refusal {
             StoreError::Unreachable(_) | StoreError::Timeout(_) => {
                 Refusal::unavailable("the plane's store does not answer now")
             }
-            StoreError::Corrupt(_) | StoreError::Refused(_) => Refusal::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal_error",
-                "the plane could not do this; its log says why",
-            ),
+            StoreError::Corrupt(_) | StoreError::Refused(_) => {
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL, "the plane could not do this; its log says why")
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     accounts::Scope,
     gateway::{Begun, Gateway, NewJob},
+    shares::Share,
     state::Plane,
     store::{Idempotency, JobQuery, JobRow, JobStatus, WebJobId},
 };
@@ -29,10 +30,7 @@ use infernet_node::clock;
 use infernet_wire::{hash, id::Hash, time::UnixMillis};
 use request::Asked;
 use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 /// Jobs of one batch. Larger ones are several.
 pub const MAX_BATCH: usize = 64;
@@ -73,7 +71,7 @@ async fn submit(State(plane): State<Plane>, caller: Caller, request: Request) ->
     caller.needs(Scope::Jobs)?;
     let gateway = gateway(&plane)?;
     let (parts, body) = request.into_parts();
-    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
+    let (bytes, room) = body::read_into(gateway, body::payer(&caller.0.client), &parts.headers, body).await?;
     let idempotency = idempotency(&parts.headers, &bytes)?;
     let asked = body::parse::<JobRequest>(&bytes)?.check(gateway.config())?;
     drop(bytes);
@@ -90,7 +88,7 @@ async fn batch(State(plane): State<Plane>, caller: Caller, request: Request) -> 
     caller.needs(Scope::Jobs)?;
     let gateway = gateway(&plane)?;
     let (parts, body) = request.into_parts();
-    let (bytes, room) = body::read_into(gateway, &parts.headers, body).await?;
+    let (bytes, room) = body::read_into(gateway, body::payer(&caller.0.client), &parts.headers, body).await?;
     let idempotency = idempotency(&parts.headers, &bytes)?;
     let all: Vec<Asked> = body::parse::<BatchRequest>(&bytes)?.check(gateway.config())?;
     drop(bytes);
@@ -111,7 +109,7 @@ async fn begin(
     caller: &Caller,
     asked: Asked,
     idempotency: Option<Idempotency>,
-    room: Arc<OwnedSemaphorePermit>,
+    room: Arc<Share>,
 ) -> Result<Accepted, Refusal> {
     let new = NewJob {
         client: caller.client().clone(),
@@ -230,6 +228,15 @@ pub(super) fn pairs(query: &str) -> impl Iterator<Item = (&str, String)> {
 }
 
 fn unescaped(text: &str) -> String {
+    String::from_utf8_lossy(&unescaped_bytes(text)).into_owned()
+}
+
+/// Whether what is escaped in a path is text.
+pub(super) fn is_text(path: &str) -> bool {
+    std::str::from_utf8(&unescaped_bytes(path)).is_ok()
+}
+
+fn unescaped_bytes(text: &str) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((first, after)) = rest.split_first() {
         let hex = (*first == b'%').then(|| after.first_chunk::<2>()).flatten();
@@ -245,7 +252,7 @@ fn unescaped(text: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 /// Cancel a job: the worker stops, and what came is paid. What is over stays as it is.
@@ -329,5 +336,6 @@ mod tests {
         {
             assert_eq!(unescaped(text), expected);
         }
+        assert!(is_text("/api/v1/nodes/%C3%A9") && !is_text("/api/v1/nodes/%ff"));
     }
 }

@@ -167,9 +167,14 @@ pub(super) async fn enter(State(door): State<Arc<Door>>, request: Request, next:
 /// The request with what is known of its sender, and what is left of its turns.
 async fn admitted(door: &Door, mut request: Request, path: &str) -> Result<(Request, Left), Box<Response>> {
     let denied = |refusal: Refusal| Box::new(refusal.shaped_for(path));
+    if !super::jobs::is_text(path) {
+        return Err(denied(Refusal::bad("the path holds what is no UTF-8: escape its bytes as that")));
+    }
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let admitted = door.doors.admit(request.headers(), authority);
-    admitted.map_err(|error| denied(Refusal::forbidden(error.code, error.message)))?;
+    // The node's words, where they name a setting that has another name here.
+    let told = |message: String| message.replace("api_hosts", "hosts").replace("api_origins", "origins");
+    admitted.map_err(|error| denied(Refusal::forbidden(error.code, told(error.message))))?;
     if request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
         return Err(Box::new(StatusCode::NO_CONTENT.into_response()));
     }

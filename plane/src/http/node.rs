@@ -14,7 +14,7 @@ use crate::{
     auth::Signed,
     presence,
     state::Plane,
-    store::{NodePut, NodeRow, Notice, Pubkey, Role},
+    store::{NodePut, NodeRow, Notice, Pubkey, Role, is_brief},
     uuid,
 };
 use axum::{Extension, Router, extract::State, http::StatusCode, routing::post};
@@ -154,6 +154,9 @@ fn heard(row: &mut NodeRow, body: &Map<String, Value>, now: UnixMillis) {
     }
     if let Some(given) = body.get("specs").filter(|given| given.is_object()) {
         row.specs = specs::kept(given);
+        if is_brief(row.registered, row.seen) {
+            specs::shorten(&mut row.specs);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     accounts::Scope,
-    gateway::{Begun, Gateway, Live, NewJob, Outcome},
+    gateway::{Begun, Gateway, Live, NewJob, Outcome, to_its_end},
     state::Plane,
     store::{JobError, Store},
 };
@@ -100,11 +100,16 @@ impl PlaneTill {
             idempotency: None,
             followed: false,
         };
-        match self.gateway.begin(new).await? {
-            Begun::New(live, most) => Ok(Box::new(Reserved { gateway: self.gateway.clone(), live: Some(live), most })),
-            // Without an idempotency key every job is new.
-            Begun::Same(_) => Err(Refusal::conflict("this job was asked before")),
-        }
+        let gateway = self.gateway.clone();
+        to_its_end(async move {
+            match gateway.begin(new).await? {
+                // If nobody waits for it any more, it ends as it is dropped.
+                Begun::New(live, most) => Ok(Box::new(Reserved { gateway, live: Some(live), most }) as Box<dyn Charge>),
+                // Without an idempotency key every job is new.
+                Begun::Same(_) => Err(Refusal::conflict("this job was asked before")),
+            }
+        })
+        .await
     }
 }
 

@@ -210,6 +210,9 @@ pub trait Clients: Send + Sync {
     /// Adds a client, or changes its name and whether it is an admin. Balances are changed by entries alone.
     fn put_client<'a>(&'a self, row: &'a ClientRow) -> Answer<'a, ()>;
 
+    /// Clients by their names, after the one named.
+    fn clients<'a>(&'a self, after: Option<&'a ClientId>, limit: usize) -> Answer<'a, Vec<ClientRow>>;
+
     /// A client.
     fn client<'a>(&'a self, id: &'a ClientId) -> Answer<'a, Option<ClientRow>>;
 
@@ -230,6 +233,9 @@ pub trait Clients: Send + Sync {
 
     /// The key of this hash, revoked or not.
     fn key(&self, hash: Hash) -> Answer<'_, Option<KeyRow>>;
+
+    /// Forgets a key.
+    fn forget_key(&self, hash: Hash) -> Answer<'_, ()>;
 
     /// Notes that a key was used at `now`.
     fn touch_key(&self, hash: Hash, now: UnixMillis) -> Answer<'_, ()>;

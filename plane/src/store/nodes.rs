@@ -59,10 +59,15 @@ pub(super) const SILENT_MS: u64 = 30 * DAY_MS;
 pub(super) const BRIEF_SILENT_MS: u64 = DAY_MS;
 pub(super) const BRIEF_MS: u64 = 60 * 60_000;
 
+/// Whether a node was heard for so short a time in all that it may be made up.
+pub fn is_brief(registered: UnixMillis, seen: UnixMillis) -> bool {
+    seen.since(registered) < BRIEF_MS
+}
+
 /// Whether a node has said nothing for so long that its row goes.
 pub(super) fn is_forgotten(registered: UnixMillis, seen: UnixMillis, now: UnixMillis) -> bool {
     let silent = now.since(seen);
-    silent > SILENT_MS || silent > BRIEF_SILENT_MS && seen.since(registered) < BRIEF_MS
+    silent > SILENT_MS || silent > BRIEF_SILENT_MS && is_brief(registered, seen)
 }
 
 /// What became of a registration.
@@ -96,9 +101,6 @@ pub trait Nodes: Send + Sync {
 
     /// The row of a key in a role.
     fn node(&self, pubkey: Pubkey, role: Role) -> Answer<'_, Option<NodeRow>>;
-
-    /// Rows heard since `seen`, by key and role, after the one named.
-    fn nodes(&self, seen: UnixMillis, after: Option<(Pubkey, Role)>, limit: usize) -> Answer<'_, Vec<NodeRow>>;
 
     /// Removes a row; returns what it was.
     fn remove_node(&self, pubkey: Pubkey, role: Role) -> Answer<'_, Option<NodeRow>>;

@@ -1,8 +1,9 @@
 //! The store on PostgreSQL 13 or newer, Supabase's included: for planes of several instances, and for those that want their rows
 //! where their tools are. The only folder that names `tokio_postgres` and `deadpool_postgres`.
 //!
-//! Everything is in the schema `infernet`; no extension is needed. [`migrate`] makes and changes it, one instance at a time,
-//! while older ones run: statements name their columns, and one whose result has another type than before is prepared anew.
+//! Everything is in the schema `infernet`; no extension is needed. [`migrate`] makes and changes it, one instance at a time.
+//! Older ones may fail from then on, so stop them first; statements name their columns, and one whose result has another type
+//! than before is prepared anew.
 //! What depends on what was there happens in one statement, or in a transaction that locks what it depends on, a client before
 //! its jobs. Every wait has a deadline, here and at the server, and what a call that was given up had a connection for is not
 //! known: that connection is closed. Notices go by `LISTEN` and `NOTIFY`, so that a pooler in front must keep sessions: with

@@ -1,7 +1,13 @@
 //! Jobs: bought, followed, resumed, cancelled, paid.
 
 use super::*;
-use infernet_plane::store::{JobRow, JobStatus, Reservation, Reserved, WebJobId};
+use infernet_plane::{
+    gateway::NewJob,
+    store::{Idempotency, JobError, JobQuery, JobRow, JobStatus, Reservation, Reserved, WebJobId},
+};
+use infernet_testnet::demo::order;
+use infernet_wire::hash;
+use std::pin::pin;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_the_workers_answer_and_the_job_tells_the_rest() {
@@ -241,6 +247,78 @@ async fn jobs_of_an_instance_that_died_fail_and_are_settled() {
     let job = network.job(&id).await;
     assert_eq!((&job["error"]["code"], &job["cost_micro_usd"]), (&json!("instance_lost"), &json!(7)));
     assert_eq!(network.money(&network.client).await, (BALANCE - 7, 0), "what was noted is paid, the rest is free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_run_though_its_client_hung_up_before_it_was_begun() {
+    let network = Network::start().await;
+    let gateway = network.plane.gateway.as_ref().expect("it buys");
+    let order = order(CHAT_MODEL, "one two", 64);
+    let new = NewJob {
+        client: network.client.clone(),
+        key: None,
+        model: CHAT_MODEL.into(),
+        most: order.worst(),
+        text: None,
+        idempotency: None,
+        followed: true,
+    };
+    {
+        let mut asking = pin!(gateway.submit(new, order, None));
+        assert!(futures::poll!(&mut asking).is_pending());
+    }
+    let all = JobQuery { client: Some(network.client.clone()), limit: 10, ..JobQuery::default() };
+    eventually("it is run", || async {
+        let jobs = network.plane.store.jobs(&all).await.expect("a store");
+        jobs.iter().any(|job| job.status == JobStatus::Completed)
+    })
+    .await;
+    assert_eq!(network.engine.asked(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_failed_before_anybody_had_it_may_be_asked_for_again() {
+    let network = Network::start().await;
+    let store = &network.plane.store;
+    let (body, at) = (job("one two", json!({})), now());
+    let idempotency = |key: &str| {
+        let request = hash::sha256(&serde_json::to_vec(&body).expect("JSON"));
+        Some(Idempotency { key: key.into(), request })
+    };
+    let id = WebJobId(format!("job_{}", "e".repeat(32)));
+    let row = JobRow {
+        id: id.clone(),
+        client: network.client.clone(),
+        model: CHAT_MODEL.into(),
+        status: JobStatus::Pending,
+        created: at,
+        updated: at,
+        started: None,
+        ended: None,
+        worker: None,
+        legacy: None,
+        input_tokens: None,
+        output_tokens: None,
+        budget: MicroUsd(100),
+        cost: None,
+        ttft_ms: None,
+        receipt: None,
+        error: None,
+        idempotency: idempotency("mine"),
+        text: None,
+        lease: Some(("dead".into(), at.after(600_000))),
+    };
+    store.insert_job(&row).await.expect("a store");
+    let client = network.client.clone();
+    let wish = Reservation { job: id.clone(), client, key: None, most: MicroUsd(100), key_per_day: None, now: at };
+    assert_eq!(store.reserve(&wish).await, Ok(Reserved::Yes));
+    let error = Some(JobError { code: "unavailable".into(), message: "the store was slow".into() });
+    let failed = JobRow { status: JobStatus::Failed, error, ended: Some(at), lease: None, ..row };
+    assert_eq!(store.end_job(&failed, None).await, Ok(Some(MicroUsd(0))));
+    let again = network.post("/api/v1/jobs", &body).bearer_auth(&network.key).header("idempotency-key", "mine");
+    let again = answered(again.send().await.expect("an answer"), 202).await;
+    assert_eq!(again["id"], id.0);
+    assert_eq!(network.stream(&again["id"]).await.text, "one two");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,7 +130,8 @@ fn tokens(view: &JobView) -> Markup {
 /// A place to ask a model, with the answer as it comes.
 pub(super) fn chat(ask: &Ask<'_>, model: Option<&str>) -> Vec<Part> {
     let models = ask.plane.index.read(|book| query::models(book, ask.now));
-    let may = ask.somebody.is_some() || ask.plane.config.http.anonymous_per_day.is_some();
+    // Its jobs go through `/api/v1/jobs`, which is for clients, even where those who are nobody may use `/api/chat`.
+    let may = ask.somebody.is_some();
     let page = html! {
         @if ask.plane.gateway.is_none() {
             p.note { "This plane buys nothing for clients: it only shows. Run a node, or ask at another." }

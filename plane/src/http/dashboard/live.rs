@@ -5,7 +5,8 @@
 //! and after [`LOOK`] in any case.
 //!
 //! A page that is the same for everybody is made once for all who look at it ([`feed`]): ten thousand cost what one does, but for
-//! their connections. Others are made for each, who is looked up each time, so a session that has ended sees nothing more.
+//! their connections. Others are made for each client, who is looked up each time, so a session that has ended sees nothing more.
+//! Who is nobody has no page of its own, and each address has a share of the places.
 
 mod feed;
 
@@ -15,12 +16,14 @@ use crate::{
     http::{
         caller::{self, Known, Somebody},
         error::Refusal,
+        limits::From as Sender,
     },
+    shares::{Share, Shares},
     state::Plane,
     store::Notice,
 };
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::{RawQuery, State},
     http::{HeaderMap, header},
@@ -35,14 +38,16 @@ use futures::{
 use infernet_node::clock;
 use infernet_wire::{hash, id::Hash};
 use serde_json::json;
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     time::{Instant, sleep_until, timeout_at},
 };
 
 /// Pages of somebody's own that are live at once: each is made again every second or so, in about a millisecond.
 const MAX_OWN: usize = 256;
+/// And of one client: more than anybody looks at.
+const MAX_OWN_EACH: usize = 8;
 /// Viewers of pages that are the same for everybody: a connection each, of some kilobytes.
 const MAX_SHARED: usize = 10_000;
 /// Between two looks at least: nobody reads faster.
@@ -54,17 +59,16 @@ const LIFE: Duration = Duration::from_secs(60 * 60);
 
 /// Who is looking at live pages.
 pub struct Viewers {
-    own: Arc<Semaphore>,
-    shared: Arc<Semaphore>,
+    own: Shares,
+    shared: Shares,
     feeds: Feeds,
     closing: watch::Sender<bool>,
 }
 
 impl Default for Viewers {
     fn default() -> Self {
-        let room = |most| Arc::new(Semaphore::new(most));
         let closing = watch::Sender::new(false);
-        Viewers { own: room(MAX_OWN), shared: room(MAX_SHARED), feeds: Feeds::default(), closing }
+        Viewers { own: Shares::new(MAX_OWN), shared: Shares::new(MAX_SHARED), feeds: Feeds::default(), closing }
     }
 }
 
@@ -73,40 +77,54 @@ impl Viewers {
     pub fn close(&self) {
         self.closing.send_replace(true);
     }
-
-    fn enter(&self, room: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
-        let full = |_| Refusal::busy("too many live pages are open now: this one does not change by itself, load it again");
-        room.clone().try_acquire_owned().map_err(full)
-    }
 }
 
 pub(super) fn routes() -> Router<Plane> {
     Router::new().route("/live", get(live))
 }
 
-async fn live(State(plane): State<Plane>, headers: HeaderMap, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+async fn live(
+    State(plane): State<Plane>,
+    Extension(from): Extension<Sender>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
     let query = query.unwrap_or_default();
     let of = crate::http::jobs::pairs(&query).find(|(name, _)| *name == "of").map(|(_, value)| value).unwrap_or_default();
     let (path, rest) = of.split_once('?').unwrap_or((&of, ""));
-    let view = View::parse(path, rest).ok_or_else(|| Refusal::not_found("page"))?;
+    let view = View::parse(path, rest).filter(View::is_live);
+    let view = view.ok_or_else(|| Refusal::not_found("live page"))?;
     // So that a viewer who may not see the page is told so at once.
     let somebody = who(&plane, &headers, &view).await?;
     let viewers = plane.viewers.clone();
     let feed = if view.is_same_for(somebody.as_ref()) { viewers.feeds.of(&plane, &view) } else { None };
-    let body = match feed {
-        Some(feed) => {
-            let room = viewers.enter(&viewers.shared)?;
+    let body = match (feed, &somebody) {
+        (Some(feed), _) => {
+            // As many as it may load in a minute.
+            let each = usize::try_from(plane.config.http.per_minute).unwrap_or(usize::MAX);
+            let room = place(&viewers.shared, from.counted(), each)?;
             Body::from_stream(events(feed::Reader::new(feed, room), |mut reader: feed::Reader| async move {
                 Some((reader.next().await?, reader))
             }))
         }
-        None => {
-            let viewer = Viewer::new(plane, headers, view, viewers.enter(&viewers.own)?);
+        (None, Some(somebody)) => {
+            let room = place(&viewers.own, somebody.client.id.0.clone(), MAX_OWN_EACH)?;
+            let viewer = Viewer::new(plane, headers, view, room);
             Body::from_stream(events(viewer, |mut viewer: Viewer| async move { Some((viewer.next().await?, viewer)) }))
         }
+        (None, None) => return Err(Refusal::busy("too many different pages are live now: load this one again, or sign in")),
     };
     let kind = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((kind, [("x-accel-buffering", "no")], body).into_response())
+}
+
+/// A place for `who`, of whom no more than `each` may have one.
+fn place(room: &Shares, who: String, each: usize) -> Result<Share, Refusal> {
+    let mut share = room.of(who);
+    if share.grow(1, each) {
+        return Ok(share);
+    }
+    Err(Refusal::busy("too many live pages are open now: this one does not change by itself, load it again"))
 }
 
 /// Bytes of `state`, as long as there are any.
@@ -175,7 +193,7 @@ async fn looked(ask: &Ask<'_>, view: &View) -> Result<Made, Refusal> {
 /// A live page of somebody's own.
 struct Viewer {
     #[expect(dead_code, reason = "it is given back when the viewer goes")]
-    room: OwnedSemaphorePermit,
+    room: Share,
     look: Look,
     plane: Plane,
     headers: HeaderMap,
@@ -186,7 +204,7 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn new(plane: Plane, headers: HeaderMap, view: View, room: OwnedSemaphorePermit) -> Self {
+    fn new(plane: Plane, headers: HeaderMap, view: View, room: Share) -> Self {
         Viewer { room, look: Look::new(&plane), plane, headers, view, sent: None, over: clock::deadline(LIFE) }
     }
 

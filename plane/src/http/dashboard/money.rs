@@ -44,7 +44,7 @@ pub(super) async fn page(ask: &Ask<'_>, before: Option<u64>) -> Result<Vec<Part>
             (tile("Left to spend", words::dollars(client.available())))
         }
         @if client.balance == MicroUsd(0) {
-            p.note { "Who runs this plane can give " code { (client.id.0) } " a balance: " code { "infernet-plane grant " (client.id.0) " 5000000 --reference first" } ", five dollars." }
+            p.note { "Who runs this plane can give " code { (client.id.0) } " a balance: " code { "infernet-plane grant " (client.id.0) " 5000000 --reference " (iso(ask.now).get(..10).unwrap_or("top-up")) } ", five dollars; the same word counts once." }
         }
     };
     let shown: Vec<Markup> = rows.into_iter().map(entry).collect();

@@ -84,6 +84,16 @@ impl View {
         matches!(self, View::Jobs { .. } | View::Job(_) | View::Money { .. } | View::Keys | View::Settings)
     }
 
+    /// Whether it has live parts: forms, and what is signed, stay as they are.
+    pub(super) fn is_live(&self) -> bool {
+        !matches!(self, View::Chat { .. } | View::Receipt(_) | View::Settings | View::SignIn { .. })
+    }
+
+    /// Whether it is one of the few whose address holds nothing that a viewer makes up.
+    pub(super) fn is_first(&self) -> bool {
+        matches!(self, View::Overview | View::Nodes { after: None, .. } | View::Models | View::Receipts { worker: None })
+    }
+
     /// Whether its live parts are the same whoever looks: an owner sees more of a node.
     pub(super) fn is_same_for(&self, somebody: Option<&Somebody>) -> bool {
         match self {

@@ -111,6 +111,19 @@ const SPECS: &[(&str, Shape)] = &[
     ("uptime_ms", Num(AMOUNT)),
 ];
 
+/// Models that a node has in its row until it was heard for a while: keys cost nothing, and each makes a row.
+const FIRST_MODELS: usize = 8;
+
+/// Cuts the two lists that can be long.
+pub fn shorten(specs: &mut Value) {
+    if let Some(models) = specs.get_mut("served_models").and_then(Value::as_array_mut) {
+        models.truncate(FIRST_MODELS);
+    }
+    if let Some(keys) = specs.get_mut("model_keys").and_then(Value::as_object_mut) {
+        *keys = std::mem::take(keys).into_iter().take(FIRST_MODELS).collect();
+    }
+}
+
 /// What of `given` is kept.
 pub fn kept(given: &Value) -> Value {
     record(SPECS, given).unwrap_or_default()
@@ -192,6 +205,17 @@ mod tests {
         assert_eq!(kept["served_models"], json!(["m"]));
         assert_eq!(kept.as_object().map(Map::len), Some(3));
         assert_eq!(super::kept(&json!([1])), Value::Null);
+    }
+
+    #[test]
+    fn a_node_that_is_new_has_a_short_row() {
+        let many: Vec<String> = (0..40).map(|n| format!("m{n}")).collect();
+        let keys: Map<String, Value> = many.iter().map(|model| (model.clone(), "k".into())).collect();
+        let mut specs = kept(&json!({ "served_models": many, "model_keys": keys, "slots": 2 }));
+        shorten(&mut specs);
+        assert_eq!(specs["served_models"].as_array().map(Vec::len), Some(FIRST_MODELS));
+        assert_eq!(specs["model_keys"].as_object().map(Map::len), Some(FIRST_MODELS));
+        assert_eq!(specs["slots"], 2.0);
     }
 
     #[test]

@@ -26,7 +26,6 @@ fn row(pubkey: Pubkey, node_id: &str, seen: UnixMillis) -> NodeRow {
 pub(super) async fn conform(both: &Both) {
     a_row_is_replaced_but_for_what_it_was_given(both.store()).await;
     a_name_belongs_to_one_key(both.store()).await;
-    pages_go_by_key_and_role(both.store()).await;
     a_nonce_is_used_once(both).await;
     payouts_are_kept(both.store()).await;
     silent_nodes_are_forgotten(both.store()).await;
@@ -89,31 +88,6 @@ async fn a_name_belongs_to_one_key(store: &dyn Store) {
     assert_eq!(store.put_node(&row(mine, &node_id, NOW)).await, Ok(NodePut::Taken));
     let kept = store.node(mine, Role::Provider).await.expect("read").expect("a row");
     assert_eq!(kept.node_id, other_id, "a refused change changes nothing");
-}
-
-async fn pages_go_by_key_and_role(store: &dyn Store) {
-    // After all that was there before, in a time of their own.
-    let since = UnixMillis(NOW.0 * 2 + u64::from(u32::from_be_bytes(infernet_node::clock::random())));
-    let mut keys: Vec<Pubkey> = (0..4).map(|_| pubkey()).collect();
-    keys.sort();
-    for key in &keys {
-        let node_id = name("provider-");
-        store.put_node(&row(*key, &node_id, since)).await.expect("kept");
-        store.put_node(&NodeRow { role: Role::Client, ..row(*key, &node_id, since) }).await.expect("kept");
-    }
-    store.put_node(&row(pubkey(), &name("provider-"), UnixMillis(since.0 - 1))).await.expect("kept");
-    let (mut after, mut found) = (None, Vec::new());
-    loop {
-        let page = store.nodes(since, after, 3).await.expect("a page");
-        let Some(last) = page.last() else { break };
-        after = Some((last.pubkey, last.role));
-        found.extend(page.iter().filter(|row| row.seen == since).map(|row| (row.pubkey, row.role)));
-    }
-    let expected: Vec<_> = keys.iter().flat_map(|key| [(*key, Role::Provider), (*key, Role::Client)]).collect();
-    assert_eq!(found, expected, "each once, in order, and none that was silent");
-    for (key, role) in expected {
-        store.remove_node(key, role).await.expect("removed");
-    }
 }
 
 async fn a_nonce_is_used_once(both: &Both) {

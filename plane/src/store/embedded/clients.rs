@@ -180,8 +180,13 @@ pub(super) fn settle(change: &mut Change<'_>, job: &JobRow) -> Result<MicroUsd, 
         add(change, row, &entry)?.ok_or_else(|| StoreError::Corrupt(format!("job {} was charged twice", job.id.0)))?
     };
     change.put(&client(&held.client), &row)?;
-    held.is_settled = true;
-    change.put(&place, &held)?;
+    if cost.0 == 0 {
+        // One that cost nothing may be asked for again.
+        change.remove(&place);
+    } else {
+        held.is_settled = true;
+        change.put(&place, &held)?;
+    }
     Ok(cost)
 }
 
@@ -196,6 +201,12 @@ impl Clients for EmbeddedStore {
             };
             change.put(&client(&kept.id), &kept)
         })
+    }
+
+    fn clients<'a>(&'a self, after: Option<&'a ClientId>, limit: usize) -> Answer<'a, Vec<ClientRow>> {
+        let prefix = Key::of(CLIENT);
+        let from = after.map_or(prefix.clone(), |id| client(id).next());
+        self.read(move |table| table.after(&prefix, &from).take(limit.min(MAX_PAGE)).map(|row| row?.read()).collect())
     }
 
     fn client<'a>(&'a self, id: &'a ClientId) -> Answer<'a, Option<ClientRow>> {
@@ -259,6 +270,17 @@ impl Clients for EmbeddedStore {
 
     fn key(&self, hash: Hash) -> Answer<'_, Option<KeyRow>> {
         self.read(move |table| table.get(&Key::of(KEY).fixed(hash.as_bytes())))
+    }
+
+    fn forget_key(&self, hash: Hash) -> Answer<'_, ()> {
+        let key = Key::of(KEY).fixed(hash.as_bytes());
+        self.write(move |change| {
+            if let Some(row) = change.table().get::<KeyRow>(&key)? {
+                change.remove(&Key::of(KEYS).text(&row.client.0).number(row.created.0).fixed(hash.as_bytes()));
+                change.remove(&key);
+            }
+            Ok(())
+        })
     }
 
     fn touch_key(&self, hash: Hash, now: UnixMillis) -> Answer<'_, ()> {

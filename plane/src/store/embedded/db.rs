@@ -75,7 +75,8 @@ impl Table {
             Ok(Ok(db)) => db,
             Ok(Err(error)) if is_held(&error) => {
                 return Err(StoreError::Unreachable(format!(
-                    "another plane is running in {shown}: stop it, or give this one its own --store"
+                    "a plane is running in {shown}: stop it first; while it runs, POST /api/v1/admin/clients and \
+                     /api/v1/admin/grants with an admin's key do what client and grant do"
                 )));
             }
             Ok(Err(sled::Error::Io(error))) => return Err(StoreError::Unreachable(format!("{shown}: {error}"))),

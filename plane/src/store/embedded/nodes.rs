@@ -5,7 +5,8 @@ use super::{
     clients::MAX_FORGOTTEN,
     db::{Change, Key, Table},
 };
-use crate::store::{Answer, MAX_PAGE, NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, StoreError, nodes::is_forgotten};
+use crate::store::{Answer, NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, StoreError, nodes::is_forgotten};
+use futures::FutureExt;
 use infernet_wire::time::UnixMillis;
 
 const NODE: u8 = 10;
@@ -14,6 +15,8 @@ const NONCE: u8 = 12;
 const NONCE_END: u8 = 13;
 const PAYOUT: u8 = 14;
 
+/// Nodes that are forgotten in one write.
+const NODES_AT_ONCE: usize = 100;
 /// Payouts of one node that are read: coins times networks, with room to spare.
 const MAX_PAYOUTS: usize = 100;
 
@@ -37,14 +40,34 @@ fn is_shared(table: &Table, row: &NodeRow) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// Removes rows of nodes that are forgotten, so many at once.
-fn forget_nodes(change: &mut Change<'_>, now: UnixMillis) -> Result<(), StoreError> {
+/// Nodes that are to be forgotten, so many at once.
+fn forgotten(table: &Table, now: UnixMillis) -> Result<Vec<(Pubkey, Role)>, StoreError> {
     let prefix = Key::of(NODE);
-    let rows = change.table().after(&prefix, &prefix).map(|row| row?.read::<NodeRow>());
+    let rows = table.after(&prefix, &prefix).map(|row| row?.read::<NodeRow>());
     let gone = rows.filter(|row| row.as_ref().map_or(true, |row| is_forgotten(row.registered, row.seen, now)));
-    let gone: Vec<NodeRow> = gone.take(MAX_FORGOTTEN).collect::<Result<_, _>>()?;
-    for row in gone {
-        remove(change, &row)?;
+    gone.take(MAX_FORGOTTEN).map(|row| row.map(|row| (row.pubkey, row.role))).collect()
+}
+
+/// Removes those of `nodes` that have not come back since.
+fn forget_nodes(change: &mut Change<'_>, nodes: &[(Pubkey, Role)], now: UnixMillis) -> Result<(), StoreError> {
+    for (pubkey, role) in nodes {
+        let row: Option<NodeRow> = change.table().get(&node(*pubkey, *role))?;
+        if let Some(row) = row.filter(|row| is_forgotten(row.registered, row.seen, now)) {
+            remove(change, &row)?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets nonces whose time is over.
+fn forget_used(change: &mut Change<'_>, now: UnixMillis) -> Result<(), StoreError> {
+    let prefix = Key::of(NONCE_END);
+    let over: Result<Vec<_>, _> =
+        change.table().before(&prefix, Some(&prefix.clone().number(now.0))).take(MAX_FORGOTTEN).collect();
+    for row in over? {
+        // Behind the time they are as in the other index.
+        change.remove(&Key::of(NONCE).fixed(row.key_after(prefix.len() + 8)));
+        change.remove(&Key::read(row.key));
     }
     Ok(())
 }
@@ -82,22 +105,6 @@ impl Nodes for EmbeddedStore {
         self.read(move |table| table.get(&node(pubkey, role)))
     }
 
-    fn nodes(&self, seen: UnixMillis, after: Option<(Pubkey, Role)>, limit: usize) -> Answer<'_, Vec<NodeRow>> {
-        self.read(move |table| {
-            let prefix = Key::of(NODE);
-            let from = after.map_or(prefix.clone(), |(pubkey, role)| node(pubkey, role).next());
-            let mut found = Vec::new();
-            for row in table.after(&prefix, &from) {
-                let row: NodeRow = row?.read()?;
-                if found.len() >= limit.min(MAX_PAGE) {
-                    break;
-                }
-                found.extend((row.seen >= seen).then_some(row));
-            }
-            Ok(found)
-        })
-    }
-
     fn remove_node(&self, pubkey: Pubkey, role: Role) -> Answer<'_, Option<NodeRow>> {
         self.write(move |change| {
             let old: Option<NodeRow> = change.table().get(&node(pubkey, role))?;
@@ -122,18 +129,21 @@ impl Nodes for EmbeddedStore {
     }
 
     fn forget_nonces(&self, now: UnixMillis) -> Answer<'_, ()> {
-        self.write_soon(move |change| {
-            let prefix = Key::of(NONCE_END);
-            let over: Result<Vec<_>, _> =
-                change.table().before(&prefix, Some(&prefix.clone().number(now.0))).take(MAX_FORGOTTEN).collect();
-            for row in over? {
-                // Behind the time they are as in the other index.
-                change.remove(&Key::of(NONCE).fixed(row.key_after(prefix.len() + 8)));
-                change.remove(&Key::read(row.key));
+        async move {
+            self.write_soon(move |change| {
+                forget_used(change, now)?;
+                super::clients::forget(change, now)
+            })
+            .await?;
+            // All rows are read, and nobody waits for that; who writes waits for a few removals at most.
+            let gone = self.read(move |table| forgotten(table, now)).await?;
+            for few in gone.chunks(NODES_AT_ONCE) {
+                let few = few.to_vec();
+                self.write_soon(move |change| forget_nodes(change, &few, now)).await?;
             }
-            forget_nodes(change, now)?;
-            super::clients::forget(change, now)
-        })
+            Ok(())
+        }
+        .boxed()
     }
 
     fn put_payout<'a>(&'a self, row: &'a PayoutRow) -> Answer<'a, ()> {

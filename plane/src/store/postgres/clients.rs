@@ -120,6 +120,15 @@ impl Clients for PostgresStore {
         })
     }
 
+    fn clients<'a>(&'a self, after: Option<&'a ClientId>, limit: usize) -> Answer<'a, Vec<ClientRow>> {
+        answer(async move {
+            let after = after.map_or(String::new(), |id| plain(&id.0).into());
+            let statement =
+                format!("select {CLIENT} from clients where id collate \"C\" > $1 order by id collate \"C\" limit $2");
+            self.rows(&statement, &[&after, &page(limit)]).await?.iter().map(read_client).collect()
+        })
+    }
+
     fn client<'a>(&'a self, id: &'a ClientId) -> Answer<'a, Option<ClientRow>> {
         answer(async move {
             let statement = format!("select {CLIENT} from clients where id = $1");
@@ -164,6 +173,10 @@ impl Clients for PostgresStore {
             let row = self.row(&format!("select {KEY} from api_keys where hash = $1"), &[&&hash.as_bytes()[..]]).await?;
             row.as_ref().map(read_key).transpose()
         })
+    }
+
+    fn forget_key(&self, hash: Hash) -> Answer<'_, ()> {
+        answer(async move { self.execute("delete from api_keys where hash = $1", &[&&hash.as_bytes()[..]]).await.map(|_| ()) })
     }
 
     fn touch_key(&self, hash: Hash, now: UnixMillis) -> Answer<'_, ()> {

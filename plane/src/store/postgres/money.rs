@@ -55,7 +55,10 @@ async fn settle(step: &Transaction<'_>, client: Option<ClientRow>, job: &JobRow)
     }
     client.reserved = MicroUsd(client.reserved.0.saturating_sub(most.0));
     execute(step, "update clients set reserved = $2 where id = $1", &[&id, &signed(client.reserved.0)]).await?;
-    if cost.0 > 0 && !add(step, &client, &Entry::of_job(job, cost, key)).await? {
+    if cost.0 == 0 {
+        // One that cost nothing may be asked for again.
+        execute(step, "delete from reservations where job = $1", &[&plain(&job.id.0)]).await?;
+    } else if !add(step, &client, &Entry::of_job(job, cost, key)).await? {
         return Err(StoreError::Corrupt(format!("job {} was charged twice", job.id.0)));
     }
     Ok(cost)

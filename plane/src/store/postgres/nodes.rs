@@ -2,8 +2,8 @@
 
 use super::{
     PostgresStore, answer,
-    convert::{Columns, page, plain, role_number, signed},
-    execute, lock, row,
+    convert::{Columns, Value, plain, role_number, signed},
+    execute, lock, row, rows,
 };
 use crate::store::{
     Answer, NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, StoreError,
@@ -11,8 +11,11 @@ use crate::store::{
 };
 use deadpool_postgres::Transaction;
 use infernet_wire::time::UnixMillis;
+use std::collections::BTreeSet;
 use tokio_postgres::Row;
 
+/// Nodes that are forgotten in one go: each is a lock, of which PostgreSQL has some thousands.
+const NODES_AT_ONCE: usize = 1_000;
 const COLUMNS: &str =
     "pubkey, role, id, node_id, name, address, port, available, specs, public, names_audience, registered, seen";
 
@@ -37,8 +40,11 @@ fn read(row: &Row) -> Result<NodeRow, StoreError> {
 
 /// Nobody else works on the rows of a key meanwhile.
 async fn lock_key(step: &Transaction<'_>, pubkey: Pubkey) -> Result<(), StoreError> {
-    let key: String = pubkey.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    lock(step, &format!("node {key}")).await
+    lock(step, &subject(pubkey)).await
+}
+
+fn subject(pubkey: Pubkey) -> String {
+    format!("node {}", hex::encode(pubkey.0))
 }
 
 /// Gives a name back that no role of the key goes by any more.
@@ -109,21 +115,40 @@ impl PostgresStore {
     }
 
     async fn forget(&self, now_at: UnixMillis) -> Result<(), StoreError> {
-        let now = now_at;
-        let now_micros = signed(now.0.saturating_mul(1000));
-        let now = signed(now.0);
-        // As `is_forgotten` has it.
-        let silent = "select pubkey, role from nodes
-             where seen < $1 or (seen < $2 and seen - registered < $3) order by seen limit 1000";
-        let ago = |ms: u64| signed(now_at.0.saturating_sub(ms));
-        for row in self.rows(silent, &[&ago(SILENT_MS), &ago(BRIEF_SILENT_MS), &signed(BRIEF_MS)]).await? {
-            let row = Columns(&row);
-            self.remove_row(row.pubkey("pubkey")?, row.role("role")?).await?;
-        }
+        let now_micros = signed(now_at.0.saturating_mul(1000));
+        let now = signed(now_at.0);
+        // First what there is most of, so that it goes even if nodes take long.
         self.execute("delete from nonces where until < $1", &[&now]).await?;
         self.execute("delete from sessions where until < $1", &[&now]).await?;
         self.execute("delete from challenges where until < $1", &[&now]).await?;
-        self.execute("delete from turns where full_at < $1", &[&now_micros]).await.map(|_| ())
+        self.execute("delete from turns where full_at < $1", &[&now_micros]).await?;
+        self.forget_nodes(now_at).await
+    }
+
+    /// Removes rows of nodes that are forgotten, so many at once, and the names that nobody goes by any more.
+    async fn forget_nodes(&self, now: UnixMillis) -> Result<(), StoreError> {
+        let ago = |ms: u64| signed(now.0.saturating_sub(ms));
+        let since: [i64; 3] = [ago(SILENT_MS), ago(BRIEF_SILENT_MS), signed(BRIEF_MS)];
+        let since: [Value<'_>; 3] = [&since[0], &since[1], &since[2]];
+        // As `is_forgotten` has it.
+        let silent = "(seen < $1 or (seen < $2 and seen - registered < $3))";
+        let mut connection = self.connection().await?;
+        let step = connection.transaction().await?;
+        let statement = format!("select pubkey from nodes where {silent} order by seen limit {NODES_AT_ONCE}");
+        let found = rows(&step, &statement, &since).await?;
+        let keys: Result<BTreeSet<Pubkey>, _> = found.iter().map(|row| Columns(row).pubkey("pubkey")).collect();
+        let keys: Vec<Pubkey> = keys?.into_iter().collect();
+        // As whoever works on one key does; in their order, so that two who forget don't wait for each other.
+        let subjects: Vec<String> = keys.iter().map(|key| format!("infernet {}", subject(*key))).collect();
+        let locks = "select pg_advisory_xact_lock(hashtextextended(key, 0)) from unnest($1::text[]) as key";
+        rows(&step, locks, &[&subjects]).await?;
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &key.0[..]).collect();
+        let with_keys: Vec<Value<'_>> = since.into_iter().chain([&keys as Value<'_>]).collect();
+        execute(&step, &format!("delete from nodes where pubkey = any($4) and {silent}"), &with_keys).await?;
+        let names = "delete from node_names where pubkey = any($1) and not exists
+             (select from nodes where nodes.pubkey = node_names.pubkey and nodes.node_id = node_names.node_id)";
+        execute(&step, names, &[&keys]).await?;
+        Ok(step.commit().await?)
     }
 }
 
@@ -136,16 +161,6 @@ impl Nodes for PostgresStore {
         answer(async move {
             let statement = format!("select {COLUMNS} from nodes where pubkey = $1 and role = $2");
             self.row(&statement, &[&&pubkey.0[..], &role_number(role)]).await?.as_ref().map(read).transpose()
-        })
-    }
-
-    fn nodes(&self, seen: UnixMillis, after: Option<(Pubkey, Role)>, limit: usize) -> Answer<'_, Vec<NodeRow>> {
-        answer(async move {
-            let (key, role) = after.map_or((vec![], -1), |(pubkey, role)| (pubkey.0.to_vec(), role_number(role)));
-            let statement = format!(
-                "select {COLUMNS} from nodes where seen >= $1 and (pubkey, role) > ($2, $3) order by pubkey, role limit $4"
-            );
-            self.rows(&statement, &[&signed(seen.0), &key, &role, &page(limit)]).await?.iter().map(read).collect()
         })
     }
 

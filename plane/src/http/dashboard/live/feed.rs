@@ -1,7 +1,7 @@
 //! Pages that are the same for everybody: each is made once, by a task that lives as long as somebody looks.
 
 use super::{LIFE, Look, View, looked};
-use crate::{http::dashboard::Ask, state::Plane};
+use crate::{http::dashboard::Ask, shares::Share, state::Plane};
 use bytes::{Bytes, BytesMut};
 use infernet_node::clock;
 use infernet_wire::id::Hash;
@@ -10,12 +10,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 
-/// Different pages that are made for all: more are made for each who looks. A page's lists have addresses of their own.
+/// Different pages that are made for all, beside the few that have no number in their address: those are always made.
 const MAX_FEEDS: usize = 128;
 
 /// A page as it is now.
@@ -39,7 +36,7 @@ impl Feeds {
         if let Some(feed) = feeds.get(view) {
             return Some(feed.clone());
         }
-        if feeds.len() >= MAX_FEEDS {
+        if feeds.len() >= MAX_FEEDS && !view.is_first() {
             return None;
         }
         let (told, feed) = watch::channel(Arc::default());
@@ -81,14 +78,14 @@ async fn make(plane: Plane, told: watch::Sender<Arc<Made>>, over: Over) {
 pub(super) struct Reader {
     feed: watch::Receiver<Arc<Made>>,
     #[expect(dead_code, reason = "it is given back when the reader goes")]
-    room: OwnedSemaphorePermit,
+    room: Share,
     /// The digests of what was sent; nothing before the first.
     sent: Vec<Hash>,
     over: Instant,
 }
 
 impl Reader {
-    pub(super) fn new(mut feed: watch::Receiver<Arc<Made>>, room: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(mut feed: watch::Receiver<Arc<Made>>, room: Share) -> Self {
         // What is there is new to whoever comes.
         feed.mark_changed();
         Reader { feed, room, sent: Vec::new(), over: clock::deadline(LIFE) }
