@@ -107,7 +107,7 @@ impl Host {
         let new = format!("{net}.77");
         self.place
             .shell(&format!(
-                "ip addr add {new}/24 dev eth0\nip addr del {}/24 dev eth0\nip route replace default via {net}.1 src {new}",
+                "ip addr del {}/24 dev eth0\nip addr add {new}/24 dev eth0\nip route replace default via {net}.1 src {new}",
                 self.address
             ))
             .await?;
