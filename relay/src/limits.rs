@@ -14,7 +14,7 @@
 //! | `quota` | 20 GiB a day of who opens circuits | two months of tokens at 100/s, two films. Nothing is cut: what runs goes on at `slow-rate`, new circuits are refused until the day is over |
 //! | `slow-rate` | 16 KB/s of each circuit, each way | 100 tokens a second with their frames |
 //! | requests | 1 024 at once, 16 of a connection, fewer when many are taken | all that had a reservation ask again after a restart; who opens streams and says nothing leaves room for others; see `hop` |
-//! | `reservations` | 1 024 | some 100 kB of connection each: 100 MB |
+//! | `reservations` | 1 024 | 64 kB of connection each, measured, and more while it is used: 100 MB |
 //! | `reservations-per-prefix` | 32 | an office or a small provider's customers; a farm of keys behind one address gets no more |
 //! | `reservation` | 600 s | renewed at 450 s, before a connection without streams would be closed |
 //! | `circuits` | 512 | two buffers of 16 KiB each, and at most as much as two windows of a stream: 272 MB if all readers stall |

@@ -1,8 +1,6 @@
 //! The way between buyer and worker breaks within an answer: it goes on over the next one, nothing is lost or repeated, and there is
 //! one receipt for it.
 
-#![expect(clippy::panic, reason = "a failing test may panic")]
-
 use infernet_node::{
     backend,
     buyer::{Buyer, ChatError, ChatEvent},

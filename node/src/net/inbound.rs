@@ -6,7 +6,7 @@
 //! others.
 //!
 //! When all places are taken, or all that one connection may have, a stream is reset at once, and counted (`inbound.refused`).
-//! How many a connection may have goes down with the free places ([`share`]): whoever opens all that it can leaves some to others,
+//! How many a connection may have goes down with the free places (`share`): whoever opens all that it can leaves some to others,
 //! however many connections do so (Choudhury and Hahne's dynamic threshold, 1998).
 
 use futures::future::{Ready, ready};

@@ -2,7 +2,7 @@
 //!
 //! What is known comes from outside: where we listen, what a peer that dialled back found (AutoNAT v2), what the router mapped
 //! (UPnP), what the operator says, which peers are relays and how far away. Out come three things: which relay to ask for a
-//! reservation next ([`Reach::decide`]), where we are to be found ([`Reach::told`]), and why.
+//! reservation next (`Reach::decide`), where we are to be found (`Reach::told`), and why.
 //!
 //! | state | known | told to peers | told in ads |
 //! |---|---|---|---|
@@ -12,10 +12,10 @@
 //! | mapped, it seems | a peer dialled us at an address that is not our own | that and circuits, and what is for the local network | that and circuits |
 //! | behind NAT | a peer tried and could not | circuits, and what is for the local network | circuits |
 //!
-//! **Relays**, for a worker that can't be dialled, or does not know after [`PATIENCE_MS`], or at once if its operator names some: [`relays::HELD`] of them, those that the operator
-//! names first, then the nearest, on different networks if there are any. One that is lost is replaced at once if another is known, and
-//! asked again after a second, then ever later, at most every half a minute. libp2p itself renews a reservation after three
-//! quarters of its time; when that fails we hear of it as of any other loss.
+//! **Relays**, for a worker that can't be dialled, or does not know after [`PATIENCE_MS`], or at once if its operator names some: two of
+//! them, those that the operator names first, then the nearest, on different networks if there are any. One that is lost is replaced
+//! at once if another is known, and asked again after a second, then ever later, at most every half a minute. libp2p itself renews a
+//! reservation after three quarters of its time; when that fails we hear of it as of any other loss.
 //!
 //! **It seems**: a NAT that lets in whom it has sent to (address-dependent filtering, RFC 4787 §5) lets in the peer that tries for us,
 //! which dials from another port of the same address, and nobody else. So that peer's word alone does not do without relays.
