@@ -230,7 +230,8 @@ async fn jobs_of_an_instance_that_died_fail_and_are_settled() {
         error: None,
         idempotency: None,
         text: None,
-        lease: Some(("dead".into(), at)),
+        // So that it is not over before there is a reservation.
+        lease: Some(("dead".into(), at.after(2_000))),
     };
     store.insert_job(&row).await.expect("a store");
     let wish = Reservation {
