@@ -12,7 +12,7 @@ use crate::{
     market::registry::KnownModel,
     node::Node,
     report::ReceiptReport,
-    store::{self, Page, Position},
+    store::{self, Page, Position, Store, StoreError},
 };
 use clap::{Args, Subcommand};
 use infernet_wire::{id::NodeId, limits, money::MicroUsd, receipt::SignedReceipt, topic::NetworkId};
@@ -170,7 +170,7 @@ pub(super) async fn peers(context: &Context) -> Result<(), Exit> {
 pub(super) async fn receipts(context: &Context, args: ReceiptsArgs) -> Result<(), Exit> {
     let flags = Partial { network: args.network.clone(), ..Partial::default() };
     let network = Config::load(&context.home, flags)?.network;
-    let limit = args.limit.unwrap_or(if args.command.is_some() { store::MAX_PAGE } else { LISTED });
+    let limit = args.limit.unwrap_or(if args.command.is_some() { usize::MAX } else { LISTED });
     let (receipts, bad) = match Client::connect(&context.home) {
         Some(node) => ask_receipts(&node, args.network.is_some().then_some(network), limit).await?,
         None => read_receipts(context, &network, limit)?,
@@ -185,7 +185,18 @@ pub(super) async fn receipts(context: &Context, args: ReceiptsArgs) -> Result<()
 /// Those of the running node, verified here, and how many do not verify.
 async fn ask_receipts(node: &Client, network: Option<NetworkId>, limit: usize) -> Result<(Vec<SignedReceipt>, u64), Exit> {
     let network = network_of(node, network).await?;
-    receipts_page(node, &network, None, limit).await
+    let (mut all, mut bad) = (Vec::new(), 0_u64);
+    loop {
+        let asked = limit.saturating_sub(all.len()).min(store::MAX_PAGE);
+        let before = all.last().map(Position::of);
+        let (page, refused) = receipts_page(node, &network, before, asked).await?;
+        bad = bad.saturating_add(refused);
+        let is_last = page.is_empty();
+        all.extend(page);
+        if is_last || all.len() >= limit {
+            return Ok((all, bad));
+        }
+    }
 }
 
 /// The network of the running node, which must be the one that was `wanted`, if any.
@@ -219,8 +230,22 @@ pub(super) fn read_receipts(context: &Context, network: &NetworkId, limit: usize
         return Ok((Vec::new(), 0));
     }
     let store = store::open(&context.home, network)?;
-    let receipts = store.receipts(Page::newest(limit))?;
+    let receipts = newest(&*store, limit)?;
     Ok((receipts, store.counts()?.unreadable))
+}
+
+/// The newest `limit` receipts of `store`, page by page.
+fn newest(store: &dyn Store, limit: usize) -> Result<Vec<SignedReceipt>, StoreError> {
+    let mut all: Vec<SignedReceipt> = Vec::new();
+    while all.len() < limit {
+        let page = Page { before: all.last().map(Position::of), limit: (limit - all.len()).min(store::MAX_PAGE) };
+        let receipts = store.receipts(page)?;
+        if receipts.is_empty() {
+            break;
+        }
+        all.extend(receipts);
+    }
+    Ok(all)
 }
 
 fn list(context: &Context, receipts: &[ReceiptReport]) -> Result<(), Exit> {
