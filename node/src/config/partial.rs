@@ -223,11 +223,36 @@ impl Kind for PriceTable {
     }
 }
 
+/// What the variable of the key says, else that of its flag.
 fn of_variable<K: Kind>(key: &'static str, env: impl Fn(&str) -> Option<String>) -> Result<Option<K>, ConfigError> {
-    let name = variable(key);
-    let Some(text) = env(&name) else { return Ok(None) };
+    let Some((name, text)) = said(key, env)? else { return Ok(None) };
     let bad = || ConfigError::Value { key, value: format!("{text:?}"), origin: name, fix: format!("write {}", K::WHAT) };
     K::of_text(&text).ok_or_else(bad).map(Some)
+}
+
+/// A key's variable and its text. A flag's name, such as `INFERNET_DENY` or `INFERNET_NO_API`, is a variable, too: whoever
+/// trusts in a list of workers must not have it ignored.
+fn said(key: &'static str, env: impl Fn(&str) -> Option<String>) -> Result<Option<(String, String)>, ConfigError> {
+    let name = variable(key);
+    if let Some(text) = env(&name) {
+        return Ok(Some((name, text)));
+    }
+    let flag = flag(key);
+    let no = if key == "backend" { Some("--no-serve") } else { flag.starts_with("--no-").then_some(flag.as_str()) };
+    let name = variable(&no.unwrap_or(&flag).trim_start_matches('-').replace('-', "_"));
+    let Some(text) = env(&name) else { return Ok(None) };
+    let said = match (no, text.trim()) {
+        (None, _) => Some(text),
+        (Some("--no-serve"), "true") => Some(String::new()),
+        (Some("--no-serve"), "false") => None,
+        (Some(_), "true") => Some("false".into()),
+        (Some(_), "false") => Some("true".into()),
+        _ => {
+            let fix = format!("write {}", <bool as Kind>::WHAT);
+            return Err(ConfigError::Value { key, value: format!("{text:?}"), origin: name, fix });
+        }
+    };
+    Ok(said.map(|text| (name, text)))
 }
 
 fn of_file<'de, D: Deserializer<'de>, K: Kind>(deserializer: D) -> Result<Option<K>, D::Error> {

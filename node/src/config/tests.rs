@@ -109,6 +109,22 @@ fn none() -> Partial {
 }
 
 #[test]
+fn names_of_flags_are_variables_too() {
+    let home = Home::with("");
+    let none = Partial::default;
+    let of = |name: &str, text: &str| home.load(&[(name, text)], none()).unwrap();
+    assert!(!of("INFERNET_NO_API", "true").api.is_some() && of("INFERNET_NO_API", "false").api.is_some());
+    assert!(!of("INFERNET_NO_MDNS", "true").mdns && !of("INFERNET_NO_STANDING", "true").standing);
+    let buys = of("INFERNET_NO_SERVE", "true");
+    assert!(buys.backend.is_empty() && !buys.backend_is_guess);
+    assert!(of("INFERNET_NO_SERVE", "false").backend_is_guess);
+    assert_eq!(of("INFERNET_MODEL", "a,b").models, ["a", "b"]);
+    assert_eq!(of("INFERNET_ONLY_REGION", "eu").regions.len(), 1);
+    check("", &[("INFERNET_DENY", "nobody")], none(), &["deny_workers", "INFERNET_DENY"]);
+    check("", &[("INFERNET_NO_API", "1")], none(), &["api", "INFERNET_NO_API", "true or false"]);
+}
+
+#[test]
 fn lists_of_the_environment_are_comma_separated() {
     let env = [
         ("INFERNET_CHAT_LISTEN", "[::1]:0"),
