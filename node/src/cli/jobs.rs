@@ -3,18 +3,17 @@
 use super::{
     Context,
     exit::Exit,
-    query,
+    income, query,
     watch::{self, Paint, WatchArgs, cell, span},
 };
 use crate::{
     config::{Config, Partial},
     control::client::Client,
-    identity,
     jobs::{JobReport, Role, State},
 };
 use clap::Args;
 use infernet_wire::{id::NodeId, money::MicroUsd, receipt::SignedReceipt, topic::NetworkId};
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 /// Jobs that are shown unless told otherwise: a screen.
 const LISTED: u64 = 20;
@@ -38,9 +37,8 @@ pub(super) async fn run(context: &Context, args: JobsArgs) -> Result<(), Exit> {
     let flags = Partial { network: args.network.clone(), ..Partial::default() };
     let network = Config::load(&context.home, flags)?.network;
     let wanted = args.network.is_some();
-    let us = identity::public(&context.home)?.0;
     watch::show(context, args.watch, async |paint| {
-        let jobs = look(context, us, (&network, wanted), limit).await?;
+        let jobs = look(context, (&network, wanted), limit).await?;
         if context.json {
             return super::json(&jobs);
         }
@@ -50,15 +48,10 @@ pub(super) async fn run(context: &Context, args: JobsArgs) -> Result<(), Exit> {
 }
 
 /// Those of the running node, filled up from receipts, of `network` if that is `wanted`.
-async fn look(
-    context: &Context,
-    us: NodeId,
-    (network, wanted): (&NetworkId, bool),
-    limit: usize,
-) -> Result<Vec<JobReport>, Exit> {
+async fn look(context: &Context, (network, wanted): (&NetworkId, bool), limit: usize) -> Result<Vec<JobReport>, Exit> {
     let Some(node) = Client::connect(&context.home) else {
         let (receipts, _) = query::read_receipts(context, network, limit)?;
-        return Ok(filled(Vec::new(), &receipts, us, limit));
+        return Ok(filled(Vec::new(), &receipts, &income::us(&context.home, network)?, limit));
     };
     let network = query::network_of(&node, wanted.then(|| network.clone())).await?;
     let jobs: Vec<JobReport> = node.get(&format!("jobs?limit={limit}")).await?;
@@ -66,14 +59,14 @@ async fn look(
         return Ok(jobs);
     }
     let (receipts, _) = query::receipts_page(&node, &network, None, limit).await?;
-    Ok(filled(jobs, &receipts, us, limit))
+    Ok(filled(jobs, &receipts, &income::us(&context.home, &network)?, limit))
 }
 
 /// `jobs`, and of `receipts` those that are not among them.
-fn filled(mut jobs: Vec<JobReport>, receipts: &[SignedReceipt], us: NodeId, limit: usize) -> Vec<JobReport> {
+fn filled(mut jobs: Vec<JobReport>, receipts: &[SignedReceipt], us: &BTreeSet<NodeId>, limit: usize) -> Vec<JobReport> {
     for receipt in receipts {
         let body = receipt.receipt();
-        let role = if body.worker == us { Role::Sold } else { Role::Bought };
+        let role = if us.contains(&body.worker) { Role::Sold } else { Role::Bought };
         if jobs.len() < limit && !jobs.iter().any(|job| job.id == body.job && job.role == role) {
             jobs.push(JobReport::of_receipt(receipt, role));
         }
