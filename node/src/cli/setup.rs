@@ -123,7 +123,7 @@ pub(super) async fn run(context: &Context, args: SetupArgs) -> Result<(), Exit> 
         service::install(context, &service::InstallArgs::default()).await?;
     }
     let doctor = context.during("looking at everything once more", doctor::examine(&context.home)).await;
-    let next = next(context, &doctor, wants_service);
+    let next = next(context, wants_service);
     let report = SetupReport { id, home: context.home.clone(), new_key, config, new_config: !has_config, doctor, next };
     told(context, &report)
 }
@@ -302,16 +302,11 @@ fn micro_usd(text: &str) -> Result<u64, String> {
     whole.checked_mul(1_000_000).and_then(|micro| micro.checked_add(part)).ok_or_else(bad)
 }
 
-/// What to type next.
-fn next(context: &Context, doctor: &DoctorReport, service: bool) -> String {
+/// What to type next. An engine that is not up yet is the doctor's to tell: whoever sells is not told to buy only.
+fn next(context: &Context, service: bool) -> String {
     let usual = config::home_by_default().is_some_and(|usual| usual == context.home);
     let home = if usual { String::new() } else { format!(" --home {}", context.home.display()) };
-    let has_engine = !doctor.checks.iter().any(|check| check.name == "engine" && check.level == doctor::Level::Problem);
-    match (service, has_engine) {
-        (true, _) => format!("infernet{home} status"),
-        (false, true) => format!("infernet{home} start"),
-        (false, false) => format!("infernet{home} start --no-serve"),
-    }
+    format!("infernet{home} {}", if service { "status" } else { "start" })
 }
 
 #[cfg(test)]
