@@ -145,11 +145,11 @@ impl Gate {
         self.board.page(chance, now)
     }
 
-    /// Judges a page of ads that we have asked `neighbour` for. Nobody else has seen it, so nothing of it is passed on.
-    pub(super) fn admit_page(&mut self, bytes: &[u8], neighbour: NodeId, now: UnixMillis) -> Vec<Admitted> {
+    /// Judges a page of ads that we have asked for.
+    pub(super) fn admit_page(&mut self, bytes: &[u8], now: UnixMillis) -> Vec<Admitted> {
         let ads = AdPage::decode(bytes).map(|page| page.ads).map_err(Refused::from);
         let judged: Vec<Judged> = match ads {
-            Ok(ads) => ads.iter().map(|ad| self.paged_ad(ad, neighbour, now)).collect(),
+            Ok(ads) => ads.iter().map(|ad| self.paged_ad(ad, now)).collect(),
             Err(refused) => vec![Err(refused)],
         };
         let admitted = |judged: Judged| match judged {
@@ -159,13 +159,15 @@ impl Gate {
         judged.into_iter().map(admitted).collect()
     }
 
-    fn paged_ad(&mut self, bytes: &[u8], forwarder: NodeId, now: UnixMillis) -> Judged {
+    /// Neither a quota nor the replay set hears of it: its copy that is gossiped meanwhile is to be passed on.
+    fn paged_ad(&mut self, bytes: &[u8], now: UnixMillis) -> Judged {
         if bytes.len() > limits::MAX_GOSSIP_BYTES {
             return Err(Refusal::TooLarge.into());
         }
-        let envelope = Envelope::decode(bytes)?;
-        let author = envelope.signer();
-        self.ad(envelope, Origin::Peer { author, forwarder }, now)
+        let ad = Envelope::decode(bytes)?.open::<CapabilityAd>(&self.network, now)?.verify()?;
+        self.rules.take_paged_ad(ad.signer(), ad.sequence, now)?;
+        self.board.take(&ad, now);
+        Ok(Some(Event::Ad(ad)))
     }
 
     /// The newest ad sequence of each worker, the latest heard first.
@@ -458,14 +460,16 @@ mod tests {
         let raws: [&[u8]; 6] = [good.raw(), other.raw(), &forged, no_ad.raw(), b"nonsense", good.raw()];
         let page = AdPage::new(raws).encode();
         let mut gate = gate();
-        let admitted = gate.admit_page(&page, key(9).id(), NOW);
+        let admitted = gate.admit_page(&page, NOW);
         let reasons: Vec<_> = admitted.iter().map(|one| one.reason).collect();
-        assert_eq!(reasons, ["accepted", "wrong_network", "bad_signature", "unexpected_kind", "malformed", "seen"]);
+        assert_eq!(reasons, ["accepted", "wrong_network", "bad_signature", "unexpected_kind", "malformed", "stale_ad"]);
         assert!(matches!(&admitted[0].event, Some(Event::Ad(ad)) if ad.signer() == key(2).id()));
         assert!(admitted.iter().all(|one| !one.fault && (one.reason == "accepted" || one.event.is_none())));
         assert_eq!(gate.ad_page(0, NOW).ads, Vec::<serde_bytes::ByteBuf>::new(), "it offers nothing");
-        assert_eq!(gate.admit_page(b"nonsense", key(9).id(), NOW)[0].reason, "malformed");
-        check(&mut gate, topic::CAPABILITIES, good.raw(), 2, Verdict::Ignore, "seen");
+        assert_eq!(gate.admit_page(b"nonsense", NOW)[0].reason, "malformed");
+        check(&mut gate, topic::CAPABILITIES, good.raw(), 2, Verdict::Accept, "accepted");
+        assert_eq!(gate.admit_page(&page, NOW)[0].reason, "stale_ad");
+        assert_eq!(gate.ad_sequences(), [(key(2).id(), 7)]);
     }
 
     fn check_offer(bytes: &[u8], author: u8, verdict: Verdict, reason: &str) {

@@ -148,6 +148,8 @@ pub struct Rules {
     seen: Seen,
     seen_receipts: Seen,
     sequences: Generations<NodeId, u64>,
+    /// The same of ads that came in a page, not by gossip.
+    paged: Generations<NodeId, u64>,
 }
 
 impl Rules {
@@ -169,6 +171,7 @@ impl Rules {
             seen: Seen::new(SEEN_DIGESTS, SEEN_MS),
             seen_receipts: Seen::new(SEEN_DIGESTS, SEEN_RECEIPTS_MS),
             sequences,
+            paged: Generations::new(SEQUENCES, limits::AD_TTL_MS),
         }
     }
 
@@ -249,9 +252,24 @@ impl Rules {
         Ok(())
     }
 
+    /// Whether an ad of a page is the newest of its worker. Its copy that is gossiped meanwhile is still as good as new: others have
+    /// not had it.
+    pub fn take_paged_ad(&mut self, worker: NodeId, sequence: u64, now: UnixMillis) -> Result<(), Refused> {
+        let newest = self.sequences.get(&worker).max(self.paged.get(&worker));
+        if newest.is_some_and(|newest| sequence <= *newest) {
+            return Err(Refused::Ignore("stale_ad"));
+        }
+        self.paged.insert(worker, sequence, now);
+        Ok(())
+    }
+
     /// The newest ad sequence of each worker, the latest heard first.
     pub fn ad_sequences(&self) -> Vec<(NodeId, u64)> {
-        self.sequences.iter().map(|(worker, sequence)| (*worker, *sequence)).collect()
+        let known =
+            |worker: &NodeId, sequence: u64| (*worker, self.paged.get(worker).map_or(sequence, |paged| sequence.max(*paged)));
+        let gossiped = self.sequences.iter().map(|(worker, sequence)| known(worker, *sequence));
+        let paged = self.paged.iter().filter(|(worker, _)| self.sequences.get(worker).is_none());
+        gossiped.chain(paged.map(|(worker, sequence)| (*worker, *sequence))).collect()
     }
 
     fn seen_of(&mut self, kind: Kind) -> &mut Seen {
@@ -263,14 +281,14 @@ impl Rules {
 
     /// Entries that are kept at most.
     #[cfg(test)]
-    pub(super) const MOST: usize = 2 * (8 * QUOTA_KEYS + 2 * AUTHORS + 2 * SEEN_DIGESTS + SEQUENCES);
+    pub(super) const MOST: usize = 2 * (8 * QUOTA_KEYS + 2 * AUTHORS + 2 * SEEN_DIGESTS + 2 * SEQUENCES);
 
     /// All that it remembers, in entries.
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         let seen = self.seen.len() + self.seen_receipts.len();
         let quotas = self.forwarders.len() + self.newcomers.len() + self.authors.entries() + self.excess.len();
-        quotas + self.first_heard.len() + self.at_home.len() + seen + self.sequences.len()
+        quotas + self.first_heard.len() + self.at_home.len() + seen + self.sequences.len() + self.paged.len()
     }
 }
 

@@ -29,10 +29,11 @@ const SOON: Duration = Duration::from_secs(60);
 /// The cheap worker charges one micro-USD a token.
 const PRICE: u64 = 1_000_000;
 /// Families that a day without trouble leaves without a series. Every other one must have some.
-const QUIET: [&str; 10] = [
+const QUIET: [&str; 11] = [
     "infernet_answers_refused",
     "infernet_left_out",
     "infernet_retries",
+    "infernet_stream_resumed",
     "infernet_events",
     "infernet_claims_refused",
     "infernet_chat_streams_refused",

@@ -56,7 +56,7 @@ impl NetTask {
         match event {
             request_response::Event::Message { peer, message, .. } => match message {
                 request_response::Message::Request { request, channel, .. } => self.on_ads_wanted(&peer, &request, channel),
-                request_response::Message::Response { response, .. } => self.on_ad_page(&peer, &response),
+                request_response::Message::Response { response, .. } => self.on_ad_page(&response),
             },
             // The next neighbour is asked instead.
             request_response::Event::OutboundFailure { peer, .. } => self.ad_pages.asked.retain(|asked| *asked != peer),
@@ -80,9 +80,8 @@ impl NetTask {
         self.counters.add("ads", what);
     }
 
-    fn on_ad_page(&mut self, peer: &PeerId, page: &[u8]) {
-        let Some(forwarder) = node_id(peer) else { return };
-        for admitted in self.gate.admit_page(page, forwarder, clock::now()) {
+    fn on_ad_page(&mut self, page: &[u8]) {
+        for admitted in self.gate.admit_page(page, clock::now()) {
             self.counters.add("ads", admitted.reason);
             if let Some(event) = admitted.event {
                 let _ = self.emit(event);
