@@ -285,7 +285,7 @@ impl Limit {
 }
 
 /// A new stream to the worker of `order`, by the best way that works: straight to its chat endpoint, else over the mesh. If the first
-/// has lately failed it is the second that is tried first, and the first in the background, for the next stream.
+/// has lately failed, or is slow, it is made in the background for the next stream.
 async fn connect(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
     let worker = order.terms.worker;
     let Some(relayed) = &buyer.relayed else { return connect_straight(buyer, order).await };
@@ -299,12 +299,18 @@ async fn connect(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
         buyer.pool.warm(worker, &order.addrs);
         return Ok(stream);
     }
-    match connect_straight(buyer, order).await {
-        Err(Cause::Connect(error)) if relayed.is_connected(worker).await => {
-            debug!(worker = %worker.short(), %error, "not straight; over the mesh");
+    let straight = connect_straight(buyer, order);
+    if !relayed.is_connected(worker).await {
+        return straight.await;
+    }
+    match timeout(deadline::CONNECT_STRAIGHT, straight).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(cause)) if !matches!(cause, Cause::Connect(_)) => Err(cause),
+        slow_or_failed => {
+            let why = slow_or_failed.map_or("slow", |_| "failed");
+            debug!(worker = %worker.short(), why, "not straight; over the mesh");
             Ok(relayed.open(worker).await?)
         }
-        result => result,
     }
 }
 

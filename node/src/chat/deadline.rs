@@ -33,6 +33,8 @@ impl Stage {
 /// A buyer's QUIC handshake with a worker. It starts when the bid comes in, so a live worker's is long over when the job is
 /// due; a dead one must not use up the time for which runners-up hold their slots.
 pub const CONNECT: Duration = Duration::from_millis(750);
+/// The same handshake, where a connection of the mesh is there to be used instead: both ways together must leave time for a runner-up.
+pub const CONNECT_STRAIGHT: Duration = Duration::from_millis(250);
 /// A libp2p stream to a worker, of the connection that there is: a round trip, through a relay. Dialling first takes longer than
 /// runners-up hold their slots, so it only helps where there is nobody else.
 pub const CONNECT_MESH: Duration = Duration::from_secs(3);

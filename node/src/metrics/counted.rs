@@ -94,6 +94,11 @@ const ROWS: &[Row] = &[
         "Gossip messages that came in, by what was decided about them.",
         &[From::Area("gossip", "verdict")],
     ),
+    row(
+        "infernet_ad_pages",
+        "Pages of ads that newcomers asked for, and ads of such pages that came, by what was decided.",
+        &[From::Area("ads", "outcome")],
+    ),
     row("infernet_gossip_published", "Messages that this node published, by outcome.", &[From::Area("publish", "outcome")]),
     row("infernet_answers_sent", "Bids and refusals that this node sent, by route.", &[From::Area("answer_sent", "route")]),
     row(
@@ -126,6 +131,8 @@ const ROWS: &[Row] = &[
             From::As("events_dropped", "queue", "role_inboxes"),
             From::As("answers_dropped", "queue", "answers"),
             From::As("publish.busy", "queue", "outbox"),
+            From::As("chat_streams.dropped", "queue", "chat_streams"),
+            From::As("inbound.refused", "queue", "inbound_streams"),
         ],
     ),
 ];
