@@ -426,7 +426,10 @@ impl Task {
     fn advertise(&mut self, now: UnixMillis) {
         let [spread] = clock::random::<1>();
         self.ad.refresh(spread, now);
-        if self.ad.next().is_none() {
+        let Places { chat, mesh } = &self.settings.places;
+        // Nobody could come. As soon as a relay holds a place, it is advertised.
+        let is_nowhere = chat.is_empty() && mesh.is_empty();
+        if is_nowhere || self.ad.next().is_none() {
             return;
         }
         match self.signed_ad(now) {

@@ -10,9 +10,10 @@ use super::{
     server::{self, Worker},
     stream::{ChatStream, Path},
 };
+use crate::clock;
 use crate::net::{
     self, Net,
-    streams::{PeerStream, Via},
+    streams::{PeerStream, StreamRefused, Via},
 };
 use futures::{AsyncRead as _, AsyncWrite as _};
 use infernet_wire::id::NodeId;
@@ -21,16 +22,19 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{Semaphore, mpsc},
-    time::timeout,
+    time::{sleep, timeout_at},
 };
 use tracing::debug;
 
 /// Streams served at once, of all peers: as many as one QUIC connection may have. Jobs are bounded by the slots.
 const MAX_SERVED: usize = 4_096;
+/// Between two tries to connect.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Opens streams of the mesh. Cheap to clone.
 #[derive(Clone)]
@@ -46,9 +50,16 @@ impl Relayed {
 
     /// A stream to `worker`. Whether it takes any may only show when its first answer is read.
     pub async fn open(&self, worker: NodeId) -> Result<ChatStream, ConnectError> {
-        let opening = timeout(deadline::CONNECT_MESH, self.net.open_chat(worker)).await;
-        let stream = opening.map_err(|_| ConnectError::MeshTimeout)?.map_err(ConnectError::Mesh)?;
-        chat_stream(stream).ok_or(ConnectError::NoIdentity)
+        let until = clock::deadline(deadline::CONNECT_MESH);
+        loop {
+            match timeout_at(until, self.net.open_chat(worker)).await {
+                Err(_) => return Err(ConnectError::MeshTimeout),
+                Ok(Ok(stream)) => return chat_stream(stream).ok_or(ConnectError::NoIdentity),
+                // A relay that is full for a moment, or a circuit that ends just now, says nothing of the next try.
+                Ok(Err(StreamRefused::NotConnected)) if until > clock::deadline(AGAIN) => sleep(AGAIN).await,
+                Ok(Err(refused)) => return Err(ConnectError::Mesh(refused)),
+            }
+        }
     }
 
     /// Whether `worker` is connected, so that a stream costs no dialling.
