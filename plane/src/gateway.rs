@@ -270,7 +270,7 @@ impl Gateway {
     }
 
     /// Inserts a job's row and reserves what it may cost; whoever asked for it runs it and tells its `Outcome`. Not to be dropped
-    /// before it is done, see [`to_its_end`].
+    /// before it is done, see `to_its_end`.
     pub async fn begin(self: &Arc<Self>, new: NewJob) -> Result<Begun, Refusal> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Refusal::unavailable("the plane is stopping: try again in a moment"));
