@@ -12,7 +12,7 @@ pub mod sealed;
 
 pub use self::{
     passphrase::{PASSPHRASE_FILE, Passphrase, Source},
-    rotation::{Rotated, history, rotate},
+    rotation::{Rotated, former, history, rotate},
 };
 
 use self::sealed::Unsealed;

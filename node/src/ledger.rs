@@ -15,7 +15,7 @@ use infernet_wire::{
     receipt::SignedReceipt,
     topic,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tracing::debug;
 
 /// Cheap to clone.
@@ -27,9 +27,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Keeps receipts in `store` and publishes them through `net`.
-    pub fn new(store: Arc<dyn Store>, net: Net) -> Self {
-        let today = Today::new(net.id(), clock::now());
+    /// Keeps receipts in `store` and publishes them through `net`. Those of any of `us` are this node's.
+    pub fn new(store: Arc<dyn Store>, net: Net, us: BTreeSet<NodeId>) -> Self {
+        let today = Today::new(us, clock::now());
         Ledger { store, net, today }
     }
 

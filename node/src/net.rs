@@ -35,6 +35,7 @@
 //! beside the code that keeps them; when one is reached, the newcomer is refused and a counter tells ([`Net::counters`]).
 
 mod ads;
+mod bare;
 mod behaviour;
 mod board;
 mod command;

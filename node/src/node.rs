@@ -44,7 +44,7 @@ use libp2p::Multiaddr;
 use overview::Overview;
 use places::Addressing;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
@@ -72,6 +72,8 @@ const TOLD_PEERS: usize = 8;
 pub struct Settings {
     /// Who it is.
     pub key: NodeKey,
+    /// Who it was before its key was rotated: receipts of then are its own, too.
+    pub former: Vec<NodeId>,
     /// Which network it joins.
     pub network: NetworkId,
     /// Where libp2p listens.
@@ -158,6 +160,8 @@ pub enum StartError {
 /// A running node.
 pub struct Node {
     id: NodeId,
+    /// The same, and who it was before.
+    us: BTreeSet<NodeId>,
     network: NetworkId,
     net: Net,
     endpoint: Endpoint,
@@ -194,7 +198,8 @@ impl Node {
         let chat = settings.serve.is_some().then_some(chats);
         let config = NetConfig { receipts: Some(pages), chat, ..net_config(&settings, &*store) };
         let (net, events) = net::start(&settings.key, config).await?;
-        let ledger = Ledger::new(store.clone(), net.clone());
+        let us: BTreeSet<NodeId> = settings.former.iter().copied().chain([id]).collect();
+        let ledger = Ledger::new(store.clone(), net.clone(), us.clone());
         let client = chat::client::Buyer {
             key: settings.key.clone(),
             network: settings.network.clone(),
@@ -234,12 +239,13 @@ impl Node {
         let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone(), peers: 0 };
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
-        tasks.push(tokio::spawn(recall::run(id, store.clone(), today, buyer.clone(), seller.clone())));
+        tasks.push(tokio::spawn(recall::run(us.clone(), store.clone(), today, buyer.clone(), seller.clone())));
         tasks.push(tokio::spawn(cache_peers(net.clone(), store.clone())));
         tasks.push(tokio::spawn(receipt_pages::run(network.clone(), store.clone(), asked)));
         debug!(me = %id, chat = %chat_addr, "started");
         Ok(Node {
             id,
+            us,
             network,
             net,
             endpoint,
@@ -338,8 +344,10 @@ impl Node {
     }
 
     /// Lets nothing be bought beyond `caps`, of which the store says what is left. The first call counts.
-    pub fn limit(&self, caps: Caps) -> Result<Purse, CapError> {
-        let purse = Purse::open(caps, self.store.clone())?;
+    pub async fn limit(&self, caps: Caps) -> Result<Purse, CapError> {
+        let (store, us) = (self.store.clone(), self.us.clone());
+        let opening = tokio::task::spawn_blocking(move || Purse::open(caps, store, &us));
+        let purse = opening.await.map_err(|error| StoreError::Interrupted(error.to_string()))??;
         Ok(self.purse.get_or_init(|| purse).clone())
     }
 

@@ -14,7 +14,7 @@ use infernet_wire::{
     id::NodeId,
     receipt::{JobStatus, SignedReceipt},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
@@ -33,8 +33,8 @@ pub struct Met {
     pub workers: Vec<NodeId>,
 }
 
-/// Reads the receipts of node `me` and tells its roles, and what of them is of this day.
-pub async fn run(me: NodeId, store: Arc<dyn Store>, today: Today, buyer: Buyer, seller: Option<Seller>) {
+/// Reads the receipts of the node that is or was one of `us` and tells its roles, and what of them is of this day.
+pub async fn run(us: BTreeSet<NodeId>, store: Arc<dyn Store>, today: Today, buyer: Buyer, seller: Option<Seller>) {
     let (mut read, mut before) = (0, None);
     while read < MAX_RECALLED {
         let store = store.clone();
@@ -47,7 +47,7 @@ pub async fn run(me: NodeId, store: Arc<dyn Store>, today: Today, buyer: Buyer, 
         let Some(last) = receipts.last() else { break };
         (read, before) = (read + receipts.len(), Some(Position::of(last)));
         today.recall(&receipts);
-        let Met { buyers, workers } = met(me, &receipts);
+        let Met { buyers, workers } = met(&us, &receipts);
         if let Some(seller) = &seller {
             seller.know(buyers).await;
         }
@@ -56,16 +56,16 @@ pub async fn run(me: NodeId, store: Arc<dyn Store>, today: Today, buyer: Buyer, 
     debug!(receipts = read, "recalled");
 }
 
-/// Whom `receipts` of node `me` make known: those of completed jobs that both signed.
-pub fn met(me: NodeId, receipts: &[SignedReceipt]) -> Met {
+/// Whom `receipts` of one of `us` make known: those of completed jobs that both signed.
+pub fn met(us: &BTreeSet<NodeId>, receipts: &[SignedReceipt]) -> Met {
     let mut met = Met::default();
     let settled = receipts.iter().filter(|r| r.countersign().is_some() && r.receipt().status == JobStatus::COMPLETED);
     for receipt in settled {
         let body = receipt.receipt();
         match () {
-            () if body.worker == body.buyer => {}
-            () if body.worker == me => met.buyers.push(body.buyer),
-            () if body.buyer == me => met.workers.push(body.worker),
+            () if us.contains(&body.worker) && us.contains(&body.buyer) => {}
+            () if us.contains(&body.worker) => met.buyers.push(body.buyer),
+            () if us.contains(&body.buyer) => met.workers.push(body.worker),
             () => {}
         }
     }
@@ -126,6 +126,6 @@ mod tests {
             receipt(6, 7, JobStatus::COMPLETED, true),
         ];
         let expected = Met { buyers: vec![key(2).id()], workers: vec![key(5).id()] };
-        assert_eq!(met(key(1).id(), &receipts), expected);
+        assert_eq!(met(&[key(1).id()].into(), &receipts), expected);
     }
 }

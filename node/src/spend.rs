@@ -4,7 +4,8 @@
 //! reservation becomes what it really cost. Spent plus reserved never exceeds a cap, even over a `kill -9`: what may be spent
 //! is written down **before** it is, in tranches, so that no request waits for a disk of its own. After a crash everything
 //! that was written down counts as spent, at most one tranche and the running jobs more than the truth; an orderly stop writes
-//! the truth. Without caps nothing is counted and nothing written.
+//! the truth. Without caps nothing is counted and nothing written; a day's cap that is set later finds what was spent in the receipts of
+//! the day. Those don't say which key asked, so a key's cap counts from when it is set.
 //!
 //! **Accounts.** [`ALL`] is everything this node buys; each API key with a cap has one more. A job draws on both. Days are
 //! whole days since 1970 in UTC; a job belongs to the day on which it started.
@@ -121,11 +122,16 @@ pub struct Book {
 }
 
 impl Book {
-    /// What `records` of `day`, the older ones first, leave after a stop: all that was authorised counts as spent.
-    pub fn recover(records: impl IntoIterator<Item = SpendRecord>, day: u32) -> Self {
+    /// What `records` of `day`, the older ones first, leave after a stop: all that was authorised counts as spent. `bought` is what
+    /// the receipts of the day come to, which is more if there was no cap at first.
+    pub fn recover(records: impl IntoIterator<Item = SpendRecord>, bought: MicroUsd, day: u32) -> Self {
         let mut accounts = BTreeMap::new();
         for SpendRecord { key, authorised, .. } in records.into_iter().filter(|record| record.day == day) {
             accounts.insert(key, Account { day, authorised: authorised.0, reserved: 0, spent: authorised.0 });
+        }
+        let recorded = accounts.get(ALL).map_or(0, |account| account.spent);
+        if bought.0 > recorded {
+            accounts.insert(ALL.to_owned(), Account { day, authorised: bought.0, reserved: 0, spent: bought.0 });
         }
         Book { accounts }
     }

@@ -5,7 +5,10 @@ use crate::{clock, date::Day, earnings::Sum, store::Put};
 use infernet_wire::{id::NodeId, receipt::SignedReceipt, time::UnixMillis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// What a UTC day has brought and cost.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,7 +25,7 @@ pub struct TodayReport {
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Today {
-    me: NodeId,
+    us: Arc<BTreeSet<NodeId>>,
     begun: UnixMillis,
     sums: Arc<Mutex<Sums>>,
 }
@@ -35,16 +38,16 @@ struct Sums {
 }
 
 impl Today {
-    /// Of node `me`, which begins at `now`.
-    pub fn new(me: NodeId, now: UnixMillis) -> Self {
+    /// Of the node that is or was one of `us`, and begins at `now`.
+    pub fn new(us: BTreeSet<NodeId>, now: UnixMillis) -> Self {
         let sums = Sums { day: Day::of(now), earned: Sum::default(), spent: Sum::default() };
-        Today { me, begun: now, sums: Arc::new(Mutex::new(sums)) }
+        Today { us: Arc::new(us), begun: now, sums: Arc::new(Mutex::new(sums)) }
     }
 
     /// A receipt was kept, and `put` is what it was to the store.
     pub fn kept(&self, receipt: &SignedReceipt, put: Put) {
         let mut sums = self.sums(clock::now());
-        match (put, sums.of(receipt, self.me)) {
+        match (put, sums.of(receipt, &self.us)) {
             (Put::New, Some(sum)) => sum.add(receipt),
             (Put::Countersigned, Some(sum)) => sum.acknowledge(receipt),
             _ => {}
@@ -55,7 +58,7 @@ impl Today {
     pub fn recall(&self, receipts: &[SignedReceipt]) {
         let mut sums = self.sums(clock::now());
         for receipt in receipts.iter().filter(|r| r.receipt().finished < self.begun) {
-            if let Some(sum) = sums.of(receipt, self.me) {
+            if let Some(sum) = sums.of(receipt, &self.us) {
                 sum.add(receipt);
             }
         }
@@ -79,13 +82,13 @@ impl Today {
 }
 
 impl Sums {
-    /// Where a receipt counts, if it is of this day and of node `me`.
-    fn of(&mut self, receipt: &SignedReceipt, me: NodeId) -> Option<&mut Sum> {
+    /// Where a receipt counts, if it is of this day and of one of `us`.
+    fn of(&mut self, receipt: &SignedReceipt, us: &BTreeSet<NodeId>) -> Option<&mut Sum> {
         let body = receipt.receipt();
         match () {
             () if Day::of(body.finished) != self.day => None,
-            () if body.worker == me => Some(&mut self.earned),
-            () if body.buyer == me => Some(&mut self.spent),
+            () if us.contains(&body.worker) => Some(&mut self.earned),
+            () if us.contains(&body.buyer) => Some(&mut self.spent),
             () => None,
         }
     }
@@ -143,7 +146,7 @@ mod tests {
     #[test]
     fn the_buyers_signature_makes_no_second_job() {
         let now = clock::now();
-        let (worker, buyer) = (Today::new(key(1).id(), now), Today::new(key(2).id(), now));
+        let (worker, buyer) = (Today::new([key(1).id()].into(), now), Today::new([key(9).id(), key(2).id()].into(), now));
         worker.kept(&receipt(now, false), Put::New);
         assert_eq!(shown(&worker.report(now).earned), (1, 0, 7));
         worker.kept(&receipt(now, true), Put::Countersigned);
@@ -156,7 +159,7 @@ mod tests {
     #[test]
     fn an_earlier_run_counts_once_and_another_day_does_not() {
         let begun = clock::now();
-        let today = Today::new(key(1).id(), begun);
+        let today = Today::new([key(1).id()].into(), begun);
         let (before, yesterday) = (UnixMillis(begun.0 - 1), UnixMillis(begun.0 - DAY_MS));
         today.kept(&receipt(begun, true), Put::New);
         today.recall(&[receipt(begun, true), receipt(before, true), receipt(yesterday, true)]);

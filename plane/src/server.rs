@@ -228,6 +228,7 @@ async fn node(settings: &Settings, follower: &Follower) -> Result<Node, PlaneErr
     let store = node_store::open(&home, &settings.plane.network)?;
     let settings = NodeSettings {
         key,
+        former: Vec::new(),
         network: settings.plane.network.clone(),
         listen: Vec::new(),
         chat_listen: (Ipv4Addr::UNSPECIFIED, 0).into(),

@@ -154,6 +154,7 @@ impl Member {
         let store = store::open(home.path(), &network)?;
         let settings = Settings {
             key,
+            former: Vec::new(),
             network,
             listen: if spec.listens { vec![loopback()] } else { Vec::new() },
             chat_listen: (Ipv4Addr::LOCALHOST, 0).into(),

@@ -68,8 +68,11 @@ enum Command {
         /// What is before a worker; repeatable [default: each kind].
         #[arg(long, value_enum)]
         worker: Vec<nat::kind::NatKind>,
+        /// What is to happen in the middle of an answer; repeatable [default: each].
+        #[arg(long, value_enum)]
+        event: Vec<nat::events::What>,
         /// The pairs alone: nothing happens in the middle of answers.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "event")]
         no_events: bool,
         /// Of a thousand packets, how many each NAT loses.
         #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=500))]
@@ -413,10 +416,14 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Bench { command: BenchCommand::Relay { streams, reservations, secs, json } } => {
                 print(&relay::run(&relay::RelayOptions { streams, reservations, secs }).await?, json)?;
             }
-            Command::Nat { buyer, worker, no_events, loss, json } => {
+            Command::Nat { buyer, worker, event, no_events, loss, json } => {
                 let or_all = |kinds: Vec<_>| if kinds.is_empty() { nat::kind::NatKind::ALL.to_vec() } else { kinds };
                 let binary = std::env::current_exe()?;
-                let events = if no_events { Vec::new() } else { nat::events::What::ALL.to_vec() };
+                let events = match event.is_empty() {
+                    true if no_events => Vec::new(),
+                    true => nat::events::What::ALL.to_vec(),
+                    false => event,
+                };
                 let options = nat::NatOptions { buyers: or_all(buyer), workers: or_all(worker), events, loss, binary };
                 let result = nat::run(options, &mut io::stderr()).await?;
                 print(&result, json)?;

@@ -108,7 +108,7 @@ pub async fn run(json: bool, out: &mut (dyn Write + Send)) -> Result<(), ServeEr
 
 async fn open(buyer: &Member, caps: Caps, max_requests: usize) -> Result<Api, ServeError> {
     let config = ApiConfig { max_requests, ..ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into()) };
-    let purse = Purse::open(caps, buyer.node.store().clone())?;
+    let purse = Purse::open(caps, buyer.node.store().clone(), &[buyer.node.id()].into())?;
     Ok(Opened::new(buyer.home.path(), config).await?.serve(&buyer.node, purse, axum::Router::new())?)
 }
 

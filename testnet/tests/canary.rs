@@ -156,7 +156,7 @@ async fn worker(bootstrap: &Member, engine: &Scripted, price: u64, tap: mpsc::Se
 /// Asks by way of the OpenAI endpoint: whole, as a stream, in vain, and with mistakes. What goes wrong quotes nothing either.
 async fn ask_api(buyer: &Member, prompt: &str, answer: &str, key: &str) {
     let opened = Opened::new(buyer.home.path(), ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into())).await.expect("an address");
-    let purse = Purse::open(Caps::default(), buyer.node.store().clone()).expect("a purse");
+    let purse = Purse::open(Caps::default(), buyer.node.store().clone(), &[buyer.node.id()].into()).expect("a purse");
     let api = opened.serve(&buyer.node, purse, axum::Router::new()).expect("an endpoint");
     let http = reqwest::Client::builder().no_proxy().timeout(SOON).build().expect("a client");
     let url = format!("{}/chat/completions", api.base_url());

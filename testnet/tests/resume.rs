@@ -100,6 +100,7 @@ async fn worker(engine: &str, link: &Link) -> Member {
     serve.chat_advertise = vec![link.addr()];
     let settings = Settings {
         key: NodeKey::from_bytes(&clock::random()).expect("a key"),
+        former: Vec::new(),
         network,
         listen: vec![loopback()],
         chat_listen: (Ipv4Addr::LOCALHOST, 0).into(),

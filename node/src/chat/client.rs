@@ -294,7 +294,7 @@ async fn connect(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
     }
     if buyer.pool.is_unreachable(&worker)
         && relayed.is_connected(worker).await
-        && let Ok(stream) = relayed.open(worker).await
+        && let Ok(stream) = relayed.open_at_once(worker).await
     {
         buyer.pool.warm(worker, &order.addrs);
         return Ok(stream);
@@ -309,7 +309,7 @@ async fn connect(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
         slow_or_failed => {
             let why = slow_or_failed.map_or("slow", |_| "failed");
             debug!(worker = %worker.short(), why, "not straight; over the mesh");
-            Ok(relayed.open(worker).await?)
+            Ok(relayed.open_at_once(worker).await?)
         }
     }
 }

@@ -106,8 +106,8 @@ pub enum ConnectError {
     #[error("over libp2p: {0}")]
     Mesh(StreamRefused),
     /// Nor made one in time.
-    #[error("over libp2p: no answer within {ms} ms", ms = deadline::CONNECT_MESH.as_millis())]
-    MeshTimeout,
+    #[error("over libp2p: no answer within {} ms", .0.as_millis())]
+    MeshTimeout(Duration),
 }
 
 /// The socket, to dial from and to be dialled at.

@@ -27,7 +27,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{Semaphore, mpsc},
-    time::{sleep, timeout_at},
+    time::{sleep, timeout, timeout_at},
 };
 use tracing::debug;
 
@@ -53,12 +53,21 @@ impl Relayed {
         let until = clock::deadline(deadline::CONNECT_MESH);
         loop {
             match timeout_at(until, self.net.open_chat(worker)).await {
-                Err(_) => return Err(ConnectError::MeshTimeout),
+                Err(_) => return Err(ConnectError::MeshTimeout(deadline::CONNECT_MESH)),
                 Ok(Ok(stream)) => return chat_stream(stream).ok_or(ConnectError::NoIdentity),
                 // A relay that is full for a moment, or a circuit that ends just now, says nothing of the next try.
                 Ok(Err(StreamRefused::NotConnected)) if until > clock::deadline(AGAIN) => sleep(AGAIN).await,
                 Ok(Err(refused)) => return Err(ConnectError::Mesh(refused)),
             }
+        }
+    }
+
+    /// The same over a connection that stands, for [`deadline::OPENED`] at most: should it break just now, runners-up hold their
+    /// slots for less than dialling takes.
+    pub async fn open_at_once(&self, worker: NodeId) -> Result<ChatStream, ConnectError> {
+        match timeout(deadline::OPENED, self.net.open_chat(worker)).await {
+            Err(_) => Err(ConnectError::MeshTimeout(deadline::OPENED)),
+            Ok(stream) => chat_stream(stream.map_err(ConnectError::Mesh)?).ok_or(ConnectError::NoIdentity),
         }
     }
 

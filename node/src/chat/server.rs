@@ -30,6 +30,7 @@ use crate::{
     metrics::{Metrics, Served},
     seller::{Measured, Presented, Seller, Slot, Unclaimed},
 };
+use bytes::BytesMut;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use infernet_wire::{
     accept::JobAccept,
@@ -108,21 +109,20 @@ pub(super) async fn serve_stream(worker: &Worker, stream: ChatStream) {
     let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
     worker.tally.count("streams");
     let refusal = match read_open(&mut reader).await {
-        Ok((open, _)) if open.resumes_at().is_some() => {
-            let newcomer = Newcomer { from: open.resumes_at().unwrap_or_default(), path, reader, writer };
-            match resume(worker, &peer, &open, newcomer) {
+        Err(refusal) => refusal,
+        Ok((open, bytes)) => match open.resumes_at() {
+            Some(from) => match resume(worker, &peer, &open, Newcomer { from, path, reader, writer }) {
                 Ok(()) => return worker.tally.count("resuming"),
                 Err((refusal, newcomer)) => {
                     writer = newcomer.writer;
                     refusal
                 }
-            }
-        }
-        Ok((open, raw)) => match admit(worker, peer, open, &raw, &mut reader).await {
-            Ok(job) => return serve_job(worker, peer, path, job, (reader, writer)).await,
-            Err(refusal) => refusal,
+            },
+            None => match admit(worker, peer, open, &bytes, &mut reader).await {
+                Ok(job) => return serve_job(worker, peer, path, job, (reader, writer)).await,
+                Err(refusal) => refusal,
+            },
         },
-        Err(refusal) => refusal,
     };
     worker.tally.count_reason("refused", refusal.code.label());
     debug!(peer = %peer.short(), code = refusal.code.label(), "refused: {}", refusal.message);
@@ -130,10 +130,11 @@ pub(super) async fn serve_stream(worker: &Worker, stream: ChatStream) {
     let _ = writer.finish().await;
 }
 
-async fn read_open(reader: &mut Reader) -> Result<(Open, RawFrame), StreamError> {
-    let raw = reader.next_within(deadline::OPEN_FRAME).await.map_err(broken)?;
-    match &raw.frame {
-        Frame::Open(open) => Ok((open.clone(), raw)),
+/// The first frame, and its bytes.
+async fn read_open(reader: &mut Reader) -> Result<(Open, BytesMut), StreamError> {
+    let RawFrame { frame, bytes } = reader.next_within(deadline::OPEN_FRAME).await.map_err(broken)?;
+    match frame {
+        Frame::Open(open) => Ok((open, bytes)),
         _ => Err(refuse(ErrorCode::PROTOCOL, false, "the first frame must be open")),
     }
 }
@@ -196,7 +197,7 @@ struct Job {
 }
 
 /// Everything before `Opened`.
-async fn admit(worker: &Worker, peer: NodeId, open: Open, raw: &RawFrame, reader: &mut Reader) -> Result<Job, StreamError> {
+async fn admit(worker: &Worker, peer: NodeId, open: Open, bytes: &[u8], reader: &mut Reader) -> Result<Job, StreamError> {
     let accept = read_accept(worker, &open)?;
     let presented = read_presented(worker, accept, &open)?;
     let claim = worker.seller.claim(presented, peer).await.map_err(refused_claim)?;
@@ -208,7 +209,7 @@ async fn admit(worker: &Worker, peer: NodeId, open: Open, raw: &RawFrame, reader
     let terms = terms(worker.key.id(), &claim, engine.weights, &parsed);
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let resumes = open.resume_from.is_some();
-    let (session, opened) = WorkerSession::open(terms, &raw.bytes, &request, resumes, clock::now());
+    let (session, opened) = WorkerSession::open(terms, bytes, &request, resumes, clock::now());
     let shown = worker.jobs.begin(Role::Sold, claim.job, claim.model.clone());
     Ok(Job {
         claim,

@@ -13,6 +13,7 @@ use crate::{
         error_report,
         schema::{ChatOrderBody, ChatStep, PathName, WishesBody},
     },
+    identity,
     node::Node,
     store,
 };
@@ -250,8 +251,9 @@ pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exi
         return Err(Exit::new(exit::NO_PEERS, format!("no peers: this node knows none and may not look for any; {fix}")));
     }
     let caps = config.caps();
-    let node = Node::start(settings(config, key, None), store).await?;
-    node.limit(caps)?;
+    let former = identity::former(&context.home, &key.id(), &config.network)?;
+    let node = Node::start(settings(config, key, former, None), store).await?;
+    node.limit(caps).await?;
     let met = context.during("looking for peers", node.net().wait_connected(clock::now().after(JOIN_MS))).await;
     if !met {
         node.shutdown(LEAVE).await;

@@ -82,8 +82,7 @@ async fn read(context: &Context, side: Side, args: &BookArgs) -> Result<BookRepo
 /// This node's id, and those that it had before its key was rotated.
 pub(super) fn us(home: &Path, network: &NetworkId) -> Result<BTreeSet<NodeId>, Exit> {
     let (id, _) = identity::public(home)?;
-    let before = identity::history(home, &id, network)?;
-    Ok(before.iter().map(|rotation| rotation.statement().old).chain([id]).collect())
+    Ok(identity::former(home, &id, network)?.into_iter().chain([id]).collect())
 }
 
 /// Enters all receipts, newest first; returns how many could not be read.

@@ -15,11 +15,12 @@ use crate::{
     config::Config,
     control::Control,
     engines::{Engines, Probed},
-    logfile, metrics,
+    identity, logfile, metrics,
     node::{Node, Serve, Settings},
     plane_client::{self, Planes},
     seller, store,
 };
+use infernet_wire::{id::NodeId, key::NodeKey};
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -49,8 +50,9 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
         planes: config.planes.clone(),
         every: config.heartbeat,
     };
-    let node = Arc::new(Node::start(settings(config, key, serve), store).await?);
-    let purse = node.limit(caps)?;
+    let former = identity::former(&context.home, &key.id(), &config.network)?;
+    let node = Arc::new(Node::start(settings(config, key, former, serve), store).await?);
+    let purse = node.limit(caps).await?;
     let api = api.map(|api| api.serve(&node, purse.clone(), metrics::route(node.clone()))).transpose()?;
     if let Some(api) = &api {
         node.serves_api(api.base_url());
@@ -160,10 +162,11 @@ fn preferences(config: &Config) -> Preferences {
     Preferences { trust, standing: config.standing }
 }
 
-pub(super) fn settings(config: Config, key: infernet_wire::key::NodeKey, serve: Option<Serve>) -> Settings {
+pub(super) fn settings(config: Config, key: NodeKey, former: Vec<NodeId>, serve: Option<Serve>) -> Settings {
     let preferences = preferences(&config);
     Settings {
         key,
+        former,
         network: config.network,
         listen: config.listen,
         chat_listen: config.chat_listen,

@@ -110,6 +110,11 @@ fn read(line: &str, network: &NetworkId) -> Option<SignedRotation> {
     SignedRotation::decode_stored(&hex::decode(line).ok()?, network).ok()
 }
 
+/// The ids that the node of `home` had before `id`, oldest first.
+pub fn former(home: &Path, id: &NodeId, network: &NetworkId) -> Result<Vec<NodeId>, IdentityError> {
+    Ok(history(home, id, network)?.iter().map(|rotation| rotation.statement().old).collect())
+}
+
 /// The rotations of `home` that led to `id` and verify, oldest first. Others are left out: a home can be copied together.
 pub fn history(home: &Path, id: &NodeId, network: &NetworkId) -> Result<Vec<SignedRotation>, IdentityError> {
     let mut chain: Vec<SignedRotation> = Vec::new();

@@ -51,6 +51,11 @@ const CHOSEN: u32 = 8;
 /// Handshakes at once, in either direction: as many as take two cores a second.
 const HANDSHAKES: u32 = 64;
 
+/// How often each connection is tried, and how long an answer may take. libp2p lets a first failure pass, so one that is dead, since
+/// the way to it has changed, is closed after 12 to 16 s; whoever streams over it has 30 s to come back on another
+/// ([`deadline::RESUME_GRACE`](crate::deadline)). TCP alone would keep it for a quarter of an hour.
+const PING: Duration = Duration::from_secs(4);
+
 /// All protocols of a node.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
@@ -99,7 +104,7 @@ impl Behaviour {
                     .with_hide_listen_addrs(true)
                     .with_push_listen_addr_updates(true),
             ),
-            ping: ping::Behaviour::default(),
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(PING).with_timeout(PING)),
             mdns: mdns(me, config.mdns).into(),
             answers: direct::behaviour(),
             receipts: receipts::behaviour(),

@@ -9,14 +9,10 @@
 //! How many a connection may have goes down with the free places (`share`): whoever opens all that it can leaves some to others,
 //! however many connections do so (Choudhury and Hahne's dynamic threshold, 1998).
 
-use futures::future::{Ready, ready};
+use super::bare::Bare;
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
-    core::{
-        Endpoint,
-        transport::PortUse,
-        upgrade::{DeniedUpgrade, InboundUpgrade, UpgradeInfo},
-    },
+    core::{Endpoint, transport::PortUse, upgrade::DeniedUpgrade},
     swarm::{
         ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
         SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -107,17 +103,19 @@ pub(super) struct Refused(pub(super) u64);
 /// All doors of a node.
 pub(super) struct Behaviour {
     doors: Arc<[Door]>,
+    protocols: Arc<[StreamProtocol]>,
     reports: VecDeque<Refused>,
 }
 
 impl Behaviour {
     pub(super) fn new(doors: Vec<Door>) -> Self {
-        Behaviour { doors: doors.into(), reports: VecDeque::new() }
+        let protocols = doors.iter().map(|door| door.protocol.clone()).collect();
+        Behaviour { doors: doors.into(), protocols, reports: VecDeque::new() }
     }
 
     fn handler(&self, peer: PeerId, remote: &Multiaddr) -> Handler {
         let held = self.doors.iter().map(|_| Arc::new(())).collect();
-        Handler { peer, remote: remote.clone(), doors: self.doors.clone(), held, refused: 0 }
+        Handler { peer, remote: remote.clone(), doors: self.doors.clone(), protocols: self.protocols.clone(), held, refused: 0 }
     }
 }
 
@@ -166,6 +164,7 @@ pub(super) struct Handler {
     peer: PeerId,
     remote: Multiaddr,
     doors: Arc<[Door]>,
+    protocols: Arc<[StreamProtocol]>,
     /// A mark for each door.
     held: Vec<Arc<()>>,
     /// Not told yet.
@@ -188,13 +187,13 @@ impl Handler {
 impl ConnectionHandler for Handler {
     type FromBehaviour = Infallible;
     type ToBehaviour = Refused;
-    type InboundProtocol = Upgrade;
+    type InboundProtocol = Bare;
     type OutboundProtocol = DeniedUpgrade;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = ();
 
-    fn listen_protocol(&self) -> SubstreamProtocol<Upgrade> {
-        SubstreamProtocol::new(Upgrade(self.doors.clone()), ())
+    fn listen_protocol(&self) -> SubstreamProtocol<Bare> {
+        SubstreamProtocol::new(Bare(self.protocols.clone()), ())
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<DeniedUpgrade, (), Refused>> {
@@ -208,7 +207,7 @@ impl ConnectionHandler for Handler {
         match event {}
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<Upgrade, DeniedUpgrade>) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<Bare, DeniedUpgrade>) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, protocol), .. }) => {
                 self.on_stream(stream, &protocol);
@@ -216,28 +215,6 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::AddressChange(change) => self.remote = change.new_address.clone(),
             _ => {}
         }
-    }
-}
-
-/// Which of the doors' protocols a stream is of. Nothing more is said on it.
-pub(super) struct Upgrade(Arc<[Door]>);
-
-impl UpgradeInfo for Upgrade {
-    type Info = StreamProtocol;
-    type InfoIter = std::vec::IntoIter<StreamProtocol>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        self.0.iter().map(|door| door.protocol.clone()).collect::<Vec<_>>().into_iter()
-    }
-}
-
-impl InboundUpgrade<Stream> for Upgrade {
-    type Output = (Stream, StreamProtocol);
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Output, Infallible>>;
-
-    fn upgrade_inbound(self, stream: Stream, protocol: StreamProtocol) -> Self::Future {
-        ready(Ok((stream, protocol)))
     }
 }
 

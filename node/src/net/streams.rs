@@ -6,10 +6,10 @@
 //! it is full they are reset and counted. (libp2p's own stream behaviour drops what is not taken in the same moment, and picks any
 //! connection.)
 
-use futures::future::{Ready, ready};
+use super::bare::Bare;
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
-    core::{Endpoint, InboundUpgrade, OutboundUpgrade, UpgradeInfo, transport::PortUse},
+    core::{Endpoint, transport::PortUse, upgrade::ReadyUpgrade},
     multiaddr::Protocol,
     swarm::{
         ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, DialFailure, FromSwarm,
@@ -22,7 +22,6 @@ use libp2p::{
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
-    option,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -121,6 +120,7 @@ pub fn channel() -> (mpsc::Sender<PeerStream>, mpsc::Receiver<PeerStream>) {
 pub(super) struct Behaviour {
     /// Who takes incoming streams; nobody's are taken if there is none.
     taker: Option<mpsc::Sender<PeerStream>>,
+    offers: Arc<[StreamProtocol]>,
     connections: BTreeMap<PeerId, Vec<(ConnectionId, Via)>>,
     dialling: BTreeMap<PeerId, Vec<Reply>>,
     todo: VecDeque<ToSwarm<Infallible, Wanted>>,
@@ -130,7 +130,8 @@ pub(super) struct Behaviour {
 impl Behaviour {
     pub(super) fn new(taker: Option<mpsc::Sender<PeerStream>>) -> Self {
         let (connections, dialling, todo) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        Behaviour { taker, connections, dialling, todo, dropped: Arc::default() }
+        let offers = taker.iter().map(|_| PROTOCOL).collect();
+        Behaviour { taker, offers, connections, dialling, todo, dropped: Arc::default() }
     }
 
     /// Incoming streams that were reset because nobody took those before them.
@@ -175,6 +176,7 @@ impl Behaviour {
             peer,
             via: Via::of(near, far, has_relayed),
             taker: self.taker.clone(),
+            offers: self.offers.clone(),
             dropped: self.dropped.clone(),
             wanted: VecDeque::new(),
             opening: 0,
@@ -269,6 +271,7 @@ pub(super) struct Handler {
     peer: PeerId,
     via: Via,
     taker: Option<mpsc::Sender<PeerStream>>,
+    offers: Arc<[StreamProtocol]>,
     dropped: Arc<AtomicU64>,
     wanted: VecDeque<Wanted>,
     opening: usize,
@@ -289,19 +292,19 @@ impl ConnectionHandler for Handler {
     type FromBehaviour = Wanted;
     type ToBehaviour = Infallible;
     type InboundProtocol = Bare;
-    type OutboundProtocol = Bare;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = Reply;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Bare> {
-        SubstreamProtocol::new(Bare(self.taker.is_some().then_some(PROTOCOL)), ())
+        SubstreamProtocol::new(Bare(self.offers.clone()), ())
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Bare, Reply, Infallible>> {
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, Reply, Infallible>> {
         match self.wanted.pop_front() {
             Some(Wanted { protocol, reply }) => {
                 self.opening += 1;
-                let protocol = SubstreamProtocol::new(Bare(Some(protocol)), reply);
+                let protocol = SubstreamProtocol::new(ReadyUpgrade::new(protocol), reply);
                 Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol })
             }
             None => Poll::Pending,
@@ -315,9 +318,11 @@ impl ConnectionHandler for Handler {
         self.wanted.push_back(wanted);
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Bare, Bare, (), Reply>) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Bare, ReadyUpgrade<StreamProtocol>, (), Reply>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => self.take(stream),
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, _), .. }) => {
+                self.take(stream);
+            }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: reply }) => {
                 self.opening = self.opening.saturating_sub(1);
                 tell(reply, Ok(self.open(stream)));
@@ -334,39 +339,6 @@ impl ConnectionHandler for Handler {
             }
             _ => {}
         }
-    }
-}
-
-/// The stream as it is, once its protocol is agreed on; `None`: none is.
-#[derive(Debug, Clone)]
-pub(super) struct Bare(Option<StreamProtocol>);
-
-impl UpgradeInfo for Bare {
-    type Info = StreamProtocol;
-    type InfoIter = option::IntoIter<StreamProtocol>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        self.0.clone().into_iter()
-    }
-}
-
-impl InboundUpgrade<Stream> for Bare {
-    type Output = Stream;
-    type Error = Infallible;
-    type Future = Ready<Result<Stream, Infallible>>;
-
-    fn upgrade_inbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        ready(Ok(stream))
-    }
-}
-
-impl OutboundUpgrade<Stream> for Bare {
-    type Output = Stream;
-    type Error = Infallible;
-    type Future = Ready<Result<Stream, Infallible>>;
-
-    fn upgrade_outbound(self, stream: Stream, _: StreamProtocol) -> Self::Future {
-        ready(Ok(stream))
     }
 }
 

@@ -323,6 +323,10 @@ impl NetTask {
             BehaviourEvent::Ads(event) => self.on_ads(event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.on_identified(peer_id, &info),
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => self.on_ping(peer, rtt),
+            BehaviourEvent::Ping(ping::Event { connection, result: Err(ping::Failure::Timeout), .. }) => {
+                self.counters.add("connection", "silent");
+                self.swarm.close_connection(connection);
+            }
             BehaviourEvent::Doors(inbound::Refused(count)) => self.counters.add_many("inbound", "refused", count),
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_found_nearby(found),
             BehaviourEvent::Circuits(event) => self.on_circuits(&event),

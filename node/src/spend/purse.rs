@@ -5,10 +5,13 @@ use crate::{
     buyer::ChatError,
     clock,
     report::{ChatReport, ReceiptReport},
-    store::{SpendRecord, Store, StoreError},
+    store::{MAX_PAGE, Page, Position, SpendRecord, Store, StoreError},
 };
-use infernet_wire::money::MicroUsd;
-use std::sync::{Arc, Mutex, PoisonError};
+use infernet_wire::{id::NodeId, money::MicroUsd, receipt::SignedReceipt};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::{sync::Mutex as AsyncMutex, task::spawn_blocking};
 
 /// The caps of this node and what is spent of them. Cheap to clone.
@@ -32,6 +35,22 @@ pub struct Spending {
     purse: Purse,
 }
 
+/// What `us` have bought in jobs that started on `today`.
+fn bought_on(today: u32, store: &dyn Store, us: &BTreeSet<NodeId>) -> Result<MicroUsd, StoreError> {
+    let (mut bought, mut before) = (0u64, None);
+    loop {
+        let page = store.receipts(Page { before, limit: MAX_PAGE })?;
+        for body in page.iter().map(SignedReceipt::receipt).filter(|body| us.contains(&body.buyer)) {
+            let amount = if day(body.started) == today { body.amount.0 } else { 0 };
+            bought = bought.saturating_add(amount);
+        }
+        match page.last() {
+            Some(last) if day(last.receipt().finished) >= today => before = Some(Position::of(last)),
+            _ => return Ok(MicroUsd(bought)),
+        }
+    }
+}
+
 impl std::fmt::Debug for Purse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Purse").field("caps", &self.shared.caps).finish_non_exhaustive()
@@ -39,11 +58,13 @@ impl std::fmt::Debug for Purse {
 }
 
 impl Purse {
-    /// The purse of a node with `caps`, as the store says it was left.
-    pub fn open(caps: Caps, store: Arc<dyn Store>) -> Result<Self, CapError> {
+    /// The purse of a node with `caps`, as the store says it was left. Jobs that any of `us` bought are its own. With a day's cap
+    /// the receipts of the day are read, and their signatures checked, before it returns.
+    pub fn open(caps: Caps, store: Arc<dyn Store>, us: &BTreeSet<NodeId>) -> Result<Self, CapError> {
         let today = day(clock::now());
         let records = store.spend_since(today)?;
-        let book = Mutex::new(Book::recover(records, today));
+        let bought = if caps.per_day.is_some() { bought_on(today, &*store, us)? } else { MicroUsd::default() };
+        let book = Mutex::new(Book::recover(records, bought, today));
         Ok(Purse { shared: Arc::new(Shared { caps, book, store, writing: AsyncMutex::new(()) }) })
     }
 

@@ -81,10 +81,24 @@ fn midnight_begins_anew_and_late_jobs_belong_to_yesterday() {
 
 #[test]
 fn after_a_crash_all_that_was_authorised_counts() {
-    let mut book = Book::recover([record(ALL, 70), record("a", 10), SpendRecord { day: DAY - 1, ..record(ALL, 99) }], DAY);
+    let mut book =
+        Book::recover([record(ALL, 70), record("a", 10), SpendRecord { day: DAY - 1, ..record(ALL, 99) }], MicroUsd(0), DAY);
     assert_eq!(book.used(ALL).0, MicroUsd(70));
     let mut log = Vec::new();
     assert_eq!(draw(&mut book, &[(ALL, caps(None, Some(100)))], DAY, 80, &mut log).unwrap().most, MicroUsd(30));
+}
+
+#[test]
+fn what_was_spent_before_there_was_a_cap_counts() {
+    let all = [(ALL, caps(None, Some(100)))];
+    let mut book = Book::recover([record(ALL, 10)], MicroUsd(90), DAY);
+    assert_eq!(book.used(ALL).0, MicroUsd(90));
+    let mut log = Vec::new();
+    assert_eq!(draw(&mut book, &all, DAY, 80, &mut log).unwrap().most, MicroUsd(10));
+    assert_eq!(log, [record(ALL, 100)].map(|of| SpendRecord { spent: MicroUsd(90), ..of }), "and is written down from now on");
+    let full = draw(&mut Book::recover([], MicroUsd(300), DAY), &all, DAY, 80, &mut Vec::new()).unwrap_err();
+    assert!(matches!(&full, CapError::Day { spent: MicroUsd(300), .. }), "{full}");
+    assert_eq!(Book::recover([record(ALL, 70)], MicroUsd(60), DAY).used(ALL).0, MicroUsd(70), "a crash may have cost more");
 }
 
 #[test]
@@ -95,7 +109,7 @@ fn an_orderly_stop_writes_the_truth() {
     assert_eq!(log, [record(ALL, 100)], "one step");
     let closing = book.closing();
     assert_eq!(closing, [SpendRecord { spent: MicroUsd(3), ..record(ALL, 3) }]);
-    assert_eq!(Book::recover(closing, DAY).used(ALL).0, MicroUsd(3));
+    assert_eq!(Book::recover(closing, MicroUsd(0), DAY).used(ALL).0, MicroUsd(3));
 }
 
 #[test]
@@ -125,7 +139,7 @@ fn no_crash_lets_a_day_exceed_its_cap() {
                 0 => {
                     // A crash: jobs under way may have cost their most, and nobody settles them.
                     truth += running.drain(..).map(|job| job.most.0).sum::<u64>();
-                    book = Book::recover(log.last().cloned(), DAY);
+                    book = Book::recover(log.last().cloned(), MicroUsd(0), DAY);
                 }
                 1..=5 => running.extend(draw(&mut book, &all, DAY, random(100) + 1, &mut log)),
                 _ => {

@@ -21,7 +21,7 @@ const GONE: Duration = Duration::from_secs(2);
 const BEGIN: Duration = Duration::from_secs(90);
 
 /// What happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum What {
     /// The relay that carries the answer is killed, and started again.
@@ -101,7 +101,9 @@ async fn amid(what: What, member: &mut Member, relays: &mut [Relay]) -> Result<R
     match what {
         What::BuyerMoves | What::RelayedBuyerMoves => member.host.move_elsewhere().await?,
         What::RelayRestarts | What::RelayIsLost => {
-            let carries = |relay: &&mut Relay| relay.id().is_some_and(|id| path.contains(id));
+            // A path names its relay by the end of its id.
+            let named = path.rsplit(' ').next().unwrap_or_default();
+            let carries = |relay: &&mut Relay| relay.id().is_some_and(|id| !named.is_empty() && id.ends_with(named));
             let Some(relay) = relays.iter_mut().find(carries) else {
                 return Ok(Err(format!("no relay carries it: {path}")));
             };

@@ -161,9 +161,10 @@ impl Stage {
     }
 
     async fn node(&self, host: &Host, mut flags: Vec<String>) -> Result<Process, NatError> {
-        flags.extend(listens(&host.address));
-        flags.extend(["--no-mdns", "--no-api", "--network", NETWORK, "--chat-listen"].map(str::to_owned));
-        flags.push(format!("{}:46337", host.address));
+        // Everywhere, as nodes do: their address may change.
+        flags.extend(listens("0.0.0.0"));
+        let chat = ["--chat-listen", "0.0.0.0:46337"];
+        flags.extend(["--no-mdns", "--no-api", "--network", NETWORK].into_iter().chain(chat).map(str::to_owned));
         for relay in &self.relays {
             flags.extend(relay.addresses.iter().flat_map(|address| ["--bootstrap".to_owned(), address.clone()]));
         }

@@ -342,7 +342,7 @@ impl World {
                 let sum = if sold { &mut member.books.earned } else { &mut member.books.spent };
                 sum.add(receipt);
             }
-            let Met { buyers, workers } = met(id, &receipts);
+            let Met { buyers, workers } = met(&[id].into(), &receipts);
             if let Some(working) = member.worker.as_deref_mut() {
                 buyers.into_iter().for_each(|buyer| working.market.mark_known(buyer));
             }

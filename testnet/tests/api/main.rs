@@ -98,7 +98,7 @@ struct Setup {
 async fn open(buyer: &Member, change: impl FnOnce(&mut Setup)) -> Api {
     let mut setup = Setup { config: ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into()), caps: Caps::default() };
     change(&mut setup);
-    let purse = Purse::open(setup.caps, buyer.node.store().clone()).expect("a purse");
+    let purse = Purse::open(setup.caps, buyer.node.store().clone(), &[buyer.node.id()].into()).expect("a purse");
     let opened = Opened::new(buyer.home.path(), setup.config).await.expect("an address");
     opened.serve(&buyer.node, purse, axum::Router::new()).expect("an endpoint")
 }

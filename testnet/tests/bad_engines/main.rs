@@ -63,7 +63,7 @@ impl Network {
         let worker = Member::start(MemberSpec::worker(buyer.addresses().await, sells)).await.expect("a worker");
         buyer.knows(MODEL, 1, SOON).await.expect("the worker's ad");
         let opened = Opened::new(buyer.home.path(), ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into())).await.expect("an address");
-        let purse = Purse::open(Caps::default(), buyer.node.store().clone()).expect("a purse");
+        let purse = Purse::open(Caps::default(), buyer.node.store().clone(), &[buyer.node.id()].into()).expect("a purse");
         let api = opened.serve(&buyer.node, purse, axum::Router::new()).expect("an endpoint");
         let http = reqwest::Client::builder().no_proxy().timeout(SOON).build().expect("a client");
         Network { engine, worker, buyer, api, http }

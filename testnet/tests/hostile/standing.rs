@@ -235,6 +235,7 @@ async fn worker(key: &NodeKey, home: &std::path::Path, engine: &str) -> Node {
     let store = store::open(home, &network).expect("a store");
     let settings = Settings {
         key: key.clone(),
+        former: Vec::new(),
         network,
         listen: vec![loopback()],
         chat_listen: (Ipv4Addr::LOCALHOST, 0).into(),

@@ -138,7 +138,13 @@ async fn cheated(script: Script, listener: Listener, within: Duration) -> Seen {
     let (net, _events) = net::start(&key, NetConfig { network: network(), ..NetConfig::default() }).await.expect("a net");
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let pool = Pool::new(chat_endpoint(&key));
-    let buyer = Buyer { key: key.clone(), network: network(), ledger: Ledger::new(store.clone(), net), pool, relayed: None };
+    let buyer = Buyer {
+        key: key.clone(),
+        network: network(),
+        ledger: Ledger::new(store.clone(), net, [key.id()].into()),
+        pool,
+        relayed: None,
+    };
 
     let (now, job) = (clock::now(), JobId(clock::random()));
     let accept = JobAccept {

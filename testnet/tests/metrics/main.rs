@@ -92,7 +92,7 @@ impl Network {
         let buyer = Arc::new(node);
         let guest = api_keys::add(home.path(), "guest", None, None).expect("a key").to_string();
         let opened = Opened::new(home.path(), ApiConfig::new((Ipv4Addr::LOCALHOST, 0).into())).await.expect("an address");
-        let purse = buyer.limit(Caps::default()).expect("a purse");
+        let purse = buyer.limit(Caps::default()).await.expect("a purse");
         let api = opened.serve(&buyer, purse, metrics::route(buyer.clone())).expect("an endpoint");
         let http = Client::builder().no_proxy().timeout(SOON).build().expect("a client");
         Network { buyer, api, workers, guest, http, _home: home, _engine: engine }

@@ -28,7 +28,7 @@ impl World {
             return;
         }
         let records = member.store.as_ref().and_then(|store| store.spend_since(day).ok()).unwrap_or_default();
-        member.purse = if forgets { Book::default() } else { Book::recover(records, day) };
+        member.purse = if forgets { Book::default() } else { Book::recover(records, MicroUsd::default(), day) };
     }
 
     /// Reserves the most that a job may cost. Whether it may begin; if not, it has ended.
