@@ -41,7 +41,9 @@ pub(super) async fn facts(home: &Path) -> Facts {
     let (engines, bootstrap, synchronised, disk, store, machine_now) = tokio::join!(
         join_all(known.into_iter().flat_map(|config| &config.backend).map(engine)),
         join_all(
-            bootstrap.iter().map(async |address| -> (String, Reached) { (address.to_string(), reach::peer(address, of_node).await) })
+            bootstrap
+                .iter()
+                .map(async |address| -> (String, Reached) { (address.to_string(), reach::peer(address, of_node).await) })
         ),
         machine::synchronised(),
         disk(home),
