@@ -10,6 +10,9 @@ mod machine;
 mod reach;
 mod verdict;
 
+use facts::Reached;
+use futures::future::join_all;
+use libp2p::Multiaddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -100,8 +103,42 @@ impl DoctorReport {
     }
 }
 
+/// Why each of `addresses` is not met, as far as a second look tells; takes four seconds at most. One that takes connections
+/// counts only if `met` nobody: else it may be another way to the same peer.
+pub async fn unmet(addresses: &[Multiaddr], met: bool) -> Vec<String> {
+    let looks = addresses.iter().map(async |address| (address, reach::peer(address, None).await));
+    let looks = join_all(looks).await;
+    looks.into_iter().filter_map(|(address, reached)| Some(format!("{address}: {}", not_met(reached, met)?))).collect()
+}
+
+fn not_met(reached: Reached, met: bool) -> Option<String> {
+    match reached {
+        Reached::Failed(why) => Some(why),
+        _ if met => None,
+        Reached::Connected => None,
+        Reached::Dialled(_) => Some("something answers there, and it is no node of this network by that id".into()),
+        Reached::Resolved => Some("no node of this network answers there over UDP".into()),
+    }
+}
+
 /// Looks at `home` and around it. Takes ten seconds at most.
 pub async fn examine(home: &Path) -> DoctorReport {
     let facts = gather::facts(home).await;
     DoctorReport::new(home, verdict::checks(&facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_was_named_and_is_not_there_is_told_with_the_cause() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}").parse::<Multiaddr>().unwrap();
+        let named = [at(1), at(listener.local_addr().unwrap().port())];
+        let alone = unmet(&named, false).await;
+        assert!(alone[0].starts_with("/ip4/127.0.0.1/tcp/1: ") && alone[0].contains("refused"), "{alone:?}");
+        assert!(alone[1].contains("no node of this network"), "{alone:?}");
+        assert_eq!(unmet(&named, true).await.len(), 1, "the other may be met another way");
+    }
 }

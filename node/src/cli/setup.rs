@@ -16,6 +16,7 @@ use crate::{
 use clap::{Args, ValueEnum};
 use futures::future::join_all;
 use infernet_wire::{id::NodeId, money::MicroUsd};
+use libp2p::Multiaddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
@@ -27,6 +28,8 @@ use tokio::time::timeout;
 
 /// An engine on this machine answers at once, another within a second.
 const ENGINE: Duration = Duration::from_secs(5);
+/// The answer of whoever knows no peer.
+const NOBODY: &str = "nobody";
 /// Models that are named.
 const NAMED: usize = 5;
 
@@ -61,6 +64,9 @@ pub(super) struct SetupArgs {
     /// Jobs at once [default: 2]
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
+    /// Multiaddr of a peer to meet first, such as `infernet start` prints on a node of the network; repeatable.
+    #[arg(long, value_name = "MULTIADDR")]
+    bootstrap: Vec<String>,
     /// Install the node as a service, too.
     #[arg(long, conflicts_with = "no_service")]
     service: bool,
@@ -166,12 +172,14 @@ struct Answers {
     price_in: Option<u64>,
     price_out: Option<u64>,
     slots: Option<u16>,
+    bootstrap: Option<Vec<String>>,
 }
 
 impl Answers {
     fn of(args: &SetupArgs) -> Self {
         let (price_in, price_out) = (args.price_in, args.price_out);
-        Answers { role: args.role, backend: args.backend.clone(), price_in, price_out, slots: args.slots }
+        let bootstrap = (!args.bootstrap.is_empty()).then(|| args.bootstrap.clone());
+        Answers { role: args.role, backend: args.backend.clone(), price_in, price_out, slots: args.slots, bootstrap }
     }
 
     fn partial(&self) -> Partial {
@@ -181,6 +189,7 @@ impl Answers {
             price_in: self.price_in,
             price_out: self.price_out,
             slots: self.slots,
+            bootstrap: self.bootstrap.clone(),
             api: (self.role == Some(Role::Sell)).then_some(false),
             ..Partial::default()
         }
@@ -217,9 +226,21 @@ async fn ask(context: &Context, dialogue: &mut Terminal<'_>, args: &SetupArgs) -
     if answers.role.is_none() {
         answers.role = Some(dialogue.choose("sell what an engine can do, buy, or both?", &["both", "sell", "buy"], role)?);
     }
-    if answers.role == Some(Role::Buy) {
-        return Ok(answers);
+    if answers.role != Some(Role::Buy) {
+        ask_seller(context, dialogue, &mut answers, &usual).await?;
     }
+    if answers.bootstrap.is_none() {
+        answers.bootstrap = dialogue.ask(
+            "whom to meet first? (a multiaddr; `infernet start` on a node of the network prints it)",
+            NOBODY,
+            peer,
+        )?;
+    }
+    Ok(answers)
+}
+
+/// What only a node that sells is asked.
+async fn ask_seller(context: &Context, dialogue: &mut Terminal<'_>, answers: &mut Answers, usual: &Config) -> Result<(), Exit> {
     if answers.backend.is_none() {
         answers.backend = engine(dialogue, &Config::load(&context.home, Partial::default())?.backend).await?;
     }
@@ -235,7 +256,16 @@ async fn ask(context: &Context, dialogue: &mut Terminal<'_>, args: &SetupArgs) -
         let slots = |text: &str| text.parse::<u16>().ok().filter(|n| *n > 0).ok_or("write a number from 1 on".to_owned());
         answers.slots = Some(dialogue.ask(question, &usual.slots.to_string(), slots)?);
     }
-    Ok(answers)
+    Ok(())
+}
+
+/// A peer to meet first, if any.
+fn peer(text: &str) -> Result<Option<Vec<String>>, String> {
+    match text {
+        NOBODY => Ok(None),
+        text if text.parse::<Multiaddr>().is_ok() => Ok(Some(vec![text.to_owned()])),
+        _ => Err(format!("write a multiaddr such as /ip4/ADDRESS/tcp/46337/p2p/ID, or {NOBODY}")),
+    }
 }
 
 /// Which engine, and what it has: the first that answers of those at their usual places, or where `OLLAMA_HOST` and its like say.
@@ -319,6 +349,14 @@ mod tests {
         assert_eq!(["0.4", "$12", ".000001", "0", "1."].map(read), [400_000, 12_000_000, 1, 0, 1_000_000].map(Some));
         assert_eq!(["", ".", "-1", "0.0000001", "1e3", "99999999999999999999", "18446744073710"].map(read), [None; 7]);
         assert_eq!([shown(MicroUsd(400_000)), shown(MicroUsd(2_000_000)), shown(MicroUsd(0))], ["0.4", "2", "0"]);
+    }
+
+    #[test]
+    fn a_peer_to_meet_first_is_a_multiaddr_or_nobody() {
+        let named = "/dns4/example.org/tcp/46337";
+        assert_eq!(peer(named), Ok(Some(vec![named.to_owned()])));
+        assert_eq!(peer(NOBODY), Ok(None));
+        assert!(peer("example.org:46337").is_err_and(|fix| fix.contains("/tcp/46337")));
     }
 
     #[test]

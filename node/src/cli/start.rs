@@ -14,6 +14,7 @@ use crate::{
     clock,
     config::Config,
     control::Control,
+    doctor,
     engines::{Engines, Probed},
     identity, logfile, metrics,
     node::{Node, Serve, Settings},
@@ -21,13 +22,16 @@ use crate::{
     seller, store,
 };
 use infernet_wire::{id::NodeId, key::NodeKey};
+use libp2p::Multiaddr;
 use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::interval,
+    time::{interval, sleep},
 };
-use tracing::info;
+use tracing::{info, warn};
 
+/// A named peer that lives is met within seconds; a slow name server takes a few more.
+const MEET: Duration = Duration::from_secs(5);
 /// Models that the line about what is sold names.
 const NAMED_MODELS: usize = 5;
 
@@ -51,6 +55,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
         every: config.heartbeat,
     };
     let former = identity::former(&context.home, &key.id(), &config.network)?;
+    let named = config.bootstrap.clone();
     let node = Arc::new(Node::start(settings(config, key, former, serve), store).await?);
     let purse = node.limit(caps).await?;
     let api = api.map(|api| api.serve(&node, purse.clone(), metrics::route(node.clone()))).transpose()?;
@@ -60,7 +65,10 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     control.serve(node.clone());
     let planes = Planes::spawn(&node, planes).map_err(|error| Exit::new(exit::FAILED, error))?;
     ready(context, &node).await?;
-    stop.first().await;
+    tokio::select! {
+        () = stop.first() => {}
+        () = watch_named(&node, &named) => {}
+    }
     drop(control);
     if let Some(api) = &api {
         api.stop();
@@ -75,6 +83,16 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
         () = closing => Ok(()),
         () = stop.first() => Err(Exit::new(exit::FAILED, "stopped at once; running jobs were cut")),
     }
+}
+
+/// Warns once of each peer that was named to be met first and can't be. Never ends.
+async fn watch_named(node: &Node, named: &[Multiaddr]) {
+    sleep(MEET).await;
+    let met = !node.net().peers().await.is_empty();
+    for why in doctor::unmet(named, met).await {
+        warn!("a peer that is named with bootstrap can't be met: {why}");
+    }
+    std::future::pending().await
 }
 
 /// Lets running jobs end, and tells how many are left.

@@ -156,7 +156,7 @@ async fn nobody_to_ask() {
 #[tokio::test]
 async fn bootstrap_peer_that_is_not_there() {
     let args = ["models", "--no-mdns", "--network", "testnet", "--bootstrap", "/ip4/127.0.0.1/tcp/1"];
-    check_reply(&infernet(home().path(), &args).await, 6, &["no peers", "--bootstrap"]);
+    check_reply(&infernet(home().path(), &args).await, 6, &["no peers", "/ip4/127.0.0.1/tcp/1: ", "refused", "--bootstrap"]);
 }
 
 #[tokio::test]

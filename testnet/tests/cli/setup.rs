@@ -58,10 +58,19 @@ async fn answers_on_a_terminal_become_a_configuration() {
     terminal.press("\n").await;
     terminal.shows(&["jobs at once?"]).await;
     terminal.press("6\n").await;
+    terminal.shows(&["whom to meet first?"]).await;
+    terminal.press("/ip4/127.0.0.1/tcp/1\n").await;
     assert_eq!(terminal.end().await, Some(0), "{}", terminal.text);
     assert!(terminal.text.contains("made the key") && terminal.text.contains("next: `infernet"), "{}", terminal.text);
     let backend = format!("backend = [\"ollama={}\"]", engine.url());
-    let lines = [&backend, "price_in = 250000", "price_out = 400000", "slots = 6", "api = false"];
+    let lines = [
+        "bootstrap = [\"/ip4/127.0.0.1/tcp/1\"]",
+        &backend,
+        "price_in = 250000",
+        "price_out = 400000",
+        "slots = 6",
+        "api = false",
+    ];
     assert_eq!(config(home.path()), lines);
 }
 
