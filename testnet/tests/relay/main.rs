@@ -376,6 +376,18 @@ async fn after_a_restart_reservations_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_home_is_for_one_relay() {
+    let home = home();
+    let (relay, _) = start(settings(home.path(), 0)).await;
+    let error = Running::start(settings(home.path(), 0), None).await.err().expect("refused");
+    assert_eq!(error.exit(), 3);
+    assert!(error.to_string().ends_with("already: stop it, or name another directory with --home"), "{error}");
+    relay.stop(Duration::ZERO).await;
+    let (again, _) = start(settings(home.path(), 0)).await;
+    again.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_that_know_only_the_relay_find_each_other_and_an_offer_crosses() {
     let home = home();
     let (relay, address) = start(settings(home.path(), 0)).await;
