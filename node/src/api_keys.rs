@@ -4,8 +4,8 @@
 //! its looks, or any at all once there are named keys. (OpenAI's clients always show some key; without named keys a foreign one
 //! is passed over.) Beyond loopback a key is required, and the node makes one, `<home>/api-token`, when it first listens there.
 //!
-//! Named keys are in `<home>/api-keys.toml`, as hashes: a key is shown once, when it is made. A running node sees changes
-//! within a second. Both files are readable by their owner alone, and refused if they are not. Keys have 256 random bits, so a
+//! Named keys are in `<home>/api-keys.toml`, as hashes: a key is shown once, when it is made. A running node looks at
+//! each request whether the file is another one, which costs a `stat`, so that a new key is good and a removed one void at once. Both files are readable by their owner alone, and refused if they are not. Keys have 256 random bits, so a
 //! plain hash is enough; hashes are compared in constant time.
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     toml_text,
 };
 use futures::{FutureExt, future};
-use infernet_wire::{hash, id::Hash, money::MicroUsd, time::UnixMillis};
+use infernet_wire::{hash, id::Hash, money::MicroUsd};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -39,8 +39,6 @@ pub const MAX_KEYS: usize = 512;
 pub const MAX_NAME: usize = 64;
 /// What is read of either file at most: [`MAX_KEYS`] keys are some 150 kB.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
-/// How often a running node looks whether its keys have changed.
-const LOOK_MS: u64 = 1_000;
 /// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
 
@@ -207,7 +205,7 @@ pub fn authenticate(home: &Path, required: bool) -> Result<Authenticate, KeyErro
     let own =
         if required { Some(hash_of(&token(home)?)) } else { read_private(&home.join(TOKEN_FILE))?.map(|t| hash_of(t.trim())) };
     let keys = list(home)?;
-    let seen = Seen { looked: clock::now(), stamp: stamp(home), keys };
+    let seen = Seen { stamp: stamp(home), keys };
     let ring = Ring { home: home.into(), required, own, seen: Mutex::new(seen) };
     Ok(Arc::new(move |bearer| future::ready(ring.caller(bearer)).boxed()))
 }
@@ -221,39 +219,35 @@ struct Ring {
 
 /// The keys as they were at a time.
 struct Seen {
-    looked: UnixMillis,
     stamp: Stamp,
     keys: Vec<ApiKey>,
 }
 
-/// Changes when the file does: each version is a file of its own.
-type Stamp = Option<(u64, i64, u64)>;
+/// Changes when the file does, or who may read it.
+type Stamp = Option<(u64, i64, i64)>;
 
 fn stamp(home: &Path) -> Stamp {
-    fs::metadata(home.join(KEYS_FILE)).ok().map(|about| (about.ino(), about.mtime_nsec(), about.len()))
+    fs::metadata(home.join(KEYS_FILE)).ok().map(|about| (about.ino(), about.ctime(), about.ctime_nsec()))
 }
 
 impl Ring {
     fn caller(&self, bearer: Option<&str>) -> Result<Caller, ApiError> {
         // Nothing in here panics while it holds the lock.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.look(&self.home, clock::now());
+        seen.look(&self.home);
         decide(bearer, self.required, self.own.as_ref(), &seen.keys)
     }
 }
 
 impl Seen {
-    fn look(&mut self, home: &Path, now: UnixMillis) {
-        if now.since(self.looked) < LOOK_MS {
-            return;
-        }
-        self.looked = now;
+    fn look(&mut self, home: &Path) {
         let stamp = stamp(home);
         if stamp == self.stamp {
             return;
         }
+        self.stamp = stamp;
         match list(home) {
-            Ok(keys) => (self.keys, self.stamp) = (keys, stamp),
+            Ok(keys) => self.keys = keys,
             // Until it can be read, the keys that were known count.
             Err(error) => warn!("the API's keys stay as they were: {error}"),
         }
@@ -351,17 +345,17 @@ mod tests {
     }
 
     #[test]
-    fn a_running_node_sees_new_keys() {
+    fn a_running_node_sees_new_keys_at_once_and_keeps_those_it_knows_while_the_file_is_damaged() {
         let home = home();
-        let mut seen = Seen { looked: UnixMillis(0), stamp: stamp(home.path()), keys: Vec::new() };
+        let ask = asking(home.path(), true);
         let token = add(home.path(), "new", None, None).unwrap();
-        seen.look(home.path(), UnixMillis(LOOK_MS - 1));
-        assert!(seen.keys.is_empty(), "not yet");
-        seen.look(home.path(), UnixMillis(LOOK_MS));
-        assert_eq!(code(decide(Some(&token), true, None, &seen.keys)), Ok("new".into()));
+        assert_eq!(code(ask(Some(&token))), Ok("new".into()));
+        let path = home.path().join(KEYS_FILE);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(code(ask(Some(&token))), Ok("new".into()));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         remove(home.path(), "new").unwrap();
-        seen.look(home.path(), UnixMillis(3 * LOOK_MS));
-        assert_eq!(code(decide(Some(&token), true, None, &seen.keys)), Err("invalid_api_key"));
+        assert_eq!(code(ask(Some(&token))), Err("invalid_api_key"));
     }
 
     #[test]

@@ -17,7 +17,7 @@
 //! bounded and stripped of control characters before it becomes an error, for the operator to read; peers get
 //! [`BackendError::label`]. Nothing here quotes a prompt or an answer.
 
-mod address;
+pub(crate) mod address;
 mod facts;
 mod first;
 mod http;
@@ -31,6 +31,7 @@ mod spec;
 
 pub use facts::{BackendKind, ENGINES, Facts};
 pub use http::Deadlines;
+pub(crate) use http::{Guarded, refused_host};
 pub use spec::{ApiKey, BackendSpec, BadSpec, BadVariable, EngineVariables};
 
 #[cfg(any(test, fuzzing))]

@@ -22,6 +22,8 @@
 //! **A newcomer** asks its first neighbours for the live ads that they have heard (`ads`, `board`), which are judged like gossip;
 //! else it would know each worker only when that advertises again, after 45 s.
 //!
+//! **Where it begins**: at the peers that are named, or at those that a page names ([`bootstrap`]).
+//!
 //! **How others reach us** ([`reach`]): directly if peers that try say so, else over relays. A circuit is a connection like any other:
 //! everything above runs over it, until DCUtR makes a direct one of it. Who is connected how, and why not directly, is in
 //! [`PeerInfo`].
@@ -38,6 +40,7 @@ mod ads;
 mod bare;
 mod behaviour;
 mod board;
+pub mod bootstrap;
 mod command;
 mod counters;
 mod direct;
@@ -80,6 +83,7 @@ use infernet_wire::{
 use libp2p::{Multiaddr, StreamProtocol};
 use std::{collections::BTreeMap, fmt, io, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
 
 /// Events that wait for the node: a second of a busy network. When full, a message is dropped, counted and not passed on.
 const EVENTS: usize = 1_024;
@@ -95,7 +99,7 @@ pub struct NetConfig {
     pub network: NetworkId,
     /// Where to listen: TCP (`/ip4/0.0.0.0/tcp/46337`) and QUIC (`/ip4/0.0.0.0/udp/46338/quic-v1`). May be empty.
     pub listen: Vec<Multiaddr>,
-    /// Where to begin, best with `/p2p/…` at the end.
+    /// Where to begin, best with `/p2p/…` at the end; or pages that say so, see [`bootstrap`].
     pub bootstrap: Vec<Multiaddr>,
     /// Whether to find peers on the local network by multicast.
     pub mdns: bool,
@@ -269,9 +273,20 @@ pub async fn start(key: &NodeKey, config: NetConfig) -> Result<(Net, mpsc::Recei
     let (events_out, events) = mpsc::channel(EVENTS);
     let (subscribers_out, subscribers) = watch::channel(0);
     let (reached_out, reached) = watch::channel(Reached::default());
+    let (pages, peers) = config.bootstrap.into_iter().partition(bootstrap::is_page);
+    let (network, config) = (config.network.clone(), NetConfig { bootstrap: peers, ..config });
     let ends = task::Ends { commands: commands_in, events: events_out, subscribers: subscribers_out, reached: reached_out };
     task::spawn(key, config, ends).await?;
+    begin(pages, network, &commands, &subscribers);
     Ok((Net { id: key.id(), commands, subscribers, reached }, events))
+}
+
+/// Has the pages asked, if there are any.
+fn begin(pages: Vec<Multiaddr>, network: NetworkId, commands: &mpsc::Sender<Command>, subscribers: &watch::Receiver<usize>) {
+    if !pages.is_empty() {
+        let asking = bootstrap::follow(pages, network, commands.downgrade(), subscribers.clone());
+        tokio::spawn(asking.instrument(tracing::Span::current()));
+    }
 }
 
 impl Net {

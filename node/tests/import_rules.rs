@@ -52,12 +52,13 @@ const HOMES: &[Home] = &[
     Home { crates: &["crc32fast"], at: &["node/src/store/journal/frame.rs"], within: "" },
     // Its tests stand beside it.
     Home { crates: &["quinn"], at: &["node/src/chat/endpoint"], within: "" },
-    // Engines over TCP, the control socket, control planes, and chains.
+    // Engines over TCP, the control socket, control planes, chains, and pages that say where to begin.
     Home {
         crates: &["reqwest"],
         at: &[
             "node/src/backend/http.rs",
             "node/src/control/client.rs",
+            "node/src/net/bootstrap/page.rs",
             "node/src/plane_client/http.rs",
             "node/src/settlement/evm/rpc.rs",
         ],

@@ -9,6 +9,7 @@ use crate::{config::PlaneConfig, presence};
 use clap::Args;
 pub use infernet_node::program::SettingsError;
 use infernet_node::{
+    net::bootstrap::BootstrapAddress,
     program::{grace, level, read, wrong},
     program_keys,
 };
@@ -76,9 +77,9 @@ program_keys! {
     /// Which network it follows
     #[arg(value_name = "NAME")]
     network: NetworkId = "INFERNET_PLANE_NETWORK",
-    /// Nodes to begin with, each with /p2p/… at the end
-    #[arg(value_name = "MULTIADDR", value_delimiter = ',')]
-    bootstrap: Vec<Multiaddr> = "INFERNET_PLANE_BOOTSTRAP",
+    /// Nodes to begin with, each with /p2p/… at the end, or a relay's http://HOST:46382/bootstrap.json
+    #[arg(value_name = "ADDRESS", value_delimiter = ',')]
+    bootstrap: Vec<BootstrapAddress> = "INFERNET_PLANE_BOOTSTRAP",
     /// Where the mesh reaches it
     #[arg(value_name = "MULTIADDR", value_delimiter = ',')]
     p2p_listen: Vec<Multiaddr> = "INFERNET_PLANE_P2P_LISTEN",
@@ -196,7 +197,7 @@ impl Settings {
             listen,
             watch_listen,
             tls,
-            bootstrap: keys.bootstrap.unwrap_or_default(),
+            bootstrap: keys.bootstrap.unwrap_or_default().into_iter().map(Multiaddr::from).collect(),
             p2p_listen: keys.p2p_listen.unwrap_or_else(default_listen),
             mdns: keys.mdns.unwrap_or(true),
             max_peers,

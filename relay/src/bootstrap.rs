@@ -17,34 +17,16 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use infernet_node::net::KAD_PROTOCOL;
+use infernet_node::net::{
+    KAD_PROTOCOL,
+    bootstrap::{Document, DocumentPeer, VERSION},
+};
 use infernet_wire::{id::NodeId, topic::NetworkId};
 use libp2p::Multiaddr;
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 /// Addresses change seldom, and a node asks once.
 const CACHE: &str = "public, max-age=300";
-
-/// See the module.
-#[derive(Debug, Serialize)]
-pub struct Bootstrap {
-    version: u32,
-    network: String,
-    protocol_id: &'static str,
-    fingerprint: String,
-    peers: Vec<Peer>,
-}
-
-#[derive(Debug, Serialize)]
-struct Peer {
-    id: String,
-    addrs: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    operator: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    region: Option<String>,
-}
 
 /// What it tells of itself.
 #[derive(Clone)]
@@ -61,14 +43,14 @@ pub struct About {
 
 impl About {
     /// The document now.
-    pub async fn bootstrap(&self) -> Bootstrap {
+    pub async fn bootstrap(&self) -> Document {
         let id = self.relaying.net.id();
         let addrs = self.relaying.addresses().await.iter().map(Multiaddr::to_string).collect();
-        let peer = Peer { id: id.to_string(), addrs, operator: self.operator.clone(), region: self.region.clone() };
-        Bootstrap {
-            version: 1,
+        let peer = DocumentPeer { id: id.to_string(), addrs, operator: self.operator.clone(), region: self.region.clone() };
+        Document {
+            version: VERSION,
             network: self.network.as_str().to_owned(),
-            protocol_id: KAD_PROTOCOL,
+            protocol_id: KAD_PROTOCOL.to_string(),
             fingerprint: fingerprint(&id),
             peers: vec![peer],
         }
@@ -80,7 +62,7 @@ pub fn fingerprint(id: &NodeId) -> String {
     hex::encode(Sha256::digest(id.as_bytes()))
 }
 
-/// Answers [`Bootstrap`].
+/// Answers a [`Document`].
 pub async fn get(State(about): State<About>, headers: HeaderMap) -> Response {
     if about.relaying.desk.told().await.is_draining {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::CACHE_CONTROL, "no-store")], "the relay is about to stop\n")

@@ -18,7 +18,7 @@ use infernet_node::{
 use infernet_wire::key::NodeKey;
 use libp2p::PeerId;
 use std::{
-    fs::DirBuilder,
+    fs::{DirBuilder, File, TryLockError},
     io,
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
@@ -47,6 +47,9 @@ pub enum RelayError {
         /// Why.
         source: io::Error,
     },
+    /// Two relays with one key would take each other's circuits.
+    #[error("a relay runs in {} already: stop it, or name another directory with --home", .0.display())]
+    Taken(PathBuf),
     /// Its key.
     #[error(transparent)]
     Key(#[from] IdentityError),
@@ -70,7 +73,7 @@ impl RelayError {
     pub fn exit(&self) -> u8 {
         let in_use = |kind: io::ErrorKind| if kind == io::ErrorKind::AddrInUse { 4 } else { 1 };
         match self {
-            RelayError::Home { .. } | RelayError::Key(_) => 3,
+            RelayError::Home { .. } | RelayError::Taken(_) | RelayError::Key(_) => 3,
             RelayError::Listen { source, .. } => in_use(source.kind()),
             RelayError::Net(NetError::Listen { .. }) => 4,
             _ => 1,
@@ -88,6 +91,8 @@ pub struct Running {
     pub about: About,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<Arc<Semaphore>>>,
+    /// Its home is its own while this is open.
+    home: File,
 }
 
 /// The key in `home`, made at the first start.
@@ -99,12 +104,24 @@ pub fn key(home: &Path) -> Result<NodeKey, RelayError> {
     Ok(if exists { identity::load(home)? } else { identity::init(home)? })
 }
 
+/// Claims `home`, which has a key, for one relay.
+fn claim(home: &Path) -> Result<File, RelayError> {
+    let failed = |source| RelayError::Home { path: home.to_owned(), source };
+    let file = File::open(home.join(identity::KEY_FILE)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RelayError::Taken(home.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
 impl Running {
     /// Starts everything. Sockets are bound when this returns. `tap`: for tests.
     pub async fn start(settings: Settings, tap: Option<Tap>) -> Result<Self, RelayError> {
         // Fails only if a provider is installed already, which is just as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let key = key(&settings.home)?;
+        let home = claim(&settings.home)?;
         let http = bind(settings.http_listen, "http-listen").await?;
         let watched = bind(settings.watch_listen, "watch-listen").await?;
         let (door, requests) = hop::door();
@@ -129,7 +146,7 @@ impl Running {
         tokio::spawn(follow(events, net, desk));
         let about = About { relaying, network: settings.network, operator: settings.operator, region: settings.region };
         let (stop, stopping) = watch::channel(false);
-        let mut running = Running { http: None, watch: None, about, stop, servers: Vec::new() };
+        let mut running = Running { http: None, watch: None, about, stop, servers: Vec::new(), home };
         running.http = http.map(|(listener, addr)| {
             running.servers.push(serve(listener, watching::public(running.about.clone()), stopping.clone()));
             addr
@@ -161,6 +178,7 @@ impl Running {
             let all = connections.acquire_many(MAX_CONNECTIONS as u32);
             let _ = tokio::time::timeout_at(deadline, all).await;
         }
+        drop(self.home);
         info!("stopped");
     }
 }

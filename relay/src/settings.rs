@@ -7,6 +7,7 @@ use crate::limits::Limits;
 use clap::Args;
 pub use infernet_node::program::SettingsError;
 use infernet_node::{
+    net::bootstrap::BootstrapAddress,
     program::{grace, level, read, wrong},
     program_keys,
 };
@@ -39,9 +40,9 @@ program_keys! {
     /// Where nodes reach it, as seen from the internet, if that differs
     #[arg(value_name = "MULTIADDR", value_delimiter = ',')]
     external_address: Vec<Multiaddr> = "INFERNET_RELAY_EXTERNAL_ADDRESS",
-    /// Other nodes to begin with, each with /p2p/… at the end
-    #[arg(value_name = "MULTIADDR", value_delimiter = ',')]
-    bootstrap: Vec<Multiaddr> = "INFERNET_RELAY_BOOTSTRAP",
+    /// Other nodes to begin with, each with /p2p/… at the end, or a relay's http://HOST:46382/bootstrap.json
+    #[arg(value_name = "ADDRESS", value_delimiter = ',')]
+    bootstrap: Vec<BootstrapAddress> = "INFERNET_RELAY_BOOTSTRAP",
     /// Whether to look for nodes on the local network
     mdns: bool = "INFERNET_RELAY_MDNS",
     /// Where /bootstrap.json is served; none: nowhere
@@ -166,7 +167,7 @@ impl Settings {
             network: keys.network.unwrap_or_default(),
             listen: keys.listen.unwrap_or_else(default_listen),
             external_address: keys.external_address.unwrap_or_default().into_iter().map(without_peer).collect(),
-            bootstrap: keys.bootstrap.unwrap_or_default(),
+            bootstrap: keys.bootstrap.unwrap_or_default().into_iter().map(Multiaddr::from).collect(),
             mdns: keys.mdns.unwrap_or(false),
             http_listen: address("http-listen", keys.http_listen, HTTP_LISTEN)?,
             watch_listen: address("watch-listen", keys.watch_listen, WATCH_LISTEN)?,

@@ -35,7 +35,7 @@ impl Beside {
             origin: Some("http://localhost:0".into()),
             watch_listen: Some("127.0.0.1:0".into()),
             network: Some(NETWORK.parse().unwrap_or_default()),
-            bootstrap: Some(bootstrap),
+            bootstrap: Some(bootstrap.into_iter().map(Into::into).collect()),
             p2p_listen: Some(vec![loopback()]),
             mdns: Some(false),
             ..Keys::default()

@@ -80,7 +80,7 @@ async fn start(home: &Path, bootstrap: Vec<Multiaddr>, change: impl FnOnce(&mut 
         listen: Some(([127, 0, 0, 1], 0).into()),
         watch_listen: Some("127.0.0.1:0".into()),
         network: Some(NETWORK.parse().expect("a network")),
-        bootstrap: Some(bootstrap),
+        bootstrap: Some(bootstrap.into_iter().map(Into::into).collect()),
         p2p_listen: Some(vec![loopback()]),
         mdns: Some(false),
         ..Keys::default()

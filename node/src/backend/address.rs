@@ -18,7 +18,7 @@ const METADATA_V6: [Ipv6Addr; 2] =
 const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 
 /// Whether it is link-local (RFC 3927, RFC 4291) or a metadata service, written as IPv6 or not.
-pub(super) fn tells_secrets(ip: IpAddr) -> bool {
+pub(crate) fn tells_secrets(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_link_local() || METADATA_V4.contains(&ip),
         IpAddr::V6(ip) => {
@@ -35,7 +35,7 @@ fn behind_nat64(ip: Ipv6Addr) -> Option<Ipv4Addr> {
 }
 
 /// Whether it is a metadata service's name.
-pub(super) fn is_metadata_name(name: &str) -> bool {
+pub(crate) fn is_metadata_name(name: &str) -> bool {
     let name = name.trim_end_matches('.');
     METADATA_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }

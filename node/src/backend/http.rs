@@ -318,7 +318,7 @@ fn was_closed(error: &reqwest::Error) -> bool {
 }
 
 /// Resolves names, and refuses those that mean an address where clouds tell secrets: a name may change what it means.
-struct Guarded;
+pub(crate) struct Guarded;
 
 /// The name that was refused.
 #[derive(Debug, thiserror::Error)]
@@ -341,7 +341,8 @@ fn admitted(host: String, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Ref
     if found.iter().any(|address| address::tells_secrets(address.ip())) { Err(Refused(host)) } else { Ok(found) }
 }
 
-fn refused_host(error: &reqwest::Error) -> Option<String> {
+/// The name that [`Guarded`] refused, if that is why a request failed.
+pub(crate) fn refused_host(error: &reqwest::Error) -> Option<String> {
     let mut cause: Option<&dyn Error> = error.source();
     while let Some(error) = cause {
         if let Some(Refused(host)) = error.downcast_ref() {

@@ -477,7 +477,11 @@ impl Attempt {
 
     /// One try to go on in a new stream.
     async fn reopen(&mut self, buyer: &Buyer, order: &Order, from: u64) -> Result<(), Cause> {
-        let ChatStream { path, recv, send, .. } = connect(buyer, order).await?;
+        let ChatStream { path, recv, send, .. } = match (connect(buyer, order).await, &buyer.relayed) {
+            // Nobody else can go on with the job, so there is time to dial its worker anew.
+            (Err(Cause::Connect(_)), Some(relayed)) => relayed.open(order.terms.worker).await?,
+            (connected, _) => connected?,
+        };
         let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
         writer.write(&open_frame(order, &[], from), deadline::WRITE).await?;
         let raw = reader.next_within(deadline::OPENED).await?;

@@ -25,8 +25,8 @@ pub(super) struct MeshArgs {
     /// UDP address of the chat endpoint [default: [::]:46337]
     #[arg(long, value_name = "ADDR")]
     pub(super) chat_listen: Option<String>,
-    /// Multiaddr of a peer to meet first; repeatable.
-    #[arg(long, value_name = "MULTIADDR")]
+    /// Multiaddr of a peer to meet first, or a relay's http://HOST:46382/bootstrap.json; repeatable.
+    #[arg(long, value_name = "ADDRESS")]
     bootstrap: Vec<String>,
     /// Don't look for peers on the local network.
     #[arg(long)]

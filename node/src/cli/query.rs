@@ -98,6 +98,7 @@ pub(super) async fn models(context: &Context, args: ModelsArgs) -> Result<(), Ex
     if context.json {
         return context.print_json(&models);
     }
+    tell_own_models(context).await?;
     if models.is_empty() {
         context.note(none);
         return Ok(());
@@ -106,6 +107,16 @@ pub(super) async fn models(context: &Context, args: ModelsArgs) -> Result<(), Ex
     for model in &models {
         let (input, output) = (MicroUsd(model.price_in).to_string(), MicroUsd(model.price_out).to_string());
         context.print(format!("{:<40} {:>7} {input:>14} {output:>14} {:>9}", model.id, model.workers, model.context));
+    }
+    Ok(())
+}
+
+/// What the node of this home sells: it is not among those to buy.
+async fn tell_own_models(context: &Context) -> Result<(), Exit> {
+    let Some(node) = Client::connect(&context.home) else { return Ok(()) };
+    let status: StatusReport = node.get("status").await?;
+    if let Some(seller) = status.seller.filter(|seller| !seller.models.is_empty()) {
+        context.note(format!("this node itself sells {}", seller.models.join(", ")));
     }
     Ok(())
 }

@@ -74,7 +74,8 @@ fn text() -> String {
 # Where others reach the chat endpoint if a router maps its port, such as "203.0.113.7:46337". Else its own addresses are told.
 # chat_advertise = []
 
-# Peers to meet first, such as "/dns4/example.org/tcp/46337/p2p/16Uiu2H...".
+# Peers to meet first, such as "/dns4/example.org/tcp/46337/p2p/16Uiu2H...", or pages of relays that name some, such as
+# "http://example.org:46382/bootstrap.json".
 # bootstrap = []
 
 # Find peers on the local network.

@@ -46,7 +46,7 @@ keys! {
     chat_listen: String,
     /// Socket addresses at which others reach the chat endpoint. By default those on which it listens.
     chat_advertise: Vec<String>,
-    /// Multiaddrs of peers to meet first. None by default.
+    /// Multiaddrs of peers to meet first, or URLs of relays' pages that name some. None by default.
     bootstrap: Vec<String>,
     /// Whether to find peers on the local network. Default true.
     mdns: bool,

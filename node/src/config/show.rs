@@ -1,6 +1,7 @@
 //! Every key with its value and where it came from, for `infernet config show`.
 
 use super::{Config, ConfigError, KEYS, Partial, layers::Layers, machine_defaults, parse};
+use crate::net::bootstrap::BootstrapAddress;
 use infernet_wire::money::Price;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,7 +55,7 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         listen: texts(&config.listen),
         chat_listen: Some(config.chat_listen.to_string()),
         chat_advertise: texts(&config.chat_advertise),
-        bootstrap: texts(&config.bootstrap),
+        bootstrap: texts(&config.bootstrap.iter().cloned().map(BootstrapAddress::from).collect::<Vec<_>>()),
         mdns: Some(config.mdns),
         max_peers: Some(config.max_peers),
         reach: Some(config.reach.mode.to_string()),

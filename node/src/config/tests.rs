@@ -169,6 +169,7 @@ fn mistakes_in_values_name_their_origin() {
     check("listen = '/dns4/example.org/tcp/1'", &[], none(), &["listen", "TCP or QUIC"]);
     check("chat_listen = '46337'", &[], none(), &["chat_listen", "46337", "[::]:46337"]);
     check("chat_listen = []", &[], none(), &["chat_listen", "config.toml"]);
+    check("bootstrap = ['http://169.254.169.254']", &[], none(), &["bootstrap", "link-local or metadata"]);
     check("bootstrap = ['example.org']", &[], none(), &["bootstrap", "example.org", "multiaddr"]);
     check("backend = 'tgi=http://a'", &[], none(), &["backend", "tgi", "there is ollama, vllm"]);
     check("backend = 'vllm=http://169.254.169.254'", &[], none(), &["backend", "metadata", "--allow-link-local-engine"]);

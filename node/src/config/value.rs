@@ -1,6 +1,9 @@
 //! What a text means: each reader gives a value, or the fix in words.
 
-use crate::market::schedule::{BadWindow, Window};
+use crate::{
+    market::schedule::{BadWindow, Window},
+    net::bootstrap::BootstrapAddress,
+};
 use infernet_wire::{id::NodeId, limits};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{fmt, net::SocketAddr, str::FromStr};
@@ -93,7 +96,7 @@ pub(super) fn window(text: &str) -> Result<Window, String> {
 }
 
 pub(super) fn peer_address(text: &str) -> Result<Multiaddr, String> {
-    text.parse().map_err(|_| "write a multiaddr, such as /dns4/example.org/tcp/46337/p2p/16Uiu2H...".into())
+    text.parse::<BootstrapAddress>().map(Multiaddr::from)
 }
 
 /// An address at which others dial the mesh: an IP address or a name, then TCP or QUIC; the peer at its end may be left out.

@@ -102,6 +102,8 @@ impl Behaviour {
                     .with_agent_version(format!("{AGENT}{NETWORK}{}", config.network.as_str()))
                     // What we listen on is told as far as it works; see `reach`.
                     .with_hide_listen_addrs(true)
+                    // Else what a peer claims would be dialled as it is: our own loopback, where we answer ourselves, ends a dial.
+                    .with_cache_size(0)
                     .with_push_listen_addr_updates(true),
             ),
             ping: ping::Behaviour::new(ping::Config::new().with_interval(PING).with_timeout(PING)),

@@ -1,6 +1,6 @@
 //! What the rest of the node asks of the network.
 
-use super::{PeerInfo, PublishError, RelayInfo, Route, receipts::PageError, streams};
+use super::{PeerInfo, PublishError, RelayInfo, Route, bootstrap, receipts::PageError, streams};
 use infernet_wire::{bid::Answer, id::NodeId, receipt_page::PageRequest, time::UnixMillis};
 use libp2p::{Multiaddr, StreamProtocol};
 use std::{collections::BTreeMap, sync::Arc};
@@ -35,6 +35,8 @@ pub(super) enum Command {
     OpenStream { peer: NodeId, protocol: StreamProtocol, reply: streams::Reply },
     /// Connect to an address.
     Dial { address: Multiaddr },
+    /// Begin at these relays, too.
+    Begin { relays: bootstrap::Relays },
     /// Say goodbye and end.
     Shutdown,
 }

@@ -72,6 +72,19 @@ impl Discovery {
         self.next = self.next.min(now.after(spread(self.pause(0), chance)));
     }
 
+    /// Begins with `addresses`, too, and at once. They stand in the queue before others, since those may be of long ago; when the
+    /// queue is full its last is left out.
+    pub(super) fn told(&mut self, addresses: &[Multiaddr], now: UnixMillis) {
+        for address in addresses {
+            self.seeds.retain(|seed| seed.address != *address);
+        }
+        self.seeds.truncate(MAX_SEEDS.saturating_sub(addresses.len()));
+        self.cursor = self.cursor.min(self.seeds.len());
+        let seeds = addresses.iter().map(|address| Seed { peer: peer_of(address), address: address.clone() });
+        self.seeds.splice(self.cursor..self.cursor, seeds);
+        self.next = self.next.min(now);
+    }
+
     /// A seed without `/p2p/` answered.
     pub(super) fn answered(&mut self, address: &Multiaddr, peer: PeerId) {
         for seed in self.seeds.iter_mut().filter(|seed| seed.address == *address) {
@@ -253,6 +266,23 @@ mod tests {
         discovery.answered(&seeds(1)[0], peer);
         assert!(discovery.round(1, |p| *p == peer, T0, 0).dial.is_empty());
         assert_eq!(discovery.round(1, |_| false, T0, 0).dial.len(), 1);
+    }
+
+    #[test]
+    fn who_is_told_later_is_dialled_before_those_who_waited_and_once() {
+        let mut discovery = Discovery::new(seeds(300), 128);
+        discovery.round(0, |_| false, T0, 0);
+        let told = [address("/ip4/192.0.2.9/tcp/1"), address("/ip4/192.0.2.9/tcp/2")];
+        for _ in 0..3 {
+            discovery.told(&told, T0);
+            assert_eq!(discovery.next(), T0);
+            assert_eq!(discovery.seeds.len(), MAX_SEEDS);
+            let dialled = discovery.round(0, |_| false, T0, 0).dial;
+            assert_eq!((&dialled[..2], dialled.len()), (&told[..], 8));
+        }
+        let mut alone = Discovery::new([], 128);
+        alone.told(&told, T0);
+        assert_eq!(alone.round(0, |_| false, T0, 0).dial, told);
     }
 
     const NODE: infernet_wire::id::NodeId = infernet_wire::id::NodeId([2; 33]);

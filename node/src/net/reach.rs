@@ -212,6 +212,13 @@ impl Reach {
         }
     }
 
+    /// A page names a relay.
+    pub(super) fn told_of(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, now: UnixMillis) {
+        if self.relays.told(peer, addresses) {
+            self.waiting_since.get_or_insert(now);
+        }
+    }
+
     /// What becomes of relays.
     pub(super) fn relays_mut(&mut self) -> &mut Relays {
         &mut self.relays

@@ -9,6 +9,7 @@ mod reaching;
 use super::{
     Event, NetConfig, NetError, PublishError, Route,
     behaviour::{self, Behaviour, BehaviourEvent},
+    bootstrap,
     command::Command,
     counters::Counters,
     discovery::{self, Discovery},
@@ -203,8 +204,19 @@ impl NetTask {
                 None => tell(reply, Err(StreamRefused::NotConnected)),
             },
             Command::Dial { address } => self.dial(address),
+            Command::Begin { relays } => self.begin_at(relays),
             Command::Shutdown => {}
         }
+    }
+
+    /// A page named these: they are dialled in the next round, which is now, and may hold a place for us.
+    fn begin_at(&mut self, relays: bootstrap::Relays) {
+        let now = clock::now();
+        for (peer, addresses) in relays {
+            self.discovery.told(&addresses, now);
+            self.reach.told_of(peer, addresses, now);
+        }
+        self.follow_reach();
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {

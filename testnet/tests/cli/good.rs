@@ -117,6 +117,8 @@ async fn running_node_is_asked_if_there_is_one() {
     assert!(table.starts_with("PEER") && table.contains(worker.status.id.short().as_str()), "{table}");
     let table = infernet(buyer_home.path(), &["models"]).await.fine();
     assert!(table.starts_with("MODEL") && table.contains("tiny-chat:latest") && table.contains("$0.4"), "{table}");
+    let own = infernet(worker_home.path(), &["models"]).await;
+    assert!(own.err.contains("this node itself sells tiny-chat:latest"), "{own:?}");
 
     let reply = infernet(buyer_home.path(), &["chat", "Hello", "--model", MODEL, "--temperature", "0"]).await;
     assert_eq!((reply.code, reply.out.as_str()), (0, "Hello! How can I help you today?\n"), "{reply:?}");

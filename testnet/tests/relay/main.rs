@@ -8,7 +8,7 @@ use dialable::Asker;
 use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use infernet_node::{
     clock,
-    net::{self, Event, NetConfig, Transport},
+    net::{self, Event, NetConfig, Transport, bootstrap::BootstrapAddress},
 };
 use infernet_relay::{
     limits::Prefix,
@@ -376,6 +376,18 @@ async fn after_a_restart_reservations_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_home_is_for_one_relay() {
+    let home = home();
+    let (relay, _) = start(settings(home.path(), 0)).await;
+    let error = Running::start(settings(home.path(), 0), None).await.err().expect("refused");
+    assert_eq!(error.exit(), 3);
+    assert!(error.to_string().ends_with("already: stop it, or name another directory with --home"), "{error}");
+    relay.stop(Duration::ZERO).await;
+    let (again, _) = start(settings(home.path(), 0)).await;
+    again.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_that_know_only_the_relay_find_each_other_and_an_offer_crosses() {
     let home = home();
     let (relay, address) = start(settings(home.path(), 0)).await;
@@ -410,6 +422,23 @@ async fn two_nodes_that_know_only_the_relay_find_each_other_and_an_offer_crosses
         }
     };
     soon("each other", found).await;
+    relay.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_knows_only_the_relays_page_asks_until_it_answers_and_begins_there() {
+    let home = home();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port");
+    let page: BootstrapAddress = format!("http://{free}").parse().expect("a page");
+    let config = NetConfig { network: network(), bootstrap: vec![page.into()], ..NetConfig::default() };
+    // Nobody is there yet.
+    let (node, _events) = net::start(&fresh_key(), config).await.expect("a node");
+    let (relay, _) = start(Settings { http_listen: Some(free), ..settings(home.path(), 0) }).await;
+    assert!(node.wait_connected(clock::now().after(DEADLINE.as_millis() as u64)).await);
+    let id = relay.net().id();
+    assert!(node.peers().await.iter().any(|peer| peer.id == id));
+    let relays: Vec<String> = node.relays().await.iter().map(|relay| relay.id.to_string()).collect();
+    assert_eq!(relays, [id.to_string()]);
     relay.stop(Duration::ZERO).await;
 }
 

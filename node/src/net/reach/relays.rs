@@ -105,7 +105,16 @@ impl Relays {
     }
 
     /// A connected peer says that it is a relay, and where it is. Whether that is of use.
-    pub(super) fn seen(&mut self, peer: PeerId, mut addresses: Vec<Multiaddr>) -> bool {
+    pub(super) fn seen(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) -> bool {
+        let is_of_use = self.told(peer, addresses);
+        if let Some(relay) = self.0.get_mut(&peer).filter(|_| is_of_use) {
+            relay.connected = true;
+        }
+        is_of_use
+    }
+
+    /// Somebody says that a peer is a relay, and where it is. Whether that is of use.
+    pub(super) fn told(&mut self, peer: PeerId, mut addresses: Vec<Multiaddr>) -> bool {
         addresses.retain(|address| discovery::relay_of(address).is_none());
         // A stable sort: of those that reach as far, in its own order.
         addresses.sort_by_key(|address| Reverse(discovery::reach(address)));
@@ -114,7 +123,6 @@ impl Relays {
             return false;
         }
         let relay = self.0.entry(peer).or_insert_with(|| Relay::new(addresses.clone(), false));
-        relay.connected = true;
         // The address of a place that is held stays as others know it.
         if !relay.configured && !relay.is_taken() {
             relay.addresses = addresses;
