@@ -23,9 +23,10 @@ use std::fmt;
 
 /// The longest transaction that validators take (`PACKET_DATA_SIZE`): 1280 bytes of IPv6, less 48 of headers.
 pub const MAX_BYTES: usize = 1232;
-/// Compute units of what comes before the transfers.
+/// Compute units of what comes before the transfers: 150 for each of two instructions.
 const BASE_UNITS: u32 = 1_000;
-/// Compute units of one transfer with its memo, if an account has to be made: measured below 60 000.
+/// Compute units of one transfer with its memo, with room for an account that has to be made. An estimate, not measured yet: too
+/// much costs more of the priority fee, too little fails the transaction.
 const TRANSFER_UNITS: u32 = 100_000;
 
 /// An account, or a wallet's public key. Shown in base58.
@@ -250,7 +251,7 @@ mod tests {
     fn a_batch_fits_a_packet_or_is_refused() {
         let batch = |count: u8, asset| sign((1..=count).map(|n| transfer(n, asset)).collect(), 1);
         let most = |asset| (1..30).take_while(|count| batch(*count, asset).is_ok()).last();
-        assert_eq!((most(MINT), most(Asset::Sol)), (Some(4), Some(7)));
+        assert_eq!((most(MINT), most(Asset::Sol)), (Some(5), Some(7)));
         assert!(matches!(batch(20, MINT), Err(OrderError::TooLong { found }) if found > MAX_BYTES));
         assert_eq!(sign(vec![], 0), Err(OrderError::Empty));
         let nothing = Transfer { amount: 0, ..transfer(2, MINT) };

@@ -157,13 +157,14 @@ struct Chain {
 }
 
 impl Chain {
-    /// What an honest node shows whose finalized height is `lag` blocks behind.
+    /// What an honest node shows whose finalized height is `lag` blocks behind. If that is odd, it knows nothing beyond.
     fn honest(&self, lag: u64) -> Facts {
         let height = self.tip.saturating_sub(lag);
         // It hands out the newest blockhash, which lives longest.
         let recent = Recent { blockhash: hash(self.tip), last_valid: self.tip + VALID_BLOCKS };
         let known = |&(signature, block): &(TxSignature, u64)| Seen { finalized: block <= height, ..seen(signature, true) };
-        Facts { height, recent, seen: self.landed.iter().map(known).collect() }
+        let landed = self.landed.iter().filter(|(_, block)| lag.is_multiple_of(2) || *block <= height);
+        Facts { height, recent, seen: landed.map(known).collect() }
     }
 
     fn land(&mut self, which: usize) {
