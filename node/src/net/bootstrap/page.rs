@@ -61,6 +61,9 @@ impl FromStr for BootstrapAddress {
             return page_address(&url).map(BootstrapAddress);
         }
         let address: Multiaddr = text.parse().map_err(|_| FIX.to_owned())?;
+        if address.is_empty() {
+            return Err(FIX.into());
+        }
         match is_page(&address).then(|| url(&address)) {
             // Both ways to write it are held to the same rules.
             Some(url) => page_address(&url.ok_or(FIX)?).map(BootstrapAddress),
