@@ -81,6 +81,20 @@ const HOMES: &[Home] = &[
     Home { crates: &["toml_edit"], at: &["node/src/toml_text.rs"], within: "" },
     Home { crates: &["aws_lc_rs"], at: &["plane/src/accounts/signature.rs"], within: "" },
     Home { crates: &["sha3"], at: &["wire/src/evm.rs"], within: "" },
+    // What pays, and what looks whether it was paid.
+    Home {
+        crates: &[
+            "bincode",
+            "solana_sdk",
+            "solana_compute_budget_interface",
+            "solana_system_interface",
+            "spl_associated_token_account_interface",
+            "spl_memo_interface",
+            "spl_token_interface",
+        ],
+        at: &["node/src/settlement/solana/transaction.rs", "node/src/settlement/solana/verify.rs"],
+        within: "",
+    },
 ];
 
 const RULES: [Rule; 9] = [
@@ -102,7 +116,11 @@ const RULES: [Rule; 9] = [
     },
     Rule {
         says: "what a payment's next step is, is decided without a runtime, a network or a clock",
-        governs: |path| path.starts_with("node/src/settlement/evm/step"),
+        governs: |path| {
+            ["evm/step", "solana/payment", "solana/transaction", "solana/verify"]
+                .iter()
+                .any(|pure| path.strip_prefix("node/src/settlement/").is_some_and(|rest| rest.starts_with(pure)))
+        },
         breaks: |source| [source.names_of(&OUTSIDE), source.of_node("clock")].concat(),
     },
     Rule {
@@ -456,6 +474,8 @@ fn planted_violations_are_found() {
     planted("node/src/market/auction.rs", "use super::super::net;", 1);
     planted("node/src/market.rs", "use super::clock;", 1);
     planted("node/src/settlement/evm/step.rs", "use crate::clock; use tokio::time::sleep;", 2);
+    planted("node/src/settlement/solana/payment.rs", "use crate::clock; use solana_sdk::hash::Hash;", 2);
+    planted("node/src/settlement/solana/verify.rs", "let c = reqwest::Client::new();", 2);
     planted("node/src/clock.rs", "#[path = \"../../wire/src/id.rs\"] mod id;", 1);
 }
 
