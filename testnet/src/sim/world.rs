@@ -208,7 +208,7 @@ impl World {
                 let (from, answer) = *answer;
                 self.on_answer(to, from, answer);
             }
-            Event::Piece { stream, to_worker, piece } => self.on_piece(stream, to_worker, *piece),
+            Event::Piece { stream, to_worker, way, piece } => self.on_piece(stream, to_worker, way, *piece),
             Event::Timer { who, epoch, timer } => {
                 if self.member(who).epoch == epoch && self.member(who).is_up() {
                     self.on_timer(who, timer);
@@ -235,6 +235,10 @@ impl World {
             Timer::KeepLate(stream) => self.on_keep_late(who, stream),
             Timer::Turn(job) => self.on_turn_missed(who, job),
             Timer::Again(job) => self.on_waited(job),
+            Timer::BuyerLost(stream, way) => self.on_buyer_lost(who, stream, way),
+            Timer::WorkerLost(stream, way) => self.on_worker_lost(who, stream, way),
+            Timer::ComeBack(stream) => self.on_come_back(who, stream),
+            Timer::Grace(stream, way) => self.on_grace(who, stream, way),
             Timer::Cancel(job) => self.on_cancel(who, job),
             Timer::Unreachable(stream) => self.on_unreachable(who, stream),
         }
