@@ -19,6 +19,7 @@ use crate::{
     },
     clock,
     config::{Alias, Region},
+    control::schema::MeetsReport,
     engines::{Engines, Offers},
     hardware::{self, Reading, Sensors},
     jobs::Jobs,
@@ -211,7 +212,9 @@ impl Node {
         let buyer = Buyer::spawn(client, net.clone(), settings.preferences, metrics.clone(), jobs.clone());
         let (mut tasks, chat_tally) = (Vec::new(), Tally::default());
         let today = ledger.today().clone();
-        let mut overview = Overview::new(jobs.clone(), today.clone());
+        let bootstrap = settings.bootstrap.iter().map(ToString::to_string).collect();
+        let meets = MeetsReport { bootstrap, mdns: settings.mdns };
+        let mut overview = Overview::new(jobs.clone(), today.clone(), meets);
         let outside = settings.serve.as_ref().map(|serve| serve.chat_advertise.clone()).unwrap_or_default();
         let addressing = Addressing { mode, chat: chat_addr, outside, listening: net.listen_addresses().await };
         let seller = match settings.serve {

@@ -16,20 +16,28 @@ pub(super) async fn run(context: &Context) -> Result<(), Exit> {
     if context.json {
         context.print_json(&report)?;
     } else {
-        context.print(screen(&report, Paint::new(context)).trim_end());
+        let text = listed(&report, Paint::new(context));
+        // What is a failure ends on stderr, once.
+        let text = if report.problems == 0 { format!("{text}\n{}", ending(&report)) } else { text };
+        context.print(text.trim_end());
     }
     match report.problems {
         0 => Ok(()),
-        n => Err(Exit::new(exit::UNHEALTHY, format!("{} to mend, the first first", counted(n, "problem")))),
+        _ => Err(Exit::new(exit::UNHEALTHY, format!("{}: mend the first first", ending(&report)))),
     }
 }
 
-/// Each check, and below what is not as it should be what to do.
+/// Each check, and below what is not as it should be what to do; then how many are not.
 pub(super) fn screen(report: &DoctorReport, paint: Paint) -> String {
-    let mut text = String::new();
-    report.checks.iter().for_each(|check| text.push_str(&checked(check, paint)));
-    let _ = writeln!(text, "\n{}, {}", counted(report.problems, "problem"), counted(report.warnings, "warning"));
-    text
+    format!("{}\n{}\n", listed(report, paint), ending(report))
+}
+
+fn listed(report: &DoctorReport, paint: Paint) -> String {
+    report.checks.iter().map(|check| checked(check, paint)).collect()
+}
+
+fn ending(report: &DoctorReport) -> String {
+    format!("{}, {}", counted(report.problems, "problem"), counted(report.warnings, "warning"))
 }
 
 fn checked(check: &Check, paint: Paint) -> String {
@@ -41,9 +49,21 @@ fn checked(check: &Check, paint: Paint) -> String {
     };
     let indent = " ".repeat(NAME);
     let said = cell_to_lines(&check.said, &indent);
-    let mut text = format!("{label}{:<12}{}\n", check.name, said.trim_start());
+    // A code of a running node's may be longer than its column.
+    let mut text = format!("{label}{:<11} {}\n", check.name, said.trim_start());
     for line in check.fix.iter().flat_map(|fix| fix.lines()) {
         let _ = writeln!(text, "{indent}{} {}", paint.good(">"), paint.bold(cell(line, usize::MAX)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_stays_apart_from_what_is_said() {
+        let check = Check { name: "auction_losses".into(), level: Level::Ok, said: "x".into(), fix: None };
+        assert!(checked(&check, Paint::none()).ends_with("auction_losses x\n"));
+    }
 }

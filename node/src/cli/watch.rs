@@ -124,6 +124,12 @@ impl Paint {
         Paint { on: wanted && !context.json && fancy() }
     }
 
+    /// None, for what is compared.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Paint { on: false }
+    }
+
     pub(super) fn bold(self, text: impl Display) -> String {
         self.with("1", text)
     }

@@ -44,6 +44,9 @@ pub struct StatusReport {
     /// `base_url` of the OpenAI endpoint, as `infernet start` tells it; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub api: Option<String>,
+    /// Whom it meets first; absent with a node that does not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub meets: Option<MeetsReport>,
     /// Connected peers.
     pub peers: usize,
     /// The worker's side, if it has one.
@@ -75,6 +78,15 @@ pub struct StatusReport {
     /// What should be mended, the worst first.
     #[serde(default)]
     pub warnings: Vec<Finding>,
+}
+
+/// Whom a node meets first, as it was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MeetsReport {
+    /// Multiaddrs of peers that its operator named.
+    pub bootstrap: Vec<String>,
+    /// Whether it looks for peers on the local network.
+    pub mdns: bool,
 }
 
 /// How others reach a node.

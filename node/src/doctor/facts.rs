@@ -115,7 +115,7 @@ pub struct Receipts {
 }
 
 /// What an address is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Use {
     /// The mesh, over TCP.
     MeshTcp,
@@ -163,6 +163,8 @@ pub enum PortState {
 pub struct Engine {
     /// `KIND=URL`.
     pub name: String,
+    /// As a running node names it: `KIND at URL`.
+    pub label: String,
     /// Whether it is on this machine.
     pub is_local: bool,
     /// Its models, or why it does not tell.

@@ -15,6 +15,7 @@ use crate::{
     store::{self, StoreError},
 };
 use futures::future::join_all;
+use libp2p::Multiaddr;
 use std::{
     collections::BTreeMap,
     fs,
@@ -36,13 +37,11 @@ pub(super) async fn facts(home: &Path) -> Facts {
     let node = running(home).await;
     let known = config.as_ref().ok();
     let of_node = node.facts();
+    let bootstrap = bootstrap(known, of_node);
     let (engines, bootstrap, synchronised, disk, store, machine_now) = tokio::join!(
         join_all(known.into_iter().flat_map(|config| &config.backend).map(engine)),
         join_all(
-            known
-                .into_iter()
-                .flat_map(|config| &config.bootstrap)
-                .map(async |address| -> (String, Reached) { (address.to_string(), reach::peer(address, of_node).await) })
+            bootstrap.iter().map(async |address| -> (String, Reached) { (address.to_string(), reach::peer(address, of_node).await) })
         ),
         machine::synchronised(),
         disk(home),
@@ -53,7 +52,10 @@ pub(super) async fn facts(home: &Path) -> Facts {
         home: home.into(),
         home_mode: fs::metadata(home).ok().filter(fs::Metadata::is_dir).map(|about| about.permissions().mode() & 0o7777),
         key: identity::public(home),
-        ports: known.map(|config| reach::ports(config, of_node)).unwrap_or_default(),
+        ports: match of_node {
+            Some(node) => reach::held(&node.status),
+            None => known.map(reach::wanted).unwrap_or_default(),
+        },
         config: config.map(|config| configured(home, &config)).map_err(|error| error.to_string()),
         node,
         secrets: secrets(home),
@@ -67,6 +69,14 @@ pub(super) async fn facts(home: &Path) -> Facts {
         gpu_memory: machine_now.gpu_memory(),
         descriptors: hardware::descriptors(),
         buffers: machine::buffers(),
+    }
+}
+
+/// Whom the running node was told to meet first, else whom the configuration names.
+fn bootstrap(config: Option<&Config>, node: Option<&NodeFacts>) -> Vec<Multiaddr> {
+    match node.and_then(|node| node.status.meets.as_ref()) {
+        Some(meets) => meets.bootstrap.iter().filter_map(|text| text.parse().ok()).collect(),
+        None => config.map(|config| config.bootstrap.clone()).unwrap_or_default(),
     }
 }
 
@@ -110,7 +120,7 @@ async fn engine(spec: &BackendSpec) -> Engine {
             |model: backend::Model| ModelSize { id: model.id, parameters: model.parameters, quantisation: model.quantisation };
         all.into_iter().map(size).collect()
     });
-    Engine { is_local: spec.is_local(), name, models }
+    Engine { is_local: spec.is_local(), label: format!("{} at {}", spec.kind, spec.url()), name, models }
 }
 
 async fn disk(home: &Path) -> Disk {

@@ -9,6 +9,7 @@ use crate::{
 };
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{
+    collections::BTreeSet,
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     time::Duration,
@@ -21,15 +22,24 @@ use tokio::{
 /// The other side of the world answers in half a second; a name server that was asleep in two.
 const DIAL: Duration = Duration::from_secs(4);
 
-/// Every address that a node of `config` listens at, and how it is. `node` is the one that runs here.
-pub(super) fn ports(config: &Config, node: Option<&NodeFacts>) -> Vec<Port> {
+/// Every address that the running node listens at: flags may have told it others than the file.
+pub(super) fn held(status: &StatusReport) -> Vec<Port> {
+    let mesh = status.listen.iter().filter_map(|text| mesh_port(&text.parse().ok()?));
+    let chat = status.chat.parse().ok().map(|chat| (Use::Chat, chat));
+    let api = status.api.as_ref().and_then(|url| Some((Use::Api, api_address(url)?)));
+    let port = |(purpose, address): (Use, SocketAddr)| Port { purpose, address, state: PortState::Ours };
+    let mut held: Vec<Port> = mesh.chain(chat).chain(api).map(port).collect();
+    // One for each port: a machine has many addresses.
+    let mut seen = BTreeSet::new();
+    held.retain(|port| seen.insert((port.purpose, port.address.port())));
+    held
+}
+
+/// Every address that a node of `config` would listen at, and how it is.
+pub(super) fn wanted(config: &Config) -> Vec<Port> {
     let mesh = config.listen.iter().filter_map(mesh_port);
     let wanted = mesh.chain([(Use::Chat, config.chat_listen)]).chain(config.api.map(|api| (Use::Api, api)));
-    let port = |(purpose, address): (Use, SocketAddr)| {
-        let ours = node.is_some_and(|node| listens(&node.status, purpose, address.port()));
-        let state = if ours { PortState::Ours } else { state(try_bind(purpose, address)) };
-        Port { purpose, address, state }
-    };
+    let port = |(purpose, address): (Use, SocketAddr)| Port { purpose, address, state: state(try_bind(purpose, address)) };
     // Port 0 is any that is free.
     wanted.filter(|(_, address)| address.port() != 0).map(port).collect()
 }
@@ -43,19 +53,9 @@ fn mesh_port(address: &Multiaddr) -> Option<(Use, SocketAddr)> {
     Some((purpose, socket))
 }
 
-/// Whether a node of this `status` has the port: it names real addresses where a configuration has wildcards.
-fn listens(status: &StatusReport, purpose: Use, port: u16) -> bool {
-    let mesh = || status.listen.iter().filter_map(|text| mesh_port(&text.parse().ok()?));
-    match purpose {
-        Use::MeshTcp | Use::MeshQuic => mesh().any(|(other, address)| other == purpose && address.port() == port),
-        Use::Chat => status.chat.parse::<SocketAddr>().is_ok_and(|chat| chat.port() == port),
-        Use::Api => status.api.as_ref().and_then(|url| api_port(url)) == Some(port),
-    }
-}
-
 /// Of `http://127.0.0.1:46339/v1`.
-fn api_port(url: &str) -> Option<u16> {
-    url.strip_prefix("http://")?.split('/').next()?.rsplit_once(':')?.1.parse().ok()
+fn api_address(url: &str) -> Option<SocketAddr> {
+    url.strip_prefix("http://")?.split('/').next()?.parse().ok()
 }
 
 /// Takes the address, and lets it go at once.
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(parts(&address(quic)), Some(("::1".into(), 7, false)));
         assert_eq!(parts(&address("/unix/a")), None);
         assert_eq!(mesh_port(&address(quic)), Some((Use::MeshQuic, "[::1]:7".parse().unwrap())));
-        assert_eq!(api_port("http://[::1]:46339/v1"), Some(46339));
+        assert_eq!(api_address("http://[::1]:46339/v1"), "[::1]:46339".parse().ok());
     }
 
     #[tokio::test]

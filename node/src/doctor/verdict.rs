@@ -122,8 +122,11 @@ fn node(facts: &Facts) -> Check {
         }
         Running::Yes(node) => {
             let what = if node.status.seller.is_some() { "sells and buys" } else { "only buys" };
-            let minutes = node.status.uptime_ms / 60_000;
-            Check::ok("node", format!("runs for {minutes} minutes on network {}, and {what}", node.status.network))
+            let minutes = match node.status.uptime_ms / 60_000 {
+                1 => "1 minute".to_owned(),
+                n => format!("{n} minutes"),
+            };
+            Check::ok("node", format!("runs for {minutes} on network {}, and {what}", node.status.network))
         }
     }
 }

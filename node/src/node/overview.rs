@@ -4,7 +4,7 @@
 use super::Node;
 use crate::{
     clock,
-    control::schema::{ModelReport, ReachReport, StatusReport, StoreReport},
+    control::schema::{MeetsReport, ModelReport, ReachReport, StatusReport, StoreReport},
     engines::{EngineReport, Engines},
     hardware::Reading,
     jobs::{JobReport, Jobs},
@@ -26,14 +26,15 @@ pub(super) struct Overview {
     started: Instant,
     jobs: Jobs,
     today: Today,
+    meets: MeetsReport,
     sale: Option<(Engines, watch::Receiver<Reading>)>,
     api: OnceLock<String>,
 }
 
 impl Overview {
     /// Of a node that starts now and sells nothing yet.
-    pub(super) fn new(jobs: Jobs, today: Today) -> Self {
-        Overview { started: clock::instant(), jobs, today, sale: None, api: OnceLock::new() }
+    pub(super) fn new(jobs: Jobs, today: Today, meets: MeetsReport) -> Self {
+        Overview { started: clock::instant(), jobs, today, meets, sale: None, api: OnceLock::new() }
     }
 
     /// It sells what `engines` have, on `machine`.
@@ -88,6 +89,7 @@ impl Node {
             chat: self.chat_addr.to_string(),
             reach: ReachReport::new(self.addressing.mode, &self.net.reached(), &self.net.relays().await),
             api: overview.api.get().cloned(),
+            meets: Some(overview.meets.clone()),
             peers: look.peers,
             seller: look.seller,
             uptime_ms: overview.uptime_ms(),

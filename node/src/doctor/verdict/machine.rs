@@ -61,7 +61,7 @@ pub(super) fn store(facts: &Facts) -> Check {
         let store = &node.status.store;
         return match (&store.problem, store.unreadable) {
             (Some(problem), _) => of_error("store", problem),
-            (None, 0) => Check::ok("store", format!("{} receipts; the running node keeps them", store.receipts)),
+            (None, 0) => Check::ok("store", format!("{}; the running node keeps them", counted(store.receipts, "receipt"))),
             (None, n) => unreadable(n),
         };
     }
@@ -69,7 +69,7 @@ pub(super) fn store(facts: &Facts) -> Check {
         None => Check::unchecked("store", "the receipts could not be looked at in time, or without a configuration"),
         Some(Ok(receipts)) if !receipts.exists => Check::ok("store", "no receipts yet"),
         Some(Ok(receipts)) if receipts.unreadable > 0 => unreadable(receipts.unreadable),
-        Some(Ok(receipts)) => Check::ok("store", format!("opens; {} receipts", receipts.readable)),
+        Some(Ok(receipts)) => Check::ok("store", format!("opens; {}", counted(receipts.readable, "receipt"))),
         Some(Err(StoreError::Locked { .. })) => Check::unchecked("store", "another process has the receipts open just now"),
         Some(Err(error)) => of_error("store", &error.to_string()),
     }
@@ -81,23 +81,31 @@ fn of_error(name: &str, text: &str) -> Check {
     Check::problem(name, said, fix)
 }
 
+/// `1 receipt`, `2 receipts`.
+fn counted(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
 fn unreadable(n: u64) -> Check {
     let fix = "infernet receipts verify, and keep a copy of the home";
-    Check::problem("store", format!("{n} receipts can't be read: something else has changed the store"), fix)
+    Check::problem("store", format!("{} can't be read: something else has changed the store", counted(n, "receipt")), fix)
 }
 
 pub(super) fn engines(facts: &Facts) -> Vec<Check> {
+    // A running node may have been told of others than its file names, or of none.
+    if let Some(status) = facts.node.facts().map(|node| &node.status) {
+        if status.seller.is_none() {
+            return vec![Check::ok("engine", "the running node needs none: it only buys")];
+        }
+        if !status.engines.is_empty() {
+            return status.engines.iter().flat_map(|engine| of_node(engine, facts)).collect();
+        }
+    }
     let Ok(config) = &facts.config else { return vec![Check::unchecked("engine", "which engines there are is not known")] };
     if facts.engines.is_empty() {
         return vec![Check::ok("engine", "none is configured: this node only buys")];
     }
     let memory = (facts.memory, facts.gpu_memory);
-    // A running node may have been told of others than its file names.
-    if let Some(told) = facts.node.facts().map(|node| &node.status.engines).filter(|_| config.backend_is_guess)
-        && !told.is_empty()
-    {
-        return told.iter().map(of_node).collect();
-    }
     if !config.backend_is_guess {
         return facts.engines.iter().flat_map(|engine| of_engine(engine, memory)).collect();
     }
@@ -107,14 +115,21 @@ pub(super) fn engines(facts: &Facts) -> Vec<Check> {
     }
 }
 
-/// As the running node has it.
-fn of_node(engine: &EngineReport) -> Check {
+/// As the running node has it. What was seen of an engine of that name tells of memory.
+fn of_node(engine: &EngineReport, facts: &Facts) -> Vec<Check> {
     let EngineReport { engine: name, models, error, .. } = engine;
-    match error {
-        None if *models == 1 => Check::ok("engine", format!("the running node offers a model of {name}")),
-        None => Check::ok("engine", format!("the running node has {models} models of {name}")),
+    let check = match error {
+        None if *models == 0 => {
+            let said = format!("{name} has no model, so nothing is offered");
+            Check::warning("engine", said, "infernet model pull llama3.2")
+        }
+        None => Check::ok("engine", format!("the running node has {} of {name}", counted(*models as u64, "model"))),
         Some(why) => Check::problem("engine", format!("{name} does not answer the running node: {why}"), "start it"),
-    }
+    };
+    let seen = facts.engines.iter().find(|seen| seen.label == *name);
+    let models = seen.and_then(|seen| Some((seen, seen.models.as_ref().ok().filter(|models| !models.is_empty())?)));
+    let memory = models.map(|(seen, models)| memory_for(seen, models, (facts.memory, facts.gpu_memory)));
+    [check].into_iter().chain(memory).collect()
 }
 
 fn nowhere(engines: &[Engine]) -> Check {

@@ -10,7 +10,7 @@ use crate::{control::schema::PeerReport, net::Reachability};
 const WANTED_BUFFER: u64 = 4 * 1024 * 1024;
 
 pub(super) fn ports(facts: &Facts) -> Vec<Check> {
-    if facts.config.is_err() {
+    if facts.config.is_err() && facts.node.facts().is_none() {
         return vec![Check::unchecked("port", "which ports there should be is not known")];
     }
     let is_stuck = matches!(facts.node, Running::Stuck(_));
@@ -86,24 +86,37 @@ pub(super) fn reach(facts: &Facts) -> Vec<Check> {
     }]
 }
 
+/// Whether the local network is searched: by the running node, else by what the configuration says.
+fn searches(facts: &Facts) -> Option<bool> {
+    let told = facts.node.facts().and_then(|node| node.status.meets.as_ref()).map(|meets| meets.mdns);
+    told.or_else(|| facts.config.as_ref().ok().map(|config| config.mdns))
+}
+
 pub(super) fn bootstrap(facts: &Facts) -> Vec<Check> {
-    let Ok(config) = &facts.config else { return vec![Check::unchecked("bootstrap", "whom to meet first is not known")] };
+    let Some(mdns) = searches(facts) else { return vec![Check::unchecked("bootstrap", "whom to meet first is not known")] };
     if facts.bootstrap.is_empty() {
-        return vec![if config.mdns {
-            Check::ok(
-                "bootstrap",
-                "nobody is named to be met first; peers on the local network and those of earlier runs are found",
-            )
-        } else {
-            Check::warning(
-                "bootstrap",
-                "nobody is named to be met first, and the local network is not searched",
-                "bootstrap = [\"/ip4/ADDRESS/tcp/46337/p2p/ID\"]",
-            )
-        }];
+        return vec![unnamed(facts, mdns)];
     }
     let all_fail = facts.bootstrap.iter().all(|(_, reached)| matches!(reached, Reached::Failed(_)));
     facts.bootstrap.iter().map(|(address, reached)| met(address, reached, all_fail)).collect()
+}
+
+/// Nobody is named. A node that has met somebody all the same needs no name.
+fn unnamed(facts: &Facts, mdns: bool) -> Check {
+    const NAME: &str = "bootstrap = [\"/ip4/ADDRESS/tcp/46337/p2p/ID\"]";
+    match (mdns, facts.node.facts().map(|node| node.peers.len())) {
+        // That it has none is said under `peers`, with the same way out.
+        (_, Some(0)) => Check::unchecked("bootstrap", "nobody is named to be met first"),
+        (_, Some(_)) => Check::ok("bootstrap", "nobody is named to be met first, and it has met peers all the same"),
+        (true, None) => Check::warning(
+            "bootstrap",
+            "nobody is named to be met first, so only peers on the local network and those of earlier runs are met",
+            format!("{NAME}, unless all of yours are on the local network"),
+        ),
+        (false, None) => {
+            Check::warning("bootstrap", "nobody is named to be met first, and the local network is not searched", NAME)
+        }
+    }
 }
 
 fn met(address: &str, reached: &Reached, all_fail: bool) -> Check {
@@ -122,16 +135,16 @@ fn met(address: &str, reached: &Reached, all_fail: bool) -> Check {
 }
 
 pub(super) fn mdns(facts: &Facts) -> Check {
-    match (&facts.config, facts.multicast) {
-        (Err(_), _) => Check::unchecked("mdns", "whether the local network is searched is not known"),
-        (Ok(config), _) if !config.mdns => Check::ok("mdns", "the local network is not searched: mdns = false"),
-        (Ok(_), Some(true)) => Check::ok("mdns", "peers on the local network are found; routers pass none of it on"),
-        (Ok(_), Some(false)) => Check::warning(
+    match (searches(facts), facts.multicast) {
+        (None, _) => Check::unchecked("mdns", "whether the local network is searched is not known"),
+        (Some(false), _) => Check::ok("mdns", "the local network is not searched: mdns = false or --no-mdns"),
+        (Some(true), Some(true)) => Check::ok("mdns", "peers on the local network are found; routers pass none of it on"),
+        (Some(true), Some(false)) => Check::warning(
             "mdns",
             "no network interface takes multicast, so no peer on the local network is found",
             "name peers with bootstrap, or say mdns = false",
         ),
-        (Ok(_), None) => Check::unchecked("mdns", "the system does not tell whether an interface takes multicast"),
+        (Some(true), None) => Check::unchecked("mdns", "the system does not tell whether an interface takes multicast"),
     }
 }
 

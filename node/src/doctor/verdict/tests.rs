@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    control::schema::MeetsReport,
     doctor::{
         Level,
         facts::{Configured, Disk, Engine, ModelSize, NodeFacts, Port, PortState, Reached, Receipts, Use},
@@ -35,7 +36,8 @@ fn well() -> Facts {
 }
 
 fn engine(models: Result<Vec<ModelSize>, String>) -> Engine {
-    Engine { name: "ollama=http://127.0.0.1:11434".into(), is_local: true, models }
+    let label = "ollama at http://127.0.0.1:11434".into();
+    Engine { name: "ollama=http://127.0.0.1:11434".into(), label, is_local: true, models }
 }
 
 /// The node that runs, in `change`d circumstances.
@@ -193,4 +195,28 @@ fn without_a_configuration_the_rest_is_not_checked_and_not_called_good() {
     let unchecked: Vec<_> =
         checks(&facts).into_iter().filter(|check| check.level == Level::NotChecked).map(|c| c.name).collect();
     assert_eq!(unchecked, ["store", "port", "engine", "bootstrap", "mdns", "files"]);
+}
+
+#[test]
+fn a_running_node_is_judged_and_not_the_file() {
+    let dead = || vec![engine(Err("refused".into()))];
+    let buys = Facts { node: running(|_| {}), engines: dead(), store: None, ..well() };
+    assert!(checks(&buys).iter().all(|check| check.level == Level::Ok), "it needs no engine");
+    let sells = running(|node| {
+        let seller = json!({"running": 0, "held": 0, "slots": 1, "models": ["m"], "counters": {}});
+        node.status.seller = serde_json::from_value(seller).ok();
+        node.status.engines = serde_json::from_value(json!([{"engine": "vllm at http://x", "models": 1}])).expect("engines");
+        node.status.meets = Some(MeetsReport { bootstrap: Vec::new(), mdns: false });
+    });
+    let all = checks(&Facts { node: sells, engines: dead(), multicast: Some(false), store: None, ..well() });
+    let said = |name: &str| all.iter().find(|check| check.name == name).map(|check| (check.level, check.said.as_str()));
+    assert_eq!(said("engine"), Some((Level::Ok, "the running node has 1 model of vllm at http://x")));
+    assert_eq!(said("mdns").map(|(level, _)| level), Some(Level::Ok), "it was started with --no-mdns");
+}
+
+#[test]
+fn whoever_names_nobody_and_knows_nobody_is_told_so() {
+    check(|f| f.bootstrap = Vec::new(), "bootstrap", Level::Warning, "nobody is named", "bootstrap = [");
+    let met = Facts { bootstrap: Vec::new(), node: running(|_| {}), store: None, ..well() };
+    assert!(checks(&met).iter().all(|check| check.level == Level::Ok), "it has met somebody");
 }
