@@ -58,8 +58,9 @@ use std::{collections::BTreeMap, sync::Arc};
 const SAVE_MS: u64 = 60_000;
 /// How long a world goes on after the last order, at most: longer than every deadline of a job.
 const DRAIN_MS: u64 = 200_000;
-/// How long it goes on after the last job: until every hold has lapsed and every countersignature is given up.
-const QUIET_MS: u64 = 26_000;
+/// How long it goes on after the last job: until every hold has lapsed, a worker has noticed that its buyer is away
+/// and waited for it, and every countersignature is given up.
+const QUIET_MS: u64 = 60_000;
 
 /// See the module.
 pub struct World {
