@@ -39,6 +39,8 @@ pub enum Event {
         stream: StreamNo,
         /// To its worker, or to its buyer.
         to_worker: bool,
+        /// Over which of its connections; `None`: over whichever there is.
+        way: Option<u32>,
         /// What.
         piece: Box<Piece>,
     },
@@ -95,6 +97,14 @@ pub enum Timer {
     Again(JobNo),
     /// A caller wants no more.
     Cancel(JobNo),
+    /// A buyer notices that a connection of its stream is broken.
+    BuyerLost(StreamNo, u32),
+    /// A worker notices it.
+    WorkerLost(StreamNo, u32),
+    /// A buyer tries to come back for its job.
+    ComeBack(StreamNo),
+    /// A worker has waited for its buyer for long enough.
+    Grace(StreamNo, u32),
     /// A worker can't be reached.
     Unreachable(StreamNo),
 }

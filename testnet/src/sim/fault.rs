@@ -38,6 +38,8 @@ pub enum FaultKind {
     Leave,
     /// A worker joins.
     Join,
+    /// The connections of a node break, as if its uplink changed.
+    BreakStreams,
     /// The network falls into two parts.
     Partition,
     /// Gossip is lost.
@@ -58,13 +60,14 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 14] = [
+    pub const ALL: [FaultKind; 15] = [
         FaultKind::KillWorker,
         FaultKind::KillBuyer,
         FaultKind::PowerCut,
         FaultKind::DieWriting,
         FaultKind::Leave,
         FaultKind::Join,
+        FaultKind::BreakStreams,
         FaultKind::Partition,
         FaultKind::LoseGossip,
         FaultKind::SlowNetwork,
@@ -84,6 +87,7 @@ impl FaultKind {
             FaultKind::DieWriting => "die_writing",
             FaultKind::Leave => "leave",
             FaultKind::Join => "join",
+            FaultKind::BreakStreams => "break_streams",
             FaultKind::Partition => "partition",
             FaultKind::LoseGossip => "lose_gossip",
             FaultKind::SlowNetwork => "slow_network",
@@ -249,6 +253,14 @@ impl World {
                 }
             }
             (FaultKind::Join, Some(who)) => self.start(who),
+            (FaultKind::BreakStreams, Some(who)) => {
+                let streams = 0..self.streams.len() as super::StreamNo;
+                let its = |no: &super::StreamNo| {
+                    self.stream(*no).is_some_and(|stream| stream.open && (stream.buyer == who || stream.worker == who))
+                };
+                let broken: Vec<_> = streams.filter(its).collect();
+                broken.into_iter().for_each(|no| self.break_stream(no));
+            }
             (FaultKind::Partition, _) => {
                 let members: Vec<Who> = self.members.iter().map(|member| member.who).collect();
                 let far = members.into_iter().filter(|_| self.fault_dice.chance(400)).collect();
@@ -353,7 +365,8 @@ impl World {
         let buyer = member.buyer.take();
         // The workers' ends notice when nothing comes any more.
         for stream in buyer.iter().flat_map(|buying| buying.running.keys()) {
-            let event = Event::Piece { stream: *stream, to_worker: true, piece: Box::new(super::stream::Piece::Reset) };
+            let event =
+                Event::Piece { stream: *stream, to_worker: true, way: None, piece: Box::new(super::stream::Piece::Reset) };
             self.wheel.put(self.ms + IDLE_MS, event);
         }
         for neighbour in self.mesh.leave(who) {

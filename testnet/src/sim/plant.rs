@@ -26,6 +26,10 @@ pub enum Plant {
     ChargesTooMuch,
     /// A buyer repeats what it has shown when a stream was held up.
     RepeatsText,
+    /// A buyer that comes back shows once more what it had shown last.
+    ForgetsPlace,
+    /// A worker waits for a lost buyer for good.
+    WaitsForever,
     /// A buyer forgets to look at the time while a worker is silent.
     LosesTimers,
     /// A buyer opens a job once more with the next worker although it is answered.
@@ -40,7 +44,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 13] = [
+    pub const ALL: [Plant; 15] = [
         Plant::ForgetsHolds,
         Plant::Oversells,
         Plant::LeaksSlots,
@@ -49,6 +53,8 @@ impl Plant {
         Plant::ForgetsSpend,
         Plant::ChargesTooMuch,
         Plant::RepeatsText,
+        Plant::ForgetsPlace,
+        Plant::WaitsForever,
         Plant::LosesTimers,
         Plant::PaysTwice,
         Plant::LeaksPrompts,
@@ -67,6 +73,8 @@ impl Plant {
             Plant::ForgetsSpend => Invariant::SpendWithinCaps,
             Plant::ChargesTooMuch => Invariant::ChargedAsDelivered,
             Plant::RepeatsText => Invariant::AnswersAreWhole,
+            Plant::ForgetsPlace => Invariant::AnswersAreWhole,
+            Plant::WaitsForever => Invariant::NothingHangs,
             Plant::LosesTimers => Invariant::JobsEnd,
             Plant::PaysTwice => Invariant::OneReceiptPerJob,
             Plant::LeaksPrompts => Invariant::NothingLeaks,
@@ -86,6 +94,8 @@ impl Plant {
             Plant::ForgetsSpend => "forgets-spend",
             Plant::ChargesTooMuch => "charges-too-much",
             Plant::RepeatsText => "repeats-text",
+            Plant::ForgetsPlace => "forgets-place",
+            Plant::WaitsForever => "waits-forever",
             Plant::LosesTimers => "loses-timers",
             Plant::PaysTwice => "pays-twice",
             Plant::LeaksPrompts => "leaks-prompts",

@@ -58,8 +58,9 @@ use std::{collections::BTreeMap, sync::Arc};
 const SAVE_MS: u64 = 60_000;
 /// How long a world goes on after the last order, at most: longer than every deadline of a job.
 const DRAIN_MS: u64 = 200_000;
-/// How long it goes on after the last job: until every hold has lapsed and every countersignature is given up.
-const QUIET_MS: u64 = 26_000;
+/// How long it goes on after the last job: until every hold has lapsed, a worker has noticed that its buyer is away
+/// and waited for it, and every countersignature is given up.
+const QUIET_MS: u64 = 60_000;
 
 /// See the module.
 pub struct World {
@@ -208,7 +209,7 @@ impl World {
                 let (from, answer) = *answer;
                 self.on_answer(to, from, answer);
             }
-            Event::Piece { stream, to_worker, piece } => self.on_piece(stream, to_worker, *piece),
+            Event::Piece { stream, to_worker, way, piece } => self.on_piece(stream, to_worker, way, *piece),
             Event::Timer { who, epoch, timer } => {
                 if self.member(who).epoch == epoch && self.member(who).is_up() {
                     self.on_timer(who, timer);
@@ -235,6 +236,10 @@ impl World {
             Timer::KeepLate(stream) => self.on_keep_late(who, stream),
             Timer::Turn(job) => self.on_turn_missed(who, job),
             Timer::Again(job) => self.on_waited(job),
+            Timer::BuyerLost(stream, way) => self.on_buyer_lost(who, stream, way),
+            Timer::WorkerLost(stream, way) => self.on_worker_lost(who, stream, way),
+            Timer::ComeBack(stream) => self.on_come_back(who, stream),
+            Timer::Grace(stream, way) => self.on_grace(who, stream, way),
             Timer::Cancel(job) => self.on_cancel(who, job),
             Timer::Unreachable(stream) => self.on_unreachable(who, stream),
         }

@@ -43,6 +43,11 @@ pub struct Attempt {
     first_token: Option<u64>,
     pub(super) usage: Option<(Usage, u64)>,
     opened: bool,
+    /// Until when it tries to come back, and where it goes on, while its connection is lost.
+    lost: Option<(Limit, u64)>,
+    resumed: u32,
+    /// Whether a piece has come since it was back.
+    shown_since: bool,
     pub(super) cancelled: bool,
     heard: u64,
     give_up: Limit,
@@ -75,7 +80,10 @@ impl Attempt {
 
     /// When the stream has failed if nothing comes.
     fn due(&self) -> Limit {
-        let silent = Limit::from(self.heard, self.stage().patience());
+        let silent = match self.lost {
+            Some((until, _)) => until,
+            None => Limit::from(self.heard, self.stage().patience()),
+        };
         if self.give_up.at < silent.at { self.give_up } else { silent }
     }
 
@@ -96,7 +104,7 @@ impl Attempt {
             usage,
             receipt,
             path: Path::Direct(NOWHERE),
-            resumed: 0,
+            resumed: self.resumed,
             ttft: self.first_token.map(since),
             duration: since(ended),
         }
@@ -120,7 +128,7 @@ impl World {
             salt: ByteArray::new(order.salt),
             request_len: order.request.len() as u32,
             offer: offer.as_ref().map(|offer| ByteBuf::from(offer.payload().to_vec())),
-            resume_from: None,
+            resume_from: Some(0),
         })
         .encode();
         let from = self.member(who).id;
@@ -158,6 +166,9 @@ impl World {
             first_token: None,
             usage: None,
             opened: false,
+            lost: None,
+            resumed: 0,
+            shown_since: false,
             cancelled: false,
             heard: started,
             give_up: Limit::from(started, deadline::FIRST_TOKEN),
@@ -199,6 +210,46 @@ impl World {
             return self.set(who, due.at, Timer::Silence(stream));
         }
         self.fail(who, stream, FrameError::Timeout(due.after).into());
+    }
+
+    /// Its connection is broken: it comes back over another, soon, late or too late; or there is no point in it.
+    pub(in crate::sim) fn on_buyer_lost(&mut self, who: Who, stream: StreamNo, way: u32) {
+        if !self.is_broken(stream, way) {
+            return;
+        }
+        let ms = self.ms;
+        let pause = match self.fault_dice.weighted(&[6, 3, 1]) {
+            0 => self.fault_dice.within((20, 2_000)),
+            1 => self.fault_dice.within((5_000, 25_000)),
+            _ => self.fault_dice.within((30_000, 45_000)),
+        };
+        let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get_mut(&stream)) else { return };
+        let resume = if attempt.cancelled { None } else { attempt.session.lost() };
+        let Some(resume) = resume else { return self.fail(who, stream, FrameError::Closed.into()) };
+        attempt.lost = Some((Limit::from(ms, resume.within), resume.from));
+        self.set(who, ms + pause, Timer::ComeBack(stream));
+        self.set_silence(who, stream);
+    }
+
+    /// One try to go on over another connection.
+    pub(in crate::sim) fn on_come_back(&mut self, who: Who, stream: StreamNo) {
+        let ms = self.ms;
+        let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get_mut(&stream)) else { return };
+        let Some((_, from)) = attempt.lost else { return };
+        self.reconnect(stream);
+        self.send(stream, true, Piece::Resume(from));
+        // An answer that does not come is waited for as long as the worker would wait.
+        self.note(who, "comes back", &[("stream", stream.into()), ("from", from), ("ms", ms)]);
+    }
+
+    fn on_resumed(&mut self, who: Who, stream: StreamNo) {
+        let ms = self.ms;
+        let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get_mut(&stream)) else { return };
+        (attempt.lost, attempt.heard, attempt.shown_since) = (None, ms, false);
+        attempt.resumed += 1;
+        if attempt.cancelled {
+            self.send(stream, true, Piece::frame(Frame::Cancel.encode()));
+        }
     }
 
     /// Nobody answered the dialling.
@@ -251,7 +302,8 @@ impl World {
         let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get_mut(&stream)) else { return };
         let no = attempt.job;
         match event {
-            BuyerEvent::KeepAlive | BuyerEvent::Resumed => {}
+            BuyerEvent::KeepAlive => {}
+            BuyerEvent::Resumed => return self.on_resumed(who, stream),
             BuyerEvent::Opened { .. } => {
                 attempt.opened = true;
                 let (accept, standing) = (attempt.accept.clone(), attempt.standing);
@@ -291,14 +343,19 @@ impl World {
             attempt.first_token = Some(ms);
             attempt.give_up = if attempt.cancelled { attempt.give_up } else { attempt.deadline };
         }
+        let (acknowledge, came_back) = (attempt.session.acknowledge(), attempt.resumed > 0 && !attempt.shown_since);
+        attempt.shown_since = true;
         let held_up = ms - started > 2_000;
         if is_first {
             self.stats.ttft.note(ms - self.job(no).began);
         }
         let job = self.job_mut(no);
         job.answer.push_str(text);
-        if plant == Some(Plant::RepeatsText) && held_up && is_first {
+        if plant == Some(Plant::RepeatsText) && held_up && is_first || plant == Some(Plant::ForgetsPlace) && came_back {
             job.answer.push_str(text);
+        }
+        if let Some(seq) = acknowledge {
+            self.send(stream, true, Piece::frame(Frame::Ack(seq).encode()));
         }
     }
 
@@ -316,7 +373,7 @@ impl World {
         {
             return self.fail(who, stream, violation.into());
         }
-        let (no, worker) = (attempt.job, attempt.worker);
+        let (no, worker, resumed) = (attempt.job, attempt.worker, attempt.resumed);
         if self.is_deadbeat(who) {
             self.stats.unsigned += receipt.amount.0;
             return self.fail(who, stream, FrameError::Closed.into());
@@ -328,7 +385,7 @@ impl World {
         self.signed.entry(receipt.job).or_default().0 += receipt.amount.0;
         let (me, from) = (self.member(who).id, self.by_id.get(&worker).copied().unwrap_or(who));
         debug_assert_ne!(me, worker);
-        self.check_charge(no, from, &receipt);
+        self.check_charge(no, from, &receipt, resumed > 0);
         self.shown.insert((receipt.job, receipt.worker, who), receipt.digest());
         let frame = Frame::Countersign(ByteBuf::from(countersign.raw().to_vec())).encode();
         self.send(stream, true, Piece::Frame { frame, receipt: None, countersign: Some(countersign.clone()) });
@@ -338,8 +395,8 @@ impl World {
         self.on_stream_end(who, stream, Ok(completed));
     }
 
-    /// Whether a receipt charges what its engine has said.
-    fn check_charge(&mut self, no: JobNo, worker: Who, receipt: &Verified<JobReceipt>) {
+    /// Whether a receipt charges what its engine has said; one of a job that was resumed all of it, as if nothing had been.
+    fn check_charge(&mut self, no: JobNo, worker: Who, receipt: &Verified<JobReceipt>, resumed: bool) {
         let (ms, job) = (self.ms, self.job(no));
         let delivered = job.answer.split_whitespace().count() as u64;
         let within = receipt.amount <= job.order.budget() && receipt.price.within(&job.order.ceiling);
@@ -347,7 +404,7 @@ impl World {
         let what = format!("job {no} is charged {charged} of {delivered} tokens, {} of {}", receipt.amount, job.order.budget());
         self.stats.charged += charged;
         self.stats.inflated += charged.saturating_sub(delivered);
-        let holds = within && (charged <= delivered || inflates);
+        let holds = within && (charged <= delivered || inflates) && (!resumed || charged == delivered || inflates);
         self.checks.ensure(holds, Invariant::ChargedAsDelivered, ms, || what);
     }
 

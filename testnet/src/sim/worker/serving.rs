@@ -13,6 +13,7 @@ use crate::sim::{
 };
 use infernet_node::{
     chat::{
+        backlog::Backlog,
         deadline,
         server::{read_request, refused_claim, terms},
         session::{Finished, WorkerSession},
@@ -53,6 +54,16 @@ pub struct Serving {
     next_token: u64,
     /// The receipt that waits for its countersignature.
     receipt: Option<Verified<JobReceipt>>,
+    /// Until when it waits.
+    sign_by: u64,
+    /// What its buyer may not have.
+    backlog: Backlog,
+    /// How each of its connections begins.
+    opened: Vec<u8>,
+    /// Whether its buyer can come back.
+    resumes: bool,
+    /// Whether its buyer is away.
+    away: bool,
 }
 
 impl World {
@@ -110,8 +121,8 @@ impl World {
         }
         let parsed = read_request(&claim, open, &piece.request)?;
         let terms = terms(me, &claim, None, &parsed);
-        let limit = terms.engine_limit();
-        let (session, opened) = WorkerSession::open(terms, &piece.frame, &piece.request, false, now);
+        let (limit, resumes) = (terms.engine_limit(), open.resume_from.is_some());
+        let (session, opened) = WorkerSession::open(terms, &piece.frame, &piece.request, resumes, now);
         let (ms, wanted) = (self.ms, self.wanted_tokens(stream).min(limit));
         let Some(working) = self.working(who) else { return Err(refuse(ErrorCode::BUSY, "no worker")) };
         let ttft = working.profile.ttft_ms;
@@ -127,6 +138,11 @@ impl World {
             last: ms,
             next_token: ms + ttft,
             receipt: None,
+            sign_by: 0,
+            backlog: Backlog::default(),
+            opened: opened.clone(),
+            resumes,
+            away: false,
         };
         working.serving.insert(stream, serving);
         Ok(opened)
@@ -251,6 +267,11 @@ impl World {
             Some(EngineTrouble::Fails) => return self.on_engine_failure(who, stream),
             None => {}
         }
+        // The engine has to wait.
+        if serving.resumes && serving.backlog.is_full() {
+            serving.next_token = ms + 100;
+            return self.set_token(who, stream);
+        }
         if serving.said >= serving.tokens || session.is_full() {
             let (input, output) = (serving.claim.offer.input_tokens / 4, serving.said);
             let output = (conduct != Conduct::Inflating).then_some(output);
@@ -262,10 +283,11 @@ impl World {
         let frame = session.delta(Channel::ANSWER, text, counted, vec![]);
         serving.first.get_or_insert(ms);
         serving.last = ms;
+        serving.backlog.push(frame);
         let first = serving.first.unwrap_or(ms);
         serving.next_token = (first + u64::from(serving.said) * 1_000 / speed).max(ms + 1);
         self.stats.tokens += 1;
-        self.send(stream, false, Piece::frame(frame));
+        self.flush(who, stream);
         self.set_token(who, stream);
     }
 
@@ -285,6 +307,11 @@ impl World {
     pub(in crate::sim) fn on_worker_frame(&mut self, who: Who, stream: StreamNo, piece: Piece) {
         let Some(serving) = self.working(who).and_then(|working| working.serving.get(&stream)) else { return };
         let waits = serving.receipt.is_some();
+        if let Piece::Frame { frame, .. } = &piece
+            && let Ok(Frame::Ack(seq)) = Frame::decode(frame)
+        {
+            return self.on_ack(who, stream, seq);
+        }
         match piece {
             Piece::Frame { countersign: Some(countersign), .. } if waits => self.on_countersign(who, stream, countersign),
             // It crossed the end of the answer.
@@ -323,7 +350,7 @@ impl World {
         }
         let Finished { usage, receipt } = session.finish(finish, input, output, now);
         if !gone {
-            self.send(stream, false, Piece::frame(usage));
+            self.say_ending(who, stream, usage);
         }
         let Some(mut body) = receipt else { return self.end_serving(who, stream, false) };
         if plant == Some(Plant::ChargesTooMuch) {
@@ -352,12 +379,105 @@ impl World {
     fn show_receipt(&mut self, who: Who, stream: StreamNo, receipt: Verified<JobReceipt>) {
         self.shown.insert((receipt.job, receipt.worker, who), receipt.digest());
         let frame = Frame::Receipt(receipt.raw().to_vec().into()).encode();
-        self.send(stream, false, Piece::Frame { frame, receipt: Some(receipt.clone()), countersign: None });
-        let until = self.ms + deadline::SIGN.as_millis() as u64;
         if let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream)) {
             serving.receipt = Some(receipt);
         }
-        self.set(who, until, Timer::Countersign(stream));
+        self.say_ending(who, stream, frame);
+        self.wait_for_signature(who, stream);
+    }
+
+    fn wait_for_signature(&mut self, who: Who, stream: StreamNo) {
+        let until = self.ms + deadline::SIGN.as_millis() as u64;
+        if let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream)) {
+            serving.sign_by = until;
+            self.set(who, until, Timer::Countersign(stream));
+        }
+    }
+
+    // ---- the line to the buyer, as `chat/line.rs` has it
+
+    fn say_ending(&mut self, who: Who, stream: StreamNo, frame: Vec<u8>) {
+        if let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream)) {
+            serving.backlog.push_ending(frame);
+        }
+        self.flush(who, stream);
+    }
+
+    /// Writes what is due, to whichever connection there is; if that is broken it is lost there, and kept here.
+    fn flush(&mut self, who: Who, stream: StreamNo) {
+        loop {
+            let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream)) else { return };
+            if serving.away {
+                return;
+            }
+            let Some(frame) = serving.backlog.unwritten().map(<[u8]>::to_vec) else { break };
+            serving.backlog.wrote();
+            let receipt = serving.receipt.clone().filter(|_| matches!(Frame::decode(&frame), Ok(Frame::Receipt(_))));
+            self.send(stream, false, Piece::Frame { frame, receipt, countersign: None });
+        }
+        if let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream))
+            && !serving.resumes
+        {
+            serving.backlog.forget_written();
+        }
+    }
+
+    fn on_ack(&mut self, who: Who, stream: StreamNo, seq: u64) {
+        let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream)) else { return };
+        if serving.backlog.acknowledge(seq).is_err() {
+            self.lose(who, stream);
+        }
+    }
+
+    /// The buyer's connection is broken: it is waited for, if it knows how to come back.
+    pub(in crate::sim) fn on_worker_lost(&mut self, who: Who, stream: StreamNo, way: u32) {
+        if !self.is_broken(stream, way) {
+            return;
+        }
+        let (until, plant) = (self.ms + u64::from(limits::RESUME_GRACE_MS), self.scenario.plant);
+        let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream)) else { return };
+        if !serving.resumes {
+            return self.lose(who, stream);
+        }
+        serving.away = true;
+        if plant != Some(Plant::WaitsForever) {
+            self.set(who, until, Timer::Grace(stream, way));
+        }
+    }
+
+    /// It did not come back.
+    pub(in crate::sim) fn on_grace(&mut self, who: Who, stream: StreamNo, way: u32) {
+        let away = self.working(who).and_then(|working| working.serving.get(&stream)).is_some_and(|serving| serving.away);
+        if away && self.is_last(stream, way) {
+            self.stats.count("resume", "too_late");
+            self.lose(who, stream);
+        }
+    }
+
+    /// The buyer can't hear us any more.
+    fn lose(&mut self, who: Who, stream: StreamNo) {
+        let Some(serving) = self.working(who).and_then(|working| working.serving.get(&stream)) else { return };
+        match serving.session {
+            Some(_) => self.settle(who, stream, FinishReason::CANCELLED, None, None, true),
+            None => self.end_serving(who, stream, false),
+        }
+    }
+
+    /// The buyer is back.
+    pub(in crate::sim) fn on_resume(&mut self, who: Who, stream: StreamNo, from: u64) {
+        let serving = self.working(who).and_then(|working| working.serving.get_mut(&stream));
+        let rewound = serving.and_then(|serving| serving.backlog.rewind(from).is_ok().then_some(serving));
+        let Some(serving) = rewound else { return self.refuse_resume(stream) };
+        serving.away = false;
+        let (opened, signs) = (serving.opened.clone(), serving.receipt.is_some());
+        self.take_way(stream);
+        self.stats.count("resume", if signs { "at_the_end" } else { "in_the_answer" });
+        self.note(who, "resumes", &[("stream", stream.into()), ("from", from)]);
+        self.send(stream, false, Piece::frame(opened));
+        self.flush(who, stream);
+        if signs {
+            self.wait_for_signature(who, stream);
+        }
     }
 
     /// A planted bug: only now is on the disk what was shown long ago.
@@ -408,6 +528,12 @@ impl World {
 
     /// No countersignature came in time.
     pub(in crate::sim) fn on_countersign_due(&mut self, who: Who, stream: StreamNo) {
+        let ms = self.ms;
+        let serving = self.working(who).and_then(|working| working.serving.get(&stream));
+        // A buyer that is away has its own time.
+        if serving.is_none_or(|serving| serving.away || serving.sign_by > ms) {
+            return;
+        }
         self.end_serving(who, stream, false);
     }
 
