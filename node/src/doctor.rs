@@ -10,6 +10,7 @@ mod machine;
 mod reach;
 mod verdict;
 
+use crate::net::{self, bootstrap::BootstrapAddress};
 use facts::Reached;
 use futures::future::join_all;
 use libp2p::Multiaddr;
@@ -108,14 +109,21 @@ impl DoctorReport {
 pub async fn unmet(addresses: &[Multiaddr], met: bool) -> Vec<String> {
     let looks = addresses.iter().map(async |address| (address, reach::peer(address, None).await));
     let looks = join_all(looks).await;
-    looks.into_iter().filter_map(|(address, reached)| Some(format!("{address}: {}", not_met(reached, met)?))).collect()
+    let why = |(address, reached): (&Multiaddr, Reached)| {
+        let why = not_met(reached, net::bootstrap::is_page(address), met)?;
+        Some(format!("{}: {why}", BootstrapAddress::from(address.clone())))
+    };
+    looks.into_iter().filter_map(why).collect()
 }
 
-fn not_met(reached: Reached, met: bool) -> Option<String> {
+fn not_met(reached: Reached, is_page: bool, met: bool) -> Option<String> {
     match reached {
         Reached::Failed(why) => Some(why),
         _ if met => None,
         Reached::Connected => None,
+        Reached::Dialled(_) if is_page => {
+            Some("something answers there, and no peer that it names; the log says what it told".into())
+        }
         Reached::Dialled(_) => Some("something answers there, and it is no node of this network by that id".into()),
         Reached::Resolved => Some("no node of this network answers there over UDP".into()),
     }
@@ -135,10 +143,14 @@ mod tests {
     async fn who_was_named_and_is_not_there_is_told_with_the_cause() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}").parse::<Multiaddr>().unwrap();
-        let named = [at(1), at(listener.local_addr().unwrap().port())];
+        let port = listener.local_addr().unwrap().port();
+        let page = format!("http://127.0.0.1:{port}").parse::<BootstrapAddress>().unwrap();
+        let named = [at(1), at(port), page.into()];
         let alone = unmet(&named, false).await;
         assert!(alone[0].starts_with("/ip4/127.0.0.1/tcp/1: ") && alone[0].contains("refused"), "{alone:?}");
         assert!(alone[1].contains("no node of this network"), "{alone:?}");
+        let page = format!("http://127.0.0.1:{port}/bootstrap.json: something answers there, and no peer that it names");
+        assert!(alone[2].starts_with(&page), "{alone:?}");
         assert_eq!(unmet(&named, true).await.len(), 1, "the other may be met another way");
     }
 }

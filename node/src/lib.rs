@@ -30,6 +30,7 @@ pub mod api;
 pub mod api_keys;
 pub mod backend;
 pub mod buyer;
+mod cause;
 pub mod chat;
 pub mod cli;
 pub mod clock;

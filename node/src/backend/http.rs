@@ -8,7 +8,7 @@ use super::{
     BackendError, BackendKind, BackendSpec, BadSpec, Stage, address,
     ndjson::{self, LineBuffer},
 };
-use crate::clock;
+use crate::{cause, clock};
 use bytes::Bytes;
 use reqwest::{
     Client, Method, RequestBuilder, Response, StatusCode, Url,
@@ -164,7 +164,7 @@ impl Http {
             }
             builder = builder.dns_resolver(Guarded);
         }
-        let client = builder.build().map_err(|error| BackendError::Client(root_cause(&error)))?;
+        let client = builder.build().map_err(|error| BackendError::Client(clean(&cause::root(&error))))?;
         Ok(Http { client, spec: spec.clone(), deadlines })
     }
 
@@ -307,7 +307,7 @@ impl Http {
         } else if let Some(host) = refused_host(error) {
             BackendError::LinkLocal { host }
         } else {
-            BackendError::Unreachable { url: self.url(), reason: root_cause(error) }
+            BackendError::Unreachable { url: self.url(), reason: clean(&cause::root(error)) }
         }
     }
 }
@@ -421,14 +421,6 @@ impl Body {
     pub(super) fn malformed(&self) -> BackendError {
         self.http.malformed()
     }
-}
-
-fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    clean(&cause.to_string())
 }
 
 /// What an error's body says, be it `{"error":"…"}`, `{"error":{"message":"…"}}`, `{"message":"…"}` (SGLang), `{"detail":"…"}`

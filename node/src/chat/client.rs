@@ -479,7 +479,7 @@ impl Attempt {
     async fn reopen(&mut self, buyer: &Buyer, order: &Order, from: u64) -> Result<(), Cause> {
         let ChatStream { path, recv, send, .. } = match (connect(buyer, order).await, &buyer.relayed) {
             // Nobody else can go on with the job, so there is time to dial its worker anew.
-            (Err(Cause::Connect(_)), Some(relayed)) => relayed.open(order.terms.worker).await?,
+            (Err(Cause::Connect(_)), Some(relayed)) if !order.addrs.is_empty() => relayed.open(order.terms.worker).await?,
             (connected, _) => connected?,
         };
         let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));

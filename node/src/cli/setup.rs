@@ -12,11 +12,11 @@ use crate::{
     config::{self, CONFIG_FILE, Config, Partial},
     doctor::{self, DoctorReport},
     identity::{self, IdentityError},
+    net::bootstrap::BootstrapAddress,
 };
 use clap::{Args, ValueEnum};
 use futures::future::join_all;
 use infernet_wire::{id::NodeId, money::MicroUsd};
-use libp2p::Multiaddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
@@ -64,8 +64,9 @@ pub(super) struct SetupArgs {
     /// Jobs at once [default: 2]
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
-    /// Multiaddr of a peer to meet first, such as `infernet start` prints on a node of the network; repeatable.
-    #[arg(long, value_name = "MULTIADDR")]
+    /// Multiaddr of a peer to meet first, such as `infernet start` prints on a node of the network, or the URL of a relay's page;
+    /// repeatable.
+    #[arg(long, value_name = "ADDRESS")]
     bootstrap: Vec<String>,
     /// Install the node as a service, too.
     #[arg(long, conflicts_with = "no_service")]
@@ -231,7 +232,7 @@ async fn ask(context: &Context, dialogue: &mut Terminal<'_>, args: &SetupArgs) -
     }
     if answers.bootstrap.is_none() {
         answers.bootstrap = dialogue.ask(
-            "whom to meet first? (a multiaddr; `infernet start` on a node of the network prints it)",
+            "whom to meet first? (what `infernet start` prints on a node of the network, or the URL of a relay's page)",
             NOBODY,
             peer,
         )?;
@@ -263,8 +264,10 @@ async fn ask_seller(context: &Context, dialogue: &mut Terminal<'_>, answers: &mu
 fn peer(text: &str) -> Result<Option<Vec<String>>, String> {
     match text {
         NOBODY => Ok(None),
-        text if text.parse::<Multiaddr>().is_ok() => Ok(Some(vec![text.to_owned()])),
-        _ => Err(format!("write a multiaddr such as /ip4/ADDRESS/tcp/46337/p2p/ID, or {NOBODY}")),
+        text if text.parse::<BootstrapAddress>().is_ok() => Ok(Some(vec![text.to_owned()])),
+        _ => Err(format!(
+            "write a multiaddr such as /ip4/ADDRESS/tcp/46337/p2p/ID, a relay's page such as http://ADDRESS:46382, or {NOBODY}"
+        )),
     }
 }
 
@@ -355,6 +358,8 @@ mod tests {
     fn a_peer_to_meet_first_is_a_multiaddr_or_nobody() {
         let named = "/dns4/example.org/tcp/46337";
         assert_eq!(peer(named), Ok(Some(vec![named.to_owned()])));
+        let page = "http://relay.example:46382";
+        assert_eq!(peer(page), Ok(Some(vec![page.to_owned()])));
         assert_eq!(peer(NOBODY), Ok(None));
         assert!(peer("example.org:46337").is_err_and(|fix| fix.contains("/tcp/46337")));
     }

@@ -12,7 +12,7 @@
 mod page;
 
 pub use page::BootstrapAddress;
-pub(super) use page::is_page;
+pub(crate) use page::is_page;
 
 use super::{KAD_PROTOCOL, command::Command, discovery, peers};
 use crate::{backend::address, clock};

@@ -1,7 +1,7 @@
 //! Signed HTTP to a control plane: deadlines, bounds, one sentence for what goes wrong. Besides engines and the control socket the
 //! only file that names `reqwest`.
 
-use crate::clock;
+use crate::{cause, clock};
 use infernet_wire::{
     http_auth::{self, HEADER},
     key::NodeKey,
@@ -113,7 +113,7 @@ impl Plane {
         } else {
             builder
         };
-        let client = builder.build().map_err(|error| PlaneError::Client(root_cause(&error)))?;
+        let client = builder.build().map_err(|error| PlaneError::Client(cause::root(&error)))?;
         Ok(Plane { origin, key, client })
     }
 
@@ -179,7 +179,7 @@ impl Plane {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> PlaneError {
-        PlaneError::Unreachable { plane: self.name(), reason: root_cause(error) }
+        PlaneError::Unreachable { plane: self.name(), reason: cause::root(error) }
     }
 }
 
@@ -188,15 +188,6 @@ fn message(body: &Value) -> Option<String> {
     let error = body.get("error")?;
     let text = error.as_str().or_else(|| error.get("message")?.as_str())?;
     Some(text.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE_CHARS).collect())
-}
-
-/// The innermost reason, which is the one that helps.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

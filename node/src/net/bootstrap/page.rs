@@ -1,7 +1,10 @@
 //! A page's address, as URL and as multiaddr, and its fetch: one GET with a deadline and a bound, no redirects, no proxy.
 
 use super::Document;
-use crate::backend::{Guarded, address, refused_host};
+use crate::{
+    backend::{Guarded, address, refused_host},
+    cause,
+};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use reqwest::{Client, StatusCode, Url, redirect::Policy};
 use serde::Deserialize;
@@ -83,7 +86,7 @@ impl fmt::Display for BootstrapAddress {
 }
 
 /// Whether it is a page's and no peer's.
-pub(in super::super) fn is_page(address: &Multiaddr) -> bool {
+pub(crate) fn is_page(address: &Multiaddr) -> bool {
     address.iter().any(|part| matches!(part, Protocol::Http | Protocol::Https))
 }
 
@@ -174,7 +177,7 @@ impl Fetcher {
             .user_agent(concat!("infernet/", env!("CARGO_PKG_VERSION")));
         // A host without CA certificates can still reach a page on its own network.
         let builder = if encrypted { builder } else { builder.tls_certs_only([]) };
-        builder.build().map(Fetcher).map_err(|error| PageError::Client(root_cause(&error)))
+        builder.build().map(Fetcher).map_err(|error| PageError::Client(cause::root(&error)))
     }
 
     /// The page at `address`.
@@ -218,17 +221,8 @@ fn refused(url: String, status: StatusCode) -> PageError {
 fn reason(error: &reqwest::Error) -> String {
     match refused_host(error) {
         Some(host) => format!("{host} is a link-local or metadata address"),
-        None => root_cause(error),
+        None => cause::root(error),
     }
-}
-
-/// The innermost reason, which is the one that helps.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

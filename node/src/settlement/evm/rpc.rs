@@ -1,6 +1,7 @@
 //! JSON-RPC to a chain's node. Every question has a deadline and a bound; an endpoint's path, query and password are credentials,
 //! and are in no error, log or `Debug`.
 
+use crate::cause;
 use infernet_wire::evm::EvmAddress;
 use reqwest::{Client, Response, Url, redirect::Policy};
 use serde::Deserialize;
@@ -152,7 +153,7 @@ impl Rpc {
         // A chain's node on one's own machine needs no certificates, and no proxy is between.
         let plain = endpoint.0.scheme() == "http";
         let builder = if plain { builder.tls_certs_only([]).no_proxy() } else { builder };
-        let client = builder.build().map_err(|error| RpcError::Client(root_cause(error)))?;
+        let client = builder.build().map_err(|error| RpcError::Client(cause::root(&error.without_url())))?;
         Ok(Rpc { endpoint, client, chain })
     }
 
@@ -261,18 +262,8 @@ impl Rpc {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> RpcError {
-        RpcError::Unreachable { node: self.node(), reason: root_cause(error) }
+        RpcError::Unreachable { node: self.node(), reason: cause::root(&error.without_url()) }
     }
-}
-
-/// The innermost reason, which is the one that helps, without the URL.
-fn root_cause(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 /// Bytes as JSON-RPC writes them.
