@@ -1,7 +1,7 @@
 //! Chat streams: what a buyer and a worker say to each other alone.
 //!
 //! A stream keeps its order and loses nothing, as QUIC's do: what is sent into a partition waits and arrives when the network is
-//! whole again. Only when its connection breaks ([`World::break_stream`]) is that lost which is on its way; both ends notice it,
+//! whole again. Only when its connection breaks (`World::break_stream`) is that lost which is on its way; both ends notice it,
 //! each in its time, and the buyer may come back over another connection, for which the stream here has another number of its way. A
 //! process that dies takes its ends with it without a word; the other side finds out by its own deadlines.
 
