@@ -60,7 +60,7 @@ struct Arrived {
 /// What goes on to an inside endpoint.
 struct Leaving {
     due: Instant,
-    socket: Arc<UdpSocket>,
+    socket: Arc<std::net::UdpSocket>,
     to: SocketAddr,
     datagram: Vec<u8>,
 }
@@ -72,7 +72,8 @@ struct Side {
 }
 
 struct Outside {
-    socket: Arc<UdpSocket>,
+    /// To send from: what tokio knows of a new socket is that it can't send yet.
+    sender: Arc<std::net::UdpSocket>,
     reader: AbortHandle,
 }
 
@@ -191,17 +192,19 @@ impl Router {
     }
 
     /// From where, and to which inside endpoint, a datagram goes on that `from` has sent to the outside endpoint `at`.
-    fn route(&mut self, at: SocketAddr, from: SocketAddr) -> Result<(Arc<UdpSocket>, SocketAddr), Stopped> {
+    fn route(&mut self, at: SocketAddr, from: SocketAddr) -> Result<(Arc<std::net::UdpSocket>, SocketAddr), Stopped> {
         let (now, chance) = (clock::now(), self.dice.below(u64::MAX));
         let sender = self.owner(from).ok_or(Stopped::Unknown)?;
         let side = self.sides.get_mut(&sender).ok_or(Stopped::Unknown)?;
-        let seen = side.table.outbound(from, at, now, chance).map_err(Stopped::Refused)?;
         let leaving_loses = side.permille;
-        let socket = self.socket(seen).map_err(|_| {
-            // Somebody else has that port on all addresses.
-            self.sides.entry(sender).and_modify(|side| side.table.remove(seen.port()));
-            Stopped::Failed
-        })?;
+        let mut seen = side.table.outbound(from, at, now, chance).map_err(Stopped::Refused)?;
+        if self.socket(seen).is_err() {
+            // Some program here has that port on all addresses: the sender itself, if its socket is bound to none.
+            let side = self.sides.get_mut(&sender).ok_or(Stopped::Unknown)?;
+            side.table.reserve(seen.port());
+            seen = side.table.outbound(from, at, now, chance).map_err(Stopped::Refused)?;
+        }
+        let socket = self.socket(seen).map_err(|_| Stopped::Failed)?;
         let receiver = self.sides.values_mut().find(|side| side.table.outside() == at.ip());
         let receiver = receiver.ok_or(Stopped::Refused(Refusal::Unmapped))?;
         if [leaving_loses, receiver.permille].into_iter().any(|permille| self.dice.below(1_000) < permille.into()) {
@@ -213,8 +216,8 @@ impl Router {
 
     fn send_one(&mut self) {
         let Some(Leaving { socket, to, datagram, .. }) = self.leaving.pop_front() else { return };
-        // A full kernel buffer loses it, as a full router would.
-        let sent = socket.try_send_to(&datagram, to).is_ok();
+        // A full kernel buffer loses it, as a full router would; the other error is an ICMP message about an earlier datagram.
+        let sent = (0..2).any(|_| socket.send_to(&datagram, to).is_ok());
         let counted = if sent { &mut self.tally.passed } else { &mut self.tally.failed };
         *counted += 1;
     }
@@ -250,16 +253,16 @@ impl Router {
     // ---- sockets
 
     /// The socket of an outside endpoint.
-    fn socket(&mut self, outside: SocketAddr) -> io::Result<Arc<UdpSocket>> {
-        if let Some(Outside { socket, .. }) = self.sockets.get(&outside) {
-            return Ok(socket.clone());
+    fn socket(&mut self, outside: SocketAddr) -> io::Result<Arc<std::net::UdpSocket>> {
+        if let Some(Outside { sender, .. }) = self.sockets.get(&outside) {
+            return Ok(sender.clone());
         }
         let socket = std::net::UdpSocket::bind(outside)?;
         socket.set_nonblocking(true)?;
-        let socket = Arc::new(UdpSocket::from_std(socket)?);
-        let reader = self.readers.spawn(read(outside, socket.clone(), self.arrive.clone()));
-        self.sockets.insert(outside, Outside { socket: socket.clone(), reader });
-        Ok(socket)
+        let sender = Arc::new(socket.try_clone()?);
+        let reader = self.readers.spawn(read(outside, UdpSocket::from_std(socket)?, self.arrive.clone()));
+        self.sockets.insert(outside, Outside { sender: sender.clone(), reader });
+        Ok(sender)
     }
 
     /// Closes what no table maps any more.
@@ -283,7 +286,7 @@ enum Stopped {
     Failed,
 }
 
-async fn read(at: SocketAddr, socket: Arc<UdpSocket>, arrive: mpsc::Sender<Arrived>) {
+async fn read(at: SocketAddr, socket: UdpSocket, arrive: mpsc::Sender<Arrived>) {
     // One more, to see that a datagram is too long.
     let mut buffer = vec![0; MTU + 1];
     loop {

@@ -8,7 +8,7 @@
 
 use infernet_wire::time::UnixMillis;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -16,6 +16,8 @@ use std::{
 pub const MAX_MAPPINGS: usize = 4_096;
 /// Remotes that a mapping lets in. Above, the one sent to longest ago is forgotten.
 pub const MAX_REMOTES: usize = 256;
+/// Ports that are somebody else's. Above, all are tried again.
+const MAX_RESERVED: usize = 1_024;
 /// Ports below are not chosen for a host (RFC 4787 REQ-3 keeps well-known ports apart).
 const FIRST_PORT: u16 = 1_024;
 
@@ -110,12 +112,13 @@ pub struct Table {
     outside: IpAddr,
     mappings: BTreeMap<u16, Mapping>,
     ports: BTreeMap<(SocketAddr, Remote), u16>,
+    reserved: BTreeSet<u16>,
 }
 
 impl Table {
     /// A NAT whose outside address is `outside`; it remembers nothing yet.
     pub fn new(behaviour: Behaviour, outside: IpAddr) -> Self {
-        Table { behaviour, outside, mappings: BTreeMap::new(), ports: BTreeMap::new() }
+        Table { behaviour, outside, mappings: BTreeMap::new(), ports: BTreeMap::new(), reserved: BTreeSet::new() }
     }
 
     /// How it behaves.
@@ -191,8 +194,20 @@ impl Table {
         self.mappings.contains_key(&port)
     }
 
-    /// Forgets the mapping of `port`, which can't be used.
-    pub fn remove(&mut self, port: u16) {
+    /// Gives `port` to nobody: it can't be used.
+    pub fn reserve(&mut self, port: u16) {
+        if self.reserved.len() >= MAX_RESERVED {
+            self.reserved.clear();
+        }
+        self.reserved.insert(port);
+        self.remove(port);
+    }
+
+    fn is_free(&self, port: u16) -> bool {
+        !self.is_mapped(port) && !self.reserved.contains(&port)
+    }
+
+    fn remove(&mut self, port: u16) {
         if let Some(Mapping { inside, remote, .. }) = self.mappings.remove(&port) {
             self.ports.remove(&(inside, remote));
         }
@@ -207,12 +222,12 @@ impl Table {
         // Less than the span, which fits.
         let any = FIRST_PORT + u16::try_from(chance % span).unwrap_or_default();
         let first = match self.behaviour.ports {
-            Ports::Kept if !self.is_mapped(inside.port()) => inside.port(),
+            Ports::Kept if self.is_free(inside.port()) => inside.port(),
             Ports::Kept | Ports::Random => any,
         };
         // No two share a port (REQ-3), and there are more than mappings.
         let in_turn = std::iter::once(first).chain(first..=u16::MAX).chain(FIRST_PORT..first);
-        let port = in_turn.into_iter().find(|port| !self.is_mapped(*port)).ok_or(Refusal::Full)?;
+        let port = in_turn.into_iter().find(|port| self.is_free(*port)).ok_or(Refusal::Full)?;
         self.ports.insert(key, port);
         self.mappings.insert(port, Mapping { inside, remote, let_in: BTreeMap::new(), used: now, is_forwarded: false });
         Ok(port)

@@ -96,6 +96,15 @@ fn a_port_is_kept_unless_another_host_has_it_and_never_shared() {
 }
 
 #[test]
+fn a_reserved_port_is_nobody_s() {
+    let mut table = table(behaviour(EndpointIndependent, EndpointIndependent));
+    let port = table.outbound(at(X), at(Y1), T0, 5).unwrap().port();
+    table.reserve(port);
+    assert_eq!(table.inbound(port, at(Y1), T0), Err(Refusal::Unmapped));
+    assert_eq!(table.outbound(at(X), at(Y1), T0, 5).unwrap().port(), FIRST_PORT + 5);
+}
+
+#[test]
 fn random_ports_say_nothing_about_the_host_and_wrap_around() {
     let mut table = table(Behaviour { ports: Ports::Random, ..behaviour(AddressAndPortDependent, AddressAndPortDependent) });
     let last = u64::from(u16::MAX - FIRST_PORT);
