@@ -222,7 +222,8 @@ enum SimCommand {
 
 /// A percentage with one digit after the point, as tenths of it.
 fn per_mille(text: &str) -> Result<u16, String> {
-    let percent: f64 = text.parse().ok().filter(|percent| (0.0..=50.0).contains(percent)).ok_or("write a number from 0 to 50")?;
+    let percent: f64 =
+        text.parse().ok().filter(|percent| (0.0..=50.0).contains(percent)).ok_or("write a number from 0 to 50")?;
     // At most 500.
     Ok((percent * 10.0).round() as u16)
 }

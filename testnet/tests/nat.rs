@@ -32,7 +32,8 @@ fn ways(told: &Value) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_the_model_nodes_meet_as_the_tables_say_they_must() {
-    let told = nat(None, &["--model", "--buyer", "open", "--buyer", "symmetric", "--worker", "open", "--worker", "symmetric"]).await;
+    let told =
+        nat(None, &["--model", "--buyer", "open", "--buyer", "symmetric", "--worker", "open", "--worker", "symmetric"]).await;
     let ways = ways(&told);
     assert_eq!(ways[0], "open > open: direct");
     assert!(["open > symmetric: direct", "open > symmetric: punched"].contains(&ways[1].as_str()), "{ways:?}");
@@ -40,7 +41,12 @@ async fn in_the_model_nodes_meet_as_the_tables_say_they_must() {
     assert_eq!(ways[3], "symmetric > symmetric: relayed");
     let count = |what: &str| told["model"][what].as_u64().expect("a count");
     assert!(count("passed") > 500, "{}", told["model"]);
-    assert_eq!((count("unknown"), count("failed"), count("lost")), (0, 0, 0), "every datagram was of a host: {}", told["model"]);
+    assert_eq!(
+        (count("unknown"), count("failed"), count("lost")),
+        (0, 0, 0),
+        "every datagram was of a host: {}",
+        told["model"]
+    );
     assert_eq!((&told["ground"], &told["skipped"]), (&"model".into(), &serde_json::json!([])));
 }
 
@@ -48,7 +54,11 @@ async fn in_the_model_nodes_meet_as_the_tables_say_they_must() {
 async fn where_namespaces_are_refused_the_model_runs_and_the_skip_is_told_and_counted() {
     // Without `unshare` there are none.
     let nothing = tempfile::tempdir().expect("a directory");
-    let told = nat(Some(nothing.path()), &["--buyer", "endpoint-independent", "--worker", "symmetric", "--loss", "1", "--delay", "20"]).await;
+    let told = nat(
+        Some(nothing.path()),
+        &["--buyer", "endpoint-independent", "--worker", "symmetric", "--loss", "1", "--delay", "20"],
+    )
+    .await;
     let skipped = told["skipped"].as_array().expect("what was skipped");
     assert_eq!(skipped.len(), 1);
     let words = skipped[0].as_str().expect("words");

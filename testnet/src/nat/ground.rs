@@ -75,9 +75,7 @@ impl Host {
     pub fn node_flags(&self) -> Vec<String> {
         match self {
             // Everywhere, as nodes do: their address may change.
-            Host::Namespace(_) => {
-                [listens("0.0.0.0"), vec!["--chat-listen".into(), "0.0.0.0:46337".into()]].concat()
-            }
+            Host::Namespace(_) => [listens("0.0.0.0"), vec!["--chat-listen".into(), "0.0.0.0:46337".into()]].concat(),
             Host::Model(host) => [host.mesh_flags(), host.chat_flags()].concat(),
         }
     }

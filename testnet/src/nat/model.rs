@@ -58,7 +58,9 @@ pub enum ModelError {
     #[error("no NAT model here: {0}; it needs Linux, where all of 127.0.0.0/8 is there")]
     Socket(#[from] io::Error),
     /// All are taken.
-    #[error("no NAT model here: all {WORLDS} loopback networks are taken, or none is there; it needs Linux, where all of 127.0.0.0/8 is")]
+    #[error(
+        "no NAT model here: all {WORLDS} loopback networks are taken, or none is there; it needs Linux, where all of 127.0.0.0/8 is"
+    )]
     NoWorld,
     /// Too many.
     #[error("the NAT model has {MAX_HOSTS} hosts, which is all it can have")]

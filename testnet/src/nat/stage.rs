@@ -121,13 +121,8 @@ pub fn model_behind(kind: NatKind) -> String {
 impl Stage {
     /// Relays on `ground`, and nobody else yet. `binary` is this program.
     pub async fn new(ground: Ground, relays: usize, binary: &Path) -> Result<Self, NatError> {
-        let mut stage = Stage {
-            relays: Vec::new(),
-            workers: BTreeMap::new(),
-            buyers: BTreeMap::new(),
-            binary: binary.to_owned(),
-            ground,
-        };
+        let mut stage =
+            Stage { relays: Vec::new(), workers: BTreeMap::new(), buyers: BTreeMap::new(), binary: binary.to_owned(), ground };
         for _ in 0..relays {
             stage.relays.push(Relay::start(&mut stage.ground, binary).await?);
         }

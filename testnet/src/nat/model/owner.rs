@@ -50,6 +50,10 @@ mod tests {
         drop(socket);
         assert_eq!(of_port(port, [me].into_iter()), None);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(of_port(socket.local_addr().unwrap().port(), [me].into_iter()), None, "that one says who it is by its address");
+        assert_eq!(
+            of_port(socket.local_addr().unwrap().port(), [me].into_iter()),
+            None,
+            "that one says who it is by its address"
+        );
     }
 }

@@ -142,7 +142,13 @@ impl Table {
     }
 
     /// A datagram of `inside` goes to `to`: the outside endpoint that it seems to come from. `chance` is a random number.
-    pub fn outbound(&mut self, inside: SocketAddr, to: SocketAddr, now: UnixMillis, chance: u64) -> Result<SocketAddr, Refusal> {
+    pub fn outbound(
+        &mut self,
+        inside: SocketAddr,
+        to: SocketAddr,
+        now: UnixMillis,
+        chance: u64,
+    ) -> Result<SocketAddr, Refusal> {
         self.expire(now);
         let key = (inside, self.behaviour.mapping.of(to));
         let port = match self.ports.get(&key) {
@@ -183,8 +189,7 @@ impl Table {
     pub fn expire(&mut self, now: UnixMillis) {
         let ms = self.behaviour.remembers_ms;
         let is_over = |used: UnixMillis| now.0.saturating_sub(used.0) >= ms;
-        let over: Vec<u16> =
-            self.mappings.iter().filter(|(_, mapping)| is_over(mapping.used)).map(|(port, _)| *port).collect();
+        let over: Vec<u16> = self.mappings.iter().filter(|(_, mapping)| is_over(mapping.used)).map(|(port, _)| *port).collect();
         over.into_iter().for_each(|port| self.remove(port));
         self.mappings.values_mut().for_each(|mapping| mapping.let_in.retain(|_, used| !is_over(*used)));
     }

@@ -177,7 +177,8 @@ fn nothing_grows_without_bound() {
     assert!(table.outbound(at(X), remote(0), T0, 0).is_ok(), "who has one keeps it");
     assert!(table.outbound(at(X), remote(MAX_MAPPINGS), T0.after(MINUTE), 0).is_ok(), "later there is room");
     let mut table = self::table(behaviour(EndpointIndependent, AddressAndPortDependent));
-    let port = (0..=MAX_REMOTES).map(|n| table.outbound(at(X), remote(n), T0.after(n as u64), 0).unwrap().port()).max().unwrap();
+    let port =
+        (0..=MAX_REMOTES).map(|n| table.outbound(at(X), remote(n), T0.after(n as u64), 0).unwrap().port()).max().unwrap();
     let end = T0.after(MAX_REMOTES as u64);
     assert_eq!(table.inbound(port, remote(0), end), Err(Refusal::Filtered), "the one sent to longest ago");
     assert!(table.inbound(port, remote(1), end).is_ok());
