@@ -18,7 +18,8 @@
 //! (`--external-address`, `--chat-advertise`).
 //!
 //! **What it can't show:** TCP, of which these nodes have none; IPv6, UPnP, fragments and ICMP; a host that changes its own address: here
-//! its NAT gets another outside address and forgets everything, which its peers see in the same way. It needs Linux, where all of
+//! its NAT gets another outside address and forgets everything, which its peers see in the same way; a datagram to an outside port
+//! that nobody has, other than those that programs listen on, which does not come here and so opens nothing in its sender's NAT. It needs Linux, where all of
 //! 127.0.0.0/8 is there, and `/proc`.
 
 pub mod meet;
@@ -42,6 +43,8 @@ const REMEMBERS_MS: u64 = 60_000;
 /// UDP ports of each host: of the mesh and of chat. Others than those of `infernet`, which may run here on all addresses.
 const MESH_PORT: u16 = 26_338;
 const CHAT_PORT: u16 = 26_337;
+/// All of them.
+const PORTS: [u16; 2] = [MESH_PORT, CHAT_PORT];
 /// Whoever has this port of an internet has the internet.
 const CLAIM: (u8, u8, u16) = (255, 254, 26_336);
 /// Internets on one machine: second octets, without the one that everything else uses.
@@ -166,7 +169,7 @@ impl Model {
         }
         self.hosts += 1;
         let host = Host { n: self.hosts, kind, world: self.world, moves: 0, orders: self.orders.clone() };
-        let forwards = if kind == NatKind::Open { vec![MESH_PORT, CHAT_PORT] } else { Vec::new() };
+        let forwards = kind == NatKind::Open;
         ask(&self.orders, |reply| Order::Add { host: host.n, behaviour: kind.behaviour(), forwards, reply }).await??;
         Ok(host)
     }

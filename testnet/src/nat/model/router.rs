@@ -1,7 +1,9 @@
-//! Sockets around the tables: one task owns them all. Each outside endpoint that a table has mapped is a socket, bound while it is mapped.
+//! Sockets around the tables: one task owns them all. Each outside endpoint that a table has mapped is a socket, bound while it is
+//! mapped. So are, always, those of the ports that a host listens on inside: a guess that it has the same outside is what others may
+//! have, and what they send there must go through their own tables, whoever gets it.
 
 use super::{
-    ModelError, Tally, World, owner,
+    ModelError, PORTS, Tally, World, owner,
     table::{Behaviour, Refusal, Table},
 };
 use crate::flood::dice::Dice;
@@ -38,8 +40,8 @@ const PROCESSES: usize = 32;
 
 /// What the router is told.
 pub(super) enum Order {
-    /// A host, some of whose ports are passed on to it.
-    Add { host: u8, behaviour: Behaviour, forwards: Vec<u16>, reply: oneshot::Sender<Result<(), ModelError>> },
+    /// A host, whose ports are passed on to it or not.
+    Add { host: u8, behaviour: Behaviour, forwards: bool, reply: oneshot::Sender<Result<(), ModelError>> },
     /// A process is one of its programs.
     Runs { host: u8, pid: u32 },
     /// Of a thousand datagrams, so many are lost.
@@ -138,7 +140,7 @@ impl Router {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Add { host, behaviour, forwards, reply } => drop(reply.send(self.add(host, behaviour, &forwards))),
+            Order::Add { host, behaviour, forwards, reply } => drop(reply.send(self.add(host, behaviour, forwards))),
             Order::Runs { host, pid } => {
                 if let Some(side) = self.sides.get_mut(&host)
                     && side.processes.len() < PROCESSES
@@ -154,11 +156,13 @@ impl Router {
         }
     }
 
-    fn add(&mut self, host: u8, behaviour: Behaviour, forwards: &[u16]) -> Result<(), ModelError> {
+    fn add(&mut self, host: u8, behaviour: Behaviour, forwards: bool) -> Result<(), ModelError> {
         let mut table = Table::new(behaviour, self.world.outside(host, 0).into());
-        for port in forwards {
-            let outside = table.forward((self.world.inside(host), *port).into());
-            self.socket(outside)?;
+        for port in PORTS {
+            if forwards {
+                table.forward((self.world.inside(host), port).into());
+            }
+            self.socket((table.outside(), port).into())?;
         }
         self.sides.insert(host, Side { table, processes: BTreeSet::new(), permille: 0 });
         Ok(())
@@ -168,7 +172,11 @@ impl Router {
         let Some(side) = self.sides.get_mut(&host) else { return };
         let old = side.table.outside();
         side.table = Table::new(side.table.behaviour(), self.world.outside(host, moves).into());
+        let new = side.table.outside();
         self.sockets.retain(|outside, _| outside.ip() != old);
+        // Without them only guesses are missed.
+        let bound = PORTS.iter().filter(|port| self.socket((new, **port).into()).is_ok()).count();
+        self.tally.failed += u64::try_from(PORTS.len() - bound).unwrap_or_default();
     }
 
     // ---- a datagram
@@ -268,12 +276,15 @@ impl Router {
     /// Closes what no table maps any more.
     fn tidy(&mut self) {
         let now = clock::now();
-        let mut mapped = BTreeMap::new();
+        let mut tables = BTreeMap::new();
         for side in self.sides.values_mut() {
             side.table.expire(now);
-            mapped.insert(side.table.outside(), &side.table);
+            tables.insert(side.table.outside(), &side.table);
         }
-        self.sockets.retain(|outside, _| mapped.get(&outside.ip()).is_some_and(|table| table.is_mapped(outside.port())));
+        self.sockets.retain(|outside, _| {
+            let mapped = |table: &&Table| PORTS.contains(&outside.port()) || table.is_mapped(outside.port());
+            tables.get(&outside.ip()).is_some_and(mapped)
+        });
         while self.readers.try_join_next().is_some() {}
     }
 }

@@ -72,6 +72,21 @@ async fn a_dial_back_from_a_port_of_its_own_comes_from_its_host() {
 }
 
 #[tokio::test]
+async fn a_guess_that_reaches_nobody_still_lets_in_whom_it_was_meant_for() {
+    let mut model = Model::new(Duration::ZERO).expect("a model");
+    let relay = Program::behind(NatKind::Open, &mut model).await;
+    let careful = Program::behind(NatKind::AddressDependent, &mut model).await;
+    let fickle = Program::behind(NatKind::Symmetric, &mut model).await;
+    let seen = careful.sends(relay.outside(), &relay, SOON).await.expect("arrives");
+    assert_eq!(fickle.sends(seen, &careful, NEVER).await, None);
+    assert_eq!(careful.sends(fickle.outside(), &fickle, NEVER).await, None, "its port outside is another");
+    let from = fickle.sends(seen, &careful, SOON).await.expect("its address is known now");
+    assert_eq!(careful.sends(from, &fickle, SOON).await, Some(seen));
+    let tally = model.tally().await.expect("told");
+    assert_eq!((tally.filtered, tally.unmapped), (1, 1), "{tally:?}");
+}
+
+#[tokio::test]
 async fn another_outside_address_forgets_everything() {
     let mut model = Model::new(Duration::ZERO).expect("a model");
     let server = Program::behind(NatKind::Open, &mut model).await;
