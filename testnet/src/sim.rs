@@ -39,6 +39,7 @@ pub mod log;
 pub mod member;
 pub mod mesh;
 pub mod outcome;
+mod pay;
 pub mod plant;
 pub mod report;
 pub mod scenario;

@@ -163,6 +163,12 @@ impl SignedVoucher {
         Ok(SignedVoucher { voucher, signature: key.sign_evm(&voucher.digest()) })
     }
 
+    /// A voucher without a signature, for simulated nodes, which have no such keys: no node takes it. See
+    /// [`crate::envelope::SimulatedKey`].
+    pub fn simulated(voucher: Voucher) -> Self {
+        SignedVoucher { voucher, signature: EvmSignature([0; 64]) }
+    }
+
     /// The signature, as the contract takes it.
     pub fn signature(&self) -> &EvmSignature {
         &self.signature

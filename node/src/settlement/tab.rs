@@ -30,7 +30,7 @@ mod payee;
 mod payer;
 
 pub use payee::{BadPayment, NoCredit, PayeeTab};
-pub use payer::{Authorise, PayerTab};
+pub use payer::{Authorise, PayerTab, STEP};
 
 use infernet_wire::limits;
 

@@ -29,7 +29,8 @@ impl World {
     pub(super) fn audit(&mut self) {
         self.audit_rest();
         self.audit_running_sums();
-        let kept = self.after_a_power_cut();
+        let (kept, stores) = self.after_a_power_cut();
+        self.audit_tabs(&stores);
         self.audit_shown(&kept);
         self.audit_jobs(&kept);
         self.audit_books(&kept);
@@ -71,9 +72,9 @@ impl World {
     }
 
     /// What every node that has a disk finds on it; the disks are looked through for prompts and answers too.
-    fn after_a_power_cut(&mut self) -> BTreeMap<Who, Kept> {
+    fn after_a_power_cut(&mut self) -> (BTreeMap<Who, Kept>, BTreeMap<Who, JournaledStore>) {
         let ms = self.ms;
-        let mut found = BTreeMap::new();
+        let (mut found, mut stores) = (BTreeMap::new(), BTreeMap::new());
         for who in 0..self.members.len() as Who {
             let disk = self.member(who).disk.after_crash(Tear::LOST);
             let bytes = disk.bytes();
@@ -85,13 +86,14 @@ impl World {
                         format!("node {who} can't read {unreadable} of its receipts")
                     });
                     found.insert(who, all(&store));
+                    stores.insert(who, store);
                 }
                 Err(error) => {
                     self.checks.ensure(false, Invariant::ReceiptsSurvive, ms, || format!("node {who}: {error}"));
                 }
             }
         }
-        found
+        (found, stores)
     }
 
     /// What was shown is there.

@@ -23,6 +23,7 @@ use infernet_node::{
         buyer::{Buyer, Input, Observation, Output},
         job::Attempts,
     },
+    settlement::tab::PayerTab,
 };
 use infernet_wire::{
     bid::{Answer, NoBidReason},
@@ -52,6 +53,8 @@ pub struct Buying {
     auctions: BTreeMap<Hash, JobNo>,
     /// Its streams.
     pub running: BTreeMap<StreamNo, Attempt>,
+    /// What it has promised to workers.
+    pub payers: BTreeMap<NodeId, PayerTab>,
     /// Connections to workers: when they are made, and to which life of the worker.
     connections: BTreeMap<NodeId, (u64, u32)>,
     wake: Option<UnixMillis>,
@@ -67,6 +70,7 @@ impl Buying {
             waiting: VecDeque::new(),
             auctions: BTreeMap::new(),
             running: BTreeMap::new(),
+            payers: BTreeMap::new(),
             connections: BTreeMap::new(),
             wake: None,
         }
@@ -335,10 +339,14 @@ impl World {
         let now = self.local(who);
         let Some(buying) = self.buying(who) else { return };
         let Some(attempt) = buying.running.remove(&stream) else { return };
+        let owed = attempt.owed(&result);
         let Attempt { job: no, worker, standing, .. } = attempt;
         if let Some(load) = buying.loads.get_mut(&worker) {
             *load = load.saturating_sub(1);
         }
+        let id = self.job(no).id;
+        self.settle_bought(who, &worker, &id, owed);
+        let Some(buying) = self.buying(who) else { return };
         let taught = lesson(&result, standing);
         match taught {
             Lesson::Nothing => {}

@@ -40,11 +40,14 @@ pub enum Invariant {
     Bounded,
     /// No prompt and no answer is in gossip or on a disk.
     NothingLeaks,
+    /// No worker is more than one piece ahead of what is paid; an honest buyer's payments are good, it promises no more than it means to,
+    /// and it knows of every promise that a seller has in writing.
+    PaymentsHold,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Invariant; 13] = [
+    pub const ALL: [Invariant; 14] = [
         Invariant::OneReceiptPerJob,
         Invariant::BooksBalance,
         Invariant::NoJobWithoutHold,
@@ -58,6 +61,7 @@ impl Invariant {
         Invariant::ReplaysChangeNothing,
         Invariant::Bounded,
         Invariant::NothingLeaks,
+        Invariant::PaymentsHold,
     ];
 
     /// Its name.
@@ -76,6 +80,7 @@ impl Invariant {
             Invariant::ReplaysChangeNothing => "replays_change_nothing",
             Invariant::Bounded => "bounded",
             Invariant::NothingLeaks => "nothing_leaks",
+            Invariant::PaymentsHold => "payments_hold",
         }
     }
 }

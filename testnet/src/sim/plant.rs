@@ -40,11 +40,15 @@ pub enum Plant {
     KeepsEverything,
     /// A worker bids again for an offer that it has seen.
     AnswersReplays,
+    /// A buyer that starts again does not read what it had promised.
+    ForgetsVouchers,
+    /// A worker goes on, whatever is paid.
+    WorksForNothing,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 15] = [
+    pub const ALL: [Plant; 17] = [
         Plant::ForgetsHolds,
         Plant::Oversells,
         Plant::LeaksSlots,
@@ -60,6 +64,8 @@ impl Plant {
         Plant::LeaksPrompts,
         Plant::KeepsEverything,
         Plant::AnswersReplays,
+        Plant::ForgetsVouchers,
+        Plant::WorksForNothing,
     ];
 
     /// The check that must find it.
@@ -80,6 +86,8 @@ impl Plant {
             Plant::LeaksPrompts => Invariant::NothingLeaks,
             Plant::KeepsEverything => Invariant::Bounded,
             Plant::AnswersReplays => Invariant::ReplaysChangeNothing,
+            Plant::ForgetsVouchers => Invariant::PaymentsHold,
+            Plant::WorksForNothing => Invariant::PaymentsHold,
         }
     }
 
@@ -101,6 +109,8 @@ impl Plant {
             Plant::LeaksPrompts => "leaks-prompts",
             Plant::KeepsEverything => "keeps-everything",
             Plant::AnswersReplays => "answers-replays",
+            Plant::ForgetsVouchers => "forgets-vouchers",
+            Plant::WorksForNothing => "works-for-nothing",
         }
     }
 }

@@ -97,6 +97,10 @@ pub struct Stats {
     pub not_selected: u64,
     /// Jobs that got a slot.
     pub claims: u64,
+    /// Payments that buyers have sent.
+    pub vouchers: u64,
+    /// Tabs that were compared with their other side in the end.
+    pub tabs: u64,
     /// How often slots were looked at.
     pub looked_at_slots: u64,
     /// Messages repeated.

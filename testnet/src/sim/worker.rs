@@ -20,6 +20,7 @@ use infernet_node::{
         registry::MAX_ADS,
         seller::{Ignored, Input, Output, Seller},
     },
+    settlement::tab::PayeeTab,
     store::Store,
 };
 use infernet_wire::{
@@ -74,6 +75,8 @@ pub struct Working {
     pub advert: Advert,
     /// Its streams.
     pub serving: BTreeMap<StreamNo, Serving>,
+    /// What buyers owe it.
+    pub payees: BTreeMap<NodeId, PayeeTab>,
     wake: Option<UnixMillis>,
     /// Bids of this life: until when the slot is held, whether it was used, and for whom. To check claims by.
     bids: BTreeMap<Hash, (UnixMillis, bool, NodeId)>,
@@ -95,6 +98,7 @@ impl Working {
             market,
             advert: Advert::new(now),
             serving: BTreeMap::new(),
+            payees: BTreeMap::new(),
             wake: None,
             bids: BTreeMap::new(),
             ads: BTreeMap::new(),

@@ -104,6 +104,8 @@ pub struct World {
     pub signed: BTreeMap<JobId, MicroUsd>,
     /// Receipts that were published, by job and worker: amount and buyer.
     pub published: BTreeMap<(JobId, NodeId), (u64, NodeId)>,
+    /// What a buyer meant to pay a worker, all payments together.
+    pub meant: BTreeMap<(Who, NodeId), u64>,
     /// What must hold.
     pub checks: Checks,
     /// Which faults met what.
@@ -154,6 +156,7 @@ impl World {
             shown: BTreeMap::new(),
             signed: BTreeMap::new(),
             published: BTreeMap::new(),
+            meant: BTreeMap::new(),
             checks: Checks::default(),
             coverage: Coverage::default(),
             stats: Stats::default(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// What a buyer may promise beyond what it needs, in micro-USD: what it loses at most if it crashes, once for each seller that it
 /// was dealing with. A cent is a hundred thousand tokens at the usual price, so that few payments wait for the disk.
-const STEP: u64 = 10_000;
+pub const STEP: u64 = 10_000;
 /// The bytes of [`PayerTab::record`].
 const RECORD: usize = 17;
 

@@ -18,9 +18,10 @@ use infernet_node::chat::{
     session::{BuyerEvent, BuyerSession, Terms, Violation},
     stream::Path,
 };
+use infernet_node::settlement::tab::Pieces;
 use infernet_wire::{
     accept::JobAccept,
-    chat::{FinishReason, Frame, Open, Usage},
+    chat::{FinishReason, Frame, Open, Payment, Usage},
     envelope::Verified,
     id::NodeId,
     money::MicroUsd,
@@ -46,6 +47,11 @@ pub struct Attempt {
     /// Until when it tries to come back, and where it goes on, while its connection is lost.
     lost: Option<(Limit, u64)>,
     resumed: u32,
+    /// When its worker wants how much; `None`: not as the answer runs.
+    pieces: Option<Pieces>,
+    /// What it has paid, and the last payment.
+    paid: MicroUsd,
+    last_payment: Option<Payment>,
     /// Whether a piece has come since it was back.
     shown_since: bool,
     pub(super) cancelled: bool,
@@ -87,6 +93,15 @@ impl Attempt {
         if self.give_up.at < silent.at { self.give_up } else { silent }
     }
 
+    /// What the job came to, as its buyer knows.
+    pub(super) fn owed(&self, result: &Result<Completed, Failure>) -> Option<MicroUsd> {
+        match result {
+            Ok(completed) => Some(completed.receipt.as_ref().map_or(MicroUsd(0), |receipt| receipt.receipt().amount)),
+            Err(Failure { cause: Cause::Worker(_), .. }) if !self.session.has_received() => Some(MicroUsd(0)),
+            Err(_) => None,
+        }
+    }
+
     fn phase(&self) -> Phase {
         match () {
             () if !self.opened => Phase::Opening,
@@ -123,15 +138,6 @@ impl World {
         let (budget, ends) = deal;
         let accept = self.sign(who, body);
         let order = self.job(no).order.clone();
-        let frame = Frame::Open(Open {
-            accept: ByteBuf::from(accept.raw().to_vec()),
-            salt: ByteArray::new(order.salt),
-            request_len: order.request.len() as u32,
-            offer: offer.as_ref().map(|offer| ByteBuf::from(offer.payload().to_vec())),
-            resume_from: Some(0),
-            payment: None,
-        })
-        .encode();
         let from = self.member(who).id;
         let terms = Terms {
             job: accept.job,
@@ -146,6 +152,17 @@ impl World {
             input_tokens: order.input_tokens,
             output_tokens: order.output_tokens,
         };
+        let beforehand = terms.cost(terms.input_tokens, 0);
+        let payment = if terms.is_free() { None } else { self.pay(who, &worker, accept.job, beforehand) };
+        let frame = Frame::Open(Open {
+            accept: ByteBuf::from(accept.raw().to_vec()),
+            salt: ByteArray::new(order.salt),
+            request_len: order.request.len() as u32,
+            offer: offer.as_ref().map(|offer| ByteBuf::from(offer.payload().to_vec())),
+            resume_from: Some(0),
+            payment: payment.clone(),
+        })
+        .encode();
         let session = BuyerSession::new(terms, &frame, &order.request);
         let ready = self.connect(who, worker);
         let to = self.by_id.get(&worker).copied().unwrap_or(who);
@@ -169,6 +186,9 @@ impl World {
             opened: false,
             lost: None,
             resumed: 0,
+            pieces: None,
+            paid: payment.as_ref().map(|payment| payment.paid).unwrap_or_default(),
+            last_payment: payment,
             shown_since: false,
             cancelled: false,
             heard: started,
@@ -249,8 +269,30 @@ impl World {
         let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get_mut(&stream)) else { return };
         (attempt.lost, attempt.heard, attempt.shown_since) = (None, ms, false);
         attempt.resumed += 1;
+        let last = attempt.last_payment.clone().filter(|_| attempt.pieces.is_some());
         if attempt.cancelled {
             self.send(stream, true, Piece::frame(Frame::Cancel.encode()));
+        }
+        // It may have gone with the connection.
+        if let Some(payment) = last {
+            self.send(stream, true, Piece::frame(Frame::Voucher(payment).encode()));
+        }
+    }
+
+    /// Pays `total` for the job in all, unless so much is paid already. A buyer that signs nothing pays no more, either.
+    fn pay_up_to(&mut self, who: Who, stream: StreamNo, total: MicroUsd) {
+        let deadbeat = self.is_deadbeat(who);
+        let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get(&stream)) else { return };
+        if deadbeat || attempt.pieces.is_none() || attempt.paid >= total {
+            return;
+        }
+        let (worker, job) = (attempt.worker, attempt.session.terms().job);
+        let Some(payment) = self.pay(who, &worker, job, total) else {
+            return self.fail(who, stream, Cause::Keep("the disk".into()));
+        };
+        self.send(stream, true, Piece::frame(Frame::Voucher(payment.clone()).encode()));
+        if let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get_mut(&stream)) {
+            (attempt.paid, attempt.last_payment) = (total, Some(payment));
         }
     }
 
@@ -306,8 +348,10 @@ impl World {
         match event {
             BuyerEvent::KeepAlive => {}
             BuyerEvent::Resumed => return self.on_resumed(who, stream),
-            BuyerEvent::Opened { .. } => {
+            BuyerEvent::Opened { chunk, .. } => {
                 attempt.opened = true;
+                let most = attempt.session.terms().output_tokens;
+                attempt.pieces = chunk.filter(|_| attempt.last_payment.is_some()).map(|chunk| Pieces::wanted(chunk, most));
                 let (accept, standing) = (attempt.accept.clone(), attempt.standing);
                 self.note(who, "is served", &[("job", no.into()), ("stream", stream.into())]);
                 if !standing {
@@ -318,8 +362,11 @@ impl World {
             BuyerEvent::Text { text, .. } => self.on_text(who, stream, &text),
             BuyerEvent::ToolCall(_) | BuyerEvent::Embedding(_) => {}
             BuyerEvent::Usage(usage) => {
+                let price = attempt.session.terms().price;
+                let total = price.cost(usage.input_tokens, usage.output_tokens).unwrap_or_default();
                 attempt.usage = Some((usage, ms));
                 attempt.give_up = Limit::from(ms, deadline::SIGN);
+                self.pay_up_to(who, stream, total);
             }
             BuyerEvent::Free(_) if !attempt.cancelled => return self.fail(who, stream, Violation::Unexpected("usage").into()),
             BuyerEvent::Free(usage) => {
@@ -359,6 +406,11 @@ impl World {
         if let Some(seq) = acknowledge {
             self.send(stream, true, Piece::frame(Frame::Ack(seq).encode()));
         }
+        let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get(&stream)) else { return };
+        if let Some(pieces) = attempt.pieces.filter(|_| !attempt.cancelled) {
+            let total = attempt.session.due(pieces.due(attempt.session.tokens()));
+            self.pay_up_to(who, stream, total);
+        }
     }
 
     /// Checks, keeps, then sends.
@@ -368,7 +420,7 @@ impl World {
         let Some(receipt) = receipt.filter(|receipt| &receipt.raw()[..] == bytes && receipt.check_age(now).is_ok()) else {
             return self.fail(who, stream, FrameError::Malformed.into());
         };
-        let checked = attempt.session.check_receipt(&receipt, MicroUsd(0));
+        let checked = attempt.session.check_receipt(&receipt, attempt.paid);
         let trusts = matches!(plant, Some(Plant::ChargesTooMuch | Plant::LeaksPrompts));
         if let Err(violation) = checked
             && !trusts

@@ -13,6 +13,7 @@ use crate::sim::{
 };
 use infernet_node::{
     chat::{
+        arrears::{Arrears, goes_on},
         backlog::Backlog,
         deadline,
         server::{read_request, refused_claim, terms},
@@ -28,14 +29,17 @@ use infernet_node::{
 };
 use infernet_wire::{
     accept::JobAccept,
-    chat::{Channel, ErrorCode, FinishReason, Frame, Open, StreamError},
+    chat::{Channel, ErrorCode, FinishReason, Frame, Open, Payment, StreamError},
     envelope::Verified,
     id::{JobId, NodeId, OfferId},
     limits,
+    money::MicroUsd,
     receipt::{Countersign, JobReceipt, SignedReceipt},
     standing::StandingAccept,
     time::UnixMillis,
 };
+
+use std::time::Duration;
 
 /// How late a planted bug writes a receipt that it has sent already.
 const LATE_MS: u64 = 400;
@@ -64,6 +68,10 @@ pub struct Serving {
     resumes: bool,
     /// Whether its buyer is away.
     away: bool,
+    /// How long it has waited for a payment.
+    arrears: Arrears,
+    /// What it came to.
+    amount: MicroUsd,
 }
 
 impl World {
@@ -121,6 +129,16 @@ impl World {
         }
         let parsed = read_request(&claim, open, &piece.request)?;
         let terms = terms(me, &claim, None, &parsed);
+        let (buyer, id) = (terms.buyer, claim.job);
+        if !terms.is_free() {
+            self.open_tab(who, &buyer, id, terms.most());
+            let due = terms.cost(terms.input_tokens, 0);
+            let taken = self.take_payment(who, &buyer, &id, open.payment.as_ref());
+            if taken.is_err() || self.paid(who, &buyer, &id) < due {
+                self.settle_sold(who, &buyer, &id, MicroUsd(0), false);
+                return Err(StreamError { code: ErrorCode::PAYMENT, retryable: true, message: "not paid".into() });
+            }
+        }
         let (limit, resumes) = (terms.engine_limit(), open.resume_from.is_some());
         let (session, opened) = WorkerSession::open(terms, &piece.frame, &piece.request, resumes, now);
         let (ms, wanted) = (self.ms, self.wanted_tokens(stream).min(limit));
@@ -143,6 +161,8 @@ impl World {
             opened: opened.clone(),
             resumes,
             away: false,
+            arrears: Arrears::default(),
+            amount: MicroUsd(0),
         };
         working.serving.insert(stream, serving);
         Ok(opened)
@@ -257,7 +277,9 @@ impl World {
         let Some(working) = self.working(who) else { return };
         let (trouble, speed, conduct) = (working.trouble, working.profile.tokens_per_second.max(1), working.profile.conduct);
         let Some(serving) = working.serving.get_mut(&stream).filter(|serving| serving.next_token <= ms) else { return };
-        let Some(session) = serving.session.as_mut() else { return };
+        if serving.session.is_none() {
+            return;
+        }
         match trouble {
             // Looked at again, until it goes on or the buyer has lost patience.
             Some(EngineTrouble::Stalls) => {
@@ -267,6 +289,12 @@ impl World {
             Some(EngineTrouble::Fails) => return self.on_engine_failure(who, stream),
             None => {}
         }
+        if self.is_behind(who, stream) {
+            return;
+        }
+        let Some(working) = self.working(who) else { return };
+        let Some(serving) = working.serving.get_mut(&stream) else { return };
+        let Some(session) = serving.session.as_mut() else { return };
         // The engine has to wait.
         if serving.resumes && serving.backlog.is_full() {
             serving.next_token = ms + 100;
@@ -287,8 +315,63 @@ impl World {
         let first = serving.first.unwrap_or(ms);
         serving.next_token = (first + u64::from(serving.said) * 1_000 / speed).max(ms + 1);
         self.stats.tokens += 1;
+        self.check_paid(who, stream);
         self.flush(who, stream);
         self.set_token(who, stream);
+    }
+
+    /// Whether the engine has to wait for a payment. If that has taken too long, the job is over.
+    fn is_behind(&mut self, who: Who, stream: StreamNo) -> bool {
+        let (ms, plant) = (self.ms, self.scenario.plant);
+        let Some((buyer, job)) = self.working(who).and_then(|w| w.serving.get(&stream)).map(|s| (s.claim.buyer, s.job)) else {
+            return false;
+        };
+        let paid = self.paid(who, &buyer, &job);
+        let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream)) else { return false };
+        let Some(session) = &serving.session else { return false };
+        let goes_on = goes_on(&session.terms().price, limits::CHUNK_TOKENS, session.accrued(), paid);
+        if goes_on || plant == Some(Plant::WorksForNothing) {
+            serving.arrears.note(false, Duration::ZERO);
+            return false;
+        }
+        let now = Duration::from_millis(ms - serving.asked);
+        serving.arrears.note(!serving.away, now);
+        if serving.arrears.is_over(now) {
+            self.stats.count("payment_refused", "none");
+            self.settle(who, stream, FinishReason::UNPAID, None, None, false);
+            return true;
+        }
+        serving.next_token = ms + 100;
+        self.set_token(who, stream);
+        true
+    }
+
+    /// Nobody works for nothing, beyond one piece and the token that goes over it.
+    fn check_paid(&mut self, who: Who, stream: StreamNo) {
+        let ms = self.ms;
+        let Some((buyer, job)) = self.working(who).and_then(|w| w.serving.get(&stream)).map(|s| (s.claim.buyer, s.job)) else {
+            return;
+        };
+        let paid = self.paid(who, &buyer, &job);
+        let Some(serving) = self.working(who).and_then(|working| working.serving.get(&stream)) else { return };
+        let (inflates, session) = (serving.session.as_ref(), &serving.claim);
+        let Some(inside) = inflates else { return };
+        // One that inflates counts three for one.
+        let piece = session.price.cost(0, limits::CHUNK_TOKENS + 3).unwrap_or_default();
+        let accrued = inside.accrued();
+        self.checks.ensure(accrued.0 <= paid.0 + piece.0.max(1) + 1, Invariant::PaymentsHold, ms, || {
+            format!("worker {who} has delivered {accrued} for {paid}")
+        });
+    }
+
+    fn on_payment(&mut self, who: Who, stream: StreamNo, payment: &Payment) {
+        let ms = self.ms;
+        let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream)) else { return };
+        serving.arrears.hear(Duration::from_millis(ms - serving.asked));
+        let (buyer, job, runs) = (serving.claim.buyer, serving.job, serving.session.is_some());
+        if self.take_payment(who, &buyer, &job, Some(payment)).is_err() && runs {
+            self.settle(who, stream, FinishReason::UNPAID, None, None, false);
+        }
     }
 
     /// Before the first token another worker may take over; later what came is settled.
@@ -311,6 +394,11 @@ impl World {
             && let Ok(Frame::Ack(seq)) = Frame::decode(frame)
         {
             return self.on_ack(who, stream, seq);
+        }
+        if let Piece::Frame { frame, .. } = &piece
+            && let Ok(Frame::Voucher(payment)) = Frame::decode(frame)
+        {
+            return self.on_payment(who, stream, &payment);
         }
         match piece {
             Piece::Frame { countersign: Some(countersign), .. } if waits => self.on_countersign(who, stream, countersign),
@@ -336,6 +424,10 @@ impl World {
     ) {
         let now = self.local(who);
         let plant = self.scenario.plant;
+        let Some((buyer, job)) = self.working(who).and_then(|w| w.serving.get(&stream)).map(|s| (s.claim.buyer, s.job)) else {
+            return;
+        };
+        let paid = self.paid(who, &buyer, &job);
         let Some(working) = self.working(who) else { return };
         let Some(serving) = working.serving.get_mut(&stream) else { return };
         let Some(session) = serving.session.take() else { return };
@@ -348,7 +440,12 @@ impl World {
             let models = working.advert.models().to_vec();
             working.market.set_catalogue(models);
         }
-        let Finished { usage, receipt } = session.finish(finish, (input, output), infernet_wire::money::MicroUsd(0), now);
+        let Finished { usage, receipt } = session.finish(finish, (input, output), paid, now);
+        if let Some(body) = &receipt
+            && let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream))
+        {
+            serving.amount = body.amount;
+        }
         if !gone {
             self.say_ending(who, stream, usage);
         }
@@ -542,9 +639,11 @@ impl World {
         let plant = self.scenario.plant;
         let Some(working) = self.working(who) else { return };
         let Some(serving) = working.serving.remove(&stream) else { return };
+        let (buyer, job, amount) = (serving.claim.buyer, serving.job, serving.amount);
         if plant != Some(Plant::LeaksSlots) || settled {
             working.market.finish(&serving.claim.job, settled);
         }
+        self.settle_sold(who, &buyer, &job, amount, settled);
         self.close(stream);
     }
 }
