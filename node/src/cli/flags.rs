@@ -1,8 +1,11 @@
 //! Flags that are configuration: each fills a key of [`Partial`], and what is not given is left to environment and file.
 
 use crate::config::{self, Partial};
-use clap::Args;
-use std::collections::BTreeMap;
+use clap::{Arg, Args, Command, Id};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The structs below whose flags are configuration, as clap calls them.
+const GROUPS: [&str; 5] = ["MeshArgs", "ReachArgs", "SellArgs", "BuyArgs", "RunArgs"];
 
 /// A model, and what `in` and `out` cost.
 type ModelPrice = (String, BTreeMap<String, u64>);
@@ -13,6 +16,26 @@ fn price(text: &str) -> Result<ModelPrice, String> {
 
 fn list(items: &[String]) -> Option<Vec<String>> {
     (!items.is_empty()).then(|| items.to_vec())
+}
+
+/// Says, in the help of each flag that is configuration, which variable says the same. Reading them is not clap's: it would take
+/// a variable for a flag, and nobody could tell any more which of the two won.
+pub(super) fn with_variables(command: Command) -> Command {
+    let groups = command.get_groups().filter(|group| GROUPS.contains(&group.get_id().as_str()));
+    let ours: BTreeSet<Id> = groups.flat_map(|group| group.get_args().cloned().collect::<Vec<_>>()).collect();
+    let said = |arg: Arg| if ours.contains(arg.get_id()) { with_variable(arg) } else { arg };
+    command.mut_args(said).mut_subcommands(with_variables)
+}
+
+fn with_variable(arg: Arg) -> Arg {
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    match arg.get_long() {
+        Some(long) => {
+            let variable = format!("INFERNET_{}", long.to_uppercase().replace('-', "_"));
+            arg.help(format!("{help} [env: {variable}]"))
+        }
+        None => arg,
+    }
 }
 
 /// Flags of every command that joins the mesh.
@@ -256,5 +279,26 @@ impl NodeArgs {
             log_file: run.no_log_file.then_some(false),
             ..self.mesh.partial()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::command_line;
+
+    #[test]
+    fn the_help_of_every_setting_names_a_variable_that_is_read() {
+        let mut cli = command_line();
+        for name in ["start", "chat"] {
+            let help = cli.find_subcommand_mut(name).unwrap().render_long_help().to_string();
+            let named: Vec<&str> = help.split("[env: ").skip(1).filter_map(|rest| rest.split([']', '=']).next()).collect();
+            assert!(named.contains(&"INFERNET_BOOTSTRAP"), "{help}");
+            assert_eq!(named.contains(&"INFERNET_PRICE_OUT"), name == "start", "{help}");
+            assert!(named.iter().all(|name| crate::config::is_variable(name)), "{named:?}");
+        }
+        let start = cli.find_subcommand_mut("start").unwrap();
+        let silent = |arg: &&clap::Arg| !arg.is_global_set() && !arg.get_help().unwrap().to_string().contains("[env: ");
+        let silent: Vec<_> = start.get_arguments().filter(silent).map(|arg| arg.get_id().as_str()).collect();
+        assert!(silent.is_empty(), "{silent:?}");
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     backend::{self, Backend, BackendError, Deadlines},
     buyer::{Preferences, Trust},
     clock,
-    config::Config,
+    config::{self, Config},
     control::Control,
     doctor,
     engines::{Engines, Probed},
@@ -43,6 +43,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     if let Some(error) = logfile::log_to(config.log_file.then_some(context.home.as_path()), "info") {
         context.note(format!("no log is written to the home: {error}"));
     }
+    config::unknown_variables().iter().for_each(|unknown| warn!("{unknown}"));
     let store = store::open(&context.home, &config.network)?;
     let serve = serve(context, &config).await?;
     let api = open_api(context, &config).await?;

@@ -19,6 +19,8 @@ pub struct Facts {
     pub key: Result<(NodeId, bool), IdentityError>,
     /// What the configuration says, as far as it matters here, or why it can't be used.
     pub config: Result<Configured, String>,
+    /// What is wrong with variables that nobody reads.
+    pub unknown_variables: Vec<String>,
     /// The node that runs here.
     pub node: Running,
     /// Files with secrets that are there, and their permission bits.

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     api_keys::{KEYS_FILE, TOKEN_FILE},
     backend::{self, BackendSpec},
-    config::{CONFIG_FILE, Config, Partial},
+    config::{self, CONFIG_FILE, Config, Partial},
     control::client::{AskError, Client},
     hardware, identity,
     operator::OPERATORS_FILE,
@@ -59,6 +59,7 @@ pub(super) async fn facts(home: &Path) -> Facts {
             None => known.map(reach::wanted).unwrap_or_default(),
         },
         config: config.map(|config| configured(home, &config)).map_err(|error| error.to_string()),
+        unknown_variables: config::unknown_variables().iter().map(ToString::to_string).collect(),
         node,
         secrets: secrets(home),
         disk,

@@ -1,12 +1,16 @@
 //! Each mistake gives one sentence that names the way out, nothing on stdout, and its exit code; `--json` the same as an object.
 
-use super::{Reply, START, Started, chat, command, ended, engine, home, infernet, with_stdin};
+use super::{DEADLINE, Reply, START, Started, chat, command, ended, engine, home, infernet, signal, with_stdin};
 use serde_json::Value;
 use std::{
     fs,
     net::{TcpListener, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::Path,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::timeout,
 };
 
 /// Runs `args` in `home`, for people and for scripts.
@@ -123,6 +127,27 @@ async fn unknown_key_in_the_configuration() {
     let home = home();
     fs::write(home.path().join("config.toml"), "prise_out = 1\n").expect("writes");
     check(home.path(), &["start"], 3, &["config.toml", "prise_out", "price_out"]).await;
+}
+
+#[tokio::test]
+async fn a_mistyped_variable_is_told_and_stops_nothing() {
+    let home = home();
+    let with = |args: &[&str]| {
+        let mut command = command(home.path(), args);
+        command.env("INFERNET_PRICE_OOT", "5").env("INFERNET_PLANE_STORE", "the plane's own");
+        command
+    };
+    let told = "INFERNET_PRICE_OOT is not known and counts for nothing: did you mean INFERNET_PRICE_OUT?\n";
+    let reply = ended(with(&["config", "show"]).spawn().expect("starts")).await;
+    assert_eq!((reply.code, reply.err.as_str()), (0, told), "{reply:?}");
+    assert!(reply.out.contains("price_out"), "{reply:?}");
+
+    let mut node = with(&start(&["--no-serve"])).spawn().expect("starts");
+    let mut lines = BufReader::new(node.stderr.take().expect("piped")).lines();
+    let heard = async { while !lines.next_line().await.expect("reads").expect("goes on").contains(told.trim()) {} };
+    timeout(DEADLINE, heard).await.expect("the log tells in time");
+    signal(&node, "TERM");
+    assert_eq!(ended(node).await.code, 0);
 }
 
 #[tokio::test]

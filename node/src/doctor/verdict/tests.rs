@@ -19,6 +19,7 @@ fn well() -> Facts {
         home_mode: Some(0o700),
         key: Ok((id, false)),
         config: Ok(Configured { has_file: true, network: "main".into(), backend_is_guess: false, mdns: true, max_peers: 128 }),
+        unknown_variables: Vec::new(),
         node: Running::No,
         secrets: vec![("/home/x/api-token".into(), 0o600)],
         disk: Disk { free: Some(1 << 36), synced: Some(Ok(Duration::from_millis(3))) },
@@ -74,6 +75,12 @@ fn nothing_is_wrong_where_all_is_well() {
         let bad: Vec<_> = checks(&facts).into_iter().filter(|check| check.level != Level::Ok).collect();
         assert!(bad.is_empty(), "{bad:#?}");
     }
+}
+
+#[test]
+fn a_variable_that_nobody_reads_is_told() {
+    let said = "INFERNET_SLOT is not known and counts for nothing: did you mean INFERNET_SLOTS?";
+    check(|facts| facts.unknown_variables = vec![said.into()], "config", Level::Warning, "INFERNET_SLOT is", "INFERNET_SLOTS?");
 }
 
 #[test]
