@@ -15,11 +15,11 @@ use crate::{
     config::{self, Config},
     control::Control,
     doctor,
-    engines::{Engines, Probed},
+    engines::{EngineReport, Engines, Probed},
     identity, logfile, metrics,
     node::{Node, Serve, Settings},
     plane_client::{self, Planes},
-    seller, store,
+    seller, store, why,
 };
 use infernet_wire::{id::NodeId, key::NodeKey};
 use libp2p::Multiaddr;
@@ -141,12 +141,12 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
     let engines = connect(config).map_err(|error| Exit::new(exit::NO_ENGINE, error))?;
     let probed = Engines::probe(&engines).await;
     if probed.iter().all(|p| p.models.is_err()) {
-        let reasons: Vec<String> = probed.iter().filter_map(|p| p.models.clone().err()).collect();
+        // The log tells of engines that were only looked for, and why none is used.
         if !config.backend_is_guess {
+            let reasons: Vec<String> = probed.iter().filter_map(|p| p.models.clone().err()).collect();
             let fix = "start one, name one with --backend KIND=URL, or use --no-serve to only buy";
             return Err(Exit::new(exit::NO_ENGINE, format!("no engine can be used ({}): {fix}", reasons.join("; "))));
         }
-        context.note(format!("{}. Until one answers this node only buys", reasons.join("; ")));
     }
     for Probed { engine, models } in &probed {
         // Whoever does not answer is logged when its models are first missed.
@@ -201,6 +201,9 @@ pub(super) fn settings(config: Config, key: NodeKey, former: Vec<NodeId>, serve:
 
 async fn ready(context: &Context, node: &Node) -> Result<(), Exit> {
     let status = node.status().await;
+    for finding in status.warnings.iter().filter(|finding| finding.code == why::UNSERVED) {
+        warn!("{}: {}; {}", finding.seen, finding.means, finding.change.as_deref().unwrap_or_default());
+    }
     if context.json {
         return context.print_json(&status);
     }
@@ -211,16 +214,25 @@ async fn ready(context: &Context, node: &Node) -> Result<(), Exit> {
         context.note(format!("api {api}"));
     }
     context.note(match &status.seller {
+        Some(seller) if seller.models.is_empty() => nothing_yet(&status.engines).into(),
         Some(seller) => offer(seller),
         None => "sells nothing; ask with `infernet chat`".into(),
     });
     Ok(())
 }
 
+/// What a worker without a model waits for.
+fn nothing_yet(engines: &[EngineReport]) -> &'static str {
+    if engines.iter().all(|engine| engine.error.is_some()) {
+        "sells nothing until an engine answers; until then it only buys (`infernet chat`)"
+    } else {
+        "sells nothing until an engine has a model that may be offered"
+    }
+}
+
 /// What is for sale, in a line.
 fn offer(seller: &seller::Status) -> String {
     let models = match seller.models.as_slice() {
-        [] => "nothing yet".into(),
         all if all.len() <= NAMED_MODELS => all.join(", "),
         all => format!(
             "{} and {} more",

@@ -104,7 +104,7 @@ fn sells(seller: &seller::Status) -> String {
     let named: Vec<String> = seller.models.iter().take(NAMED_MODELS).map(|model| cell(model, 40)).collect();
     let more = seller.models.len().saturating_sub(NAMED_MODELS);
     let models = match (named.is_empty(), more) {
-        (true, _) => "nothing yet".into(),
+        (true, _) => return "nothing yet".into(),
         (_, 0) => named.join(", "),
         _ => format!("{} and {more} more", named.join(", ")),
     };

@@ -2,6 +2,7 @@
 
 use crate::{
     control::schema::{PeerReport, StatusReport},
+    engines::Offers,
     identity::IdentityError,
     store::StoreError,
 };
@@ -62,6 +63,8 @@ pub struct Configured {
     pub mdns: bool,
     /// Connections at most.
     pub max_peers: u32,
+    /// What is to be offered of what the engines have.
+    pub offers: Offers,
 }
 
 /// Whether a node runs in the home.

@@ -10,6 +10,7 @@ use crate::{
     backend::{self, BackendSpec},
     config::{self, CONFIG_FILE, Config, Partial},
     control::client::{AskError, Client},
+    engines::Offers,
     hardware, identity,
     operator::OPERATORS_FILE,
     store::{self, StoreError},
@@ -90,6 +91,7 @@ fn configured(home: &Path, config: &Config) -> Configured {
         backend_is_guess: config.backend_is_guess,
         mdns: config.mdns,
         max_peers: config.max_peers,
+        offers: Offers { pricing: config.pricing.clone(), aliases: config.aliases.clone(), only: config.models.clone() },
     }
 }
 

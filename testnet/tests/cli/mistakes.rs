@@ -10,6 +10,7 @@ use std::{
 };
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
+    process::Command,
     time::timeout,
 };
 
@@ -129,6 +130,63 @@ async fn unknown_key_in_the_configuration() {
     check(home.path(), &["start"], 3, &["config.toml", "prise_out", "price_out"]).await;
 }
 
+/// Runs a node until a line of its stderr has all `words`; returns what it said until then.
+async fn heard(mut command: Command, words: &[&str]) -> Vec<String> {
+    let mut node = command.spawn().expect("starts");
+    let mut lines = BufReader::new(node.stderr.take().expect("piped")).lines();
+    let mut said = Vec::new();
+    let seek = async {
+        while !said.last().is_some_and(|line: &String| words.iter().all(|word| line.contains(word))) {
+            said.push(lines.next_line().await.expect("reads").unwrap_or_else(|| panic!("goes on after {said:?}")));
+        }
+    };
+    timeout(DEADLINE, seek).await.unwrap_or_else(|_| panic!("says {words:?} in time"));
+    signal(&node, "TERM");
+    // Whoever nobody listens to ends as well as others.
+    let rest = async { while lines.next_line().await.is_ok_and(|line| line.is_some()) {} };
+    timeout(DEADLINE, rest).await.expect("ends in time");
+    assert_eq!(ended(node).await.code, 0);
+    said
+}
+
+#[tokio::test]
+async fn a_model_that_no_engine_has_is_told_at_the_start_and_on_every_screen() {
+    let (home, engine) = (home(), engine().await);
+    let backend = format!("ollama={}", engine.url());
+    let args = ["--backend", &backend, "--model", "nope", "--price", "tiny-caht=1/2", "--alias", "tiny-chat=x"];
+    heard(command(home.path(), &start(&args)), &["WARN", "no engine has nope, which models", "there is tiny-chat:latest"])
+        .await;
+    let node = Started::new(home.path(), &[&args[..], &["--model", "tiny-chat"]].concat()).await;
+    let told: Vec<_> = node.status.warnings.iter().filter(|finding| finding.code == "unserved").collect();
+    assert!(told.len() == 2 && told[1].seen.contains("tiny-caht, which prices"), "{told:?}");
+    for command in ["status", "doctor", "why"] {
+        let said = infernet(home.path(), &[command]).await.fine().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("no engine has nope") && said.contains("tiny-chat:latest"), "{command}: {said}");
+    }
+    assert!(node.status.seller.as_ref().is_some_and(|seller| seller.models == ["tiny-chat:latest"]), "{:?}", node.status);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_without_an_engine_says_once_that_there_is_none() {
+    let home = home();
+    let mut command = command(home.path(), &START);
+    for engine in ["OLLAMA", "VLLM", "SGLANG", "MODULAR_MAX", "LLAMACPP"] {
+        command.env(format!("{engine}_HOST"), "127.0.0.1:1");
+    }
+    let said = heard(command, &["sells nothing until an engine answers"]).await;
+    let told: Vec<_> = said.iter().filter(|line| line.contains("looked for")).collect();
+    assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains("--backend"), "{said:#?}");
+    assert!(!said.iter().any(|line| line.contains("no price")), "{said:#?}");
+}
+
+#[tokio::test]
+async fn a_peer_to_meet_first_that_is_not_there_is_told() {
+    let nobody = "/ip4/127.0.0.1/tcp/1";
+    let start = command(home().path(), &start(&["--no-serve", "--bootstrap", nobody]));
+    heard(start, &["WARN", "named with bootstrap can't be met", nobody, "refused"]).await;
+}
+
 #[tokio::test]
 async fn a_mistyped_variable_is_told_and_stops_nothing() {
     let home = home();
@@ -142,12 +200,7 @@ async fn a_mistyped_variable_is_told_and_stops_nothing() {
     assert_eq!((reply.code, reply.err.as_str()), (0, told), "{reply:?}");
     assert!(reply.out.contains("price_out"), "{reply:?}");
 
-    let mut node = with(&start(&["--no-serve"])).spawn().expect("starts");
-    let mut lines = BufReader::new(node.stderr.take().expect("piped")).lines();
-    let heard = async { while !lines.next_line().await.expect("reads").expect("goes on").contains(told.trim()) {} };
-    timeout(DEADLINE, heard).await.expect("the log tells in time");
-    signal(&node, "TERM");
-    assert_eq!(ended(node).await.code, 0);
+    heard(with(&start(&["--no-serve"])), &[told.trim()]).await;
 }
 
 #[tokio::test]
