@@ -8,6 +8,7 @@ mod chat;
 mod command;
 mod config;
 mod doctor;
+mod drain;
 pub mod exit;
 mod flags;
 mod income;
@@ -68,6 +69,10 @@ enum Command {
     Start(Box<flags::NodeArgs>),
     /// Show this node on one screen.
     Status(watch::WatchArgs),
+    /// Take no new jobs; those that run end.
+    Drain(drain::DrainArgs),
+    /// Take jobs again, after `drain`.
+    Resume,
     /// Show this node on a screen that lives: peers, auctions, streams, engine, earnings, log.
     Tui,
     /// Show the jobs that run and the last ones, bought and sold.
@@ -225,6 +230,8 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Setup(args) => setup::run(&context, args).await,
             Command::Start(args) => start::run(&context, *args).await,
             Command::Status(args) => status::run(&context, args).await,
+            Command::Drain(args) => drain::drain(&context, args).await,
+            Command::Resume => drain::resume(&context).await,
             Command::Tui => tui::run(&context).await,
             Command::Jobs(args) => jobs::run(&context, args).await,
             Command::Why(args) => why::run(&context, args).await,

@@ -101,7 +101,7 @@ fn draining(seller: &Status) -> Option<Finding> {
     seller.draining.then(|| {
         Finding::new("draining", "the node was told to take no new jobs", "running jobs end, and nothing else begins")
             .blocking()
-            .change("infernet tui, and its key d; or start the node again")
+            .change("infernet resume")
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod daily;
 mod doctor;
+mod drain;
 mod good;
 mod keys;
 mod mistakes;
