@@ -20,7 +20,7 @@ pub(super) async fn check(home: &Path, args: &[&str], code: i32, words: &[&str])
     check_json(&infernet(home, &[&["--json"], args].concat()).await, code, words);
 }
 
-fn check_reply(reply: &Reply, code: i32, words: &[&str]) {
+pub(super) fn check_reply(reply: &Reply, code: i32, words: &[&str]) {
     assert_eq!((reply.code, reply.out.as_str()), (code, ""), "{reply:?}");
     let lines: Vec<&str> = reply.err.lines().collect();
     let [line] = lines.as_slice() else { panic!("one line: {reply:?}") };
