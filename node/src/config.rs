@@ -133,6 +133,8 @@ pub struct Config {
     pub planes: Vec<Origin>,
     /// How often they are told.
     pub heartbeat: Duration,
+    /// Where the passphrase of its key is, if that is sealed.
+    pub passphrase_file: Option<PathBuf>,
     /// How long running jobs may take to end after the first signal.
     pub grace: Duration,
     /// Whether `infernet start` also writes `<home>/infernet.log`.

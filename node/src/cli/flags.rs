@@ -5,7 +5,7 @@ use clap::{Arg, Args, Command, Id};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The structs below whose flags are configuration, as clap calls them.
-const GROUPS: [&str; 5] = ["MeshArgs", "ReachArgs", "SellArgs", "BuyArgs", "RunArgs"];
+const GROUPS: [&str; 6] = ["MeshArgs", "ReachArgs", "SecretArgs", "SellArgs", "BuyArgs", "RunArgs"];
 
 /// A model, and what `in` and `out` cost.
 type ModelPrice = (String, BTreeMap<String, u64>);
@@ -62,6 +62,17 @@ pub(super) struct MeshArgs {
     max_peers: Option<u32>,
     #[command(flatten)]
     reach: ReachArgs,
+    #[command(flatten)]
+    secret: SecretArgs,
+}
+
+/// How an encrypted key opens.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Running")]
+struct SecretArgs {
+    /// File whose first line is the passphrase of this node's key, if that is encrypted [default: the terminal is asked]
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<String>,
 }
 
 /// How others are to reach this node.
@@ -104,6 +115,7 @@ impl MeshArgs {
             external_addresses: list(&self.reach.external_address),
             relays: list(&self.reach.relay),
             upnp: self.reach.upnp,
+            passphrase_file: self.secret.passphrase_file.clone(),
             ..Partial::default()
         }
     }

@@ -37,7 +37,7 @@ const NAMED_MODELS: usize = 5;
 
 pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let config = Config::load(&context.home, args.partial())?;
-    let key = context.key_or_new()?;
+    let key = context.key_or_new(&config)?;
     let mut control = Control::bind(&context.home)?;
     // Only now is the home this node's, and so is its log.
     if let Some(error) = logfile::log_to(config.log_file.then_some(context.home.as_path()), "info") {

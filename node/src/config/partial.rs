@@ -121,6 +121,8 @@ keys! {
     planes: Vec<String>,
     /// Seconds between two heartbeats to them. Default 30; after 90 s of silence a plane shows the node as offline.
     heartbeat_secs: u64,
+    /// File whose first line is the passphrase of an encrypted key. None by default: a terminal is asked.
+    passphrase_file: String,
     /// Seconds that running jobs may take to end after the first signal. Default 60.
     grace_secs: u64,
     /// Whether `infernet start` also writes `<home>/infernet.log`. Default true.

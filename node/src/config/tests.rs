@@ -294,10 +294,11 @@ fn the_written_file_explains_every_key_with_its_default() {
     let defaults = Config::defaults(home.path()).unwrap();
     // These have no default, so the file shows an example.
     let Config { region, spend_per_request, spend_per_day, .. } = config.clone();
-    assert!(region.is_some() && spend_per_request.is_some() && spend_per_day.is_some());
+    assert!(config.passphrase_file.is_some() && region.is_some() && spend_per_request.is_some() && spend_per_day.is_some());
     assert!(config.policy.max_celsius.is_some() && config.policy.max_watts.is_some());
     let (region, spend_per_request, spend_per_day) = (None, None, None);
     let policy = crate::market::policy::Policy { max_celsius: None, max_watts: None, ..config.policy.clone() };
+    let config = Config { passphrase_file: None, ..config };
     assert_eq!(Config { backend_is_guess: true, region, spend_per_request, spend_per_day, policy, ..config }, defaults);
 }
 

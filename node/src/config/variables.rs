@@ -8,7 +8,7 @@ use std::fmt;
 pub(super) const PREFIX: &str = "INFERNET_";
 
 /// Read elsewhere in this project: the home, and what tests and their scripts use.
-const OTHERS: [&str; 7] = ["HOME", "PASSPHRASE_FILE", "BLESS", "ANVIL", "LLAMA_SERVER", "FUZZ_TARGET", "ENDPOINTS"];
+const OTHERS: [&str; 6] = ["HOME", "BLESS", "ANVIL", "LLAMA_SERVER", "FUZZ_TARGET", "ENDPOINTS"];
 /// Of other programs of this project, and of its tests.
 const OTHER_PREFIXES: [&str; 4] = ["PLANE_", "RELAY_", "TEST_", "NEEDS_"];
 
