@@ -36,15 +36,13 @@ pub(super) struct DrainedReport {
 pub(super) async fn drain(context: &Context, args: DrainArgs) -> Result<(), Exit> {
     let node = order(context, "drain").await?;
     let Some(secs) = args.wait else { return told(context, true, under_way(&node).await?) };
-    let left = Cell::new(0);
+    let left = Cell::new(under_way(&node).await?);
     let idle = async {
-        loop {
-            left.set(under_way(&node).await?);
-            if left.get() == 0 {
-                return Ok::<(), AskError>(());
-            }
+        while left.get() > 0 {
             sleep(LOOK).await;
+            left.set(under_way(&node).await?);
         }
+        Ok::<(), AskError>(())
     };
     match context.during("draining", timeout(Duration::from_secs(secs), idle)).await {
         Ok(done) => done?,

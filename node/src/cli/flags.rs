@@ -5,7 +5,9 @@ use clap::{Arg, Args, Command, Id};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The structs below whose flags are configuration, as clap calls them.
-const GROUPS: [&str; 6] = ["MeshArgs", "ReachArgs", "SecretArgs", "SellArgs", "BuyArgs", "RunArgs"];
+const GROUPS: [&str; 5] = ["ReachArgs", "SecretArgs", "SellArgs", "BuyArgs", "RunArgs"];
+/// The flags of [`MeshArgs`], which are wherever [`ReachArgs`] is: clap knows no flags of a struct that has others within.
+const MESH: [&str; 6] = ["listen", "chat_listen", "bootstrap", "no_mdns", "network", "max_peers"];
 
 /// A model, and what `in` and `out` cost.
 type ModelPrice = (String, BTreeMap<String, u64>);
@@ -22,7 +24,10 @@ fn list(items: &[String]) -> Option<Vec<String>> {
 /// a variable for a flag, and nobody could tell any more which of the two won.
 pub(super) fn with_variables(command: Command) -> Command {
     let groups = command.get_groups().filter(|group| GROUPS.contains(&group.get_id().as_str()));
-    let ours: BTreeSet<Id> = groups.flat_map(|group| group.get_args().cloned().collect::<Vec<_>>()).collect();
+    let mut ours: BTreeSet<Id> = groups.flat_map(|group| group.get_args().cloned().collect::<Vec<_>>()).collect();
+    if command.get_groups().any(|group| group.get_id() == "ReachArgs") {
+        ours.extend(MESH.map(Id::from));
+    }
     let said = |arg: Arg| if ours.contains(arg.get_id()) { with_variable(arg) } else { arg };
     command.mut_args(said).mut_subcommands(with_variables)
 }

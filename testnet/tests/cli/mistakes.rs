@@ -131,13 +131,15 @@ async fn unknown_key_in_the_configuration() {
     check(home.path(), &["start"], 3, &["config.toml", "prise_out", "price_out"]).await;
 }
 
-/// Runs a node until a line of its stderr has all `words`; returns what it said until then.
+/// Runs a node until it is ready and a line of its stderr has all `words`; returns what it said until then.
 async fn heard(mut command: Command, words: &[&str]) -> Vec<String> {
     let mut node = command.spawn().expect("starts");
     let mut lines = BufReader::new(node.stderr.take().expect("piped")).lines();
     let mut said = Vec::new();
     let seek = async {
-        while !said.last().is_some_and(|line: &String| words.iter().all(|word| line.contains(word))) {
+        let told = |line: &String| words.iter().all(|word| line.contains(word));
+        // Only who is ready knows what to do with a signal.
+        while !said.iter().any(told) || !said.iter().any(|line: &String| line.starts_with("node ")) {
             said.push(lines.next_line().await.expect("reads").unwrap_or_else(|| panic!("goes on after {said:?}")));
         }
     };
