@@ -173,6 +173,12 @@ struct SellArgs {
     /// Jobs at once [default: 2]
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
+    /// What anybody may owe this worker, in micro-USD; a job needs credit for all that it may cost [default: 0]
+    #[arg(long, value_name = "MICRO_USD")]
+    free_credit: Option<u64>,
+    /// What one buyer may owe, in micro-USD; repeatable [default: --free-credit]
+    #[arg(long, value_name = "NODE_ID=MICRO_USD")]
+    credit: Vec<String>,
     /// Jobs at once of one model, such as llama3.3:70b=1; repeatable [default: all slots]
     #[arg(long, value_name = "MODEL=N")]
     model_slots: Vec<String>,
@@ -270,6 +276,8 @@ impl NodeArgs {
             price_floor_out: sell.price_floor_out,
             price_rise: sell.price_rise,
             slots: sell.slots,
+            free_credit: sell.free_credit,
+            credit: list(&sell.credit),
             model_slots: list(&sell.model_slots),
             models: list(&sell.model),
             schedule: list(&sell.schedule),
@@ -314,7 +322,8 @@ mod tests {
             assert!(named.iter().all(|name| crate::config::is_variable(name)), "{named:?}");
         }
         let start = cli.find_subcommand_mut("start").unwrap();
-        let silent = |arg: &&clap::Arg| !arg.is_global_set() && !arg.get_help().unwrap().to_string().contains("[env: ");
+        let is_setting = |arg: &clap::Arg| !arg.is_global_set() && arg.get_id() != "help";
+        let silent = |arg: &&clap::Arg| is_setting(arg) && !arg.get_help().unwrap().to_string().contains("[env: ");
         let silent: Vec<_> = start.get_arguments().filter(silent).map(|arg| arg.get_id().as_str()).collect();
         assert!(silent.is_empty(), "{silent:?}");
     }
