@@ -6,6 +6,7 @@
 mod draw;
 mod feed;
 mod income;
+mod log;
 mod panes;
 #[cfg(test)]
 mod sample;

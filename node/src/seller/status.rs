@@ -86,7 +86,7 @@ pub struct Outcome {
     pub offer: Hash,
     /// The model asked for.
     pub model: String,
-    /// `won`; a bid that came to nothing: `dearer`, `slower`, `outranked`, `lapsed`, `superseded`; or why we did not bid, as
+    /// `won`; `standing`, if our ad was taken without an auction; a bid that came to nothing: `dearer`, `slower`, `outranked`, `lapsed`, `superseded`; or why we did not bid, as
     /// in the counters below `no_bid.`.
     pub reason: String,
     /// Whether we bid, or our ad was taken.

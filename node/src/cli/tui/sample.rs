@@ -13,7 +13,7 @@ pub(super) fn snapshot() -> Snapshot {
     let job = |state: &str, model: &str, tokens: u32| {
         json!({"id": hex::encode([tokens as u8; 16]), "role": "sold", "state": state, "peer": id, "model": model,
             "tokens": tokens, "started": 900_000, "ms": 2_500, "ttft_ms": 120, "tokens_per_second": 42,
-            "amount_micro_usd": null, "path": "direct quic 10.0.0.9:46337", "error": null})
+            "amount_micro_usd": if state == "settled" { json!(1_234) } else { json!(null) }, "path": "direct quic 10.0.0.9:46337", "error": null})
     };
     let outcome = |reason: &str, bid: bool, model: &str| {
         json!({"at": 999_990_000, "offer": hex::encode([3; 32]), "model": model, "reason": reason, "bid": bid,
@@ -31,7 +31,7 @@ pub(super) fn snapshot() -> Snapshot {
         "seller": {"running": 1, "settling": 0, "held": 1, "slots": 4, "models": ["llama3.1:8b", HOSTILE],
             "counters": {"offers": 12, "bids": 9, "claims": 3, "standing": 2, "lost": 5, "lost.dearer": 4, "lost.slower": 1,
                 "lapsed": 1, "no_bid.no_slot": 3},
-            "recent": [outcome("won", true, "llama3.1:8b"), outcome("dearer", true, HOSTILE), outcome("no_slot", false, "x")],
+            "recent": [outcome("won", true, "llama3.1:8b"), outcome("standing", true, "llama3.1:8b"), outcome("dearer", true, HOSTILE), outcome("no_slot", false, "x")],
             "wanted": {}, "draining": false},
         "engines": [{"engine": "ollama at http://127.0.0.1:11434", "models": 2},
             {"engine": "ollama at http://10.0.0.5:11434", "models": 0, "error": "can't reach the engine"}],

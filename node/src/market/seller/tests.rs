@@ -236,7 +236,7 @@ fn a_live_ad_is_a_bid_to_whoever_accepts_it() {
     seller.finish(&claim.job, true);
     assert_eq!(seller.claim_standing(accept, node(BUYER), at(15_000)).err(), Some(ClaimError::AlreadyUsed));
     let ending = seller.outcomes().iter().map(|outcome| outcome.ending).collect::<Vec<_>>();
-    assert_eq!(ending, [Ending::Won]);
+    assert_eq!(ending, [Ending::Standing]);
 }
 
 /// A seller that advertises at `DEAR`, prepared; then an accept of its ad, changed.
