@@ -13,6 +13,7 @@ use infernet_node::{
     buyer::{ChatError, ChatEvent, ChatOrder},
     chat::client::Progress,
     control::{Control, ControlError},
+    market::rank,
     node::Node,
     report::{AuctionReport, ChatReport},
 };
@@ -238,11 +239,11 @@ fn auction(network: &Network, report: &AuctionReport, say: &mut Say<'_>) -> std:
         let mark = if bid.worker == report.winner { "→" } else { " " };
         let name = network.name(&bid.worker.to_string());
         say(format!(
-            "  {mark} {}  {name:<12} {:>9} µ$/M out, score {:>6} µ$, {:>6} ms expected",
+            "  {mark} {}  {name:<12} {:>9} µ$/M out, score {:>6} µ$, {:>9} expected",
             bid.worker.short(),
             bid.price_out,
             bid.score,
-            bid.expected_ms
+            rank::shown(bid.expected_ms)
         ))?;
     }
     say(format!("  {}", report.reason))
