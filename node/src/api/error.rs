@@ -229,13 +229,23 @@ impl ApiError {
                 no.model, price.input.0, price.output.0, no.ceiling.input.0, no.ceiling.output.0
             ),
             (None, Some(left)) => {
-                let text =
-                    "and what is left of the spend cap is less than the answer may cost: raise the cap or lower max_tokens";
-                return Self::spend_cap(format!("{} micro-USD are left for this request, {text}", left.0));
+                let most = no.needed().map(|needed| format!(", {} micro-USD", needed.0)).unwrap_or_default();
+                let text = "and what is left of the spend cap is less than the answer may cost";
+                let fix = "raise the cap or lower max_tokens";
+                return Self::spend_cap(format!("{} micro-USD are left for this request, {text}{most}: {fix}", left.0));
             }
-            (None, None) => {
-                format!("the budget or ceiling is too low for {}: raise X-Infernet-Budget or X-Infernet-Max-Price", no.model)
-            }
+            (None, None) => match no.needed() {
+                Some(needed) => format!(
+                    "{} needs {} micro-USD for up to {} tokens, and the budget is {}: raise X-Infernet-Budget or lower max_tokens",
+                    no.model, needed.0, no.max_tokens, no.budget.0
+                ),
+                None => {
+                    format!(
+                        "the budget or ceiling is too low for {}: raise X-Infernet-Budget or X-Infernet-Max-Price",
+                        no.model
+                    )
+                }
+            },
         };
         Self::new(StatusCode::PAYMENT_REQUIRED, "insufficient_quota", "price_too_low", message)
     }
