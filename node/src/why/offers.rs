@@ -30,10 +30,14 @@ fn other_models(seller: &Status) -> Option<Finding> {
     (missed > 0).then(|| {
         let seen = format!("{} asked for models that you do not serve", part(missed, counts.heard(), "offer"));
         let finding = |means: String| Finding::new("other_model", seen, means).about(missed);
-        let Some(most) = wanted.first() else { return finding("there is demand that you could serve".into()) };
-        let means = format!("most want {} ({}); you could serve it", most.model, counted(most.offers, "offer"));
+        let Some(most) = wanted.first() else { return finding("nobody knows any more for which".into()) };
+        let by = format!("{} of {}", counted(most.offers, "offer"), counted(most.buyers, "buyer"));
+        if !most.is_demand() {
+            let means = "no model is wanted by several buyers, and one buyer is no demand";
+            return finding(format!("{means}; the most wanted is {} ({by})", most.model));
+        }
         let change = pull(&most.model);
-        Finding { change, ..finding(means) }
+        Finding { change, ..finding(format!("most want {} ({by}); you could serve it", most.model)) }
     })
 }
 

@@ -355,12 +355,14 @@ fn bids_that_nobody_took_lapse_or_are_superseded() {
 }
 
 #[test]
-fn what_others_ask_for_is_counted_by_model() {
+fn what_others_ask_for_is_counted_by_model_and_buyer() {
     let mut seller = seller(4);
     for id in 0..3 {
         answer(&mut seller, &offer(BUYER, id, |offer| offer.model = "llama3.1:70b".into()));
     }
-    assert_eq!(seller.wanted().get(&"llama3.1:70b".to_owned()), Some(&3));
+    answer(&mut seller, &offer(7, 0, |offer| offer.model = "llama3.1:70b".into()));
+    let demand = seller.wanted().get(&"llama3.1:70b".to_owned()).expect("it is wanted");
+    assert_eq!((demand.offers(), demand.buyers()), (4, 2));
     (0..200u8).for_each(|id| _ = answer(&mut seller, &offer(8, id, |offer| offer.model = format!("m{id}"))));
     assert_eq!(seller.wanted().len(), MAX_WANTED);
 }
