@@ -240,12 +240,12 @@ mod tests {
         check(refused(NoBidReason::BUDGET_TOO_LOW), "--budget", false);
         check(refused(NoBidReason::MISSING_ABILITY), "missing_ability", false);
         check(|no| no.cheapest = Some(price(11)), "raise --max-price", false);
-        let dear = |no: &mut NoBids| (no.cheapest, no.input_tokens, no.max_tokens) = (Some(price(10)), 300, 512);
+        let dear = |no: &mut NoBids| (no.cheapest, no.input_tokens, no.max_tokens) = (Some(price(10)), 300_000, 512_000);
         check(dear, "did not answer", true);
         let poor = |no: &mut NoBids| (no.budget, no.standing) = (MicroUsd(8), Some(NotStanding::NobodyKnown));
         check(
             |no| (dear(no), poor(no)).0,
-            "needs 9 micro-USD for up to 512 tokens, and the budget is 8: raise --budget",
+            "needs 9 micro-USD for up to 512000 tokens, and the budget is 8: raise --budget",
             false,
         );
         check(|no| no.cheapest = None, "known models: tiny", false);

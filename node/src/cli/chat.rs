@@ -3,7 +3,7 @@
 mod screen;
 
 use self::screen::{Screen, turn};
-use super::{Context, exit, exit::Exit, flags::MeshArgs, start::settings};
+use super::{Context, exit, exit::Exit, flags::MeshArgs, money, start::settings};
 use crate::{
     buyer::{ChatEvent, DEFAULT_WINDOW_MS},
     clock,
@@ -61,10 +61,10 @@ pub(super) struct ChatArgs {
     #[arg(long, short)]
     model: String,
     /// The most to pay per million tokens, input or output, in micro-USD [default: max_price of the configuration]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     max_price: Option<u64>,
     /// The most to pay for this answer, in micro-USD [default: what the tokens can cost at --max-price]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     budget: Option<u64>,
     /// The most tokens to answer with.
     #[arg(long, value_name = "N", default_value_t = 512)]

@@ -7,7 +7,7 @@ use super::{
     text::{Column, Row, Tone, Words, bars, foreign, gauge, table, wrapped},
 };
 use crate::{
-    cli::{counted, status::machine as machine_rows, watch::span},
+    cli::{counted, dollars, status::machine as machine_rows, watch::span},
     earnings::Sum,
     engines::EngineReport,
     hardware::Reading,
@@ -195,15 +195,6 @@ fn brief(ms: u64) -> String {
         seconds @ 3_600..172_800 => format!("{} h", seconds / 3_600),
         seconds => format!("{} d", seconds / 86_400),
     }
-}
-
-/// `$0.40`: per million output tokens, as short as it can be told without a wrong digit in front.
-fn dollars(micro: u64) -> String {
-    let exact = MicroUsd(micro).to_string();
-    let cut = exact.trim_end_matches('0');
-    // Never fewer than two decimals.
-    let least = exact.len() - 4;
-    exact.get(..cut.len().max(least)).unwrap_or(&exact).to_owned()
 }
 
 const JOBS: [Column; 10] = [
