@@ -229,7 +229,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Receipts(args) => receipts::run(&context, args).await,
             Command::Earnings(args) => income::run(&context, Side::Earned, args).await,
             Command::Spend(args) => income::run(&context, Side::Spent, args).await,
-            Command::Key { command } => key::run(&context, command),
+            Command::Key { command } => key::run(&context, command).await,
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,
             Command::Order(args) => command::run(&context, args).await,

@@ -53,15 +53,15 @@ pub(super) async fn run(context: &Context, args: JobsArgs) -> Result<(), Exit> {
 async fn look(context: &Context, (network, wanted): (&NetworkId, bool), limit: usize) -> Result<Vec<JobReport>, Exit> {
     let Some(node) = Client::connect(&context.home) else {
         let (receipts, _) = query::read_receipts(context, network, limit)?;
-        return Ok(filled(Vec::new(), &receipts, &income::us(&context.home, network)?, limit));
+        return Ok(filled(Vec::new(), &receipts, &income::us(&context.home, network, None)?, limit));
     };
-    let network = query::network_of(&node, wanted.then(|| network.clone())).await?;
+    let (network, id) = query::who(&node, wanted.then(|| network.clone())).await?;
     let jobs: Vec<JobReport> = node.get(&format!("jobs?limit={limit}")).await?;
     if jobs.len() >= limit {
         return Ok(jobs);
     }
     let (receipts, _) = query::receipts_page(&node, &network, None, limit).await?;
-    Ok(filled(jobs, &receipts, &income::us(&context.home, &network)?, limit))
+    Ok(filled(jobs, &receipts, &income::us(&context.home, &network, Some(id))?, limit))
 }
 
 /// `jobs`, and of `receipts` those that are not among them.

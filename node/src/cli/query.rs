@@ -50,6 +50,7 @@ pub(super) struct InitReport {
 
 pub(super) fn init(context: &Context) -> Result<(), Exit> {
     if !context.home.join(identity::KEY_FILE).exists() {
+        context.may_make_key()?;
         identity::init(&context.home)?;
     }
     let (id, _) = identity::public(&context.home)?;
@@ -168,12 +169,17 @@ pub(super) async fn ask_receipts(node: &Client, network: &NetworkId, limit: usiz
 
 /// The network of the running node, which must be the one that was `wanted`, if any.
 pub(super) async fn network_of(node: &Client, wanted: Option<NetworkId>) -> Result<NetworkId, Exit> {
+    Ok(who(node, wanted).await?.0)
+}
+
+/// The same, and the node's id: its key need not be in its home.
+pub(super) async fn who(node: &Client, wanted: Option<NetworkId>) -> Result<(NetworkId, NodeId), Exit> {
     let status: StatusReport = node.get("status").await?;
     if let Some(other) = wanted.filter(|network| network.to_string() != status.network) {
         let text = format!("the running node is on network {}; stop it to read the receipts of {other}", status.network);
         return Err(Exit::new(exit::USAGE, text));
     }
-    Ok(status.network.parse().map_err(|_| AskError::Malformed)?)
+    Ok((status.network.parse().map_err(|_| AskError::Malformed)?, status.id))
 }
 
 /// A page of the running node's receipts, newest first, each verified here, and how many are not good.

@@ -157,6 +157,7 @@ fn key(context: &Context) -> Result<(NodeId, bool), Exit> {
             Ok((id, false))
         }
         Err(IdentityError::Missing { .. }) => {
+            context.may_make_key()?;
             let id = identity::init(&context.home)?.id();
             say(context, &format!("made the key of node {id}; `infernet key backup FILE` makes a copy of it"));
             Ok((id, true))

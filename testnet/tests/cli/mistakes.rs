@@ -48,6 +48,9 @@ async fn unknown_flags_and_missing_ones() {
     check(home.path(), &["chat", "hi", "--modle", "x"], 2, &["--modle", "'--model'"]).await;
     check(home.path(), &["strat"], 2, &["strat", "'start'"]).await;
     check(home.path(), &["chat", "hi", "-m", "x", "--max-price", "cheap"], 2, &["cheap", "--max-price"]).await;
+    let dollars = ["0.4", "--price-out", "whole micro-USD", "for $0.40 write 400000"];
+    check(home.path(), &["start", "--price-out", "0.4"], 2, &dollars).await;
+    check(home.path(), &["chat", "hi", "-m", "x", "--budget", "$0.01"], 2, &["for $0.01 write 10000"]).await;
     check(home.path(), &["chat", "hi", "-m", "x", "--rule", "best"], 2, &["best", "balanced", "cheapest", "fastest"]).await;
     check(home.path(), &["start", "--no-serve", "--backend", "ollama=http://127.0.0.1:1"], 2, &["--backend", "--no-serve"])
         .await;
@@ -180,6 +183,9 @@ async fn orders_that_nobody_takes() {
     let order = |more: &[&'static str]| [&chat(&worker, "hi")[..], more].concat();
     check(passing.path(), &order(&["--max-price", "5"]), 8, &["no bids", "--max-price"]).await;
     check(passing.path(), &order(&["--budget", "0"]), 8, &["no bids", "--budget"]).await;
+    let poor = ["tiny-chat needs 2", "micro-USD for up to 512 tokens, and the budget is 9", "--budget", "lower --max-tokens"];
+    check(passing.path(), &order(&["--budget", "9"]), 8, &poor).await;
+    check(passing.path(), &order(&["--budget", "9", "--path", "standing"]), 8, &poor).await;
     check(passing.path(), &order(&["--max-tokens", "100000"]), 7, &["no bids", "--max-tokens"]).await;
 
     let _buyer = Started::buyer(buyer_home.path(), &worker).await;

@@ -110,6 +110,10 @@ fn homes_keys_and_secrets_that_others_may_use() {
     let exposed = || IdentityError::Exposed { path: "/home/x/identity.key".into(), mode: 0o644 };
     check(|f| f.key = Err(exposed()), "key", Problem, "0644", "chmod 600");
     check(|f| f.key = Err(IdentityError::Missing { path: "k".into() }), "key", Warning, "no key", "infernet setup");
+    let missing = IdentityError::Missing { path: "k".into() };
+    let elsewhere = checks(&Facts { key: Err(missing), node: running(|_| {}), store: None, ..well() });
+    let key = elsewhere.iter().find(|check| check.name == "key").expect("it is checked");
+    assert!(key.level == Level::Ok && key.said.contains("has its key from elsewhere"), "{key:?}");
     check(|f| f.secrets.push(("/home/x/api-keys.toml".into(), 0o640)), "secrets", Problem, "api-keys.toml", "chmod 600");
 }
 
