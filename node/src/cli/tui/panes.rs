@@ -7,7 +7,11 @@ use super::{
     text::{Column, Row, Tone, Words, bars, foreign, gauge, table, wrapped},
 };
 use crate::{
-    cli::{counted, dollars, status::machine as machine_rows, watch::span},
+    cli::{
+        counted, dollars,
+        status::{machine as machine_rows, plane_said},
+        watch::span,
+    },
     earnings::Sum,
     engines::EngineReport,
     hardware::Reading,
@@ -41,7 +45,7 @@ pub(super) fn rows(pane: Pane, facts: &Facts, now: UnixMillis, width: usize, loo
 fn unwrapped(pane: Pane, facts: &Facts, now: UnixMillis, width: usize, look: Look) -> Vec<Row> {
     let Some(snapshot) = &facts.snapshot else { return vec![Row::of(Tone::Faint, "waiting for the node's first answer")] };
     match pane {
-        Pane::Node => node(snapshot, look),
+        Pane::Node => node(snapshot, now, look),
         Pane::Peers => peers(snapshot, width),
         Pane::Auctions => auctions(snapshot, now, width),
         Pane::Streams => streams(snapshot, width),
@@ -51,7 +55,7 @@ fn unwrapped(pane: Pane, facts: &Facts, now: UnixMillis, width: usize, look: Loo
     }
 }
 
-fn node(snapshot: &Snapshot, look: Look) -> Vec<Row> {
+fn node(snapshot: &Snapshot, now: UnixMillis, look: Look) -> Vec<Row> {
     let status = &snapshot.status;
     let plain = |what, said: String| Row::labelled(what, Tone::Plain, said);
     let mut rows = vec![
@@ -69,6 +73,10 @@ fn node(snapshot: &Snapshot, look: Look) -> Vec<Row> {
     rows.extend(status.listen.iter().map(|address| plain("mesh", foreign(address))));
     rows.push(plain("chat", format!("udp {}", foreign(&status.chat))));
     rows.extend(status.api.iter().map(|api| plain("api", foreign(api))));
+    rows.extend(status.planes.iter().map(|plane| {
+        let (fine, said) = plane_said(plane, now);
+        Row::labelled("plane", if fine { Tone::Plain } else { Tone::Bad }, foreign(&format!("{}: {said}", plane.url)))
+    }));
     rows.push(plain("peers", status.peers.to_string()));
     rows
 }

@@ -28,6 +28,8 @@ pub(super) fn snapshot() -> Snapshot {
     let status = json!({
         "version": "0.1.0", "id": id, "network": "main", "listen": ["/ip4/10.0.0.1/tcp/46337"], "chat": "10.0.0.1:46337",
         "api": "http://127.0.0.1:46339/v1", "peers": 2, "uptime_ms": 11_520_000, "price_in": 100_000, "price_out": 400_000,
+        "planes": [{"url": "https://plane.example", "told": 999_988_000, "error": null},
+            {"url": "https://other.example", "error": "https://other.example can't be reached"}],
         "seller": {"running": 1, "settling": 0, "held": 1, "slots": 4, "models": ["llama3.1:8b", HOSTILE],
             "counters": {"offers": 12, "bids": 9, "claims": 3, "standing": 2, "lost": 5, "lost.dearer": 4, "lost.slower": 1,
                 "lapsed": 1, "no_bid.no_slot": 3},

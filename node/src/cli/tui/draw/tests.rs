@@ -53,7 +53,18 @@ fn check(state: &State, size: (u16, u16), words: &[&str]) {
 
 /// What each pane must say in a window of 80 columns.
 const SAID: [(&str, &[&str]); 7] = [
-    ("1", &["3 h 12 min", "1 running, 1 held, 2 free of 4", "! 1 of 2 engines down", "> ollama serve", "takes work"]),
+    (
+        "1",
+        &[
+            "3 h 12 min",
+            "1 running, 1 held, 2 free of 4",
+            "! 1 of 2 engines down",
+            "> ollama serve",
+            "takes work",
+            "https://plane.example: told 12 s ago",
+            "other.example: not told yet: https",
+        ],
+    ),
     ("2", &["PEER", "RTT", "2 ms", "-1.5", "infernet/0.1.0"]),
     (
         "3",
