@@ -252,13 +252,13 @@ pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exi
     }
     let caps = config.caps();
     let former = identity::former(&context.home, &key.id(), &config.network)?;
-    let named = config.bootstrap.clone();
+    let (named, network) = (config.bootstrap.clone(), config.network.clone());
     let node = Node::start(settings(config, key, former, None), store).await?;
     node.limit(caps).await?;
     let met = context.during("looking for peers", node.net().wait_connected(clock::now().after(JOIN_MS))).await;
     if !met {
         node.shutdown(LEAVE).await;
-        let why = doctor::unmet(&named, false).await;
+        let why = doctor::unmet(&named, &network, false).await;
         let fix = if why.is_empty() { fix.to_owned() } else { format!("{}: name another with --bootstrap", why.join("; ")) };
         return Err(Exit::new(exit::NO_PEERS, format!("no peers found within {} s; {fix}", JOIN_MS / 1000)));
     }

@@ -155,6 +155,11 @@ fn ports_and_ways_to_others() {
     let failed = || ("/dns4/example.org/tcp/1".to_owned(), Reached::Failed("refused".into()));
     check(|f| f.bootstrap.push(failed()), "bootstrap", Warning, "refused", "name another");
     check(|f| f.bootstrap = vec![failed()], "bootstrap", Problem, "refused", "name another");
+    let page = |reached| ("http://relay.example/bootstrap.json".to_owned(), reached);
+    let useless = || page(Reached::Useless("http://relay.example/bootstrap.json: no".into(), "name it".into()));
+    check(|f| f.bootstrap = vec![useless()], "bootstrap", Problem, "bootstrap.json: no", "name it");
+    let told = page(Reached::Told(2, Duration::from_millis(7)));
+    check(|f| f.bootstrap = vec![told, useless()], "bootstrap", Warning, "bootstrap.json: no", "name it");
     let alone = |f: &mut Facts| {
         f.bootstrap.clear();
         f.config.as_mut().unwrap().mdns = false;
