@@ -13,7 +13,6 @@ use infernet_node::{
     buyer::{ChatError, ChatEvent, ChatOrder},
     chat::client::Progress,
     control::{Control, ControlError},
-    market::rank,
     node::Node,
     report::{AuctionReport, ChatReport},
 };
@@ -239,11 +238,11 @@ fn auction(network: &Network, report: &AuctionReport, say: &mut Say<'_>) -> std:
         let mark = if bid.worker == report.winner { "→" } else { " " };
         let name = network.name(&bid.worker.to_string());
         say(format!(
-            "  {mark} {}  {name:<12} {:>9} µ$/M out, score {:>6} µ$, {:>9} expected",
+            "  {mark} {}  {name:<12} {:>9} µ$/M out, score {:>6} µ$, {}",
             bid.worker.short(),
             bid.price_out,
             bid.score,
-            rank::shown(bid.expected_ms)
+            bid.expected_ms.map_or("speed not measured".into(), |ms| format!("{ms:>6} ms expected"))
         ))?;
     }
     say(format!("  {}", report.reason))

@@ -121,6 +121,11 @@ impl NoBids {
         (most > self.budget).then_some(most)
     }
 
+    /// Whether the budget alone is what keeps everybody away.
+    pub fn is_too_poor(&self) -> bool {
+        !self.refusals.is_empty() && self.refusals.iter().all(|(_, reason)| *reason == NoBidReason::BUDGET_TOO_LOW)
+    }
+
     /// Whether somebody may bid a moment later: who serves the model has no room now, or was not heard of yet.
     pub fn passes(&self) -> bool {
         match () {
@@ -168,6 +173,10 @@ fn no_bids(no: &NoBids) -> String {
             "no bids: {} that serve {model} are left out by your own choice ({}); relax it, or wait for others",
             workers(left_out.values().sum()),
             filters(left_out)
+        ),
+        _ if no.is_too_poor() => format!(
+            "no bids: the budget of {} micro-USD is too low for up to {} tokens of {model}; raise --budget or lower --max-tokens",
+            no.budget.0, no.max_tokens
         ),
         _ if no.is_too_cheap() => {
             format!("no bids: the price ceiling or budget is too low for {model}; raise --max-price or --budget")
@@ -237,7 +246,8 @@ mod tests {
         check(refused(NoBidReason::DRAINING), "1 × draining", true);
         check(refused(NoBidReason(999)), "1 × other", true);
         check(refused(NoBidReason::CONTEXT_TOO_LONG), "context", false);
-        check(refused(NoBidReason::BUDGET_TOO_LOW), "--budget", false);
+        check(refused(NoBidReason::BUDGET_TOO_LOW), "the budget of 5000 micro-USD is too low for up to 0 tokens", false);
+        check(refused(NoBidReason::CEILING_TOO_LOW), "raise --max-price or --budget", false);
         check(refused(NoBidReason::MISSING_ABILITY), "missing_ability", false);
         check(|no| no.cheapest = Some(price(11)), "raise --max-price", false);
         let dear = |no: &mut NoBids| (no.cheapest, no.input_tokens, no.max_tokens) = (Some(price(10)), 300_000, 512_000);

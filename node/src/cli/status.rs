@@ -87,7 +87,11 @@ fn reach(reach: &ReachReport) -> Vec<(&'static str, String)> {
 pub(super) fn plane_said(plane: &PlaneReport, now: UnixMillis) -> (bool, String) {
     let last = plane.told.map(|at| format!("told {} ago", span(now.since(UnixMillis(at)))));
     match (last, &plane.error) {
-        (last, Some(error)) => (false, format!("{}: {error}", last.as_deref().unwrap_or("not told yet"))),
+        (last, Some(error)) => {
+            // The plane is named already.
+            let why = error.strip_prefix(&plane.url).map_or(error.as_str(), str::trim_start);
+            (false, format!("{}: {why}", last.as_deref().unwrap_or("not told yet")))
+        }
         (Some(last), None) => (true, last),
         (None, None) => (true, "not told yet".into()),
     }
