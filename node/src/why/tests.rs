@@ -195,6 +195,7 @@ fn busy_slots_and_strangers_want_more_slots() {
 fn every_refusal_has_its_meaning() {
     for (reason, part, change) in [
         ("context_too_long", "context", Some("OLLAMA_CONTEXT_LENGTH=32768 ollama serve")),
+        ("no_credit", "may not owe", Some("infernet credit set anybody 0.10")),
         ("missing_ability", "tools", Some("infernet model pull qwen3")),
         ("budget_too_low", "budget", Some("infernet models")),
         ("deadline_too_close", "speed", None),
