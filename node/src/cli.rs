@@ -18,10 +18,12 @@ mod key;
 mod login;
 mod logs;
 mod model;
+mod money;
 mod operator;
 mod pages;
 mod progress;
 mod query;
+mod receipts;
 mod schema;
 mod service;
 mod setup;
@@ -38,6 +40,7 @@ use crate::{
 };
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::Exit;
+use money::dollars;
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 /// Behind the flags of the command itself, in `--help`.
@@ -90,8 +93,8 @@ enum Command {
     Model(model::ModelArgs),
     /// Show the peers of the running node.
     Peers,
-    /// Show receipts, newest first.
-    Receipts(query::ReceiptsArgs),
+    /// Show receipts, newest first, or one whole, or check them all.
+    Receipts(receipts::ReceiptsArgs),
     /// Show what was earned, by day and model.
     Earnings(income::BookArgs),
     /// Show what was spent, by day and model.
@@ -247,11 +250,11 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Model(args) => model::run(&context, args).await,
             Command::Peers => query::peers(&context).await,
             Command::ApiKey { command } => api_key::run(&context, command),
-            Command::Receipts(args) => query::receipts(&context, args).await,
+            Command::Receipts(args) => receipts::run(&context, args).await,
             Command::Earnings(args) => income::run(&context, Side::Earned, args).await,
             Command::Spend(args) => income::run(&context, Side::Spent, args).await,
             Command::Credit { command } => credit::run(&context, command).await,
-            Command::Key { command } => key::run(&context, command),
+            Command::Key { command } => key::run(&context, command).await,
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,
             Command::Order(args) => command::run(&context, args).await,

@@ -1,5 +1,6 @@
 //! Flags that are configuration: each fills a key of [`Partial`], and what is not given is left to environment and file.
 
+use super::money;
 use crate::config::{self, Partial};
 use clap::{Arg, Args, Command, Id};
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,19 +154,19 @@ struct SellArgs {
     #[arg(long)]
     no_serve: bool,
     /// Price of a million input tokens, in micro-USD [default: 100000]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     price_in: Option<u64>,
     /// Price of a million output tokens, in micro-USD [default: 400000]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     price_out: Option<u64>,
     /// Price of one model, in micro-USD per million tokens; repeatable [default: that of all]
     #[arg(long, value_name = "MODEL=IN/OUT", value_parser = price)]
     price: Vec<ModelPrice>,
     /// Sell no million input tokens below this, in micro-USD [default: 0]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     price_floor_in: Option<u64>,
     /// Sell no million output tokens below this, in micro-USD [default: 0]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     price_floor_out: Option<u64>,
     /// By how much the last slot is dearer than the first [default: 0]
     #[arg(long, value_name = "PERCENT")]
@@ -174,7 +175,7 @@ struct SellArgs {
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
     /// What anybody may owe this worker, in micro-USD; a job needs credit for all that it may cost [default: 0]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     free_credit: Option<u64>,
     /// What one buyer may owe, in micro-USD; repeatable [default: --free-credit]
     #[arg(long, value_name = "NODE_ID=MICRO_USD")]
@@ -221,13 +222,13 @@ struct BuyArgs {
     #[arg(long)]
     no_api: bool,
     /// Price ceiling of API requests, in micro-USD per million tokens [default: 10000000]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     max_price: Option<u64>,
     /// The most that one job may cost, in micro-USD [default: no limit]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     spend_per_request: Option<u64>,
     /// The most that all jobs of a UTC day may cost, in micro-USD [default: no limit]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     spend_per_day: Option<u64>,
     /// Node id of a worker that may get jobs; then no other may; repeatable.
     #[arg(long, value_name = "NODE_ID")]

@@ -1,10 +1,10 @@
 //! `infernet key`: look at it, back it up, bring it back, put it under a passphrase, replace it.
 
-use super::{Context, exit, exit::Exit};
+use super::{Context, exit, exit::Exit, query};
 use crate::{
     clock,
     config::{Config, Partial},
-    control::Control,
+    control::{Control, client::Client},
     date::{self, Day},
     identity::{self, IdentityError, KEY_FILE, Source},
 };
@@ -66,8 +66,9 @@ pub(super) struct KeyReport {
     public_key: String,
     /// The x-only public key (BIP-340), in hex.
     x_only: String,
-    /// Whether the key file is encrypted.
-    encrypted: bool,
+    /// Whether the key file is encrypted; absent if there is none, and the running node has its key from elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encrypted: Option<bool>,
     /// How this key came to be, oldest first.
     rotations: Vec<RotationReport>,
 }
@@ -94,9 +95,9 @@ impl RotationReport {
     }
 }
 
-pub(super) fn run(context: &Context, command: KeyCommand) -> Result<(), Exit> {
+pub(super) async fn run(context: &Context, command: KeyCommand) -> Result<(), Exit> {
     match command {
-        KeyCommand::Show => show(context),
+        KeyCommand::Show => show(context).await,
         KeyCommand::Backup { file, passphrase } => backup(context, file, &passphrase.source(context)),
         KeyCommand::Restore { file, passphrase } => restore(context, file, &passphrase.source(context)),
         KeyCommand::Encrypt(passphrase) => rewrite(context, &passphrase.source(context), true),
@@ -105,9 +106,19 @@ pub(super) fn run(context: &Context, command: KeyCommand) -> Result<(), Exit> {
     }
 }
 
-fn show(context: &Context) -> Result<(), Exit> {
-    let (id, encrypted) = identity::public(&context.home)?;
-    let network = Config::load(&context.home, Partial::default())?.network;
+async fn show(context: &Context) -> Result<(), Exit> {
+    let runs = match Client::connect(&context.home) {
+        Some(node) => Some(query::who(&node, None).await?),
+        None => None,
+    };
+    let mut network = Config::load(&context.home, Partial::default())?.network;
+    let (id, encrypted) = match (identity::public(&context.home), runs) {
+        (Err(IdentityError::Missing { .. }), Some((its, id))) => {
+            network = its;
+            (id, None)
+        }
+        (key, _) => key.map(|(id, encrypted)| (id, Some(encrypted)))?,
+    };
     let rotations: Vec<_> = identity::history(&context.home, &id, &network)?.iter().map(RotationReport::new).collect();
     let (public_key, x_only) = (hex::encode(id.as_bytes()), hex::encode(id.x_only()));
     if context.json {
@@ -116,7 +127,14 @@ fn show(context: &Context) -> Result<(), Exit> {
     context.print(format!("node id     {id}"));
     context.print(format!("public key  {public_key}"));
     context.print(format!("x-only      {x_only}"));
-    context.print(format!("key file    {}", if encrypted { "encrypted" } else { "in plain, readable by its owner alone" }));
+    context.print(format!(
+        "key file    {}",
+        match encrypted {
+            Some(true) => "encrypted",
+            Some(false) => "in plain, readable by its owner alone",
+            None => "none here: the running node has its key from elsewhere",
+        }
+    ));
     for rotation in &rotations {
         let at = date::time(infernet_wire::time::UnixMillis(rotation.at));
         context.print(format!("rotated     {at} UTC, from {}", rotation.old));
@@ -133,6 +151,7 @@ fn backup(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), E
 }
 
 fn restore(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), Exit> {
+    context.may_make_key()?;
     let id = identity::restore(&context.home, &file, || passphrase.ask(&file.display().to_string()))?;
     context.note(format!("the key is in {}", context.home.display()));
     context.tell(&id, Some(&context.home.join(KEY_FILE)))
@@ -202,6 +221,7 @@ impl Context {
 
     /// As [`Context::key`], made if there is none: then it is told, as a mistyped home would otherwise be another node unnoticed.
     pub(super) fn key_or_new(&self, config: &Config) -> Result<NodeKey, Exit> {
+        self.may_make_key()?;
         let is_new = !self.home.join(KEY_FILE).exists();
         let key = identity::init_with(&self.home, || Source::new(config.passphrase_file.clone()).ask(THIS_KEY))?;
         if is_new {
@@ -215,6 +235,20 @@ impl Context {
     fn passphrase(&self) -> Source {
         let config = Config::load(&self.home, Partial::default());
         Source::new(config.ok().and_then(|config| config.passphrase_file))
+    }
+}
+
+impl Context {
+    /// A node may run here with a key from elsewhere: another one in its home would not be its, and look as if it were.
+    pub(super) fn may_make_key(&self) -> Result<(), Exit> {
+        if self.home.join(KEY_FILE).exists() || Client::connect(&self.home).is_none() {
+            return Ok(());
+        }
+        let text = format!(
+            "a node runs in {} with a key that is not there (`infernet key show` tells which), and another would not be its: stop the node, or name another --home",
+            self.home.display()
+        );
+        Err(Exit::new(exit::CONFIG, text))
     }
 }
 

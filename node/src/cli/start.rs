@@ -92,7 +92,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
 async fn watch_named(node: &Node, named: &[Multiaddr]) {
     sleep(MEET).await;
     let met = !node.net().peers().await.is_empty();
-    for why in doctor::unmet(named, met).await {
+    for why in doctor::unmet(named, node.network(), met).await {
         warn!("a peer that is named with bootstrap can't be met: {why}");
     }
     std::future::pending().await

@@ -10,7 +10,7 @@ use crate::{
     clock,
     control::{
         client::Client,
-        schema::{ReachReport, RelayReport, StatusReport},
+        schema::{PlaneReport, ReachReport, RelayReport, StatusReport},
     },
     download,
     earnings::Sum,
@@ -45,6 +45,7 @@ fn screen(status: &StatusReport, paint: Paint, now: UnixMillis) -> String {
     if let Some(api) = &status.api {
         row("api", api.clone());
     }
+    status.planes.iter().for_each(|plane| row("plane", plane_line(plane, now, paint)));
     row("peers", status.peers.to_string());
     row("store", store(status));
     status.engines.iter().for_each(|engine| row("engine", engine_line(engine, paint)));
@@ -80,6 +81,26 @@ fn reach(reach: &ReachReport) -> Vec<(&'static str, String)> {
     };
     let state = [("reach", format!("{}: {}", reach.state.label(), reach.why))];
     state.into_iter().chain(held.map(|one| ("relay", relay(one)))).collect()
+}
+
+/// Whether a plane hears of the node.
+pub(super) fn plane_said(plane: &PlaneReport, now: UnixMillis) -> (bool, String) {
+    let last = plane.told.map(|at| format!("told {} ago", span(now.since(UnixMillis(at)))));
+    match (last, &plane.error) {
+        (last, Some(error)) => {
+            // The plane is named already.
+            let why = error.strip_prefix(&plane.url).map_or(error.as_str(), str::trim_start);
+            (false, format!("{}: {why}", last.as_deref().unwrap_or("not told yet")))
+        }
+        (Some(last), None) => (true, last),
+        (None, None) => (true, "not told yet".into()),
+    }
+}
+
+fn plane_line(plane: &PlaneReport, now: UnixMillis, paint: Paint) -> String {
+    let (fine, said) = plane_said(plane, now);
+    let said = cell(&said, 200);
+    format!("{}: {}", plane.url, if fine { said } else { paint.bad(said) })
 }
 
 fn store(status: &StatusReport) -> String {

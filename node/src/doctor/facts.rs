@@ -198,4 +198,8 @@ pub enum Reached {
     Resolved,
     /// It did not, and why.
     Failed(String),
+    /// It is a page that names so many peers to begin with, told after so long.
+    Told(usize, Duration),
+    /// It is a page that is of no use here: why, naming it, and what to do.
+    Useless(String, String),
 }

@@ -12,10 +12,12 @@ use crate::{
     control::client::{AskError, Client},
     engines::Offers,
     hardware, identity,
+    net::bootstrap::BootstrapAddress,
     operator::OPERATORS_FILE,
     store::{self, StoreError},
 };
 use futures::future::join_all;
+use infernet_wire::topic::NetworkId;
 use libp2p::Multiaddr;
 use std::{
     collections::BTreeMap,
@@ -40,12 +42,13 @@ pub(super) async fn facts(home: &Path) -> Facts {
     let of_node = node.facts();
     let bootstrap = bootstrap(known, of_node);
     let passphrase_file = known.and_then(|config| config.passphrase_file.clone());
+    let network = network(known, of_node);
     let (engines, bootstrap, synchronised, disk, store, machine_now) = tokio::join!(
         join_all(known.into_iter().flat_map(|config| &config.backend).map(engine)),
         join_all(
             bootstrap
                 .iter()
-                .map(async |address| -> (String, Reached) { (address.to_string(), reach::peer(address, of_node).await) })
+                .map(async |address| -> (String, Reached) { (shown(address), reach::peer(address, &network, of_node).await) })
         ),
         machine::synchronised(),
         disk(home),
@@ -83,6 +86,17 @@ fn bootstrap(config: Option<&Config>, node: Option<&NodeFacts>) -> Vec<Multiaddr
         Some(meets) => meets.bootstrap.iter().filter_map(|text| text.parse().ok()).collect(),
         None => config.map(|config| config.bootstrap.clone()).unwrap_or_default(),
     }
+}
+
+/// Likewise, what network it is all about.
+fn network(config: Option<&Config>, node: Option<&NodeFacts>) -> NetworkId {
+    let of_node = node.and_then(|node| node.status.network.parse().ok());
+    of_node.or_else(|| config.map(|config| config.network.clone())).unwrap_or_default()
+}
+
+/// As an operator writes it.
+fn shown(address: &Multiaddr) -> String {
+    BootstrapAddress::from(address.clone()).to_string()
 }
 
 fn configured(home: &Path, config: &Config) -> Configured {

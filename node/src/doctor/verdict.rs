@@ -75,6 +75,10 @@ fn key(facts: &Facts) -> Check {
             let how = if *sealed { "encrypted" } else { "in plain, readable by you alone" };
             Check::ok("key", format!("node {id}; its key is {how}"))
         }
+        Err(IdentityError::Missing { .. }) if let Some(node) = facts.node.facts() => {
+            let short = node.status.id.short();
+            Check::ok("key", format!("none is in this home: the running node {short} has its key from elsewhere"))
+        }
         Err(IdentityError::Missing { .. }) => Check::warning("key", "there is no key yet", "infernet setup"),
         Err(error) => {
             let text = error.to_string();

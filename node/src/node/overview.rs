@@ -4,7 +4,7 @@
 use super::Node;
 use crate::{
     clock,
-    control::schema::{MeetsReport, ModelReport, ReachReport, StatusReport, StoreReport},
+    control::schema::{MeetsReport, ModelReport, PlaneReport, ReachReport, StatusReport, StoreReport},
     engines::{EngineReport, Engines, Unserved},
     hardware::Reading,
     jobs::{JobReport, Jobs},
@@ -29,12 +29,13 @@ pub(super) struct Overview {
     meets: MeetsReport,
     sale: Option<(Engines, watch::Receiver<Reading>)>,
     api: OnceLock<String>,
+    planes: OnceLock<Vec<watch::Receiver<PlaneReport>>>,
 }
 
 impl Overview {
     /// Of a node that starts now and sells nothing yet.
     pub(super) fn new(jobs: Jobs, today: Today, meets: MeetsReport) -> Self {
-        Overview { started: clock::instant(), jobs, today, meets, sale: None, api: OnceLock::new() }
+        Overview { started: clock::instant(), jobs, today, meets, sale: None, api: OnceLock::new(), planes: OnceLock::new() }
     }
 
     /// It sells what `engines` have, on `machine`.
@@ -56,6 +57,10 @@ impl Overview {
 
     fn engines(&self) -> Vec<EngineReport> {
         self.sold_engines().map(Engines::reports).unwrap_or_default()
+    }
+
+    fn planes(&self) -> Vec<PlaneReport> {
+        self.planes.get().into_iter().flatten().map(|plane| plane.borrow().clone()).collect()
     }
 
     fn uptime_ms(&self) -> u64 {
@@ -91,6 +96,7 @@ impl Node {
             reach: ReachReport::new(self.addressing.mode, &self.net.reached(), &self.net.relays().await),
             api: overview.api.get().cloned(),
             meets: Some(overview.meets.clone()),
+            planes: overview.planes(),
             peers: look.peers,
             seller: look.seller,
             uptime_ms: overview.uptime_ms(),
@@ -108,6 +114,11 @@ impl Node {
     /// The OpenAI endpoint answers at `base_url`: said once, when it does.
     pub fn serves_api(&self, base_url: String) {
         let _ = self.overview.api.set(base_url);
+    }
+
+    /// It tells planes of itself, and this is how that goes: said once, when it begins.
+    pub fn tells_planes(&self, planes: Vec<watch::Receiver<PlaneReport>>) {
+        let _ = self.overview.planes.set(planes);
     }
 
     /// The jobs that run, then those that ended last, at most `limit`.

@@ -63,7 +63,7 @@ fn no_model(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
         return Some(finding.blocking().change("infernet model use --all"));
     }
     (seller.models.is_empty() && answers).then(|| {
-        let most = wanted(seller).first().and_then(|wanted| pull(&wanted.model));
+        let most = wanted(seller).first().filter(|most| most.is_demand()).and_then(|most| pull(&most.model));
         Finding::new(
             "no_model",
             "the engines have no model",

@@ -293,6 +293,7 @@ async fn json_is_what_its_schema_says() {
         ("receipts", &network),
         ("receipts verify", &network),
         ("spend", &network),
+        ("jobs", &network),
         ("key show", &[]),
         ("operator list", &[]),
         ("config show", &[]),

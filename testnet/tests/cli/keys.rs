@@ -1,11 +1,15 @@
 //! The key through a node's life: backed up, brought back, encrypted, replaced.
 
 use super::{START, Started, chat, command, ended, engine, home, infernet, mistakes::check};
+use infernet_node::control::Control;
+use infernet_testnet::cluster::{Member, MemberSpec};
 use serde_json::Value;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -24,6 +28,28 @@ fn text(path: &Path) -> &str {
 
 async fn id(home: &Path) -> String {
     infernet(home, &["key", "show", "--json"]).await.json()["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn a_node_whose_key_is_elsewhere_has_its_books_and_gets_no_second_key() {
+    let member = Member::start(MemberSpec::buyer(Vec::new())).await.expect("starts");
+    let home = member.home.path();
+    let mut control = Control::bind(home).expect("a socket");
+    let node = Arc::new(member.node);
+    control.serve(node.clone());
+    let shown = infernet(home, &["key", "show", "--json"]).await.json();
+    assert_eq!((&shown["id"], shown.get("encrypted")), (&node.id().to_string().into(), None), "{shown}");
+    let text = infernet(home, &["key", "show"]).await.fine();
+    assert!(text.contains("key file    none here"), "{text}");
+    for books in ["jobs", "earnings", "spend", "receipts"] {
+        infernet(home, &[books]).await.fine();
+    }
+    for makes in [&["init"][..], &["setup", "--yes"], &START, &["key", "restore", "/nonexistent"]] {
+        check(home, makes, 3, &["with a key that is not there", "key show", "--home"]).await;
+        assert!(!home.join("identity.key").exists(), "{makes:?}");
+    }
+    drop(control);
+    node.drain(Duration::ZERO).await;
 }
 
 #[tokio::test]

@@ -54,6 +54,9 @@ async fn unknown_flags_and_missing_ones() {
     check(home.path(), &["chat", "hi", "--modle", "x"], 2, &["--modle", "'--model'"]).await;
     check(home.path(), &["strat"], 2, &["strat", "'start'"]).await;
     check(home.path(), &["chat", "hi", "-m", "x", "--max-price", "cheap"], 2, &["cheap", "--max-price"]).await;
+    let dollars = ["0.4", "--price-out", "whole micro-USD", "for $0.40 write 400000"];
+    check(home.path(), &["start", "--price-out", "0.4"], 2, &dollars).await;
+    check(home.path(), &["chat", "hi", "-m", "x", "--budget", "$0.01"], 2, &["for $0.01 write 10000"]).await;
     check(home.path(), &["chat", "hi", "-m", "x", "--rule", "best"], 2, &["best", "balanced", "cheapest", "fastest"]).await;
     check(home.path(), &["start", "--no-serve", "--backend", "ollama=http://127.0.0.1:1"], 2, &["--backend", "--no-serve"])
         .await;
@@ -261,10 +264,16 @@ async fn orders_that_nobody_takes() {
     let order = |more: &[&'static str]| [&chat(&worker, "hi")[..], more].concat();
     check(passing.path(), &order(&["--max-price", "5"]), 8, &["no bids", "--max-price"]).await;
     check(passing.path(), &order(&["--budget", "0"]), 8, &["no bids", "--budget"]).await;
+    let poor = ["up to 512 tokens", "budget", "9", "raise --budget or lower --max-tokens"];
+    check(passing.path(), &order(&["--budget", "9"]), 8, &poor).await;
     check(passing.path(), &order(&["--max-tokens", "100000"]), 7, &["no bids", "--max-tokens"]).await;
 
     let _buyer = Started::buyer(buyer_home.path(), &worker).await;
     check(buyer_home.path(), &["chat", "hi", "--model", "gpt-9"], 7, &["no bids", "gpt-9", "tiny-chat:latest"]).await;
+    let poor = ["tiny-chat needs 2", "micro-USD for up to 512 tokens, and the budget is 9", "--budget", "lower --max-tokens"];
+    for path in ["auto", "auction", "standing"] {
+        check(buyer_home.path(), &["chat", "hi", "--model", "tiny-chat", "--budget", "9", "--path", path], 8, &poor).await;
+    }
     let cheap = ["chat", "hi", "--model", "tiny-chat", "--max-price", "5"];
     check(buyer_home.path(), &cheap, 8, &["100000", "400000", "--max-price"]).await;
 }

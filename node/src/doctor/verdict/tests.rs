@@ -142,6 +142,10 @@ fn homes_keys_and_secrets_that_others_may_use() {
     let exposed = || IdentityError::Exposed { path: "/home/x/identity.key".into(), mode: 0o644 };
     check(|f| f.key = Err(exposed()), "key", Problem, "0644", "chmod 600");
     check(|f| f.key = Err(IdentityError::Missing { path: "k".into() }), "key", Warning, "no key", "infernet setup");
+    let missing = IdentityError::Missing { path: "k".into() };
+    let elsewhere = checks(&Facts { key: Err(missing), node: running(|_| {}), store: None, ..well() });
+    let key = elsewhere.iter().find(|check| check.name == "key").expect("it is checked");
+    assert!(key.level == Level::Ok && key.said.contains("has its key from elsewhere"), "{key:?}");
     check(|f| f.secrets.push(("/home/x/api-keys.toml".into(), 0o640)), "secrets", Problem, "api-keys.toml", "chmod 600");
 }
 
@@ -183,6 +187,11 @@ fn ports_and_ways_to_others() {
     let failed = || ("/dns4/example.org/tcp/1".to_owned(), Reached::Failed("refused".into()));
     check(|f| f.bootstrap.push(failed()), "bootstrap", Warning, "refused", "name another");
     check(|f| f.bootstrap = vec![failed()], "bootstrap", Problem, "refused", "name another");
+    let page = |reached| ("http://relay.example/bootstrap.json".to_owned(), reached);
+    let useless = || page(Reached::Useless("http://relay.example/bootstrap.json: no".into(), "name it".into()));
+    check(|f| f.bootstrap = vec![useless()], "bootstrap", Problem, "bootstrap.json: no", "name it");
+    let told = page(Reached::Told(2, Duration::from_millis(7)));
+    check(|f| f.bootstrap = vec![told, useless()], "bootstrap", Warning, "bootstrap.json: no", "name it");
     let alone = |f: &mut Facts| {
         f.bootstrap.clear();
         f.config.as_mut().unwrap().mdns = false;
