@@ -14,8 +14,12 @@
 //! A stream may break and the job go on in another: `line` is the worker's way to a buyer that comes and goes, [`backlog`] what
 //! it may have missed, [`lasting`] how its new stream finds the job.
 //!
+//! A job that costs something is paid as it runs, on the [tab](crate::settlement::tab) of the two; [`arrears`] is how long a worker
+//! waits.
+//!
 //! This module does not know how the winner was chosen, and never sees gossip.
 
+pub mod arrears;
 pub mod backlog;
 pub mod client;
 pub mod deadline;

@@ -7,6 +7,7 @@ mod api_key;
 mod chat;
 mod command;
 mod config;
+mod credit;
 mod doctor;
 pub mod exit;
 mod flags;
@@ -90,6 +91,11 @@ enum Command {
     Earnings(income::BookArgs),
     /// Show what was spent, by day and model.
     Spend(income::BookArgs),
+    /// Show and say what buyers owe this worker, may owe, and have paid.
+    Credit {
+        #[command(subcommand)]
+        command: credit::CreditCommand,
+    },
     /// Make, list and remove keys of this node's API.
     ApiKey {
         #[command(subcommand)]
@@ -226,6 +232,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Receipts(args) => query::receipts(&context, args).await,
             Command::Earnings(args) => income::run(&context, Side::Earned, args).await,
             Command::Spend(args) => income::run(&context, Side::Spent, args).await,
+            Command::Credit { command } => credit::run(&context, command).await,
             Command::Key { command } => key::run(&context, command),
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,

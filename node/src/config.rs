@@ -36,6 +36,7 @@ use crate::{
     market::{policy::Policy, pricing::Pricing},
     net::ReachConfig,
     plane_client::Origin,
+    settlement::tabs::Credit,
     spend::Caps,
     toml_text,
 };
@@ -99,6 +100,8 @@ pub struct Config {
     pub engine_variables: EngineVariables,
     /// Jobs at once, at least one.
     pub slots: u16,
+    /// What buyers may owe.
+    pub credit: Credit,
     /// Other names of the models served here.
     pub aliases: Vec<Alias>,
     /// Where this worker says it is.
@@ -223,6 +226,19 @@ pub fn write_price(home: &Path, model: Option<&str>, price: Price) -> Result<Pat
         Some(model) => toml_text::with_entry(text, "prices", model, &[("in", input), ("out", output)]),
         None => {
             toml_text::with_number(text, "price_in", input).and_then(|text| toml_text::with_number(&text, "price_out", output))
+        }
+    })
+}
+
+/// Writes what buyers may owe into the file of `home`, see [`write_models`].
+pub fn write_credit(home: &Path, credit: &Credit) -> Result<PathBuf, ConfigError> {
+    let limits: Vec<String> = credit.limits.iter().map(|(buyer, limit)| format!("{buyer}={}", limit.0)).collect();
+    rewrite(home, |text| {
+        let text = toml_text::with_number(text, "free_credit", credit.free.0)?;
+        if limits.is_empty() {
+            toml_text::with_list(&text, "credit", None)
+        } else {
+            toml_text::with_list(&text, "credit", Some(&limits))
         }
     })
 }

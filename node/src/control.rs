@@ -5,6 +5,7 @@
 
 pub mod client;
 mod command;
+pub mod credit;
 pub mod schema;
 
 use crate::{
@@ -105,6 +106,8 @@ impl Control {
             .route("/v0/chat", post(chat))
             .route("/v0/engines", post(engines))
             .route("/v0/command", command::route(self.home()))
+            .route("/v0/credit", get(credit::list).post(credit::set))
+            .route("/v0/credit/paid", post(credit::clear))
             .route("/v0/drain", post(command::drain))
             .route("/v0/resume", post(command::resume))
             .with_state(node);

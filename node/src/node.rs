@@ -37,6 +37,7 @@ use crate::{
     recall, receipt_pages,
     report::ChatReport,
     seller::{self, Places, Seller},
+    settlement::tabs::{Credit, Tabs},
     spend::{ALL, CapError, Caps, Purse},
     store::{Store, StoreError},
 };
@@ -111,6 +112,8 @@ pub struct Serve {
     pub sensors: Box<dyn Sensors>,
     /// Jobs at once.
     pub slots: u16,
+    /// What buyers may owe.
+    pub credit: Credit,
     /// Where others reach the chat endpoint; empty if at its own addresses.
     pub chat_advertise: Vec<SocketAddr>,
     /// Other names of its models.
@@ -120,7 +123,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// All models of `engines`, always, on this machine.
+    /// All models of `engines`, always, on this machine, to nobody on credit.
     pub fn new(engines: Vec<Arc<dyn Backend>>, pricing: Pricing, slots: u16) -> Self {
         Serve {
             engines,
@@ -129,6 +132,7 @@ impl Serve {
             policy: Policy::default(),
             sensors: Box::<hardware::Machine>::default(),
             slots,
+            credit: Credit::default(),
             chat_advertise: Vec::new(),
             aliases: Vec::new(),
             region: None,
@@ -170,6 +174,7 @@ pub struct Node {
     buyer: Buyer,
     seller: Option<Seller>,
     store: Arc<dyn Store>,
+    tabs: Tabs,
     purse: OnceLock<Purse>,
     dropped: Arc<AtomicU64>,
     chat_tally: Tally,
@@ -201,10 +206,13 @@ impl Node {
         let (net, events) = net::start(&settings.key, config).await?;
         let us: BTreeSet<NodeId> = settings.former.iter().copied().chain([id]).collect();
         let ledger = Ledger::new(store.clone(), net.clone(), us.clone());
+        let credit = settings.serve.as_ref().map(|serve| serve.credit.clone()).unwrap_or_default();
+        let tabs = Tabs::new(settings.key.clone(), network.clone(), store.clone(), credit);
         let client = chat::client::Buyer {
             key: settings.key.clone(),
             network: settings.network.clone(),
             ledger: ledger.clone(),
+            tabs: tabs.clone(),
             pool: Pool::new(endpoint.clone()),
             relayed: Some(Relayed::new(net.clone())),
         };
@@ -226,6 +234,7 @@ impl Node {
                     net: net.clone(),
                     store: store.clone(),
                     ledger,
+                    tabs: tabs.clone(),
                     tally: chat_tally.clone(),
                     metrics: metrics.clone(),
                     jobs,
@@ -257,6 +266,7 @@ impl Node {
             buyer,
             seller,
             store,
+            tabs,
             purse: OnceLock::new(),
             dropped,
             chat_tally,
@@ -342,6 +352,11 @@ impl Node {
         &self.store
     }
 
+    /// What buyers owe, and what is promised to workers.
+    pub fn tabs(&self) -> &Tabs {
+        &self.tabs
+    }
+
     /// Takes note of what happens in it.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -422,6 +437,7 @@ impl Node {
         save_peers(&self.net, &*self.store).await;
         save_ad_sequences(&self.net, &*self.store).await;
         self.endpoint.close().await;
+        self.tabs.close().await;
         self.tasks.iter().for_each(JoinHandle::abort);
         self.net.clone().shutdown().await;
         let store = self.store.clone();
@@ -471,6 +487,7 @@ struct Worker {
     net: Net,
     store: Arc<dyn Store>,
     ledger: Ledger,
+    tabs: Tabs,
     tally: Tally,
     metrics: Metrics,
     jobs: Jobs,
@@ -490,6 +507,7 @@ impl Worker {
         let settings = seller::Settings {
             key: self.key.clone(),
             network: self.network.clone(),
+            tabs: self.tabs.clone(),
             slots: serve.slots,
             pricing: serve.pricing.clone(),
             policy: serve.policy,
@@ -509,6 +527,7 @@ impl Worker {
             seller: seller.clone(),
             engines: engines.clone(),
             ledger: self.ledger,
+            tabs: self.tabs,
             lasting: Lasting::default(),
             tally: self.tally,
             metrics: self.metrics,

@@ -21,6 +21,7 @@ use crate::{
         seller::{self as market, Claim, Input, Output},
     },
     net::Net,
+    settlement::tabs::Tabs,
     store::Store,
 };
 use infernet_wire::{
@@ -144,6 +145,8 @@ pub struct Settings {
     pub key: NodeKey,
     /// The network.
     pub network: NetworkId,
+    /// What buyers owe, and may.
+    pub tabs: Tabs,
     /// Jobs at once.
     pub slots: u16,
     /// How prices follow the load, and how many jobs of each model run at once.
@@ -343,8 +346,9 @@ impl Task {
     }
 
     fn handle(&mut self, input: Input) {
-        if matches!(input, Input::Offer(_)) {
+        if let Input::Offer(offer) = &input {
             self.look_at_store();
+            self.market.set_credit_left(self.settings.tabs.credit_left(&offer.signer()));
         }
         for output in self.market.handle(input, clock::now()) {
             match output {

@@ -4,8 +4,12 @@
 //! |---|---|
 //! | [`evm`] | channels of the contract `Channels` on an EVM chain: transactions, and what becomes of each |
 //! | [`solana`] | prepaid tranches in SPL tokens or SOL: transactions, what becomes of each, and whether a tranche was paid |
+//! | [`tab`] | what one node owes another, as vouchers say it: pure |
+//! | [`tabs`] | the tabs of a node, kept; a till for each job sold, a payer for each bought |
 //!
-//! Nothing here is wired to jobs yet: receipts are IOUs until it is.
+//! A chat stream is paid on a tab as it runs. Nothing on a chain is wired to it yet: what a tab says is an IOU.
 
 pub mod evm;
 pub mod solana;
+pub mod tab;
+pub mod tabs;

@@ -1,4 +1,4 @@
-//! What a node remembers: receipts, what was spent, which commands it has obeyed, the number of its last ad, and peers to try
+//! What a node remembers: receipts, tabs with other nodes, what was spent, which commands it has obeyed, the number of its last ad, and peers to try
 //! first after a restart.
 //!
 //! Callers see the [`Store`] trait; [`open`] gives the one on disk, [`MemoryStore`] is for tests and nodes without a disk, and
@@ -10,7 +10,7 @@
 //! same pair does is decided in one place, [`Put::decide`]. Rows are the signed bytes as they were received, and every read
 //! verifies them again: a row that can't be read is skipped and counted, never believed, never fatal.
 //!
-//! Calls are synchronous. Those that promise something (receipts, spend, commands, ad numbers) return when it is **on the
+//! Calls are synchronous. Those that promise something (receipts, tabs, spend, commands, ad numbers) return when it is **on the
 //! disk**, synced: it survives a killed process and a power cut. That takes some milliseconds, however many callers wait at
 //! once. [`Store::keep_receipt`] is the same for callers that may not block. When the disk is full, running jobs are
 //! still settled from a reserve and [`Store::accepts_work`] says no. No prompt, answer or key is ever stored.
@@ -94,6 +94,16 @@ pub trait Store: Send + Sync {
     /// Whether `sequence` is above every earlier one of `operator`; if so it is remembered, durably, before this returns true.
     fn accept_command(&self, operator: &NodeId, sequence: u64) -> Result<bool, StoreError>;
 
+    /// Remembers a tab with another node, see [`crate::settlement::tab`]; the newest counts. Queued before this returns, durable when
+    /// it resolves.
+    fn keep_tab(&self, side: Side, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>>;
+
+    /// The tab with `other`, as it was kept last. One look into the index.
+    fn tab(&self, side: Side, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// All tabs of one side, in the order of node ids, after `after`: [`MAX_PAGE`] at most.
+    fn tabs(&self, side: Side, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError>;
+
     /// Replaces the remembered ad sequences of other workers by the first [`MAX_AD_SEQUENCES`] of these, so that an older ad
     /// that is replayed after a restart is stale. May be lost.
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError>;
@@ -124,6 +134,16 @@ pub trait Store: Send + Sync {
 /// The store on disk under a node's home, one for each network.
 pub fn open(home: &Path, network: &NetworkId) -> Result<Arc<dyn Store>, StoreError> {
     Ok(Arc::new(self::open::open(home, network)?))
+}
+
+/// On which side of a job this node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Side {
+    /// It pays.
+    Bought = 0,
+    /// It is paid.
+    Sold = 1,
 }
 
 /// What one API key may have spent on one day, and has.

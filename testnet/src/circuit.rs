@@ -17,6 +17,8 @@ use tokio::sync::mpsc;
 pub const ECHO: StreamProtocol = StreamProtocol::new("/infernet-test/echo/1");
 /// What is seen and not looked at yet. More is left out.
 const SEEN: usize = 256;
+/// How often a stream is opened anew that was dropped at once.
+const OPEN_TRIES: usize = 20;
 const KEPT: Duration = Duration::from_secs(3_600);
 
 #[derive(NetworkBehaviour)]
@@ -138,13 +140,30 @@ impl Peer {
 
     /// An echo of a connected peer.
     pub async fn echo(&self, peer: PeerId) -> Result<Stream, CircuitError> {
-        self.streams.clone().open_stream(peer, ECHO).await.map_err(failed)
+        let mut tries = 0;
+        loop {
+            let mut stream = self.streams.clone().open_stream(peer, ECHO).await.map_err(failed)?;
+            tries += 1;
+            match answers(&mut stream).await {
+                // The library drops a stream that comes while the one before it is not taken yet.
+                Err(_) if tries < OPEN_TRIES => {}
+                Err(error) => return Err(failed(error)),
+                Ok(()) => return Ok(stream),
+            }
+        }
     }
 
     /// What happens next.
     pub async fn next(&mut self) -> Option<Seen> {
         self.seen.recv().await
     }
+}
+
+/// Sends a byte there and back.
+async fn answers(stream: &mut Stream) -> std::io::Result<()> {
+    stream.write_all(&[1]).await?;
+    stream.flush().await?;
+    stream.read_exact(&mut [0]).await
 }
 
 async fn echo(stream: Stream) {

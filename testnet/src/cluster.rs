@@ -15,6 +15,7 @@ use infernet_node::{
     market::{policy::Policy, pricing::Pricing},
     net::ReachConfig,
     node::{Node, Serve, Settings, StartError},
+    settlement::tabs::Credit,
     store::{self, StoreError},
 };
 use infernet_wire::{
@@ -28,6 +29,9 @@ use libp2p::Multiaddr;
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::sleep};
+
+/// What a buyer may owe a worker here: more than any test or measurement spends.
+pub const CREDIT: MicroUsd = MicroUsd(1_000_000_000);
 
 /// The network of everything in this crate.
 pub const NETWORK: &str = "testnet";
@@ -218,7 +222,7 @@ fn serve(sells: Sells) -> Result<Serve, ClusterError> {
     if let Some(sensors) = sells.sensors {
         serve.sensors = sensors();
     }
-    Ok(Serve { policy: sells.policy, ..serve })
+    Ok(Serve { policy: sells.policy, credit: Credit { free: CREDIT, ..Credit::default() }, ..serve })
 }
 
 /// Waits until `holds`, looking every few milliseconds.

@@ -13,6 +13,7 @@
 //! | [`flood`] | a worker and a buyer under attack, and whether they come through |
 //! | [`sim`] | thousands of nodes on virtual time, from a seed, with the node's own deciders |
 //! | [`stranger`] | a member of the mesh that is no node |
+//! | [`pay`] | payments of buyers that are no nodes |
 //! | [`shim`] | TCP and UDP links that are worse than loopback |
 //! | [`evm`] | a real EVM chain, and the contract on it |
 //! | [`receipts`], [`scribe`] | receipts without a job, and a process that writes them until it is killed |
@@ -30,6 +31,7 @@ pub mod evm;
 pub mod flood;
 pub mod machine;
 pub mod nat;
+pub mod pay;
 pub mod plane;
 pub mod receipts;
 pub mod scribe;

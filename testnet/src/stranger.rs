@@ -1,6 +1,9 @@
 //! A member of the mesh that is no node: it signs offers and answers by hand and does what it likes with what comes back.
 
-use crate::cluster::{NETWORK, loopback};
+use crate::{
+    cluster::{NETWORK, loopback},
+    pay::Promises,
+};
 use infernet_node::{
     clock,
     net::{self, Event, Net, NetConfig, NetError},
@@ -28,6 +31,7 @@ pub struct Stranger {
     key: NodeKey,
     net: Net,
     events: mpsc::Receiver<Event>,
+    promises: Promises,
 }
 
 /// An offer, and what opens its commitment.
@@ -55,7 +59,7 @@ impl Stranger {
         let key = fresh_key();
         let config = NetConfig { network: network(), listen, bootstrap, ..NetConfig::default() };
         let (net, events) = net::start(&key, config).await?;
-        Ok(Stranger { key, net, events })
+        Ok(Stranger { promises: Promises::new(key.clone(), network()), key, net, events })
     }
 
     /// Who it is.
@@ -66,6 +70,11 @@ impl Stranger {
     /// Its key.
     pub fn key(&self) -> &NodeKey {
         &self.key
+    }
+
+    /// What it pays with.
+    pub fn promises(&self) -> &Promises {
+        &self.promises
     }
 
     /// Its place in the mesh.

@@ -12,7 +12,7 @@ use infernet_node::{
     store,
 };
 use infernet_testnet::{
-    cluster::{Member, MemberSpec, NETWORK, eventually, loopback},
+    cluster::{CREDIT, Member, MemberSpec, NETWORK, eventually, loopback},
     demo::order,
     engine::{EngineOptions, EngineServer},
     shim::{Link, Quality},
@@ -98,6 +98,7 @@ async fn worker(engine: &str, link: &Link) -> Member {
     let price = Price { input: MicroUsd(100_000), output: MicroUsd(400_000) };
     let mut serve = Serve::new(vec![engine.into()], Pricing::flat(price), 4);
     serve.chat_advertise = vec![link.addr()];
+    serve.credit.free = CREDIT;
     let settings = Settings {
         key: NodeKey::from_bytes(&clock::random()).expect("a key"),
         former: Vec::new(),

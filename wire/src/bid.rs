@@ -95,6 +95,8 @@ impl NoBidReason {
     pub const TOO_MUCH_POWER: Self = NoBidReason(15);
     /// Somebody else uses the machine.
     pub const BUSY_HOST: Self = NoBidReason(16);
+    /// The buyer may owe no more here than it does, or nothing at all.
+    pub const NO_CREDIT: Self = NoBidReason(17);
 
     /// A short stable name, for counters and for people.
     pub fn label(self) -> &'static str {
@@ -115,6 +117,7 @@ impl NoBidReason {
             Self::TOO_HOT => "too_hot",
             Self::TOO_MUCH_POWER => "too_much_power",
             Self::BUSY_HOST => "busy_host",
+            Self::NO_CREDIT => "no_credit",
             _ => "other",
         }
     }

@@ -15,6 +15,11 @@
 //! goes on there. If the answer is over, `Usage` and `Receipt` are sent again. Neither counts for the transcript again. Whoever knows
 //! none of this leaves both fields out, and the job ends with its stream.
 //!
+//! **Payment.** `Open` carries voucher 0, which covers the input that the request has at most. A worker that answers
+//! [`Opened::chunk`] gets one more [`Frame::Voucher`] for each such piece of the answer: the buyer pays the piece that comes, when
+//! what it has paid for has arrived. The worker stops its engine when it is one piece ahead of what is paid. After `Usage`, and before
+//! it countersigns, the buyer pays what is missing of the amount. No payment is in the transcript, but for that in `Open`.
+//!
 //! **Standing price.** A worker's live ad is a bid at its prices. A buyer that takes it sends the offer inside [`Open`] and names
 //! the ad's digest as the accept's bid: no gossip, no auction, one round trip.
 //!
@@ -31,6 +36,7 @@ use crate::{
     hash,
     id::{Hash, JobId},
     limits,
+    money::MicroUsd,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
@@ -356,6 +362,8 @@ impl FinishReason {
     pub const FAILED: Self = FinishReason(3);
     /// The model called tools and waits for what they say.
     pub const TOOL_CALLS: Self = FinishReason(4);
+    /// The buyer stopped paying.
+    pub const UNPAID: Self = FinishReason(5);
 
     /// Whether the engine came to an end of its own.
     pub fn is_complete(self) -> bool {
@@ -400,6 +408,8 @@ impl ErrorCode {
     pub const REPLACED: Self = ErrorCode(9);
     /// The job can't go on where the buyer wants to: what it asks for was never sent, or was acknowledged and let go.
     pub const BAD_RESUME: Self = ErrorCode(10);
+    /// No voucher, a wrong one, or no credit for it.
+    pub const PAYMENT: Self = ErrorCode(11);
 
     /// A short stable name.
     pub fn label(self) -> &'static str {
@@ -414,6 +424,7 @@ impl ErrorCode {
             Self::DISPUTE => "dispute",
             Self::REPLACED => "replaced",
             Self::BAD_RESUME => "bad_resume",
+            Self::PAYMENT => "payment",
             _ => "other",
         }
     }
@@ -452,6 +463,8 @@ pub enum Frame {
     Embedding(Embedding),
     /// Buyer: it has every content frame below this `seq`. Only to a worker that has told its [`Opened::grace_ms`].
     Ack(u64),
+    /// Buyer: it pays. Only to a worker that has told its [`Opened::chunk`].
+    Voucher(Payment),
 }
 
 /// Body of [`Frame::Open`].
@@ -471,6 +484,9 @@ pub struct Open {
     /// accepted job runs already, its stream was lost, and the buyer wants to go on at this `seq`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub resume_from: Option<u64>,
+    /// What the buyer pays beforehand: voucher 0, for the input that the request has at most.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub payment: Option<Payment>,
 }
 
 impl Open {
@@ -490,6 +506,19 @@ pub struct Opened {
     /// For how long the job goes on when its stream is lost, in milliseconds. Only to a buyer that may resume.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub grace_ms: Option<u32>,
+    /// For every so many output tokens the worker wants a voucher. Not said if nothing is to be paid as the answer runs.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chunk: Option<u32>,
+}
+
+/// Body of [`Frame::Voucher`]: a buyer pays what a job has cost, or is about to cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payment {
+    /// [`crate::voucher::SignedVoucher::encode`]: what all jobs on the channel are worth together.
+    pub voucher: ByteBuf,
+    /// How much of that is for this job, in micro-USD; never less than before. Since vouchers of jobs that run side by side may
+    /// overtake each other, one voucher alone does not say it.
+    pub paid: MicroUsd,
 }
 
 /// Body of [`Frame::Delta`].
@@ -627,6 +656,7 @@ impl Frame {
             Frame::ToolCall(_) => "tool_call",
             Frame::Embedding(_) => "embedding",
             Frame::Ack(_) => "ack",
+            Frame::Voucher(_) => "voucher",
         }
     }
 }

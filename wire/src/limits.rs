@@ -107,6 +107,9 @@ pub const ACK_BYTES: usize = MAX_UNACKED_BYTES / 8;
 /// How often one job may be resumed: each time costs what is not acknowledged once more. A phone on a bad train does it every ten
 /// seconds in a long answer.
 pub const MAX_RESUMES: u32 = 64;
+/// Output tokens that are paid with one voucher: its two signatures cost a token a microsecond or two, and it is the most that either
+/// side can lose of an answer.
+pub const CHUNK_TOKENS: u32 = 64;
 /// Messages in one request.
 pub const MAX_MESSAGES: usize = 4_096;
 /// Stop sequences in one request.

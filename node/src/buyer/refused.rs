@@ -111,6 +111,11 @@ impl NoBids {
         }
     }
 
+    /// Whether everybody refused because we owe enough there, or may owe nothing.
+    fn is_without_credit(&self) -> bool {
+        !self.refusals.is_empty() && self.refusals.iter().all(|(_, r)| *r == NoBidReason::NO_CREDIT)
+    }
+
     /// Whether everybody refused because prompt and answer are too long.
     fn is_too_long(&self) -> bool {
         !self.refusals.is_empty() && self.refusals.iter().all(|(_, r)| *r == NoBidReason::CONTEXT_TOO_LONG)
@@ -127,6 +132,7 @@ fn is_transient(reason: NoBidReason) -> bool {
             | NoBidReason::CONTEXT_TOO_LONG
             | NoBidReason::MISSING_ABILITY
             | NoBidReason::DEADLINE_TOO_CLOSE
+            | NoBidReason::NO_CREDIT
     )
 }
 
@@ -155,6 +161,10 @@ fn no_bids(no: &NoBids) -> String {
             "no standing price: no worker that serves {model} promises in its ad what this order wants; allow an auction with --path auto"
         ),
         Some(_) if refusals.is_empty() => format!("no bids: the workers that serve {model} did not answer; try again"),
+        _ if no.is_without_credit() => format!(
+            "no bids: the workers that serve {model} give you no credit for what this job may cost; ask for less with --max-tokens or \
+             --budget, or ask an operator for credit: `infernet credit set` there, with your id from `infernet key show`"
+        ),
         _ if !refusals.is_empty() => {
             format!("no bids: the workers that serve {model} refused ({}); try again later", reasons(refusals))
         }
@@ -213,6 +223,7 @@ mod tests {
         check(refused(NoBidReason(999)), "1 × other", true);
         check(refused(NoBidReason::CONTEXT_TOO_LONG), "context", false);
         check(refused(NoBidReason::BUDGET_TOO_LOW), "--budget", false);
+        check(refused(NoBidReason::NO_CREDIT), "infernet credit set", false);
         check(refused(NoBidReason::MISSING_ABILITY), "missing_ability", false);
         check(|no| no.cheapest = Some(price(11)), "raise --max-price", false);
         check(|no| no.cheapest = None, "known models: tiny", false);

@@ -14,14 +14,21 @@ use super::{
     session::{BuyerEvent, BuyerSession, Resume, Terms, Violation},
     stream::{ChatStream, Ending, Incoming, Outgoing, Path},
 };
-use crate::{clock, ledger::Ledger};
+use crate::{
+    clock,
+    ledger::Ledger,
+    settlement::{
+        tab::Pieces,
+        tabs::{NotPaid, Payer, Tabs},
+    },
+};
 use infernet_wire::{
     accept::JobAccept,
-    chat::{Channel, Embedding, ErrorCode, Frame, Open, StreamError, TokenLogprob, ToolCallDelta, Usage},
+    chat::{Channel, Embedding, ErrorCode, Frame, Open, Payment, StreamError, TokenLogprob, ToolCallDelta, Usage},
     envelope::{Envelope, Refusal, Verified},
     id::{JobId, NodeId},
     key::NodeKey,
-    money::Price,
+    money::{MicroUsd, Price},
     receipt::{Countersign, JobReceipt, SignedReceipt},
     standing::StandingOffer,
     time::UnixMillis,
@@ -65,6 +72,8 @@ pub struct Buyer {
     pub network: NetworkId,
     /// Keeps receipts.
     pub ledger: Ledger,
+    /// What is paid from.
+    pub tabs: Tabs,
     /// Connections to workers.
     pub pool: Pool,
     /// The way to those whom these don't reach; `None`: there is no other.
@@ -175,6 +184,9 @@ pub enum Cause {
     /// Our own disk.
     #[error("can't keep the receipt: {0}; free some disk space")]
     Keep(String),
+    /// A voucher can't be written.
+    #[error("can't pay: {0}")]
+    Pay(#[from] NotPaid),
     /// The caller went away before the first token.
     #[error("cancelled")]
     Cancelled,
@@ -189,7 +201,7 @@ impl Cause {
             Cause::Worker(error) => error.code.label(),
             Cause::Violation(_) => "violation",
             Cause::Receipt(refusal) => refusal.label(),
-            Cause::Keep(_) => "store",
+            Cause::Keep(_) | Cause::Pay(_) => "store",
             Cause::Cancelled => "cancelled",
         }
     }
@@ -200,7 +212,7 @@ impl Failure {
     pub fn is_retryable(&self) -> bool {
         let transient = match &self.cause {
             Cause::Worker(error) => error.retryable || error.code == ErrorCode::BAD_ACCEPT,
-            Cause::Cancelled | Cause::Keep(_) => false,
+            Cause::Cancelled | Cause::Keep(_) | Cause::Pay(_) => false,
             _ => true,
         };
         transient && !self.after_first_token
@@ -208,7 +220,7 @@ impl Failure {
 
     /// Whether the worker only said that it can't take the job, which is no fault of its.
     pub fn is_refusal(&self) -> bool {
-        matches!(&self.cause, Cause::Worker(error) if [ErrorCode::BUSY, ErrorCode::NO_HOLD].contains(&error.code))
+        matches!(&self.cause, Cause::Worker(error) if [ErrorCode::BUSY, ErrorCode::NO_HOLD, ErrorCode::PAYMENT].contains(&error.code))
     }
 }
 
@@ -243,6 +255,7 @@ pub async fn run<T: From<Progress> + Send>(buyer: &Buyer, order: Order, caller: 
         buyer.pool.drop_connection(&order.terms.worker);
     }
     let after_first_token = attempt.session.has_received();
+    attempt.close_tab(&result);
     result.map_err(|cause| match cause {
         // Nobody waits for another worker's answer.
         _ if attempt.cancelled && !after_first_token => before(Cause::Cancelled),
@@ -260,6 +273,12 @@ struct Attempt {
     first_token: Option<Instant>,
     usage: Option<(Usage, Instant)>,
     opened: bool,
+    /// What it is paid from; `None` if it is free.
+    payer: Option<Payer>,
+    /// When the worker wants how much; `None`: not as the answer runs.
+    pieces: Option<Pieces>,
+    /// The payment sent last.
+    last_payment: Option<Payment>,
     cancelled: bool,
     /// Whether the caller has stopped taking steps.
     stalled: bool,
@@ -321,13 +340,14 @@ async fn connect_straight(buyer: &Buyer, order: &Order) -> Result<ChatStream, Ca
 }
 
 /// The first frame of a stream, for a job that begins with `request`, or goes on at `resume_from` without one.
-fn open_frame(order: &Order, request: &[u8], resume_from: u64) -> Vec<u8> {
+fn open_frame(order: &Order, request: &[u8], resume_from: u64, payment: Option<Payment>) -> Vec<u8> {
     Frame::Open(Open {
         accept: ByteBuf::from(order.accept.raw().to_vec()),
         salt: ByteArray::new(order.salt),
         request_len: u32::try_from(request.len()).unwrap_or(u32::MAX),
         offer: order.offer.as_ref().filter(|_| !request.is_empty()).map(|offer| ByteBuf::from(offer.payload().to_vec())),
         resume_from: Some(resume_from),
+        payment,
     })
     .encode()
 }
@@ -335,7 +355,12 @@ fn open_frame(order: &Order, request: &[u8], resume_from: u64) -> Vec<u8> {
 impl Attempt {
     async fn start(buyer: &Buyer, order: &Order) -> Result<Self, Cause> {
         let ChatStream { path, recv, send, .. } = connect(buyer, order).await?;
-        let open = open_frame(order, &order.request, 0);
+        let mut payer = (!order.terms.is_free()).then(|| buyer.tabs.payer(order.terms.worker, order.terms.job));
+        let payment = match &mut payer {
+            Some(payer) => Some(payer.pay(order.terms.cost(order.terms.input_tokens, 0)).await?),
+            None => None,
+        };
+        let open = open_frame(order, &order.request, 0, payment.clone());
         let started = clock::instant();
         let mut writer = FrameWriter::new(send);
         writer.write_with(&open, &order.request, deadline::WRITE).await?;
@@ -349,6 +374,9 @@ impl Attempt {
             first_token: None,
             usage: None,
             opened: false,
+            payer,
+            pieces: None,
+            last_payment: payment,
             cancelled: false,
             stalled: false,
             heard: clock::deadline(Duration::ZERO),
@@ -483,7 +511,7 @@ impl Attempt {
             (connected, _) => connected?,
         };
         let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
-        writer.write(&open_frame(order, &[], from), deadline::WRITE).await?;
+        writer.write(&open_frame(order, &[], from, None), deadline::WRITE).await?;
         let raw = reader.next_within(deadline::OPENED).await?;
         match self.session.on_frame(raw.frame, &raw.bytes)? {
             BuyerEvent::Resumed => {}
@@ -491,6 +519,10 @@ impl Attempt {
             _ => return Err(Violation::Unexpected("first").into()),
         }
         (self.reader, self.writer, self.path) = (reader, writer, path);
+        // The last voucher may have gone with the stream.
+        if let Some(payment) = self.last_payment.clone().filter(|_| self.pieces.is_some()) {
+            self.writer.write(&Frame::Voucher(payment).encode(), deadline::WRITE).await?;
+        }
         Ok(())
     }
 
@@ -530,8 +562,10 @@ impl Attempt {
     ) -> Result<Option<Completed>, Cause> {
         match self.session.on_frame(raw.frame, &raw.bytes)? {
             BuyerEvent::KeepAlive | BuyerEvent::Resumed => {}
-            BuyerEvent::Opened { input_tokens } => {
+            BuyerEvent::Opened { input_tokens, chunk } => {
                 self.opened = true;
+                let most = self.session.terms().output_tokens;
+                self.pieces = chunk.filter(|_| self.payer.is_some()).map(|chunk| Pieces::wanted(chunk, most));
                 let agreed = Box::new(Agreed::from(self.session.terms()));
                 self.stalled = !caller.tell(Progress::Opened { path: self.path, input_tokens, agreed }).await;
             }
@@ -545,6 +579,9 @@ impl Attempt {
             BuyerEvent::Usage(usage) => {
                 self.usage = Some((usage.clone(), clock::instant()));
                 self.give_up = Limit::from_now(deadline::SIGN);
+                let price = self.session.terms().price;
+                // Within the budget, as the session has checked.
+                self.pay(price.cost(usage.input_tokens, usage.output_tokens).unwrap_or_default()).await?;
                 if !self.cancelled {
                     caller.tell(Progress::Usage(usage)).await;
                 }
@@ -570,7 +607,10 @@ impl Attempt {
             self.first_token = Some(clock::instant());
             self.give_up = if self.cancelled { self.give_up } else { self.deadline };
         }
-        if !self.cancelled && !caller.tell(step).await {
+        if let Some(pieces) = self.pieces.filter(|_| !self.cancelled) {
+            self.pay(self.session.due(pieces.due(self.session.tokens()))).await?;
+        }
+        if !self.cancelled && !self.tell(step, caller).await? {
             self.stalled = true;
         }
         match self.session.acknowledge() {
@@ -579,13 +619,51 @@ impl Attempt {
         }
     }
 
+    /// Pays `total` for the job in all, unless so much is paid already.
+    async fn pay(&mut self, total: MicroUsd) -> Result<(), Cause> {
+        let Some(payer) = self.payer.as_mut().filter(|payer| payer.paid() < total && self.pieces.is_some()) else {
+            return Ok(());
+        };
+        let payment = payer.pay(total).await?;
+        self.last_payment = Some(payment.clone());
+        Ok(self.writer.write(&Frame::Voucher(payment).encode(), deadline::WRITE).await?)
+    }
+
+    /// Tells the caller, see [`Caller::tell`]; while it takes its time, tells the worker, which may wait for a payment, that we are there.
+    async fn tell<T: From<Progress>>(&mut self, step: Progress, caller: &mut Caller<'_, T>) -> Result<bool, Cause> {
+        let mut telling = pin!(caller.tell(step));
+        loop {
+            tokio::select! {
+                biased;
+                told = &mut telling => return Ok(told),
+                () = tokio::time::sleep(deadline::REPEAT_VOUCHER), if self.pieces.is_some() => {
+                    if let Some(payment) = self.last_payment.clone() {
+                        self.writer.write(&Frame::Voucher(payment).encode(), deadline::WRITE).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What came of the job, for the tab. A worker that gave up before the first token has nothing to ask for, as it says itself.
+    fn close_tab(&mut self, result: &Result<Completed, Cause>) {
+        let Some(payer) = self.payer.take() else { return };
+        let owed = match result {
+            Ok(completed) => Some(completed.receipt.as_ref().map_or(MicroUsd(0), |receipt| receipt.receipt().amount)),
+            Err(Cause::Worker(_)) if !self.session.has_received() => Some(MicroUsd(0)),
+            Err(_) => None,
+        };
+        payer.close(owed);
+    }
+
     /// Checks, keeps, then sends. A countersignature that can't be sent still counts: the worker will ask again.
     async fn countersign(&mut self, buyer: &Buyer, bytes: &[u8]) -> Result<SignedReceipt, Cause> {
         let now = clock::now();
         let receipt: Verified<JobReceipt> = Envelope::decode(bytes)
             .and_then(|envelope| envelope.open::<JobReceipt>(&buyer.network, now)?.verify())
             .map_err(Cause::Receipt)?;
-        self.session.check_receipt(&receipt)?;
+        let paid = self.payer.as_ref().map(Payer::paid).unwrap_or_default();
+        self.session.check_receipt(&receipt, paid)?;
         let body = Countersign { receipt: receipt.digest(), issued: now };
         let countersign = buyer.key.sign(&buyer.network, body).map_err(Cause::Receipt)?;
         let frame = Frame::Countersign(ByteBuf::from(countersign.raw().to_vec())).encode();

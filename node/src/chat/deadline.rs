@@ -58,6 +58,11 @@ pub const SILENCE_IF_RESUMABLE: Duration = Duration::from_secs(3);
 pub const RESUME_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// How often a worker that has nothing to say says so: four chances to be heard in time.
 pub const KEEP_ALIVE: Duration = Duration::from_millis(250);
+/// How long a worker whose answer waits for a voucher waits for it: a round trip, a signature and a disk that is slow once. A buyer that
+/// can't go on for a while repeats its last one every [`REPEAT_VOUCHER`]; for [`WRITE`] at most, as any reader.
+pub const VOUCHER: Duration = Duration::from_secs(2);
+/// See [`VOUCHER`]: one repetition may be lost.
+pub const REPEAT_VOUCHER: Duration = Duration::from_millis(700);
 /// From `Usage` to `Receipt`, and from `Receipt` to `Countersign`: signing and one disk flush.
 pub const SIGN: Duration = Duration::from_secs(10);
 /// From the countersignature to the worker's end of the stream, which says that it was kept: a round trip and two disk flushes.

@@ -13,7 +13,7 @@ use super::{
 use crate::clock;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use infernet_wire::{
-    chat::{ErrorCode, Frame, StreamError},
+    chat::{ErrorCode, Frame, Payment, StreamError},
     limits,
 };
 use std::time::Duration;
@@ -58,6 +58,8 @@ pub(super) enum Said {
     Back(Path),
     /// It wants no more.
     Cancel,
+    /// It pays.
+    Pays(Payment),
     /// It agrees with the receipt.
     Countersign(Vec<u8>),
 }
@@ -201,6 +203,7 @@ impl Line {
                 Said::Nothing
             }
             Frame::Cancel => Said::Cancel,
+            Frame::Voucher(payment) => Said::Pays(payment),
             Frame::Countersign(bytes) => Said::Countersign(bytes.into_vec()),
             frame => {
                 debug!("buyer sent {} while the answer runs", frame.label());

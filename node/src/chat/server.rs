@@ -11,6 +11,7 @@
 //! vanishes leaves a receipt with one signature.
 
 use super::{
+    arrears::{Arrears, goes_on},
     deadline,
     endpoint::{Dialling, Endpoint},
     framing::{FrameError, FrameReader, FrameWriter, RawFrame},
@@ -29,13 +30,18 @@ use crate::{
     market::{advert::MIN_MEASURED_TOKENS, seller::Claim},
     metrics::{Metrics, Served},
     seller::{Measured, Presented, Seller, Slot, Unclaimed},
+    settlement::{
+        tab::BadPayment,
+        tabs::{Tabs, Till},
+    },
+    store::StoreError,
 };
 use bytes::BytesMut;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use infernet_wire::{
     accept::JobAccept,
     capability::Abilities,
-    chat::{ChatRequest, ErrorCode, FinishReason, Frame, Open, StreamError, TokenLogprob, ToolCallDelta},
+    chat::{ChatRequest, ErrorCode, FinishReason, Frame, Open, Payment, StreamError, TokenLogprob, ToolCallDelta},
     envelope::{Envelope, Verified},
     id::{Hash, NodeId},
     key::NodeKey,
@@ -49,7 +55,7 @@ use infernet_wire::{
 use std::{
     pin::{Pin, pin},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::time::sleep_until;
 use tracing::{Instrument, debug, info, info_span, warn};
@@ -74,6 +80,8 @@ pub struct Worker {
     pub engines: Engines,
     /// Keeps receipts.
     pub ledger: Ledger,
+    /// Where buyers pay.
+    pub tabs: Tabs,
     /// Jobs whose buyers may come back.
     pub lasting: Lasting,
     /// Counts what happens.
@@ -192,6 +200,9 @@ struct Job {
     /// Whether the buyer may come back for it.
     resumes: bool,
     chunks: Chunks,
+    /// Where it is paid; `None` if it is free.
+    till: Option<Till>,
+    arrears: Arrears,
     pace: Pace,
     shown: Running,
 }
@@ -207,6 +218,7 @@ async fn admit(worker: &Worker, peer: NodeId, open: Open, bytes: &[u8], reader: 
     let engine =
         worker.engines.find(&claim.model).ok_or_else(|| refuse(ErrorCode::ENGINE, true, "no engine serves the model now"))?;
     let terms = terms(worker.key.id(), &claim, engine.weights, &parsed);
+    let till = paid_beforehand(worker, &terms, open.payment.as_ref())?;
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let resumes = open.resume_from.is_some();
     let (session, opened) = WorkerSession::open(terms, bytes, &request, resumes, clock::now());
@@ -217,9 +229,36 @@ async fn admit(worker: &Worker, peer: NodeId, open: Open, bytes: &[u8], reader: 
         opened,
         resumes,
         chunks: ask(engine.backend, request_for_engine),
+        till,
+        arrears: Arrears::default(),
         pace: Pace::start(worker.metrics.clone()),
         shown,
     })
+}
+
+/// Opens the tab of a job that costs something: the buyer needs credit for all that it may cost, and pays the input beforehand.
+fn paid_beforehand(worker: &Worker, terms: &Terms, payment: Option<&Payment>) -> Result<Option<Till>, StreamError> {
+    if terms.is_free() {
+        return Ok(None);
+    }
+    let refused = |error: &dyn std::fmt::Display, label| {
+        worker.tally.count_reason("payment_refused", label);
+        refuse(ErrorCode::PAYMENT, true, error)
+    };
+    let opened = worker.tabs.open(terms.buyer, terms.job, terms.most());
+    let mut till = opened.map_err(|error| refused(&error, error.label()))?;
+    let taken = payment.ok_or(BadPayment::Missing).and_then(|payment| {
+        let due = terms.cost(terms.input_tokens, 0);
+        till.take(payment)?;
+        if payment.paid < due { Err(BadPayment::TooLittle { paid: payment.paid, due }) } else { Ok(()) }
+    });
+    match taken {
+        Ok(()) => Ok(Some(till)),
+        Err(error) => {
+            till.close(MicroUsd(0), false);
+            Err(refused(&error, error.label()))
+        }
+    }
 }
 
 fn read_accept(worker: &Worker, open: &Open) -> Result<Verified<JobAccept>, StreamError> {
@@ -341,6 +380,11 @@ impl Pace {
         Pace { asked, first: None, last: asked, tokens: 0, metrics }
     }
 
+    /// Since the engine was asked.
+    fn so_far(&self) -> Duration {
+        clock::instant() - self.asked
+    }
+
     fn token(&mut self, tokens: u32) {
         self.last = clock::instant();
         self.first.get_or_insert(self.last);
@@ -384,6 +428,9 @@ impl Job {
                 self.shown.end(Ended::free(State::Failed, Some(error.code.label())));
                 drop(self.chunks);
                 worker.seller.settle(self.claim.job).await;
+                if let Some(till) = self.till {
+                    till.close(MicroUsd(0), false);
+                }
                 let _ = line.say_now(&Frame::Error(error)).await;
             }
         }
@@ -402,18 +449,29 @@ impl Job {
         // Since when the engine has waited for an acknowledgement of a buyer that is there.
         let mut full_since = None;
         loop {
+            let behind = self.is_behind(line);
             let chunk = tokio::select! {
                 biased;
                 happening = line.next() => {
                     match line.handle(happening).await {
                         Ok(Said::Nothing) => {}
                         Ok(Said::Back(path)) => self.is_back(worker, path),
+                        Ok(Said::Pays(payment)) => if let Some(end) = self.is_paid(worker, &payment) {
+                            return Ok(end);
+                        },
                         Ok(Said::Cancel) => return Ok(End::new(FinishReason::CANCELLED)),
                         Ok(Said::Countersign(_)) | Err(Gone) => return Ok(End::gone()),
                     }
                     continue;
                 }
-                chunk = self.chunks.next(), if !line.is_full() => chunk,
+                kept = kept(&mut self.till) => match kept {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        warn!("can't keep a voucher: {error}; free some disk space");
+                        return Ok(End::new(FinishReason::FAILED));
+                    }
+                },
+                chunk = self.chunks.next(), if !behind && !line.is_full() => chunk,
                 () = &mut timer => {
                     // A token only moves the time; the timer is set anew when it rings too early.
                     if quiet_until <= timer.deadline() {
@@ -422,6 +480,10 @@ impl Job {
                         let takes_nothing = line.is_full()
                             && !line.is_lost()
                             && full_since.get_or_insert_with(clock::instant).elapsed() > deadline::WRITE;
+                        if self.arrears.is_over(self.pace.so_far()) {
+                            worker.tally.count_reason("payment_refused", "none");
+                            return Ok(End::new(FinishReason::UNPAID));
+                        }
                         if takes_nothing || line.say_now(&Frame::KeepAlive).await.is_err() {
                             return Ok(End::gone());
                         }
@@ -454,7 +516,26 @@ impl Job {
         }
     }
 
-    fn is_back(&self, worker: &Worker, path: Path) {
+    /// Whether the engine must wait for a payment. A buyer that is away can't pay; for it there is a time of its own.
+    fn is_behind(&mut self, line: &Line) -> bool {
+        let Some(till) = &self.till else { return false };
+        let price = &self.session.terms().price;
+        let behind = !goes_on(price, limits::CHUNK_TOKENS, self.session.accrued(), till.paid());
+        self.arrears.note(behind && !line.is_lost(), self.pace.so_far());
+        behind
+    }
+
+    /// A voucher came. A wrong one ends the job: its two sides don't agree on what is owed.
+    fn is_paid(&mut self, worker: &Worker, payment: &Payment) -> Option<End> {
+        self.arrears.hear(self.pace.so_far());
+        let error = self.till.as_mut()?.take(payment).err()?;
+        warn!(reason = error.label(), "stopped: {error}");
+        worker.tally.count_reason("payment_refused", error.label());
+        Some(End::new(FinishReason::UNPAID))
+    }
+
+    fn is_back(&mut self, worker: &Worker, path: Path) {
+        self.arrears.hear(self.pace.so_far());
         worker.tally.count_reason("resumed", path.label());
         self.shown.went_on(path.to_string());
         info!(%path, "the buyer is back");
@@ -512,7 +593,7 @@ impl Job {
 
     /// Usage, receipt, countersignature. The engine is let go first, and its slot with it.
     async fn settle(self, end: End, worker: &Worker, line: &mut Line, mut listed: Option<Listed>) {
-        let Job { mut claim, session, chunks, pace, shown, .. } = self;
+        let Job { mut claim, session, chunks, pace, shown, mut till, .. } = self;
         drop(chunks);
         worker.seller.settle(claim.job).await;
         worker.tally.count_reason("ended", end.finish.label());
@@ -520,20 +601,28 @@ impl Job {
         if pace.measured().is_some_and(|measured| !worker.seller.try_measured(&claim.model, measured)) {
             worker.metrics.left_out("seller_measurements");
         }
-        let Finished { usage, receipt } = session.finish(end.finish, end.input, end.output, clock::now());
+        // What it wrote is as good as there by the time that the receipt is.
+        let paid = till.as_ref().map(Till::paid).unwrap_or_default();
+        let Finished { usage, receipt } = session.finish(end.finish, (end.input, end.output), paid, clock::now());
         // A buyer that is away is waited for as long as there is room.
         let reachable = !line.is_lost() || listed.as_mut().is_some_and(Listed::may_wait);
         let told = !end.gone && reachable && line.say_ending(usage).await.is_ok();
         let Some(body) = receipt else {
             info!(finish = end.finish.label(), "ended before the first token, free of charge");
+            if let Some(till) = till {
+                till.close(MicroUsd(0), false);
+            }
             return shown.end(Ended::free(State::Cancelled, None));
         };
         let (tokens, amount) = (body.output_tokens, body.amount);
         match sign(worker, body).await {
             Ok(receipt) => {
-                let acknowledged = told && countersigned(worker, &receipt, line, &mut listed).await;
+                let acknowledged = told && countersigned(worker, &receipt, line, (&mut listed, &mut till)).await;
                 worker.tally.count(if acknowledged { "acknowledged" } else { "unacknowledged" });
                 claim.set_settled(acknowledged);
+                if let Some(till) = till {
+                    till.close(amount, acknowledged);
+                }
                 worker.metrics.earned(amount, acknowledged);
                 info!(finish = end.finish.label(), tokens, %amount, acknowledged, "done");
                 shown.tokens(tokens);
@@ -588,12 +677,17 @@ async fn sign(worker: &Worker, body: JobReceipt) -> Result<Verified<JobReceipt>,
 }
 
 /// Sends the receipt and waits for the buyer's signature. Whether it came, was right, and is kept.
-async fn countersigned(worker: &Worker, receipt: &Verified<JobReceipt>, line: &mut Line, listed: &mut Option<Listed>) -> bool {
+async fn countersigned(
+    worker: &Worker,
+    receipt: &Verified<JobReceipt>,
+    line: &mut Line,
+    (listed, till): (&mut Option<Listed>, &mut Option<Till>),
+) -> bool {
     let frame = Frame::Receipt(receipt.raw().to_vec().into()).encode();
     if line.say_ending(frame).await.is_err() {
         return false;
     }
-    let Some(bytes) = await_countersign(worker, line, listed).await else { return false };
+    let Some(bytes) = await_countersign(worker, line, listed, till).await else { return false };
     let countersign = Envelope::decode(&bytes).and_then(|e| e.open(&worker.network, clock::now())?.verify());
     let signed = match countersign.and_then(|c| SignedReceipt::new(receipt.clone(), Some(c))) {
         Ok(signed) => signed,
@@ -614,7 +708,12 @@ async fn countersigned(worker: &Worker, receipt: &Verified<JobReceipt>, line: &m
 }
 
 /// A `Cancel` may have crossed the end of the answer, and a buyer whose stream is lost may come back for its receipt.
-async fn await_countersign(worker: &Worker, line: &mut Line, listed: &mut Option<Listed>) -> Option<Vec<u8>> {
+async fn await_countersign(
+    worker: &Worker,
+    line: &mut Line,
+    listed: &mut Option<Listed>,
+    till: &mut Option<Till>,
+) -> Option<Vec<u8>> {
     let mut limit = clock::deadline(deadline::SIGN);
     loop {
         if line.is_lost() && !listed.as_mut().is_some_and(Listed::may_wait) {
@@ -631,8 +730,23 @@ async fn await_countersign(worker: &Worker, line: &mut Line, listed: &mut Option
                 worker.tally.count_reason("resumed", path.label());
                 limit = clock::deadline(deadline::SIGN);
             }
+            // What was missing of the amount. One that is wrong leaves the tab as it was.
+            Said::Pays(payment) => {
+                if let Some(Err(error)) = till.as_mut().map(|till| till.take(&payment)) {
+                    debug!("the last payment is refused: {error}");
+                    worker.tally.count_reason("payment_refused", error.label());
+                }
+            }
             Said::Cancel | Said::Nothing => {}
         }
+    }
+}
+
+/// Resolves when a payment counts; never if none is on its way.
+async fn kept(till: &mut Option<Till>) -> Result<(), StoreError> {
+    match till {
+        Some(till) => till.kept().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -52,6 +52,21 @@ impl Terms {
         self.input_tokens.div_ceil(4)
     }
 
+    /// Whether nothing is ever to be paid.
+    pub fn is_free(&self) -> bool {
+        self.most() == MicroUsd(0)
+    }
+
+    /// What the job may cost.
+    pub fn most(&self) -> MicroUsd {
+        self.cost(self.input_tokens, self.output_tokens)
+    }
+
+    /// What so many tokens cost, within the budget.
+    pub fn cost(&self, input: u32, output: u32) -> MicroUsd {
+        self.price.cost(input, output).map_or(self.budget, |cost| cost.min(self.budget))
+    }
+
     /// The output tokens to ask the engine for: what was wanted, as far as the budget reaches.
     pub fn engine_limit(&self) -> u32 {
         let input = self.likely_input();
@@ -133,7 +148,8 @@ impl WorkerSession {
     /// the buyer may come back after a lost stream.
     pub fn open(terms: Terms, open_frame: &[u8], request: &[u8], resumes: bool, now: UnixMillis) -> (Self, Vec<u8>) {
         let grace_ms = resumes.then_some(limits::RESUME_GRACE_MS);
-        let opened = Frame::Opened(Opened { job: terms.job, input_tokens: terms.input_tokens, grace_ms }).encode();
+        let chunk = (!terms.is_free()).then_some(limits::CHUNK_TOKENS);
+        let opened = Frame::Opened(Opened { job: terms.job, input_tokens: terms.input_tokens, grace_ms, chunk }).encode();
         let session = WorkerSession {
             request: request_hash(request),
             transcript: Transcript::seed(open_frame, request),
@@ -194,6 +210,16 @@ impl WorkerSession {
         self.delivered.frames > 0
     }
 
+    /// What was delivered costs so much at most, the input as it was declared.
+    pub fn accrued(&self) -> MicroUsd {
+        self.terms.cost(self.terms.input_tokens, self.delivered.tokens)
+    }
+
+    /// What was agreed.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     /// Whether the limit of tokens or bytes is reached, so that more text means an engine that ignores it.
     pub fn is_full(&self) -> bool {
         let full = self.delivered.total_bytes() >= MAX_ANSWER_BYTES - MAX_CHUNK_BYTES;
@@ -201,8 +227,14 @@ impl WorkerSession {
     }
 
     /// Ends the job. `input` and `output` are the engine's final counts where it tells them; they lower the charge, never
-    /// raise it.
-    pub fn finish(mut self, finish: FinishReason, input: Option<u32>, output: Option<u32>, now: UnixMillis) -> Finished {
+    /// raise it. `paid` is what the buyer has paid so far.
+    pub fn finish(
+        mut self,
+        finish: FinishReason,
+        (input, output): (Option<u32>, Option<u32>),
+        paid: MicroUsd,
+        now: UnixMillis,
+    ) -> Finished {
         let free = !self.has_delivered() && !finish.is_complete();
         let input = if free { 0 } else { input.unwrap_or(self.terms.likely_input()).min(self.terms.input_tokens) };
         let output = output.unwrap_or(u32::MAX).min(self.delivered.tokens);
@@ -221,7 +253,7 @@ impl WorkerSession {
             output_tokens,
             price: self.terms.price,
             amount,
-            paid: MicroUsd(0),
+            paid: paid.min(amount),
             started: self.started,
             finished: now.max(self.started),
             status: status(finish),
@@ -235,7 +267,7 @@ impl WorkerSession {
 fn status(finish: FinishReason) -> JobStatus {
     match finish {
         finish if finish.is_complete() => JobStatus::COMPLETED,
-        FinishReason::CANCELLED => JobStatus::CANCELLED,
+        FinishReason::CANCELLED | FinishReason::UNPAID => JobStatus::CANCELLED,
         _ => JobStatus::FAILED,
     }
 }
@@ -247,6 +279,8 @@ pub enum BuyerEvent {
     Opened {
         /// Input tokens declared.
         input_tokens: u32,
+        /// For every so many output tokens it wants a voucher; `None`: none.
+        chunk: Option<u32>,
     },
     /// A piece of the answer.
     Text {
@@ -449,7 +483,7 @@ impl BuyerSession {
         self.declared = opened.input_tokens;
         self.state = State::Streaming;
         self.grace = opened.grace_ms.map(|ms| Duration::from_millis(ms.min(limits::RESUME_GRACE_MS).into()));
-        Ok(BuyerEvent::Opened { input_tokens: opened.input_tokens })
+        Ok(BuyerEvent::Opened { input_tokens: opened.input_tokens, chunk: opened.chunk })
     }
 
     /// To resume at a frame acknowledges those before.
@@ -537,8 +571,18 @@ impl BuyerSession {
         Ok(BuyerEvent::Free(usage))
     }
 
-    /// Checks a receipt against what happened here. Only then may it be countersigned.
-    pub fn check_receipt(&self, receipt: &Verified<JobReceipt>) -> Result<(), Violation> {
+    /// What is to be paid when `tokens` of output are.
+    pub fn due(&self, tokens: u32) -> MicroUsd {
+        self.terms.cost(self.declared, tokens)
+    }
+
+    /// Output tokens that have arrived.
+    pub fn tokens(&self) -> u32 {
+        self.delivered.tokens
+    }
+
+    /// Checks a receipt against what happened here, and that it claims no more than was `paid`. Only then may it be countersigned.
+    pub fn check_receipt(&self, receipt: &Verified<JobReceipt>, paid: MicroUsd) -> Result<(), Violation> {
         let ensure = |holds: bool, field| if holds { Ok(()) } else { Err(Violation::Receipt(field)) };
         let usage = self.usage.as_ref().ok_or(Violation::Unexpected("receipt"))?;
         let terms = &self.terms;
@@ -551,6 +595,8 @@ impl BuyerSession {
         ensure(receipt.price == terms.price, "price")?;
         ensure(receipt.input_tokens == usage.input_tokens, "input tokens")?;
         ensure(receipt.output_tokens == usage.output_tokens, "output tokens")?;
+        // It may have been signed before our last payment arrived.
+        ensure(receipt.paid <= paid, "paid")?;
         ensure(receipt.status == status(usage.finish), "status")?;
         ensure(receipt.request == self.request, "request")?;
         ensure(receipt.transcript == self.transcript.value(), "transcript")

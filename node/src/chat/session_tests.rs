@@ -48,7 +48,7 @@ impl Pair {
 
     fn end(self, finish: FinishReason, input: Option<u32>, output: Option<u32>) -> (BuyerSession, Option<JobReceipt>) {
         let Pair { worker, mut buyer } = self;
-        let finished = worker.finish(finish, input, output, NOW.after(5));
+        let finished = worker.finish(finish, (input, output), MicroUsd(0), NOW.after(5));
         deliver(&mut buyer, &finished.usage).expect("good usage");
         (buyer, finished.receipt)
     }
@@ -71,7 +71,7 @@ fn a_finished_job_has_a_receipt_the_buyer_agrees_with() {
     let receipt = receipt.expect("a receipt");
     assert_eq!((receipt.input_tokens, receipt.output_tokens, receipt.amount), (7, 2, MicroUsd(11)));
     assert_eq!(receipt.status, JobStatus::COMPLETED);
-    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn the_end_token_is_counted_if_the_engine_counts_it_and_nothing_more() {
         }
         let (buyer, receipt) = pair.end(finish, Some(7), counted);
         let receipt = receipt.expect("a receipt");
-        assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 2)), Ok(()));
+        assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 2), MicroUsd(0)), Ok(()));
         (last.is_some(), receipt.output_tokens)
     };
     assert_eq!(counted(Some(2), FinishReason::STOP), (true, 2));
@@ -110,7 +110,7 @@ fn any_change_to_a_receipt_is_found() {
         let mut changed = receipt.clone();
         change(&mut changed);
         changed.amount = changed.price.cost(changed.input_tokens, changed.output_tokens).unwrap_or_default();
-        assert_eq!(buyer.check_receipt(&sign(changed, 2)), Err(Violation::Receipt(field)));
+        assert_eq!(buyer.check_receipt(&sign(changed, 2), MicroUsd(0)), Err(Violation::Receipt(field)));
     };
     check("job", |r| r.job.0[0] ^= 1);
     check("accept", |r| r.accept.0[0] ^= 1);
@@ -124,7 +124,7 @@ fn any_change_to_a_receipt_is_found() {
     check("status", |r| r.status = JobStatus::FAILED);
     check("request", |r| r.request.0[0] ^= 1);
     check("transcript", |r| r.transcript.0[0] ^= 1);
-    assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 3)), Err(Violation::Receipt("worker")));
+    assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 3), MicroUsd(0)), Err(Violation::Receipt("worker")));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn calls_and_vectors_are_in_the_transcript_at_their_place() {
     let (buyer, receipt) = pair.end(FinishReason::TOOL_CALLS, Some(3), Some(5));
     let receipt = receipt.expect("a receipt");
     assert_eq!((receipt.status, receipt.output_tokens), (JobStatus::COMPLETED, 5));
-    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn spliced_text_voids_the_receipt() {
     delta.text = "no!".into();
     deliver(&mut pair.buyer, &Frame::Delta(delta).encode()).expect("well-formed");
     let (buyer, receipt) = pair.end(FinishReason::STOP, None, None);
-    assert_eq!(buyer.check_receipt(&sign(receipt.expect("a receipt"), 2)), Err(Violation::Receipt("transcript")));
+    assert_eq!(buyer.check_receipt(&sign(receipt.expect("a receipt"), 2), MicroUsd(0)), Err(Violation::Receipt("transcript")));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn the_budget_is_a_hard_ceiling() {
     let (buyer, receipt) = pair.end(FinishReason::LENGTH, Some(10), Some(5));
     let receipt = receipt.expect("a receipt");
     assert_eq!((receipt.input_tokens, receipt.output_tokens, receipt.amount), (10, 2, MicroUsd(14)));
-    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
 
     let mut greedy = Pair::new(15);
     greedy.say("tokens of text", 8);
@@ -271,7 +271,7 @@ fn a_cancelled_job_is_receipted_for_what_was_delivered() {
     let (buyer, receipt) = pair.end(FinishReason::CANCELLED, None, None);
     let receipt = receipt.expect("a receipt");
     assert_eq!(receipt.status, JobStatus::CANCELLED);
-    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
 }
 
 #[test]
@@ -282,9 +282,9 @@ fn frames_out_of_order_are_violations() {
     for frame in [delta, usage, Frame::Receipt(ByteBuf::new()), Frame::Cancel, Frame::Countersign(ByteBuf::new())] {
         assert!(matches!(deliver(&mut fresh(), &frame.encode()), Err(Violation::Unexpected(_))), "{frame:?}");
     }
-    let other = Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 0, grace_ms: None });
+    let other = Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 0, grace_ms: None, chunk: None });
     assert!(matches!(deliver(&mut fresh(), &other.encode()), Err(Violation::Job)));
-    let greedy = Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: 11, grace_ms: None });
+    let greedy = Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: 11, grace_ms: None, chunk: None });
     assert!(matches!(deliver(&mut fresh(), &greedy.encode()), Err(Violation::Input { .. })));
     let mut over = fresh();
     let error = StreamError { code: ErrorCode::BUSY, retryable: true, message: String::new() };
@@ -304,7 +304,7 @@ proptest! {
         let (buyer, receipt) = pair.end(FinishReason(finish), input, output);
         if let Some(receipt) = receipt {
             prop_assert!(receipt.amount.0 <= budget);
-            prop_assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+            prop_assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
         } else {
             prop_assert!(chunks.is_empty());
         }
@@ -315,7 +315,7 @@ proptest! {
         let mut buyer = BuyerSession::new(terms(50), OPEN, REQUEST);
         for (kind, seq, n, text) in frames {
             let frame = match kind {
-                0 => Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: n % 12, grace_ms: Some(n) }),
+                0 => Frame::Opened(Opened { job: JobId([1; 16]), input_tokens: n % 12, grace_ms: Some(n), chunk: None }),
                 1 | 2 => Frame::Delta(Delta { seq: seq % 3, channel: Channel(0), text, tokens: n % 20, logprobs: vec![] }),
                 3 => Frame::Usage(Usage { input_tokens: n % 12, output_tokens: n % 20, finish: FinishReason(kind) }),
                 4 => Frame::Receipt(ByteBuf::from(text.into_bytes())),
@@ -337,7 +337,7 @@ fn lasting() -> Pair {
 }
 
 fn opened_again(input_tokens: u32) -> Vec<u8> {
-    Frame::Opened(Opened { job: JobId([1; 16]), input_tokens, grace_ms: Some(limits::RESUME_GRACE_MS) }).encode()
+    Frame::Opened(Opened { job: JobId([1; 16]), input_tokens, grace_ms: Some(limits::RESUME_GRACE_MS), chunk: None }).encode()
 }
 
 const GRACE: Duration = Duration::from_secs(30);
@@ -353,13 +353,13 @@ fn a_lost_stream_goes_on_in_another_and_the_receipt_does_not_tell() {
     let (buyer, receipt) = pair.end(FinishReason::STOP, Some(7), Some(3));
     let receipt = receipt.expect("a receipt");
     assert_eq!(receipt.output_tokens, 3, "each once");
-    assert_eq!(buyer.check_receipt(&sign(receipt, 2)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
 }
 
 #[test]
 fn a_stream_lost_before_the_receipt_gets_the_same_usage_again_once() {
     let Pair { worker, mut buyer } = lasting();
-    let finished = worker.finish(FinishReason::STOP, Some(7), Some(1), NOW.after(5));
+    let finished = worker.finish(FinishReason::STOP, (Some(7), Some(1)), MicroUsd(0), NOW.after(5));
     deliver(&mut buyer, &finished.usage).expect("good usage");
     for _ in 0..3 {
         assert_eq!(buyer.lost(), Some(Resume { from: 1, within: GRACE }));
@@ -371,7 +371,7 @@ fn a_stream_lost_before_the_receipt_gets_the_same_usage_again_once() {
     buyer.lost();
     deliver(&mut buyer, &opened_again(10)).expect("resumes");
     assert!(matches!(deliver(&mut buyer, &other.encode()), Err(Violation::Unexpected("usage"))), "another count");
-    assert_eq!(buyer.check_receipt(&sign(finished.receipt.expect("a receipt"), 2)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(finished.receipt.expect("a receipt"), 2), MicroUsd(0)), Ok(()));
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn a_new_stream_must_begin_with_the_same_job_on_the_same_terms() {
     };
     assert!(matches!(deliver(&mut lost(), &opened_again(11)), Err(Violation::Input { .. })));
     assert!(matches!(deliver(&mut lost(), &opened_again(9)), Err(Violation::Input { .. })), "it was told otherwise before");
-    let other = Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 10, grace_ms: None });
+    let other = Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 10, grace_ms: None, chunk: None });
     assert!(matches!(deliver(&mut lost(), &other.encode()), Err(Violation::Job)));
     let delta = Frame::Delta(Delta { seq: 1, channel: Channel::ANSWER, text: "x".into(), tokens: 2, logprobs: vec![] });
     let usage = Frame::Usage(Usage { input_tokens: 0, output_tokens: 1, finish: FinishReason::STOP });

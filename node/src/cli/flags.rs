@@ -137,6 +137,12 @@ struct SellArgs {
     /// Jobs at once [default: 2]
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
+    /// What anybody may owe this worker, in micro-USD; a job needs credit for all that it may cost [default: 0]
+    #[arg(long, value_name = "MICRO_USD")]
+    free_credit: Option<u64>,
+    /// What one buyer may owe, in micro-USD; repeatable [default: --free-credit]
+    #[arg(long, value_name = "NODE_ID=MICRO_USD")]
+    credit: Vec<String>,
     /// Jobs at once of one model, such as llama3.3:70b=1; repeatable [default: all slots]
     #[arg(long, value_name = "MODEL=N")]
     model_slots: Vec<String>,
@@ -234,6 +240,8 @@ impl NodeArgs {
             price_floor_out: sell.price_floor_out,
             price_rise: sell.price_rise,
             slots: sell.slots,
+            free_credit: sell.free_credit,
+            credit: list(&sell.credit),
             model_slots: list(&sell.model_slots),
             models: list(&sell.model),
             schedule: list(&sell.schedule),

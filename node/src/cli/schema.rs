@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::Row,
-    control::schema::{CommandReport, ErrorReport, ModelReport, PeerReport, StatusReport},
+    control::schema::{CommandReport, CreditReport, ErrorReport, ModelReport, PeerReport, StatusReport},
     doctor::DoctorReport,
     earnings::BookReport,
     jobs::JobReport,
@@ -68,6 +68,9 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("api-key remove", schema_for!(Vec<api_key::ApiKeyReport>)),
         ("earnings", schema_for!(BookReport)),
         ("spend", schema_for!(BookReport)),
+        ("credit list", schema_for!(Vec<CreditReport>)),
+        ("credit set", schema_for!(Vec<CreditReport>)),
+        ("credit paid", schema_for!(Vec<CreditReport>)),
         ("key show", schema_for!(key::KeyReport)),
         ("key backup", schema_for!(key::KeyFileReport)),
         ("key restore", schema_for!(key::KeyFileReport)),

@@ -64,6 +64,9 @@ pub(super) struct SetupArgs {
     /// Jobs at once [default: 2]
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
+    /// What a stranger may owe this worker, in micro-USD [default: 0, so that only buyers with credit of their own buy]
+    #[arg(long, value_name = "MICRO_USD")]
+    free_credit: Option<u64>,
     /// Multiaddr of a peer to meet first, such as `infernet start` prints on a node of the network, or the URL of a relay's page;
     /// repeatable.
     #[arg(long, value_name = "ADDRESS")]
@@ -173,6 +176,7 @@ struct Answers {
     price_in: Option<u64>,
     price_out: Option<u64>,
     slots: Option<u16>,
+    free_credit: Option<u64>,
     bootstrap: Option<Vec<String>>,
 }
 
@@ -180,7 +184,8 @@ impl Answers {
     fn of(args: &SetupArgs) -> Self {
         let (price_in, price_out) = (args.price_in, args.price_out);
         let bootstrap = (!args.bootstrap.is_empty()).then(|| args.bootstrap.clone());
-        Answers { role: args.role, backend: args.backend.clone(), price_in, price_out, slots: args.slots, bootstrap }
+        let (slots, free_credit) = (args.slots, args.free_credit);
+        Answers { role: args.role, backend: args.backend.clone(), price_in, price_out, slots, free_credit, bootstrap }
     }
 
     fn partial(&self) -> Partial {
@@ -190,6 +195,7 @@ impl Answers {
             price_in: self.price_in,
             price_out: self.price_out,
             slots: self.slots,
+            free_credit: self.free_credit,
             bootstrap: self.bootstrap.clone(),
             api: (self.role == Some(Role::Sell)).then_some(false),
             ..Partial::default()
@@ -215,6 +221,9 @@ fn agrees(context: &Context, args: &SetupArgs) -> Result<(), Exit> {
     );
     Err(Exit::new(exit::CONFIG, text))
 }
+
+/// What whoever answers the questions may give a stranger: some hundred answers at the usual price.
+const USUAL_CREDIT: &str = "0.1";
 
 type Terminal<'a> = Dialogue<io::StdinLock<'a>, io::StderrLock<'a>>;
 
@@ -256,6 +265,10 @@ async fn ask_seller(context: &Context, dialogue: &mut Terminal<'_>, answers: &mu
         let question = "jobs at once? (as many as the engine runs at once; Ollama: OLLAMA_NUM_PARALLEL)";
         let slots = |text: &str| text.parse::<u16>().ok().filter(|n| *n > 0).ok_or("write a number from 1 on".to_owned());
         answers.slots = Some(dialogue.ask(question, &usual.slots.to_string(), slots)?);
+    }
+    if answers.free_credit.is_none() {
+        let question = "dollars that a stranger may owe you? (answers are paid with promises; 0: only buyers that you name)";
+        answers.free_credit = Some(dialogue.ask(question, USUAL_CREDIT, micro_usd)?);
     }
     Ok(())
 }
@@ -323,7 +336,7 @@ fn shown(price: MicroUsd) -> String {
 }
 
 /// `0.4` dollars are 400 000 micro-USD; no more than six decimals.
-fn micro_usd(text: &str) -> Result<u64, String> {
+pub(super) fn micro_usd(text: &str) -> Result<u64, String> {
     let bad = || "write dollars, such as 0.4, with at most six decimals".to_owned();
     let (whole, part) = text.trim_start_matches('$').split_once('.').unwrap_or((text.trim_start_matches('$'), ""));
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());

@@ -19,7 +19,9 @@ use crate::{
     identity, logfile, metrics,
     node::{Node, Serve, Settings},
     plane_client::{self, Planes},
-    seller, store,
+    seller,
+    settlement::tabs::Credit,
+    store,
 };
 use infernet_wire::{id::NodeId, key::NodeKey};
 use libp2p::Multiaddr;
@@ -158,8 +160,14 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
     {
         context.note("no engine has a model yet: pull one, for example with `infernet model pull llama3.2`; it is offered as soon as it is there");
     }
-    let Config { aliases, region, chat_advertise, pricing, models, policy, slots, .. } = config.clone();
-    Ok(Some(Serve { chat_advertise, aliases, region, models, policy, ..Serve::new(engines, pricing, slots) }))
+    let Config { aliases, region, chat_advertise, pricing, models, policy, slots, credit, .. } = config.clone();
+    if credit == Credit::default() && !pricing.is_free() {
+        context.note(
+            "no buyer may owe you anything, so nothing is sold that costs something: `infernet credit set anybody 0.10` lets anybody owe \
+             ten cents, a node id instead of anybody one buyer",
+        );
+    }
+    Ok(Some(Serve { chat_advertise, aliases, region, models, policy, credit, ..Serve::new(engines, pricing, slots) }))
 }
 
 fn connect(config: &Config) -> Result<Vec<Arc<dyn Backend>>, BackendError> {

@@ -129,6 +129,11 @@ fn text() -> String {
 # Jobs at once. More than the engine runs at once (OLLAMA_NUM_PARALLEL) only wait there.
 # slots = {DEFAULT_SLOTS}
 
+# What buyers may owe you, in micro-USD, since nothing but their word pays: anybody, and some by node id, such as
+# "16Uiu2HAm...=5000000". A job needs credit for all that it may cost. At 0 and without names nothing is sold, but for free.
+# free_credit = 0
+# credit = []
+
 # Jobs at once of single models, such as "llama3.3:70b=1".
 # model_slots = []
 

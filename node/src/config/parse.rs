@@ -11,6 +11,7 @@ use crate::{
     market::{policy::Policy, pricing::Pricing, schedule::Schedule},
     net::ReachConfig,
     plane_client::EVERY_SECS,
+    settlement::tabs::Credit,
 };
 use infernet_wire::{
     limits,
@@ -159,6 +160,10 @@ impl Parser<'_> {
             },
             idle_percent,
             slots: self.within("slots", p.slots.unwrap_or(DEFAULT_SLOTS), 1, MAX_SLOTS)?,
+            credit: Credit {
+                free: self.money("free_credit", p.free_credit.unwrap_or(0), MAX_SPEND)?,
+                limits: self.all("credit", p.credit.unwrap_or_default(), MAX_WORKERS, value::credit)?.into_iter().collect(),
+            },
             aliases: self.all("aliases", p.aliases.unwrap_or_default(), MAX_ALIASES, value::alias)?,
             region: self.maybe("region", p.region, |text| text.parse())?,
             api: self

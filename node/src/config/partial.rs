@@ -80,6 +80,10 @@ keys! {
     price_rise: u32,
     /// Jobs at once. Default 2.
     slots: u16,
+    /// What anybody may owe this worker, in micro-USD. Default 0: only those named in `credit` can buy, unless it is for free.
+    free_credit: u64,
+    /// What certain buyers may owe, as `NODE_ID=MICRO_USD`. Nobody by default.
+    credit: Vec<String>,
     /// Jobs at once of single models, as `MODEL=N`. All slots by default.
     model_slots: Vec<String>,
     /// The only models that are offered. All by default.

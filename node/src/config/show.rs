@@ -72,6 +72,8 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         price_floor_out: Some(config.pricing.floor.output.0),
         price_rise: Some(config.pricing.rise_percent),
         slots: Some(config.slots),
+        free_credit: Some(config.credit.free.0),
+        credit: Some(config.credit.limits.iter().map(|(buyer, limit)| format!("{buyer}={}", limit.0)).collect()),
         model_slots: Some(config.pricing.slots.iter().map(|(model, n)| format!("{model}={n}")).collect()),
         models: Some(config.models.clone()),
         aliases: texts(&config.aliases),

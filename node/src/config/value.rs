@@ -4,7 +4,7 @@ use crate::{
     market::schedule::{BadWindow, Window},
     net::bootstrap::BootstrapAddress,
 };
-use infernet_wire::{id::NodeId, limits};
+use infernet_wire::{id::NodeId, limits, money::MicroUsd};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{
     fmt,
@@ -14,6 +14,8 @@ use std::{
 
 /// The longest region: `north-america-northeast1-montreal` is 32.
 const MAX_REGION_BYTES: usize = 32;
+/// A million dollars: whoever lets others owe more has mistaken the unit.
+const MAX_CREDIT: u64 = 1_000_000_000_000;
 /// The longest host name of DNS (RFC 1035, 2.3.4).
 const MAX_HOST_BYTES: usize = 253;
 
@@ -85,6 +87,15 @@ pub(super) fn model_slots(text: &str) -> Result<(String, u16), String> {
         Some((model_name(model.trim()).ok()?, n))
     });
     read.ok_or("write MODEL=N with at least one job, such as llama3.3:70b=1".into())
+}
+
+/// Who may owe how much.
+pub(super) fn credit(text: &str) -> Result<(NodeId, MicroUsd), String> {
+    let read = text.rsplit_once('=').and_then(|(buyer, amount)| {
+        let amount = amount.trim().parse().ok().filter(|amount| *amount <= MAX_CREDIT)?;
+        Some((buyer.trim().parse().ok()?, MicroUsd(amount)))
+    });
+    read.ok_or("write NODE_ID=MICRO_USD, such as 16Uiu2H...=5000000 for five dollars".into())
 }
 
 /// A model's name as an engine has it.

@@ -22,7 +22,7 @@ use infernet_wire::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `infernet status`, and what `infernet start --json` prints when it is ready.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -474,6 +474,44 @@ pub struct CommandReport {
 pub struct DrainReport {
     /// Whether the node takes no new jobs.
     pub draining: bool,
+}
+
+/// What one buyer owes, and may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CreditReport {
+    /// The buyer.
+    #[schemars(with = "String")]
+    pub buyer: NodeId,
+    /// What it owes now, in micro-USD; running jobs count with what they may cost.
+    pub owed_micro_usd: u64,
+    /// What it may owe, in micro-USD.
+    pub limit_micro_usd: u64,
+    /// Its highest voucher, in micro-USD: what it has promised in all.
+    pub promised_micro_usd: u64,
+    /// What its jobs came to, in micro-USD.
+    pub came_to_micro_usd: u64,
+    /// What of that it has paid, as the operator has noted, in micro-USD.
+    pub paid_micro_usd: u64,
+}
+
+/// What buyers may owe from now on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreditBody {
+    /// Anybody, in micro-USD.
+    pub free: u64,
+    /// Certain buyers, in micro-USD.
+    pub limits: BTreeMap<NodeId, u64>,
+}
+
+/// A buyer has paid outside.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClearBody {
+    /// Who.
+    pub buyer: NodeId,
+    /// How much, in micro-USD.
+    pub micro_usd: u64,
 }
 
 /// An error, in one sentence.

@@ -140,7 +140,7 @@ pub(super) fn run(data: &[u8]) {
 fn end(worker: WorkerSession, mut wire: Wire, budget: MicroUsd, ops: &mut Ops<'_>) {
     let finish = FinishReason(ops.below(8));
     let told = |ops: &mut Ops<'_>| (ops.below(2) == 1).then(|| count(ops));
-    let finished = worker.finish(finish, told(ops), told(ops), NOW.after(ops.byte().into()));
+    let finished = worker.finish(finish, (told(ops), told(ops)), MicroUsd(0), NOW.after(ops.byte().into()));
     wire.carry(finished.usage, ops);
     let Some(mut body) = finished.receipt else { return };
     assert!(body.amount <= budget, "{} of {budget}", body.amount);
@@ -151,7 +151,7 @@ fn end(worker: WorkerSession, mut wire: Wire, budget: MicroUsd, ops: &mut Ops<'_
         body.amount = body.price.cost(body.input_tokens, body.output_tokens).unwrap_or(body.amount);
     }
     let Ok(receipt) = keys()[1].sign(&NetworkId::default(), body) else { return };
-    match wire.buyer.check_receipt(&receipt) {
+    match wire.buyer.check_receipt(&receipt, MicroUsd(0)) {
         Ok(()) => {
             assert!(receipt.amount <= budget, "agreed to {} of {budget}", receipt.amount);
             assert!(u64::from(receipt.output_tokens) <= wire.text, "{} tokens in {} bytes", receipt.output_tokens, wire.text);

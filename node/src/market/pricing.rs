@@ -31,6 +31,12 @@ impl Pricing {
         Pricing { base: price, ..Pricing::default() }
     }
 
+    /// Whether nothing costs anything.
+    pub fn is_free(&self) -> bool {
+        let prices = self.models.values().chain([&self.base, &self.floor]);
+        prices.copied().all(|price| price == Price::default())
+    }
+
     /// The price of `model` while nothing runs.
     pub fn of(&self, model: &str) -> Price {
         let own = find(&self.models, model).map_or(self.base, |(_, price)| *price);

@@ -213,6 +213,8 @@ pub struct Seller {
     draining: bool,
     closed: Option<NoBidReason>,
     store_full: bool,
+    /// What the buyer of the next offer may still owe.
+    credit_left: MicroUsd,
     registry: Registry,
     admission: Admission,
     open: BTreeMap<Hash, OpenBid>,
@@ -238,6 +240,7 @@ impl Seller {
             draining: false,
             closed: None,
             store_full: false,
+            credit_left: MicroUsd(u64::MAX),
             registry: Registry::new(MAX_ADS),
             admission: Admission::new(slots),
             open: BTreeMap::new(),
@@ -317,6 +320,11 @@ impl Seller {
     /// Whether to refuse new jobs because their receipts might not be kept.
     pub fn set_store_full(&mut self, full: bool) {
         self.store_full = full;
+    }
+
+    /// What the buyer of the next offer may still owe; without limit at first.
+    pub fn set_credit_left(&mut self, left: MicroUsd) {
+        self.credit_left = left;
     }
 
     /// `buyer` has settled a receipt with us before.
@@ -521,6 +529,11 @@ impl Seller {
     }
 
     fn bid(&mut self, offer: Verified<JobOffer>, model: ModelAd, now: UnixMillis) -> Result<JobBid, NoBidReason> {
+        let most =
+            model.price.cost(offer.input_tokens, offer.output_tokens).map_or(offer.budget, |cost| cost.min(offer.budget));
+        if most > self.credit_left {
+            return Err(NoBidReason::NO_CREDIT);
+        }
         self.check_model_slots(&model.id, Some(&offer.signer()))?;
         let until = now.after(u64::from(offer.window_ms) + HOLD_SLACK_MS);
         let (buyer, issued) = (offer.signer(), offer.issued);

@@ -4,9 +4,10 @@
 //! be lost, so they are in the index alone.
 
 use super::{
-    Commits, Counts, Index, MAX_AD_SEQUENCES, Page, Put, SpendRecord, Standing, Store, StoreError, bounded_peers, check_spend,
+    Commits, Counts, Index, MAX_AD_SEQUENCES, MAX_PAGE, Page, Put, Side, SpendRecord, Standing, Store, StoreError,
+    bounded_peers, check_spend,
     commit::{Committer, Durable, State},
-    record::{Key, Kind, ReceiptRow, Record, read_number},
+    record::{Key, Kind, ReceiptRow, Record, read_number, tab_subject},
     sequence_after,
 };
 use futures::{FutureExt, executor, future::BoxFuture};
@@ -164,6 +165,22 @@ impl Store for DurableStore {
             Some(durable) => wait_here(durable).map(|()| true),
             None => Ok(false),
         }
+    }
+
+    fn keep_tab(&self, side: Side, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let queued = self.queue(Record::tab(side, other, tab));
+        async move { wait(queued?).await }.boxed()
+    }
+
+    fn tab(&self, side: Side, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = (Kind::TAB, tab_subject(side, other));
+        self.newest(&self.committer.lock(), &key)
+    }
+
+    fn tabs(&self, side: Side, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
+        // What is on its way is in the index soon.
+        wait_here(self.committer.lock().barrier()?)?;
+        self.index()?.tabs(side, after, MAX_PAGE)
     }
 
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {

@@ -4,11 +4,12 @@
 //! that shares a sync among callers, and the index on disk, which can be made from the journal and here always is.
 
 use super::{
-    Counts, MemoryStore, Page, Put, SpendRecord, Standing, Store, StoreError, check_spend,
+    Counts, MemoryStore, Page, Put, Side, SpendRecord, Standing, Store, StoreError, check_spend,
     durable::AdLease,
     journal::{Health, Journal, JournalError, Sizes, test_disk::TestDisk},
-    record::{Kind, ReceiptRow, Record, read_number, read_spend},
+    record::{Kind, ReceiptRow, Record, read_number, read_spend, read_tab_subject},
 };
+use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
     envelope::Refusal,
     id::{JobId, NodeId},
@@ -73,6 +74,11 @@ impl JournaledStore {
                 Kind::COMMAND => {
                     if let Ok(operator) = record.subject.as_slice().try_into() {
                         self.memory.accept_command(&NodeId(operator), read_number(&record.body))?;
+                    }
+                }
+                Kind::TAB => {
+                    if let Some((side, other)) = read_tab_subject(&record.subject) {
+                        drop(self.memory.keep_tab(side, &other, record.body));
                     }
                 }
                 _ => {}
@@ -160,6 +166,22 @@ impl Store for JournaledStore {
             self.state().append(Record::command(operator, sequence))?;
         }
         Ok(is_newer)
+    }
+
+    fn keep_tab(&self, side: Side, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let kept = self.state().append(Record::tab(side, other, tab.clone()));
+        match kept {
+            Ok(()) => self.memory.keep_tab(side, other, tab),
+            Err(error) => std::future::ready(Err(error)).boxed(),
+        }
+    }
+
+    fn tab(&self, side: Side, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.memory.tab(side, other)
+    }
+
+    fn tabs(&self, side: Side, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
+        self.memory.tabs(side, after)
     }
 
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {

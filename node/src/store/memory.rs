@@ -1,9 +1,10 @@
 //! A store that forgets when it is dropped.
 
 use super::{
-    Counts, MAX_AD_SEQUENCES, MAX_PAGE, Page, Position, Put, SpendRecord, Standing, Store, StoreError, bounded_peers,
+    Counts, MAX_AD_SEQUENCES, MAX_PAGE, Page, Position, Put, Side, SpendRecord, Standing, Store, StoreError, bounded_peers,
     check_spend, sequence_after,
 };
+use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
     id::{JobId, NodeId},
     receipt::SignedReceipt,
@@ -11,6 +12,7 @@ use infernet_wire::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,6 +27,7 @@ struct State {
     ad_sequence: u64,
     spend: BTreeMap<(u32, String), SpendRecord>,
     commands: BTreeMap<NodeId, u64>,
+    tabs: BTreeMap<(Side, NodeId), Vec<u8>>,
     ad_sequences: Vec<(NodeId, u64)>,
     peers: Vec<String>,
 }
@@ -99,6 +102,22 @@ impl Store for MemoryStore {
             state.commands.insert(*operator, sequence);
         }
         Ok(is_newer)
+    }
+
+    fn keep_tab(&self, side: Side, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.state().tabs.insert((side, *other), tab);
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn tab(&self, side: Side, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.state().tabs.get(&(side, *other)).cloned())
+    }
+
+    fn tabs(&self, side: Side, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
+        let first = (side, after.copied().unwrap_or(NodeId([0; 33])));
+        let state = self.state();
+        let tabs = state.tabs.range((Bound::Excluded(first), Bound::Included((side, NodeId([0xff; 33])))));
+        Ok(tabs.take(MAX_PAGE).map(|((_, other), tab)| (*other, tab.clone())).collect())
     }
 
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {

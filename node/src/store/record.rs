@@ -6,12 +6,13 @@
 //! | ad lease | nothing | the highest ad sequence that may be used, 8 bytes |
 //! | spend | day, 4 bytes ‖ key | authorised ‖ spent, 8 bytes each |
 //! | command | operator | sequence, 8 bytes |
+//! | tab | side, 1 byte ‖ node | what [`crate::settlement::tab`] writes of it |
 //!
 //! Numbers are big endian. Of the records about one subject the newest counts, so a rewritten journal may leave out the others;
 //! only a receipt that the buyer has signed is kept whatever comes after it. A kind that this version does not know is kept
 //! as it is.
 
-use super::{Position, SpendRecord, Standing};
+use super::{Position, Side, SpendRecord, Standing};
 use infernet_wire::{
     id::{Hash, JobId, NodeId},
     money::MicroUsd,
@@ -33,9 +34,10 @@ impl Kind {
     pub(super) const AD_LEASE: Self = Kind(2);
     pub(super) const SPEND: Self = Kind(3);
     pub(super) const COMMAND: Self = Kind(4);
+    pub(super) const TAB: Self = Kind(5);
 
     fn is_known(self) -> bool {
-        (Self::RECEIPT..=Self::COMMAND).contains(&self)
+        (Self::RECEIPT..=Self::TAB).contains(&self)
     }
 }
 
@@ -87,6 +89,10 @@ impl Record {
     pub(super) fn command(operator: &NodeId, sequence: u64) -> Self {
         Record::new(Kind::COMMAND, *operator.as_bytes(), sequence.to_be_bytes())
     }
+
+    pub(super) fn tab(side: Side, other: &NodeId, body: Vec<u8>) -> Self {
+        Record::new(Kind::TAB, tab_subject(side, other), body)
+    }
 }
 
 /// A receipt's body, taken apart without checking a signature.
@@ -126,6 +132,21 @@ pub(super) fn receipt_subject(job: &JobId, worker: &NodeId) -> [u8; 49] {
     front.copy_from_slice(job.as_bytes());
     back.copy_from_slice(worker.as_bytes());
     subject
+}
+
+pub(super) fn tab_subject(side: Side, other: &NodeId) -> Vec<u8> {
+    [&[side as u8], &other.as_bytes()[..]].concat()
+}
+
+/// Whose tab it is, and on which side.
+pub(super) fn read_tab_subject(subject: &[u8]) -> Option<(Side, NodeId)> {
+    let (side, other) = subject.split_first()?;
+    let side = match side {
+        0 => Side::Bought,
+        1 => Side::Sold,
+        _ => return None,
+    };
+    Some((side, NodeId(other.try_into().ok()?)))
 }
 
 /// The spend that a subject and a body tell of; `None` if they are not of a spend record.

@@ -6,6 +6,7 @@
 //! | `t` finished, 8 bytes ‖ job ‖ worker | nothing |
 //! | `s` day, 4 bytes ‖ key | spend, as in the journal |
 //! | `c` operator | sequence, 8 bytes |
+//! | `d` side, 1 byte ‖ node | the tab, as in the journal |
 //! | `m` `journal`, `applied` | which journal, and the number of its last record that is in here |
 //! | `m` `ad_lease`, `receipts`, `countersigned` | 8 bytes |
 //! | `m` `peers`, `ad_sequences` | what may be lost: addresses as CBOR; node ‖ sequence, one after the other |
@@ -19,9 +20,9 @@
 //! Before there was a journal, receipts were kept here alone, in a tree of their own; see [`Index::receipt_rows`].
 
 use super::{
-    Counts, MAX_PAGE, Page, Position, SpendRecord, StoreError,
+    Counts, MAX_PAGE, Page, Position, Side, SpendRecord, StoreError,
     journal::{JournalId, checksum},
-    record::{Key, Kind, ReceiptRow, Record, read_number, read_spend, receipt_subject},
+    record::{Key, Kind, ReceiptRow, Record, read_number, read_spend, read_tab_subject, receipt_subject, tab_subject},
 };
 use infernet_wire::{
     codec,
@@ -33,6 +34,7 @@ use sled::{Batch, Config, Db, Tree};
 use std::{
     collections::BTreeMap,
     io,
+    ops::Bound,
     panic::catch_unwind,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -175,6 +177,7 @@ impl Index {
             Kind::RECEIPT => Ok(self.get(&keyed(b'r', subject))?.and_then(|row| self.unseal(&row).map(<[u8]>::to_vec))),
             Kind::SPEND => self.get(&keyed(b's', subject)),
             Kind::COMMAND => self.get(&keyed(b'c', subject)),
+            Kind::TAB => self.get(&keyed(b'd', subject)),
             Kind::AD_LEASE => self.get(AD_LEASE),
             _ => Ok(None),
         }
@@ -217,6 +220,18 @@ impl Index {
         for entry in self.db.range(keyed(b's', &day.to_be_bytes())..b"t".to_vec()) {
             let (key, value) = self.checked(entry)?;
             found.extend(read_spend(key.get(1..).unwrap_or_default(), &value));
+        }
+        Ok(found)
+    }
+
+    /// Tabs of one side, after that with `after`.
+    pub(super) fn tabs(&self, side: Side, after: Option<&NodeId>, limit: usize) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
+        let after = after.map_or_else(|| keyed(b'd', &[side as u8]), |after| keyed(b'd', &tab_subject(side, after)));
+        let mut found = Vec::new();
+        for entry in self.db.range((Bound::Excluded(after), Bound::Excluded(keyed(b'd', &[side as u8 + 1])))).take(limit) {
+            let (key, value) = self.checked(entry)?;
+            let other = key.get(1..).and_then(read_tab_subject).map(|(_, other)| other);
+            found.extend(other.map(|other| (other, value.to_vec())));
         }
         Ok(found)
     }
@@ -361,6 +376,7 @@ impl Changes<'_> {
             Kind::RECEIPT => return self.receipt(record),
             Kind::SPEND => self.batch.insert(keyed(b's', &record.subject), record.body.clone()),
             Kind::COMMAND => self.batch.insert(keyed(b'c', &record.subject), record.body.clone()),
+            Kind::TAB => self.batch.insert(keyed(b'd', &record.subject), record.body.clone()),
             Kind::AD_LEASE => self.batch.insert(AD_LEASE, record.body.clone()),
             // Of a newer version: it stays in the journal.
             _ => {}

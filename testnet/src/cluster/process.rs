@@ -1,6 +1,6 @@
 //! Nodes as processes: this very binary, started again as `infernet-testnet node …`, which is `infernet …`.
 
-use super::{ClusterError, NETWORK, Sells, small_disk::SmallDisk};
+use super::{CREDIT, ClusterError, NETWORK, Sells, small_disk::SmallDisk};
 use crate::{machine, nat::namespace::Namespace};
 use infernet_node::control::schema::StatusReport;
 use std::{
@@ -88,6 +88,8 @@ impl Launch {
             command.arg("node");
         }
         command.args(["--json", "--home"]).arg(self.home.path()).arg("start").args(&self.flags);
+        // A flag of its own counts more.
+        command.env("INFERNET_FREE_CREDIT", CREDIT.0.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(ClusterError::Home)?;
         match timeout(START, first_line(&mut child)).await {

@@ -137,6 +137,7 @@ async fn open_job(buyer: &mut Stranger, endpoint: &Endpoint, victim: Victim, mod
         request_len: u32::try_from(asked.request.len()).ok()?,
         offer: None,
         resume_from: None,
+        payment: buyer.promises().whole(&accept, &asked.request, asked.offer.budget),
     });
     let mut writer = FrameWriter::new(stream.send);
     writer.write_with(&open.encode(), &asked.request, deadline::WRITE).await.ok()?;

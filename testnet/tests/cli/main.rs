@@ -1,6 +1,7 @@
 //! The `infernet` command as a stranger meets it: processes, exit codes, what is on stdout and what on stderr.
 #![cfg(test)]
 
+mod credit;
 mod daily;
 mod doctor;
 mod good;
@@ -16,7 +17,10 @@ mod terminal;
 mod tui;
 
 use infernet_node::control::schema::StatusReport;
-use infernet_testnet::engine::{EngineEvent, EngineOptions, EngineServer};
+use infernet_testnet::{
+    cluster::CREDIT,
+    engine::{EngineEvent, EngineOptions, EngineServer},
+};
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -74,6 +78,7 @@ fn command(home: &Path, args: &[&str]) -> Command {
         .env_remove("SSLKEYLOGFILE")
         .env("INFERNET_HOME", home)
         .env("INFERNET_API_LISTEN", "127.0.0.1:0")
+        .env("INFERNET_FREE_CREDIT", CREDIT.0.to_string())
         .arg("node")
         .args(args);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

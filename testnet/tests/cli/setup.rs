@@ -58,6 +58,8 @@ async fn answers_on_a_terminal_become_a_configuration() {
     terminal.press("\n").await;
     terminal.shows(&["jobs at once?"]).await;
     terminal.press("6\n").await;
+    terminal.shows(&["a stranger may owe you?"]).await;
+    terminal.press("0.25\n").await;
     terminal.shows(&["whom to meet first?"]).await;
     terminal.press("/ip4/127.0.0.1/tcp/1\n").await;
     assert_eq!(terminal.end().await, Some(0), "{}", terminal.text);
@@ -68,6 +70,7 @@ async fn answers_on_a_terminal_become_a_configuration() {
         &backend,
         "price_in = 250000",
         "price_out = 400000",
+        "free_credit = 250000",
         "slots = 6",
         "api = false",
     ];

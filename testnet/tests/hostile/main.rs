@@ -7,6 +7,7 @@
 #![cfg(test)]
 
 mod accepts;
+mod payments;
 mod resumes;
 mod rogue;
 mod standing;

@@ -10,12 +10,15 @@ use infernet_node::{
     clock,
     net::{self, Event, Net, NetConfig},
 };
-use infernet_testnet::cluster::{Member, NETWORK};
+use infernet_testnet::{
+    cluster::{Member, NETWORK},
+    pay::Promises,
+};
 use infernet_wire::{
     accept::JobAccept,
     bid::{Answer, JobBid},
     capability::{Abilities, CapabilityAd, ModelAd, SocketAddrText},
-    chat::{ChatMessage, ChatRequest, ErrorCode, Frame, Open, Role, StreamError},
+    chat::{ChatMessage, ChatRequest, ErrorCode, Frame, Open, Payment, Role, StreamError},
     envelope::{Envelope, Verified},
     id::{Hash, JobId, NodeId, OfferId},
     key::NodeKey,
@@ -60,6 +63,7 @@ pub(crate) struct Rogue {
     pub(crate) net: Net,
     pub(crate) events: mpsc::Receiver<Event>,
     pub(crate) endpoint: Endpoint,
+    pub(crate) promises: Promises,
 }
 
 /// A slot that a worker holds for a rogue.
@@ -68,6 +72,7 @@ pub(crate) struct Deal {
     pub(crate) bid: Verified<JobBid>,
     pub(crate) request: Vec<u8>,
     pub(crate) salt: [u8; 32],
+    promises: Promises,
 }
 
 impl Deal {
@@ -77,12 +82,23 @@ impl Deal {
     }
 
     pub(crate) fn open_with(&self, accept: &[u8], request_len: u32) -> Vec<u8> {
+        self.open_paying(accept, request_len, self.payment(accept))
+    }
+
+    /// For the whole job, if this is an accept.
+    pub(crate) fn payment(&self, accept: &[u8]) -> Option<Payment> {
+        let accept = Envelope::decode(accept).ok()?.open_stored::<JobAccept>(&network()).ok()?.verify().ok()?;
+        self.promises.whole(&accept, &self.request, self.offer.budget)
+    }
+
+    pub(crate) fn open_paying(&self, accept: &[u8], request_len: u32, payment: Option<Payment>) -> Vec<u8> {
         Frame::Open(Open {
             accept: accept.to_vec().into(),
             salt: self.salt.into(),
             request_len,
             offer: None,
             resume_from: None,
+            payment,
         })
         .encode()
     }
@@ -100,7 +116,7 @@ impl Rogue {
         let config = NetConfig { network: network(), bootstrap, ..NetConfig::default() };
         let (net, events) = net::start(&key, config).await.expect("it joins");
         assert!(net.wait_connected(clock::now().after(30_000)).await, "nobody listens");
-        Rogue { endpoint: chat_endpoint(&key), key, net, events }
+        Rogue { endpoint: chat_endpoint(&key), promises: Promises::new(key.clone(), network()), key, net, events }
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -172,7 +188,7 @@ impl Rogue {
             }
         })
         .await;
-        Deal { offer, bid, request, salt }
+        Deal { offer, bid, request, salt, promises: self.promises.clone() }
     }
 
     /// What an honest buyer would accept `deal` with.
@@ -287,7 +303,7 @@ impl Line {
     }
 }
 
-fn read_receipt(bytes: &[u8]) -> Verified<JobReceipt> {
+pub(crate) fn read_receipt(bytes: &[u8]) -> Verified<JobReceipt> {
     let envelope = Envelope::decode(bytes).expect("an envelope");
     envelope.open(&network(), clock::now()).expect("a receipt").verify().expect("the worker's signature")
 }

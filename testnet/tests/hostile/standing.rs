@@ -13,14 +13,14 @@ use infernet_node::{
     store,
 };
 use infernet_testnet::{
-    cluster::{NETWORK, loopback},
+    cluster::{CREDIT, NETWORK, loopback},
     engine::{EngineEvent, EngineOptions, EngineServer},
 };
 use infernet_wire::{
     accept::JobAccept,
     bid::bids_commitment,
     capability::CapabilityAd,
-    chat::{ErrorCode, Frame, Open},
+    chat::{ErrorCode, Frame, Open, Payment},
     envelope::Verified,
     id::{Hash, JobId, NodeId},
     key::NodeKey,
@@ -43,6 +43,7 @@ struct Taking {
     accept: Verified<JobAccept>,
     request: Vec<u8>,
     salt: [u8; 32],
+    payment: Option<Payment>,
 }
 
 impl Taking {
@@ -61,7 +62,8 @@ impl Taking {
     fn open_with(&self, accept: Vec<u8>) -> Vec<u8> {
         let request_len = u32::try_from(self.request.len()).expect("a small request");
         let (accept, offer) = (accept.into(), Some(self.offer.clone().into()));
-        Frame::Open(Open { accept, salt: self.salt.into(), request_len, offer, resume_from: None }).encode()
+        let (salt, payment) = (self.salt.into(), self.payment.clone());
+        Frame::Open(Open { accept, salt, request_len, offer, resume_from: None, payment }).encode()
     }
 }
 
@@ -106,7 +108,8 @@ fn take(
     };
     accept(&mut body);
     let accept = rogue.key.sign(&network(), body).expect("an accept");
-    Taking { offer: offer.payload().to_vec(), accept, request, salt }
+    let payment = rogue.promises.whole(&accept, &request, MicroUsd(1_000_000));
+    Taking { offer: offer.payload().to_vec(), accept, request, salt, payment }
 }
 
 /// `rogue` presents `taking`: it is refused with `code`, counted as `reason`, and no slot is taken.
@@ -233,6 +236,8 @@ async fn worker(key: &NodeKey, home: &std::path::Path, engine: &str) -> Node {
     let engines = vec![Arc::from(backend::connect(&spec).expect("an engine"))];
     let network = NETWORK.parse().expect("a name");
     let store = store::open(home, &network).expect("a store");
+    let mut serve = Serve::new(engines, Pricing::flat(price), 4);
+    serve.credit.free = CREDIT;
     let settings = Settings {
         key: key.clone(),
         former: Vec::new(),
@@ -243,7 +248,7 @@ async fn worker(key: &NodeKey, home: &std::path::Path, engine: &str) -> Node {
         mdns: false,
         max_peers: 16,
         reach: Default::default(),
-        serve: Some(Serve::new(engines, Pricing::flat(price), 4)),
+        serve: Some(serve),
         preferences: Default::default(),
         tap: None,
     };

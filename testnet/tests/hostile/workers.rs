@@ -20,6 +20,7 @@ use infernet_node::{
     ledger::Ledger,
     net::{self, Event, NetConfig},
     report::ChatReport,
+    settlement::tabs::{Credit, Tabs},
     store::{MemoryStore, Store},
 };
 use infernet_testnet::demo::order;
@@ -79,7 +80,7 @@ impl Cheat {
     /// Usage and receipt after `output` tokens; `change` bends the receipt and `key` signs it.
     async fn settle(self, finish: FinishReason, output: u32, key: Option<NodeKey>, change: fn(&mut JobReceipt)) -> Self {
         let Cheat { key: own, mut line, session, opened, terms } = self;
-        let finished = session.finish(finish, Some(5), Some(output), clock::now());
+        let finished = session.finish(finish, (Some(5), Some(output)), MicroUsd(0), clock::now());
         line.write(&finished.usage, &[]).await;
         let mut body = finished.receipt.expect("a receipt");
         change(&mut body);
@@ -142,6 +143,7 @@ async fn cheated(script: Script, listener: Listener, within: Duration) -> Seen {
         key: key.clone(),
         network: network(),
         ledger: Ledger::new(store.clone(), net, [key.id()].into()),
+        tabs: Tabs::new(key.clone(), network(), store.clone(), Credit::default()),
         pool,
         relayed: None,
     };
@@ -240,7 +242,7 @@ async fn a_bad_beginning_is_a_violation_that_another_worker_can_mend() {
     check(
         |mut c| {
             async move {
-                c.send(&Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 1, grace_ms: None })).await;
+                c.send(&Frame::Opened(Opened { job: JobId([9; 16]), input_tokens: 1, grace_ms: None, chunk: None })).await;
                 c
             }
             .boxed()
@@ -253,7 +255,7 @@ async fn a_bad_beginning_is_a_violation_that_another_worker_can_mend() {
         |mut c| {
             async move {
                 let input_tokens = c.terms.input_tokens + 1;
-                c.send(&Frame::Opened(Opened { job: c.terms.job, input_tokens, grace_ms: None })).await;
+                c.send(&Frame::Opened(Opened { job: c.terms.job, input_tokens, grace_ms: None, chunk: None })).await;
                 c
             }
             .boxed()
@@ -523,7 +525,7 @@ async fn first_stream(endpoint: &Endpoint) -> Line {
 
 /// Bids next to nothing on every offer, and serves the first stream that comes of it by `script`.
 async fn undercut(mut rogue: Rogue, script: Script) {
-    let Rogue { key, net, events, endpoint } = &mut rogue;
+    let Rogue { key, net, events, endpoint, .. } = &mut rogue;
     let bidding = async {
         while let Some(event) = events.recv().await {
             if let Event::Offer(offer) = event {

@@ -7,15 +7,19 @@ use infernet_wire::{
     bid::{Answer, SealedAnswer},
     chat::{
         Alternative, Channel, ChatMessage, ChatRequest, Delta, Embedding, ErrorCode, FinishReason, Frame, Open, Opened,
-        ResponseFormat, Role, StreamError, Task, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Transcript, Usage,
+        Payment, ResponseFormat, Role, StreamError, Task, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Transcript,
+        Usage,
     },
     command::OperatorCommand,
     envelope::{Envelope, Message, Refusal},
+    evm::EvmAddress,
     id::{Hash, JobId},
+    money::MicroUsd,
     receipt::SignedReceipt,
     receipt_page::{Page, PageRequest, Place},
     rotation::{KeyRotation, SignedRotation},
     standing::StandingAccept,
+    voucher::{LEDGER, SignedVoucher, Voucher, ledger_channel},
 };
 use serde::Serialize;
 use serde_bytes::{ByteArray, ByteBuf};
@@ -157,6 +161,7 @@ fn standing_price() {
         request_len: 7,
         offer: Some(ByteBuf::from(offer.payload().to_vec())),
         resume_from: None,
+        payment: None,
     });
     assert_eq!(Frame::decode(&open.encode()), Ok(open.clone()));
     check_file(
@@ -206,8 +211,9 @@ fn frames_and_transcript() {
             request_len: u32::try_from(bytes.len()).unwrap(),
             offer: None,
             resume_from: None,
+            payment: None,
         }),
-        Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110, grace_ms: None }),
+        Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110, grace_ms: None, chunk: None }),
         Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "The capital".into(), tokens: 2, logprobs: vec![] }),
         Frame::Delta(Delta { seq: 1, channel: Channel::REASONING, text: " é🦊".into(), tokens: 3, logprobs: vec![] }),
         Frame::Usage(Usage { input_tokens: 19, output_tokens: 3, finish: FinishReason::STOP }),
@@ -289,6 +295,7 @@ fn requests_and_frames_of_every_ability() {
             request_len: 7,
             offer: Some(ByteBuf::from(vec![2, 3])),
             resume_from: None,
+            payment: None,
         }),
         Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: " Oslo".into(), tokens: 1, logprobs }),
         Frame::ToolCall(ToolCallDelta {
@@ -343,10 +350,11 @@ fn frames_of_a_resumed_stream() {
         request_len,
         offer: None,
         resume_from,
+        payment: None,
     };
     let frames = [
         Frame::Open(open(7, Some(0))),
-        Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110, grace_ms: Some(30_000) }),
+        Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110, grace_ms: Some(30_000), chunk: None }),
         Frame::Ack(64),
         Frame::Open(open(0, Some(70))),
         Frame::Error(StreamError { code: ErrorCode::REPLACED, retryable: false, message: "a newer stream goes on".into() }),
@@ -365,15 +373,50 @@ fn frames_of_a_resumed_stream() {
 }
 
 #[test]
+fn frames_of_a_paid_stream() {
+    let (buyer, seller) = (key(1), key(2).id());
+    let pay = |job: u8, amount: u128, paid| {
+        let channel = ledger_channel(&network(), &buyer.id(), &seller);
+        let voucher = Voucher { chain: LEDGER, contract: EvmAddress::ZERO, channel, job: JobId([job; 16]), amount };
+        let voucher = SignedVoucher::sign(&buyer, voucher).unwrap();
+        Payment { voucher: ByteBuf::from(voucher.encode()), paid: MicroUsd(paid) }
+    };
+    let open = Open {
+        accept: ByteBuf::from(vec![1, 2, 3]),
+        salt: ByteArray::new([0x22; 32]),
+        request_len: 7,
+        offer: None,
+        resume_from: Some(0),
+        payment: Some(pay(0x55, 900, 11)),
+    };
+    let frames = [
+        Frame::Open(open),
+        Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110, grace_ms: Some(30_000), chunk: Some(64) }),
+        Frame::Voucher(pay(0x55, 924, 35)),
+        Frame::Usage(Usage { input_tokens: 19, output_tokens: 3, finish: FinishReason::UNPAID }),
+        Frame::Error(StreamError { code: ErrorCode::PAYMENT, retryable: false, message: "no credit".into() }),
+    ];
+    let shown: Vec<Value> = frames
+        .iter()
+        .map(|frame| {
+            assert_eq!(Frame::decode(&frame.encode()).as_ref(), Ok(frame));
+            json!({ "kind": frame.label(), "hex": hex::encode(frame.encode()) })
+        })
+        .collect();
+    check_file("chat-paid.json", json!({ "buyer_secret_key": hex::encode([1; 32]), "frames": shown }));
+}
+
+#[test]
 fn nodes_before_and_after_resume_understand_each_other() {
     let old =
         before_resume::Open { accept: ByteBuf::from(vec![1]), salt: ByteArray::new([2; 32]), request_len: 7, offer: None };
-    let new = Open { accept: old.accept.clone(), salt: old.salt, request_len: 7, offer: None, resume_from: Some(0) };
+    let new =
+        Open { accept: old.accept.clone(), salt: old.salt, request_len: 7, offer: None, resume_from: Some(0), payment: None };
     assert_eq!(serde_cbor::from_slice::<before_resume::Open>(&serde_cbor::ser::to_vec_packed(&new).unwrap()).unwrap(), old);
     let read: Open = serde_cbor::from_slice(&serde_cbor::ser::to_vec_packed(&old).unwrap()).unwrap();
     assert_eq!(read.resume_from, None, "it can't resume, and is not asked to acknowledge");
     let old = before_resume::Opened { job: JobId([3; 16]), input_tokens: 9 };
-    let new = Opened { job: old.job, input_tokens: 9, grace_ms: Some(30_000) };
+    let new = Opened { job: old.job, input_tokens: 9, grace_ms: Some(30_000), chunk: None };
     assert_eq!(serde_cbor::from_slice::<before_resume::Opened>(&serde_cbor::ser::to_vec_packed(&new).unwrap()).unwrap(), old);
     let read: Opened = serde_cbor::from_slice(&serde_cbor::ser::to_vec_packed(&old).unwrap()).unwrap();
     assert_eq!(read.grace_ms, None, "it keeps nothing");

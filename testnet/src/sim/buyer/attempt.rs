@@ -129,6 +129,7 @@ impl World {
             request_len: order.request.len() as u32,
             offer: offer.as_ref().map(|offer| ByteBuf::from(offer.payload().to_vec())),
             resume_from: Some(0),
+            payment: None,
         })
         .encode();
         let from = self.member(who).id;
@@ -367,7 +368,7 @@ impl World {
         let Some(receipt) = receipt.filter(|receipt| &receipt.raw()[..] == bytes && receipt.check_age(now).is_ok()) else {
             return self.fail(who, stream, FrameError::Malformed.into());
         };
-        let checked = attempt.session.check_receipt(&receipt);
+        let checked = attempt.session.check_receipt(&receipt, MicroUsd(0));
         let trusts = matches!(plant, Some(Plant::ChargesTooMuch | Plant::LeaksPrompts));
         if let Err(violation) = checked
             && !trusts

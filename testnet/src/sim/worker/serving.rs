@@ -348,7 +348,7 @@ impl World {
             let models = working.advert.models().to_vec();
             working.market.set_catalogue(models);
         }
-        let Finished { usage, receipt } = session.finish(finish, input, output, now);
+        let Finished { usage, receipt } = session.finish(finish, (input, output), infernet_wire::money::MicroUsd(0), now);
         if !gone {
             self.say_ending(who, stream, usage);
         }

@@ -1,0 +1,73 @@
+//! How long a worker waits for a buyer that is behind with its payments, pure. Times are since the job began.
+
+use super::deadline;
+use infernet_wire::money::{MicroUsd, Price};
+use std::time::Duration;
+
+/// Whether a worker goes on: what was delivered costs no more than what was paid and one piece of `chunk` tokens.
+pub fn goes_on(price: &Price, chunk: u32, accrued: MicroUsd, paid: MicroUsd) -> bool {
+    // A free piece would make every debt one too many.
+    let piece = price.cost(0, chunk).unwrap_or(MicroUsd(u64::MAX)).max(MicroUsd(1));
+    accrued.0 <= paid.0.saturating_add(piece.0)
+}
+
+/// Since when a buyer is behind, and when it last said that it is there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Arrears {
+    behind: Option<Duration>,
+    heard: Duration,
+}
+
+impl Arrears {
+    /// The engine waits for a payment now, if `waits`.
+    pub fn note(&mut self, waits: bool, now: Duration) {
+        self.behind = if waits { self.behind.or(Some(now)) } else { None };
+    }
+
+    /// A voucher came, a new one or the last one again; or the buyer is back after a lost stream.
+    pub fn hear(&mut self, now: Duration) {
+        self.heard = now;
+    }
+
+    /// Whether it has been waited long enough: [`deadline::VOUCHER`] after the last sign of the buyer, [`deadline::WRITE`] in all.
+    pub fn is_over(&self, now: Duration) -> bool {
+        let Some(behind) = self.behind else { return false };
+        now >= behind.max(self.heard) + deadline::VOUCHER || now >= behind + deadline::WRITE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_one_piece_behind_at_most() {
+        let price = Price { input: MicroUsd(100_000), output: MicroUsd(400_000) };
+        let piece = price.cost(0, 64).expect("a cost").0;
+        let check = |accrued: u64, paid, expected| {
+            assert_eq!(goes_on(&price, 64, MicroUsd(accrued), MicroUsd(paid)), expected, "{accrued} of {paid}");
+        };
+        check(0, 0, true);
+        check(piece, 0, true);
+        check(piece + 1, 0, false);
+        check(piece + 1, 1, true);
+        check(u64::MAX, u64::MAX, true);
+        assert!(goes_on(&Price::default(), 64, MicroUsd(0), MicroUsd(0)), "what costs nothing is never unpaid");
+    }
+
+    #[test]
+    fn two_seconds_of_silence_or_thirty_of_words() {
+        let secs = Duration::from_secs;
+        let mut arrears = Arrears::default();
+        assert!(!arrears.is_over(secs(99)), "it is not behind");
+        arrears.note(true, secs(10));
+        arrears.note(true, secs(11));
+        assert!(!arrears.is_over(secs(11)) && arrears.is_over(secs(12)));
+        arrears.hear(secs(11));
+        assert!(!arrears.is_over(secs(12)) && arrears.is_over(secs(13)));
+        arrears.hear(secs(39));
+        assert!(arrears.is_over(secs(40)), "however often it says that it is there");
+        arrears.note(false, secs(40));
+        assert!(!arrears.is_over(secs(99)), "it has paid");
+    }
+}

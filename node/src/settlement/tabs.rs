@@ -1,0 +1,394 @@
+//! The node's tabs, kept: a [`Till`] for each job sold, a [`Payer`] for each bought. Thin: [`super::tab`] decides.
+
+use super::tab::{Authorise, BadPayment, NoCredit, PayeeTab, PayerTab};
+use crate::store::{Side, Store, StoreError};
+use futures::future::BoxFuture;
+use infernet_wire::{
+    chat::Payment,
+    evm::EvmAddress,
+    id::{JobId, NodeId},
+    key::NodeKey,
+    money::MicroUsd,
+    topic::NetworkId,
+    voucher::{LEDGER, SignedVoucher, UnverifiedVoucher, Voucher, ledger_channel},
+};
+use serde_bytes::ByteBuf;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tracing::warn;
+
+/// Tabs of each side in memory; those on which no job runs are let go beyond it, and read again when they are needed. One takes some
+/// three hundred bytes.
+const MAX_OPEN: usize = 4_096;
+
+/// How much buyers may owe. They are asked for it when a job comes, with what it may cost at most.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Credit {
+    /// Anybody, unless named below.
+    pub free: MicroUsd,
+    /// Certain buyers.
+    pub limits: BTreeMap<NodeId, MicroUsd>,
+}
+
+impl Credit {
+    /// What `buyer` may owe.
+    pub fn limit(&self, buyer: &NodeId) -> MicroUsd {
+        self.limits.get(buyer).copied().unwrap_or(self.free)
+    }
+}
+
+/// Why a job can't run on its buyer's tab.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotOpened {
+    /// The buyer owes enough already.
+    #[error(transparent)]
+    NoCredit(#[from] NoCredit),
+    /// What it owes can't be read.
+    #[error("the worker's store does not answer")]
+    Store(#[from] StoreError),
+}
+
+impl NotOpened {
+    /// A short stable name, for counters.
+    pub fn label(&self) -> &'static str {
+        match self {
+            NotOpened::NoCredit(_) => "no_credit",
+            NotOpened::Store(_) => "store",
+        }
+    }
+}
+
+/// Why nothing can be paid.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotPaid {
+    /// The promise can't be kept on disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// More than can be counted.
+    #[error("{0} is more than a voucher can say")]
+    Amount(MicroUsd),
+}
+
+/// A handle to all tabs; cheap to clone.
+#[derive(Clone)]
+pub struct Tabs {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    key: NodeKey,
+    network: NetworkId,
+    store: Arc<dyn Store>,
+    credit: Mutex<Credit>,
+    payers: Mutex<BTreeMap<NodeId, PayerTab>>,
+    payees: Mutex<BTreeMap<NodeId, PayeeTab>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is complete before the lock is given back.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The tab of a buyer, as it was kept last.
+pub fn kept(store: &dyn Store, buyer: &NodeId) -> Result<PayeeTab, StoreError> {
+    let kept = store.tab(Side::Sold, buyer)?;
+    Ok(kept.as_deref().and_then(PayeeTab::recover).unwrap_or_default())
+}
+
+/// The tabs of all buyers, as they were kept last.
+pub fn all_kept(store: &dyn Store) -> Result<BTreeMap<NodeId, PayeeTab>, StoreError> {
+    let mut all = BTreeMap::new();
+    loop {
+        let page = store.tabs(Side::Sold, all.last_key_value().map(|(buyer, _)| buyer))?;
+        if page.is_empty() {
+            return Ok(all);
+        }
+        all.extend(page.into_iter().map(|(buyer, tab)| (buyer, PayeeTab::recover(&tab).unwrap_or_default())));
+    }
+}
+
+/// Writes in the background: nobody waits for it, and the newest record counts.
+fn write(keeping: BoxFuture<'static, Result<(), StoreError>>) {
+    tokio::spawn(async move {
+        if let Err(error) = keeping.await {
+            warn!("can't keep a tab: {error}");
+        }
+    });
+}
+
+impl Tabs {
+    /// The tabs of the node with `key`, in `store`.
+    pub fn new(key: NodeKey, network: NetworkId, store: Arc<dyn Store>, credit: Credit) -> Self {
+        let (payers, payees) = (Mutex::default(), Mutex::default());
+        Tabs { shared: Arc::new(Shared { key, network, store, credit: Mutex::new(credit), payers, payees }) }
+    }
+
+    /// How much buyers may owe from now on.
+    pub fn set_credit(&self, credit: Credit) {
+        *lock(&self.shared.credit) = credit;
+    }
+
+    /// How much buyers may owe.
+    pub fn credit(&self) -> Credit {
+        lock(&self.shared.credit).clone()
+    }
+
+    /// Lets `job` of `buyer`, which may cost `most`, run, if the buyer has credit for it.
+    pub fn open(&self, buyer: NodeId, job: JobId, most: MicroUsd) -> Result<Till, NotOpened> {
+        let limit = lock(&self.shared.credit).limit(&buyer);
+        let shared = &self.shared;
+        let mut payees = lock(&shared.payees);
+        let tab = match payees.entry(buyer) {
+            std::collections::btree_map::Entry::Occupied(tab) => tab.into_mut(),
+            std::collections::btree_map::Entry::Vacant(place) => place.insert(kept(&*shared.store, &buyer)?),
+        };
+        let opened = tab.open(job, most, limit);
+        if payees.len() > MAX_OPEN {
+            // What it says is on disk, since it was written with each change.
+            let idle = payees.iter().find(|(_, tab)| tab.is_idle()).map(|(buyer, _)| *buyer);
+            idle.map(|idle| payees.remove(&idle));
+        }
+        opened?;
+        Ok(Till { tabs: self.clone(), buyer, job, paid: MicroUsd(0), on_the_way: MicroUsd(0), keeping: None, open: true })
+    }
+
+    /// What `buyer` may still owe. Nothing, if what it owes can't be read.
+    pub fn credit_left(&self, buyer: &NodeId) -> MicroUsd {
+        let limit = lock(&self.shared.credit).limit(buyer);
+        if limit == MicroUsd(0) {
+            return limit;
+        }
+        let owed = self.sold_to(buyer).map_or(limit, |tab| tab.owed());
+        MicroUsd(limit.0.saturating_sub(owed.0))
+    }
+
+    /// Where `job` of `worker` is paid from.
+    pub fn payer(&self, worker: NodeId, job: JobId) -> Payer {
+        Payer { tabs: self.clone(), worker, job, paid: MicroUsd(0), open: true }
+    }
+
+    /// `buyer` has paid `amount` of its debt outside. Its tab then, once that is on disk.
+    pub async fn clear(&self, buyer: &NodeId, amount: MicroUsd) -> Result<PayeeTab, StoreError> {
+        let (keeping, cleared) = {
+            let mut payees = lock(&self.shared.payees);
+            let mut unopened = None;
+            let tab = match payees.get_mut(buyer) {
+                Some(tab) => tab,
+                None => unopened.insert(kept(&*self.shared.store, buyer)?),
+            };
+            tab.clear(amount);
+            (self.shared.store.keep_tab(Side::Sold, buyer, tab.record()), tab.clone())
+        };
+        keeping.await.map(|()| cleared)
+    }
+
+    /// A buyer's tab as it is now, for whoever shows it.
+    pub fn sold_to(&self, buyer: &NodeId) -> Result<PayeeTab, StoreError> {
+        let open = lock(&self.shared.payees).get(buyer).cloned();
+        open.map_or_else(|| kept(&*self.shared.store, buyer), Ok)
+    }
+
+    /// All buyers' tabs as they are now.
+    pub fn all_sold(&self) -> Result<BTreeMap<NodeId, PayeeTab>, StoreError> {
+        let mut all = all_kept(&*self.shared.store)?;
+        all.extend(lock(&self.shared.payees).iter().map(|(buyer, tab)| (*buyer, tab.clone())));
+        Ok(all)
+    }
+
+    /// Writes what was really promised, when the node stops.
+    pub async fn close(&self) {
+        let records: Vec<_> = {
+            let payers = lock(&self.shared.payers);
+            let idle = payers.iter().filter_map(|(worker, tab)| Some((*worker, tab.record()?)));
+            idle.map(|(worker, record)| self.shared.store.keep_tab(Side::Bought, &worker, record)).collect()
+        };
+        for kept in futures::future::join_all(records).await {
+            if let Err(error) = kept {
+                warn!("can't keep a tab: {error}");
+            }
+        }
+    }
+}
+
+/// Where the payments for one job come in. Dropped, the job came to what was paid.
+pub struct Till {
+    tabs: Tabs,
+    buyer: NodeId,
+    job: JobId,
+    /// What counts: it is on disk.
+    paid: MicroUsd,
+    /// What counts once `keeping` is done.
+    on_the_way: MicroUsd,
+    keeping: Option<BoxFuture<'static, Result<(), StoreError>>>,
+    open: bool,
+}
+
+impl Till {
+    /// Takes a payment, or tells why not. It counts when [`Till::kept`] has resolved.
+    pub fn take(&mut self, payment: &Payment) -> Result<(), BadPayment> {
+        let shared = &self.tabs.shared;
+        let voucher = UnverifiedVoucher::decode(&payment.voucher)?;
+        let claim = *voucher.claim();
+        let ours = ledger_channel(&shared.network, &self.buyer, &shared.key.id());
+        if (claim.chain, claim.contract, claim.channel) != (LEDGER, EvmAddress::ZERO, ours) {
+            return Err(BadPayment::Foreign);
+        }
+        if claim.job != self.job {
+            return Err(BadPayment::OtherJob);
+        }
+        // A voucher that says nothing new is not looked at: it is the one before it that counts.
+        let is_higher = |amount: u128| lock(&shared.payees).get(&self.buyer).is_none_or(|tab| amount > tab.promised());
+        let verified = if is_higher(claim.amount) { Some(voucher.verify(&self.buyer.evm_address())?) } else { None };
+        let mut payees = lock(&shared.payees);
+        let tab = payees.get_mut(&self.buyer).ok_or(BadPayment::NoJob)?;
+        if tab.take(&self.job, claim.amount, verified, payment.paid)? {
+            self.keeping = Some(shared.store.keep_tab(Side::Sold, &self.buyer, tab.record()));
+            self.on_the_way = payment.paid;
+        }
+        Ok(())
+    }
+
+    /// What has been paid, and will be there after a crash.
+    pub fn paid(&self) -> MicroUsd {
+        self.paid
+    }
+
+    /// Resolves when what was taken counts; never if nothing was. Cancel safe.
+    pub async fn kept(&mut self) -> Result<(), StoreError> {
+        let Some(keeping) = &mut self.keeping else { return std::future::pending().await };
+        let kept = keeping.await;
+        self.keeping = None;
+        kept.inspect(|()| self.paid = self.on_the_way)
+    }
+
+    /// Waits for what was taken, if anything.
+    pub async fn settled(&mut self) -> Result<(), StoreError> {
+        if self.keeping.is_some() { self.kept().await } else { Ok(()) }
+    }
+
+    /// The job came to `amount`; `agreed` tells whether the buyer has signed that.
+    pub fn close(mut self, amount: MicroUsd, agreed: bool) {
+        self.end(amount, agreed);
+    }
+
+    fn end(&mut self, amount: MicroUsd, agreed: bool) {
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        let shared = &self.tabs.shared;
+        let mut payees = lock(&shared.payees);
+        let Some(tab) = payees.get_mut(&self.buyer) else { return };
+        tab.settle(&self.job, amount, agreed);
+        let keeping = shared.store.keep_tab(Side::Sold, &self.buyer, tab.record());
+        drop(payees);
+        write(keeping);
+    }
+}
+
+impl Drop for Till {
+    fn drop(&mut self) {
+        self.end(MicroUsd(u64::MAX), false);
+    }
+}
+
+/// Where one job is paid from. Dropped, all that was paid is gone.
+pub struct Payer {
+    tabs: Tabs,
+    worker: NodeId,
+    job: JobId,
+    paid: MicroUsd,
+    open: bool,
+}
+
+impl Payer {
+    /// What was paid so far.
+    pub fn paid(&self) -> MicroUsd {
+        self.paid
+    }
+
+    /// Pays `paid` for the job in all, never less than before. Waits for the disk only if the step that is written there is used up.
+    pub async fn pay(&mut self, paid: MicroUsd) -> Result<Payment, NotPaid> {
+        let shared = self.tabs.shared.clone();
+        let amount = loop {
+            let (total, keeping) = {
+                let mut payers = lock(&shared.payers);
+                self.make_room(&mut payers);
+                let tab = match payers.entry(self.worker) {
+                    std::collections::btree_map::Entry::Occupied(tab) => tab.into_mut(),
+                    std::collections::btree_map::Entry::Vacant(place) => {
+                        let kept = shared.store.tab(Side::Bought, &self.worker)?;
+                        place.insert(kept.as_deref().and_then(PayerTab::recover).unwrap_or_default())
+                    }
+                };
+                match tab.pay(self.job, paid) {
+                    Authorise::Ready { amount, more } => {
+                        if let Some(total) = more {
+                            self.authorise_later(total, shared.store.keep_tab(Side::Bought, &self.worker, tab.ahead(total)));
+                        }
+                        break amount;
+                    }
+                    Authorise::First(total) => (total, shared.store.keep_tab(Side::Bought, &self.worker, tab.ahead(total))),
+                    Authorise::Refused => return Err(NotPaid::Amount(paid)),
+                }
+            };
+            keeping.await?;
+            if let Some(tab) = lock(&shared.payers).get_mut(&self.worker) {
+                tab.authorised(total);
+            }
+        };
+        self.paid = paid;
+        let channel = ledger_channel(&shared.network, &shared.key.id(), &self.worker);
+        let voucher = Voucher { chain: LEDGER, contract: EvmAddress::ZERO, channel, job: self.job, amount: amount.into() };
+        // Only a chain without a contract is refused, and an amount of more than 64 bits.
+        let signed = SignedVoucher::sign(&shared.key, voucher).map_err(|_| NotPaid::Amount(paid))?;
+        Ok(Payment { voucher: ByteBuf::from(signed.encode()), paid })
+    }
+
+    fn authorise_later(&self, total: u64, keeping: BoxFuture<'static, Result<(), StoreError>>) {
+        let (shared, worker) = (self.tabs.shared.clone(), self.worker);
+        tokio::spawn(async move {
+            match keeping.await {
+                Ok(()) => {
+                    if let Some(tab) = lock(&shared.payers).get_mut(&worker) {
+                        tab.authorised(total);
+                    }
+                }
+                Err(error) => warn!("can't keep a tab: {error}"),
+            }
+        });
+    }
+
+    /// Lets go of a tab on which no job runs, beyond a number.
+    fn make_room(&self, payers: &mut BTreeMap<NodeId, PayerTab>) {
+        if payers.len() < MAX_OPEN || payers.contains_key(&self.worker) {
+            return;
+        }
+        let idle = payers.iter().find_map(|(worker, tab)| Some((*worker, tab.record()?)));
+        if let Some((worker, record)) = idle {
+            payers.remove(&worker);
+            // Queued before it can be read again.
+            write(self.tabs.shared.store.keep_tab(Side::Bought, &worker, record));
+        }
+    }
+
+    /// The job came to `owed`, as both have signed, or as the worker has said that it is free; `None`: nobody knows.
+    pub fn close(mut self, owed: Option<MicroUsd>) {
+        self.end(owed);
+    }
+
+    fn end(&mut self, owed: Option<MicroUsd>) {
+        if std::mem::take(&mut self.open)
+            && let Some(tab) = lock(&self.tabs.shared.payers).get_mut(&self.worker)
+        {
+            tab.settle(&self.job, owed);
+        }
+    }
+}
+
+impl Drop for Payer {
+    fn drop(&mut self) {
+        self.end(None);
+    }
+}
