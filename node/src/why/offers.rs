@@ -203,11 +203,6 @@ fn refusal(reason: &str, seller: &Status) -> Option<(&'static str, &'static str,
         "too_hot" => told("came while a GPU was too hot", "better cooling, or a higher max_celsius, catches them"),
         "too_much_power" => told("came while the GPUs drew too much", "a higher max_watts, or fewer slots, catches them"),
         "busy_host" => told("came while somebody else used the machine", "only_idle and idle_percent say when that is"),
-        "no_credit" => change(
-            "came from buyers who may owe you no more",
-            "credit for anybody, or for the buyers that `infernet credit list` names, catches them",
-            "infernet credit set anybody 0.10",
-        ),
         "no_engine" => told("came while no engine had a model", "the engine was down or still starting"),
         "draining" => told("came while the node took no new jobs", "it was stopping, or an operator said so"),
         "unknown_model" => {
