@@ -35,6 +35,7 @@ use crate::{
         buyer::{Input, Observation},
         course::Course,
         job::{Attempt, Attempts},
+        quote::Estimate,
         registry::KnownModel,
     },
     metrics::{Bought, Metrics},
@@ -324,7 +325,20 @@ impl Buyer {
         let trust = prepared.wishes.trust.clone();
         let _ = self.commands.send(Command::Survey { model: model.clone(), trust, reply }).await;
         let Survey { models, cheapest, left_out } = survey.await.unwrap_or_default();
-        NoBids { model, ceiling, asked, refusals, cheapest, models, left_out, standing: None, others: false }
+        NoBids {
+            model,
+            ceiling,
+            budget: prepared.order.worst(),
+            input_tokens: Estimate::input(prepared.input_tokens),
+            max_tokens: prepared.order.request.max_tokens,
+            asked,
+            refusals,
+            cheapest,
+            models,
+            left_out,
+            standing: None,
+            others: false,
+        }
     }
 
     /// Gives the job to the winner, then to the runners-up while none has delivered a token.

@@ -9,6 +9,7 @@ mod command;
 mod config;
 mod credit;
 mod doctor;
+mod drain;
 pub mod exit;
 mod flags;
 mod income;
@@ -17,10 +18,12 @@ mod key;
 mod login;
 mod logs;
 mod model;
+mod money;
 mod operator;
 mod pages;
 mod progress;
 mod query;
+mod receipts;
 mod schema;
 mod service;
 mod setup;
@@ -35,8 +38,9 @@ use crate::{
     earnings::Side,
     logfile::{self, Stderr},
 };
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::Exit;
+use money::dollars;
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 /// Behind the flags of the command itself, in `--help`.
@@ -69,6 +73,10 @@ enum Command {
     Start(Box<flags::NodeArgs>),
     /// Show this node on one screen.
     Status(watch::WatchArgs),
+    /// Take no new jobs; those that run end.
+    Drain(drain::DrainArgs),
+    /// Take jobs again, after `drain`.
+    Resume,
     /// Show this node on a screen that lives: peers, auctions, streams, engine, earnings, log.
     Tui,
     /// Show the jobs that run and the last ones, bought and sold.
@@ -85,8 +93,8 @@ enum Command {
     Model(model::ModelArgs),
     /// Show the peers of the running node.
     Peers,
-    /// Show receipts, newest first.
-    Receipts(query::ReceiptsArgs),
+    /// Show receipts, newest first, or one whole, or check them all.
+    Receipts(receipts::ReceiptsArgs),
     /// Show what was earned, by day and model.
     Earnings(income::BookArgs),
     /// Show what was spent, by day and model.
@@ -182,7 +190,9 @@ impl Context {
 /// Runs the command line `args`, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let cli = match Cli::try_parse_from(&args) {
+    let parsed = command_line().try_get_matches_from(&args);
+    let parsed = parsed.and_then(|found| Cli::from_arg_matches(&found).map_err(|error| error.format(&mut command_line())));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error, args.iter().any(|arg| arg == "--json")),
     };
@@ -200,6 +210,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The command line's definition, with every help complete.
+fn command_line() -> clap::Command {
+    flags::with_variables(Cli::command())
+}
+
 /// Help was asked for, or is needed.
 fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
     let no_command = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
@@ -213,6 +228,10 @@ fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Exit> {
     let context = Context { home: configuration::home(cli.home.as_deref())?, json: cli.json };
+    // `start` has its log for this, and `doctor` its list.
+    if !matches!(cli.command, Command::Start(_) | Command::Doctor) {
+        configuration::unknown_variables().iter().for_each(|unknown| context.note(unknown.to_string()));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Exit::new(exit::FAILED, e))?;
     let done = runtime.block_on(async {
         match cli.command {
@@ -220,6 +239,8 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Setup(args) => setup::run(&context, args).await,
             Command::Start(args) => start::run(&context, *args).await,
             Command::Status(args) => status::run(&context, args).await,
+            Command::Drain(args) => drain::drain(&context, args).await,
+            Command::Resume => drain::resume(&context).await,
             Command::Tui => tui::run(&context).await,
             Command::Jobs(args) => jobs::run(&context, args).await,
             Command::Why(args) => why::run(&context, args).await,
@@ -229,11 +250,11 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Model(args) => model::run(&context, args).await,
             Command::Peers => query::peers(&context).await,
             Command::ApiKey { command } => api_key::run(&context, command),
-            Command::Receipts(args) => query::receipts(&context, args).await,
+            Command::Receipts(args) => receipts::run(&context, args).await,
             Command::Earnings(args) => income::run(&context, Side::Earned, args).await,
             Command::Spend(args) => income::run(&context, Side::Spent, args).await,
             Command::Credit { command } => credit::run(&context, command).await,
-            Command::Key { command } => key::run(&context, command),
+            Command::Key { command } => key::run(&context, command).await,
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,
             Command::Order(args) => command::run(&context, args).await,

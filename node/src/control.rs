@@ -25,6 +25,7 @@ use axum::{
     routing::{get, post},
 };
 use futures::{Stream, stream};
+use infernet_wire::id::JobId;
 use schema::{ChatStep, ErrorReport, ModelReport, OfferedReport, PeerReport, ReceiptRows, StatusReport};
 use std::{
     collections::BTreeMap,
@@ -183,13 +184,14 @@ async fn metrics(State(node): State<Arc<Node>>) -> Response {
 struct Wanted {
     limit: usize,
     before: Option<Position>,
+    /// Those of this job alone, whatever the rest says.
+    job: Option<JobId>,
 }
 
 /// Receipts as hex of their bytes, newest first: the reader verifies them itself. And how many can't be read.
 async fn receipts(State(node): State<Arc<Node>>, Query(wanted): Query<Wanted>) -> Response {
     let store = node.store().clone();
-    let read =
-        tokio::task::spawn_blocking(move || receipt_rows(&*store, Page { before: wanted.before, limit: wanted.limit })).await;
+    let read = tokio::task::spawn_blocking(move || receipt_rows(&*store, &wanted)).await;
     match read {
         Ok(Ok(rows)) => Json(rows).into_response(),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -197,9 +199,12 @@ async fn receipts(State(node): State<Arc<Node>>, Query(wanted): Query<Wanted>) -
     }
 }
 
-fn receipt_rows(store: &dyn Store, page: Page) -> Result<ReceiptRows, StoreError> {
+fn receipt_rows(store: &dyn Store, wanted: &Wanted) -> Result<ReceiptRows, StoreError> {
     let before = store.counts()?.unreadable;
-    let receipts = store.receipts(page)?;
+    let receipts = match &wanted.job {
+        Some(job) => store.receipts_of(job)?,
+        None => store.receipts(Page { before: wanted.before, limit: wanted.limit })?,
+    };
     let unreadable = store.counts()?.unreadable.saturating_sub(before);
     Ok(ReceiptRows { rows: receipts.iter().map(|r| hex::encode(r.encode())).collect(), unreadable })
 }

@@ -10,9 +10,10 @@ mod machine;
 mod reach;
 mod verdict;
 
-use crate::net::{self, bootstrap::BootstrapAddress};
+use crate::net::bootstrap::BootstrapAddress;
 use facts::Reached;
 use futures::future::join_all;
+use infernet_wire::topic::NetworkId;
 use libp2p::Multiaddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -104,26 +105,25 @@ impl DoctorReport {
     }
 }
 
-/// Why each of `addresses` is not met, as far as a second look tells; takes four seconds at most. One that takes connections
-/// counts only if `met` nobody: else it may be another way to the same peer.
-pub async fn unmet(addresses: &[Multiaddr], met: bool) -> Vec<String> {
-    let looks = addresses.iter().map(async |address| (address, reach::peer(address, None).await));
+/// Why each of `addresses` is not met by a node of `network`, as far as a second look tells; takes four seconds at most. One that
+/// takes connections counts only if `met` nobody: else it may be another way to the same peer.
+pub async fn unmet(addresses: &[Multiaddr], network: &NetworkId, met: bool) -> Vec<String> {
+    let looks = addresses.iter().map(async |address| (address, reach::peer(address, network, None).await));
     let looks = join_all(looks).await;
-    let why = |(address, reached): (&Multiaddr, Reached)| {
-        let why = not_met(reached, net::bootstrap::is_page(address), met)?;
-        Some(format!("{}: {why}", BootstrapAddress::from(address.clone())))
+    let why = |(address, reached): (&Multiaddr, Reached)| match reached {
+        Reached::Useless(said, _) => Some(said),
+        reached => Some(format!("{}: {}", BootstrapAddress::from(address.clone()), not_met(reached, met)?)),
     };
     looks.into_iter().filter_map(why).collect()
 }
 
-fn not_met(reached: Reached, is_page: bool, met: bool) -> Option<String> {
+fn not_met(reached: Reached, met: bool) -> Option<String> {
     match reached {
-        Reached::Failed(why) => Some(why),
+        Reached::Failed(why) | Reached::Useless(why, _) => Some(why),
         _ if met => None,
         Reached::Connected => None,
-        Reached::Dialled(_) if is_page => {
-            Some("something answers there, and no peer that it names; the log says what it told".into())
-        }
+        Reached::Told(1, _) => Some("the peer that it names can't be met".into()),
+        Reached::Told(peers, _) => Some(format!("none of the {peers} peers that it names can be met")),
         Reached::Dialled(_) => Some("something answers there, and it is no node of this network by that id".into()),
         Reached::Resolved => Some("no node of this network answers there over UDP".into()),
     }
@@ -139,18 +139,57 @@ pub async fn examine(home: &Path) -> DoctorReport {
 mod tests {
     use super::*;
 
+    /// A server that answers every request with `answer`, and its URL.
+    async fn serves(answer: String) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = axum::Router::new().fallback(async move || answer.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        url
+    }
+
+    /// A page of `network` that names peers at `addrs`, `ID` being theirs.
+    fn page(network: &str, addrs: &[&str]) -> String {
+        let id = infernet_wire::key::NodeKey::from_bytes(&[7; 32]).unwrap().id().to_string();
+        let addrs: Vec<String> = addrs.iter().map(|address| address.replace("ID", &id)).collect();
+        let protocol = crate::net::KAD_PROTOCOL.to_string();
+        let peers = serde_json::json!([{"id": id, "addrs": addrs}]);
+        serde_json::json!({"version": 1, "network": network, "protocol_id": protocol, "peers": peers}).to_string()
+    }
+
+    #[tokio::test]
+    async fn a_page_to_begin_at_is_read_and_judged() {
+        const PEER: &str = "/ip4/127.0.0.1/tcp/1/p2p/ID";
+        let network: NetworkId = "main".parse().unwrap();
+        let look = async |url: &str| {
+            let address: Multiaddr = url.parse::<BootstrapAddress>().unwrap().into();
+            reach::peer(&address, &network, None).await
+        };
+        let good = serves(page("main", &[PEER])).await;
+        assert!(matches!(look(&good).await, Reached::Told(1, _)));
+        let named = [good.parse::<BootstrapAddress>().unwrap().into()];
+        let unmet = unmet(&named, &network, false).await;
+        assert!(unmet[0].ends_with("bootstrap.json: the peer that it names can't be met"), "{unmet:?}");
+        for (url, said, fix) in [
+            (serves(page("other", &[PEER])).await, "of the network \"other\"", "network = \"other\""),
+            (serves(page("main", &[])).await, "none of the 1 peers", "--external-address"),
+            (serves("<html>Welcome</html>".into()).await, "not a relay's bootstrap.json", "name a relay's page"),
+            ("http://127.0.0.1:1".into(), "can't be reached", "start that relay"),
+        ] {
+            let Reached::Useless(why, what) = look(&url).await else { panic!("{url} is of use") };
+            assert!(why.starts_with(&url) && why.contains(said) && what.contains(fix), "{why}; {what}");
+        }
+    }
+
     #[tokio::test]
     async fn who_was_named_and_is_not_there_is_told_with_the_cause() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let at = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}").parse::<Multiaddr>().unwrap();
         let port = listener.local_addr().unwrap().port();
-        let page = format!("http://127.0.0.1:{port}").parse::<BootstrapAddress>().unwrap();
-        let named = [at(1), at(port), page.into()];
-        let alone = unmet(&named, false).await;
+        let (network, named) = (NetworkId::default(), [at(1), at(port)]);
+        let alone = unmet(&named, &network, false).await;
         assert!(alone[0].starts_with("/ip4/127.0.0.1/tcp/1: ") && alone[0].contains("refused"), "{alone:?}");
         assert!(alone[1].contains("no node of this network"), "{alone:?}");
-        let page = format!("http://127.0.0.1:{port}/bootstrap.json: something answers there, and no peer that it names");
-        assert!(alone[2].starts_with(&page), "{alone:?}");
-        assert_eq!(unmet(&named, true).await.len(), 1, "the other may be met another way");
+        assert_eq!(unmet(&named, &network, true).await.len(), 1, "the other may be met another way");
     }
 }

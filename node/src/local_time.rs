@@ -1,5 +1,6 @@
-//! How far this machine's wall clock is from UTC. The only file that names `jiff`.
+//! How far this machine's wall clock is from UTC, and times as it shows them. The only file that names `jiff`.
 
+use crate::date::{self, Day};
 use infernet_wire::time::UnixMillis;
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -11,9 +12,39 @@ pub fn offset_seconds(now: UnixMillis) -> i32 {
     TimeZone::try_system().map_or(0, |zone| zone.to_offset(at).seconds())
 }
 
+/// `2026-11-25 13:05:07` by this machine's wall clock.
+pub fn shown(at: UnixMillis) -> String {
+    date::time(by_clock(at))
+}
+
+/// The time of `at` if it is of the same day as `now`, else the day: ten columns.
+pub fn brief(at: UnixMillis, now: UnixMillis) -> String {
+    short(by_clock(at), by_clock(now))
+}
+
+/// The instant at which UTC shows what the wall clock shows at `at`.
+fn by_clock(at: UnixMillis) -> UnixMillis {
+    UnixMillis(at.0.saturating_add_signed(i64::from(offset_seconds(at)) * 1_000))
+}
+
+fn short(at: UnixMillis, now: UnixMillis) -> String {
+    let (day, time) = (Day::of(at), date::time(at));
+    match time.split_once(' ') {
+        Some((_, time)) if day == Day::of(now) => time.into(),
+        _ => day.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn today_is_told_by_its_hour_and_another_day_by_its_date() {
+        let noon = UnixMillis(1_795_694_400_000);
+        assert_eq!(short(noon, UnixMillis(noon.0 + 3_600_000)), "12:00:00");
+        assert_eq!(short(noon, UnixMillis(noon.0 + 13 * 3_600_000)), "2026-11-26");
+    }
 
     #[test]
     fn no_zone_is_a_day_off() {

@@ -24,6 +24,7 @@ pub use http::{Origin, Plane, PlaneError};
 
 use crate::{
     clock,
+    control::schema::PlaneReport,
     node::Node,
     operator::{Operators, OperatorsError},
 };
@@ -71,8 +72,10 @@ impl Planes {
     pub fn spawn(node: &Arc<Node>, settings: Settings) -> Result<Self, PlaneError> {
         let (stop, stopping) = watch::channel(false);
         let desk = Desk::new(node.clone(), settings.home.clone());
-        let mut tasks = Vec::new();
+        let (mut tasks, mut reports) = (Vec::new(), Vec::new());
         for origin in settings.planes {
+            let (report, told) = watch::channel(PlaneReport { url: origin.to_string(), ..PlaneReport::default() });
+            reports.push(told);
             let plane = Plane::new(origin, settings.key.clone())?;
             let task = Task {
                 plane,
@@ -81,10 +84,11 @@ impl Planes {
                 desk: desk.clone(),
                 pace: Pace::new(settings.every),
                 registered: false,
-                trouble: None,
+                report,
             };
             tasks.push(tokio::spawn(task.run(stopping.clone())));
         }
+        node.tells_planes(reports);
         Ok(Planes { stop, tasks })
     }
 
@@ -115,8 +119,8 @@ struct Task {
     desk: Desk,
     pace: Pace,
     registered: bool,
-    /// What was logged last, so that it is logged once.
-    trouble: Option<String>,
+    /// For `infernet status`; and its error is what was logged last, so that it is logged once.
+    report: watch::Sender<PlaneReport>,
 }
 
 impl Task {
@@ -142,12 +146,12 @@ impl Task {
     fn take_note(&mut self, told: Result<(), Untold>) {
         self.pace.was_heard(told.is_ok());
         let trouble = told.err().map(|error| error.to_string());
-        match (&trouble, &self.trouble) {
+        match (&trouble, &self.report.borrow().error) {
             (Some(now), before) if before.as_ref() != Some(now) => warn!("a plane is not told: {now}"),
             (None, Some(_)) => info!(plane = %self.plane.origin(), "a plane is told again"),
             _ => {}
         }
-        self.trouble = trouble;
+        self.report.send_modify(|report| report.error = trouble);
     }
 
     /// One heartbeat, after a registration if there is none, and then what the operators want.
@@ -160,7 +164,10 @@ impl Task {
         match self.plane.post("/api/v1/node/heartbeat", self.words(Some(available)).await?).await {
             // It has lost its memory; the next word is a registration.
             Err(error) if error.status() == Some(NOT_FOUND) => self.registered = false,
-            told => drop(told?),
+            told => {
+                drop(told?);
+                self.report.send_modify(|report| report.told = Some(clock::now().0));
+            }
         }
         if available && self.registered { self.commands().await } else { Ok(()) }
     }

@@ -52,8 +52,9 @@ pub struct BidReport {
     pub price_out: u64,
     /// Expected cost, time included, in micro-USD; the lowest wins.
     pub score: u64,
-    /// Expected time to the last token, in milliseconds.
-    pub expected_ms: u64,
+    /// Expected time to the last token, in milliseconds; absent while neither the worker nor we have measured its speed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub expected_ms: Option<u64>,
 }
 
 /// A refusal.
@@ -165,7 +166,7 @@ impl AuctionReport {
 
     /// Describes the ad that was chosen without an auction, for the offer `offer_id`.
     pub fn standing(choice: &Choice, offer_id: OfferId, elapsed: Duration) -> Self {
-        let (cost, ms) = (choice.expected_cost, choice.expected_ms);
+        let (cost, time) = (choice.expected_cost, rank::shown(choice.expected_ms));
         let why = if choice.warm { "it has read this conversation" } else { "no known worker advertises better" };
         AuctionReport {
             offer_id,
@@ -178,7 +179,7 @@ impl AuctionReport {
             }],
             no_bids: Vec::new(),
             winner: choice.worker,
-            reason: format!("its standing price, without an auction: {why}; {cost} expected, {ms} ms"),
+            reason: format!("its standing price, without an auction: {why}; {cost} expected, {time}"),
             closed: "standing".into(),
             elapsed_ms: millis(elapsed),
             standing: true,

@@ -495,7 +495,8 @@ impl Task {
                 .map(|closed| ClosedReport { reason: closed.reason().to_string(), opens: self.verdict.opens.map(|at| at.0) }),
             counters,
             recent: self.market.outcomes().iter().map(Outcome::from).collect(),
-            wanted: self.market.wanted().iter().map(|(model, times)| (model.clone(), *times)).collect(),
+            wanted: self.market.wanted().iter().map(|(model, demand)| (model.clone(), demand.offers())).collect(),
+            wanted_by: self.market.wanted().iter().map(|(model, demand)| (model.clone(), demand.buyers())).collect(),
             draining: self.market.is_draining(),
         }
     }

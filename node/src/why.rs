@@ -9,12 +9,22 @@ mod blocked;
 mod offers;
 mod price;
 
-use crate::{control::schema::ModelReport, engines::EngineReport, market::pricing::Pricing, seller::Status};
+use crate::{
+    control::schema::ModelReport,
+    engines::{EngineReport, Unserved},
+    market::pricing::Pricing,
+    seller::Status,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Different buyers whose wish for a model is demand. Fewer may be one person who tries something, or wants it fetched here.
+const MIN_BUYERS: u64 = 3;
 /// Models in the demand view: what fits on a screen below the findings.
 const MAX_WANTED: usize = 8;
+
+/// The code of a finding about a model that is named and not there.
+pub const UNSERVED: &str = "unserved";
 
 /// What is known of a worker.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +35,8 @@ pub struct Evidence<'a> {
     pub pricing: &'a Pricing,
     /// Its engines.
     pub engines: &'a [EngineReport],
+    /// Models that the configuration names and no engine has.
+    pub unserved: &'a [Unserved],
     /// Connected peers.
     pub peers: usize,
     /// For how long it has been running, in milliseconds.
@@ -54,7 +66,7 @@ pub struct WhyReport {
     pub jobs: u64,
     /// What keeps the worker from earning more, the weightiest first.
     pub findings: Vec<Finding>,
-    /// Models that buyers asked for and this worker does not serve, the most wanted first; at most 8.
+    /// Models that buyers asked for and this worker does not serve, those of most buyers first; at most 8.
     pub wanted: Vec<Wanted>,
 }
 
@@ -83,6 +95,16 @@ pub struct Wanted {
     pub model: String,
     /// How often it was asked for.
     pub offers: u64,
+    /// By how many different buyers; 16 stands for more, too.
+    #[serde(default)]
+    pub buyers: u64,
+}
+
+impl Wanted {
+    /// Whether it is worth while to serve it: anybody can ask for anything, a thousand times.
+    fn is_demand(&self) -> bool {
+        self.buyers >= MIN_BUYERS
+    }
 }
 
 impl Finding {
@@ -136,11 +158,12 @@ fn summary(offers: u64, jobs: u64) -> String {
     }
 }
 
-/// The most wanted models that are not served, the most wanted first.
+/// The most wanted models that are not served: what most buyers asked for first, then what was asked for most often.
 fn wanted(seller: &Status) -> Vec<Wanted> {
-    let mut wanted: Vec<_> =
-        seller.wanted.iter().map(|(model, offers)| Wanted { model: plain(model), offers: *offers }).collect();
-    wanted.sort_by(|a, b| b.offers.cmp(&a.offers).then_with(|| a.model.cmp(&b.model)));
+    let buyers = |model| seller.wanted_by.get(model).copied().unwrap_or_default();
+    let told = seller.wanted.iter().map(|(model, offers)| (model, *offers, buyers(model)));
+    let mut wanted: Vec<_> = told.map(|(model, offers, buyers)| Wanted { model: plain(model), offers, buyers }).collect();
+    wanted.sort_by(|a, b| (b.buyers, b.offers).cmp(&(a.buyers, a.offers)).then_with(|| a.model.cmp(&b.model)));
     wanted.truncate(MAX_WANTED);
     wanted
 }

@@ -238,11 +238,11 @@ fn auction(network: &Network, report: &AuctionReport, say: &mut Say<'_>) -> std:
         let mark = if bid.worker == report.winner { "→" } else { " " };
         let name = network.name(&bid.worker.to_string());
         say(format!(
-            "  {mark} {}  {name:<12} {:>9} µ$/M out, score {:>6} µ$, {:>6} ms expected",
+            "  {mark} {}  {name:<12} {:>9} µ$/M out, score {:>6} µ$, {}",
             bid.worker.short(),
             bid.price_out,
             bid.score,
-            bid.expected_ms
+            bid.expected_ms.map_or("speed not measured".into(), |ms| format!("{ms:>6} ms expected"))
         ))?;
     }
     say(format!("  {}", report.reason))

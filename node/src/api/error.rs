@@ -222,18 +222,27 @@ impl ApiError {
 
     fn of_price(no: &NoBids, capped: Option<MicroUsd>) -> Self {
         let asked = no.cheapest.filter(|price| !price.within(&no.ceiling));
-        let message = match (asked, capped) {
-            (Some(price), _) => format!(
+        let message = match (asked, capped, no.needed()) {
+            (Some(price), ..) => format!(
                 "the cheapest {} costs {} in and {} out, in micro-USD per million tokens, above the ceiling of {} and {}: raise \
                  X-Infernet-Max-Price",
                 no.model, price.input.0, price.output.0, no.ceiling.input.0, no.ceiling.output.0
             ),
-            (None, Some(left)) => {
-                let text =
-                    "and what is left of the spend cap is less than the answer may cost: raise the cap or lower max_tokens";
-                return Self::spend_cap(format!("{} micro-USD are left for this request, {text}", left.0));
+            (None, Some(left), needed) => {
+                let most = needed.map(|needed| format!(", {} micro-USD", needed.0)).unwrap_or_default();
+                let text = "and what is left of the spend cap is less than the answer may cost";
+                let fix = "raise the cap or lower max_tokens";
+                return Self::spend_cap(format!("{} micro-USD are left for this request, {text}{most}: {fix}", left.0));
             }
-            (None, None) => {
+            (None, None, Some(needed)) => format!(
+                "{} needs {} micro-USD for up to {} tokens, and the budget is {}: raise X-Infernet-Budget or lower max_tokens",
+                no.model, needed.0, no.max_tokens, no.budget.0
+            ),
+            (None, None, None) if no.is_too_poor() => format!(
+                "the budget of {} micro-USD is too low for up to {} tokens of {}: raise X-Infernet-Budget or lower max_tokens",
+                no.budget.0, no.max_tokens, no.model
+            ),
+            (None, None, None) => {
                 format!("the budget or ceiling is too low for {}: raise X-Infernet-Budget or X-Infernet-Max-Price", no.model)
             }
         };
@@ -384,7 +393,12 @@ mod tests {
     fn too_little_money_names_what_to_raise() {
         let ceiling = check(&no_bids(Some(200), &[], &["m"]), None, 402, "price_too_low");
         assert!(ceiling.message.contains("X-Infernet-Max-Price"), "{ceiling}");
-        check(&no_bids(Some(50), &[NoBidReason::BUDGET_TOO_LOW], &["m"]), None, 402, "price_too_low");
+        let budget = check(&no_bids(Some(50), &[NoBidReason::BUDGET_TOO_LOW], &["m"]), None, 402, "price_too_low");
+        assert!(budget.message.contains("X-Infernet-Budget or lower max_tokens"), "{budget}");
+        let ChatError::NoBids(no) = no_bids(Some(50), &[], &["m"]) else { return };
+        let poor = ChatError::NoBids(Box::new(NoBids { input_tokens: 0, max_tokens: 1_000_000, budget: MicroUsd(49), ..*no }));
+        let poor = check(&poor, None, 402, "price_too_low");
+        assert!(poor.message.contains("needs 50 micro-USD for up to 1000000 tokens"), "{poor}");
         check(&no_bids(Some(50), &[NoBidReason::BUDGET_TOO_LOW], &["m"]), Some(7), 402, "spend_cap");
     }
 

@@ -6,7 +6,13 @@ use crate::{
     market::{standing::NotStanding, trust::LeftOut},
     spend::CapError,
 };
-use infernet_wire::{bid::NoBidReason, chat::BadRequest, envelope::Refusal, id::NodeId, money::Price};
+use infernet_wire::{
+    bid::NoBidReason,
+    chat::BadRequest,
+    envelope::Refusal,
+    id::NodeId,
+    money::{MicroUsd, Price},
+};
 use std::collections::BTreeMap;
 
 /// Why a job has no answer.
@@ -80,6 +86,12 @@ pub struct NoBids {
     pub ceiling: Price,
     /// Workers known to serve the model.
     pub asked: usize,
+    /// The most that the job may cost.
+    pub budget: MicroUsd,
+    /// Its input tokens, as workers estimate them before they bid.
+    pub input_tokens: u32,
+    /// The most output tokens.
+    pub max_tokens: u32,
     /// Whether others, whose turn it was not, could have been asked.
     pub others: bool,
     /// Who refused, and why.
@@ -98,7 +110,20 @@ impl NoBids {
     /// Whether a higher ceiling or budget would have brought a bid.
     pub fn is_too_cheap(&self) -> bool {
         let by_price = |r: &NoBidReason| matches!(*r, NoBidReason::CEILING_TOO_LOW | NoBidReason::BUDGET_TOO_LOW);
-        self.cheapest.is_some_and(|price| !price.within(&self.ceiling)) || self.refusals.iter().any(|(_, r)| by_price(r))
+        self.cheapest.is_some_and(|price| !price.within(&self.ceiling))
+            || self.needed().is_some()
+            || self.refusals.iter().any(|(_, r)| by_price(r))
+    }
+
+    /// What the budget must be, at the least, for the longest answer at the cheapest price; `None` if it is enough.
+    pub fn needed(&self) -> Option<MicroUsd> {
+        let most = self.cheapest?.cost(self.input_tokens, self.max_tokens)?;
+        (most > self.budget).then_some(most)
+    }
+
+    /// Whether the budget alone is what keeps everybody away.
+    pub fn is_too_poor(&self) -> bool {
+        !self.refusals.is_empty() && self.refusals.iter().all(|(_, reason)| *reason == NoBidReason::BUDGET_TOO_LOW)
     }
 
     /// Whether somebody may bid a moment later: who serves the model has no room now, or was not heard of yet.
@@ -143,6 +168,10 @@ fn no_bids(no: &NoBids) -> String {
             "no bids: the cheapest {model} costs {} in and {} out per million tokens, above your ceiling of {} and {}; raise --max-price",
             price.input.0, price.output.0, ceiling.input.0, ceiling.output.0
         ),
+        _ if let Some(needed) = no.needed() => format!(
+            "no bids: {model} needs {} micro-USD for up to {} tokens, and the budget is {}: raise --budget or lower --max-tokens",
+            needed.0, no.max_tokens, no.budget.0
+        ),
         _ if no.standing == Some(NotStanding::Full) => format!(
             "no standing price: every worker that advertises {model} on these terms is busy, or runs as many of your jobs as it has slots; wait, or allow an auction with --path auto"
         ),
@@ -150,6 +179,10 @@ fn no_bids(no: &NoBids) -> String {
             "no bids: {} that serve {model} are left out by your own choice ({}); relax it, or wait for others",
             workers(left_out.values().sum()),
             filters(left_out)
+        ),
+        _ if no.is_too_poor() => format!(
+            "no bids: the budget of {} micro-USD is too low for up to {} tokens of {model}; raise --budget or lower --max-tokens",
+            no.budget.0, no.max_tokens
         ),
         _ if no.is_too_cheap() => {
             format!("no bids: the price ceiling or budget is too low for {model}; raise --max-price or --budget")
@@ -203,6 +236,7 @@ mod tests {
         let mut no = NoBids {
             model: "tiny".into(),
             ceiling: price(10),
+            budget: MicroUsd(5_000),
             asked: 1,
             cheapest: Some(price(5)),
             models: vec!["tiny".into()],
@@ -222,10 +256,19 @@ mod tests {
         check(refused(NoBidReason::DRAINING), "1 × draining", true);
         check(refused(NoBidReason(999)), "1 × other", true);
         check(refused(NoBidReason::CONTEXT_TOO_LONG), "context", false);
-        check(refused(NoBidReason::BUDGET_TOO_LOW), "--budget", false);
+        check(refused(NoBidReason::BUDGET_TOO_LOW), "the budget of 5000 micro-USD is too low for up to 0 tokens", false);
+        check(refused(NoBidReason::CEILING_TOO_LOW), "raise --max-price or --budget", false);
         check(refused(NoBidReason::NO_CREDIT), "infernet credit set", false);
         check(refused(NoBidReason::MISSING_ABILITY), "missing_ability", false);
         check(|no| no.cheapest = Some(price(11)), "raise --max-price", false);
+        let dear = |no: &mut NoBids| (no.cheapest, no.input_tokens, no.max_tokens) = (Some(price(10)), 300_000, 512_000);
+        check(dear, "did not answer", true);
+        let poor = |no: &mut NoBids| (no.budget, no.standing) = (MicroUsd(8), Some(NotStanding::NobodyKnown));
+        check(
+            |no| (dear(no), poor(no)).0,
+            "needs 9 micro-USD for up to 512000 tokens, and the budget is 8: raise --budget",
+            false,
+        );
         check(|no| no.cheapest = None, "known models: tiny", false);
         check(|no| (no.cheapest, no.models) = (None, Vec::new()), "no worker is known yet", true);
         check(|no| no.standing = Some(NotStanding::Full), "is busy", true);

@@ -1,6 +1,6 @@
 //! `infernet api-key`: named keys of the API, each with caps of its own.
 
-use super::{Context, exit::Exit};
+use super::{Context, exit::Exit, money};
 use crate::api_keys::{self, ApiKey};
 use clap::{Args, Subcommand};
 use schemars::JsonSchema;
@@ -24,10 +24,10 @@ pub(super) struct AddArgs {
     /// A name for it: letters, digits, dots, dashes, underscores.
     name: String,
     /// The most that its requests of one day may cost, in micro-USD [default: what the node's cap leaves]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     per_day: Option<u64>,
     /// The most that one of its requests may cost, in micro-USD [default: what the node's cap leaves]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     per_request: Option<u64>,
 }
 

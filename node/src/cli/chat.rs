@@ -3,7 +3,7 @@
 mod screen;
 
 use self::screen::{Screen, turn};
-use super::{Context, exit, exit::Exit, flags::MeshArgs, start::settings};
+use super::{Context, exit, exit::Exit, flags::MeshArgs, money, start::settings};
 use crate::{
     buyer::{ChatEvent, DEFAULT_WINDOW_MS},
     clock,
@@ -61,10 +61,10 @@ pub(super) struct ChatArgs {
     #[arg(long, short)]
     model: String,
     /// The most to pay per million tokens, input or output, in micro-USD [default: max_price of the configuration]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     max_price: Option<u64>,
     /// The most to pay for this answer, in micro-USD [default: what the tokens can cost at --max-price]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     budget: Option<u64>,
     /// The most tokens to answer with.
     #[arg(long, value_name = "N", default_value_t = 512)]
@@ -244,7 +244,7 @@ pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exi
     if mesh.chat_listen.is_none() {
         config.chat_listen.set_port(0);
     }
-    let key = context.key_or_new()?;
+    let key = context.key_or_new(&config)?;
     let store = store::open(&context.home, &config.network)?;
     let fix = "name a node of the network with --bootstrap MULTIADDR (`infernet start` prints its own), or start one here";
     if config.listen.is_empty() && config.bootstrap.is_empty() && !config.mdns && store.peers()?.is_empty() {
@@ -252,13 +252,13 @@ pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exi
     }
     let caps = config.caps();
     let former = identity::former(&context.home, &key.id(), &config.network)?;
-    let named = config.bootstrap.clone();
+    let (named, network) = (config.bootstrap.clone(), config.network.clone());
     let node = Node::start(settings(config, key, former, None), store).await?;
     node.limit(caps).await?;
     let met = context.during("looking for peers", node.net().wait_connected(clock::now().after(JOIN_MS))).await;
     if !met {
         node.shutdown(LEAVE).await;
-        let why = doctor::unmet(&named, false).await;
+        let why = doctor::unmet(&named, &network, false).await;
         let fix = if why.is_empty() { fix.to_owned() } else { format!("{}: name another with --bootstrap", why.join("; ")) };
         return Err(Exit::new(exit::NO_PEERS, format!("no peers found within {} s; {fix}", JOIN_MS / 1000)));
     }

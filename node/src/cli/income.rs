@@ -66,22 +66,24 @@ enum Source {
 async fn read(context: &Context, side: Side, args: &BookArgs) -> Result<BookReport, Exit> {
     let flags = Partial { network: args.network.clone(), ..Partial::default() };
     let mut network = Config::load(&context.home, flags)?.network;
+    let mut runs = None;
     let source = match Client::connect(&context.home) {
         Some(node) => {
-            network = query::network_of(&node, args.network.is_some().then_some(network)).await?;
+            let (its, id) = query::who(&node, args.network.is_some().then_some(network)).await?;
+            (network, runs) = (its, Some(id));
             Source::Node(node)
         }
         None if context.home.is_dir() => Source::Disk(store::open(&context.home, &network)?),
         None => Source::Nowhere,
     };
-    let mut book = Book::new(side, us(&context.home, &network)?, args.since());
+    let mut book = Book::new(side, us(&context.home, &network, runs)?, args.since());
     let invalid = fill(&mut book, &source, &network).await?;
     Ok(book.report(network.to_string(), invalid))
 }
 
-/// This node's id, and those that it had before its key was rotated.
-pub(super) fn us(home: &Path, network: &NetworkId) -> Result<BTreeSet<NodeId>, Exit> {
-    let (id, _) = identity::public(home)?;
+/// This node's id, and those that it had before its key was rotated. Its key is in `home`, unless a node `runs` there.
+pub(super) fn us(home: &Path, network: &NetworkId, runs: Option<NodeId>) -> Result<BTreeSet<NodeId>, Exit> {
+    let id = runs.map_or_else(|| identity::public(home).map(|(id, _)| id), Ok)?;
     Ok(identity::former(home, &id, network)?.into_iter().chain([id]).collect())
 }
 

@@ -7,12 +7,14 @@ use super::{
     watch::{self, Paint, WatchArgs, cell, span},
 };
 use crate::{
+    clock,
     config::{Config, Partial},
     control::client::Client,
     jobs::{JobReport, Role, State},
+    local_time,
 };
 use clap::Args;
-use infernet_wire::{id::NodeId, money::MicroUsd, receipt::SignedReceipt, topic::NetworkId};
+use infernet_wire::{id::NodeId, money::MicroUsd, receipt::SignedReceipt, time::UnixMillis, topic::NetworkId};
 use std::{collections::BTreeSet, fmt::Write};
 
 /// Jobs that are shown unless told otherwise: a screen.
@@ -51,15 +53,15 @@ pub(super) async fn run(context: &Context, args: JobsArgs) -> Result<(), Exit> {
 async fn look(context: &Context, (network, wanted): (&NetworkId, bool), limit: usize) -> Result<Vec<JobReport>, Exit> {
     let Some(node) = Client::connect(&context.home) else {
         let (receipts, _) = query::read_receipts(context, network, limit)?;
-        return Ok(filled(Vec::new(), &receipts, &income::us(&context.home, network)?, limit));
+        return Ok(filled(Vec::new(), &receipts, &income::us(&context.home, network, None)?, limit));
     };
-    let network = query::network_of(&node, wanted.then(|| network.clone())).await?;
+    let (network, id) = query::who(&node, wanted.then(|| network.clone())).await?;
     let jobs: Vec<JobReport> = node.get(&format!("jobs?limit={limit}")).await?;
     if jobs.len() >= limit {
         return Ok(jobs);
     }
     let (receipts, _) = query::receipts_page(&node, &network, None, limit).await?;
-    Ok(filled(jobs, &receipts, &income::us(&context.home, &network)?, limit))
+    Ok(filled(jobs, &receipts, &income::us(&context.home, &network, Some(id))?, limit))
 }
 
 /// `jobs`, and of `receipts` those that are not among them.
@@ -77,19 +79,21 @@ fn filled(mut jobs: Vec<JobReport>, receipts: &[SignedReceipt], us: &BTreeSet<No
 /// The jobs below each other.
 pub(super) fn table(jobs: &[JobReport], paint: Paint) -> String {
     let head = format!(
-        "{:<8} {:<6} {:<9} {:<8} {:<24} {:>7} {:>6} {:>8} {:>10} {:>11}  {}",
-        "JOB", "ROLE", "STATE", "PEER", "MODEL", "TOKENS", "TOK/S", "TTFT", "TIME", "AMOUNT", "BY"
+        "{:<8} {:<10} {:<6} {:<9} {:<8} {:<24} {:>7} {:>6} {:>8} {:>10} {:>11}  {}",
+        "JOB", "STARTED", "ROLE", "STATE", "PEER", "MODEL", "TOKENS", "TOK/S", "TTFT", "TIME", "AMOUNT", "BY"
     );
+    let now = clock::now();
     let mut text = paint.bold(head.trim_end()) + "\n";
     for job in jobs {
-        let _ = writeln!(text, "{}", line(job, paint));
+        let _ = writeln!(text, "{}", line(job, now, paint));
     }
     text
 }
 
-fn line(job: &JobReport, paint: Paint) -> String {
+fn line(job: &JobReport, now: UnixMillis, paint: Paint) -> String {
     let dash = || "-".to_owned();
     let id: String = job.id.to_string().chars().take(8).collect();
+    let began = local_time::brief(UnixMillis(job.started), now);
     let peer = job.peer.map_or_else(dash, |peer| peer.short());
     let speed = job.tokens_per_second.map_or_else(dash, |speed| speed.to_string());
     let ttft = job.ttft_ms.map_or_else(dash, span);
@@ -103,7 +107,7 @@ fn line(job: &JobReport, paint: Paint) -> String {
         State::Settled | State::Unsigned | State::Cancelled => state,
     };
     let line = format!(
-        "{id:<8} {:<6} {state} {peer:<8} {:<24} {:>7} {speed:>6} {ttft:>8} {:>10} {amount:>11}  {}",
+        "{id:<8} {began:<10} {:<6} {state} {peer:<8} {:<24} {:>7} {speed:>6} {ttft:>8} {:>10} {amount:>11}  {}",
         job.role.label(),
         cell(&job.model, 24),
         job.tokens,

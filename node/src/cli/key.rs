@@ -1,18 +1,21 @@
 //! `infernet key`: look at it, back it up, bring it back, put it under a passphrase, replace it.
 
-use super::{Context, exit, exit::Exit};
+use super::{Context, exit, exit::Exit, query};
 use crate::{
     clock,
     config::{Config, Partial},
-    control::Control,
+    control::{Control, client::Client},
     date::{self, Day},
     identity::{self, IdentityError, KEY_FILE, Source},
 };
 use clap::Subcommand;
-use infernet_wire::id::NodeId;
+use infernet_wire::{id::NodeId, key::NodeKey};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::PathBuf;
+
+/// What a passphrase is asked for.
+const THIS_KEY: &str = "this node's key";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -42,14 +45,14 @@ pub(super) enum KeyCommand {
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct PassphraseArgs {
-    /// File whose first line is the passphrase [default: INFERNET_PASSPHRASE_FILE, else the terminal is asked]
+    /// File whose first line is the passphrase [default: passphrase_file of the configuration, else the terminal is asked] [env: INFERNET_PASSPHRASE_FILE]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
 }
 
 impl PassphraseArgs {
-    fn source(self) -> Source {
-        Source::new(self.passphrase_file)
+    fn source(self, context: &Context) -> Source {
+        self.passphrase_file.map_or_else(|| context.passphrase(), |file| Source::new(Some(file)))
     }
 }
 
@@ -63,8 +66,9 @@ pub(super) struct KeyReport {
     public_key: String,
     /// The x-only public key (BIP-340), in hex.
     x_only: String,
-    /// Whether the key file is encrypted.
-    encrypted: bool,
+    /// Whether the key file is encrypted; absent if there is none, and the running node has its key from elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encrypted: Option<bool>,
     /// How this key came to be, oldest first.
     rotations: Vec<RotationReport>,
 }
@@ -91,20 +95,30 @@ impl RotationReport {
     }
 }
 
-pub(super) fn run(context: &Context, command: KeyCommand) -> Result<(), Exit> {
+pub(super) async fn run(context: &Context, command: KeyCommand) -> Result<(), Exit> {
     match command {
-        KeyCommand::Show => show(context),
-        KeyCommand::Backup { file, passphrase } => backup(context, file, &passphrase.source()),
-        KeyCommand::Restore { file, passphrase } => restore(context, file, &passphrase.source()),
-        KeyCommand::Encrypt(passphrase) => rewrite(context, &passphrase.source(), true),
-        KeyCommand::Decrypt(passphrase) => rewrite(context, &passphrase.source(), false),
-        KeyCommand::Rotate(passphrase) => rotate(context, &passphrase.source()),
+        KeyCommand::Show => show(context).await,
+        KeyCommand::Backup { file, passphrase } => backup(context, file, &passphrase.source(context)),
+        KeyCommand::Restore { file, passphrase } => restore(context, file, &passphrase.source(context)),
+        KeyCommand::Encrypt(passphrase) => rewrite(context, &passphrase.source(context), true),
+        KeyCommand::Decrypt(passphrase) => rewrite(context, &passphrase.source(context), false),
+        KeyCommand::Rotate(passphrase) => rotate(context, &passphrase.source(context)),
     }
 }
 
-fn show(context: &Context) -> Result<(), Exit> {
-    let (id, encrypted) = identity::public(&context.home)?;
-    let network = Config::load(&context.home, Partial::default())?.network;
+async fn show(context: &Context) -> Result<(), Exit> {
+    let runs = match Client::connect(&context.home) {
+        Some(node) => Some(query::who(&node, None).await?),
+        None => None,
+    };
+    let mut network = Config::load(&context.home, Partial::default())?.network;
+    let (id, encrypted) = match (identity::public(&context.home), runs) {
+        (Err(IdentityError::Missing { .. }), Some((its, id))) => {
+            network = its;
+            (id, None)
+        }
+        (key, _) => key.map(|(id, encrypted)| (id, Some(encrypted)))?,
+    };
     let rotations: Vec<_> = identity::history(&context.home, &id, &network)?.iter().map(RotationReport::new).collect();
     let (public_key, x_only) = (hex::encode(id.as_bytes()), hex::encode(id.x_only()));
     if context.json {
@@ -113,7 +127,14 @@ fn show(context: &Context) -> Result<(), Exit> {
     context.print(format!("node id     {id}"));
     context.print(format!("public key  {public_key}"));
     context.print(format!("x-only      {x_only}"));
-    context.print(format!("key file    {}", if encrypted { "encrypted" } else { "in plain, readable by its owner alone" }));
+    context.print(format!(
+        "key file    {}",
+        match encrypted {
+            Some(true) => "encrypted",
+            Some(false) => "in plain, readable by its owner alone",
+            None => "none here: the running node has its key from elsewhere",
+        }
+    ));
     for rotation in &rotations {
         let at = date::time(infernet_wire::time::UnixMillis(rotation.at));
         context.print(format!("rotated     {at} UTC, from {}", rotation.old));
@@ -130,6 +151,7 @@ fn backup(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), E
 }
 
 fn restore(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), Exit> {
+    context.may_make_key()?;
     let id = identity::restore(&context.home, &file, || passphrase.ask(&file.display().to_string()))?;
     context.note(format!("the key is in {}", context.home.display()));
     context.tell(&id, Some(&context.home.join(KEY_FILE)))
@@ -193,13 +215,40 @@ impl Context {
     }
 
     /// The key of this home, which must exist. Whoever has encrypted it is asked.
-    pub(super) fn key(&self) -> Result<infernet_wire::key::NodeKey, Exit> {
-        Ok(identity::load_with(&self.home, || Source::new(None).ask("this node's key"))?)
+    pub(super) fn key(&self) -> Result<NodeKey, Exit> {
+        Ok(identity::load_with(&self.home, || self.passphrase().ask(THIS_KEY))?)
     }
 
-    /// As [`Context::key`], made if there is none.
-    pub(super) fn key_or_new(&self) -> Result<infernet_wire::key::NodeKey, Exit> {
-        Ok(identity::init_with(&self.home, || Source::new(None).ask("this node's key"))?)
+    /// As [`Context::key`], made if there is none: then it is told, as a mistyped home would otherwise be another node unnoticed.
+    pub(super) fn key_or_new(&self, config: &Config) -> Result<NodeKey, Exit> {
+        self.may_make_key()?;
+        let is_new = !self.home.join(KEY_FILE).exists();
+        let key = identity::init_with(&self.home, || Source::new(config.passphrase_file.clone()).ask(THIS_KEY))?;
+        if is_new {
+            let (id, home) = (key.id(), self.home.display());
+            self.note(format!("made a new key, of node {id}, in {home}; if you have one elsewhere, name its --home"));
+        }
+        Ok(key)
+    }
+
+    /// Where the configuration says that passphrases are. One that can't be used says nothing; whoever needs it tells why.
+    fn passphrase(&self) -> Source {
+        let config = Config::load(&self.home, Partial::default());
+        Source::new(config.ok().and_then(|config| config.passphrase_file))
+    }
+}
+
+impl Context {
+    /// A node may run here with a key from elsewhere: another one in its home would not be its, and look as if it were.
+    pub(super) fn may_make_key(&self) -> Result<(), Exit> {
+        if self.home.join(KEY_FILE).exists() || Client::connect(&self.home).is_none() {
+            return Ok(());
+        }
+        let text = format!(
+            "a node runs in {} with a key that is not there (`infernet key show` tells which), and another would not be its: stop the node, or name another --home",
+            self.home.display()
+        );
+        Err(Exit::new(exit::CONFIG, text))
     }
 }
 

@@ -1,9 +1,8 @@
-//! The short commands: `init`, `models`, `peers`, `receipts`.
+//! The short commands: `init`, `models`, `peers`; and how others read receipts.
 
 use super::{Context, chat, exit, exit::Exit, flags::MeshArgs};
 use crate::{
-    clock,
-    config::{self, Config, Partial},
+    clock, config,
     control::{
         client::{AskError, Client},
         schema::{ModelReport, PeerReport, ReceiptRows, StatusReport},
@@ -11,18 +10,20 @@ use crate::{
     identity,
     market::registry::KnownModel,
     node::Node,
-    report::ReceiptReport,
     store::{self, Page, Position, Store, StoreError},
 };
-use clap::{Args, Subcommand};
-use infernet_wire::{id::NodeId, limits, money::MicroUsd, receipt::SignedReceipt, topic::NetworkId};
+use clap::Args;
+use infernet_wire::{
+    id::{JobId, NodeId},
+    limits,
+    money::MicroUsd,
+    receipt::SignedReceipt,
+    topic::NetworkId,
+};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::{path::PathBuf, time::Duration};
 use tokio::time::sleep;
-
-/// Receipts that are listed unless told otherwise.
-const LISTED: usize = 50;
 
 /// How long a newcomer listens for ads. Neighbours repeat theirs within ten seconds; others when they are due.
 const LISTEN_MS: u64 = limits::AD_REFRESH_MS.end + 1_000;
@@ -33,24 +34,6 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct ModelsArgs {
     #[command(flatten)]
     mesh: MeshArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ReceiptsArgs {
-    /// Receipts at most [default: 50, all to verify]
-    #[arg(long, global = true, value_name = "N")]
-    limit: Option<usize>,
-    /// Network that the receipts are of [default: the running node's, else main]
-    #[arg(long, global = true, value_name = "NAME")]
-    network: Option<String>,
-    #[command(subcommand)]
-    command: Option<ReceiptsCommand>,
-}
-
-#[derive(Debug, Subcommand)]
-enum ReceiptsCommand {
-    /// Check every signature again, and say which receipts both sides signed.
-    Verify,
 }
 
 /// `infernet init --json`.
@@ -65,19 +48,9 @@ pub(super) struct InitReport {
     config: PathBuf,
 }
 
-/// `infernet receipts verify --json`.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct VerifyReport {
-    /// Receipts that both sides signed.
-    signed_by_both: usize,
-    /// Receipts that the worker alone signed.
-    unacknowledged: usize,
-    /// Receipts that do not verify.
-    invalid: u64,
-}
-
 pub(super) fn init(context: &Context) -> Result<(), Exit> {
     if !context.home.join(identity::KEY_FILE).exists() {
+        context.may_make_key()?;
         identity::init(&context.home)?;
     }
     let (id, _) = identity::public(&context.home)?;
@@ -178,29 +151,13 @@ pub(super) async fn peers(context: &Context) -> Result<(), Exit> {
     Ok(())
 }
 
-pub(super) async fn receipts(context: &Context, args: ReceiptsArgs) -> Result<(), Exit> {
-    let flags = Partial { network: args.network.clone(), ..Partial::default() };
-    let network = Config::load(&context.home, flags)?.network;
-    let limit = args.limit.unwrap_or(if args.command.is_some() { usize::MAX } else { LISTED });
-    let (receipts, bad) = match Client::connect(&context.home) {
-        Some(node) => ask_receipts(&node, args.network.is_some().then_some(network), limit).await?,
-        None => read_receipts(context, &network, limit)?,
-    };
-    let reports: Vec<ReceiptReport> = receipts.iter().map(ReceiptReport::from).collect();
-    match args.command {
-        None => list(context, &reports),
-        Some(ReceiptsCommand::Verify) => verify(context, &reports, bad),
-    }
-}
-
 /// Those of the running node, verified here, and how many do not verify.
-async fn ask_receipts(node: &Client, network: Option<NetworkId>, limit: usize) -> Result<(Vec<SignedReceipt>, u64), Exit> {
-    let network = network_of(node, network).await?;
+pub(super) async fn ask_receipts(node: &Client, network: &NetworkId, limit: usize) -> Result<(Vec<SignedReceipt>, u64), Exit> {
     let (mut all, mut bad) = (Vec::new(), 0_u64);
     loop {
         let asked = limit.saturating_sub(all.len()).min(store::MAX_PAGE);
         let before = all.last().map(Position::of);
-        let (page, refused) = receipts_page(node, &network, before, asked).await?;
+        let (page, refused) = receipts_page(node, network, before, asked).await?;
         bad = bad.saturating_add(refused);
         let is_last = page.is_empty();
         all.extend(page);
@@ -212,12 +169,17 @@ async fn ask_receipts(node: &Client, network: Option<NetworkId>, limit: usize) -
 
 /// The network of the running node, which must be the one that was `wanted`, if any.
 pub(super) async fn network_of(node: &Client, wanted: Option<NetworkId>) -> Result<NetworkId, Exit> {
+    Ok(who(node, wanted).await?.0)
+}
+
+/// The same, and the node's id: its key need not be in its home.
+pub(super) async fn who(node: &Client, wanted: Option<NetworkId>) -> Result<(NetworkId, NodeId), Exit> {
     let status: StatusReport = node.get("status").await?;
     if let Some(other) = wanted.filter(|network| network.to_string() != status.network) {
         let text = format!("the running node is on network {}; stop it to read the receipts of {other}", status.network);
         return Err(Exit::new(exit::USAGE, text));
     }
-    Ok(status.network.parse().map_err(|_| AskError::Malformed)?)
+    Ok((status.network.parse().map_err(|_| AskError::Malformed)?, status.id))
 }
 
 /// A page of the running node's receipts, newest first, each verified here, and how many are not good.
@@ -228,11 +190,22 @@ pub(super) async fn receipts_page(
     limit: usize,
 ) -> Result<(Vec<SignedReceipt>, u64), Exit> {
     let before = before.map(|position| format!("&before={position}")).unwrap_or_default();
-    let ReceiptRows { rows, unreadable } = node.get(&format!("receipts?limit={limit}{before}")).await?;
+    Ok(verified(&node.get(&format!("receipts?limit={limit}{before}")).await?, network))
+}
+
+/// The running node's receipts of one job, each verified here, and how many are not good.
+pub(super) async fn receipts_of(node: &Client, network: &NetworkId, job: &JobId) -> Result<(Vec<SignedReceipt>, u64), Exit> {
+    // A node that does not know how to be asked for a job answers with its newest.
+    let (mut receipts, bad) = verified(&node.get(&format!("receipts?limit={}&job={job}", store::MAX_PAGE)).await?, network);
+    receipts.retain(|receipt| receipt.receipt().job == *job);
+    Ok((receipts, bad))
+}
+
+fn verified(rows: &ReceiptRows, network: &NetworkId) -> (Vec<SignedReceipt>, u64) {
     let read = |row: &String| SignedReceipt::decode_stored(&hex::decode(row).ok()?, network).ok();
-    let receipts: Vec<_> = rows.iter().filter_map(read).collect();
-    let refused = rows.len() - receipts.len();
-    Ok((receipts, unreadable.saturating_add(refused as u64)))
+    let receipts: Vec<_> = rows.rows.iter().filter_map(read).collect();
+    let refused = rows.rows.len() - receipts.len();
+    (receipts, rows.unreadable.saturating_add(refused as u64))
 }
 
 /// Those on disk, and how many do not verify.
@@ -257,49 +230,4 @@ fn newest(store: &dyn Store, limit: usize) -> Result<Vec<SignedReceipt>, StoreEr
         all.extend(receipts);
     }
     Ok(all)
-}
-
-fn list(context: &Context, receipts: &[ReceiptReport]) -> Result<(), Exit> {
-    if context.json {
-        return context.print_json(&receipts);
-    }
-    if receipts.is_empty() {
-        context.note("no receipts yet");
-        return Ok(());
-    }
-    context.print(format!(
-        "{:<32} {:<8} {:<8} {:<24} {:>8} {:>8} {:>12} {:<10} {}",
-        "JOB", "WORKER", "BUYER", "MODEL", "IN", "OUT", "AMOUNT", "STATUS", "SIGNED BY"
-    ));
-    for r in receipts {
-        context.print(format!(
-            "{:<32} {:<8} {:<8} {:<24} {:>8} {:>8} {:>12} {:<10} {}",
-            r.job_id,
-            r.worker.short(),
-            r.buyer.short(),
-            r.model,
-            r.input_tokens,
-            r.output_tokens,
-            r.amount().to_string(),
-            r.status,
-            if r.verified { "both" } else { "worker only" }
-        ));
-    }
-    Ok(())
-}
-
-/// Reading a receipt verifies it; here that is counted and told.
-fn verify(context: &Context, receipts: &[ReceiptReport], bad: u64) -> Result<(), Exit> {
-    let both = receipts.iter().filter(|r| r.verified).count();
-    let unacknowledged = receipts.len() - both;
-    if context.json {
-        context.print_json(&VerifyReport { signed_by_both: both, unacknowledged, invalid: bad })?;
-    } else {
-        context.print(format!("{both} signed by both, {unacknowledged} by the worker only, {bad} invalid"));
-    }
-    if bad > 0 {
-        let text = format!("{bad} of the receipts did not verify: the store was changed by something else; keep a copy of it");
-        return Err(Exit::new(exit::UNVERIFIED, text));
-    }
-    Ok(())
 }

@@ -6,7 +6,8 @@
 mod page;
 
 use super::{
-    Context, api_key, command, config::PathReport, exit, exit::Exit, key, login, model, operator, pages, query, service, setup,
+    Context, api_key, command, config::PathReport, drain, exit, exit::Exit, key, login, model, operator, pages, query,
+    receipts, service, setup,
 };
 use crate::{
     config::Row,
@@ -49,6 +50,8 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("init", schema_for!(query::InitReport)),
         ("start", schema_for!(StatusReport)),
         ("status", schema_for!(StatusReport)),
+        ("drain", schema_for!(drain::DrainedReport)),
+        ("resume", schema_for!(drain::DrainedReport)),
         ("jobs", schema_for!(Vec<JobReport>)),
         ("why", schema_for!(WhyReport)),
         ("doctor", schema_for!(DoctorReport)),
@@ -62,7 +65,8 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("model recommend", schema_for!(model::RecommendReport)),
         ("peers", schema_for!(Vec<PeerReport>)),
         ("receipts", schema_for!(Vec<ReceiptReport>)),
-        ("receipts verify", schema_for!(query::VerifyReport)),
+        ("receipts show", schema_for!(Vec<receipts::WholeReceipt>)),
+        ("receipts verify", schema_for!(receipts::VerifyReport)),
         ("api-key add", schema_for!(api_key::NewApiKeyReport)),
         ("api-key list", schema_for!(Vec<api_key::ApiKeyReport>)),
         ("api-key remove", schema_for!(Vec<api_key::ApiKeyReport>)),

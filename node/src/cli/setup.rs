@@ -6,7 +6,7 @@
 mod dialogue;
 
 use self::dialogue::Dialogue;
-use super::{Context, doctor as checks, exit, exit::Exit, service, watch::Paint};
+use super::{Context, doctor as checks, exit, exit::Exit, money, service, watch::Paint};
 use crate::{
     backend::{self, BackendSpec},
     config::{self, CONFIG_FILE, Config, Partial},
@@ -56,16 +56,16 @@ pub(super) struct SetupArgs {
     #[arg(long, value_name = "KIND=URL")]
     backend: Option<String>,
     /// Price of a million input tokens, in micro-USD [default: 100000]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     price_in: Option<u64>,
     /// Price of a million output tokens, in micro-USD [default: 400000]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     price_out: Option<u64>,
     /// Jobs at once [default: 2]
     #[arg(long, value_name = "N")]
     slots: Option<u16>,
     /// What a stranger may owe this worker, in micro-USD [default: 0, so that only buyers with credit of their own buy]
-    #[arg(long, value_name = "MICRO_USD")]
+    #[arg(long, value_name = "MICRO_USD", value_parser = money::micro_usd)]
     free_credit: Option<u64>,
     /// Multiaddr of a peer to meet first, such as `infernet start` prints on a node of the network, or the URL of a relay's page;
     /// repeatable.
@@ -160,6 +160,7 @@ fn key(context: &Context) -> Result<(NodeId, bool), Exit> {
             Ok((id, false))
         }
         Err(IdentityError::Missing { .. }) => {
+            context.may_make_key()?;
             let id = identity::init(&context.home)?.id();
             say(context, &format!("made the key of node {id}; `infernet key backup FILE` makes a copy of it"));
             Ok((id, true))
@@ -335,17 +336,9 @@ fn shown(price: MicroUsd) -> String {
     text.trim_start_matches('$').trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// `0.4` dollars are 400 000 micro-USD; no more than six decimals.
+/// As [`money::from_dollars`], for a question.
 pub(super) fn micro_usd(text: &str) -> Result<u64, String> {
-    let bad = || "write dollars, such as 0.4, with at most six decimals".to_owned();
-    let (whole, part) = text.trim_start_matches('$').split_once('.').unwrap_or((text.trim_start_matches('$'), ""));
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    if part.len() > 6 || !digits(whole) || !digits(part) || (whole.is_empty() && part.is_empty()) {
-        return Err(bad());
-    }
-    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| bad())? };
-    let part: u64 = format!("{part:0<6}").parse().map_err(|_| bad())?;
-    whole.checked_mul(1_000_000).and_then(|micro| micro.checked_add(part)).ok_or_else(bad)
+    money::from_dollars(text).ok_or_else(|| "write dollars, such as 0.4, with at most six decimals".into())
 }
 
 /// What to type next. An engine that is not up yet is the doctor's to tell: whoever sells is not told to buy only.
@@ -360,10 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dollars_are_read_to_the_last_digit() {
-        let read = |text| micro_usd(text).ok();
-        assert_eq!(["0.4", "$12", ".000001", "0", "1."].map(read), [400_000, 12_000_000, 1, 0, 1_000_000].map(Some));
-        assert_eq!(["", ".", "-1", "0.0000001", "1e3", "99999999999999999999", "18446744073710"].map(read), [None; 7]);
+    fn a_price_is_offered_in_dollars() {
         assert_eq!([shown(MicroUsd(400_000)), shown(MicroUsd(2_000_000)), shown(MicroUsd(0))], ["0.4", "2", "0"]);
     }
 

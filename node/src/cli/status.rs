@@ -10,7 +10,7 @@ use crate::{
     clock,
     control::{
         client::Client,
-        schema::{ReachReport, RelayReport, StatusReport},
+        schema::{PlaneReport, ReachReport, RelayReport, StatusReport},
     },
     download,
     earnings::Sum,
@@ -45,6 +45,7 @@ fn screen(status: &StatusReport, paint: Paint, now: UnixMillis) -> String {
     if let Some(api) = &status.api {
         row("api", api.clone());
     }
+    status.planes.iter().for_each(|plane| row("plane", plane_line(plane, now, paint)));
     row("peers", status.peers.to_string());
     row("store", store(status));
     status.engines.iter().for_each(|engine| row("engine", engine_line(engine, paint)));
@@ -82,11 +83,36 @@ fn reach(reach: &ReachReport) -> Vec<(&'static str, String)> {
     state.into_iter().chain(held.map(|one| ("relay", relay(one)))).collect()
 }
 
+/// Whether a plane hears of the node.
+pub(super) fn plane_said(plane: &PlaneReport, now: UnixMillis) -> (bool, String) {
+    let last = plane.told.map(|at| format!("told {} ago", span(now.since(UnixMillis(at)))));
+    match (last, &plane.error) {
+        (last, Some(error)) => {
+            // The plane is named already.
+            let why = error.strip_prefix(&plane.url).map_or(error.as_str(), str::trim_start);
+            (false, format!("{}: {why}", last.as_deref().unwrap_or("not told yet")))
+        }
+        (Some(last), None) => (true, last),
+        (None, None) => (true, "not told yet".into()),
+    }
+}
+
+fn plane_line(plane: &PlaneReport, now: UnixMillis, paint: Paint) -> String {
+    let (fine, said) = plane_said(plane, now);
+    let said = cell(&said, 200);
+    format!("{}: {}", plane.url, if fine { said } else { paint.bad(said) })
+}
+
 fn store(status: &StatusReport) -> String {
     let store = &status.store;
     let receipts = counted(usize::try_from(store.receipts).unwrap_or(usize::MAX), "receipt");
     let unreadable = if store.unreadable > 0 { format!(", {} unreadable", store.unreadable) } else { String::new() };
-    let state = if store.problem.is_some() { "takes no new work" } else { "takes work" };
+    let draining = status.seller.as_ref().is_some_and(|seller| seller.draining);
+    let state = match (&store.problem, draining) {
+        (Some(_), _) => "takes no new work",
+        (None, true) => "could take work, but the node is draining",
+        (None, false) => "takes work",
+    };
     format!("{receipts}, {} unacknowledged{unreadable}; {state}", store.unacknowledged)
 }
 
@@ -104,7 +130,7 @@ fn sells(seller: &seller::Status) -> String {
     let named: Vec<String> = seller.models.iter().take(NAMED_MODELS).map(|model| cell(model, 40)).collect();
     let more = seller.models.len().saturating_sub(NAMED_MODELS);
     let models = match (named.is_empty(), more) {
-        (true, _) => "nothing yet".into(),
+        (true, _) => return "nothing yet".into(),
         (_, 0) => named.join(", "),
         _ => format!("{} and {more} more", named.join(", ")),
     };
@@ -162,7 +188,7 @@ fn gpu_line(gpu: &Gpu) -> String {
 
 fn slots(seller: &seller::Status) -> String {
     let free = usize::from(seller.slots).saturating_sub(seller.running + seller.held);
-    let draining = if seller.draining { "; takes no new jobs" } else { "" };
+    let draining = if seller.draining { "; draining: takes no new jobs" } else { "" };
     format!("{} running, {} held, {free} free of {}{draining}", seller.running, seller.held, seller.slots)
 }
 

@@ -6,6 +6,7 @@
 mod draw;
 mod feed;
 mod income;
+mod log;
 mod panes;
 #[cfg(test)]
 mod sample;
@@ -45,8 +46,8 @@ pub(super) async fn run(context: &Context) -> Result<(), Exit> {
         return Err(Exit::new(exit::USAGE, "`infernet tui` is for people; `infernet status --watch --json` is for scripts"));
     }
     let node = Client::connect(&context.home).ok_or_else(|| Exit::not_running(&context.home))?;
-    let network = query::network_of(&node, None).await?;
-    let us = books::us(&context.home, &network)?;
+    let (network, id) = query::who(&node, None).await?;
+    let us = books::us(&context.home, &network, Some(id))?;
     is_terminal()?;
     let failed = |error: io::Error| Exit::new(exit::FAILED, format!("can't use the terminal: {error}"));
     let signals = Signals::listen().map_err(failed)?;

@@ -36,7 +36,8 @@ fn screen(report: &WhyReport, paint: Paint) -> String {
         let _ = writeln!(text, "\n{}", paint.bold("asked for, and not served here:"));
     }
     for wanted in &report.wanted {
-        let _ = writeln!(text, "{:>6}  {}", wanted.offers, cell(&wanted.model, 64));
+        let buyers = super::counted(usize::try_from(wanted.buyers).unwrap_or(usize::MAX), "buyer");
+        let _ = writeln!(text, "{:>6} times by {buyers:<10}  {}", wanted.offers, cell(&wanted.model, 48));
     }
     text
 }

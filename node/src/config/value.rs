@@ -9,6 +9,7 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     str::FromStr,
 };
 
@@ -51,6 +52,11 @@ impl FromStr for Region {
         }
         Err(format!("write 1 to {MAX_REGION_BYTES} of a-z, 0-9 and '-', such as eu-central"))
     }
+}
+
+/// A file, absolute. It need not exist.
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error| format!("write the path of a file ({error})"))
 }
 
 /// Another name of a model that is served here.

@@ -47,6 +47,9 @@ pub struct StatusReport {
     /// Whom it meets first; absent with a node that does not tell.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub meets: Option<MeetsReport>,
+    /// Control planes that its operator named, and how it goes with them.
+    #[serde(default)]
+    pub planes: Vec<PlaneReport>,
     /// Connected peers.
     pub peers: usize,
     /// The worker's side, if it has one.
@@ -78,6 +81,19 @@ pub struct StatusReport {
     /// What should be mended, the worst first.
     #[serde(default)]
     pub warnings: Vec<Finding>,
+}
+
+/// A control plane that a node tells of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlaneReport {
+    /// Which.
+    pub url: String,
+    /// When it last took a heartbeat, in unix milliseconds; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub told: Option<u64>,
+    /// Why it did not take the last one, or what the node wanted to know of it; absent if all went well, or nothing has ended yet.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
 }
 
 /// Whom a node meets first, as it was started.
@@ -457,7 +473,7 @@ pub struct OfferedReport {
     pub models: Vec<String>,
 }
 
-/// A command that was obeyed.
+/// A command that was obeyed, or is being obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CommandReport {
     /// What was done.
@@ -467,6 +483,12 @@ pub struct CommandReport {
     pub operator: NodeId,
     /// The command's number; lower ones count no more.
     pub sequence: u64,
+    /// Whether it is done; false if nobody waited for that.
+    #[serde(default)]
+    pub done: bool,
+    /// What came of it: `draining`, `offers` (models), or `in`, `out` and perhaps `model` of a price.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub result: Option<serde_json::Value>,
 }
 
 /// What `POST /v0/drain` and `/v0/resume` answer.

@@ -8,13 +8,16 @@ use super::{
 use crate::{
     api_keys::{KEYS_FILE, TOKEN_FILE},
     backend::{self, BackendSpec},
-    config::{CONFIG_FILE, Config, Partial},
+    config::{self, CONFIG_FILE, Config, Partial},
     control::client::{AskError, Client},
+    engines::Offers,
     hardware, identity,
+    net::bootstrap::BootstrapAddress,
     operator::OPERATORS_FILE,
     store::{self, StoreError},
 };
 use futures::future::join_all;
+use infernet_wire::topic::NetworkId;
 use libp2p::Multiaddr;
 use std::{
     collections::BTreeMap,
@@ -38,12 +41,14 @@ pub(super) async fn facts(home: &Path) -> Facts {
     let known = config.as_ref().ok();
     let of_node = node.facts();
     let bootstrap = bootstrap(known, of_node);
+    let passphrase_file = known.and_then(|config| config.passphrase_file.clone());
+    let network = network(known, of_node);
     let (engines, bootstrap, synchronised, disk, store, machine_now) = tokio::join!(
         join_all(known.into_iter().flat_map(|config| &config.backend).map(engine)),
         join_all(
             bootstrap
                 .iter()
-                .map(async |address| -> (String, Reached) { (address.to_string(), reach::peer(address, of_node).await) })
+                .map(async |address| -> (String, Reached) { (shown(address), reach::peer(address, &network, of_node).await) })
         ),
         machine::synchronised(),
         disk(home),
@@ -59,8 +64,9 @@ pub(super) async fn facts(home: &Path) -> Facts {
             None => known.map(reach::wanted).unwrap_or_default(),
         },
         config: config.map(|config| configured(home, &config)).map_err(|error| error.to_string()),
+        unknown_variables: config::unknown_variables().iter().map(ToString::to_string).collect(),
         node,
-        secrets: secrets(home),
+        secrets: secrets(home, passphrase_file),
         disk,
         store,
         engines,
@@ -82,6 +88,17 @@ fn bootstrap(config: Option<&Config>, node: Option<&NodeFacts>) -> Vec<Multiaddr
     }
 }
 
+/// Likewise, what network it is all about.
+fn network(config: Option<&Config>, node: Option<&NodeFacts>) -> NetworkId {
+    let of_node = node.and_then(|node| node.status.network.parse().ok());
+    of_node.or_else(|| config.map(|config| config.network.clone())).unwrap_or_default()
+}
+
+/// As an operator writes it.
+fn shown(address: &Multiaddr) -> String {
+    BootstrapAddress::from(address.clone()).to_string()
+}
+
 fn configured(home: &Path, config: &Config) -> Configured {
     Configured {
         has_file: home.join(CONFIG_FILE).exists(),
@@ -89,6 +106,7 @@ fn configured(home: &Path, config: &Config) -> Configured {
         backend_is_guess: config.backend_is_guess,
         mdns: config.mdns,
         max_peers: config.max_peers,
+        offers: Offers { pricing: config.pricing.clone(), aliases: config.aliases.clone(), only: config.models.clone() },
     }
 }
 
@@ -154,13 +172,13 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 /// Files with secrets, that are there, and their permission bits.
-fn secrets(home: &Path) -> Vec<(PathBuf, u32)> {
-    let mode = |name: &&str| {
-        let path = home.join(name);
+fn secrets(home: &Path, passphrase: Option<PathBuf>) -> Vec<(PathBuf, u32)> {
+    let mode = |path: PathBuf| {
         let mode = fs::metadata(&path).ok()?.permissions().mode() & 0o7777;
         Some((path, mode))
     };
-    [TOKEN_FILE, KEYS_FILE, OPERATORS_FILE].iter().filter_map(mode).collect()
+    let ours = [TOKEN_FILE, KEYS_FILE, OPERATORS_FILE].map(|name| home.join(name));
+    ours.into_iter().chain(passphrase).filter_map(mode).collect()
 }
 
 #[cfg(test)]

@@ -5,8 +5,13 @@ use crate::{
     clock,
     config::Config,
     control::schema::StatusReport,
-    net::{Socket, socket},
+    net::{
+        Socket,
+        bootstrap::{self, Trouble},
+        socket,
+    },
 };
+use infernet_wire::topic::NetworkId;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{
     collections::BTreeSet,
@@ -71,14 +76,26 @@ fn state(bound: io::Result<()>) -> PortState {
     }
 }
 
-/// Whether the peer at `address` can be met.
-pub(super) async fn peer(address: &Multiaddr, node: Option<&NodeFacts>) -> Reached {
+/// Whether the peer at `address` can be met, or what the page there tells a node of `network`.
+pub(super) async fn peer(address: &Multiaddr, network: &NetworkId, node: Option<&NodeFacts>) -> Reached {
+    if bootstrap::is_page(address) {
+        return page(address, network).await;
+    }
     if node.is_some_and(|node| is_connected(node, address)) {
         return Reached::Connected;
     }
     match timeout(DIAL, dial(address)).await {
         Ok(Ok(reached)) => reached,
         Ok(Err(reason)) => Reached::Failed(reason),
+        Err(_) => Reached::Failed(format!("no answer within {} s", DIAL.as_secs())),
+    }
+}
+
+async fn page(address: &Multiaddr, network: &NetworkId) -> Reached {
+    let begin = clock::instant();
+    match timeout(DIAL, bootstrap::look(address, network)).await {
+        Ok(Ok(peers)) => Reached::Told(peers, begin.elapsed()),
+        Ok(Err(Trouble { said, fix })) => Reached::Useless(said, fix),
         Err(_) => Reached::Failed(format!("no answer within {} s", DIAL.as_secs())),
     }
 }
@@ -150,9 +167,10 @@ mod tests {
     async fn a_peer_is_dialled_and_a_dead_one_is_told_of() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = address(&format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port()));
-        assert!(matches!(peer(&at, None).await, Reached::Dialled(_)));
+        let network = NetworkId::default();
+        assert!(matches!(peer(&at, &network, None).await, Reached::Dialled(_)));
         drop(listener);
-        assert!(matches!(peer(&at, None).await, Reached::Failed(_)));
-        assert_eq!(peer(&address("/ip4/127.0.0.1/udp/1/quic-v1"), None).await, Reached::Resolved);
+        assert!(matches!(peer(&at, &network, None).await, Reached::Failed(_)));
+        assert_eq!(peer(&address("/ip4/127.0.0.1/udp/1/quic-v1"), &network, None).await, Reached::Resolved);
     }
 }

@@ -20,6 +20,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         vec![key(facts)],
         secrets(facts),
         vec![config(facts)],
+        variables(facts),
         machine::disk(facts),
         vec![machine::store(facts)],
         vec![node(facts)],
@@ -74,6 +75,10 @@ fn key(facts: &Facts) -> Check {
             let how = if *sealed { "encrypted" } else { "in plain, readable by you alone" };
             Check::ok("key", format!("node {id}; its key is {how}"))
         }
+        Err(IdentityError::Missing { .. }) if let Some(node) = facts.node.facts() => {
+            let short = node.status.id.short();
+            Check::ok("key", format!("none is in this home: the running node {short} has its key from elsewhere"))
+        }
         Err(IdentityError::Missing { .. }) => Check::warning("key", "there is no key yet", "infernet setup"),
         Err(error) => {
             let text = error.to_string();
@@ -112,6 +117,14 @@ fn config(facts: &Facts) -> Check {
             Check::problem("config", error.clone(), "mend that line; `infernet config show --origin` then tells what holds")
         }
     }
+}
+
+fn variables(facts: &Facts) -> Vec<Check> {
+    let told = |said: &String| {
+        let (said, fix) = said.split_once(": ").unwrap_or((said, "unset it"));
+        Check::warning("config", said, fix)
+    };
+    facts.unknown_variables.iter().map(told).collect()
 }
 
 fn node(facts: &Facts) -> Check {

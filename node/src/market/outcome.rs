@@ -15,6 +15,8 @@ const MAX_OUTCOMES: usize = 64;
 pub enum Ending {
     /// It got the job.
     Won,
+    /// There was no auction: the buyer took our ad at its price.
+    Standing,
     /// The winner costs less.
     Dearer,
     /// The winner costs no less, but is sooner done.
@@ -34,6 +36,7 @@ impl Ending {
     pub fn label(self) -> &'static str {
         match self {
             Ending::Won => "won",
+            Ending::Standing => "standing",
             Ending::Dearer => "dearer",
             Ending::Slower => "slower",
             Ending::Outranked => "outranked",

@@ -28,9 +28,14 @@ pub struct Estimate {
 }
 
 impl Estimate {
+    /// The estimate for an input of at most `bound` tokens.
+    pub fn input(bound: u32) -> u32 {
+        bound.div_ceil(BYTES_PER_TOKEN)
+    }
+
     /// The estimate for `offer`.
     pub fn of(offer: &JobOffer) -> Self {
-        Estimate { input: offer.input_tokens.div_ceil(BYTES_PER_TOKEN), output: offer.output_tokens.min(USUAL_OUTPUT_TOKENS) }
+        Estimate { input: Estimate::input(offer.input_tokens), output: offer.output_tokens.min(USUAL_OUTPUT_TOKENS) }
     }
 }
 

@@ -86,8 +86,8 @@ pub struct Scored {
     pub score: u64,
     /// What will probably be paid.
     pub expected_cost: MicroUsd,
-    /// How long the answer will probably take.
-    pub expected_ms: u64,
+    /// How long the answer will probably take; `None` while its speed is a mere assumption.
+    pub expected_ms: Option<u64>,
 }
 
 /// All bids, best first.
@@ -142,6 +142,8 @@ pub struct Weight {
     /// In 10⁻¹² USD, in which a price per million tokens times tokens is exact.
     cost: u128,
     ms: u64,
+    /// Whether `ms` rests on what was measured, by us or, as it says, by the worker.
+    measured: bool,
     /// Jobs tried per job completed, as a fraction.
     tries: (u64, u64),
 }
@@ -153,6 +155,7 @@ impl Weight {
         Weight {
             cost: cost(offer, &terms.price),
             ms: time(offer, terms, facts),
+            measured: ttft(terms, facts).is_some() && speed(terms, facts).is_some(),
             tries: (completed + u64::from(facts.failed), completed),
         }
     }
@@ -183,9 +186,10 @@ impl Weight {
         MicroUsd(micro(self.cost))
     }
 
-    /// How long the answer will probably take, in milliseconds.
-    pub fn expected_ms(&self) -> u64 {
-        self.ms
+    /// How long the answer will probably take, in milliseconds. `None` if nobody has measured: what is assumed to rank by is wrong
+    /// by factors, and no number for people.
+    pub fn expected_ms(&self) -> Option<u64> {
+        self.measured.then_some(self.ms)
     }
 
     /// Its cost in 10⁻¹² USD, with failures.
@@ -204,7 +208,7 @@ impl Weight {
     }
 
     fn scored(&self, rule: SelectionRule, worker: NodeId, bid: Hash) -> Scored {
-        Scored { worker, bid, score: self.score(rule), expected_cost: self.expected_cost(), expected_ms: self.ms }
+        Scored { worker, bid, score: self.score(rule), expected_cost: self.expected_cost(), expected_ms: self.expected_ms() }
     }
 }
 
@@ -219,11 +223,19 @@ fn cost(offer: &JobOffer, price: &Price) -> u128 {
 
 fn time(offer: &JobOffer, terms: &Terms, facts: &Facts) -> u64 {
     let rtt = facts.rtt_ms.unwrap_or(UNKNOWN_RTT_MS);
-    let ttft = facts.measured_ttft_ms.or(known(terms.ttft_ms)).unwrap_or(UNKNOWN_TTFT_MS);
-    let speed = facts.measured_tps.or(known(terms.tokens_per_second)).unwrap_or(UNKNOWN_SPEED);
+    let ttft = ttft(terms, facts).unwrap_or(UNKNOWN_TTFT_MS);
+    let speed = speed(terms, facts).unwrap_or(UNKNOWN_SPEED);
     let decode = u64::from(Estimate::of(offer).output) * 1_000 / u64::from(speed.max(1));
     let reread = u64::from(facts.reread_tokens) * 1_000 / READING_SPEED;
     u64::from(terms.queue_ms) + u64::from(rtt) + u64::from(ttft) + reread + decode
+}
+
+fn ttft(terms: &Terms, facts: &Facts) -> Option<u32> {
+    facts.measured_ttft_ms.or(known(terms.ttft_ms))
+}
+
+fn speed(terms: &Terms, facts: &Facts) -> Option<u32> {
+    facts.measured_tps.or(known(terms.tokens_per_second))
 }
 
 fn known(claim: u32) -> Option<u32> {
@@ -236,20 +248,28 @@ pub fn explain(ranking: &[Scored]) -> String {
         return "no bids".into();
     };
     let (cost, ms) = (first.expected_cost, first.expected_ms);
-    let (Some(least), Some(soonest)) = (min(others, |s| s.expected_cost.0), min(others, |s| s.expected_ms)) else {
-        return format!("the only bid: {cost} expected, {ms} ms");
+    let Some(least) = others.iter().map(|scored| scored.expected_cost.0).min() else {
+        return format!("the only bid: {cost} expected, {}", shown(ms));
     };
-    let rank = match (cost.0 <= least, ms <= soonest) {
+    // Who is not measured can't be compared with: it may be the fastest of all.
+    let soonest = others.iter().map(|scored| scored.expected_ms).min().flatten();
+    let times = ms.zip(soonest);
+    let rank = match (cost.0 <= least, times.is_some_and(|(ms, soonest)| ms <= soonest)) {
         (true, true) => "cheapest and fastest",
         (true, false) => "cheapest",
         (false, true) => "fastest",
         (false, false) => "best balance of price and time",
     };
-    format!("{rank} of {}: {cost} expected, {}; {}", ranking.len(), compare_cost(cost.0, least), compare_ms(ms, soonest))
+    let time = match times {
+        Some((ms, soonest)) => compare_ms(ms, soonest),
+        None => "their speeds are not all measured".into(),
+    };
+    format!("{rank} of {}: {cost} expected, {}; {time}", ranking.len(), compare_cost(cost.0, least))
 }
 
-fn min(ranking: &[Scored], by: impl Fn(&Scored) -> u64) -> Option<u64> {
-    ranking.iter().map(by).min()
+/// An expected time for people.
+pub fn shown(expected_ms: Option<u64>) -> String {
+    expected_ms.map_or("speed not measured".into(), |ms| format!("{ms} ms"))
 }
 
 fn compare_cost(cost: u64, other: u64) -> String {
@@ -338,6 +358,20 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_told_only_if_somebody_has_measured() {
+        let offer = offer(9, 1, |_| {});
+        let told = |ttft_ms, tokens_per_second, facts: Facts| {
+            let bid = bid_with(1, &offer, 1, |bid| (bid.ttft_ms, bid.tokens_per_second) = (ttft_ms, tokens_per_second));
+            Weight::of(&offer, &Terms::from(&*bid), &facts).expected_ms()
+        };
+        assert_eq!(told(0, 0, Facts::default()), None);
+        assert_eq!(told(100, 0, Facts::default()), None);
+        assert_eq!(told(100, 100, Facts::default()), Some(2_200));
+        let ours = facts(|facts| (facts.measured_ttft_ms, facts.measured_tps) = (Some(50), Some(200)));
+        assert_eq!(told(0, 0, ours), Some(1_150));
+    }
+
+    #[test]
     fn failures_make_a_worker_dearer_and_slower() {
         let none = Facts::default();
         let failing = facts(|facts| facts.failed = 10);
@@ -384,12 +418,12 @@ mod tests {
 
     #[test]
     fn the_winner_is_explained() {
-        let scored = |cost, expected_ms| Scored {
+        let scored = |cost, ms| Scored {
             worker: node(1),
             bid: Hash([0; 32]),
             score: 0,
             expected_cost: MicroUsd(cost),
-            expected_ms,
+            expected_ms: (ms > 0).then_some(ms),
         };
         let check = |costs: &[(u64, u64)], expected: &str| {
             let ranking: Vec<_> = costs.iter().map(|(cost, ms)| scored(*cost, *ms)).collect();
@@ -405,6 +439,10 @@ mod tests {
             &[(30, 500), (20, 9_000)],
             "fastest of 2: $0.000030 expected, 50 % above the cheapest; 8500 ms faster than the next",
         );
+        check(&[(21, 0)], "the only bid: $0.000021 expected, speed not measured");
+        let unknown = "$0.000021 expected, 38 % below the next; their speeds are not all measured";
+        check(&[(21, 900), (34, 0), (50, 2_000)], &format!("cheapest of 3: {unknown}"));
+        check(&[(21, 0), (34, 900)], &format!("cheapest of 2: {unknown}"));
         check(&[(0, 5), (0, 5)], "cheapest and fastest of 2: $0.000000 expected, as the next; as fast as the next");
     }
 }

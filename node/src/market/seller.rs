@@ -38,7 +38,7 @@ use infernet_wire::{
     time::UnixMillis,
     topic::INFERENCE,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Offers remembered, so that none is answered twice: as many as 200 busy buyers publish in an offer's life.
 const MAX_SEEN_OFFERS: usize = 32_768;
@@ -46,6 +46,8 @@ const MAX_SEEN_OFFERS: usize = 32_768;
 const PRICE_MOVED_PERCENT: u128 = 10;
 /// Models that others ask for and we do not serve, counted for the operator.
 const MAX_WANTED: usize = 64;
+/// Buyers that are told apart for each of them: "many" needs no exact number, and 64 times as many are 35 kB.
+const MAX_ASKERS: usize = 16;
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -179,6 +181,32 @@ pub struct Tally {
     pub finished: u64,
 }
 
+/// How much a model is wanted that we do not serve.
+#[derive(Debug, Clone, Default)]
+pub struct Demand {
+    offers: u64,
+    buyers: BTreeSet<NodeId>,
+}
+
+impl Demand {
+    fn count(&mut self, buyer: NodeId) {
+        self.offers += 1;
+        if self.buyers.len() < MAX_ASKERS {
+            self.buyers.insert(buyer);
+        }
+    }
+
+    /// Offers for it.
+    pub fn offers(&self) -> u64 {
+        self.offers
+    }
+
+    /// Different buyers that made them; beyond 16 they are not told apart.
+    pub fn buyers(&self) -> u64 {
+        self.buyers.len() as u64
+    }
+}
+
 /// A bid that stands.
 #[derive(Debug, Clone)]
 struct OpenBid {
@@ -222,7 +250,7 @@ pub struct Seller {
     own_ads: OwnAds,
     started: UnixMillis,
     outcomes: Outcomes,
-    wanted: Recent<String, u64>,
+    wanted: Recent<String, Demand>,
     tally: Tally,
 }
 
@@ -357,8 +385,8 @@ impl Seller {
         &self.outcomes
     }
 
-    /// Which models were asked for that we do not serve, and how often.
-    pub fn wanted(&self) -> &Recent<String, u64> {
+    /// Which models were asked for that we do not serve.
+    pub fn wanted(&self) -> &Recent<String, Demand> {
         &self.wanted
     }
 
@@ -450,7 +478,7 @@ impl Seller {
             Err(ignored) => {
                 count(&mut self.tally.ignored, ignored.label());
                 if ignored == Ignored::OtherModel {
-                    self.wanted.update(model, |times| *times += 1);
+                    self.wanted.update(model, |demand| demand.count(buyer));
                 }
                 Output::Ignored(ignored)
             }

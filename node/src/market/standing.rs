@@ -141,8 +141,8 @@ pub struct Choice {
     pub score: u64,
     /// What will probably be paid.
     pub expected_cost: MicroUsd,
-    /// How long the answer will probably take.
-    pub expected_ms: u64,
+    /// How long the answer will probably take, if anybody has measured.
+    pub expected_ms: Option<u64>,
     /// Whether the worker has read the conversation's beginning.
     pub warm: bool,
 }

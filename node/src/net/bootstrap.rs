@@ -19,7 +19,7 @@ use crate::{backend::address, clock};
 use futures::future::join_all;
 use infernet_wire::{id::NodeId, topic::NetworkId};
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
-use page::{Fetched, Fetcher};
+use page::{Fetched, Fetcher, PageError};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use tokio::{
@@ -128,6 +128,46 @@ fn is_usable(address: &Multiaddr, peer: PeerId, from: &Multiaddr) -> bool {
     is_whole && !tells_secrets && discovery::is_usable(address, from)
 }
 
+impl Useless {
+    fn fix(&self) -> String {
+        match self {
+            Useless::Version(_) | Useless::Protocol(_) => "update the older of the two".into(),
+            Useless::Network(theirs, ours) => format!("network = {theirs:?} if you mean that one; else name a relay of {ours}"),
+            Useless::NoPeers(_) => {
+                "its operator should start it with --external-address and where it is reached; or name another relay".into()
+            }
+        }
+    }
+}
+
+/// Why a page is no place to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// In a sentence that names the page.
+    pub(crate) said: String,
+    /// What to do.
+    pub(crate) fix: String,
+}
+
+impl From<PageError> for Trouble {
+    fn from(error: PageError) -> Self {
+        Trouble { said: error.to_string(), fix: error.fix().into() }
+    }
+}
+
+/// Reads the page at `address` once, as a node of `network` does at its start. How many peers it names that are of use here.
+pub(crate) async fn look(address: &Multiaddr, network: &NetworkId) -> Result<usize, Trouble> {
+    let fetched = Fetcher::new(page::is_encrypted(address))?.fetch(address).await?;
+    Ok(told(address, &fetched, network)?.len())
+}
+
+/// What of a page can be used.
+fn told(address: &Multiaddr, fetched: &Fetched, network: &NetworkId) -> Result<Relays, Trouble> {
+    let useless =
+        |error: Useless| Trouble { said: format!("{}: {error}", BootstrapAddress::from(address.clone())), fix: error.fix() };
+    fetched.document.relays(network, fetched.from).map_err(useless)
+}
+
 /// How long to wait before the pages are asked again, after `rounds` of it without being connected for long.
 fn pause(rounds: u32, chance: u64) -> Duration {
     let ms = FIRST_PAUSE_MS.checked_shl(rounds.min(10)).unwrap_or(LONGEST_PAUSE_MS).min(LONGEST_PAUSE_MS);
@@ -188,17 +228,14 @@ impl Asking {
         let fetched = join_all(self.pages.iter().map(|(page, _)| fetcher.fetch(page))).await;
         let mut told = Relays::new();
         for ((page, said), fetched) in self.pages.iter_mut().zip(fetched) {
-            let of_page = fetched.map_err(|error| error.to_string()).and_then(|Fetched { document, from }| {
-                let relays = document.relays(&self.network, from);
-                relays.map_err(|error| format!("{}: {error}", BootstrapAddress::from(page.clone())))
-            });
-            let now = of_page.as_ref().map_or_else(Clone::clone, |relays| format!("{} peers", relays.len()));
+            let of_page = fetched.map_err(Trouble::from).and_then(|fetched| self::told(page, &fetched, &self.network));
+            let now = of_page.as_ref().map_or_else(|trouble| trouble.said.clone(), |relays| format!("{} peers", relays.len()));
             if said.as_ref() != Some(&now) {
                 match &of_page {
                     Ok(relays) => {
                         info!(page = %BootstrapAddress::from(page.clone()), peers = relays.len(), "told where to begin")
                     }
-                    Err(trouble) => warn!("not told where to begin: {trouble}"),
+                    Err(trouble) => warn!("not told where to begin: {}", trouble.said),
                 }
             }
             *said = Some(now);

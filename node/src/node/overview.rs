@@ -4,8 +4,8 @@
 use super::Node;
 use crate::{
     clock,
-    control::schema::{MeetsReport, ModelReport, ReachReport, StatusReport, StoreReport},
-    engines::{EngineReport, Engines},
+    control::schema::{MeetsReport, ModelReport, PlaneReport, ReachReport, StatusReport, StoreReport},
+    engines::{EngineReport, Engines, Unserved},
     hardware::Reading,
     jobs::{JobReport, Jobs},
     market::pricing::Pricing,
@@ -29,12 +29,13 @@ pub(super) struct Overview {
     meets: MeetsReport,
     sale: Option<(Engines, watch::Receiver<Reading>)>,
     api: OnceLock<String>,
+    planes: OnceLock<Vec<watch::Receiver<PlaneReport>>>,
 }
 
 impl Overview {
     /// Of a node that starts now and sells nothing yet.
     pub(super) fn new(jobs: Jobs, today: Today, meets: MeetsReport) -> Self {
-        Overview { started: clock::instant(), jobs, today, meets, sale: None, api: OnceLock::new() }
+        Overview { started: clock::instant(), jobs, today, meets, sale: None, api: OnceLock::new(), planes: OnceLock::new() }
     }
 
     /// It sells what `engines` have, on `machine`.
@@ -58,6 +59,10 @@ impl Overview {
         self.sold_engines().map(Engines::reports).unwrap_or_default()
     }
 
+    fn planes(&self) -> Vec<PlaneReport> {
+        self.planes.get().into_iter().flatten().map(|plane| plane.borrow().clone()).collect()
+    }
+
     fn uptime_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -67,6 +72,7 @@ impl Overview {
 struct Look {
     seller: Option<seller::Status>,
     engines: Vec<EngineReport>,
+    unserved: Vec<Unserved>,
     peers: usize,
     store: StoreReport,
     rivals: Vec<ModelReport>,
@@ -90,6 +96,7 @@ impl Node {
             reach: ReachReport::new(self.addressing.mode, &self.net.reached(), &self.net.relays().await),
             api: overview.api.get().cloned(),
             meets: Some(overview.meets.clone()),
+            planes: overview.planes(),
             peers: look.peers,
             seller: look.seller,
             uptime_ms: overview.uptime_ms(),
@@ -107,6 +114,11 @@ impl Node {
     /// The OpenAI endpoint answers at `base_url`: said once, when it does.
     pub fn serves_api(&self, base_url: String) {
         let _ = self.overview.api.set(base_url);
+    }
+
+    /// It tells planes of itself, and this is how that goes: said once, when it begins.
+    pub fn tells_planes(&self, planes: Vec<watch::Receiver<PlaneReport>>) {
+        let _ = self.overview.planes.set(planes);
     }
 
     /// The jobs that run, then those that ended last, at most `limit`.
@@ -128,6 +140,7 @@ impl Node {
                 None => None,
             },
             engines: self.overview.engines(),
+            unserved: self.overview.sold_engines().map(Engines::unserved).unwrap_or_default(),
             peers: self.net.peers().await.len(),
             store: store_report(&*self.store),
             rivals: self.buyer.known_models().await.iter().map(ModelReport::from).collect(),
@@ -145,6 +158,7 @@ impl Node {
             seller: look.seller.as_ref(),
             pricing: &look.pricing,
             engines: &look.engines,
+            unserved: &look.unserved,
             peers: look.peers,
             uptime_ms: self.overview.uptime_ms(),
             now: clock::now().0,

@@ -37,6 +37,9 @@ pub struct Status {
     /// Models that buyers asked for and we do not serve, and how often; the 64 heard of last.
     #[serde(default)]
     pub wanted: BTreeMap<String, u64>,
+    /// How many different buyers asked for each of them; 16 stands for more, too.
+    #[serde(default)]
+    pub wanted_by: BTreeMap<String, u64>,
     /// Whether it takes no new jobs, because it was told so.
     #[serde(default)]
     pub draining: bool,
@@ -86,7 +89,7 @@ pub struct Outcome {
     pub offer: Hash,
     /// The model asked for.
     pub model: String,
-    /// `won`; a bid that came to nothing: `dearer`, `slower`, `outranked`, `lapsed`, `superseded`; or why we did not bid, as
+    /// `won`; `standing`, if our ad was taken without an auction; a bid that came to nothing: `dearer`, `slower`, `outranked`, `lapsed`, `superseded`; or why we did not bid, as
     /// in the counters below `no_bid.`.
     pub reason: String,
     /// Whether we bid, or our ad was taken.

@@ -7,6 +7,8 @@ use crate::seller::Status;
 const MANY_LAPSED_PERCENT: u64 = 50;
 /// Fewer bids tell nothing.
 const MIN_BIDS: u64 = 4;
+/// A short answer of a usual model costs a hundredth of it.
+const CREDIT: &str = "infernet credit set anybody 0.10";
 
 pub(super) fn findings(evidence: &Evidence<'_>, seller: &Status) -> Vec<Finding> {
     let priced = [price::dearer(evidence, seller), price::ceiling(evidence, seller), price::rivals(evidence, seller)];
@@ -30,10 +32,14 @@ fn other_models(seller: &Status) -> Option<Finding> {
     (missed > 0).then(|| {
         let seen = format!("{} asked for models that you do not serve", part(missed, counts.heard(), "offer"));
         let finding = |means: String| Finding::new("other_model", seen, means).about(missed);
-        let Some(most) = wanted.first() else { return finding("there is demand that you could serve".into()) };
-        let means = format!("most want {} ({}); you could serve it", most.model, counted(most.offers, "offer"));
+        let Some(most) = wanted.first() else { return finding("nobody knows any more for which".into()) };
+        let by = format!("{} of {}", counted(most.offers, "offer"), counted(most.buyers, "buyer"));
+        if !most.is_demand() {
+            let means = "no model is wanted by several buyers, and one buyer is no demand";
+            return finding(format!("{means}; the most wanted is {} ({by})", most.model));
+        }
         let change = pull(&most.model);
-        Finding { change, ..finding(means) }
+        Finding { change, ..finding(format!("most want {} ({by}); you could serve it", most.model)) }
     })
 }
 
@@ -115,12 +121,14 @@ fn claims(seller: &Status) -> Option<Finding> {
             "their buyers came after the slot's time was over: slow ways, or clocks that differ"
         }
         "no_slot" | "stranger_pool_full" => "no slot was free for a job at your advertised price",
+        "no_credit" => "their buyers may not owe you as much as the job may cost",
         "before_start" => "they were made before this node started, as after every restart",
         _ => "their accepts were not good, or repeated; nothing was lost",
     };
     let finding = Finding::new("claim_refused", seen, means).about(n);
     Some(match chief {
         "no_slot" | "stranger_pool_full" => finding.change(more_slots(seller)),
+        "no_credit" => finding.change(CREDIT),
         "lapsed" | "expired" | "no_hold" => finding.change("timedatectl set-ntp true"),
         _ => finding,
     })
@@ -170,6 +178,11 @@ fn refusal(reason: &str, seller: &Status) -> Option<(&'static str, &'static str,
             "were too long for your context",
             "the engine keeps fewer tokens than they need",
             "OLLAMA_CONTEXT_LENGTH=32768 ollama serve",
+        ),
+        "no_credit" => change(
+            "came from buyers who may not owe you as much as the job may cost",
+            "jobs are paid as they stream, and nobody may owe anything until you say so: give all buyers a little credit, or one by its id",
+            CREDIT,
         ),
         "missing_ability" => change(
             "needed what your models can't do",

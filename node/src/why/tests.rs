@@ -25,6 +25,7 @@ fn seller(counters: &[(&str, u64)]) -> Status {
         counters: counters.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
         recent: Vec::new(),
         wanted: Default::default(),
+        wanted_by: Default::default(),
         draining: false,
     }
 }
@@ -52,6 +53,7 @@ fn evidence<'a>(seller: &'a Status, engines: &'a [EngineReport]) -> Evidence<'a>
         seller: Some(seller),
         pricing: usual(),
         engines,
+        unserved: &[],
         peers: 5,
         uptime_ms: 3_600_000,
         now: 1_000_000,
@@ -142,14 +144,32 @@ fn a_cheaper_ad_is_seen_before_any_auction_is_lost() {
     check(&evidence, "rivals", &["tiny is advertised from", "$0.200000 out"], Some("price_out = 198000"));
 }
 
+/// `seller`, asked for models that it does not serve: their names, by how many offers and buyers.
+fn wanting(seller: Status, models: &[(&str, u64, u64)]) -> Status {
+    let wanted = models.iter().map(|(model, offers, _)| ((*model).to_owned(), *offers)).collect();
+    let wanted_by = models.iter().map(|(model, _, buyers)| ((*model).to_owned(), *buyers)).collect();
+    Status { wanted, wanted_by, ..seller }
+}
+
 #[test]
 fn demand_for_other_models_names_the_most_wanted() {
-    let wanted = [("llama3.2".to_owned(), 7), ("qwen3".to_owned(), 2), ("$(rm -rf ~)".to_owned(), 1)].into();
-    let seller = Status { wanted, ..seller(&[("offers", 10), ("ignored.other_model", 10)]) };
+    let models = [("llama3.2", 7, 3), ("qwen3", 2, 2), ("$(rm -rf ~)", 90, 1)];
+    let seller = wanting(seller(&[("offers", 10), ("ignored.other_model", 10)]), &models);
     let evidence = evidence(&seller, &[]);
-    check(&evidence, "other_model", &["10 of 10 offers (100 %)", "llama3.2 (7 offers)"], Some("infernet model pull llama3.2"));
+    let parts = ["10 of 10 offers (100 %)", "llama3.2 (7 offers of 3 buyers)"];
+    check(&evidence, "other_model", &parts, Some("infernet model pull llama3.2"));
     let wanted = why(&evidence).wanted;
-    assert_eq!(wanted.iter().map(|w| (w.model.as_str(), w.offers)).collect::<Vec<_>>()[0], ("llama3.2", 7));
+    let told = wanted.iter().map(|w| (w.model.as_str(), w.offers, w.buyers)).collect::<Vec<_>>();
+    assert_eq!(told, [models[0], models[1], models[2]]);
+}
+
+#[test]
+fn what_one_stranger_asks_for_again_and_again_is_no_reason_to_fetch_it() {
+    let seller = wanting(seller(&[("offers", 900), ("ignored.other_model", 900)]), &[("evil", 900, 1), ("other", 1, 1)]);
+    check(&evidence(&seller, &[]), "other_model", &["one buyer is no demand", "evil (900 offers of 1 buyer)"], None);
+    let empty = [EngineReport { models: 0, ..engine(None) }];
+    let without = Status { models: Vec::new(), ..seller };
+    check(&evidence(&without, &empty), "no_model", &["no model"], Some("infernet model pull llama3.2"));
 }
 
 #[test]
@@ -176,6 +196,7 @@ fn busy_slots_and_strangers_want_more_slots() {
 fn every_refusal_has_its_meaning() {
     for (reason, part, change) in [
         ("context_too_long", "context", Some("OLLAMA_CONTEXT_LENGTH=32768 ollama serve")),
+        ("no_credit", "may not owe", Some("infernet credit set anybody 0.10")),
         ("missing_ability", "tools", Some("infernet model pull qwen3")),
         ("budget_too_low", "budget", Some("infernet models")),
         ("deadline_too_close", "speed", None),
@@ -221,8 +242,8 @@ fn a_policy_that_says_no_is_told_with_its_end() {
 
 #[test]
 fn an_engine_without_models_is_told_what_is_wanted() {
-    let wanted = [("qwen3:4b".to_owned(), 3)].into();
-    let seller = Status { models: Vec::new(), wanted, ..seller(&[("offers", 3), ("ignored.other_model", 3)]) };
+    let counted = seller(&[("offers", 3), ("ignored.other_model", 3)]);
+    let seller = Status { models: Vec::new(), ..wanting(counted, &[("qwen3:4b", 3, 3)]) };
     let empty = [EngineReport { models: 0, ..engine(None) }];
     check(&evidence(&seller, &empty), "no_model", &["no model"], Some("infernet model pull qwen3:4b"));
     let parts = ["none of those", "nothing to sell"];

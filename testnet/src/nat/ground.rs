@@ -23,7 +23,7 @@ pub enum Ground {
 #[derive(Debug)]
 pub enum Host {
     /// In a network of its own.
-    Namespace(internet::Host),
+    Namespace(Box<internet::Host>),
     /// On loopback.
     Model(model::Host),
 }
@@ -32,7 +32,7 @@ impl Ground {
     /// A new host behind a NAT of this kind.
     pub async fn host(&mut self, kind: NatKind) -> Result<Host, NatError> {
         Ok(match self {
-            Ground::Namespaces(internet) => Host::Namespace(internet.host(kind).await?),
+            Ground::Namespaces(internet) => Host::Namespace(Box::new(internet.host(kind).await?)),
             Ground::Model(model) => Host::Model(model.host(kind).await?),
         })
     }

@@ -103,7 +103,38 @@ async fn check_receipts(home: &Path, n: usize) {
     assert_eq!(verified, json!({ "signed_by_both": n, "unacknowledged": 0, "invalid": 0 }));
     let text = infernet(home, &["receipts", "--network", "testnet", "--limit", "1"]).await.fine();
     assert_eq!(text.lines().count(), 2, "{text}");
-    assert!(text.contains("tiny-chat:latest") && text.contains("both"), "{text}");
+    assert!(text.contains("tiny-chat:latest") && text.contains("both") && text.contains("FINISHED"), "{text}");
+    check_whole(home, text.lines().nth(1).and_then(|line| line.split(' ').next()).expect("a job")).await;
+}
+
+/// All of the receipt of `job` can be read, by its whole id and by its first digits.
+async fn check_whole(home: &Path, job: &str) {
+    let show = |job: &str, more: &[&'static str]| {
+        let args: Vec<String> = ["receipts", "show", job, "--network", "testnet"].map(str::to_owned).into();
+        let args: Vec<String> = args.into_iter().chain(more.iter().map(|arg| (*arg).to_owned())).collect();
+        let home = home.to_owned();
+        async move { infernet(&home, &args.iter().map(String::as_str).collect::<Vec<_>>()).await }
+    };
+    let whole = show(job, &["--json"]).await.json();
+    assert_eq!(show(&job[..8], &["--json"]).await.json(), whole);
+    assert_eq!((&whole[0]["job_id"], whole.as_array().map(Vec::len)), (&json!(job), Some(1)), "{whole}");
+    let bytes = hex::decode(whole[0]["bytes"].as_str().expect("hex")).expect("hex");
+    let network = "testnet".parse().expect("a name");
+    let signed = infernet_wire::receipt::SignedReceipt::decode_stored(&bytes, &network).expect("it verifies");
+    let body = signed.receipt();
+    assert_eq!((&whole[0]["started"], &whole[0]["digest"]), (&json!(body.started.0), &json!(body.digest())));
+    let text = show(&job[..8], &[]).await.fine();
+    let words = [job, "status      completed", "tokens at $0.40 per million", "by buyer", &body.transcript.to_string()];
+    for word in words.into_iter().chain([body.worker.to_string().as_str(), body.buyer.to_string().as_str()]) {
+        assert!(text.contains(word), "{word:?} in {text}");
+    }
+    assert_eq!(text.matches(": verifies").count(), 2, "{text}");
+    let none = show(&"0".repeat(32), &[]).await;
+    assert!(none.code == 1 && none.err.contains("no receipt of job 000000"), "{none:?}");
+    let none = show("abcdefab", &[]).await;
+    assert!(none.code == 1 && none.err.contains("no receipt of job abcdefab"), "{none:?}");
+    let wrong = show("xyz", &[]).await;
+    assert!(wrong.code == 2 && wrong.err.contains("hex digits"), "{wrong:?}");
 }
 
 #[tokio::test]

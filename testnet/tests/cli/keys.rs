@@ -1,11 +1,15 @@
 //! The key through a node's life: backed up, brought back, encrypted, replaced.
 
 use super::{START, Started, chat, command, ended, engine, home, infernet, mistakes::check};
+use infernet_node::control::Control;
+use infernet_testnet::cluster::{Member, MemberSpec};
 use serde_json::Value;
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -24,6 +28,28 @@ fn text(path: &Path) -> &str {
 
 async fn id(home: &Path) -> String {
     infernet(home, &["key", "show", "--json"]).await.json()["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn a_node_whose_key_is_elsewhere_has_its_books_and_gets_no_second_key() {
+    let member = Member::start(MemberSpec::buyer(Vec::new())).await.expect("starts");
+    let home = member.home.path();
+    let mut control = Control::bind(home).expect("a socket");
+    let node = Arc::new(member.node);
+    control.serve(node.clone());
+    let shown = infernet(home, &["key", "show", "--json"]).await.json();
+    assert_eq!((&shown["id"], shown.get("encrypted")), (&node.id().to_string().into(), None), "{shown}");
+    let text = infernet(home, &["key", "show"]).await.fine();
+    assert!(text.contains("key file    none here"), "{text}");
+    for books in ["jobs", "earnings", "spend", "receipts"] {
+        infernet(home, &[books]).await.fine();
+    }
+    for makes in [&["init"][..], &["setup", "--yes"], &START, &["key", "restore", "/nonexistent"]] {
+        check(home, makes, 3, &["with a key that is not there", "key show", "--home"]).await;
+        assert!(!home.join("identity.key").exists(), "{makes:?}");
+    }
+    drop(control);
+    node.drain(Duration::ZERO).await;
 }
 
 #[tokio::test]
@@ -52,7 +78,19 @@ async fn a_backup_survives_the_machine() {
     check(first.path(), &["key", "backup", "x"], 3, &["no terminal", "--passphrase-file"]).await;
     infernet(other.path(), &["init"]).await.fine();
     check(other.path(), &restore, 3, &[&id, "move it away", "--home"]).await;
-    check(other.path(), &["key", "restore", "/nonexistent"], 3, &["/nonexistent"]).await;
+    check(other.path(), &["key", "restore", "/nonexistent"], 3, &["there is no file /nonexistent", "key backup"]).await;
+}
+
+#[tokio::test]
+async fn a_new_key_is_told_so_that_a_mistyped_home_is_noticed() {
+    let home = home();
+    let wrong = home.path().join("tpyo");
+    let ask = ["chat", "hi", "--model", "x", "--no-mdns", "--network", "testnet"];
+    let first = infernet(&wrong, &ask).await;
+    let id = id(&wrong).await;
+    assert!(first.err.starts_with(&format!("made a new key, of node {id}, in {}", wrong.display())), "{first:?}");
+    let again = infernet(&wrong, &ask).await;
+    assert!(again.code == 6 && !again.err.contains("new key"), "{again:?}");
 }
 
 #[tokio::test]
@@ -67,13 +105,23 @@ async fn an_encrypted_key_starts_with_its_passphrase_alone() {
     assert_eq!(infernet(home.path(), &["init"]).await.fine().trim(), id, "neither does this");
 
     let start = [&START[..], &["--no-serve"]].concat();
-    check(home.path(), &start, 3, &["no terminal", "INFERNET_PASSPHRASE_FILE"]).await;
+    let ways = ["no terminal", "INFERNET_PASSPHRASE_FILE", "passphrase_file in config.toml", "--passphrase-file"];
+    check(home.path(), &start, 3, &ways).await;
+    check(home.path(), &["service", "install", "--print"], 3, &["encrypted", "passphrase_file in config.toml"]).await;
     check(home.path(), &["key", "encrypt", "--passphrase-file", text(&words)], 3, &["encrypted already"]).await;
     let mut command = command(home.path(), &[&["--json"], &start[..]].concat());
     command.env("INFERNET_PASSPHRASE_FILE", &words);
     let node = Started::from(home.path(), command).await;
     assert_eq!(node.status.id.to_string(), id);
     node.stop().await;
+    Started::new(home.path(), &["--no-serve", "--passphrase-file", text(&words)]).await.stop().await;
+    fs::write(home.path().join("config.toml"), format!("passphrase_file = {:?}\n", text(&words))).expect("writes");
+    Started::new(home.path(), &["--no-serve"]).await.stop().await;
+    let unit = infernet(home.path(), &["service", "install", "--print"]).await.fine();
+    assert!(unit.contains("ExecStart=") && !unit.contains("PASSPHRASE"), "the file says it: {unit}");
+    fs::set_permissions(&words, fs::Permissions::from_mode(0o644)).expect("chmod");
+    check(home.path(), &start, 3, &[text(&words), "chmod 600"]).await;
+    fs::set_permissions(&words, fs::Permissions::from_mode(0o600)).expect("chmod");
 
     infernet(home.path(), &["key", "decrypt", "--passphrase-file", text(&words)]).await.fine();
     Started::new(home.path(), &["--no-serve"]).await.stop().await;

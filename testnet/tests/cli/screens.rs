@@ -46,6 +46,8 @@ async fn a_settled_job_is_on_every_screen_and_after_the_end_in_the_receipts() {
     assert_eq!((&status["store"]["receipts"], &status["warnings"]), (&1.into(), &Value::Array(vec![])), "{status}");
     assert!(status["api"].as_str().is_some_and(|api| api.starts_with("http://127.0.0.1:")), "{status}");
     let text = infernet(worker_home.path(), &["status"]).await.fine();
+    let jobs = infernet(worker_home.path(), &["jobs"]).await.fine();
+    assert!(jobs.starts_with("JOB      STARTED    ROLE") && jobs.contains("settled"), "{jobs}");
     for part in ["on network testnet", "tiny-chat:latest at $0.100000 in", "free of 4", "earned $", "1 model", "settled"] {
         assert!(text.contains(part), "{part} in {text}");
     }
@@ -120,10 +122,10 @@ async fn a_worker_that_is_too_dear_is_told_so() {
 
     infernet(buyer_home.path(), &["chat", "Hello", "--model", "no-such-model"]).await;
     let why = once(dear_home.path(), &["why"], |why| why["wanted"][0]["model"] == "no-such-model").await;
-    assert!(
-        why["findings"].as_array().is_some_and(|all| all.iter().any(|f| f["change"] == "infernet model pull no-such-model")),
-        "{why}"
-    );
+    let other = why["findings"].as_array().and_then(|all| all.iter().find(|finding| finding["code"] == "other_model"));
+    let other = other.unwrap_or_else(|| panic!("{why}"));
+    assert!(other["change"].is_null(), "one buyer is no demand: {other}");
+    assert_eq!(why["wanted"][0]["buyers"], 1, "{why}");
     let text = infernet(dear_home.path(), &["why"]).await.fine();
     assert!(text.contains("> price_out = 396000") && text.contains("asked for, and not served here"), "{text}");
     dear.stop().await;

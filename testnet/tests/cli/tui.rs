@@ -52,7 +52,7 @@ async fn the_screen_tells_of_a_worker_drains_it_and_outlives_it() {
     let again = Started::worker(worker_home.path(), &engine).await;
     screen.shows(&["on testnet, up"]).await;
     screen.press("?").await;
-    screen.shows(&["Any key closes this."]).await;
+    screen.shows(&["any other key closes it."]).await;
     screen.press("xq").await;
     assert_eq!(screen.end().await, Some(0));
     gave_back(&screen);

@@ -88,6 +88,10 @@ async fn a_node_shows_as_online_with_what_it_has_and_as_offline_when_it_is_silen
     let said = row.specs.to_string();
     assert!(!said.contains(stage.node.home.path().to_str().expect("a path")), "{said}");
 
+    let status = stage.status().await;
+    let [told] = status.planes.as_slice() else { panic!("{:?}", status.planes) };
+    assert!(told.told.is_some() && told.error.is_none() && told.url.starts_with("http://"), "{told:?}");
+
     stage.node.kill().await;
     let id = stage.id();
     let online = || async {

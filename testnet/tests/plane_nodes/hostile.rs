@@ -174,5 +174,12 @@ async fn a_plane_that_is_down_or_drowns_the_node_costs_nothing() {
         matches!(last, Ok(Some(infernet_node::control::schema::ChatStep::Done(_))))
     };
     eventually("a job", DEADLINE, answered).await.expect("it is served");
+    // The first is silent for a while yet; the others have been tried.
+    let told = || async {
+        let planes = status(&node).await.planes;
+        let said = |n: usize, words: &str| planes[n].error.as_ref().is_some_and(|error| error.contains(words));
+        planes.len() == 3 && said(1, "does not answer as a plane") && said(2, "can't be reached") && planes[2].told.is_none()
+    };
+    eventually("planes that fail are told of", DEADLINE, told).await.expect("with the reason");
     assert!(node.stop(DEADLINE).await.is_some_and(|exit| exit.success()), "and it stops in order");
 }

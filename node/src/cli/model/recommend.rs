@@ -2,7 +2,7 @@
 
 use super::{Engines, machine};
 use crate::{
-    cli::{Context, exit::Exit, watch::cell},
+    cli::{Context, counted, exit::Exit, watch::cell},
     control::client::Client,
     download::bytes,
     fit::{self, COMMON, Common, Fit, USUAL_CONTEXT},
@@ -53,6 +53,8 @@ struct WantedModel {
     model: String,
     /// How often it was asked for since the node started.
     offers: u64,
+    /// By how many different buyers; 16 stands for more, too.
+    buyers: u64,
     /// Where it would run here, by what its name says of its size: `gpu`, `memory`, `nowhere`, or `unknown`.
     fits: String,
 }
@@ -99,9 +101,9 @@ fn recommended(machine: &Reading, installed: &[String]) -> Vec<Recommended> {
 /// What the running node has heard of.
 async fn wanted(context: &Context, machine: &Reading) -> Option<Vec<WantedModel>> {
     let report: WhyReport = Client::connect(&context.home)?.get("why").await.ok()?;
-    let judged = |Wanted { model, offers }: Wanted| {
+    let judged = |Wanted { model, offers, buyers }: Wanted| {
         let fits = fit::file_size(&model).map_or(Fit::Unknown, |size| fit::fit(fit::memory(size, 0, 0), machine));
-        WantedModel { model, offers, fits: fits.label().into() }
+        WantedModel { model, offers, buyers, fits: fits.label().into() }
     };
     Some(report.wanted.into_iter().map(judged).collect())
 }
@@ -125,7 +127,9 @@ fn show(context: &Context, report: &RecommendReport) {
     }
     for wanted in report.wanted.iter().flatten() {
         let fits = if wanted.fits == "nowhere" { ", and it would not run here" } else { "" };
-        context.print(format!("buyers ask for {}: {} offers so far{fits}", cell(&wanted.model, 64), wanted.offers));
+        let buyers = usize::try_from(wanted.buyers).unwrap_or(usize::MAX);
+        let (by, model) = (counted(buyers, "buyer"), cell(&wanted.model, 64));
+        context.print(format!("asked for: {model}, in {} offers by {by} so far{fits}", wanted.offers));
     }
     if let Some(best) = to_fetch(&report.models) {
         context.note(format!("needs are estimates; fetch one with `infernet model pull {}`", best.model));

@@ -4,8 +4,8 @@
 
 use super::{
     panes::{self, Look},
-    state::{Overlay, Pane, State},
-    text::{Row, Tone, foreign},
+    state::{Drawn, Overlay, Pane, State},
+    text::{Row, Tone, foreign, wrapped},
 };
 use crate::cli::watch::span;
 use ratatui::{
@@ -15,7 +15,7 @@ use ratatui::{
     style::{Color, Modifier, Style},
     symbols::border,
     text::{Line, Span},
-    widgets::{Block, Clear, Paragraph},
+    widgets::{Block, Clear, Padding, Paragraph},
 };
 use std::io::{self, Stdout};
 
@@ -35,21 +35,23 @@ const ASCII: border::Set<'_> = border::Set {
     horizontal_bottom: "-",
 };
 
-const HELP: [&str; 13] = [
-    "1 .. 7        that pane",
-    "Tab           the next pane (Shift-Tab: the one before)",
-    "j k, arrows   scroll; PageUp, PageDown, g, G",
-    "z, Enter      the chosen pane alone, and back",
-    "p             hold still, and go on",
-    "d             take no new jobs, or take them again",
-    "q, Ctrl-C     leave; the node goes on",
-    "",
-    "Prices are for a million output tokens. Earnings are what",
-    "receipts say, signed by the buyer or not.",
-    "",
-    "`infernet why` says what keeps the node from earning more.",
-    "Any key closes this.",
+/// A key and what it does, or a sentence.
+const HELP: [(&str, &str); 12] = [
+    ("1 - 7", "that pane"),
+    ("Tab", "the next pane (Shift-Tab: the one before)"),
+    ("j k", "scroll, as arrows, PageUp, PageDown, g, G do"),
+    ("z", "the chosen pane alone, and back; so does Enter"),
+    ("p", "hold still, and go on"),
+    ("d", "take no new jobs, or take them again"),
+    ("q", "leave (Ctrl-C, too); the node goes on"),
+    ("", ""),
+    ("", "Prices are for a million output tokens. Earnings are what receipts say, signed by the buyer or not."),
+    ("", "`infernet why` says what keeps the node from earning more."),
+    ("", ""),
+    ("", "j and k scroll this, any other key closes it."),
 ];
+/// Longer lines are no easier to read.
+const HELP_WIDTH: usize = 58;
 
 /// A screen on stdout.
 pub(super) struct Screen(Terminal<CrosstermBackend<Stdout>>);
@@ -62,20 +64,20 @@ impl Screen {
 
     /// Draws `state`, and lets it know how far its panes can be scrolled.
     pub(super) fn draw(&mut self, state: &mut State, look: Look) -> io::Result<()> {
-        let mut limits = Vec::new();
-        self.0.draw(|frame| limits = render(state, look, frame))?;
-        limits.into_iter().for_each(|(pane, rows)| state.limit(pane, rows));
+        let mut drawn = Drawn::default();
+        self.0.draw(|frame| drawn = render(state, look, frame))?;
+        state.settle(drawn);
         Ok(())
     }
 }
 
-/// Shows `state`; returns the panes that are seen, with how many rows each can be scrolled.
-fn render(state: &State, look: Look, frame: &mut Frame<'_>) -> Vec<(Pane, usize)> {
+/// Shows `state`.
+fn render(state: &State, look: Look, frame: &mut Frame<'_>) -> Drawn {
     let area = frame.area();
     if area.width < MIN.0 || area.height < MIN.1 {
         let text = format!("too small: {}x{}, and {}x{} is needed", area.width, area.height, MIN.0, MIN.1);
         frame.render_widget(Paragraph::new(text).wrap(ratatui::widgets::Wrap { trim: true }), area);
-        return Vec::new();
+        return Drawn::default();
     }
     let all = !state.zoomed && area.width >= ALL.0 && area.height >= ALL.1;
     let heights = [Constraint::Length(1), Constraint::Length(u16::from(!all)), Constraint::Fill(1), Constraint::Length(1)];
@@ -83,10 +85,11 @@ fn render(state: &State, look: Look, frame: &mut Frame<'_>) -> Vec<(Pane, usize)
     frame.render_widget(Paragraph::new(line(&header(state, head.width), look)), head);
     frame.render_widget(Paragraph::new(tab_line(state, tabs.width, look)), tabs);
     let places = if all { grid(body) } else { vec![(state.pane, body)] };
-    let limits = places.into_iter().map(|(pane, place)| (pane, show(pane, state, look, frame, place))).collect();
+    let mut drawn = Drawn::default();
+    places.into_iter().for_each(|(pane, place)| show(pane, state, look, frame, place, &mut drawn));
     frame.render_widget(Paragraph::new(line(&footer(state, foot.width), look)), foot);
-    overlay(state, look, frame, body);
-    limits
+    overlay(state, look, frame, body, &mut drawn);
+    drawn
 }
 
 /// Where each pane is when all are shown.
@@ -107,18 +110,29 @@ fn grid(area: Rect) -> Vec<(Pane, Rect)> {
     ]
 }
 
-/// Draws a pane; returns how many of its rows have no room.
-fn show(pane: Pane, state: &State, look: Look, frame: &mut Frame<'_>, place: Rect) -> usize {
+fn show(pane: Pane, state: &State, look: Look, frame: &mut Frame<'_>, place: Rect, drawn: &mut Drawn) {
     let chosen = pane == state.pane;
     let block = framed(&format!(" {} {} ", pane.number(), pane.name()), chosen, look);
     let inner = block.inner(place);
-    let (facts, height) = (state.shown(), usize::from(inner.height));
+    let (facts, width, height) = (state.shown(), inner.width.into(), usize::from(inner.height));
     // While it stands still, so does "12 s ago".
     let now = if state.is_paused() { facts.at } else { state.now };
-    let rows = panes::rows(pane, facts, now, inner.width.into(), look);
+    let (rows, from) = if pane == Pane::Log {
+        let (places, rows): (Vec<_>, Vec<_>) = panes::log(facts, width).into_iter().unzip();
+        let (from, reader) = state.reader.stand(&places, height);
+        drawn.reader = Some(reader);
+        (rows, from)
+    } else {
+        (panes::rows(pane, facts, now, width, look), state.scrolled(pane))
+    };
+    drawn.hidden.push((pane, scrolled(&rows, from, block, look, frame, place)));
+}
+
+/// Draws `rows` from `from` on, if so many have no room; returns how many have none.
+fn scrolled(rows: &[Row], from: usize, block: Block<'_>, look: Look, frame: &mut Frame<'_>, place: Rect) -> usize {
+    let height = usize::from(block.inner(place).height);
     let hidden = rows.len().saturating_sub(height);
-    let scrolled = state.scrolled(pane).min(hidden);
-    let from = if pane == Pane::Log { hidden - scrolled } else { scrolled };
+    let from = from.min(hidden);
     let lines: Vec<Line<'_>> = rows.iter().skip(from).take(height).map(|row| line(row, look)).collect();
     let below = hidden - from;
     let block = if below > 0 { block.title_bottom(Line::from(format!(" {below} more ")).right_aligned()) } else { block };
@@ -203,21 +217,31 @@ fn footer(state: &State, width: u16) -> Row {
     }
 }
 
-fn overlay(state: &State, look: Look, frame: &mut Frame<'_>, area: Rect) {
-    let (title, text): (_, Vec<&str>) = match state.overlay {
+fn overlay(state: &State, look: Look, frame: &mut Frame<'_>, area: Rect, drawn: &mut Drawn) {
+    let question = |text| vec![Row::of(Tone::Plain, text), Row::default(), Row::of(Tone::Plain, "y yes   any other key no")];
+    let (title, rows) = match state.overlay {
         Overlay::None => return,
-        Overlay::Help => (" keys ", HELP.to_vec()),
-        Overlay::Confirm(true) => (" drain? ", vec!["Take no new jobs; running ones end.", "", "y yes   any other key no"]),
-        Overlay::Confirm(false) => (" resume? ", vec!["Take new jobs again.", "", "y yes   any other key no"]),
+        Overlay::Help => (" keys ", help(area.width)),
+        Overlay::Confirm(true) => (" drain? ", question("Take no new jobs; running ones end.")),
+        Overlay::Confirm(false) => (" resume? ", question("Take new jobs again.")),
     };
-    let width = text.iter().map(|line| line.len()).max().unwrap_or_default() + 4;
+    // Within the frame, a sign is left free on each side.
+    let widest = rows.iter().map(Row::width).max().unwrap_or_default() + 4;
     let size = |wanted: usize, most: u16| u16::try_from(wanted).unwrap_or(most).min(most);
-    let (width, height) = (size(width, area.width), size(text.len() + 2, area.height));
+    let (width, height) = (size(widest, area.width), size(rows.len() + 2, area.height));
     let place = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
-    let block = framed(title, true, look).title_alignment(Alignment::Center);
+    let block = framed(title, true, look).title_alignment(Alignment::Center).padding(Padding::horizontal(1));
     frame.render_widget(Clear, place);
-    let lines: Vec<Line<'_>> = text.into_iter().map(|line| Line::from(format!(" {line}"))).collect();
-    frame.render_widget(Paragraph::new(lines).block(block), place);
+    drawn.help = scrolled(&rows, state.help, block, look, frame, place);
+}
+
+fn help(width: u16) -> Vec<Row> {
+    let row = |(key, said): (&str, &'static str)| match key {
+        "" => Row::of(Tone::Plain, said),
+        key => Row::labelled(key, Tone::Plain, said),
+    };
+    let width = usize::from(width).saturating_sub(4).min(HELP_WIDTH);
+    HELP.into_iter().flat_map(|line| wrapped(row(line), width)).collect()
 }
 
 #[cfg(test)]

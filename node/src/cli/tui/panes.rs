@@ -2,11 +2,16 @@
 
 use super::{
     income::{HOURS, MINUTES},
+    log::Place,
     state::{Facts, Pane, Snapshot},
     text::{Column, Row, Tone, Words, bars, foreign, gauge, table, wrapped},
 };
 use crate::{
-    cli::{counted, status::machine as machine_rows, watch::span},
+    cli::{
+        counted, dollars,
+        status::{machine as machine_rows, plane_said},
+        watch::span,
+    },
     earnings::Sum,
     engines::EngineReport,
     hardware::Reading,
@@ -38,22 +43,19 @@ pub(super) fn rows(pane: Pane, facts: &Facts, now: UnixMillis, width: usize, loo
 }
 
 fn unwrapped(pane: Pane, facts: &Facts, now: UnixMillis, width: usize, look: Look) -> Vec<Row> {
-    if pane == Pane::Log {
-        return log(facts);
-    }
     let Some(snapshot) = &facts.snapshot else { return vec![Row::of(Tone::Faint, "waiting for the node's first answer")] };
     match pane {
-        Pane::Node => node(snapshot, look),
+        Pane::Node => node(snapshot, now, look),
         Pane::Peers => peers(snapshot, width),
         Pane::Auctions => auctions(snapshot, now, width),
         Pane::Streams => streams(snapshot, width),
         Pane::Engine => engine(snapshot, width),
         Pane::Earnings => earnings(facts, snapshot, now, width, look),
-        Pane::Log => Vec::new(),
+        Pane::Log => log(facts, width).into_iter().map(|(_, row)| row).collect(),
     }
 }
 
-fn node(snapshot: &Snapshot, look: Look) -> Vec<Row> {
+fn node(snapshot: &Snapshot, now: UnixMillis, look: Look) -> Vec<Row> {
     let status = &snapshot.status;
     let plain = |what, said: String| Row::labelled(what, Tone::Plain, said);
     let mut rows = vec![
@@ -71,6 +73,10 @@ fn node(snapshot: &Snapshot, look: Look) -> Vec<Row> {
     rows.extend(status.listen.iter().map(|address| plain("mesh", foreign(address))));
     rows.push(plain("chat", format!("udp {}", foreign(&status.chat))));
     rows.extend(status.api.iter().map(|api| plain("api", foreign(api))));
+    rows.extend(status.planes.iter().map(|plane| {
+        let (fine, said) = plane_said(plane, now);
+        Row::labelled("plane", if fine { Tone::Plain } else { Tone::Bad }, foreign(&format!("{}: {said}", plane.url)))
+    }));
     rows.push(plain("peers", status.peers.to_string()));
     rows
 }
@@ -171,16 +177,19 @@ fn reasons(counters: &BTreeMap<String, u64>, area: &str) -> Option<String> {
 
 fn ended(outcome: &Outcome, now: UnixMillis) -> Vec<Words> {
     let price = |asked: Option<&seller::Asking>| asked.map_or("-".into(), |asked| dollars(asked.price_out));
-    let tone = match outcome.reason.as_str() {
-        "won" => Tone::Good,
-        _ if outcome.bid => Tone::Plain,
-        _ => Tone::Faint,
+    let (reason, tone) = match outcome.reason.as_str() {
+        "won" => ("won", Tone::Good),
+        // No auction, so there was nobody to win against.
+        "standing" => ("got at ad's price", Tone::Good),
+        other if outcome.bid => (other, Tone::Plain),
+        other => (other, Tone::Faint),
     };
+    let winner = if tone == Tone::Good { "us".into() } else { price(outcome.winner.as_ref()) };
     vec![
         plain(brief(now.since(UnixMillis(outcome.at)))),
-        (tone, foreign(&outcome.reason)),
+        (tone, foreign(reason)),
         plain(price(outcome.ours.as_ref())),
-        plain(price(outcome.winner.as_ref())),
+        plain(winner),
         plain(price(Some(&outcome.ceiling))),
         plain(foreign(&outcome.model)),
     ]
@@ -196,25 +205,17 @@ fn brief(ms: u64) -> String {
     }
 }
 
-/// `$0.40`: per million output tokens, as short as it can be told without a wrong digit in front.
-fn dollars(micro: u64) -> String {
-    let exact = MicroUsd(micro).to_string();
-    let cut = exact.trim_end_matches('0');
-    // Never fewer than two decimals.
-    let least = exact.len() - 4;
-    exact.get(..cut.len().max(least)).unwrap_or(&exact).to_owned()
-}
-
-const JOBS: [Column; 9] = [
-    Column::left("JOB", 8, 5),
-    Column::left("ROLE", 6, 3),
+const JOBS: [Column; 10] = [
+    Column::left("JOB", 8, 6),
+    Column::left("ROLE", 6, 4),
     Column::left("STATE", 9, 0),
-    Column::left("PEER", 8, 6),
-    Column::right("TOKENS", 7, 1),
-    Column::right("TOK/S", 6, 2),
-    Column::right("TTFT", 8, 7),
-    Column::right("TIME", 10, 4),
-    Column::left("MODEL, PATH", 14, 1),
+    Column::left("PEER", 8, 7),
+    Column::right("TOKENS", 6, 1),
+    Column::right("AMOUNT", 9, 2),
+    Column::right("TOK/S", 5, 3),
+    Column::right("TTFT", 7, 8),
+    Column::right("TIME", 10, 5),
+    Column::left("MODEL, PATH", 11, 1),
 ];
 
 fn streams(snapshot: &Snapshot, width: usize) -> Vec<Row> {
@@ -245,6 +246,8 @@ fn job(job: &JobReport) -> Vec<Words> {
         (state, job.state.label().into()),
         plain(job.peer.map_or_else(dash, |peer| peer.short())),
         plain(job.tokens.to_string()),
+        // Of a job that runs, nobody knows yet.
+        plain(job.amount_micro_usd.map_or_else(dash, |amount| MicroUsd(amount).to_string())),
         plain(job.tokens_per_second.map_or_else(dash, |speed| speed.to_string())),
         plain(job.ttft_ms.map_or_else(dash, span)),
         plain(span(job.ms)),
@@ -331,15 +334,21 @@ fn sum(sum: &Sum) -> String {
     format!("{} in {}{unsigned}", sum.acknowledged(), counted(usize::try_from(sum.jobs).unwrap_or(usize::MAX), "job"))
 }
 
-fn log(facts: &Facts) -> Vec<Row> {
+/// The log's rows, the newest last, each with its place.
+pub(super) fn log(facts: &Facts, width: usize) -> Vec<(Place, Row)> {
     if facts.log.is_empty() {
-        return vec![Row::of(Tone::Faint, "no log: log_file = false, or nothing was logged yet")];
+        let text = "no log: log_file = false, or nothing was logged yet";
+        return vec![(Place { line: 0, row: 0 }, Row::of(Tone::Faint, text))];
     }
     let tone = |line: &str| match line.get(20..25) {
         Some("ERROR" | "WARN ") => Tone::Bad,
         _ => Tone::Plain,
     };
-    facts.log.iter().map(|line| Row::of(tone(line), foreign(line))).collect()
+    let rows = |(line, text): (u64, &String)| {
+        let rows = wrapped(Row::of(tone(text), foreign(text)), width).into_iter().enumerate();
+        rows.map(move |(row, words)| (Place { line, row }, words))
+    };
+    (facts.log_gone..).zip(&facts.log).flat_map(rows).collect()
 }
 
 fn plain(text: impl Into<String>) -> Words {

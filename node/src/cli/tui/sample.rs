@@ -13,7 +13,7 @@ pub(super) fn snapshot() -> Snapshot {
     let job = |state: &str, model: &str, tokens: u32| {
         json!({"id": hex::encode([tokens as u8; 16]), "role": "sold", "state": state, "peer": id, "model": model,
             "tokens": tokens, "started": 900_000, "ms": 2_500, "ttft_ms": 120, "tokens_per_second": 42,
-            "amount_micro_usd": null, "path": "direct quic 10.0.0.9:46337", "error": null})
+            "amount_micro_usd": if state == "settled" { json!(1_234) } else { json!(null) }, "path": "direct quic 10.0.0.9:46337", "error": null})
     };
     let outcome = |reason: &str, bid: bool, model: &str| {
         json!({"at": 999_990_000, "offer": hex::encode([3; 32]), "model": model, "reason": reason, "bid": bid,
@@ -28,10 +28,12 @@ pub(super) fn snapshot() -> Snapshot {
     let status = json!({
         "version": "0.1.0", "id": id, "network": "main", "listen": ["/ip4/10.0.0.1/tcp/46337"], "chat": "10.0.0.1:46337",
         "api": "http://127.0.0.1:46339/v1", "peers": 2, "uptime_ms": 11_520_000, "price_in": 100_000, "price_out": 400_000,
+        "planes": [{"url": "https://plane.example", "told": 999_988_000, "error": null},
+            {"url": "https://other.example", "error": "https://other.example can't be reached"}],
         "seller": {"running": 1, "settling": 0, "held": 1, "slots": 4, "models": ["llama3.1:8b", HOSTILE],
             "counters": {"offers": 12, "bids": 9, "claims": 3, "standing": 2, "lost": 5, "lost.dearer": 4, "lost.slower": 1,
                 "lapsed": 1, "no_bid.no_slot": 3},
-            "recent": [outcome("won", true, "llama3.1:8b"), outcome("dearer", true, HOSTILE), outcome("no_slot", false, "x")],
+            "recent": [outcome("won", true, "llama3.1:8b"), outcome("standing", true, "llama3.1:8b"), outcome("dearer", true, HOSTILE), outcome("no_slot", false, "x")],
             "wanted": {}, "draining": false},
         "engines": [{"engine": "ollama at http://127.0.0.1:11434", "models": 2},
             {"engine": "ollama at http://10.0.0.5:11434", "models": 0, "error": "can't reach the engine"}],

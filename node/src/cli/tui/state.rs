@@ -1,6 +1,9 @@
 //! What the screen shows and what a key does: a fold over what comes in. Pure; `draw` shows it, `feed` and the terminal feed it.
 
-use super::income::{Earned, Income};
+use super::{
+    income::{Earned, Income},
+    log::Reader,
+};
 use crate::control::schema::{PeerReport, StatusReport};
 use crate::jobs::JobReport;
 use infernet_wire::time::UnixMillis;
@@ -114,6 +117,8 @@ pub(super) struct Facts {
     pub(super) snapshot: Option<Snapshot>,
     pub(super) income: Income,
     pub(super) log: VecDeque<String>,
+    /// Lines that were in the log before these, and are forgotten.
+    pub(super) log_gone: u64,
     /// When all of this was seen.
     pub(super) at: UnixMillis,
 }
@@ -141,8 +146,23 @@ pub(super) struct State {
     pub(super) overlay: Overlay,
     /// A sentence for the last line, until the next key.
     pub(super) notice: Option<String>,
-    /// Rows scrolled in each pane: down from the top, in the log up from the bottom.
+    /// Rows scrolled down in each pane but the log.
     scroll: [usize; Pane::ALL.len()],
+    /// Where the log is read.
+    pub(super) reader: Reader,
+    /// Rows scrolled down in the help.
+    pub(super) help: usize,
+}
+
+/// What is learned when the screen is drawn.
+#[derive(Debug, Default)]
+pub(super) struct Drawn {
+    /// Panes that are seen, with how many of their rows have no room.
+    pub(super) hidden: Vec<(Pane, usize)>,
+    /// Where the log is read, if it is seen.
+    pub(super) reader: Option<Reader>,
+    /// Rows of the help that have no room.
+    pub(super) help: usize,
 }
 
 impl State {
@@ -161,11 +181,13 @@ impl State {
         self.scroll.get(pane.number() - 1).copied().unwrap_or_default()
     }
 
-    /// There is no more than `rows` to scroll in `pane`: learned when it is drawn.
-    pub(super) fn limit(&mut self, pane: Pane, rows: usize) {
-        if let Some(scroll) = self.scroll.get_mut(pane.number() - 1) {
-            *scroll = (*scroll).min(rows);
+    /// Nothing is scrolled further than there is something to see.
+    pub(super) fn settle(&mut self, drawn: Drawn) {
+        for (pane, rows) in drawn.hidden {
+            self.scroll_to(pane, self.scrolled(pane).min(rows));
         }
+        self.reader = drawn.reader.unwrap_or(self.reader);
+        self.help = self.help.min(drawn.help);
     }
 
     /// Folds `input` in. Breaks when the person wants to leave.
@@ -192,15 +214,11 @@ impl State {
     }
 
     fn log(&mut self, lines: Vec<String>) {
-        // Whoever has scrolled up reads on where they are.
-        if self.scrolled(Pane::Log) > 0 && !self.is_paused() {
-            let rows = self.scrolled(Pane::Log) + lines.len();
-            self.scroll_to(Pane::Log, rows.min(LOG_LINES));
-        }
         let short = |line: String| if line.len() > LOG_LINE { line.chars().take(LOG_LINE).collect() } else { line };
         self.facts.log.extend(lines.into_iter().map(short));
         let excess = self.facts.log.len().saturating_sub(LOG_LINES);
         self.facts.log.drain(..excess);
+        self.facts.log_gone += excess as u64;
     }
 
     fn press(&mut self, key: Key) -> ControlFlow<(), Option<Order>> {
@@ -214,17 +232,29 @@ impl State {
                 let yes = matches!(key, Key::Char('y' | 'Y'));
                 return ControlFlow::Continue(yes.then_some(Order::Drain(drain)));
             }
-            // Any key takes the help away.
-            Overlay::Help => self.overlay = Overlay::None,
+            Overlay::Help => self.read_help(key),
             Overlay::None => return self.command(key),
         }
         ControlFlow::Continue(None)
     }
 
+    /// Any key that does not scroll takes it away.
+    fn read_help(&mut self, key: Key) {
+        match scrolling(key) {
+            Some((rows, true)) => self.help = self.help.saturating_sub(rows),
+            Some((rows, false)) => self.help = self.help.saturating_add(rows),
+            None => self.overlay = Overlay::None,
+        }
+    }
+
     fn command(&mut self, key: Key) -> ControlFlow<(), Option<Order>> {
+        if let Some((rows, up)) = scrolling(key) {
+            self.scroll_by(rows, up);
+            return ControlFlow::Continue(None);
+        }
         match key {
             Key::Char('q') => return ControlFlow::Break(()),
-            Key::Char('?' | 'h') => self.overlay = Overlay::Help,
+            Key::Char('?' | 'h') => (self.overlay, self.help) = (Overlay::Help, 0),
             Key::Char('p') => self.pause(),
             Key::Char('d') => self.ask_drain(),
             Key::Char('z') | Key::Enter => self.zoomed = !self.zoomed,
@@ -232,13 +262,7 @@ impl State {
             Key::Tab => self.pane = self.pane.step(false),
             Key::BackTab => self.pane = self.pane.step(true),
             Key::Char(digit @ '1'..='7') => self.jump(digit),
-            Key::Down | Key::Char('j') => self.scroll_by(1, false),
-            Key::Up | Key::Char('k') => self.scroll_by(1, true),
-            Key::PageDown | Key::Char(' ') => self.scroll_by(PAGE, false),
-            Key::PageUp => self.scroll_by(PAGE, true),
-            Key::Home | Key::Char('g') => self.scroll_by(usize::MAX, true),
-            Key::End | Key::Char('G') => self.scroll_by(usize::MAX, false),
-            Key::Char(_) | Key::Interrupt => {}
+            _ => {}
         }
         ControlFlow::Continue(None)
     }
@@ -263,13 +287,14 @@ impl State {
         }
     }
 
-    /// The log's newest line is its last, so there the way is turned round.
+    /// As far as there is anything: `settle` cuts it when it is drawn.
     fn scroll_by(&mut self, rows: usize, up: bool) {
         let here = self.scrolled(self.pane);
-        let grows = up == (self.pane == Pane::Log);
-        // As far as there is anything: `limit` cuts it when it is drawn.
-        let there = if grows { here.saturating_add(rows) } else { here.saturating_sub(rows) };
-        self.scroll_to(self.pane, there);
+        match (self.pane, up) {
+            (Pane::Log, up) => self.reader.go(rows, up),
+            (pane, true) => self.scroll_to(pane, here.saturating_sub(rows)),
+            (pane, false) => self.scroll_to(pane, here.saturating_add(rows)),
+        }
     }
 
     fn scroll_to(&mut self, pane: Pane, rows: usize) {
@@ -277,6 +302,19 @@ impl State {
             *scroll = rows;
         }
     }
+}
+
+/// How far a key scrolls, and whether up.
+fn scrolling(key: Key) -> Option<(usize, bool)> {
+    Some(match key {
+        Key::Down | Key::Char('j') => (1, false),
+        Key::Up | Key::Char('k') => (1, true),
+        Key::PageDown | Key::Char(' ') => (PAGE, false),
+        Key::PageUp => (PAGE, true),
+        Key::Home | Key::Char('g') => (usize::MAX, true),
+        Key::End | Key::Char('G') => (usize::MAX, false),
+        _ => return None,
+    })
 }
 
 fn told(answer: Result<bool, String>) -> String {

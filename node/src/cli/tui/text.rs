@@ -39,6 +39,11 @@ impl Row {
         Row(vec![(Tone::Faint, format!("{what:<8}")), (tone, said.into())])
     }
 
+    /// The columns that it takes.
+    pub(super) fn width(&self) -> usize {
+        self.0.iter().map(|(_, text)| text.chars().count()).sum()
+    }
+
     /// Without its tones.
     #[cfg(test)]
     pub(super) fn text(&self) -> String {
@@ -52,7 +57,7 @@ const BELOW_TEXT: usize = 2;
 
 /// `row` in lines of at most `width`, broken between words where that can be.
 pub(super) fn wrapped(row: Row, width: usize) -> Vec<Row> {
-    if row.0.iter().map(|(_, text)| text.chars().count()).sum::<usize>() <= width {
+    if row.width() <= width {
         return vec![row];
     }
     let is_labelled = matches!(row.0.first(), Some((Tone::Faint, label)) if label.chars().count() == BELOW_LABEL);

@@ -97,7 +97,7 @@ pub(super) fn bootstrap(facts: &Facts) -> Vec<Check> {
     if facts.bootstrap.is_empty() {
         return vec![unnamed(facts, mdns)];
     }
-    let all_fail = facts.bootstrap.iter().all(|(_, reached)| matches!(reached, Reached::Failed(_)));
+    let all_fail = facts.bootstrap.iter().all(|(_, reached)| matches!(reached, Reached::Failed(_) | Reached::Useless(..)));
     facts.bootstrap.iter().map(|(address, reached)| met(address, reached, all_fail)).collect()
 }
 
@@ -126,12 +126,20 @@ fn met(address: &str, reached: &Reached, all_fail: bool) -> Check {
         Reached::Resolved => {
             Check::unchecked("bootstrap", format!("{address} has an address; over UDP only a node's handshake tells more"))
         }
-        Reached::Failed(why) => {
-            let said = format!("{address} can't be met: {why}");
-            let fix = "see whether that node runs and its TCP 46337 is open, or name another in config.toml";
-            if all_fail { Check::problem("bootstrap", said, fix) } else { Check::warning("bootstrap", said, fix) }
+        Reached::Told(peers, took) => {
+            let peers = if *peers == 1 { "1 peer".into() } else { format!("{peers} peers") };
+            Check::ok("bootstrap", format!("{address} names {peers} to begin with, after {} ms", took.as_millis()))
         }
+        Reached::Failed(why) => {
+            let fix = "see whether that node runs and its TCP 46337 is open, or name another in config.toml";
+            unmet(format!("{address} can't be met: {why}"), fix, all_fail)
+        }
+        Reached::Useless(said, fix) => unmet(said.clone(), fix, all_fail),
     }
+}
+
+fn unmet(said: String, fix: &str, all_fail: bool) -> Check {
+    if all_fail { Check::problem("bootstrap", said, fix) } else { Check::warning("bootstrap", said, fix) }
 }
 
 pub(super) fn mdns(facts: &Facts) -> Check {

@@ -5,6 +5,7 @@ use crate::{
         Level,
         facts::{Configured, Disk, Engine, ModelSize, NodeFacts, Port, PortState, Reached, Receipts, Use},
     },
+    engines::Offers,
     store::StoreError,
 };
 use infernet_wire::key::NodeKey;
@@ -18,7 +19,15 @@ fn well() -> Facts {
         home: "/home/x".into(),
         home_mode: Some(0o700),
         key: Ok((id, false)),
-        config: Ok(Configured { has_file: true, network: "main".into(), backend_is_guess: false, mdns: true, max_peers: 128 }),
+        config: Ok(Configured {
+            has_file: true,
+            network: "main".into(),
+            backend_is_guess: false,
+            mdns: true,
+            max_peers: 128,
+            offers: Offers::default(),
+        }),
+        unknown_variables: Vec::new(),
         node: Running::No,
         secrets: vec![("/home/x/api-token".into(), 0o600)],
         disk: Disk { free: Some(1 << 36), synced: Some(Ok(Duration::from_millis(3))) },
@@ -77,6 +86,29 @@ fn nothing_is_wrong_where_all_is_well() {
 }
 
 #[test]
+fn a_model_that_is_named_and_not_there_is_told() {
+    let naming = |facts: &mut Facts| facts.config.as_mut().unwrap().offers.only = vec!["mm".into(), "m".into()];
+    check(
+        naming,
+        "engine",
+        Level::Warning,
+        "no engine has mm, which models of your configuration names: there is m",
+        "write m",
+    );
+    let mut down = well();
+    naming(&mut down);
+    down.engines.push(engine(Err("it does not answer".into())));
+    let checks = checks(&down);
+    assert!(!checks.iter().any(|check| check.said.contains("no engine has")), "the other may have it: {checks:#?}");
+}
+
+#[test]
+fn a_variable_that_nobody_reads_is_told() {
+    let said = "INFERNET_SLOT is not known and counts for nothing: did you mean INFERNET_SLOTS?";
+    check(|facts| facts.unknown_variables = vec![said.into()], "config", Level::Warning, "INFERNET_SLOT is", "INFERNET_SLOTS?");
+}
+
+#[test]
 fn who_can_not_be_reached_is_told_and_how_that_is_mended() {
     let behind = |relays: &[&str], sells: bool| {
         running(|node| {
@@ -110,6 +142,10 @@ fn homes_keys_and_secrets_that_others_may_use() {
     let exposed = || IdentityError::Exposed { path: "/home/x/identity.key".into(), mode: 0o644 };
     check(|f| f.key = Err(exposed()), "key", Problem, "0644", "chmod 600");
     check(|f| f.key = Err(IdentityError::Missing { path: "k".into() }), "key", Warning, "no key", "infernet setup");
+    let missing = IdentityError::Missing { path: "k".into() };
+    let elsewhere = checks(&Facts { key: Err(missing), node: running(|_| {}), store: None, ..well() });
+    let key = elsewhere.iter().find(|check| check.name == "key").expect("it is checked");
+    assert!(key.level == Level::Ok && key.said.contains("has its key from elsewhere"), "{key:?}");
     check(|f| f.secrets.push(("/home/x/api-keys.toml".into(), 0o640)), "secrets", Problem, "api-keys.toml", "chmod 600");
 }
 
@@ -151,6 +187,11 @@ fn ports_and_ways_to_others() {
     let failed = || ("/dns4/example.org/tcp/1".to_owned(), Reached::Failed("refused".into()));
     check(|f| f.bootstrap.push(failed()), "bootstrap", Warning, "refused", "name another");
     check(|f| f.bootstrap = vec![failed()], "bootstrap", Problem, "refused", "name another");
+    let page = |reached| ("http://relay.example/bootstrap.json".to_owned(), reached);
+    let useless = || page(Reached::Useless("http://relay.example/bootstrap.json: no".into(), "name it".into()));
+    check(|f| f.bootstrap = vec![useless()], "bootstrap", Problem, "bootstrap.json: no", "name it");
+    let told = page(Reached::Told(2, Duration::from_millis(7)));
+    check(|f| f.bootstrap = vec![told, useless()], "bootstrap", Warning, "bootstrap.json: no", "name it");
     let alone = |f: &mut Facts| {
         f.bootstrap.clear();
         f.config.as_mut().unwrap().mdns = false;

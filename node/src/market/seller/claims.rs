@@ -63,7 +63,7 @@ impl Seller {
         self.admission.claim_standing(&StandingWish { offer, buyer: from, job, until }, now)?;
         let (model, accept) = (accept.model.clone(), accept.digest());
         let (asked_for, ceiling) = (standing.offer().model.clone(), standing.offer().ceiling);
-        let (ending, ours) = (Ending::Won, Some(asked));
+        let (ending, ours) = (Ending::Standing, Some(asked));
         self.working.insert(job, model.clone());
         self.outcomes.push(Outcome { at: now, offer, model: asked_for, ceiling, ending, ours, winner: None });
         Ok(Claim { job, buyer: from, model, price: asked.price, offer: standing.into_offer(), accept, standing: true })

@@ -71,6 +71,7 @@ fn every_offer_meets_a_bid_a_reason_or_silence() {
     check(|_| {}, |_| {}, Says::Bid);
     check(|seller| seller.set_draining(true), |_| {}, Says::NoBid(NoBidReason::DRAINING));
     check(|seller| seller.set_store_full(true), |_| {}, Says::NoBid(NoBidReason::STORE_FULL));
+    check(|seller| seller.set_credit_left(MicroUsd(0)), |_| {}, Says::NoBid(NoBidReason::NO_CREDIT));
     check(|_| {}, |offer| offer.ceiling.output = MicroUsd(DEAR - 1), Says::NoBid(NoBidReason::CEILING_TOO_LOW));
     check(|_| {}, |offer| offer.abilities = Abilities::TOOLS, Says::NoBid(NoBidReason::MISSING_ABILITY));
     check(|_| {}, |offer| offer.model = "other".into(), Says::Nothing(Ignored::OtherModel));
@@ -236,7 +237,7 @@ fn a_live_ad_is_a_bid_to_whoever_accepts_it() {
     seller.finish(&claim.job, true);
     assert_eq!(seller.claim_standing(accept, node(BUYER), at(15_000)).err(), Some(ClaimError::AlreadyUsed));
     let ending = seller.outcomes().iter().map(|outcome| outcome.ending).collect::<Vec<_>>();
-    assert_eq!(ending, [Ending::Won]);
+    assert_eq!(ending, [Ending::Standing]);
 }
 
 /// A seller that advertises at `DEAR`, prepared; then an accept of its ad, changed.
@@ -355,12 +356,14 @@ fn bids_that_nobody_took_lapse_or_are_superseded() {
 }
 
 #[test]
-fn what_others_ask_for_is_counted_by_model() {
+fn what_others_ask_for_is_counted_by_model_and_buyer() {
     let mut seller = seller(4);
     for id in 0..3 {
         answer(&mut seller, &offer(BUYER, id, |offer| offer.model = "llama3.1:70b".into()));
     }
-    assert_eq!(seller.wanted().get(&"llama3.1:70b".to_owned()), Some(&3));
+    answer(&mut seller, &offer(7, 0, |offer| offer.model = "llama3.1:70b".into()));
+    let demand = seller.wanted().get(&"llama3.1:70b".to_owned()).expect("it is wanted");
+    assert_eq!((demand.offers(), demand.buyers()), (4, 2));
     (0..200u8).for_each(|id| _ = answer(&mut seller, &offer(8, id, |offer| offer.model = format!("m{id}"))));
     assert_eq!(seller.wanted().len(), MAX_WANTED);
 }

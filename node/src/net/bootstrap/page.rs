@@ -156,6 +156,22 @@ pub(super) enum PageError {
     Malformed { url: String },
 }
 
+impl PageError {
+    /// What to do about it.
+    pub(super) fn fix(&self) -> &'static str {
+        match self {
+            PageError::Client(_) => "install the CA certificates of your system, such as the package ca-certificates",
+            PageError::Unreachable { .. } | PageError::Silent { .. } => {
+                "start that relay, open its TCP 46382, or name another in config.toml"
+            }
+            PageError::Status { fix, .. } => fix,
+            PageError::Address(_) | PageError::TooLong { .. } | PageError::Malformed { .. } => {
+                "name a relay's page, such as http://relay.example:46382/bootstrap.json"
+            }
+        }
+    }
+}
+
 /// What was told, and by whom.
 pub(super) struct Fetched {
     pub(super) document: Document,

@@ -131,7 +131,7 @@ impl Router {
                     Some(order) => self.obey(order),
                     None => return,
                 },
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.send_one(),
+                () = sleep_until(due.unwrap_or_else(|| clock::deadline(Duration::ZERO))), if due.is_some() => self.send_one(),
                 Some(arrived) = self.arrived.recv() => self.on_arrived(arrived),
                 _ = tidy.tick() => self.tidy(),
             }

@@ -53,10 +53,24 @@ fn check(state: &State, size: (u16, u16), words: &[&str]) {
 
 /// What each pane must say in a window of 80 columns.
 const SAID: [(&str, &[&str]); 7] = [
-    ("1", &["3 h 12 min", "1 running, 1 held, 2 free of 4", "! 1 of 2 engines down", "> ollama serve", "takes work"]),
+    (
+        "1",
+        &[
+            "3 h 12 min",
+            "1 running, 1 held, 2 free of 4",
+            "! 1 of 2 engines down",
+            "> ollama serve",
+            "takes work",
+            "https://plane.example: told 12 s ago",
+            "other.example: not told yet: can't be",
+        ],
+    ),
     ("2", &["PEER", "RTT", "2 ms", "-1.5", "infernet/0.1.0"]),
-    ("3", &["offers 12", "won 5", "dearer 4, slower 1", "no_slot 3", "won", "$0.40", "$0.35", "llama3.1:8b"]),
-    ("4", &["1 job running, 42 tokens/s", "streaming", "settled", "TOK/S", "17"]),
+    (
+        "3",
+        &["offers 12", "won 5", "dearer 4, slower 1", "no_slot 3", "got at ad's price", "us", "$0.40", "$0.35", "llama3.1:8b"],
+    ),
+    ("4", &["1 job running, 42 tokens/s", "streaming", "settled", "TOK/S", "17", "AMOUNT", "$0.001234"]),
     (
         "5",
         &[
@@ -86,7 +100,7 @@ fn a_large_window_shows_all_panes_at_once() {
     let all: Vec<&str> =
         SAID.iter().flat_map(|(_, words)| words.iter().copied()).filter(|word| !word.contains("60 min")).collect();
     // Half a window has less room for a table than a whole small one.
-    let all: Vec<&str> = all.into_iter().filter(|word| *word != "infernet/0.1.0").collect();
+    let all: Vec<&str> = all.into_iter().filter(|word| *word != "infernet/0.1.0" && !word.contains("example")).collect();
     check(&state(), (120, 40), &all);
     check(&state(), (160, 50), &all);
     let mut zoomed = state();
@@ -164,10 +178,69 @@ fn a_node_that_is_gone_a_pause_and_draining_stand_in_the_first_line() {
 fn help_and_questions_lie_over_the_panes() {
     let mut state = state();
     press(&mut state, "?");
-    check(&state, (80, 24), &["Shift-Tab", "d             take no new jobs", "Any key closes this."]);
+    check(&state, (80, 24), &["Shift-Tab", "d       take no new jobs", "any other key closes it."]);
     check(&state, (40, 12), &["Tab", "keys"]);
     press(&mut state, "xd");
     check(&state, (40, 12), &["Take no new jobs; running ones end.", "y yes"]);
+}
+
+/// As the screen does it: what is drawn says how far can be scrolled.
+fn drawn(state: &mut State, (width, height): (u16, u16)) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    let mut drawn = Drawn::default();
+    terminal.draw(|frame| drawn = render(state, PLAIN, frame)).unwrap();
+    state.settle(drawn);
+    screen(state, (width, height))
+}
+
+#[test]
+fn all_of_the_help_can_be_read_in_a_small_window() {
+    let (mut state, size) = (state(), (40, 12));
+    press(&mut state, "?");
+    let mut seen = drawn(&mut state, size);
+    for _ in 0..30 {
+        press(&mut state, "j");
+        seen += &drawn(&mut state, size);
+    }
+    for (key, said) in HELP {
+        for word in said.split(' ').chain([key]) {
+            assert!(seen.contains(word), "{word:?} in\n{seen}");
+        }
+    }
+    assert!(drawn(&mut state, size).contains("closes it."), "it stays, at its end");
+    press(&mut state, "k");
+    assert!(!drawn(&mut state, size).contains("closes it."), "and the first key back moves");
+    press(&mut state, "x");
+    assert!(!drawn(&mut state, size).contains(" keys "));
+}
+
+#[test]
+fn the_log_stands_still_while_it_is_read_whatever_comes() {
+    let (mut state, size) = (state(), (40, 12));
+    let long =
+        |n: usize| format!("2026-11-25 13:06:00 INFO  line {n} of some words that no line of forty columns can hold at once");
+    let log = |state: &mut State, from: usize| {
+        let _ = state.handle(Input::Log((from..from + 7).map(long).collect()), NOW);
+    };
+    (0..10).for_each(|n| log(&mut state, n * 7));
+    press(&mut state, "7");
+    assert!(drawn(&mut state, size).contains("line 69"));
+    press(&mut state, "kkkk");
+    let text = |state: &mut State| {
+        let shown = drawn(state, size);
+        // The frame's last line counts what is below.
+        shown.lines().filter(|line| !line.contains("more")).collect::<Vec<_>>().join("\n")
+    };
+    let before = text(&mut state);
+    assert!(!before.contains("line 69"), "{before}");
+    for n in 10..40 {
+        log(&mut state, n * 7);
+        assert_eq!(text(&mut state), before);
+    }
+    press(&mut state, "G");
+    assert!(text(&mut state).contains("line 279"));
+    log(&mut state, 280);
+    assert!(text(&mut state).contains("line 286"), "it follows again");
 }
 
 #[test]
