@@ -441,11 +441,11 @@ impl World {
             working.market.set_catalogue(models);
         }
         let Finished { usage, receipt } = session.finish(finish, (input, output), paid, now);
-        if let Some(body) = &receipt
-            && let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream))
-        {
-            serving.amount = body.amount;
+        let amount = receipt.as_ref().map(|body| body.amount).unwrap_or_default();
+        if let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream)) {
+            serving.amount = amount;
         }
+        self.end_of_answer(who, &buyer, &job, amount);
         if !gone {
             self.say_ending(who, stream, usage);
         }
