@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, dial, gas, node, plane, receipts, relay, stream},
+    bench::{auction, dial, gas, node, plane, receipts, relay, stream, vouchers},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
     flood, nat, scribe, serve,
@@ -326,6 +326,12 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// What it costs to pay, and to be paid, as an answer streams.
+    Vouchers {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// What the network adds to a token.
     Stream {
         /// Streams at once; several numbers are measured one after the other.
@@ -420,6 +426,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Bench { command: BenchCommand::Plane { events, viewers, jobs, json } } => {
                 print(&plane::run(&plane::PlaneOptions { events, viewers, jobs }).await?, json)?;
             }
+            Command::Bench { command: BenchCommand::Vouchers { json } } => print(&vouchers::run().await?, json)?,
             Command::Bench { command: BenchCommand::Gas { json } } => print(&gas::run().await?, json)?,
             Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
                 print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
