@@ -76,8 +76,11 @@ async fn list(context: &Context) -> Result<Vec<CreditReport>, Exit> {
     }
 }
 
-/// Where the tabs are while no node runs.
-fn on_disk(context: &Context) -> Result<(Config, Vec<NodeId>, Arc<dyn Store>), Exit> {
+/// What the configuration says, our keys with the newest first, and where the tabs are.
+type OnDisk = (Config, Vec<NodeId>, Arc<dyn Store>);
+
+/// What there is while no node runs.
+fn on_disk(context: &Context) -> Result<OnDisk, Exit> {
     let config = Config::load(&context.home, Partial::default())?;
     let (id, _) = identity::public(&context.home)?;
     let former = identity::former(&context.home, &id, &config.network)?;
