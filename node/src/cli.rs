@@ -9,6 +9,7 @@ mod command;
 mod config;
 mod credit;
 mod doctor;
+mod drain;
 pub mod exit;
 mod flags;
 mod income;
@@ -37,7 +38,7 @@ use crate::{
     earnings::Side,
     logfile::{self, Stderr},
 };
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use exit::Exit;
 use money::dollars;
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode, time::Duration};
@@ -72,6 +73,10 @@ enum Command {
     Start(Box<flags::NodeArgs>),
     /// Show this node on one screen.
     Status(watch::WatchArgs),
+    /// Take no new jobs; those that run end.
+    Drain(drain::DrainArgs),
+    /// Take jobs again, after `drain`.
+    Resume,
     /// Show this node on a screen that lives: peers, auctions, streams, engine, earnings, log.
     Tui,
     /// Show the jobs that run and the last ones, bought and sold.
@@ -185,7 +190,9 @@ impl Context {
 /// Runs the command line `args`, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let cli = match Cli::try_parse_from(&args) {
+    let parsed = command_line().try_get_matches_from(&args);
+    let parsed = parsed.and_then(|found| Cli::from_arg_matches(&found).map_err(|error| error.format(&mut command_line())));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error, args.iter().any(|arg| arg == "--json")),
     };
@@ -203,6 +210,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The command line's definition, with every help complete.
+fn command_line() -> clap::Command {
+    flags::with_variables(Cli::command())
+}
+
 /// Help was asked for, or is needed.
 fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
     let no_command = error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
@@ -216,6 +228,10 @@ fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Exit> {
     let context = Context { home: configuration::home(cli.home.as_deref())?, json: cli.json };
+    // `start` has its log for this, and `doctor` its list.
+    if !matches!(cli.command, Command::Start(_) | Command::Doctor) {
+        configuration::unknown_variables().iter().for_each(|unknown| context.note(unknown.to_string()));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| Exit::new(exit::FAILED, e))?;
     let done = runtime.block_on(async {
         match cli.command {
@@ -223,6 +239,8 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Setup(args) => setup::run(&context, args).await,
             Command::Start(args) => start::run(&context, *args).await,
             Command::Status(args) => status::run(&context, args).await,
+            Command::Drain(args) => drain::drain(&context, args).await,
+            Command::Resume => drain::resume(&context).await,
             Command::Tui => tui::run(&context).await,
             Command::Jobs(args) => jobs::run(&context, args).await,
             Command::Why(args) => why::run(&context, args).await,

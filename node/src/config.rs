@@ -13,6 +13,7 @@
 //! | `value` | what a text means: addresses, regions, aliases, origins |
 //! | `default_file` | the commented file of a new home |
 //! | `show` | every key with its value and origin |
+//! | `variables` | the environment's names, and those that nobody reads |
 
 mod default_file;
 mod layers;
@@ -20,6 +21,7 @@ mod parse;
 mod partial;
 mod show;
 mod value;
+mod variables;
 
 pub use self::{
     default_file::{write_default, write_with},
@@ -27,6 +29,7 @@ pub use self::{
     partial::{KEYS, Partial, model_price},
     show::{Row, rows},
     value::{Alias, Region},
+    variables::{UnknownVariable, is_variable, unknown_variables},
 };
 
 use self::layers::Layers;
@@ -37,6 +40,7 @@ use crate::{
     net::ReachConfig,
     plane_client::Origin,
     settlement::tabs::Credit,
+    spelling,
     spend::Caps,
     toml_text,
 };
@@ -132,6 +136,8 @@ pub struct Config {
     pub planes: Vec<Origin>,
     /// How often they are told.
     pub heartbeat: Duration,
+    /// Where the passphrase of its key is, if that is sealed.
+    pub passphrase_file: Option<PathBuf>,
     /// How long running jobs may take to end after the first signal.
     pub grace: Duration,
     /// Whether `infernet start` also writes `<home>/infernet.log`.
@@ -153,7 +159,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// A key that does not exist.
-    #[error("{} has an unknown key {key:?}: the keys are {}", path.display(), KEYS.join(", "))]
+    #[error("{} has an unknown key {key:?}{}: the keys are {}", path.display(), perhaps(key), KEYS.join(", "))]
     UnknownKey {
         /// The file.
         path: PathBuf,
@@ -172,6 +178,11 @@ pub enum ConfigError {
         /// What it must be.
         fix: String,
     },
+}
+
+/// The key that was meant, if one is like `written`.
+fn perhaps(written: &str) -> String {
+    spelling::nearest(written, KEYS.iter().copied()).map(|key| format!(" (did you mean {key}?)")).unwrap_or_default()
 }
 
 impl Config {

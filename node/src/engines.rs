@@ -7,6 +7,10 @@
 //! An engine may have other users than this node. Bids tell how long what waits in it, by its own word, will take; who gets a
 //! slot here is decided without it.
 
+mod unserved;
+
+pub use unserved::{Unserved, unserved};
+
 use crate::{
     backend::{Backend, BackendError, BackendSpec, Load, Model, Stage},
     config::Alias,
@@ -42,6 +46,7 @@ pub struct Engines {
     backends: Arc<[Arc<dyn Backend>]>,
     routes: watch::Receiver<Routes>,
     reports: watch::Receiver<Vec<EngineReport>>,
+    unserved: watch::Receiver<Vec<Unserved>>,
     pricing: watch::Receiver<Pricing>,
     wishes: mpsc::Sender<Wish>,
 }
@@ -122,12 +127,23 @@ impl Engines {
     pub async fn spawn(backends: Vec<Arc<dyn Backend>>, offers: Offers, seller: Seller) -> Self {
         let (sender, routes) = watch::channel(BTreeMap::new());
         let (reporter, reports) = watch::channel(Vec::new());
+        let (strange, unserved) = watch::channel(Vec::new());
         let (priced, pricing) = watch::channel(offers.pricing.clone());
         let (wishes, wished) = mpsc::channel(WISHES);
-        let engines = Engines { backends: backends.into(), routes, reports, pricing, wishes };
+        let engines = Engines { backends: backends.into(), routes, reports, unserved, pricing, wishes };
         let backends = engines.backends.clone();
         let failing = BTreeMap::new();
-        let mut poll = Poll { backends, offers, seller, routes: sender, reports: reporter, pricing: priced, failing, busy: 0 };
+        let mut poll = Poll {
+            backends,
+            offers,
+            seller,
+            routes: sender,
+            reports: reporter,
+            unserved: strange,
+            pricing: priced,
+            failing,
+            busy: 0,
+        };
         poll.poll().await;
         tokio::spawn(poll.run(wished));
         engines
@@ -168,6 +184,11 @@ impl Engines {
         self.reports.borrow().clone()
     }
 
+    /// Models that are named in what is offered, and that no engine has.
+    pub fn unserved(&self) -> Vec<Unserved> {
+        self.unserved.borrow().clone()
+    }
+
     /// The engine that serves `model` now.
     pub fn find(&self, model: &str) -> Option<Engine> {
         let (index, weights) = *self.routes.borrow().get(model)?;
@@ -181,6 +202,7 @@ struct Poll {
     seller: Seller,
     routes: watch::Sender<Routes>,
     reports: watch::Sender<Vec<EngineReport>>,
+    unserved: watch::Sender<Vec<Unserved>>,
     pricing: watch::Sender<Pricing>,
     failing: BTreeMap<usize, String>,
     /// Polls in a row at which jobs ran.
@@ -262,13 +284,14 @@ impl Poll {
     }
 
     async fn poll(&mut self) {
-        let mut routes = Routes::new();
+        let (mut routes, mut there) = (Routes::new(), Vec::new());
         let (mut ads, mut reports, mut queues) = (Vec::new(), Vec::new(), BTreeMap::new());
         // All at once: one that hangs must not make the ads of the others false.
         let answers = join_all(self.backends.iter().map(|backend| ask(&**backend))).await;
         for (index, answer) in answers.into_iter().enumerate() {
             let (models, load) = self.heard(index, answer);
             reports.extend(self.report(index, models.len(), load));
+            there.extend(models.iter().map(|model| model.id.clone()));
             for model in models.into_iter().filter(|model| self.is_offered(model)) {
                 if !routes.contains_key(&model.id) && ads.len() < limits::MAX_AD_MODELS {
                     routes.insert(model.id.clone(), (index, model.weights));
@@ -279,6 +302,9 @@ impl Poll {
         }
         self.routes.send_replace(routes);
         self.reports.send_replace(reports);
+        // An engine that does not answer may have them.
+        let strange = if self.failing.is_empty() { unserved(&self.offers, &there) } else { Vec::new() };
+        self.unserved.send_replace(strange);
         self.seller.set_catalogue(ads).await;
         self.seller.set_queues(queues).await;
     }

@@ -45,6 +45,20 @@ pub enum IdentityError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// There is no backup.
+    #[error("there is no file {}: name the one that `infernet key backup` wrote", path.display())]
+    NoBackup {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The file that should be restored holds no key.
+    #[error("{} is no backup of a key ({reason}): name the file that `infernet key backup` wrote", path.display())]
+    NotBackup {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, without what is in it.
+        reason: &'static str,
+    },
     /// Others may read the key.
     #[error("others may read the key {} (mode {mode:04o}): run `chmod 600 {}`", path.display(), path.display())]
     Exposed {
@@ -175,9 +189,10 @@ pub fn restore(
     file: &Path,
     ask: impl FnOnce() -> Result<Passphrase, IdentityError>,
 ) -> Result<NodeId, IdentityError> {
+    // First, so that a mistake leaves no home behind.
+    let key = Secret::of_backup(file)?.open(file, ask)?;
     make_home(home)?;
     check_home(home)?;
-    let key = Secret::read(file)?.open(file, ask)?;
     let path = home.join(KEY_FILE);
     match write_whole(home, KEY_FILE, &key_file(&key, None)) {
         Err(IdentityError::Exists { .. }) => match public(home)?.0 {
@@ -206,23 +221,45 @@ enum Secret {
 }
 
 impl Secret {
+    /// What a node's key file holds: nobody else may read it, even if it is sealed.
     fn read(path: &Path) -> Result<Self, IdentityError> {
+        let (secret, mode) = Self::look(path)?;
+        Self::unexposed(path, mode)?;
+        secret.map_err(|reason| IdentityError::Malformed { path: path.into(), reason })
+    }
+
+    /// What a backup holds. A sealed one may lie where others can read it: that is what its passphrase is for.
+    fn of_backup(path: &Path) -> Result<Self, IdentityError> {
+        let (secret, mode) = Self::look(path).map_err(|error| match error {
+            IdentityError::Missing { path } => IdentityError::NoBackup { path },
+            IdentityError::Malformed { path, reason } => IdentityError::NotBackup { path, reason },
+            other => other,
+        })?;
+        let secret = secret.map_err(|reason| IdentityError::NotBackup { path: path.into(), reason })?;
+        if matches!(secret, Secret::Plain(_)) {
+            Self::unexposed(path, mode)?;
+        }
+        Ok(secret)
+    }
+
+    fn unexposed(path: &Path, mode: u32) -> Result<(), IdentityError> {
+        if mode & OTHERS == 0 { Ok(()) } else { Err(IdentityError::Exposed { path: path.into(), mode: mode & 0o7777 }) }
+    }
+
+    /// What the file at `path` holds, or why that is no key, and its permission bits.
+    fn look(path: &Path) -> Result<(Result<Self, &'static str>, u32), IdentityError> {
         let mut file = File::open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => IdentityError::Missing { path: path.into() },
             _ => io_error("open", path)(error),
         })?;
-        let malformed = |reason| IdentityError::Malformed { path: path.into(), reason };
         // Of the open file, not of the path: it can't be exchanged in between.
         let about = file.metadata().map_err(io_error("read", path))?;
         if !about.is_file() {
-            return Err(malformed("not a regular file"));
-        }
-        if about.mode() & OTHERS != 0 {
-            return Err(IdentityError::Exposed { path: path.into(), mode: about.mode() & 0o7777 });
+            return Err(IdentityError::Malformed { path: path.into(), reason: "not a regular file" });
         }
         let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES as usize));
         (&mut file).take(MAX_KEY_FILE_BYTES).read_to_end(&mut text).map_err(io_error("read", path))?;
-        Self::parse(&text).map_err(malformed)
+        Ok((Self::parse(&text), about.mode()))
     }
 
     fn parse(text: &[u8]) -> Result<Self, &'static str> {

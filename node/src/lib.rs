@@ -17,7 +17,7 @@
 //! | [`metrics`] | what a node can be watched by |
 //! | [`control`], [`cli`], [`report`] | the Unix socket, the command, what both print |
 //! | [`jobs`], [`why`], [`doctor`] | what runs now, why more or less is earned, what is to be mended |
-//! | `files`, `toml_text` | files that are replaced whole; TOML that keeps its comments |
+//! | `files`, `toml_text`, `spelling` | files that are replaced whole; TOML that keeps its comments; what a mistyped name means |
 //! | [`fit`], [`download`] | what a model needs, and how far its download is |
 //! | [`program`] | what the programs beside `infernet` share: settings, home, log |
 //! | [`config`], [`identity`], [`hardware`], [`clock`], [`local_time`] | the edges: file, key, machine, time |
@@ -66,6 +66,7 @@ pub mod receipt_pages;
 pub mod report;
 pub mod seller;
 pub mod settlement;
+mod spelling;
 pub mod spend;
 pub mod store;
 pub mod today;

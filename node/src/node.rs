@@ -207,7 +207,7 @@ impl Node {
         let us: BTreeSet<NodeId> = settings.former.iter().copied().chain([id]).collect();
         let ledger = Ledger::new(store.clone(), net.clone(), us.clone());
         let credit = settings.serve.as_ref().map(|serve| serve.credit.clone()).unwrap_or_default();
-        let tabs = Tabs::new(settings.key.clone(), network.clone(), store.clone(), credit);
+        let tabs = Tabs::new(settings.key.clone(), &settings.former, network.clone(), store.clone(), credit);
         let client = chat::client::Buyer {
             key: settings.key.clone(),
             network: settings.network.clone(),

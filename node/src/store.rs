@@ -94,15 +94,15 @@ pub trait Store: Send + Sync {
     /// Whether `sequence` is above every earlier one of `operator`; if so it is remembered, durably, before this returns true.
     fn accept_command(&self, operator: &NodeId, sequence: u64) -> Result<bool, StoreError>;
 
-    /// Remembers a tab with another node, see [`crate::settlement::tab`]; the newest counts. Queued before this returns, durable when
-    /// it resolves.
-    fn keep_tab(&self, side: Side, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>>;
+    /// Remembers the tab between `me`, an id of this node, and another node, see [`crate::settlement::tab`]; the newest counts. Queued
+    /// before this returns, durable when it resolves.
+    fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>>;
 
-    /// The tab with `other`, as it was kept last. One look into the index.
-    fn tab(&self, side: Side, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError>;
+    /// The tab between `me` and `other`, as it was kept last. One look into the index.
+    fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// All tabs of one side, in the order of node ids, after `after`: [`MAX_PAGE`] at most.
-    fn tabs(&self, side: Side, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError>;
+    /// All tabs of `me` on one side, in the order of the others' ids, after `after`: [`MAX_PAGE`] at most.
+    fn tabs(&self, side: Side, me: &NodeId, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError>;
 
     /// Replaces the remembered ad sequences of other workers by the first [`MAX_AD_SEQUENCES`] of these, so that an older ad
     /// that is replayed after a restart is stale. May be lost.

@@ -9,7 +9,12 @@ mod blocked;
 mod offers;
 mod price;
 
-use crate::{control::schema::ModelReport, engines::EngineReport, market::pricing::Pricing, seller::Status};
+use crate::{
+    control::schema::ModelReport,
+    engines::{EngineReport, Unserved},
+    market::pricing::Pricing,
+    seller::Status,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +22,9 @@ use serde::{Deserialize, Serialize};
 const MIN_BUYERS: u64 = 3;
 /// Models in the demand view: what fits on a screen below the findings.
 const MAX_WANTED: usize = 8;
+
+/// The code of a finding about a model that is named and not there.
+pub const UNSERVED: &str = "unserved";
 
 /// What is known of a worker.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +35,8 @@ pub struct Evidence<'a> {
     pub pricing: &'a Pricing,
     /// Its engines.
     pub engines: &'a [EngineReport],
+    /// Models that the configuration names and no engine has.
+    pub unserved: &'a [Unserved],
     /// Connected peers.
     pub peers: usize,
     /// For how long it has been running, in milliseconds.

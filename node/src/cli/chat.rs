@@ -244,7 +244,7 @@ pub(super) async fn join(context: &Context, mesh: &MeshArgs) -> Result<Node, Exi
     if mesh.chat_listen.is_none() {
         config.chat_listen.set_port(0);
     }
-    let key = context.key_or_new()?;
+    let key = context.key_or_new(&config)?;
     let store = store::open(&context.home, &config.network)?;
     let fix = "name a node of the network with --bootstrap MULTIADDR (`infernet start` prints its own), or start one here";
     if config.listen.is_empty() && config.bootstrap.is_empty() && !config.mdns && store.peers()?.is_empty() {

@@ -8,6 +8,7 @@ use crate::{
         credit,
         schema::{ClearBody, CreditBody, CreditReport},
     },
+    identity,
     settlement::tabs::{self, Credit},
     store::{self, Side, Store},
 };
@@ -69,17 +70,19 @@ async fn list(context: &Context) -> Result<Vec<CreditReport>, Exit> {
     match Client::connect(&context.home) {
         Some(node) => Ok(node.get("credit").await?),
         None => {
-            let (config, store) = on_disk(context)?;
-            Ok(credit::rows(&config.credit, tabs::all_kept(&*store)?))
+            let (config, us, store) = on_disk(context)?;
+            Ok(credit::rows(&config.credit, tabs::all_kept(&*store, &us)?))
         }
     }
 }
 
 /// Where the tabs are while no node runs.
-fn on_disk(context: &Context) -> Result<(Config, Arc<dyn Store>), Exit> {
+fn on_disk(context: &Context) -> Result<(Config, Vec<NodeId>, Arc<dyn Store>), Exit> {
     let config = Config::load(&context.home, Partial::default())?;
+    let (id, _) = identity::public(&context.home)?;
+    let former = identity::former(&context.home, &id, &config.network)?;
     let store = store::open(&context.home, &config.network)?;
-    Ok((config, store))
+    Ok((config, [id].into_iter().chain(former.into_iter().rev()).collect(), store))
 }
 
 async fn set(context: &Context, buyer: &str, limit: MicroUsd) -> Result<Vec<CreditReport>, Exit> {
@@ -108,10 +111,11 @@ async fn set(context: &Context, buyer: &str, limit: MicroUsd) -> Result<Vec<Cred
 
 async fn paid(context: &Context, buyer: NodeId, amount: MicroUsd) -> Result<Vec<CreditReport>, Exit> {
     let Some(node) = Client::connect(&context.home) else {
-        let (config, store) = on_disk(context)?;
-        let mut tab = tabs::kept(&*store, &buyer)?;
+        let (config, us, store) = on_disk(context)?;
+        let Some(me) = us.first() else { return Ok(Vec::new()) };
+        let mut tab = tabs::kept(&*store, &us, &buyer)?;
         tab.clear(amount);
-        store.keep_tab(Side::Sold, &buyer, tab.record()).await?;
+        store.keep_tab(Side::Sold, me, &buyer, tab.record()).await?;
         return Ok(vec![credit::row(&config.credit, buyer, &tab)]);
     };
     let body = ClearBody { buyer, micro_usd: amount.0 };

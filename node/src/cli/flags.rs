@@ -2,8 +2,13 @@
 
 use super::money;
 use crate::config::{self, Partial};
-use clap::Args;
-use std::collections::BTreeMap;
+use clap::{Arg, Args, Command, Id};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The structs below whose flags are configuration, as clap calls them.
+const GROUPS: [&str; 5] = ["ReachArgs", "SecretArgs", "SellArgs", "BuyArgs", "RunArgs"];
+/// The flags of [`MeshArgs`], which are wherever [`ReachArgs`] is: clap knows no flags of a struct that has others within.
+const MESH: [&str; 6] = ["listen", "chat_listen", "bootstrap", "no_mdns", "network", "max_peers"];
 
 /// A model, and what `in` and `out` cost.
 type ModelPrice = (String, BTreeMap<String, u64>);
@@ -14,6 +19,29 @@ fn price(text: &str) -> Result<ModelPrice, String> {
 
 fn list(items: &[String]) -> Option<Vec<String>> {
     (!items.is_empty()).then(|| items.to_vec())
+}
+
+/// Says, in the help of each flag that is configuration, which variable says the same. Reading them is not clap's: it would take
+/// a variable for a flag, and nobody could tell any more which of the two won.
+pub(super) fn with_variables(command: Command) -> Command {
+    let groups = command.get_groups().filter(|group| GROUPS.contains(&group.get_id().as_str()));
+    let mut ours: BTreeSet<Id> = groups.flat_map(|group| group.get_args().cloned().collect::<Vec<_>>()).collect();
+    if command.get_groups().any(|group| group.get_id() == "ReachArgs") {
+        ours.extend(MESH.map(Id::from));
+    }
+    let said = |arg: Arg| if ours.contains(arg.get_id()) { with_variable(arg) } else { arg };
+    command.mut_args(said).mut_subcommands(with_variables)
+}
+
+fn with_variable(arg: Arg) -> Arg {
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    match arg.get_long() {
+        Some(long) => {
+            let variable = format!("INFERNET_{}", long.to_uppercase().replace('-', "_"));
+            arg.help(format!("{help} [env: {variable}]"))
+        }
+        None => arg,
+    }
 }
 
 /// Flags of every command that joins the mesh.
@@ -40,6 +68,17 @@ pub(super) struct MeshArgs {
     max_peers: Option<u32>,
     #[command(flatten)]
     reach: ReachArgs,
+    #[command(flatten)]
+    secret: SecretArgs,
+}
+
+/// How an encrypted key opens.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Running")]
+struct SecretArgs {
+    /// File whose first line is the passphrase of this node's key, if that is encrypted [default: the terminal is asked]
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<String>,
 }
 
 /// How others are to reach this node.
@@ -82,6 +121,7 @@ impl MeshArgs {
             external_addresses: list(&self.reach.external_address),
             relays: list(&self.reach.relay),
             upnp: self.reach.upnp,
+            passphrase_file: self.secret.passphrase_file.clone(),
             ..Partial::default()
         }
     }
@@ -265,5 +305,27 @@ impl NodeArgs {
             log_file: run.no_log_file.then_some(false),
             ..self.mesh.partial()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::command_line;
+
+    #[test]
+    fn the_help_of_every_setting_names_a_variable_that_is_read() {
+        let mut cli = command_line();
+        for name in ["start", "chat"] {
+            let help = cli.find_subcommand_mut(name).unwrap().render_long_help().to_string();
+            let named: Vec<&str> = help.split("[env: ").skip(1).filter_map(|rest| rest.split([']', '=']).next()).collect();
+            assert!(named.contains(&"INFERNET_BOOTSTRAP"), "{help}");
+            assert_eq!(named.contains(&"INFERNET_PRICE_OUT"), name == "start", "{help}");
+            assert!(named.iter().all(|name| crate::config::is_variable(name)), "{named:?}");
+        }
+        let start = cli.find_subcommand_mut("start").unwrap();
+        let is_setting = |arg: &clap::Arg| !arg.is_global_set() && arg.get_id() != "help";
+        let silent = |arg: &&clap::Arg| is_setting(arg) && !arg.get_help().unwrap().to_string().contains("[env: ");
+        let silent: Vec<_> = start.get_arguments().filter(silent).map(|arg| arg.get_id().as_str()).collect();
+        assert!(silent.is_empty(), "{silent:?}");
     }
 }

@@ -9,10 +9,13 @@ use crate::{
     identity::{self, IdentityError, KEY_FILE, Source},
 };
 use clap::Subcommand;
-use infernet_wire::id::NodeId;
+use infernet_wire::{id::NodeId, key::NodeKey};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::PathBuf;
+
+/// What a passphrase is asked for.
+const THIS_KEY: &str = "this node's key";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -42,14 +45,14 @@ pub(super) enum KeyCommand {
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct PassphraseArgs {
-    /// File whose first line is the passphrase [default: INFERNET_PASSPHRASE_FILE, else the terminal is asked]
+    /// File whose first line is the passphrase [default: passphrase_file of the configuration, else the terminal is asked] [env: INFERNET_PASSPHRASE_FILE]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
 }
 
 impl PassphraseArgs {
-    fn source(self) -> Source {
-        Source::new(self.passphrase_file)
+    fn source(self, context: &Context) -> Source {
+        self.passphrase_file.map_or_else(|| context.passphrase(), |file| Source::new(Some(file)))
     }
 }
 
@@ -95,11 +98,11 @@ impl RotationReport {
 pub(super) async fn run(context: &Context, command: KeyCommand) -> Result<(), Exit> {
     match command {
         KeyCommand::Show => show(context).await,
-        KeyCommand::Backup { file, passphrase } => backup(context, file, &passphrase.source()),
-        KeyCommand::Restore { file, passphrase } => restore(context, file, &passphrase.source()),
-        KeyCommand::Encrypt(passphrase) => rewrite(context, &passphrase.source(), true),
-        KeyCommand::Decrypt(passphrase) => rewrite(context, &passphrase.source(), false),
-        KeyCommand::Rotate(passphrase) => rotate(context, &passphrase.source()),
+        KeyCommand::Backup { file, passphrase } => backup(context, file, &passphrase.source(context)),
+        KeyCommand::Restore { file, passphrase } => restore(context, file, &passphrase.source(context)),
+        KeyCommand::Encrypt(passphrase) => rewrite(context, &passphrase.source(context), true),
+        KeyCommand::Decrypt(passphrase) => rewrite(context, &passphrase.source(context), false),
+        KeyCommand::Rotate(passphrase) => rotate(context, &passphrase.source(context)),
     }
 }
 
@@ -212,14 +215,26 @@ impl Context {
     }
 
     /// The key of this home, which must exist. Whoever has encrypted it is asked.
-    pub(super) fn key(&self) -> Result<infernet_wire::key::NodeKey, Exit> {
-        Ok(identity::load_with(&self.home, || Source::new(None).ask("this node's key"))?)
+    pub(super) fn key(&self) -> Result<NodeKey, Exit> {
+        Ok(identity::load_with(&self.home, || self.passphrase().ask(THIS_KEY))?)
     }
 
-    /// As [`Context::key`], made if there is none.
-    pub(super) fn key_or_new(&self) -> Result<infernet_wire::key::NodeKey, Exit> {
+    /// As [`Context::key`], made if there is none: then it is told, as a mistyped home would otherwise be another node unnoticed.
+    pub(super) fn key_or_new(&self, config: &Config) -> Result<NodeKey, Exit> {
         self.may_make_key()?;
-        Ok(identity::init_with(&self.home, || Source::new(None).ask("this node's key"))?)
+        let is_new = !self.home.join(KEY_FILE).exists();
+        let key = identity::init_with(&self.home, || Source::new(config.passphrase_file.clone()).ask(THIS_KEY))?;
+        if is_new {
+            let (id, home) = (key.id(), self.home.display());
+            self.note(format!("made a new key, of node {id}, in {home}; if you have one elsewhere, name its --home"));
+        }
+        Ok(key)
+    }
+
+    /// Where the configuration says that passphrases are. One that can't be used says nothing; whoever needs it tells why.
+    fn passphrase(&self) -> Source {
+        let config = Config::load(&self.home, Partial::default());
+        Source::new(config.ok().and_then(|config| config.passphrase_file))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Shell completions and manual pages, made from the command line's own definition.
 
-use super::{Cli, Context, exit, exit::Exit};
-use clap::CommandFactory;
+use super::{Context, command_line, exit, exit::Exit};
 use clap_complete::Shell;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -24,7 +23,7 @@ pub(super) struct ManReport {
 
 pub(super) fn completions(context: &Context, shell: Shell) -> Result<(), Exit> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
+    clap_complete::generate(shell, &mut command_line(), NAME, &mut script);
     context.print_text(&script);
     Ok(())
 }
@@ -32,7 +31,7 @@ pub(super) fn completions(context: &Context, shell: Shell) -> Result<(), Exit> {
 pub(super) fn man(context: &Context, dir: Option<PathBuf>) -> Result<(), Exit> {
     let Some(dir) = dir else {
         let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut page).map_err(|e| Exit::new(exit::FAILED, e))?;
+        clap_mangen::Man::new(command_line()).render(&mut page).map_err(|e| Exit::new(exit::FAILED, e))?;
         context.print_text(&page);
         return Ok(());
     };
@@ -51,7 +50,7 @@ pub(super) fn man(context: &Context, dir: Option<PathBuf>) -> Result<(), Exit> {
 /// A page for every command that is not hidden. Returns how many there are.
 fn write(dir: &Path) -> io::Result<usize> {
     std::fs::create_dir_all(dir)?;
-    clap_mangen::generate_to(Cli::command(), dir)?;
+    clap_mangen::generate_to(command_line(), dir)?;
     Ok(std::fs::read_dir(dir)?
         .filter_map(Result::ok)
         .filter(|entry| entry.path().extension().is_some_and(|e| e == "1"))
@@ -75,7 +74,7 @@ mod tests {
     fn every_command_has_a_page() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path()).unwrap();
-        for name in names(&Cli::command(), "") {
+        for name in names(&command_line(), "") {
             let page = std::fs::read_to_string(dir.path().join(format!("{name}.1"))).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert!(page.contains(".SH SYNOPSIS"), "{name}");
         }
@@ -83,6 +82,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        command_line().debug_assert();
     }
 }

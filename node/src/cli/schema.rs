@@ -6,8 +6,8 @@
 mod page;
 
 use super::{
-    Context, api_key, command, config::PathReport, exit, exit::Exit, key, login, model, operator, pages, query, receipts,
-    service, setup,
+    Context, api_key, command, config::PathReport, drain, exit, exit::Exit, key, login, model, operator, pages, query,
+    receipts, service, setup,
 };
 use crate::{
     config::Row,
@@ -50,6 +50,8 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("init", schema_for!(query::InitReport)),
         ("start", schema_for!(StatusReport)),
         ("status", schema_for!(StatusReport)),
+        ("drain", schema_for!(drain::DrainedReport)),
+        ("resume", schema_for!(drain::DrainedReport)),
         ("jobs", schema_for!(Vec<JobReport>)),
         ("why", schema_for!(WhyReport)),
         ("doctor", schema_for!(DoctorReport)),

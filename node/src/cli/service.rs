@@ -117,17 +117,19 @@ pub(super) async fn is_possible() -> bool {
 pub(super) async fn install(context: &Context, args: &InstallArgs) -> Result<(), Exit> {
     let (path, config) = (path()?, Config::load(&context.home, Partial::default())?);
     let text = text(&context.home, config.grace)?;
+    let key = identity::public(&context.home);
+    if matches!(key, Ok((_, true))) && config.passphrase_file.is_none() {
+        let text = format!(
+            "the key is encrypted, and a service can't ask for its passphrase: name a file with it as passphrase_file in \
+             config.toml, or in {PASSPHRASE_FILE}"
+        );
+        return Err(Exit::new(exit::CONFIG, text));
+    }
     if args.print {
         return print(context, path, text);
     }
     let systemd = Systemd::find().await?;
-    let sealed = identity::public(&context.home)?.1;
-    if sealed && passphrase_file().is_none() {
-        let text = format!(
-            "the key is encrypted, and a service can't ask for its passphrase: name a file with it in {PASSPHRASE_FILE}"
-        );
-        return Err(Exit::new(exit::CONFIG, text));
-    }
+    key?;
     let was_active = systemd.state().await?.active;
     if !args.no_start && !was_active && Client::connect(&context.home).is_some() {
         let text = format!("a node runs in {} already; stop it first, or use --no-start", context.home.display());

@@ -12,16 +12,16 @@ use crate::{
     backend::{self, Backend, BackendError, Deadlines},
     buyer::{Preferences, Trust},
     clock,
-    config::Config,
+    config::{self, Config},
     control::Control,
     doctor,
-    engines::{Engines, Probed},
+    engines::{EngineReport, Engines, Probed},
     identity, logfile, metrics,
     node::{Node, Serve, Settings},
     plane_client::{self, Planes},
     seller,
     settlement::tabs::Credit,
-    store,
+    store, why,
 };
 use infernet_wire::{id::NodeId, key::NodeKey};
 use libp2p::Multiaddr;
@@ -39,12 +39,13 @@ const NAMED_MODELS: usize = 5;
 
 pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let config = Config::load(&context.home, args.partial())?;
-    let key = context.key_or_new()?;
+    let key = context.key_or_new(&config)?;
     let mut control = Control::bind(&context.home)?;
     // Only now is the home this node's, and so is its log.
     if let Some(error) = logfile::log_to(config.log_file.then_some(context.home.as_path()), "info") {
         context.note(format!("no log is written to the home: {error}"));
     }
+    config::unknown_variables().iter().for_each(|unknown| warn!("{unknown}"));
     let store = store::open(&context.home, &config.network)?;
     let serve = serve(context, &config).await?;
     let api = open_api(context, &config).await?;
@@ -142,12 +143,12 @@ async fn serve(context: &Context, config: &Config) -> Result<Option<Serve>, Exit
     let engines = connect(config).map_err(|error| Exit::new(exit::NO_ENGINE, error))?;
     let probed = Engines::probe(&engines).await;
     if probed.iter().all(|p| p.models.is_err()) {
-        let reasons: Vec<String> = probed.iter().filter_map(|p| p.models.clone().err()).collect();
+        // The log tells of engines that were only looked for, and why none is used.
         if !config.backend_is_guess {
+            let reasons: Vec<String> = probed.iter().filter_map(|p| p.models.clone().err()).collect();
             let fix = "start one, name one with --backend KIND=URL, or use --no-serve to only buy";
             return Err(Exit::new(exit::NO_ENGINE, format!("no engine can be used ({}): {fix}", reasons.join("; "))));
         }
-        context.note(format!("{}. Until one answers this node only buys", reasons.join("; ")));
     }
     for Probed { engine, models } in &probed {
         // Whoever does not answer is logged when its models are first missed.
@@ -208,6 +209,9 @@ pub(super) fn settings(config: Config, key: NodeKey, former: Vec<NodeId>, serve:
 
 async fn ready(context: &Context, node: &Node) -> Result<(), Exit> {
     let status = node.status().await;
+    for finding in status.warnings.iter().filter(|finding| finding.code == why::UNSERVED) {
+        warn!("{}: {}; {}", finding.seen, finding.means, finding.change.as_deref().unwrap_or_default());
+    }
     if context.json {
         return context.print_json(&status);
     }
@@ -218,16 +222,25 @@ async fn ready(context: &Context, node: &Node) -> Result<(), Exit> {
         context.note(format!("api {api}"));
     }
     context.note(match &status.seller {
+        Some(seller) if seller.models.is_empty() => nothing_yet(&status.engines).into(),
         Some(seller) => offer(seller),
         None => "sells nothing; ask with `infernet chat`".into(),
     });
     Ok(())
 }
 
+/// What a worker without a model waits for.
+fn nothing_yet(engines: &[EngineReport]) -> &'static str {
+    if engines.iter().all(|engine| engine.error.is_some()) {
+        "sells nothing until an engine answers; until then it only buys (`infernet chat`)"
+    } else {
+        "sells nothing until an engine has a model that may be offered"
+    }
+}
+
 /// What is for sale, in a line.
 fn offer(seller: &seller::Status) -> String {
     let models = match seller.models.as_slice() {
-        [] => "nothing yet".into(),
         all if all.len() <= NAMED_MODELS => all.join(", "),
         all => format!(
             "{} and {} more",

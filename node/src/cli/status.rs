@@ -107,7 +107,12 @@ fn store(status: &StatusReport) -> String {
     let store = &status.store;
     let receipts = counted(usize::try_from(store.receipts).unwrap_or(usize::MAX), "receipt");
     let unreadable = if store.unreadable > 0 { format!(", {} unreadable", store.unreadable) } else { String::new() };
-    let state = if store.problem.is_some() { "takes no new work" } else { "takes work" };
+    let draining = status.seller.as_ref().is_some_and(|seller| seller.draining);
+    let state = match (&store.problem, draining) {
+        (Some(_), _) => "takes no new work",
+        (None, true) => "could take work, but the node is draining",
+        (None, false) => "takes work",
+    };
     format!("{receipts}, {} unacknowledged{unreadable}; {state}", store.unacknowledged)
 }
 
@@ -125,7 +130,7 @@ fn sells(seller: &seller::Status) -> String {
     let named: Vec<String> = seller.models.iter().take(NAMED_MODELS).map(|model| cell(model, 40)).collect();
     let more = seller.models.len().saturating_sub(NAMED_MODELS);
     let models = match (named.is_empty(), more) {
-        (true, _) => "nothing yet".into(),
+        (true, _) => return "nothing yet".into(),
         (_, 0) => named.join(", "),
         _ => format!("{} and {more} more", named.join(", ")),
     };
@@ -183,7 +188,7 @@ fn gpu_line(gpu: &Gpu) -> String {
 
 fn slots(seller: &seller::Status) -> String {
     let free = usize::from(seller.slots).saturating_sub(seller.running + seller.held);
-    let draining = if seller.draining { "; takes no new jobs" } else { "" };
+    let draining = if seller.draining { "; draining: takes no new jobs" } else { "" };
     format!("{} running, {} held, {free} free of {}{draining}", seller.running, seller.held, seller.slots)
 }
 

@@ -194,6 +194,10 @@ fn text() -> String {
 
 # ---- running
 
+# File whose first line is the passphrase of this node's key, if that is encrypted (`infernet key encrypt`); readable by you alone.
+# An example:
+# passphrase_file = "/home/me/.infernet-passphrase"
+
 # Seconds that running jobs may take to end when the node is told to stop.
 # grace_secs = {DEFAULT_GRACE_SECS}
 

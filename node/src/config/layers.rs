@@ -8,7 +8,7 @@ use figment::{
     providers::{Format, Serialized, Toml},
     value::{Dict, Map, Tag, Value},
 };
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 const DEFAULT_LAYER: &str = "default";
 const ENV_LAYER: &str = "environment";
@@ -21,19 +21,26 @@ pub(super) struct Layers {
     pub(super) partial: Partial,
     /// What the engines' own variables say, such as `OLLAMA_HOST`.
     pub(super) engines: EngineVariables,
+    /// The variable that was read for a key, which has two names.
+    variables: BTreeMap<&'static str, String>,
 }
 
 impl Layers {
     /// Nobody says anything.
     pub(super) fn none() -> Self {
-        Layers { layers: Figment::new(), partial: Partial::default(), engines: EngineVariables::default() }
+        Layers {
+            layers: Figment::new(),
+            partial: Partial::default(),
+            engines: EngineVariables::default(),
+            variables: BTreeMap::new(),
+        }
     }
 
     /// What a file with this text says, under no flag and no variable.
     pub(super) fn of_text(text: &str) -> Result<Self, ConfigError> {
         let layers = Figment::from(Layer { name: DEFAULT_LAYER, values: Partial::default() }).merge(Toml::string(text));
         let partial = layers.extract::<Partial>().map_err(|error| refused(Path::new(CONFIG_FILE), &error))?;
-        Ok(Layers { layers, partial, engines: EngineVariables::default() })
+        Ok(Layers { layers, partial, ..Layers::none() })
     }
 
     /// Reads the sources of `home`. The file need not exist.
@@ -50,8 +57,10 @@ impl Layers {
             .merge(Layer { name: ENV_LAYER, values: Partial::of_environment(&env)? })
             .merge(Layer { name: FLAG_LAYER, values: flags });
         let partial = layers.extract::<Partial>().map_err(|error| refused(&file, &error))?;
+        let said = |key: &&'static str| Some((*key, partial::said(key, &env).ok()??.0));
+        let variables = KEYS.iter().filter_map(said).collect();
         let engines = EngineVariables::read(env).map_err(bad_variable)?;
-        Ok(Layers { layers, partial, engines })
+        Ok(Layers { layers, partial, engines, variables })
     }
 
     /// Where the value of `key` came from: a flag, a variable, a file; `None` for the default.
@@ -59,11 +68,21 @@ impl Layers {
         // A table has no origin of its own; its first value's is meant.
         let first = self.layers.find_value(key).ok().and_then(|value| first_tag(&value));
         match first.and_then(|tag| self.layers.get_metadata(tag)).or_else(|| self.layers.find_metadata(key)) {
-            Some(layer) if layer.name == ENV_LAYER => Some(partial::variable(key)),
-            Some(layer) if layer.name == FLAG_LAYER => Some(partial::flag(key)),
+            Some(layer) if layer.name == ENV_LAYER => self.variables.get(key).cloned(),
+            Some(layer) if layer.name == FLAG_LAYER => Some(self.flag(key)),
             Some(Metadata { source: Some(Source::File(path)), .. }) => Some(path.display().to_string()),
             _ if key == "backend" && !self.engines.host_names().is_empty() => Some(self.engines.host_names().join(", ")),
             _ => None,
+        }
+    }
+}
+
+impl Layers {
+    /// The flag that was given for `key`.
+    fn flag(&self, key: &str) -> String {
+        match &self.partial.backend {
+            Some(none) if key == "backend" && none.is_empty() => "--no-serve".into(),
+            _ => partial::flag(key),
         }
     }
 }

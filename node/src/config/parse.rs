@@ -183,6 +183,7 @@ impl Parser<'_> {
                 1,
                 MAX_HEARTBEAT_SECS,
             )?),
+            passphrase_file: self.maybe("passphrase_file", p.passphrase_file.filter(|text| !text.is_empty()), value::file)?,
             grace: Duration::from_secs(self.within(
                 "grace_secs",
                 p.grace_secs.unwrap_or(DEFAULT_GRACE_SECS),

@@ -1,11 +1,8 @@
 //! The keys: one table, from which come the file's schema, the list of names and the reading of the environment.
 
-use super::ConfigError;
+use super::{ConfigError, variables::PREFIX};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::{collections::BTreeMap, fmt};
-
-/// Before a key's name, in capitals, in the environment.
-const ENV_PREFIX: &str = "INFERNET_";
 
 macro_rules! keys {
     ($($(#[$doc:meta])+ $key:ident: $kind:ty,)+) => {
@@ -128,6 +125,8 @@ keys! {
     planes: Vec<String>,
     /// Seconds between two heartbeats to them. Default 30; after 90 s of silence a plane shows the node as offline.
     heartbeat_secs: u64,
+    /// File whose first line is the passphrase of an encrypted key. None by default: a terminal is asked.
+    passphrase_file: String,
     /// Seconds that running jobs may take to end after the first signal. Default 60.
     grace_secs: u64,
     /// Whether `infernet start` also writes `<home>/infernet.log`. Default true.
@@ -148,7 +147,19 @@ pub fn model_price(text: &str) -> Option<(String, BTreeMap<String, u64>)> {
 
 /// The variable of `key`.
 pub(super) fn variable(key: &str) -> String {
-    format!("{ENV_PREFIX}{}", key.to_uppercase())
+    format!("{PREFIX}{}", key.to_uppercase())
+}
+
+/// Whether a flag says no to `key`, and the name of that flag or of the one that says what: both are variables, too.
+fn flag_said(key: &str) -> (bool, String) {
+    let flag = if key == "backend" { "--no-serve".into() } else { flag(key) };
+    let is_no = flag.starts_with("--no-");
+    (is_no, variable(&flag.trim_start_matches('-').replace('-', "_")))
+}
+
+/// The variables that fill `key`: its own, and that of its flag.
+pub(super) fn variables(key: &str) -> [String; 2] {
+    [variable(key), flag_said(key).1]
 }
 
 /// The flag of `key`: some say no, lists are given one by one.
@@ -236,21 +247,19 @@ fn of_variable<K: Kind>(key: &'static str, env: impl Fn(&str) -> Option<String>)
 
 /// A key's variable and its text. A flag's name, such as `INFERNET_DENY` or `INFERNET_NO_API`, is a variable, too: whoever
 /// trusts in a list of workers must not have it ignored.
-fn said(key: &'static str, env: impl Fn(&str) -> Option<String>) -> Result<Option<(String, String)>, ConfigError> {
+pub(super) fn said(key: &'static str, env: impl Fn(&str) -> Option<String>) -> Result<Option<(String, String)>, ConfigError> {
     let name = variable(key);
     if let Some(text) = env(&name) {
         return Ok(Some((name, text)));
     }
-    let flag = flag(key);
-    let no = if key == "backend" { Some("--no-serve") } else { flag.starts_with("--no-").then_some(flag.as_str()) };
-    let name = variable(&no.unwrap_or(&flag).trim_start_matches('-').replace('-', "_"));
+    let (is_no, name) = flag_said(key);
     let Some(text) = env(&name) else { return Ok(None) };
-    let said = match (no, text.trim()) {
-        (None, _) => Some(text),
-        (Some("--no-serve"), "true") => Some(String::new()),
-        (Some("--no-serve"), "false") => None,
-        (Some(_), "true") => Some("false".into()),
-        (Some(_), "false") => Some("true".into()),
+    let said = match (is_no, text.trim()) {
+        (false, _) => Some(text),
+        (true, "true") if key == "backend" => Some(String::new()),
+        (true, "false") if key == "backend" => None,
+        (true, "true") => Some("false".into()),
+        (true, "false") => Some("true".into()),
         _ => {
             let fix = format!("write {}", <bool as Kind>::WHAT);
             return Err(ConfigError::Value { key, value: format!("{text:?}"), origin: name, fix });

@@ -96,6 +96,7 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         standing: Some(config.standing),
         planes: texts(&config.planes),
         heartbeat_secs: Some(config.heartbeat.as_secs()),
+        passphrase_file: config.passphrase_file.as_ref().map(|file| file.display().to_string()),
         grace_secs: Some(config.grace.as_secs()),
         log_file: Some(config.log_file),
     }

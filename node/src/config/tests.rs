@@ -125,6 +125,52 @@ fn names_of_flags_are_variables_too() {
 }
 
 #[test]
+fn an_origin_is_the_variable_or_flag_that_was_given() {
+    let home = Home::with("");
+    let origin = |key: &str, env: &[(&'static str, &'static str)], flags: Partial| {
+        let said: std::collections::BTreeMap<_, _> = env.iter().copied().collect();
+        let rows = show::rows_over(none(), home.0.path(), flags, |name| said.get(name).map(|text| (*text).to_owned())).unwrap();
+        rows.into_iter().find(|row| row.key == key).unwrap().origin
+    };
+    for (key, name, text) in [
+        ("models", "INFERNET_MODEL", "a"),
+        ("models", "INFERNET_MODELS", "a"),
+        ("api", "INFERNET_NO_API", "true"),
+        ("api", "INFERNET_API", "false"),
+        ("backend", "INFERNET_NO_SERVE", "true"),
+        ("prices", "INFERNET_PRICE", "a=1/2"),
+        ("external_addresses", "INFERNET_EXTERNAL_ADDRESS", "/ip4/203.0.113.7/tcp/1"),
+    ] {
+        assert_eq!(origin(key, &[(name, text)], none()), name);
+    }
+    assert_eq!(origin("models", &[("INFERNET_MODEL", "a"), ("INFERNET_MODELS", "b")], none()), "INFERNET_MODELS");
+    assert_eq!(origin("backend", &[], Partial { backend: Some(Vec::new()), ..none() }), "--no-serve");
+}
+
+#[test]
+fn variables_that_nobody_reads_are_told_with_what_was_meant() {
+    let told = |name: &str| {
+        let unknown = variables::unknown(std::iter::once(name.to_owned()));
+        unknown.first().map(ToString::to_string)
+    };
+    for known in ["INFERNET_HOME", "INFERNET_NO_SERVE", "INFERNET_MODEL", "INFERNET_PRICES", "INFERNET_PLANE", "PATH"] {
+        assert_eq!(told(known), None);
+    }
+    for elsewhere in ["INFERNET_PLANE_STORE", "INFERNET_RELAY_RATE", "INFERNET_TEST_ENGINE", "INFERNET_BLESS"] {
+        assert_eq!(told(elsewhere), None);
+    }
+    for (name, words) in [
+        ("INFERNET_PRISE_OUT", "did you mean INFERNET_PRICE_OUT?"),
+        ("INFERNET_SLOT", "did you mean INFERNET_SLOTS?"),
+        ("INFERNET_LOG", "RUST_LOG"),
+        ("INFERNET_WHATEVER", "infernet start --help"),
+    ] {
+        let told = told(name).unwrap();
+        assert!(told.starts_with(name) && told.contains(words), "{told}");
+    }
+}
+
+#[test]
 fn lists_of_the_environment_are_comma_separated() {
     let env = [
         ("INFERNET_CHAT_LISTEN", "[::1]:0"),
@@ -248,10 +294,11 @@ fn the_written_file_explains_every_key_with_its_default() {
     let defaults = Config::defaults(home.path()).unwrap();
     // These have no default, so the file shows an example.
     let Config { region, spend_per_request, spend_per_day, .. } = config.clone();
-    assert!(region.is_some() && spend_per_request.is_some() && spend_per_day.is_some());
+    assert!(config.passphrase_file.is_some() && region.is_some() && spend_per_request.is_some() && spend_per_day.is_some());
     assert!(config.policy.max_celsius.is_some() && config.policy.max_watts.is_some());
     let (region, spend_per_request, spend_per_day) = (None, None, None);
     let policy = crate::market::policy::Policy { max_celsius: None, max_watts: None, ..config.policy.clone() };
+    let config = Config { passphrase_file: None, ..config };
     assert_eq!(Config { backend_is_guess: true, region, spend_per_request, spend_per_day, policy, ..config }, defaults);
 }
 

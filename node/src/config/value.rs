@@ -6,7 +6,7 @@ use crate::{
 };
 use infernet_wire::{id::NodeId, limits, money::MicroUsd};
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 /// The longest region: `north-america-northeast1-montreal` is 32.
 const MAX_REGION_BYTES: usize = 32;
@@ -47,6 +47,11 @@ impl FromStr for Region {
         }
         Err(format!("write 1 to {MAX_REGION_BYTES} of a-z, 0-9 and '-', such as eu-central"))
     }
+}
+
+/// A file, absolute. It need not exist.
+pub(super) fn file(text: &str) -> Result<PathBuf, String> {
+    std::path::absolute(text).map_err(|error| format!("write the path of a file ({error})"))
 }
 
 /// Another name of a model that is served here.

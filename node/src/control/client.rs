@@ -53,8 +53,18 @@ impl Client {
 
     /// Posts `body` to `path` below `/v0/`. The inner error is the node's own, for people.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: String) -> Result<Result<T, ErrorReport>, AskError> {
+        self.post_within(ANSWER, path, body).await
+    }
+
+    /// As [`Client::post`], for what may take as long as `limit`.
+    pub async fn post_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        path: &str,
+        body: String,
+    ) -> Result<Result<T, ErrorReport>, AskError> {
         let request = self.http.post(format!("http://node/v0/{path}")).header("content-type", "application/json");
-        let answer = request.timeout(ANSWER).body(body).send().await?;
+        let answer = request.timeout(limit).body(body).send().await?;
         if answer.status().is_success() {
             return Ok(Ok(answer.json().await?));
         }

@@ -4,31 +4,38 @@ use super::schema::{CommandReport, DrainReport, ErrorReport};
 use crate::{
     cli::exit,
     node::Node,
-    obey::{self, Disobeyed},
+    obey::{self, Disobeyed, Failed},
     operator::{CommandError, Verb},
 };
 use axum::{
     Json,
-    extract::State,
+    extract::{Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{MethodRouter, post},
 };
 use infernet_wire::envelope::Refusal;
+use serde_json::Value;
 use std::{path::PathBuf, sync::Arc};
 use tracing::{info, warn};
 
+/// Whether the answer is to wait for the end of what takes minutes. It does, if nothing is said.
+#[derive(serde::Deserialize)]
+struct Patience {
+    wait: Option<bool>,
+}
+
 /// `POST /v0/command`, whose body is the hex of an envelope.
 pub(super) fn route(home: PathBuf) -> MethodRouter<Arc<Node>> {
-    post(move |State(node): State<Arc<Node>>, body: String| async move {
-        match obey(node, home, &body).await {
+    post(move |State(node): State<Arc<Node>>, Query(patience): Query<Patience>, body: String| async move {
+        match obey(node, home, &body, patience.wait.unwrap_or(true)).await {
             Ok(report) => Json(report).into_response(),
             Err(error) => (StatusCode::FORBIDDEN, Json(error)).into_response(),
         }
     })
 }
 
-async fn obey(node: Arc<Node>, home: PathBuf, hex: &str) -> Result<CommandReport, ErrorReport> {
+async fn obey(node: Arc<Node>, home: PathBuf, hex: &str, wait: bool) -> Result<CommandReport, ErrorReport> {
     let failed = |exit, message: String| ErrorReport { exit, message, partial: None };
     let refused = |error: Disobeyed| {
         warn!(reason = error.label(), "operator command refused");
@@ -40,18 +47,26 @@ async fn obey(node: Arc<Node>, home: PathBuf, hex: &str) -> Result<CommandReport
     };
     let raw = hex::decode(hex.trim()).map_err(|_| refused(CommandError::from(Refusal::Malformed).into()))?;
     let order = obey::accept(&node, &home, &raw).await.map_err(refused)?;
-    let report = CommandReport { verb: order.verb.name().into(), operator: order.operator, sequence: order.sequence };
-    if matches!(order.verb, Verb::ModelInstall(_)) {
-        // Takes minutes; its end is in the log, and `infernet model list` shows the model.
-        tokio::spawn(async move { obey::carry_out(&node, &home, order, |_| {}).await });
-        return Ok(report);
+    let (verb, operator, sequence) = (order.verb.name().to_owned(), order.operator, order.sequence);
+    let report = |result: Option<Value>| CommandReport { verb, operator, sequence, done: result.is_some(), result };
+    let takes_long = matches!(order.verb, Verb::ModelInstall(_));
+    // A task of its own: whoever hangs up stops nothing.
+    let working = tokio::spawn(async move { obey::carry_out(&node, &home, order, |_| {}).await });
+    if takes_long && !wait {
+        return Ok(report(None));
     }
-    let is_drain = matches!(order.verb, Verb::Drain | Verb::Resume);
-    match obey::carry_out(&node, &home, order, |_| {}).await {
-        // A node that sells nothing is as drained as it can be.
-        Err(obey::Failed::SellsNothing) if is_drain => Ok(report),
-        Err(error) => Err(failed(exit::FAILED, error.to_string())),
-        Ok(_) => Ok(report),
+    match working.await {
+        Ok(Ok(result)) => Ok(report(Some(result))),
+        Ok(Err(error)) => Err(failed(code(&error), error.to_string())),
+        Err(error) => Err(failed(exit::FAILED, format!("the command was interrupted: {error}"))),
+    }
+}
+
+fn code(error: &Failed) -> u8 {
+    match error {
+        Failed::SellsNothing | Failed::NotOffered { .. } | Failed::NoRoom { .. } => exit::REFUSED,
+        Failed::Config(_) => exit::CONFIG,
+        Failed::Engine(_) => exit::FAILED,
     }
 }
 

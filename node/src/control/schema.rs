@@ -473,7 +473,7 @@ pub struct OfferedReport {
     pub models: Vec<String>,
 }
 
-/// A command that was obeyed.
+/// A command that was obeyed, or is being obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CommandReport {
     /// What was done.
@@ -483,6 +483,12 @@ pub struct CommandReport {
     pub operator: NodeId,
     /// The command's number; lower ones count no more.
     pub sequence: u64,
+    /// Whether it is done; false if nobody waited for that.
+    #[serde(default)]
+    pub done: bool,
+    /// What came of it: `draining`, `offers` (models), or `in`, `out` and perhaps `model` of a price.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub result: Option<serde_json::Value>,
 }
 
 /// What `POST /v0/drain` and `/v0/resume` answer.

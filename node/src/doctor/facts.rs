@@ -2,6 +2,7 @@
 
 use crate::{
     control::schema::{PeerReport, StatusReport},
+    engines::Offers,
     identity::IdentityError,
     store::StoreError,
 };
@@ -19,6 +20,8 @@ pub struct Facts {
     pub key: Result<(NodeId, bool), IdentityError>,
     /// What the configuration says, as far as it matters here, or why it can't be used.
     pub config: Result<Configured, String>,
+    /// What is wrong with variables that nobody reads.
+    pub unknown_variables: Vec<String>,
     /// The node that runs here.
     pub node: Running,
     /// Files with secrets that are there, and their permission bits.
@@ -60,6 +63,8 @@ pub struct Configured {
     pub mdns: bool,
     /// Connections at most.
     pub max_peers: u32,
+    /// What is to be offered of what the engines have.
+    pub offers: Offers,
 }
 
 /// Whether a node runs in the home.

@@ -8,8 +8,9 @@ use super::{
 use crate::{
     api_keys::{KEYS_FILE, TOKEN_FILE},
     backend::{self, BackendSpec},
-    config::{CONFIG_FILE, Config, Partial},
+    config::{self, CONFIG_FILE, Config, Partial},
     control::client::{AskError, Client},
+    engines::Offers,
     hardware, identity,
     net::bootstrap::BootstrapAddress,
     operator::OPERATORS_FILE,
@@ -41,6 +42,7 @@ pub(super) async fn facts(home: &Path) -> Facts {
     let of_node = node.facts();
     let bootstrap = bootstrap(known, of_node);
     let network = network(known, of_node);
+    let passphrase_file = known.and_then(|config| config.passphrase_file.clone());
     let (engines, bootstrap, synchronised, disk, store, machine_now) = tokio::join!(
         join_all(known.into_iter().flat_map(|config| &config.backend).map(engine)),
         join_all(
@@ -62,8 +64,9 @@ pub(super) async fn facts(home: &Path) -> Facts {
             None => known.map(reach::wanted).unwrap_or_default(),
         },
         config: config.map(|config| configured(home, &config)).map_err(|error| error.to_string()),
+        unknown_variables: config::unknown_variables().iter().map(ToString::to_string).collect(),
         node,
-        secrets: secrets(home),
+        secrets: secrets(home, passphrase_file),
         disk,
         store,
         engines,
@@ -103,6 +106,7 @@ fn configured(home: &Path, config: &Config) -> Configured {
         backend_is_guess: config.backend_is_guess,
         mdns: config.mdns,
         max_peers: config.max_peers,
+        offers: Offers { pricing: config.pricing.clone(), aliases: config.aliases.clone(), only: config.models.clone() },
     }
 }
 
@@ -168,13 +172,13 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 /// Files with secrets, that are there, and their permission bits.
-fn secrets(home: &Path) -> Vec<(PathBuf, u32)> {
-    let mode = |name: &&str| {
-        let path = home.join(name);
+fn secrets(home: &Path, passphrase: Option<PathBuf>) -> Vec<(PathBuf, u32)> {
+    let mode = |path: PathBuf| {
         let mode = fs::metadata(&path).ok()?.permissions().mode() & 0o7777;
         Some((path, mode))
     };
-    [TOKEN_FILE, KEYS_FILE, OPERATORS_FILE].iter().filter_map(mode).collect()
+    let ours = [TOKEN_FILE, KEYS_FILE, OPERATORS_FILE].map(|name| home.join(name));
+    ours.into_iter().chain(passphrase).filter_map(mode).collect()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         vec![key(facts)],
         secrets(facts),
         vec![config(facts)],
+        variables(facts),
         machine::disk(facts),
         vec![machine::store(facts)],
         vec![node(facts)],
@@ -116,6 +117,14 @@ fn config(facts: &Facts) -> Check {
             Check::problem("config", error.clone(), "mend that line; `infernet config show --origin` then tells what holds")
         }
     }
+}
+
+fn variables(facts: &Facts) -> Vec<Check> {
+    let told = |said: &String| {
+        let (said, fix) = said.split_once(": ").unwrap_or((said, "unset it"));
+        Check::warning("config", said, fix)
+    };
+    facts.unknown_variables.iter().map(told).collect()
 }
 
 fn node(facts: &Facts) -> Check {

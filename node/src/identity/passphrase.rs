@@ -70,7 +70,8 @@ fn prompt(question: &str) -> Result<Passphrase, IdentityError> {
     // Answers come from the terminal itself, so a prompt that is piped in is left alone.
     if !io::stderr().is_terminal() {
         let text = format!(
-            "a passphrase is needed, and there is no terminal: name a file with --passphrase-file or {PASSPHRASE_FILE}"
+            "a passphrase is needed, and there is no terminal: name a file with it in {PASSPHRASE_FILE}, as passphrase_file in \
+             config.toml, or, with start, chat and key, by --passphrase-file"
         );
         return Err(IdentityError::Passphrase(text));
     }

@@ -136,6 +136,30 @@ fn a_backup_brings_the_key_back_and_overwrites_nothing() {
 }
 
 #[test]
+fn what_can_not_be_restored_is_told_with_the_way_out() {
+    let (home, elsewhere) = (home(), self::home());
+    let (key, file) = (init(home.path()).unwrap(), elsewhere.path().join("backup"));
+    let new = elsewhere.path().join("new");
+    let check = |text: Option<&str>, mode, words: &[&str]| {
+        if let Some(text) = text {
+            fs::write(&file, text).unwrap();
+            chmod(&file, mode);
+        }
+        let error = restore(&new, &file, given(PASSPHRASE)).unwrap_err().to_string();
+        words.iter().for_each(|word| assert!(error.contains(word), "{word:?} in {error}"));
+        assert!(!error.contains("infernet init") && !new.exists(), "{error}");
+    };
+    check(None, 0, &["there is no file", "key backup"]);
+    check(Some("a letter\n"), 0o600, &["no backup of a key", "key backup"]);
+    let plain = fs::read_to_string(home.path().join(KEY_FILE)).unwrap();
+    check(Some(&plain), 0o644, &["0644", "chmod 600"]);
+    fs::remove_file(&file).unwrap();
+    backup(&key, &file, PASSPHRASE, "2026-11-25").unwrap();
+    chmod(&file, 0o644);
+    assert_eq!(restore(&new, &file, given(PASSPHRASE)).unwrap(), key.id(), "it is sealed, so others may see it");
+}
+
+#[test]
 fn an_encrypted_key_file_needs_its_passphrase() {
     let home = home();
     let key = init(home.path()).unwrap();

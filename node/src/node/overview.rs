@@ -5,7 +5,7 @@ use super::Node;
 use crate::{
     clock,
     control::schema::{MeetsReport, ModelReport, PlaneReport, ReachReport, StatusReport, StoreReport},
-    engines::{EngineReport, Engines},
+    engines::{EngineReport, Engines, Unserved},
     hardware::Reading,
     jobs::{JobReport, Jobs},
     market::pricing::Pricing,
@@ -72,6 +72,7 @@ impl Overview {
 struct Look {
     seller: Option<seller::Status>,
     engines: Vec<EngineReport>,
+    unserved: Vec<Unserved>,
     peers: usize,
     store: StoreReport,
     rivals: Vec<ModelReport>,
@@ -139,6 +140,7 @@ impl Node {
                 None => None,
             },
             engines: self.overview.engines(),
+            unserved: self.overview.sold_engines().map(Engines::unserved).unwrap_or_default(),
             peers: self.net.peers().await.len(),
             store: store_report(&*self.store),
             rivals: self.buyer.known_models().await.iter().map(ModelReport::from).collect(),
@@ -156,6 +158,7 @@ impl Node {
             seller: look.seller.as_ref(),
             pricing: &look.pricing,
             engines: &look.engines,
+            unserved: &look.unserved,
             peers: look.peers,
             uptime_ms: self.overview.uptime_ms(),
             now: clock::now().0,

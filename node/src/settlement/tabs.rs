@@ -79,6 +79,8 @@ pub struct Tabs {
 
 struct Shared {
     key: NodeKey,
+    /// Our id, and those before it, the newest first.
+    us: Vec<NodeId>,
     network: NetworkId,
     store: Arc<dyn Store>,
     credit: Mutex<Credit>,
@@ -86,27 +88,49 @@ struct Shared {
     payees: Mutex<BTreeMap<NodeId, PayeeTab>>,
 }
 
+impl Shared {
+    fn kept(&self, buyer: &NodeId) -> Result<PayeeTab, StoreError> {
+        kept(&*self.store, &self.us, buyer)
+    }
+
+    fn keep(&self, side: Side, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.store.keep_tab(side, &self.key.id(), other, tab)
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change is complete before the lock is given back.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The tab of a buyer, as it was kept last.
-pub fn kept(store: &dyn Store, buyer: &NodeId) -> Result<PayeeTab, StoreError> {
-    let kept = store.tab(Side::Sold, buyer)?;
-    Ok(kept.as_deref().and_then(PayeeTab::recover).unwrap_or_default())
+/// A buyer's tab with the first of `us`, as it was kept last. If there is none yet, it carries what was owed to the others, who are
+/// former keys of the same node, the newest first.
+pub fn kept(store: &dyn Store, us: &[NodeId], buyer: &NodeId) -> Result<PayeeTab, StoreError> {
+    for (n, me) in us.iter().enumerate() {
+        if let Some(tab) = store.tab(Side::Sold, me, buyer)?.as_deref().and_then(PayeeTab::recover) {
+            return Ok(if n == 0 { tab } else { PayeeTab::carrying(tab.owed()) });
+        }
+    }
+    Ok(PayeeTab::default())
 }
 
-/// The tabs of all buyers, as they were kept last.
-pub fn all_kept(store: &dyn Store) -> Result<BTreeMap<NodeId, PayeeTab>, StoreError> {
+/// The tabs of all buyers, likewise.
+pub fn all_kept(store: &dyn Store, us: &[NodeId]) -> Result<BTreeMap<NodeId, PayeeTab>, StoreError> {
     let mut all = BTreeMap::new();
-    loop {
-        let page = store.tabs(Side::Sold, all.last_key_value().map(|(buyer, _)| buyer))?;
-        if page.is_empty() {
-            return Ok(all);
+    for me in us {
+        let mut after = None;
+        loop {
+            let page = store.tabs(Side::Sold, me, after.as_ref())?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            for (buyer, _) in page {
+                if !all.contains_key(&buyer) {
+                    all.insert(buyer, kept(store, us, &buyer)?);
+                }
+            }
         }
-        all.extend(page.into_iter().map(|(buyer, tab)| (buyer, PayeeTab::recover(&tab).unwrap_or_default())));
     }
+    Ok(all)
 }
 
 /// Writes in the background: nobody waits for it, and the newest record counts.
@@ -119,10 +143,11 @@ fn write(keeping: BoxFuture<'static, Result<(), StoreError>>) {
 }
 
 impl Tabs {
-    /// The tabs of the node with `key`, in `store`.
-    pub fn new(key: NodeKey, network: NetworkId, store: Arc<dyn Store>, credit: Credit) -> Self {
+    /// The tabs of the node with `key`, who was `former` before, the oldest first, in `store`.
+    pub fn new(key: NodeKey, former: &[NodeId], network: NetworkId, store: Arc<dyn Store>, credit: Credit) -> Self {
         let (payers, payees) = (Mutex::default(), Mutex::default());
-        Tabs { shared: Arc::new(Shared { key, network, store, credit: Mutex::new(credit), payers, payees }) }
+        let us = [key.id()].into_iter().chain(former.iter().rev().copied()).collect();
+        Tabs { shared: Arc::new(Shared { key, us, network, store, credit: Mutex::new(credit), payers, payees }) }
     }
 
     /// How much buyers may owe from now on.
@@ -142,7 +167,7 @@ impl Tabs {
         let mut payees = lock(&shared.payees);
         let tab = match payees.entry(buyer) {
             std::collections::btree_map::Entry::Occupied(tab) => tab.into_mut(),
-            std::collections::btree_map::Entry::Vacant(place) => place.insert(kept(&*shared.store, &buyer)?),
+            std::collections::btree_map::Entry::Vacant(place) => place.insert(shared.kept(&buyer)?),
         };
         let opened = tab.open(job, most, limit);
         if payees.len() > MAX_OPEN {
@@ -176,10 +201,10 @@ impl Tabs {
             let mut unopened = None;
             let tab = match payees.get_mut(buyer) {
                 Some(tab) => tab,
-                None => unopened.insert(kept(&*self.shared.store, buyer)?),
+                None => unopened.insert(self.shared.kept(buyer)?),
             };
             tab.clear(amount);
-            (self.shared.store.keep_tab(Side::Sold, buyer, tab.record()), tab.clone())
+            (self.shared.keep(Side::Sold, buyer, tab.record()), tab.clone())
         };
         keeping.await.map(|()| cleared)
     }
@@ -187,12 +212,12 @@ impl Tabs {
     /// A buyer's tab as it is now, for whoever shows it.
     pub fn sold_to(&self, buyer: &NodeId) -> Result<PayeeTab, StoreError> {
         let open = lock(&self.shared.payees).get(buyer).cloned();
-        open.map_or_else(|| kept(&*self.shared.store, buyer), Ok)
+        open.map_or_else(|| self.shared.kept(buyer), Ok)
     }
 
     /// All buyers' tabs as they are now.
     pub fn all_sold(&self) -> Result<BTreeMap<NodeId, PayeeTab>, StoreError> {
-        let mut all = all_kept(&*self.shared.store)?;
+        let mut all = all_kept(&*self.shared.store, &self.shared.us)?;
         all.extend(lock(&self.shared.payees).iter().map(|(buyer, tab)| (*buyer, tab.clone())));
         Ok(all)
     }
@@ -202,7 +227,7 @@ impl Tabs {
         let records: Vec<_> = {
             let payers = lock(&self.shared.payers);
             let idle = payers.iter().filter_map(|(worker, tab)| Some((*worker, tab.record()?)));
-            idle.map(|(worker, record)| self.shared.store.keep_tab(Side::Bought, &worker, record)).collect()
+            idle.map(|(worker, record)| self.shared.keep(Side::Bought, &worker, record)).collect()
         };
         for kept in futures::future::join_all(records).await {
             if let Err(error) = kept {
@@ -244,7 +269,7 @@ impl Till {
         let mut payees = lock(&shared.payees);
         let tab = payees.get_mut(&self.buyer).ok_or(BadPayment::NoJob)?;
         if tab.take(&self.job, claim.amount, verified, payment.paid)? {
-            self.keeping = Some(shared.store.keep_tab(Side::Sold, &self.buyer, tab.record()));
+            self.keeping = Some(shared.keep(Side::Sold, &self.buyer, tab.record()));
             self.on_the_way = payment.paid;
         }
         Ok(())
@@ -281,7 +306,7 @@ impl Till {
         let mut payees = lock(&shared.payees);
         let Some(tab) = payees.get_mut(&self.buyer) else { return };
         tab.settle(&self.job, amount, agreed);
-        let keeping = shared.store.keep_tab(Side::Sold, &self.buyer, tab.record());
+        let keeping = shared.keep(Side::Sold, &self.buyer, tab.record());
         drop(payees);
         write(keeping);
     }
@@ -318,18 +343,18 @@ impl Payer {
                 let tab = match payers.entry(self.worker) {
                     std::collections::btree_map::Entry::Occupied(tab) => tab.into_mut(),
                     std::collections::btree_map::Entry::Vacant(place) => {
-                        let kept = shared.store.tab(Side::Bought, &self.worker)?;
+                        let kept = shared.store.tab(Side::Bought, &shared.key.id(), &self.worker)?;
                         place.insert(kept.as_deref().and_then(PayerTab::recover).unwrap_or_default())
                     }
                 };
                 match tab.pay(self.job, paid) {
                     Authorise::Ready { amount, more } => {
                         if let Some(total) = more {
-                            self.authorise_later(total, shared.store.keep_tab(Side::Bought, &self.worker, tab.ahead(total)));
+                            self.authorise_later(total, shared.keep(Side::Bought, &self.worker, tab.ahead(total)));
                         }
                         break amount;
                     }
-                    Authorise::First(total) => (total, shared.store.keep_tab(Side::Bought, &self.worker, tab.ahead(total))),
+                    Authorise::First(total) => (total, shared.keep(Side::Bought, &self.worker, tab.ahead(total))),
                     Authorise::Refused => return Err(NotPaid::Amount(paid)),
                 }
             };
@@ -369,7 +394,7 @@ impl Payer {
         if let Some((worker, record)) = idle {
             payers.remove(&worker);
             // Queued before it can be read again.
-            write(self.tabs.shared.store.keep_tab(Side::Bought, &worker, record));
+            write(self.tabs.shared.keep(Side::Bought, &worker, record));
         }
     }
 

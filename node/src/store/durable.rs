@@ -167,20 +167,21 @@ impl Store for DurableStore {
         }
     }
 
-    fn keep_tab(&self, side: Side, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
-        let queued = self.queue(Record::tab(side, other, tab));
+    fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let queued = self.queue(Record::tab(side, me, other, tab));
         async move { wait(queued?).await }.boxed()
     }
 
-    fn tab(&self, side: Side, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = (Kind::TAB, tab_subject(side, other));
+    fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = (Kind::TAB, tab_subject(side, me, other));
         self.newest(&self.committer.lock(), &key)
     }
 
-    fn tabs(&self, side: Side, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
+    fn tabs(&self, side: Side, me: &NodeId, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
         // What is on its way is in the index soon.
-        wait_here(self.committer.lock().barrier()?)?;
-        self.index()?.tabs(side, after, MAX_PAGE)
+        let all = self.committer.lock().barrier()?;
+        wait_here(all)?;
+        self.index()?.tabs(side, me, after, MAX_PAGE)
     }
 
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {

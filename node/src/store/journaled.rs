@@ -77,8 +77,8 @@ impl JournaledStore {
                     }
                 }
                 Kind::TAB => {
-                    if let Some((side, other)) = read_tab_subject(&record.subject) {
-                        drop(self.memory.keep_tab(side, &other, record.body));
+                    if let Some((side, me, other)) = read_tab_subject(&record.subject) {
+                        drop(self.memory.keep_tab(side, &me, &other, record.body));
                     }
                 }
                 _ => {}
@@ -168,20 +168,20 @@ impl Store for JournaledStore {
         Ok(is_newer)
     }
 
-    fn keep_tab(&self, side: Side, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
-        let kept = self.state().append(Record::tab(side, other, tab.clone()));
+    fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let kept = self.state().append(Record::tab(side, me, other, tab.clone()));
         match kept {
-            Ok(()) => self.memory.keep_tab(side, other, tab),
+            Ok(()) => self.memory.keep_tab(side, me, other, tab),
             Err(error) => std::future::ready(Err(error)).boxed(),
         }
     }
 
-    fn tab(&self, side: Side, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.memory.tab(side, other)
+    fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.memory.tab(side, me, other)
     }
 
-    fn tabs(&self, side: Side, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
-        self.memory.tabs(side, after)
+    fn tabs(&self, side: Side, me: &NodeId, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
+        self.memory.tabs(side, me, after)
     }
 
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {

@@ -27,7 +27,7 @@ struct State {
     ad_sequence: u64,
     spend: BTreeMap<(u32, String), SpendRecord>,
     commands: BTreeMap<NodeId, u64>,
-    tabs: BTreeMap<(Side, NodeId), Vec<u8>>,
+    tabs: BTreeMap<(Side, NodeId, NodeId), Vec<u8>>,
     ad_sequences: Vec<(NodeId, u64)>,
     peers: Vec<String>,
 }
@@ -104,20 +104,20 @@ impl Store for MemoryStore {
         Ok(is_newer)
     }
 
-    fn keep_tab(&self, side: Side, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
-        self.state().tabs.insert((side, *other), tab);
+    fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.state().tabs.insert((side, *me, *other), tab);
         std::future::ready(Ok(())).boxed()
     }
 
-    fn tab(&self, side: Side, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.state().tabs.get(&(side, *other)).cloned())
+    fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.state().tabs.get(&(side, *me, *other)).cloned())
     }
 
-    fn tabs(&self, side: Side, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
-        let first = (side, after.copied().unwrap_or(NodeId([0; 33])));
+    fn tabs(&self, side: Side, me: &NodeId, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
+        let first = (side, *me, after.copied().unwrap_or(NodeId([0; 33])));
         let state = self.state();
-        let tabs = state.tabs.range((Bound::Excluded(first), Bound::Included((side, NodeId([0xff; 33])))));
-        Ok(tabs.take(MAX_PAGE).map(|((_, other), tab)| (*other, tab.clone())).collect())
+        let tabs = state.tabs.range((Bound::Excluded(first), Bound::Included((side, *me, NodeId([0xff; 33])))));
+        Ok(tabs.take(MAX_PAGE).map(|((_, _, other), tab)| (*other, tab.clone())).collect())
     }
 
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {

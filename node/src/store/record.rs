@@ -6,7 +6,7 @@
 //! | ad lease | nothing | the highest ad sequence that may be used, 8 bytes |
 //! | spend | day, 4 bytes ‖ key | authorised ‖ spent, 8 bytes each |
 //! | command | operator | sequence, 8 bytes |
-//! | tab | side, 1 byte ‖ node | what [`crate::settlement::tab`] writes of it |
+//! | tab | side, 1 byte ‖ our id then ‖ the other node | what [`crate::settlement::tab`] writes of it |
 //!
 //! Numbers are big endian. Of the records about one subject the newest counts, so a rewritten journal may leave out the others;
 //! only a receipt that the buyer has signed is kept whatever comes after it. A kind that this version does not know is kept
@@ -90,8 +90,8 @@ impl Record {
         Record::new(Kind::COMMAND, *operator.as_bytes(), sequence.to_be_bytes())
     }
 
-    pub(super) fn tab(side: Side, other: &NodeId, body: Vec<u8>) -> Self {
-        Record::new(Kind::TAB, tab_subject(side, other), body)
+    pub(super) fn tab(side: Side, me: &NodeId, other: &NodeId, body: Vec<u8>) -> Self {
+        Record::new(Kind::TAB, tab_subject(side, me, other), body)
     }
 }
 
@@ -134,19 +134,20 @@ pub(super) fn receipt_subject(job: &JobId, worker: &NodeId) -> [u8; 49] {
     subject
 }
 
-pub(super) fn tab_subject(side: Side, other: &NodeId) -> Vec<u8> {
-    [&[side as u8], &other.as_bytes()[..]].concat()
+pub(super) fn tab_subject(side: Side, me: &NodeId, other: &NodeId) -> Vec<u8> {
+    [&[side as u8], &me.as_bytes()[..], other.as_bytes()].concat()
 }
 
 /// Whose tab it is, and on which side.
-pub(super) fn read_tab_subject(subject: &[u8]) -> Option<(Side, NodeId)> {
-    let (side, other) = subject.split_first()?;
+pub(super) fn read_tab_subject(subject: &[u8]) -> Option<(Side, NodeId, NodeId)> {
+    let (side, ids) = subject.split_first()?;
+    let (me, other) = ids.split_first_chunk()?;
     let side = match side {
         0 => Side::Bought,
         1 => Side::Sold,
         _ => return None,
     };
-    Some((side, NodeId(other.try_into().ok()?)))
+    Some((side, NodeId(*me), NodeId(other.try_into().ok()?)))
 }
 
 /// The spend that a subject and a body tell of; `None` if they are not of a spend record.

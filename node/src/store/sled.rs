@@ -6,7 +6,7 @@
 //! | `t` finished, 8 bytes ‖ job ‖ worker | nothing |
 //! | `s` day, 4 bytes ‖ key | spend, as in the journal |
 //! | `c` operator | sequence, 8 bytes |
-//! | `d` side, 1 byte ‖ node | the tab, as in the journal |
+//! | `d` side, 1 byte ‖ our id ‖ the other node | the tab, as in the journal |
 //! | `m` `journal`, `applied` | which journal, and the number of its last record that is in here |
 //! | `m` `ad_lease`, `receipts`, `countersigned` | 8 bytes |
 //! | `m` `peers`, `ad_sequences` | what may be lost: addresses as CBOR; node ‖ sequence, one after the other |
@@ -224,13 +224,23 @@ impl Index {
         Ok(found)
     }
 
-    /// Tabs of one side, after that with `after`.
-    pub(super) fn tabs(&self, side: Side, after: Option<&NodeId>, limit: usize) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
-        let after = after.map_or_else(|| keyed(b'd', &[side as u8]), |after| keyed(b'd', &tab_subject(side, after)));
+    /// Tabs of `me` on one side, after that with `after`.
+    pub(super) fn tabs(
+        &self,
+        side: Side,
+        me: &NodeId,
+        after: Option<&NodeId>,
+        limit: usize,
+    ) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
+        let ours = keyed(b'd', &[&[side as u8], &me.as_bytes()[..]].concat());
+        let after = after.map_or_else(|| ours.clone(), |after| keyed(b'd', &tab_subject(side, me, after)));
         let mut found = Vec::new();
-        for entry in self.db.range((Bound::Excluded(after), Bound::Excluded(keyed(b'd', &[side as u8 + 1])))).take(limit) {
+        for entry in self.db.range((Bound::Excluded(after), Bound::Unbounded)).take(limit) {
             let (key, value) = self.checked(entry)?;
-            let other = key.get(1..).and_then(read_tab_subject).map(|(_, other)| other);
+            if !key.starts_with(&ours) {
+                break;
+            }
+            let other = key.get(1..).and_then(read_tab_subject).map(|(_, _, other)| other);
             found.extend(other.map(|other| (other, value.to_vec())));
         }
         Ok(found)

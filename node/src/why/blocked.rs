@@ -1,6 +1,6 @@
 //! What keeps a worker from earning anything at all, in the order in which it is to be mended.
 
-use super::{Counts, Evidence, Finding, counted, part, pull, wanted};
+use super::{Counts, Evidence, Finding, UNSERVED, counted, part, pull, wanted};
 use crate::{engines::EngineReport, seller::Status};
 
 /// Whoever has just started has not been heard of: ads are repeated within 45 s.
@@ -25,7 +25,7 @@ pub(super) fn warnings(evidence: &Evidence<'_>) -> Vec<Finding> {
         of_seller(closed),
         clock(evidence),
     ];
-    found.into_iter().flatten().collect()
+    found.into_iter().flatten().chain(unserved(evidence)).collect()
 }
 
 fn no_peers(evidence: &Evidence<'_>) -> Option<Finding> {
@@ -74,6 +74,11 @@ fn no_model(evidence: &Evidence<'_>, seller: &Status) -> Option<Finding> {
     })
 }
 
+/// Names that were perhaps mistyped.
+fn unserved<'a>(evidence: &Evidence<'a>) -> impl Iterator<Item = Finding> + use<'a> {
+    evidence.unserved.iter().map(|one| Finding::new(UNSERVED, one.seen(), one.means()).change(one.change()))
+}
+
 /// The store says what is wrong, and behind a colon what to do.
 fn store(evidence: &Evidence<'_>) -> Option<Finding> {
     evidence.store.map(|why| {
@@ -96,7 +101,7 @@ fn draining(seller: &Status) -> Option<Finding> {
     seller.draining.then(|| {
         Finding::new("draining", "the node was told to take no new jobs", "running jobs end, and nothing else begins")
             .blocking()
-            .change("infernet tui, and its key d; or start the node again")
+            .change("infernet resume")
     })
 }
 

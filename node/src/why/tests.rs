@@ -53,6 +53,7 @@ fn evidence<'a>(seller: &'a Status, engines: &'a [EngineReport]) -> Evidence<'a>
         seller: Some(seller),
         pricing: usual(),
         engines,
+        unserved: &[],
         peers: 5,
         uptime_ms: 3_600_000,
         now: 1_000_000,

@@ -1,6 +1,10 @@
 //! Commands of daily life: configuration, earnings, operators, logs, help for the shell.
 
-use super::{DEADLINE, MODEL, START, Started, chat, command, ended, engine, home, infernet, mistakes::check, with_stdin};
+use super::{
+    DEADLINE, MODEL, START, Started, chat, command, ended, engine, home, infernet,
+    mistakes::{check, check_reply},
+    with_stdin,
+};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 use tokio::{
@@ -119,6 +123,7 @@ async fn operators_drain_a_node_and_replays_do_nothing() {
 
     let obeyed = with_stdin(command(worker_home.path(), &["operator", "send", "--json"]), &drain).await.json();
     assert_eq!((&obeyed["verb"], &obeyed["sequence"]), (&json!("drain"), &json!(7)));
+    assert_eq!((&obeyed["done"], &obeyed["result"]), (&json!(true), &json!({ "draining": true })));
     let ask = [&chat(&worker, "Hello")[..], &["--path", "auction"]].concat();
     check(buyer_home.path(), &ask, 7, &["no bids"]).await;
     {
@@ -131,14 +136,31 @@ async fn operators_drain_a_node_and_replays_do_nothing() {
     }
     check(worker_home.path(), &["operator", "send", &drain], 13, &["7", "higher sequence"]).await;
     let resume = sign(operator.path(), "resume", "8").await;
-    infernet(worker_home.path(), &["operator", "send", &resume]).await.fine();
+    let resumed = infernet(worker_home.path(), &["operator", "send", &resume]).await;
+    assert!(resumed.code == 0 && resumed.err.contains("has done it: resume"), "{resumed:?}");
     infernet(buyer_home.path(), &ask).await.fine();
 
     let send = |command: &'static str| ["operator", "send", command];
     check(worker_home.path(), &send("00"), 13, &["no valid command"]).await;
     check(worker_home.path(), &["operator", "send", &sign(stranger.path(), "drain", "9").await], 13, &["no operator"]).await;
-    let dance = sign(operator.path(), "dance", "9").await;
-    check(worker_home.path(), &["operator", "send", &dance], 13, &["\"dance\"", "there are drain, resume"]).await;
+    for (verb, argument, words) in [
+        ("dance", "", &["\"dance\"", "there are drain, resume"][..]),
+        ("drain", "now", &["drain takes no argument"]),
+        ("set_price", "cheap", &["\"cheap\"", "IN/OUT"]),
+        ("model_install", "", &["no name of a model"]),
+    ] {
+        let args = ["operator", "sign", "--node", &node, "--verb", verb, "--argument", argument];
+        check(operator.path(), &args, 2, words).await;
+    }
+    // What was asked for rightly, and can't be done, is no success.
+    let sign = ["operator", "sign", "--network", "testnet", "--node", &node, "--sequence", "9"];
+    let remove = [&sign[..], &["--verb", "model_remove", "--argument", "nope"]].concat();
+    let remove = infernet(operator.path(), &remove).await.fine();
+    let reply = infernet(worker_home.path(), &["operator", "send", remove.trim()]).await;
+    assert!(reply.code == 1 && reply.err.contains("nope") && !reply.err.contains("done it"), "{reply:?}");
+    let price = [&sign[..sign.len() - 1], &["10", "--verb", "set_price", "--argument", "nope=1/2"]].concat();
+    let price = infernet(operator.path(), &price).await.fine();
+    check_reply(&infernet(worker_home.path(), &["operator", "send", price.trim()]).await, 13, &["no nope", "tiny-chat"]);
 
     // Numbers outlive the process, however it ends.
     let mut worker = worker;
@@ -148,7 +170,8 @@ async fn operators_drain_a_node_and_replays_do_nothing() {
     infernet(buyer_home.path(), &chat(&again, "Hello")).await.fine();
     infernet(worker_home.path(), &["operator", "remove", &theirs]).await.fine();
     check(worker_home.path(), &["operator", "remove", &theirs], 2, &["no operator", "operator list"]).await;
-    let late = sign(operator.path(), "drain", "10").await;
+    let late = [&sign[..sign.len() - 1], &["11", "--verb", "drain"]].concat();
+    let late = infernet(operator.path(), &late).await.fine().trim().to_owned();
     check(worker_home.path(), &["operator", "send", &late], 13, &["no operator"]).await;
     check(buyer_home.path(), &["operator", "send", &late], 11, &["no node runs"]).await;
     check(home().path(), &["operator", "add", &theirs], 3, &["no key", "infernet init"]).await;

@@ -78,7 +78,19 @@ async fn a_backup_survives_the_machine() {
     check(first.path(), &["key", "backup", "x"], 3, &["no terminal", "--passphrase-file"]).await;
     infernet(other.path(), &["init"]).await.fine();
     check(other.path(), &restore, 3, &[&id, "move it away", "--home"]).await;
-    check(other.path(), &["key", "restore", "/nonexistent"], 3, &["/nonexistent"]).await;
+    check(other.path(), &["key", "restore", "/nonexistent"], 3, &["there is no file /nonexistent", "key backup"]).await;
+}
+
+#[tokio::test]
+async fn a_new_key_is_told_so_that_a_mistyped_home_is_noticed() {
+    let home = home();
+    let wrong = home.path().join("tpyo");
+    let ask = ["chat", "hi", "--model", "x", "--no-mdns", "--network", "testnet"];
+    let first = infernet(&wrong, &ask).await;
+    let id = id(&wrong).await;
+    assert!(first.err.starts_with(&format!("made a new key, of node {id}, in {}", wrong.display())), "{first:?}");
+    let again = infernet(&wrong, &ask).await;
+    assert!(again.code == 6 && !again.err.contains("new key"), "{again:?}");
 }
 
 #[tokio::test]
@@ -93,13 +105,23 @@ async fn an_encrypted_key_starts_with_its_passphrase_alone() {
     assert_eq!(infernet(home.path(), &["init"]).await.fine().trim(), id, "neither does this");
 
     let start = [&START[..], &["--no-serve"]].concat();
-    check(home.path(), &start, 3, &["no terminal", "INFERNET_PASSPHRASE_FILE"]).await;
+    let ways = ["no terminal", "INFERNET_PASSPHRASE_FILE", "passphrase_file in config.toml", "--passphrase-file"];
+    check(home.path(), &start, 3, &ways).await;
+    check(home.path(), &["service", "install", "--print"], 3, &["encrypted", "passphrase_file in config.toml"]).await;
     check(home.path(), &["key", "encrypt", "--passphrase-file", text(&words)], 3, &["encrypted already"]).await;
     let mut command = command(home.path(), &[&["--json"], &start[..]].concat());
     command.env("INFERNET_PASSPHRASE_FILE", &words);
     let node = Started::from(home.path(), command).await;
     assert_eq!(node.status.id.to_string(), id);
     node.stop().await;
+    Started::new(home.path(), &["--no-serve", "--passphrase-file", text(&words)]).await.stop().await;
+    fs::write(home.path().join("config.toml"), format!("passphrase_file = {:?}\n", text(&words))).expect("writes");
+    Started::new(home.path(), &["--no-serve"]).await.stop().await;
+    let unit = infernet(home.path(), &["service", "install", "--print"]).await.fine();
+    assert!(unit.contains("ExecStart=") && !unit.contains("PASSPHRASE"), "the file says it: {unit}");
+    fs::set_permissions(&words, fs::Permissions::from_mode(0o644)).expect("chmod");
+    check(home.path(), &start, 3, &[text(&words), "chmod 600"]).await;
+    fs::set_permissions(&words, fs::Permissions::from_mode(0o600)).expect("chmod");
 
     infernet(home.path(), &["key", "decrypt", "--passphrase-file", text(&words)]).await.fine();
     Started::new(home.path(), &["--no-serve"]).await.stop().await;

@@ -4,6 +4,7 @@
 mod credit;
 mod daily;
 mod doctor;
+mod drain;
 mod good;
 mod keys;
 mod mistakes;

@@ -1,12 +1,17 @@
 //! Each mistake gives one sentence that names the way out, nothing on stdout, and its exit code; `--json` the same as an object.
 
-use super::{Reply, START, Started, chat, command, ended, engine, home, infernet, with_stdin};
+use super::{DEADLINE, Reply, START, Started, chat, command, ended, engine, home, infernet, signal, with_stdin};
 use serde_json::Value;
 use std::{
     fs,
     net::{TcpListener, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::Path,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    time::timeout,
 };
 
 /// Runs `args` in `home`, for people and for scripts.
@@ -15,9 +20,10 @@ pub(super) async fn check(home: &Path, args: &[&str], code: i32, words: &[&str])
     check_json(&infernet(home, &[&["--json"], args].concat()).await, code, words);
 }
 
-fn check_reply(reply: &Reply, code: i32, words: &[&str]) {
+pub(super) fn check_reply(reply: &Reply, code: i32, words: &[&str]) {
     assert_eq!((reply.code, reply.out.as_str()), (code, ""), "{reply:?}");
-    let lines: Vec<&str> = reply.err.lines().collect();
+    // What is told of a home that was new is no part of the failure.
+    let lines: Vec<&str> = reply.err.lines().filter(|line| !line.starts_with("made a new key")).collect();
     let [line] = lines.as_slice() else { panic!("one line: {reply:?}") };
     let said = line.strip_prefix("infernet: ").unwrap_or_else(|| panic!("says who speaks: {line}"));
     check_words(said, words);
@@ -126,6 +132,81 @@ async fn unknown_key_in_the_configuration() {
     let home = home();
     fs::write(home.path().join("config.toml"), "prise_out = 1\n").expect("writes");
     check(home.path(), &["start"], 3, &["config.toml", "prise_out", "price_out"]).await;
+}
+
+/// Runs a node until it is ready and a line of its stderr has all `words`; returns what it said until then.
+async fn heard(mut command: Command, words: &[&str]) -> Vec<String> {
+    let mut node = command.spawn().expect("starts");
+    let mut lines = BufReader::new(node.stderr.take().expect("piped")).lines();
+    let mut said = Vec::new();
+    let seek = async {
+        let told = |line: &String| words.iter().all(|word| line.contains(word));
+        // Only who is ready knows what to do with a signal.
+        while !said.iter().any(told) || !said.iter().any(|line: &String| line.starts_with("node ")) {
+            said.push(lines.next_line().await.expect("reads").unwrap_or_else(|| panic!("goes on after {said:?}")));
+        }
+    };
+    timeout(DEADLINE, seek).await.unwrap_or_else(|_| panic!("says {words:?} in time"));
+    signal(&node, "TERM");
+    // Whoever nobody listens to ends as well as others.
+    let rest = async { while lines.next_line().await.is_ok_and(|line| line.is_some()) {} };
+    timeout(DEADLINE, rest).await.expect("ends in time");
+    assert_eq!(ended(node).await.code, 0);
+    said
+}
+
+#[tokio::test]
+async fn a_model_that_no_engine_has_is_told_at_the_start_and_on_every_screen() {
+    let (home, engine) = (home(), engine().await);
+    let backend = format!("ollama={}", engine.url());
+    let args = ["--backend", &backend, "--model", "nope", "--price", "tiny-caht=1/2", "--alias", "tiny-chat=x"];
+    heard(command(home.path(), &start(&args)), &["WARN", "no engine has nope, which models", "there is tiny-chat:latest"])
+        .await;
+    let node = Started::new(home.path(), &[&args[..], &["--model", "tiny-chat"]].concat()).await;
+    let told: Vec<_> = node.status.warnings.iter().filter(|finding| finding.code == "unserved").collect();
+    assert!(told.len() == 2 && told[1].seen.contains("tiny-caht, which prices"), "{told:?}");
+    for command in ["status", "doctor", "why"] {
+        let said = infernet(home.path(), &[command]).await.fine().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(said.contains("no engine has nope") && said.contains("tiny-chat:latest"), "{command}: {said}");
+    }
+    assert!(node.status.seller.as_ref().is_some_and(|seller| seller.models == ["tiny-chat:latest"]), "{:?}", node.status);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_without_an_engine_says_once_that_there_is_none() {
+    let home = home();
+    let mut command = command(home.path(), &START);
+    for engine in ["OLLAMA", "VLLM", "SGLANG", "MODULAR_MAX", "LLAMACPP"] {
+        command.env(format!("{engine}_HOST"), "127.0.0.1:1");
+    }
+    let said = heard(command, &["sells nothing until an engine answers"]).await;
+    let told: Vec<_> = said.iter().filter(|line| line.contains("looked for")).collect();
+    assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains("--backend"), "{said:#?}");
+    assert!(!said.iter().any(|line| line.contains("no price")), "{said:#?}");
+}
+
+#[tokio::test]
+async fn a_peer_to_meet_first_that_is_not_there_is_told() {
+    let nobody = "/ip4/127.0.0.1/tcp/1";
+    let start = command(home().path(), &start(&["--no-serve", "--bootstrap", nobody]));
+    heard(start, &["WARN", "named with bootstrap can't be met", nobody, "refused"]).await;
+}
+
+#[tokio::test]
+async fn a_mistyped_variable_is_told_and_stops_nothing() {
+    let home = home();
+    let with = |args: &[&str]| {
+        let mut command = command(home.path(), args);
+        command.env("INFERNET_PRICE_OOT", "5").env("INFERNET_PLANE_STORE", "the plane's own");
+        command
+    };
+    let told = "INFERNET_PRICE_OOT is not known and counts for nothing: did you mean INFERNET_PRICE_OUT?\n";
+    let reply = ended(with(&["config", "show"]).spawn().expect("starts")).await;
+    assert_eq!((reply.code, reply.err.as_str()), (0, told), "{reply:?}");
+    assert!(reply.out.contains("price_out"), "{reply:?}");
+
+    heard(with(&start(&["--no-serve"])), &[told.trim()]).await;
 }
 
 #[tokio::test]

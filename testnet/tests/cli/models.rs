@@ -59,6 +59,29 @@ async fn a_model_is_fetched_seen_and_removed_without_a_node() {
 }
 
 #[tokio::test]
+async fn an_operator_who_has_a_model_fetched_hears_how_it_ended() {
+    let (engine, operator) = (scripted().await, home());
+    let home = home_of(&engine);
+    infernet(operator.path(), &["init"]).await.fine();
+    let key = infernet(operator.path(), &["key", "show", "--json"]).await.json()["x_only"].as_str().expect("a key").to_owned();
+    let worker = Started::new(home.path(), &[]).await;
+    infernet(home.path(), &["operator", "add", &key]).await.fine();
+    let node = worker.status.id.to_string();
+    let install = async |model: &str| {
+        let args =
+            ["operator", "sign", "--network", "testnet", "--node", &node, "--verb", "model_install", "--argument", model];
+        infernet(operator.path(), &args).await.fine().trim().to_owned()
+    };
+    let missing = infernet(home.path(), &["operator", "send", &install("nope").await]).await;
+    assert!(missing.code == 1 && missing.err.contains("nobody publishes a model \"nope\""), "{missing:?}");
+    let done = infernet(home.path(), &["operator", "send", "--json", &install("tiny:1b").await]).await.json();
+    assert!(done["done"] == true && done["result"]["offers"].to_string().contains("tiny:1b"), "{done}");
+    let begun = infernet(home.path(), &["operator", "send", "--json", "--no-wait", &install("nope").await]).await.json();
+    assert!(begun["done"] == false && begun.get("result").is_none(), "{begun}");
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_download_that_breaks_goes_on_where_it_stopped() {
     let engine = scripted().await;
     let home = home_of(&engine);

@@ -70,8 +70,8 @@ async fn answers_on_a_terminal_become_a_configuration() {
         &backend,
         "price_in = 250000",
         "price_out = 400000",
-        "free_credit = 250000",
         "slots = 6",
+        "free_credit = 250000",
         "api = false",
     ];
     assert_eq!(config(home.path()), lines);

@@ -143,7 +143,7 @@ async fn cheated(script: Script, listener: Listener, within: Duration) -> Seen {
         key: key.clone(),
         network: network(),
         ledger: Ledger::new(store.clone(), net, [key.id()].into()),
-        tabs: Tabs::new(key.clone(), network(), store.clone(), Credit::default()),
+        tabs: Tabs::new(key.clone(), &[], network(), store.clone(), Credit::default()),
         pool,
         relayed: None,
     };

@@ -2,10 +2,10 @@
 
 use crate::doctor::{
     Check,
-    facts::{Engine, Facts, ModelSize, Running},
+    facts::{Configured, Engine, Facts, ModelSize, Running},
 };
 use crate::{
-    engines::EngineReport,
+    engines::{self, EngineReport},
     fit::{self, Fit},
     store::StoreError,
 };
@@ -106,13 +106,22 @@ pub(super) fn engines(facts: &Facts) -> Vec<Check> {
         return vec![Check::ok("engine", "none is configured: this node only buys")];
     }
     let memory = (facts.memory, facts.gpu_memory);
-    if !config.backend_is_guess {
-        return facts.engines.iter().flat_map(|engine| of_engine(engine, memory)).collect();
+    let used: Vec<&Engine> = match config.backend_is_guess {
+        false => facts.engines.iter().collect(),
+        true => facts.engines.iter().find(|engine| engine.models.is_ok()).into_iter().collect(),
+    };
+    if used.is_empty() {
+        return vec![nowhere(&facts.engines)];
     }
-    match facts.engines.iter().find(|engine| engine.models.is_ok()) {
-        Some(first) => of_engine(first, memory),
-        None => vec![nowhere(&facts.engines)],
-    }
+    used.iter().flat_map(|engine| of_engine(engine, memory)).chain(unserved(config, &used)).collect()
+}
+
+/// Names in the configuration that are perhaps mistyped. An engine that does not answer may have them.
+fn unserved(config: &Configured, engines: &[&Engine]) -> Vec<Check> {
+    let there: Result<Vec<_>, _> = engines.iter().map(|engine| engine.models.as_ref()).collect();
+    let there: Vec<String> = there.into_iter().flatten().flatten().map(|model| model.id.clone()).collect();
+    let told = engines::unserved(&config.offers, &there);
+    told.iter().map(|one| Check::warning("engine", format!("{}: {}", one.seen(), one.means()), one.change())).collect()
 }
 
 /// As the running node has it. What was seen of an engine of that name tells of memory.

@@ -5,6 +5,7 @@ use crate::{
         Level,
         facts::{Configured, Disk, Engine, ModelSize, NodeFacts, Port, PortState, Reached, Receipts, Use},
     },
+    engines::Offers,
     store::StoreError,
 };
 use infernet_wire::key::NodeKey;
@@ -18,7 +19,15 @@ fn well() -> Facts {
         home: "/home/x".into(),
         home_mode: Some(0o700),
         key: Ok((id, false)),
-        config: Ok(Configured { has_file: true, network: "main".into(), backend_is_guess: false, mdns: true, max_peers: 128 }),
+        config: Ok(Configured {
+            has_file: true,
+            network: "main".into(),
+            backend_is_guess: false,
+            mdns: true,
+            max_peers: 128,
+            offers: Offers::default(),
+        }),
+        unknown_variables: Vec::new(),
         node: Running::No,
         secrets: vec![("/home/x/api-token".into(), 0o600)],
         disk: Disk { free: Some(1 << 36), synced: Some(Ok(Duration::from_millis(3))) },
@@ -74,6 +83,29 @@ fn nothing_is_wrong_where_all_is_well() {
         let bad: Vec<_> = checks(&facts).into_iter().filter(|check| check.level != Level::Ok).collect();
         assert!(bad.is_empty(), "{bad:#?}");
     }
+}
+
+#[test]
+fn a_model_that_is_named_and_not_there_is_told() {
+    let naming = |facts: &mut Facts| facts.config.as_mut().unwrap().offers.only = vec!["mm".into(), "m".into()];
+    check(
+        naming,
+        "engine",
+        Level::Warning,
+        "no engine has mm, which models of your configuration names: there is m",
+        "write m",
+    );
+    let mut down = well();
+    naming(&mut down);
+    down.engines.push(engine(Err("it does not answer".into())));
+    let checks = checks(&down);
+    assert!(!checks.iter().any(|check| check.said.contains("no engine has")), "the other may have it: {checks:#?}");
+}
+
+#[test]
+fn a_variable_that_nobody_reads_is_told() {
+    let said = "INFERNET_SLOT is not known and counts for nothing: did you mean INFERNET_SLOTS?";
+    check(|facts| facts.unknown_variables = vec![said.into()], "config", Level::Warning, "INFERNET_SLOT is", "INFERNET_SLOTS?");
 }
 
 #[test]

@@ -105,6 +105,8 @@ struct Job {
 pub struct PayeeTab {
     settled: u64,
     cleared: u64,
+    /// Owed to a former key of the seller: a debt, and of no channel that there is now.
+    carried: u64,
     jobs: BTreeMap<JobId, Job>,
     highest: Option<SignedVoucher>,
 }
@@ -114,6 +116,7 @@ pub struct PayeeTab {
 struct Record {
     settled: u64,
     cleared: u64,
+    carried: u64,
     jobs: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     voucher: Option<ByteBuf>,
@@ -122,13 +125,18 @@ struct Record {
 impl PayeeTab {
     /// What [`PayeeTab::record`] tells after a stop. The voucher was checked before it was written. `None` if it is no record.
     pub fn recover(record: &[u8]) -> Option<Self> {
-        let Record { settled, cleared, jobs, voucher } = codec::decode(record).ok()?;
+        let Record { settled, cleared, carried, jobs, voucher } = codec::decode(record).ok()?;
         let settled = jobs.iter().fold(settled, |sum, paid| sum.saturating_add(*paid));
         let highest = match voucher {
             Some(bytes) => Some(UnverifiedVoucher::decode(&bytes).ok()?.as_kept()),
             None => None,
         };
-        Some(PayeeTab { settled, cleared, jobs: BTreeMap::new(), highest })
+        Some(PayeeTab { settled, cleared, carried, jobs: BTreeMap::new(), highest })
+    }
+
+    /// The first tab under a new key, for a buyer who owed so much under the one before.
+    pub fn carrying(owed: MicroUsd) -> Self {
+        PayeeTab { carried: owed.0, ..Self::default() }
     }
 
     /// What is to be durable before a payment counts.
@@ -136,6 +144,7 @@ impl PayeeTab {
         codec::encode(&Record {
             settled: self.settled,
             cleared: self.cleared,
+            carried: self.carried,
             jobs: self.jobs.values().map(|job| job.paid).filter(|paid| *paid > 0).collect(),
             voucher: self.highest.as_ref().map(|voucher| ByteBuf::from(voucher.encode())),
         })
@@ -205,10 +214,11 @@ impl PayeeTab {
     /// What the buyer owes, what running jobs may still cost included.
     pub fn owed(&self) -> MicroUsd {
         let running = self.jobs.values().fold(0u64, |sum, job| sum.saturating_add(job.most));
-        MicroUsd(self.settled.saturating_add(running).saturating_sub(self.cleared))
+        let all = self.carried.saturating_add(self.settled).saturating_add(running);
+        MicroUsd(all.saturating_sub(self.cleared))
     }
 
-    /// What all jobs that are over came to.
+    /// What all jobs that are over came to, those under this key.
     pub fn settled(&self) -> MicroUsd {
         MicroUsd(self.settled)
     }
