@@ -81,7 +81,7 @@ use infernet_wire::{
     topic::NetworkId,
 };
 use libp2p::{Multiaddr, StreamProtocol};
-use std::{collections::BTreeMap, fmt, io, sync::Arc};
+use std::{collections::BTreeMap, fmt, io, net::IpAddr, sync::Arc};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
 
@@ -157,6 +157,8 @@ pub struct ReachConfig {
     pub mode: Mode,
     /// Where the operator says that it is reached: told to peers, without `/p2p/`.
     pub external: Vec<Multiaddr>,
+    /// IP addresses of this machine that nobody is told, such as a container bridge's, where nobody elsewhere reaches it.
+    pub hidden: Vec<IpAddr>,
     /// Relays to use first, with `/p2p/…` at the end.
     pub relays: Vec<Multiaddr>,
     /// Whether to have the router map ports, unless the node listens on loopback alone.

@@ -194,7 +194,7 @@ impl Node {
         // Fails only if a provider is installed already, which is just as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (id, network) = (settings.key.id(), settings.network.clone());
-        let mode = settings.reach.mode;
+        let (mode, hidden) = (settings.reach.mode, settings.reach.hidden.clone());
         // Who listens nowhere still needs a socket to chat from; its port is nobody's business.
         let chat_port = if mode.listens() { settings.chat_listen.port() } else { 0 };
         let endpoint = Endpoint::bind(&settings.key, (settings.chat_listen.ip(), chat_port).into())?;
@@ -224,7 +224,8 @@ impl Node {
         let meets = MeetsReport { bootstrap, mdns: settings.mdns };
         let mut overview = Overview::new(jobs.clone(), today.clone(), meets);
         let outside = settings.serve.as_ref().map(|serve| serve.chat_advertise.clone()).unwrap_or_default();
-        let addressing = Addressing { mode, chat: chat_addr, outside, listening: net.listen_addresses().await };
+        let listening = net.listen_addresses().await;
+        let addressing = Addressing { mode, chat: chat_addr, outside, hidden, listening };
         let seller = match settings.serve {
             Some(serve) => {
                 let worker = Worker {

@@ -135,7 +135,12 @@ impl Running {
             serves: true,
             dial_back: true,
             // Whoever needs a relay to be reached is none.
-            reach: ReachConfig { mode: Mode::Direct, external: settings.external_address.clone(), ..ReachConfig::default() },
+            reach: ReachConfig {
+                mode: Mode::Direct,
+                external: settings.external_address.clone(),
+                hidden: settings.hide_address,
+                ..ReachConfig::default()
+            },
             ..NetConfig::default()
         };
         let (net, events) = net::start(&key, config).await?;

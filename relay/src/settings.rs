@@ -15,7 +15,7 @@ use infernet_wire::topic::NetworkId;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use serde::Deserialize;
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -40,6 +40,9 @@ program_keys! {
     /// Where nodes reach it, as seen from the internet, if that differs
     #[arg(value_name = "MULTIADDR", value_delimiter = ',')]
     external_address: Vec<Multiaddr> = "INFERNET_RELAY_EXTERNAL_ADDRESS",
+    /// IP addresses of this machine that nobody is told
+    #[arg(value_name = "IP", value_delimiter = ',')]
+    hide_address: Vec<IpAddr> = "INFERNET_RELAY_HIDE_ADDRESS",
     /// Other nodes to begin with, each with /p2p/… at the end, or a relay's http://HOST:46382/bootstrap.json
     #[arg(value_name = "ADDRESS", value_delimiter = ',')]
     bootstrap: Vec<BootstrapAddress> = "INFERNET_RELAY_BOOTSTRAP",
@@ -112,6 +115,8 @@ pub struct Settings {
     pub listen: Vec<Multiaddr>,
     /// The same from outside; empty: where it listens.
     pub external_address: Vec<Multiaddr>,
+    /// Addresses of this machine that nobody is told.
+    pub hide_address: Vec<IpAddr>,
     /// Nodes to begin with.
     pub bootstrap: Vec<Multiaddr>,
     /// Whether to look for nodes on the local network.
@@ -167,6 +172,7 @@ impl Settings {
             network: keys.network.unwrap_or_default(),
             listen: keys.listen.unwrap_or_else(default_listen),
             external_address: keys.external_address.unwrap_or_default().into_iter().map(without_peer).collect(),
+            hide_address: keys.hide_address.unwrap_or_default(),
             bootstrap: keys.bootstrap.unwrap_or_default().into_iter().map(Multiaddr::from).collect(),
             mdns: keys.mdns.unwrap_or(false),
             http_listen: address("http-listen", keys.http_listen, HTTP_LISTEN)?,

@@ -9,6 +9,7 @@ pub mod plane;
 pub mod receipts;
 pub mod relay;
 pub mod stream;
+pub mod vouchers;
 
 use crate::{cluster::ClusterError, engine::EngineError, evm::ChainError};
 use infernet_node::buyer::ChatError;

@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
-    bench::{auction, dial, gas, node, plane, receipts, relay, stream},
+    bench::{auction, dial, gas, node, plane, receipts, relay, stream, vouchers},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
     flood, nat, scribe, serve,
@@ -60,7 +60,8 @@ enum Command {
     Sim(SimArgs),
     /// Processes that are killed, frozen, cut off and starved under load; the exit code tells whether the books balance.
     Chaos(ChaosArgs),
-    /// The real programs behind NATs of each kind, in network namespaces; the exit code tells whether every pair came together.
+    /// The real programs behind NATs of each kind, in network namespaces or a model of them; the exit code tells whether every pair came
+    /// together.
     Nat {
         /// What is before a buyer; repeatable [default: each kind].
         #[arg(long, value_enum)]
@@ -74,9 +75,15 @@ enum Command {
         /// The pairs alone: nothing happens in the middle of answers.
         #[arg(long, conflicts_with = "event")]
         no_events: bool,
-        /// Of a thousand packets, how many each NAT loses.
-        #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=500))]
+        /// Of a hundred packets, how many each NAT loses, such as 1 or 0.5.
+        #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = per_mille)]
         loss: u16,
+        /// Milliseconds that a packet takes from one host to another, besides.
+        #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=2_000))]
+        delay: u64,
+        /// The model, even if there are namespaces.
+        #[arg(long)]
+        model: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -213,6 +220,14 @@ enum SimCommand {
     },
 }
 
+/// A percentage with one digit after the point, as tenths of it.
+fn per_mille(text: &str) -> Result<u16, String> {
+    let percent: f64 =
+        text.parse().ok().filter(|percent| (0.0..=50.0).contains(percent)).ok_or("write a number from 0 to 50")?;
+    // At most 500.
+    Ok((percent * 10.0).round() as u16)
+}
+
 fn seeds(text: &str) -> Result<(u64, u64), String> {
     let (first, last) = text.split_once("..").ok_or("say the first and the last seed, such as 1..1000")?;
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?} is no seed: {error}"));
@@ -311,6 +326,12 @@ enum BenchCommand {
         #[arg(long)]
         json: bool,
     },
+    /// What it costs to pay, and to be paid, as an answer streams.
+    Vouchers {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// What the network adds to a token.
     Stream {
         /// Streams at once; several numbers are measured one after the other.
@@ -405,6 +426,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Bench { command: BenchCommand::Plane { events, viewers, jobs, json } } => {
                 print(&plane::run(&plane::PlaneOptions { events, viewers, jobs }).await?, json)?;
             }
+            Command::Bench { command: BenchCommand::Vouchers { json } } => print(&vouchers::run().await?, json)?,
             Command::Bench { command: BenchCommand::Gas { json } } => print(&gas::run().await?, json)?,
             Command::Bench { command: BenchCommand::Receipts { secs, json } } => {
                 print(&receipts::run(&receipts::ReceiptsOptions { secs })?, json)?;
@@ -416,7 +438,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Bench { command: BenchCommand::Relay { streams, reservations, secs, json } } => {
                 print(&relay::run(&relay::RelayOptions { streams, reservations, secs }).await?, json)?;
             }
-            Command::Nat { buyer, worker, event, no_events, loss, json } => {
+            Command::Nat { buyer, worker, event, no_events, loss, delay, model, json } => {
                 let or_all = |kinds: Vec<_>| if kinds.is_empty() { nat::kind::NatKind::ALL.to_vec() } else { kinds };
                 let binary = std::env::current_exe()?;
                 let events = match event.is_empty() {
@@ -424,7 +446,8 @@ fn run(command: Command) -> anyhow::Result<()> {
                     true => nat::events::What::ALL.to_vec(),
                     false => event,
                 };
-                let options = nat::NatOptions { buyers: or_all(buyer), workers: or_all(worker), events, loss, binary };
+                let (buyers, workers, delay) = (or_all(buyer), or_all(worker), Duration::from_millis(delay));
+                let options = nat::NatOptions { buyers, workers, events, loss, delay, model, binary };
                 let result = nat::run(options, &mut io::stderr()).await?;
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "not every pair came together");

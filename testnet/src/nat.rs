@@ -1,27 +1,36 @@
-//! `infernet-testnet nat`: the real programs behind NATs of each kind, in network namespaces that end with it.
+//! `infernet-testnet nat`: the real programs behind NATs of each kind, in network namespaces that end with it, or where those are
+//! refused, in a model of such an internet.
 //!
 //! | file | idea |
 //! |---|---|
+//! | [`ground`] | where hosts are: there or in the model |
 //! | [`namespace`] | networks of our own, without privilege |
 //! | [`kind`] | the four kinds of NAT, as rules of nftables |
 //! | [`internet`] | a wire with public addresses, and hosts behind NATs |
+//! | [`model`] | the same in this process: NATs as tables, and sockets around them |
 //! | [`stage`] | relays in the open, a worker with its engine and a buyer behind each kind |
 //! | [`events`] | what happens in the middle of an answer |
 //!
 //! All nodes know only the relays. For each pair a buyer asks for a model that only the worker behind the one kind sells; a
-//! pair is well if its answer comes whole and its receipt has both signatures.
+//! pair is well if its answer comes whole and its receipt has both signatures, over a way that there can be.
 //!
-//! **Not tried:** delay, where the kernel has no netem; it is said and counted. Loss is made by nftables.
+//! Loss is made by nftables, delay by netem; the model makes both. What this machine can't do is said and counted, and then the model
+//! runs instead: without namespaces, and for delay where the kernel has no netem.
 
 pub mod events;
+pub mod ground;
 pub mod internet;
 pub mod kind;
+pub mod model;
 pub mod namespace;
 pub mod stage;
 
 use crate::{cluster::ClusterError, machine::Machine};
 use events::{Event, What};
+use ground::Ground;
+use internet::Internet;
 use kind::NatKind;
+use model::{Model, ModelError, Tally, meet::can_meet};
 use namespace::NamespaceError;
 use serde::Serialize;
 use serde_json::Value;
@@ -53,6 +62,9 @@ pub enum NatError {
     /// No namespaces, or a program is missing.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    /// No model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// A process did not start.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -69,6 +81,10 @@ pub struct NatOptions {
     pub events: Vec<What>,
     /// Of a thousand packets, how many are lost at each NAT.
     pub loss: u16,
+    /// How long a packet takes from one host to another, besides.
+    pub delay: Duration,
+    /// The model, even if there are namespaces.
+    pub model: bool,
     /// This program.
     pub binary: PathBuf,
 }
@@ -84,6 +100,12 @@ pub struct Answered {
     pub all_ms: u64,
 }
 
+impl Answered {
+    fn is_relayed(&self) -> bool {
+        self.path.starts_with("relayed")
+    }
+}
+
 /// What came of a pair.
 #[derive(Debug, Clone, Serialize)]
 pub struct Pair {
@@ -91,6 +113,8 @@ pub struct Pair {
     pub buyer: NatKind,
     /// What is before the worker.
     pub worker: NatKind,
+    /// Whether there can be a direct way between them.
+    pub can_meet: bool,
     /// The first question, or why it has no answer.
     pub first: Result<Answered, String>,
     /// The second, some seconds later.
@@ -99,7 +123,8 @@ pub struct Pair {
 
 impl Pair {
     fn is_well(&self) -> bool {
-        self.first.is_ok() && self.later.is_ok()
+        let is_possible = |answered: &Answered| self.can_meet || answered.is_relayed();
+        [&self.first, &self.later].into_iter().all(|answered| answered.as_ref().is_ok_and(is_possible))
     }
 }
 
@@ -110,8 +135,16 @@ pub struct NatResult {
     pub pairs: Vec<Pair>,
     /// What happened in the middle of answers.
     pub events: Vec<Event>,
-    /// Of a thousand packets, how many were lost at each NAT.
-    pub loss: u16,
+    /// `namespaces` or `model`.
+    pub ground: &'static str,
+    /// Of a hundred packets, how many were lost at each NAT.
+    pub loss_percent: f64,
+    /// How long each took from one host to another, besides.
+    pub delay_ms: u64,
+    /// What made loss and delay.
+    pub made_by: &'static str,
+    /// What the model's tables let through, and what not.
+    pub model: Option<Tally>,
     /// What this machine can't do.
     pub skipped: Vec<String>,
     /// Where it ran.
@@ -133,7 +166,7 @@ impl NatResult {
 impl fmt::Display for NatResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<21} {:<21} {:<34} then", "buyer", "worker", "first")?;
-        for Pair { buyer, worker, first, later } in &self.pairs {
+        for Pair { buyer, worker, first, later, .. } in &self.pairs {
             writeln!(f, "{buyer:<21} {worker:<21} {:<34} {}", said(first), said(later))?;
         }
         let (direct, punched, relayed) = (self.by("direct"), self.by("punched"), self.by("relayed"));
@@ -146,7 +179,18 @@ impl fmt::Display for NatResult {
         for Event { what, outcome } in &self.events {
             writeln!(f, "{what:<43} {}", said(outcome))?;
         }
-        self.skipped.iter().try_for_each(|skipped| writeln!(f, "SKIPPED: {skipped}"))?;
+        if self.loss_percent > 0.0 || self.delay_ms > 0 {
+            writeln!(f, "{} % lost at each NAT, {} ms one way, by {}", self.loss_percent, self.delay_ms, self.made_by)?;
+        }
+        if let Some(Tally { passed, unmapped, filtered, lost, dropped, unknown, failed, .. }) = &self.model {
+            writeln!(
+                f,
+                "the model passed {passed} datagrams; refused: {unmapped} to no mapping, {filtered} filtered; {lost} lost as told, \
+                 {dropped} for room or size, {failed} by sockets, {unknown} of no host"
+            )?;
+        }
+        self.skipped.iter().try_for_each(|skipped| writeln!(f, "skipped: {skipped}"))?;
+        writeln!(f, "{} skipped; ran on {}", self.skipped.len(), self.ground)?;
         write!(f, "{}", self.machine)
     }
 }
@@ -163,8 +207,14 @@ fn said(answered: &Result<Answered, String>) -> String {
 
 /// Tries every pair.
 pub async fn run(options: NatOptions, told: &mut (dyn std::io::Write + Send)) -> Result<NatResult, NatError> {
-    let NatOptions { buyers, workers, events, loss, binary } = options;
-    let mut stage = Stage::new(RELAYS, &binary).await?;
+    let (ground, skipped) = lay(&options, told).await?;
+    let (ground_name, made_by) = match &ground {
+        Ground::Namespaces(_) if options.delay.is_zero() => ("namespaces", "nftables"),
+        Ground::Namespaces(_) => ("namespaces", "nftables and netem"),
+        Ground::Model(_) => ("model", "the model"),
+    };
+    let NatOptions { buyers, workers, events, loss, delay, binary, .. } = options;
+    let mut stage = Stage::new(ground, RELAYS, &binary).await?;
     for kind in &workers {
         stage.add_worker(*kind, TOKENS_PER_SECOND).await?;
     }
@@ -182,10 +232,12 @@ pub async fn run(options: NatOptions, told: &mut (dyn std::io::Write + Send)) ->
         for worker in &workers {
             let home = member.node.home.path();
             let first = ask(&binary, home, *worker, TOKENS).await;
-            // A better path is looked for meanwhile, and nothing tells that none will come.
-            tokio::time::sleep(BETWEEN).await;
+            if first.as_ref().is_ok_and(Answered::is_relayed) {
+                // A better path is looked for meanwhile, and nothing tells that none will come.
+                tokio::time::sleep(BETWEEN).await;
+            }
             let later = ask(&binary, home, *worker, TOKENS).await;
-            let pair = Pair { buyer: *buyer, worker: *worker, first, later };
+            let pair = Pair { buyer: *buyer, worker: *worker, can_meet: can_meet(*buyer, *worker), first, later };
             // Whoever watches; the result says it again.
             let _ = writeln!(told, "{buyer} buyer, {worker} worker: {}; then {}", said(&pair.first), said(&pair.later));
             pairs.push(pair);
@@ -197,8 +249,32 @@ pub async fn run(options: NatOptions, told: &mut (dyn std::io::Write + Send)) ->
         let _ = writeln!(told, "{what}: {}", said(&event.outcome));
         happened.push(event);
     }
-    let skipped = vec!["delay: nftables has none, and netem is not used".to_owned()];
-    Ok(NatResult { pairs, events: happened, loss, skipped, machine: Machine::here() })
+    Ok(NatResult {
+        pairs,
+        events: happened,
+        ground: ground_name,
+        loss_percent: f64::from(loss) / 10.0,
+        delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+        made_by,
+        model: stage.ground.tally().await,
+        skipped,
+        machine: Machine::here(),
+    })
+}
+
+/// Namespaces if there are any that can do what is wanted, else the model; and what could not be had.
+async fn lay(options: &NatOptions, told: &mut (dyn std::io::Write + Send)) -> Result<(Ground, Vec<String>), NatError> {
+    if options.model {
+        return Ok((Ground::Model(Model::new(options.delay)?), Vec::new()));
+    }
+    let why = match Internet::new(options.delay).await {
+        Ok(internet) => return Ok((Ground::Namespaces(internet), Vec::new())),
+        Err(NamespaceError::Refused(why)) => format!("namespaces are refused here ({why})"),
+        Err(error @ (NamespaceError::Program { .. } | NamespaceError::NoDelay { .. })) => error.to_string(),
+    };
+    let skipped = format!("{why}; ran the model instead");
+    let _ = writeln!(told, "skipped: {skipped}");
+    Ok((Ground::Model(Model::new(options.delay)?), vec![skipped]))
 }
 
 /// Has the node of `home` ask for `tokens` tokens of the model that the worker behind `kind` sells.

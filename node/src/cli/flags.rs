@@ -92,6 +92,9 @@ struct ReachArgs {
     /// Multiaddr at which others reach this node, such as that of a mapped port; repeatable.
     #[arg(long, value_name = "MULTIADDR")]
     external_address: Vec<String>,
+    /// IP address of this machine that nobody is told, such as a container bridge's; repeatable.
+    #[arg(long, value_name = "IP")]
+    hide_address: Vec<String>,
     /// Multiaddr of a relay to use first; repeatable [default: those that the mesh knows]
     #[arg(long, value_name = "MULTIADDR")]
     relay: Vec<String>,
@@ -119,6 +122,7 @@ impl MeshArgs {
             max_peers: self.max_peers,
             reach: self.reach.reach.clone(),
             external_addresses: list(&self.reach.external_address),
+            hidden_addresses: list(&self.reach.hide_address),
             relays: list(&self.reach.relay),
             upnp: self.reach.upnp,
             passphrase_file: self.secret.passphrase_file.clone(),

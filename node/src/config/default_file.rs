@@ -91,6 +91,9 @@ fn text() -> String {
 # Where others reach the mesh if a router maps its ports, such as "/ip4/203.0.113.7/tcp/46337".
 # external_addresses = []
 
+# IP addresses of this machine that nobody is told, such as that of a container bridge, "172.17.0.1".
+# hidden_addresses = []
+
 # Relays to use first, such as "/dns4/relay.example.org/tcp/46337/p2p/16Uiu2H...". Else those that the mesh knows.
 # relays = []
 

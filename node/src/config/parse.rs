@@ -62,6 +62,8 @@ const MAX_RISE: u32 = 1_000;
 const MAX_BOOTSTRAP: usize = 64;
 /// Relays that are named: two hold a place, the others are there for when one is lost.
 const MAX_RELAYS: usize = 16;
+/// Interfaces of a machine with many containers.
+const MAX_HIDDEN: usize = 64;
 /// Engines of one node.
 const MAX_BACKENDS: usize = 8;
 /// File descriptors end here on most systems.
@@ -140,6 +142,7 @@ impl Parser<'_> {
                     limits::MAX_ADDRESSES,
                     value::external_address,
                 )?,
+                hidden: self.all("hidden_addresses", p.hidden_addresses.unwrap_or_default(), MAX_HIDDEN, value::own_address)?,
                 relays: self.all("relays", p.relays.unwrap_or_default(), MAX_RELAYS, value::relay_address)?,
                 upnp: p.upnp.unwrap_or(true),
             },

@@ -53,6 +53,8 @@ keys! {
     reach: String,
     /// Multiaddrs at which others reach the mesh, such as those of mapped ports. None by default.
     external_addresses: Vec<String>,
+    /// IP addresses of this machine that nobody is told. None by default.
+    hidden_addresses: Vec<String>,
     /// Multiaddrs of relays to use first, with `/p2p/` at the end. None by default: those that the mesh knows.
     relays: Vec<String>,
     /// Whether to have the router map the mesh's ports (UPnP). Default true.
@@ -173,6 +175,7 @@ pub(super) fn flag(key: &str) -> String {
         "planes" => "--plane".into(),
         "relays" => "--relay".into(),
         "external_addresses" => "--external-address".into(),
+        "hidden_addresses" => "--hide-address".into(),
         "allow_workers" => "--allow".into(),
         "deny_workers" => "--deny".into(),
         "regions" => "--only-region".into(),

@@ -60,6 +60,7 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         max_peers: Some(config.max_peers),
         reach: Some(config.reach.mode.to_string()),
         external_addresses: texts(&config.reach.external),
+        hidden_addresses: texts(&config.reach.hidden),
         relays: texts(&config.reach.relays),
         upnp: Some(config.reach.upnp),
         backend: texts(&config.backend),

@@ -2,7 +2,7 @@
 
 use super::{parse::DEFAULT_MAX_PEERS, show::rows_over, *};
 use infernet_wire::limits;
-use std::fs;
+use std::{fs, net::IpAddr};
 
 struct Home(tempfile::TempDir);
 
@@ -101,6 +101,10 @@ fn how_a_node_is_reached_is_said_by_flag_variable_or_file_and_mistakes_name_the_
             &[bad, "--external-address", "203.0.113.7/tcp"],
         );
     }
+    let hidden = Partial { hidden_addresses: Some(vec!["172.17.0.1".into()]), ..none() };
+    assert_eq!(home.load(&[], hidden).unwrap().reach.hidden, ["172.17.0.1".parse::<IpAddr>().unwrap()]);
+    let with_port = Partial { hidden_addresses: Some(vec!["172.17.0.1:1".into()]), ..none() };
+    check("", &[], with_port, &["172.17.0.1:1", "--hide-address", "without a port"]);
     check("", &[("INFERNET_RELAYS", "/ip4/203.0.113.7/tcp/1")], none(), &["relays", "INFERNET_RELAYS", "with its id"]);
 }
 

@@ -6,7 +6,12 @@ use crate::{
 };
 use infernet_wire::{id::NodeId, limits, money::MicroUsd};
 use libp2p::{Multiaddr, multiaddr::Protocol};
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 /// The longest region: `north-america-northeast1-montreal` is 32.
 const MAX_REGION_BYTES: usize = 32;
@@ -124,6 +129,11 @@ pub(super) fn external_address(text: &str) -> Result<Multiaddr, String> {
         address.pop();
     }
     if is_dialable(&address) { Ok(address) } else { Err(fix.into()) }
+}
+
+/// An address of one of this machine's interfaces.
+pub(super) fn own_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "write an IP address of this machine without a port, such as 172.17.0.1".into())
 }
 
 /// The same of a relay, which must be named.

@@ -41,8 +41,8 @@ pub(super) async fn facts(home: &Path) -> Facts {
     let known = config.as_ref().ok();
     let of_node = node.facts();
     let bootstrap = bootstrap(known, of_node);
-    let network = network(known, of_node);
     let passphrase_file = known.and_then(|config| config.passphrase_file.clone());
+    let network = network(known, of_node);
     let (engines, bootstrap, synchronised, disk, store, machine_now) = tokio::join!(
         join_all(known.into_iter().flat_map(|config| &config.backend).map(engine)),
         join_all(

@@ -121,6 +121,8 @@ pub(super) struct Setup {
     pub(super) serves: bool,
     /// Where the operator says that we are reached.
     pub(super) external: Vec<Multiaddr>,
+    /// Addresses of this machine that nobody is told.
+    pub(super) hidden: Vec<IpAddr>,
     /// The operator's relays, with `/p2p/` at the end.
     pub(super) relays: Vec<Multiaddr>,
 }
@@ -168,9 +170,10 @@ impl Reach {
 
     // ---- what is learnt
 
-    /// We listen at `address`. Circuits are learnt by [`Reach::reserved`].
+    /// We listen at `address`, which counts unless it is hidden. Circuits are learnt by [`Reach::reserved`].
     pub(super) fn listens(&mut self, address: &Multiaddr) {
-        if discovery::relay_of(address).is_none() && self.setup.mode.listens() {
+        let is_hidden = ip(address).is_some_and(|ip| self.setup.hidden.contains(&ip));
+        if !is_hidden && discovery::relay_of(address).is_none() && self.setup.mode.listens() {
             self.listening.insert(without_peer(address));
         }
     }

@@ -107,6 +107,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
         mode: config.reach.mode,
         serves: config.serves,
         external: config.reach.external,
+        hidden: config.reach.hidden,
         relays: config.reach.relays,
     };
     let mut task = NetTask {

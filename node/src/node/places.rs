@@ -27,6 +27,8 @@ pub(super) struct Addressing {
     pub(super) chat: SocketAddr,
     /// Where the operator says that it is reached.
     pub(super) outside: Vec<SocketAddr>,
+    /// Addresses of this machine that nobody is told.
+    pub(super) hidden: Vec<IpAddr>,
     /// Where libp2p listens.
     pub(super) listening: Vec<Multiaddr>,
 }
@@ -42,7 +44,8 @@ impl Addressing {
         if !self.mode.listens() {
             return Vec::new();
         }
-        let all = advertised(self.chat, &self.outside, &self.listening);
+        let mut all = advertised(self.chat, &self.outside, &self.listening);
+        all.retain(|SocketAddrText(address)| !self.hidden.contains(&address.ip()));
         if !self.outside.is_empty() || self.mode == Mode::Direct || reached.state == Reachability::Unknown {
             return all;
         }
@@ -132,7 +135,8 @@ mod tests {
                 mode,
                 chat: "0.0.0.0:46337".parse().expect("an address"),
                 outside: Vec::new(),
-                listening: addresses(&["/ip4/10.0.0.1/tcp/1", "/ip4/203.0.113.7/tcp/1"]),
+                hidden: vec!["172.17.0.1".parse().expect("an address")],
+                listening: addresses(&["/ip4/10.0.0.1/tcp/1", "/ip4/203.0.113.7/tcp/1", "/ip4/172.17.0.1/tcp/1"]),
             };
             let places = addressing.places(&Reached { state, advertised: addresses(advertised), ..Reached::default() });
             assert_eq!(places.mesh.len(), advertised.len());

@@ -293,7 +293,7 @@ fn look(parties: &Parties, store: &dyn Store) -> Result<f64, BenchError> {
     Ok(started.elapsed().as_secs_f64() * 1e6 / LOOKS as f64)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }

@@ -31,9 +31,9 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// A node in a network of its own, with these flags alone.
-    pub fn within(place: Arc<Namespace>, binary: &Path, flags: Vec<String>) -> Result<Self, ClusterError> {
-        Ok(Launch { binary: binary.to_owned(), flags, home: Arc::new(new_home()?), disk: None, place: Some(place) })
+    /// A node with these flags alone, in a network of its own if there is one.
+    pub fn within(place: Option<Arc<Namespace>>, binary: &Path, flags: Vec<String>) -> Result<Self, ClusterError> {
+        Ok(Launch { binary: binary.to_owned(), flags, home: Arc::new(new_home()?), disk: None, place })
     }
 
     /// A node with a fresh home. `binary` is `infernet`, or another program whose `node` subcommand is; `flags` are those of

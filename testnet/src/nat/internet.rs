@@ -4,18 +4,22 @@ use super::{
     kind::NatKind,
     namespace::{Namespace, NamespaceError},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Public addresses are of the range for benchmarks (RFC 2544), each in a /24 of its own, as a relay's limits expect of strangers.
 const PUBLIC: &str = "198.18";
 /// The whole of it is one wire.
 const PREFIX: u8 = 15;
 
+/// Packets of a host that wait for their delay.
+const QUEUE: u32 = 10_000;
+
 /// The wire.
 #[derive(Debug)]
 pub struct Internet {
     wire: Namespace,
     hosts: u8,
+    delay: Duration,
 }
 
 /// A host, and what stands before it.
@@ -44,11 +48,20 @@ impl Router {
 }
 
 impl Internet {
-    /// Nobody is on it yet.
-    pub async fn new() -> Result<Self, NamespaceError> {
+    /// Nobody is on it yet. A packet takes `delay` from one host to another, if the kernel has netem.
+    pub async fn new(delay: Duration) -> Result<Self, NamespaceError> {
         let wire = Namespace::world().await?;
+        // So that it fails here, if nftables is missing.
+        wire.filter("flush ruleset\n").await?;
         wire.shell("ip link add wire type bridge\nip link set wire up\nip link set lo up").await?;
-        Ok(Internet { wire, hosts: 0 })
+        if !delay.is_zero() {
+            netem(&wire, "wire", delay).await.map_err(|error| match error {
+                NamespaceError::Program { said, .. } => NamespaceError::NoDelay { said },
+                other => other,
+            })?;
+            wire.shell("tc qdisc del dev wire root").await?;
+        }
+        Ok(Internet { wire, hosts: 0, delay })
     }
 
     /// A new host behind a NAT of this kind.
@@ -85,8 +98,14 @@ impl Internet {
         self.wire
             .shell(&format!("ip link add ext{n} type veth peer name ext netns {pid}\nip link set ext{n} master wire up"))
             .await?;
-        place.shell(&format!("ip addr add {public}/{PREFIX} dev ext\nip link set ext up")).await
+        place.shell(&format!("ip addr add {public}/{PREFIX} dev ext\nip link set ext up")).await?;
+        // What leaves a host waits, so each packet does once.
+        if self.delay.is_zero() { Ok(()) } else { netem(place, "ext", self.delay).await }
     }
+}
+
+async fn netem(place: &Namespace, device: &str, delay: Duration) -> Result<(), NamespaceError> {
+    place.shell(&format!("tc qdisc add dev {device} root netem delay {}ms limit {QUEUE}", delay.as_millis())).await
 }
 
 impl Host {

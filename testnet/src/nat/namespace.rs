@@ -27,6 +27,12 @@ pub enum NamespaceError {
         /// Its last words.
         said: String,
     },
+    /// The kernel can't.
+    #[error("this kernel delays no packets in a namespace (no netem: {said})")]
+    NoDelay {
+        /// The last words of `tc`.
+        said: String,
+    },
 }
 
 /// See the module.

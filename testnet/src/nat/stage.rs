@@ -2,7 +2,7 @@
 
 use super::{
     NatError,
-    internet::{Host, Internet},
+    ground::{Ground, Host},
     kind::NatKind,
 };
 use crate::cluster::{
@@ -44,8 +44,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    async fn start(internet: &mut Internet, binary: &Path) -> Result<Self, NatError> {
-        let host = internet.host(NatKind::Open).await?;
+    async fn start(ground: &mut Ground, binary: &Path) -> Result<Self, NatError> {
+        let host = ground.host(NatKind::Open).await?;
         let home = tempfile::Builder::new().prefix("infernet-relay-").tempdir().map_err(ClusterError::Home)?;
         let (child, addresses) = relay(&host, binary, home.path()).await?;
         Ok(Relay { host, binary: binary.to_owned(), home, child, addresses })
@@ -70,13 +70,14 @@ impl Relay {
 }
 
 async fn relay(host: &Host, binary: &Path, home: &Path) -> Result<(Child, Vec<String>), NatError> {
-    let mut command = host.place.command(binary);
+    let mut command = host.command(binary);
     command.args(["relay", "--json", "--home"]).arg(home).args(["start", "--network", NETWORK]);
-    command.args(listens(&host.address)).args(PLACES);
+    command.args(host.relay_flags()).args(PLACES);
     command.args(["--http-listen", "none", "--watch-listen", "none", "--mdns", "false"]);
     let (child, line) = ready(command, "a relay").await?;
     let Ready { listen } = serde_json::from_str(&line).map_err(|error| ClusterError::Engine(error.to_string()))?;
-    Ok((child, listen))
+    host.runs(child.id()).await?;
+    Ok((child, host.reached(listen)))
 }
 
 async fn ready(mut command: Command, what: &str) -> Result<(Child, String), NatError> {
@@ -87,12 +88,6 @@ async fn ready(mut command: Command, what: &str) -> Result<(Child, String), NatE
         Ok(None) => Err(ClusterError::Engine(format!("{what} did not start: {}", last_words(&mut child).await)).into()),
         Err(_) => Err(ClusterError::Timeout { what: what.into(), within: START }.into()),
     }
-}
-
-fn listens(address: &str) -> [String; 4] {
-    let tcp = format!("/ip4/{address}/tcp/46337");
-    let quic = format!("/ip4/{address}/udp/46338/quic-v1");
-    ["--listen".into(), tcp, "--listen".into(), quic]
 }
 
 /// A node, and where it is.
@@ -114,7 +109,8 @@ pub struct Stage {
     /// By what is before them.
     pub buyers: BTreeMap<NatKind, Member>,
     binary: PathBuf,
-    internet: Internet,
+    /// Where all are.
+    pub ground: Ground,
 }
 
 /// The one model that the worker behind this kind sells.
@@ -123,25 +119,20 @@ pub fn model_behind(kind: NatKind) -> String {
 }
 
 impl Stage {
-    /// Relays, and nobody else yet. `binary` is this program.
-    pub async fn new(relays: usize, binary: &Path) -> Result<Self, NatError> {
-        let mut stage = Stage {
-            relays: Vec::new(),
-            workers: BTreeMap::new(),
-            buyers: BTreeMap::new(),
-            binary: binary.to_owned(),
-            internet: Internet::new().await?,
-        };
+    /// Relays on `ground`, and nobody else yet. `binary` is this program.
+    pub async fn new(ground: Ground, relays: usize, binary: &Path) -> Result<Self, NatError> {
+        let mut stage =
+            Stage { relays: Vec::new(), workers: BTreeMap::new(), buyers: BTreeMap::new(), binary: binary.to_owned(), ground };
         for _ in 0..relays {
-            stage.relays.push(Relay::start(&mut stage.internet, binary).await?);
+            stage.relays.push(Relay::start(&mut stage.ground, binary).await?);
         }
         Ok(stage)
     }
 
     /// A worker behind `kind`, whose engine makes `tokens_per_second`.
     pub async fn add_worker(&mut self, kind: NatKind, tokens_per_second: f64) -> Result<(), NatError> {
-        let host = self.internet.host(kind).await?;
-        let mut command = host.place.command(&self.binary);
+        let host = self.ground.host(kind).await?;
+        let mut command = host.command(&self.binary);
         command.args(["engine", "--tokens-per-second", &tokens_per_second.to_string()]);
         let (engine, url) = ready(command, "an engine").await?;
         let backend = format!("ollama={}", url.trim());
@@ -154,20 +145,20 @@ impl Stage {
 
     /// A buyer behind `kind`.
     pub async fn add_buyer(&mut self, kind: NatKind) -> Result<(), NatError> {
-        let host = self.internet.host(kind).await?;
+        let host = self.ground.host(kind).await?;
         let node = self.node(&host, vec!["--no-serve".to_owned()]).await?;
         self.buyers.insert(kind, Member { host, node, _engine: None });
         Ok(())
     }
 
     async fn node(&self, host: &Host, mut flags: Vec<String>) -> Result<Process, NatError> {
-        // Everywhere, as nodes do: their address may change.
-        flags.extend(listens("0.0.0.0"));
-        let chat = ["--chat-listen", "0.0.0.0:46337"];
-        flags.extend(["--no-mdns", "--no-api", "--network", NETWORK].into_iter().chain(chat).map(str::to_owned));
+        flags.extend(host.node_flags());
+        flags.extend(["--no-mdns", "--no-api", "--network", NETWORK].map(str::to_owned));
         for relay in &self.relays {
             flags.extend(relay.addresses.iter().flat_map(|address| ["--bootstrap".to_owned(), address.clone()]));
         }
-        Ok(Launch::within(host.place.clone(), &self.binary, flags)?.start().await?)
+        let node = Launch::within(host.place(), &self.binary, flags)?.start().await?;
+        host.runs(node.pid()).await?;
+        Ok(node)
     }
 }

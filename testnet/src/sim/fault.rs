@@ -99,9 +99,13 @@ impl FaultKind {
         }
     }
 
-    /// Whether it can meet a job in `phase`: a job that waits has no worker yet.
+    /// Whether it can meet a job in `phase`: a job that waits has no worker yet, one without an asked worker no stream.
     pub fn can_meet(self, phase: Phase) -> bool {
-        !(self.strikes_workers() && matches!(phase, Phase::Waiting | Phase::Queued))
+        match phase {
+            Phase::Waiting | Phase::Queued => !self.strikes_workers() && self != FaultKind::BreakStreams,
+            Phase::Auction => self != FaultKind::BreakStreams,
+            _ => true,
+        }
     }
 
     fn strikes_workers(self) -> bool {
@@ -168,7 +172,8 @@ impl World {
             None => {
                 let Some(at) = self.aimed.iter().position(|aimed| aimed.kind == kind && aimed.until <= self.ms) else { return };
                 self.aimed.swap_remove(at);
-                let live: Vec<JobNo> = self.jobs.iter().filter(|job| job.ended.is_none()).map(|job| job.no).collect();
+                let met = self.jobs.iter().filter(|job| job.ended.is_none() && kind.can_meet(job.phase));
+                let live: Vec<JobNo> = met.map(|job| job.no).collect();
                 self.fault_dice.pick(&live).copied()
             }
         };

@@ -37,6 +37,9 @@ pub struct OpenPiece {
     pub accept: Verified<JobAccept>,
 }
 
+/// Whose own uplink it was that broke hears so from its system at once.
+const AT_ONCE_MS: u64 = 50;
+
 /// What travels.
 #[derive(Debug, Clone)]
 pub enum Piece {
@@ -167,7 +170,9 @@ impl World {
 
     /// The connection breaks; what is on its way is lost. Both ends notice it, each in its time.
     pub(super) fn break_stream(&mut self, no: StreamNo) {
-        let (by_buyer, by_worker) = (self.fault_dice.below(NOTICED_MS), self.fault_dice.below(IDLE_MS));
+        let mut noticed =
+            |last| if self.fault_dice.chance(500) { self.fault_dice.below(AT_ONCE_MS) } else { self.fault_dice.below(last) };
+        let (by_buyer, by_worker) = (noticed(NOTICED_MS), noticed(IDLE_MS));
         let ms = self.ms;
         let Some(stream) = self.stream_mut(no).filter(|stream| stream.open && !stream.broken) else { return };
         stream.broken = true;

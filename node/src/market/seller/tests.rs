@@ -71,6 +71,7 @@ fn every_offer_meets_a_bid_a_reason_or_silence() {
     check(|_| {}, |_| {}, Says::Bid);
     check(|seller| seller.set_draining(true), |_| {}, Says::NoBid(NoBidReason::DRAINING));
     check(|seller| seller.set_store_full(true), |_| {}, Says::NoBid(NoBidReason::STORE_FULL));
+    check(|seller| seller.set_credit_left(MicroUsd(0)), |_| {}, Says::NoBid(NoBidReason::NO_CREDIT));
     check(|_| {}, |offer| offer.ceiling.output = MicroUsd(DEAR - 1), Says::NoBid(NoBidReason::CEILING_TOO_LOW));
     check(|_| {}, |offer| offer.abilities = Abilities::TOOLS, Says::NoBid(NoBidReason::MISSING_ABILITY));
     check(|_| {}, |offer| offer.model = "other".into(), Says::Nothing(Ignored::OtherModel));

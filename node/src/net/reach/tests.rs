@@ -11,7 +11,7 @@ fn address(text: &str) -> Multiaddr {
 }
 
 fn setup(mode: Mode) -> Setup {
-    Setup { me: PeerId::random(), mode, serves: true, external: vec![], relays: vec![] }
+    Setup { me: PeerId::random(), mode, serves: true, external: vec![], hidden: vec![], relays: vec![] }
 }
 
 fn worker() -> Reach {
@@ -45,6 +45,20 @@ fn while_nobody_has_tried_a_node_tells_where_it_listens_as_it_always_did() {
     assert_eq!(texts(&told.addresses), ["/ip4/127.0.0.1/tcp/1"]);
     assert_eq!(told.advertised, told.addresses);
     assert_eq!(reach.due(T0), None, "and looks for no relay");
+}
+
+#[test]
+fn an_address_that_is_hidden_is_told_in_no_state() {
+    let hidden = vec!["192.168.0.7".parse().unwrap()];
+    let mut reach = Reach::new(Setup { hidden, ..setup(Mode::Auto) });
+    reach.listens(&address(PRIVATE));
+    assert_eq!(reach.told().addresses, []);
+    reach.tried(&address(OUTSIDE), false);
+    assert_eq!((reach.told().state, reach.told().addresses), (Reachability::BehindNat, vec![]));
+    reach.listens(&address(OWN));
+    assert_eq!(texts(&reach.told().addresses), Vec::<String>::new(), "nor one that others can't reach");
+    reach.tried(&address(OUTSIDE), true);
+    assert_eq!(texts(&reach.told().addresses), [OUTSIDE]);
 }
 
 #[test]

@@ -219,9 +219,10 @@ impl World {
             return;
         }
         let ms = self.ms;
-        let pause = match self.fault_dice.weighted(&[6, 3, 1]) {
-            0 => self.fault_dice.within((20, 2_000)),
-            1 => self.fault_dice.within((5_000, 25_000)),
+        let pause = match self.fault_dice.weighted(&[4, 3, 2, 1]) {
+            0 => self.fault_dice.within((20, 200)),
+            1 => self.fault_dice.within((200, 2_000)),
+            2 => self.fault_dice.within((5_000, 25_000)),
             _ => self.fault_dice.within((30_000, 45_000)),
         };
         let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get_mut(&stream)) else { return };
