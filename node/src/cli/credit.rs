@@ -76,8 +76,10 @@ async fn list(context: &Context) -> Result<Vec<CreditReport>, Exit> {
     }
 }
 
-/// Where the tabs are while no node runs.
-fn on_disk(context: &Context) -> Result<(Config, Vec<NodeId>, Arc<dyn Store>), Exit> {
+/// What is read while no node runs: who we are, by all our keys, and where the tabs are.
+type Kept = (Config, Vec<NodeId>, Arc<dyn Store>);
+
+fn on_disk(context: &Context) -> Result<Kept, Exit> {
     let config = Config::load(&context.home, Partial::default())?;
     let (id, _) = identity::public(&context.home)?;
     let former = identity::former(&context.home, &id, &config.network)?;

@@ -14,7 +14,7 @@ use infernet_wire::{
 };
 use serde_bytes::ByteBuf;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tracing::warn;
@@ -124,8 +124,8 @@ pub fn all_kept(store: &dyn Store, us: &[NodeId]) -> Result<BTreeMap<NodeId, Pay
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
             for (buyer, _) in page {
-                if !all.contains_key(&buyer) {
-                    all.insert(buyer, kept(store, us, &buyer)?);
+                if let Entry::Vacant(place) = all.entry(buyer) {
+                    place.insert(kept(store, us, &buyer)?);
                 }
             }
         }
