@@ -604,14 +604,15 @@ impl Job {
         // What it wrote is as good as there by the time that the receipt is.
         let paid = till.as_ref().map(Till::paid).unwrap_or_default();
         let Finished { usage, receipt } = session.finish(end.finish, (end.input, end.output), paid, clock::now());
+        match &receipt {
+            Some(body) => till.iter_mut().for_each(|till| till.end_of_answer(body.amount)),
+            None => till.take().into_iter().for_each(|till| till.close(MicroUsd(0), false)),
+        }
         // A buyer that is away is waited for as long as there is room.
         let reachable = !line.is_lost() || listed.as_mut().is_some_and(Listed::may_wait);
         let told = !end.gone && reachable && line.say_ending(usage).await.is_ok();
         let Some(body) = receipt else {
             info!(finish = end.finish.label(), "ended before the first token, free of charge");
-            if let Some(till) = till {
-                till.close(MicroUsd(0), false);
-            }
             return shown.end(Ended::free(State::Cancelled, None));
         };
         let (tokens, amount) = (body.output_tokens, body.amount);

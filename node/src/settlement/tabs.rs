@@ -293,6 +293,13 @@ impl Till {
         if self.keeping.is_some() { self.kept().await } else { Ok(()) }
     }
 
+    /// The answer is over and comes to `amount`: to be called before the buyer is told, see [`PayeeTab::end`].
+    pub fn end_of_answer(&mut self, amount: MicroUsd) {
+        if let Some(tab) = lock(&self.tabs.shared.payees).get_mut(&self.buyer) {
+            tab.end(&self.job, amount);
+        }
+    }
+
     /// The job came to `amount`; `agreed` tells whether the buyer has signed that.
     pub fn close(mut self, amount: MicroUsd, agreed: bool) {
         self.end(amount, agreed);

@@ -98,6 +98,8 @@ impl BadPayment {
 struct Job {
     most: u64,
     paid: u64,
+    /// Whether `most` is what it came to.
+    ended: bool,
 }
 
 /// See the module above.
@@ -156,7 +158,7 @@ impl PayeeTab {
         if owed.0.saturating_add(most.0) > limit.0 {
             return Err(NoCredit { owed, most, limit });
         }
-        self.jobs.insert(job, Job { most: most.0, paid: 0 });
+        self.jobs.insert(job, Job { most: most.0, paid: 0, ended: false });
         Ok(())
     }
 
@@ -169,7 +171,9 @@ impl PayeeTab {
         verified: Option<SignedVoucher>,
         paid: MicroUsd,
     ) -> Result<bool, BadPayment> {
-        let Job { most, paid: before } = *self.jobs.get(job).ok_or(BadPayment::NoJob)?;
+        let Job { most, paid: before, ended } = *self.jobs.get(job).ok_or(BadPayment::NoJob)?;
+        // What crossed the end on its way pays no more than what the job came to.
+        let paid = if ended { MicroUsd(paid.0.clamp(before, most)) } else { paid };
         if paid.0 < before {
             return Err(BadPayment::Shrinks { paid, before: MicroUsd(before) });
         }
@@ -192,6 +196,14 @@ impl PayeeTab {
             job.paid = paid.0;
         }
         Ok(changed)
+    }
+
+    /// The answer is over and comes to `amount`, the seller says; more was perhaps paid. What is too much is free for the buyer's other
+    /// jobs from now on: before the buyer hears of it, so that it may count on that.
+    pub fn end(&mut self, job: &JobId, amount: MicroUsd) {
+        if let Some(job) = self.jobs.get_mut(job) {
+            *job = Job { most: amount.0, paid: job.paid.min(amount.0), ended: true };
+        }
     }
 
     /// `job` is over and came to `amount`; `agreed` tells whether the buyer has signed that.

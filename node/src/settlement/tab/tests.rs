@@ -79,6 +79,26 @@ fn what_a_job_did_not_use_pays_for_the_next() {
 }
 
 #[test]
+fn a_buyer_may_count_on_what_a_job_did_not_use_as_soon_as_it_hears_of_it() {
+    let (mut buyer, mut seller) = (PayerTab::default(), PayeeTab::default());
+    for n in [1, 2] {
+        seller.open(job(n), MicroUsd(100), RICH).expect("credit");
+    }
+    take(&mut seller, &job(1), pay(&mut buyer, job(1), 40), 40).expect("good");
+    // The seller ends it and tells; the buyer signs, and pays the next job before its signature arrives.
+    seller.end(&job(1), MicroUsd(25));
+    buyer.settle(&job(1), Some(MicroUsd(25)));
+    take(&mut seller, &job(2), pay(&mut buyer, job(2), 15), 15).expect("covered");
+    assert_eq!(take(&mut seller, &job(1), 40, 40), Ok(false), "what crossed the end pays no more");
+    seller.settle(&job(1), MicroUsd(25), true);
+    assert_eq!(seller.settled(), MicroUsd(25));
+    // A job that was not paid in full yet takes the rest, and no more.
+    seller.end(&job(2), MicroUsd(30));
+    take(&mut seller, &job(2), pay(&mut buyer, job(2), 30), 30).expect("the rest");
+    assert_eq!(seller.paid(&job(2)), MicroUsd(30));
+}
+
+#[test]
 fn payments_that_are_wrong_change_nothing() {
     let mut seller = PayeeTab::default();
     seller.open(job(1), MicroUsd(100), RICH).expect("credit");
@@ -231,6 +251,7 @@ proptest! {
                 Op::End(n, agreed) => if let Some(job) = names.remove(&n) {
                     // Before a buyer signs it has paid, and in order: what both have signed is covered.
                     let amount = if agreed { MicroUsd(seller.paid(&job).0 / 2) } else { MicroUsd(buyer.paid(&job).0 / 2 + 3) };
+                    seller.end(&job, amount);
                     buyer.settle(&job, agreed.then_some(amount));
                     seller.settle(&job, amount, agreed);
                     seller_disk = seller.record();
