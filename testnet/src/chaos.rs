@@ -27,8 +27,9 @@ pub use plan::Fault;
 use crate::{bench::BenchError, cluster::NETWORK, machine::Machine};
 use books::{Book, Entry};
 use infernet_node::{
-    clock,
-    store::{self, Page, Position, StoreError},
+    clock, identity,
+    settlement::{tab::PayerTab, tabs},
+    store::{self, Page, Position, Side, StoreError},
 };
 use infernet_wire::{
     receipt::{JobStatus, SignedReceipt},
@@ -131,8 +132,14 @@ impl fmt::Display for ChaosResult {
         let b = &self.balance;
         writeln!(
             f,
-            "books: {} receipts settled, {} micro-USD owed, {} earned; {} unacknowledged, {} signatures did not arrive, {} lost",
-            b.settled, b.debits_micro_usd, b.credits_micro_usd, b.unacknowledged, b.signature_not_arrived, b.lost
+            "books: {} receipts settled, {} micro-USD owed, {} earned, {} in vouchers; {} unacknowledged, {} signatures did not arrive, {} lost",
+            b.settled,
+            b.debits_micro_usd,
+            b.credits_micro_usd,
+            b.vouchers_micro_usd,
+            b.unacknowledged,
+            b.signature_not_arrived,
+            b.lost
         )?;
         match self.complaints.as_slice() {
             [] => write!(f, "well: every job ended, the books balance, nothing hung"),
@@ -265,7 +272,17 @@ fn read(home: &Path) -> Result<Book, StoreError> {
             None => break,
         }
     }
-    Ok(Book { entries, unreadable: store.counts()?.unreadable })
+    let id = identity::public(home).ok().map(|(id, _)| id);
+    let (mut vouchers, mut promised) = (BTreeMap::new(), BTreeMap::new());
+    if let Some(me) = &id {
+        for (buyer, tab) in tabs::all_kept(&*store, &[*me])? {
+            vouchers.insert(buyer, u64::try_from(tab.promised()).unwrap_or(u64::MAX));
+        }
+        for (worker, record) in store.tabs(Side::Bought, me, None)? {
+            promised.insert(worker, PayerTab::recover(&record).map_or(0, |tab| tab.promised().0));
+        }
+    }
+    Ok(Book { id, entries, unreadable: store.counts()?.unreadable, vouchers, promised })
 }
 
 fn entry(signed: &SignedReceipt) -> Entry {

@@ -19,8 +19,14 @@ pub(super) struct Entry {
 /// What one node kept.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Book {
+    /// Who it is, if it has a key.
+    pub(super) id: Option<NodeId>,
     pub(super) entries: Vec<Entry>,
     pub(super) unreadable: u64,
+    /// The highest voucher of each buyer, in micro-USD.
+    pub(super) vouchers: BTreeMap<NodeId, u64>,
+    /// What it may have promised to each worker, in micro-USD.
+    pub(super) promised: BTreeMap<NodeId, u64>,
 }
 
 /// What the books come to.
@@ -32,6 +38,8 @@ pub struct Balance {
     pub debits_micro_usd: u64,
     /// What the workers are owed by the same jobs.
     pub credits_micro_usd: u64,
+    /// What workers have in vouchers, in micro-USD.
+    pub vouchers_micro_usd: u64,
     /// Receipts of workers that no buyer signed: it was gone, or the network was.
     pub unacknowledged: u64,
     /// Receipts that the buyer signed and the worker does not know of: it was gone when the signature came.
@@ -80,6 +88,7 @@ pub(super) fn balance(books: &BTreeMap<Who, Book>, promises: &[Promise]) -> Bala
         }
     }
     one_completion_each(&bought, &mut balance);
+    vouchers(books, &mut balance);
     books.iter().for_each(|(who, book)| each_book(*who, book, &mut balance));
     balance
 }
@@ -96,6 +105,20 @@ fn one_completion_each(bought: &BTreeMap<(JobId, NodeId), Entry>, balance: &mut 
     for entry in bought.values().filter(|entry| entry.completed && entry.countersigned) {
         if !completed.insert(entry.job) {
             balance.complain(entry, "two workers completed the same job");
+        }
+    }
+}
+
+/// No worker has a voucher that its buyer does not know of: whoever was killed when, what counts was on the disk first.
+fn vouchers(books: &BTreeMap<Who, Book>, balance: &mut Balance) {
+    let by_id: BTreeMap<NodeId, &Book> = books.values().filter_map(|book| Some((book.id?, book))).collect();
+    for (worker, book) in &by_id {
+        for (buyer, voucher) in &book.vouchers {
+            balance.vouchers_micro_usd += voucher;
+            let known = by_id.get(buyer).and_then(|book| book.promised.get(worker)).copied().unwrap_or_default();
+            if *voucher > known {
+                balance.complaints.push(format!("a voucher of {voucher} micro-USD, of which its buyer knows {known}"));
+            }
         }
     }
 }
@@ -128,7 +151,7 @@ mod tests {
     }
 
     fn books(buyer: &[Entry], worker: &[Entry]) -> BTreeMap<Who, Book> {
-        let book = |entries: &[Entry]| Book { entries: entries.to_vec(), unreadable: 0 };
+        let book = |entries: &[Entry]| Book { entries: entries.to_vec(), ..Book::default() };
         [(Who::Buyer(0), book(buyer)), (Who::Worker(0), book(worker))].into()
     }
 
@@ -163,6 +186,23 @@ mod tests {
             (vec![entry(1), entry(1)], vec![entry(1)], vec![]),
         ] {
             assert_eq!(balance(&books(&buyer, &worker), &promises).complaints.len(), 1, "{buyer:?} {worker:?}");
+        }
+    }
+
+    #[test]
+    fn a_voucher_that_its_buyer_does_not_know_of_is_told() {
+        const BUYER: NodeId = NodeId([3; 33]);
+        let mut books = books(&[], &[]);
+        let worker = books.get_mut(&Who::Worker(0)).expect("a worker");
+        (worker.id, worker.vouchers) = (Some(WORKER), [(BUYER, 10)].into());
+        let of_buyer = |promised: u64, books: &mut BTreeMap<Who, Book>| {
+            let buyer = books.get_mut(&Who::Buyer(0)).expect("a buyer");
+            (buyer.id, buyer.promised) = (Some(BUYER), [(WORKER, promised)].into());
+        };
+        for (promised, complaints) in [(10, 0), (11, 0), (9, 1)] {
+            of_buyer(promised, &mut books);
+            let balance = balance(&books, &[]);
+            assert_eq!((balance.complaints.len(), balance.vouchers_micro_usd), (complaints, 10), "{promised}");
         }
     }
 

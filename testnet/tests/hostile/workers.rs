@@ -101,9 +101,11 @@ struct Seen {
     countersigned: bool,
     /// Receipts that it kept.
     kept: u64,
+    /// What it has paid for the job.
+    paid: MicroUsd,
 }
 
-fn terms(buyer: &NodeKey, worker: &NodeKey, accept: Hash, job: JobId) -> Terms {
+fn terms(buyer: &NodeKey, worker: &NodeKey, accept: Hash, job: JobId, budget: MicroUsd) -> Terms {
     Terms {
         job,
         accept,
@@ -113,7 +115,7 @@ fn terms(buyer: &NodeKey, worker: &NodeKey, accept: Hash, job: JobId) -> Terms {
         model: MODEL.into(),
         weights: None,
         price: Price { input: MicroUsd(1_000_000), output: MicroUsd(1_000_000) },
-        budget: MicroUsd(60),
+        budget,
         input_tokens: request(100).input_token_bound(),
         output_tokens: 100,
     }
@@ -135,6 +137,10 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Gives a job to a worker that follows `script`; the buyer has `within` for the whole answer.
 async fn cheated(script: Script, listener: Listener, within: Duration) -> Seen {
+    cheated_of(script, listener, within, MicroUsd(60)).await
+}
+
+async fn cheated_of(script: Script, listener: Listener, within: Duration, budget: MicroUsd) -> Seen {
     let (key, worker) = (fresh_key(), fresh_key());
     let (net, _events) = net::start(&key, NetConfig { network: network(), ..NetConfig::default() }).await.expect("a net");
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
@@ -164,7 +170,7 @@ async fn cheated(script: Script, listener: Listener, within: Duration) -> Seen {
         expires: now.after(limits::ACCEPT_TTL_MS),
     };
     let accept = key.sign(&network(), accept).expect("an accept");
-    let terms = terms(&key, &worker, accept.digest(), job);
+    let terms = terms(&key, &worker, accept.digest(), job, budget);
     let endpoint = chat_endpoint(&worker);
     let order = Order {
         offer: None,
@@ -181,12 +187,17 @@ async fn cheated(script: Script, listener: Listener, within: Duration) -> Seen {
         let Frame::Open(open) = first.frame else { panic!("not open") };
         let request = line.reader.read_raw(open.request_len as usize, SOON).await.expect("a request");
         let (session, opened) = WorkerSession::open(terms.clone(), &first.bytes, &request, false, clock::now());
+        let mut paid = open.payment.map(|payment| payment.paid).unwrap_or_default();
         let mut cheat = script(Cheat { key: worker, line, session, opened, terms }).await;
         loop {
             match cheat.line.raw().await {
-                Ok(raw) if matches!(raw.frame, Frame::Countersign(_)) => return true,
-                Ok(_) => {}
-                Err(_) => return false,
+                Ok(raw) if matches!(raw.frame, Frame::Countersign(_)) => return (true, paid),
+                Ok(raw) => {
+                    if let Frame::Voucher(payment) = raw.frame {
+                        paid = paid.max(payment.paid);
+                    }
+                }
+                Err(_) => return (false, paid),
             }
         }
     });
@@ -213,10 +224,10 @@ async fn cheated(script: Script, listener: Listener, within: Duration) -> Seen {
     let result = soon("the job ends", client::run(&buyer, order, caller)).await;
     job_over.send_replace(true);
     drop(progress);
-    let countersigned = soon("the cheat ends", serving).await.expect("the cheat runs");
+    let (countersigned, paid) = soon("the cheat ends", serving).await.expect("the cheat runs");
     drop(buyer);
     let partial = listening.await.expect("the listener ends");
-    Seen { result, partial, countersigned, kept: store.counts().expect("the store").receipts }
+    Seen { result, partial, countersigned, kept: store.counts().expect("the store").receipts, paid }
 }
 
 /// The buyer must fail as `expected` says, having heard `partial`; it signs and keeps nothing.
@@ -235,6 +246,29 @@ async fn an_honest_script_goes_well() {
     let completed = seen.result.expect("an answer");
     assert_eq!((seen.partial.as_str(), seen.countersigned, seen.kept), ("Once upon", true, 1));
     assert_eq!(completed.receipt.expect("a receipt").receipt().amount, MicroUsd(7));
+}
+
+/// It wants the whole answer paid ahead, says a word, and is gone with what it got: the input's price and one piece's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stops_after_a_payment_has_one_piece_at_most() {
+    fn takes_and_leaves(mut c: Cheat) -> BoxFuture<'static, Cheat> {
+        async move {
+            let (job, input_tokens) = (c.terms.job, c.terms.input_tokens);
+            c.send(&Frame::Opened(Opened { job, input_tokens, grace_ms: None, chunk: Some(1_000_000) })).await;
+            c.say("Once", 1).await;
+            let error = StreamError { code: ErrorCode::ENGINE, retryable: false, message: "thank you".into() };
+            c.send(&Frame::Error(error)).await;
+            c
+        }
+        .boxed()
+    }
+    let seen = cheated_of(takes_and_leaves, Listener::Keen, SOON, MicroUsd(100_000)).await;
+    let failure = seen.result.expect_err("no answer");
+    assert!(failure.after_first_token && matches!(failure.cause, Cause::Worker(_)), "{failure}");
+    let price = Price { input: MicroUsd(1_000_000), output: MicroUsd(1_000_000) };
+    let most = price.cost(request(100).input_token_bound(), limits::CHUNK_TOKENS).expect("small");
+    assert_eq!(seen.paid, most, "the input and one piece");
+    assert_eq!((seen.countersigned, seen.kept), (false, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -542,7 +576,7 @@ async fn undercut(mut rogue: Rogue, script: Script) {
     let accept = Envelope::decode(&open.accept).expect("an envelope");
     let accept = accept.open::<JobAccept>(&network(), clock::now()).expect("an accept").verify().expect("signed");
     assert_eq!(accept.winner, rogue.id());
-    let mut terms = terms(&rogue.key, &rogue.key, accept.digest(), accept.job);
+    let mut terms = terms(&rogue.key, &rogue.key, accept.digest(), accept.job, MicroUsd(60));
     (terms.buyer, terms.input_tokens) = (accept.signer(), 1);
     let request = line.reader.read_raw(open.request_len as usize, SOON).await.expect("a request");
     let (session, opened) = WorkerSession::open(terms.clone(), &first.bytes, &request, false, clock::now());
