@@ -82,6 +82,7 @@ pub async fn run(options: DemoOptions, out: &mut (dyn Write + Send), notes: &mut
     } else {
         writeln!(out)?;
         receipt(&report, &mut say)?;
+        network.tab(&report, &mut say)?;
     }
     let signed = report.receipt.as_ref().is_some_and(|r| r.verified);
     if options.stay {
@@ -150,6 +151,15 @@ impl Network {
 
     fn name(&self, worker: &str) -> &'static str {
         self.names.get(worker).copied().unwrap_or("a worker")
+    }
+
+    /// What the worker has in writing.
+    fn tab(&self, report: &ChatReport, say: &mut Say<'_>) -> std::io::Result<()> {
+        let Some(receipt) = &report.receipt else { return Ok(()) };
+        let Some(worker) = self.workers.iter().find(|worker| worker.node.id() == receipt.worker) else { return Ok(()) };
+        let Ok(tab) = worker.node.tabs().sold_to(&self.buyer.node.id()) else { return Ok(()) };
+        let promised = MicroUsd(u64::try_from(tab.promised()).unwrap_or(u64::MAX));
+        say(format!("paid as it streamed: vouchers of {promised} in all; what was not used pays for the next job"))
     }
 
     async fn stop(self) {
