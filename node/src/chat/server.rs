@@ -245,7 +245,7 @@ fn paid_beforehand(worker: &Worker, terms: &Terms, payment: Option<&Payment>) ->
         worker.tally.count_reason("payment_refused", label);
         refuse(ErrorCode::PAYMENT, true, error)
     };
-    let opened = worker.tabs.open(terms.buyer, terms.job, terms.most());
+    let opened = worker.tabs.open(terms.buyer, terms.job, terms.most(), terms.output_tokens);
     let mut till = opened.map_err(|error| refused(&error, error.label()))?;
     let taken = payment.ok_or(BadPayment::Missing).and_then(|payment| {
         let due = terms.cost(terms.input_tokens, 0);

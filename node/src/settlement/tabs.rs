@@ -23,6 +23,12 @@ use tracing::warn;
 /// three hundred bytes.
 const MAX_OPEN: usize = 4_096;
 
+/// A buyer may pay as often as once for so many tokens, a quarter of a usual piece: checking and writing a voucher costs a tenth of a
+/// millisecond, and must not be had for nothing.
+const VOUCHER_TOKENS: u32 = 16;
+/// And so often besides: before the first token, and after the last.
+const SPARE_VOUCHERS: u32 = 8;
+
 /// How much buyers may owe. They are asked for it when a job comes, with what it may cost at most.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Credit {
@@ -160,8 +166,8 @@ impl Tabs {
         lock(&self.shared.credit).clone()
     }
 
-    /// Lets `job` of `buyer`, which may cost `most`, run, if the buyer has credit for it.
-    pub fn open(&self, buyer: NodeId, job: JobId, most: MicroUsd) -> Result<Till, NotOpened> {
+    /// Lets `job` of `buyer`, which may cost `most` and have `tokens` of output, run, if the buyer has credit for it.
+    pub fn open(&self, buyer: NodeId, job: JobId, most: MicroUsd, tokens: u32) -> Result<Till, NotOpened> {
         let limit = lock(&self.shared.credit).limit(&buyer);
         let shared = &self.shared;
         let mut payees = lock(&shared.payees);
@@ -176,7 +182,8 @@ impl Tabs {
             idle.map(|idle| payees.remove(&idle));
         }
         opened?;
-        Ok(Till { tabs: self.clone(), buyer, job, paid: MicroUsd(0), on_the_way: MicroUsd(0), keeping: None, open: true })
+        let (tabs, left, none) = (self.clone(), SPARE_VOUCHERS + tokens / VOUCHER_TOKENS, MicroUsd(0));
+        Ok(Till { tabs, buyer, job, left, taken: none, paid: none, on_the_way: none, keeping: None, open: true })
     }
 
     /// What `buyer` may still owe. Nothing, if what it owes can't be read.
@@ -242,6 +249,10 @@ pub struct Till {
     tabs: Tabs,
     buyer: NodeId,
     job: JobId,
+    /// Vouchers that are still looked at.
+    left: u32,
+    /// The last one that was good said so much.
+    taken: MicroUsd,
     /// What counts: it is on disk.
     paid: MicroUsd,
     /// What counts once `keeping` is done.
@@ -263,7 +274,12 @@ impl Till {
         if claim.job != self.job {
             return Err(BadPayment::OtherJob);
         }
-        // A voucher that says nothing new is not looked at: it is the one before it that counts.
+        // One that pays no more says that the buyer is there, whatever else is in it.
+        if payment.paid == self.taken && payment.paid > MicroUsd(0) {
+            return Ok(());
+        }
+        self.left = self.left.checked_sub(1).ok_or(BadPayment::TooMany)?;
+        // A voucher that is not above the highest is not looked at: it is the highest that counts.
         let is_higher = |amount: u128| lock(&shared.payees).get(&self.buyer).is_none_or(|tab| amount > tab.promised());
         let verified = if is_higher(claim.amount) { Some(voucher.verify(&self.buyer.evm_address())?) } else { None };
         let mut payees = lock(&shared.payees);
@@ -272,6 +288,7 @@ impl Till {
             self.keeping = Some(shared.keep(Side::Sold, &self.buyer, tab.record()));
             self.on_the_way = payment.paid;
         }
+        self.taken = payment.paid;
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use serde::Serialize;
 const ROUNDS: usize = 9;
 /// Vouchers of one round: an answer of 128 000 tokens.
 const VOUCHERS: u64 = 2_000;
+const TOKENS: u32 = 128_000;
 
 /// The result; medians of the rounds.
 #[derive(Debug, Clone, Serialize)]
@@ -60,7 +61,7 @@ pub async fn run() -> Result<VouchersResult, BenchError> {
         let most = MicroUsd(VOUCHERS);
         let failed = |error: &dyn std::fmt::Display| BenchError::Options(error.to_string());
         let mut payer = buyer.tabs.payer(seller.key.id(), job);
-        let mut till = seller.tabs.open(buyer.key.id(), job, most).map_err(|error| failed(&error))?;
+        let mut till = seller.tabs.open(buyer.key.id(), job, most, TOKENS).map_err(|error| failed(&error))?;
 
         let before = cpu_time();
         let mut payments: Vec<Payment> = Vec::new();
@@ -80,7 +81,7 @@ pub async fn run() -> Result<VouchersResult, BenchError> {
 
         let job = JobId(clock::random());
         let mut payer = buyer.tabs.payer(seller.key.id(), job);
-        let mut till = seller.tabs.open(buyer.key.id(), job, most).map_err(|error| failed(&error))?;
+        let mut till = seller.tabs.open(buyer.key.id(), job, most, TOKENS).map_err(|error| failed(&error))?;
         let payment = payer.pay(MicroUsd(1)).await.map_err(|error| failed(&error))?;
         let began = clock::instant();
         till.take(&payment).map_err(|error| failed(&error))?;

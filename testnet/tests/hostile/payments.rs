@@ -159,6 +159,25 @@ async fn a_voucher_that_is_shown_again_pays_nothing_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn vouchers_that_pay_next_to_nothing_are_looked_at_only_so_often() {
+    let stage = Stage::start().await;
+    let mut buyer = Rogue::join(&stage.worker).await;
+    // No more tokens than a piece: nothing else ends the job.
+    let mut job = Job::new(&stage, &mut buyer, 64).await;
+    let mut paid = job.beforehand(&buyer);
+    job.open(Some(paid.clone())).await;
+    assert!(matches!(job.line.next().await, Frame::Opened(_)));
+    // Eight and one for sixteen tokens each, of which one came with the beginning.
+    for _ in 0..12 {
+        let more = MicroUsd(paid.paid.0 + 1);
+        paid = buyer.promises.pay(&job.accept.winner, job.accept.job, more, MicroUsd(1)).expect("signed");
+        job.pay(paid.clone()).await;
+    }
+    stage.counted("chat.payment_refused.too_many", 1).await;
+    stage.idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_pays_piece_by_piece_gets_the_whole_answer_and_owes_its_amount() {
     let stage = Stage::start().await;
     let mut buyer = Rogue::join(&stage.worker).await;

@@ -72,6 +72,9 @@ pub enum BadPayment {
         /// What it has to cover.
         needed: MicroUsd,
     },
+    /// More vouchers than the answer can need.
+    #[error("more vouchers than the answer can need: pay for at least sixteen tokens at once")]
+    TooMany,
     /// The job is over, or was never here.
     #[error("the job does not run")]
     NoJob,
@@ -89,6 +92,7 @@ impl BadPayment {
             BadPayment::Shrinks { .. } => "shrinks",
             BadPayment::TooMuch { .. } => "too_much",
             BadPayment::NotCovered { .. } => "not_covered",
+            BadPayment::TooMany => "too_many",
             BadPayment::NoJob => "no_job",
         }
     }
