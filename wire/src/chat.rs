@@ -377,6 +377,7 @@ impl FinishReason {
             Self::LENGTH => "length",
             Self::CANCELLED => "cancelled",
             Self::TOOL_CALLS => "tool_calls",
+            Self::UNPAID => "unpaid",
             _ => "error",
         }
     }

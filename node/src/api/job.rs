@@ -15,7 +15,10 @@ use crate::{
     report::ChatReport,
 };
 use futures::{FutureExt, future::BoxFuture};
-use infernet_wire::{chat::Usage, money::MicroUsd};
+use infernet_wire::{
+    chat::{FinishReason, Usage},
+    money::MicroUsd,
+};
 use std::{
     future::poll_fn,
     sync::Arc,
@@ -45,7 +48,9 @@ impl Step {
     pub(super) fn failure(self, capped: Option<MicroUsd>) -> Result<Progress, ApiError> {
         match self {
             Step::Event(Progress::Usage(usage)) if !usage.finish.is_complete() => {
-                Err(ApiError::cut("the engine failed; the answer is incomplete"))
+                let unpaid = usage.finish == FinishReason::UNPAID;
+                let why = if unpaid { "the worker waited for a payment in vain" } else { "the engine failed" };
+                Err(ApiError::cut(format!("{why}; the answer is incomplete")))
             }
             Step::Event(progress) => Ok(progress),
             Step::Over(result) => Err(ApiError::of_job(&result.err().unwrap_or(ChatError::ShuttingDown), capped)),

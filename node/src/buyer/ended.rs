@@ -32,10 +32,11 @@ pub(super) fn of(result: &Result<ChatReport, ChatError>) -> Ended {
     let finish = report.stream.finish.as_str();
     let state = match &report.receipt {
         _ if finish == FinishReason::CANCELLED.label() => State::Cancelled,
-        _ if finish == FinishReason::FAILED.label() => State::Failed,
+        _ if [FinishReason::FAILED, FinishReason::UNPAID].map(FinishReason::label).contains(&finish) => State::Failed,
         Some(receipt) if !receipt.verified => State::Unsigned,
         _ => State::Settled,
     };
-    let error = (state == State::Failed).then_some("engine");
+    let failed = if finish == FinishReason::UNPAID.label() { "payment" } else { "engine" };
+    let error = (state == State::Failed).then_some(failed);
     Ended { state, amount: report.receipt.as_ref().map(crate::report::ReceiptReport::amount), error }
 }

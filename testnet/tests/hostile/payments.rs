@@ -133,7 +133,7 @@ async fn a_buyer_that_stops_paying_gets_one_piece_and_the_engine_stops() {
     job.line.countersign(&buyer.key, receipt.digest()).await;
     stage.counted("chat.acknowledged", 1).await;
     stage.counted("chat.payment_refused.none", 1).await;
-    stage.counted("chat.ended.error", 1).await;
+    stage.counted("chat.ended.unpaid", 1).await;
     stage.idle().await;
     let tab = stage.worker.node.tabs().sold_to(&buyer.id()).expect("the store answers");
     assert_eq!((tab.settled(), tab.promised()), (receipt.amount, u128::from(beforehand.paid.0)));

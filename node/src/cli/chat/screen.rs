@@ -139,8 +139,13 @@ impl<'a> Screen<'a> {
                 if interrupted {
                     return Err(Exit::new(exit::INTERRUPTED, "interrupted; only what had arrived is charged"));
                 }
-                if report.stream.finish == "error" {
-                    let text = "the engine failed; the answer is incomplete, and only what came is charged";
+                let why = match report.stream.finish.as_str() {
+                    "error" => Some("the engine failed"),
+                    "unpaid" => Some("the worker waited for a payment in vain: is this node's disk full or slow?"),
+                    _ => None,
+                };
+                if let Some(why) = why {
+                    let text = format!("{why}; the answer is incomplete, and only what came is charged");
                     return Err(Exit::new(exit::WORKER, text));
                 }
                 Ok(())
