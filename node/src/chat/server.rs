@@ -521,7 +521,9 @@ impl Job {
         let Some(till) = &self.till else { return false };
         let price = &self.session.terms().price;
         let behind = !goes_on(price, limits::CHUNK_TOKENS, self.session.accrued(), till.paid());
-        self.arrears.note(behind && !line.is_lost(), self.pace.so_far());
+        // A disk that is slow is not the buyer's fault.
+        let waits = behind && !line.is_lost() && !till.is_writing();
+        self.arrears.note(waits, self.pace.so_far());
         behind
     }
 

@@ -139,9 +139,11 @@ pub fn all_kept(store: &dyn Store, us: &[NodeId]) -> Result<BTreeMap<NodeId, Pay
     Ok(all)
 }
 
-/// Writes in the background: nobody waits for it, and the newest record counts.
+/// Writes in the background: nobody waits for it, and the newest record counts. It is queued already, so that it is written even when
+/// everything ends.
 fn write(keeping: BoxFuture<'static, Result<(), StoreError>>) {
-    tokio::spawn(async move {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
         if let Err(error) = keeping.await {
             warn!("can't keep a tab: {error}");
         }
@@ -295,6 +297,11 @@ impl Till {
     /// What has been paid, and will be there after a crash.
     pub fn paid(&self) -> MicroUsd {
         self.paid
+    }
+
+    /// Whether what was taken is still on its way to the disk.
+    pub fn is_writing(&self) -> bool {
+        self.keeping.is_some()
     }
 
     /// Resolves when what was taken counts; never if nothing was. Cancel safe.
