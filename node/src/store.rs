@@ -94,9 +94,14 @@ pub trait Store: Send + Sync {
     /// Whether `sequence` is above every earlier one of `operator`; if so it is remembered, durably, before this returns true.
     fn accept_command(&self, operator: &NodeId, sequence: u64) -> Result<bool, StoreError>;
 
-    /// Remembers the tab between `me`, an id of this node, and another node, see [`crate::settlement::tab`]; the newest counts. Queued
-    /// before this returns, durable when it resolves.
-    fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>>;
+    /// Remembers the tab between `me`, an id of this node, and another node, see [`crate::settlement::tab`]; the newest counts. Durable on
+    /// return.
+    fn put_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> Result<(), StoreError>;
+
+    /// [`Store::put_tab`] for callers that may not block: queued before this returns, durable when it resolves.
+    fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        std::future::ready(self.put_tab(side, me, other, tab)).boxed()
+    }
 
     /// The tab between `me` and `other`, as it was kept last. One look into the index.
     fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError>;

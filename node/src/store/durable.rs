@@ -167,6 +167,10 @@ impl Store for DurableStore {
         }
     }
 
+    fn put_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> Result<(), StoreError> {
+        wait_here(self.queue(Record::tab(side, me, other, tab))?)
+    }
+
     fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
         let queued = self.queue(Record::tab(side, me, other, tab));
         async move { wait(queued?).await }.boxed()

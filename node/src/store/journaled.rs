@@ -9,7 +9,6 @@ use super::{
     journal::{Health, Journal, JournalError, Sizes, test_disk::TestDisk},
     record::{Kind, ReceiptRow, Record, read_number, read_spend, read_tab_subject},
 };
-use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
     envelope::Refusal,
     id::{JobId, NodeId},
@@ -78,7 +77,7 @@ impl JournaledStore {
                 }
                 Kind::TAB => {
                     if let Some((side, me, other)) = read_tab_subject(&record.subject) {
-                        drop(self.memory.keep_tab(side, &me, &other, record.body));
+                        self.memory.put_tab(side, &me, &other, record.body)?;
                     }
                 }
                 _ => {}
@@ -168,12 +167,9 @@ impl Store for JournaledStore {
         Ok(is_newer)
     }
 
-    fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
-        let kept = self.state().append(Record::tab(side, me, other, tab.clone()));
-        match kept {
-            Ok(()) => self.memory.keep_tab(side, me, other, tab),
-            Err(error) => std::future::ready(Err(error)).boxed(),
-        }
+    fn put_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> Result<(), StoreError> {
+        self.state().append(Record::tab(side, me, other, tab.clone()))?;
+        self.memory.put_tab(side, me, other, tab)
     }
 
     fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {

@@ -4,7 +4,6 @@ use super::{
     Counts, MAX_AD_SEQUENCES, MAX_PAGE, Page, Position, Put, Side, SpendRecord, Standing, Store, StoreError, bounded_peers,
     check_spend, sequence_after,
 };
-use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
     id::{JobId, NodeId},
     receipt::SignedReceipt,
@@ -104,9 +103,9 @@ impl Store for MemoryStore {
         Ok(is_newer)
     }
 
-    fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+    fn put_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> Result<(), StoreError> {
         self.state().tabs.insert((side, *me, *other), tab);
-        std::future::ready(Ok(())).boxed()
+        Ok(())
     }
 
     fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {

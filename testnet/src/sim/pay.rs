@@ -6,7 +6,6 @@
 //! disks: no seller has a promise in writing that its buyer does not know of.
 
 use super::{Who, World, check::Invariant, member::Member, plant::Plant};
-use futures::FutureExt;
 use infernet_node::{
     settlement::tab::{Authorise, BadPayment, PayeeTab, PayerTab, STEP},
     store::{JournaledStore, Side, Store, StoreError},
@@ -23,7 +22,7 @@ use std::collections::BTreeMap;
 
 /// Writes a tab; on these disks that takes no time.
 fn keep(store: &JournaledStore, side: Side, (me, other): (&NodeId, &NodeId), tab: Vec<u8>) -> Result<(), StoreError> {
-    store.keep_tab(side, me, other, tab).now_or_never().unwrap_or(Ok(()))
+    store.put_tab(side, me, other, tab)
 }
 
 impl World {
