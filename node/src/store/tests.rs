@@ -247,6 +247,31 @@ fn one_command_sent_to_many_threads_is_obeyed_by_one() {
 }
 
 #[test]
+fn a_tab_is_of_a_side_and_a_pair_and_what_was_kept_last() {
+    each(|store| {
+        let [me, former, one, two] = [1, 2, 3, 4].map(|n| key(n).id());
+        for (side, me, other, tab) in [
+            (Side::Sold, me, one, 1),
+            (Side::Sold, me, two, 2),
+            (Side::Bought, me, one, 3),
+            (Side::Sold, former, one, 4),
+            (Side::Sold, me, one, 5),
+        ] {
+            futures::executor::block_on(store.keep_tab(side, &me, &other, vec![tab])).unwrap();
+        }
+        let tab = |side, me, other| store.tab(side, &me, &other).unwrap();
+        assert_eq!([tab(Side::Sold, me, one), tab(Side::Sold, me, two)], [Some(vec![5]), Some(vec![2])]);
+        assert_eq!([tab(Side::Bought, me, one), tab(Side::Sold, former, one)], [Some(vec![3]), Some(vec![4])]);
+        assert_eq!([tab(Side::Bought, me, two), tab(Side::Bought, former, one)], [None, None]);
+        let mut sold = vec![(one, vec![5]), (two, vec![2])];
+        sold.sort();
+        assert_eq!(store.tabs(Side::Sold, &me, None).unwrap(), sold);
+        assert_eq!(store.tabs(Side::Sold, &me, Some(&sold[0].0)).unwrap(), sold[1..]);
+        assert_eq!(store.tabs(Side::Bought, &me, None).unwrap(), [(one, vec![3])]);
+    });
+}
+
+#[test]
 fn others_ad_sequences_are_replaced_and_bounded() {
     each(|store| {
         assert!(store.ad_sequences().unwrap().is_empty());
@@ -297,6 +322,7 @@ fn fill(store: &dyn Store) {
     (1..10).for_each(|job| assert_eq!(store.put_receipt(&receipt(job, 1, 1000, true)), Ok(Put::Countersigned)));
     store.put_spend(&SpendRecord { key: "".into(), day: 1, authorised: MicroUsd(2), spent: MicroUsd(1) }).unwrap();
     assert_eq!(store.accept_command(&key(3).id(), 8), Ok(true));
+    (1..3).for_each(|tab| assert_eq!(store.put_tab(Side::Sold, &key(1).id(), &key(2).id(), vec![tab]), Ok(())));
     assert_eq!(store.next_ad_sequence(UnixMillis(5_000)), Ok(5_000));
 }
 
@@ -307,6 +333,7 @@ fn check_filled(store: &dyn Store, what: &str) {
     assert_eq!(receipts.iter().filter(|receipt| receipt.countersign().is_some()).count(), 9, "{what}");
     assert_eq!(store.spend_since(0).unwrap().len(), 1, "{what}");
     assert_eq!(store.accept_command(&key(3).id(), 8), Ok(false), "{what}");
+    assert_eq!(store.tab(Side::Sold, &key(1).id(), &key(2).id()), Ok(Some(vec![2])), "{what}");
     assert!(store.next_ad_sequence(UnixMillis(0)).unwrap() > 5_000, "{what}");
 }
 
