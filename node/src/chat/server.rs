@@ -218,7 +218,7 @@ async fn admit(worker: &Worker, peer: NodeId, open: Open, bytes: &[u8], reader: 
     let engine =
         worker.engines.find(&claim.model).ok_or_else(|| refuse(ErrorCode::ENGINE, true, "no engine serves the model now"))?;
     let terms = terms(worker.key.id(), &claim, engine.weights, &parsed);
-    let till = paid_beforehand(worker, &terms, open.payment.as_ref())?;
+    let till = paid_beforehand(worker, &terms, open.payment.as_ref()).await?;
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let resumes = open.resume_from.is_some();
     let (session, opened) = WorkerSession::open(terms, bytes, &request, resumes, clock::now());
@@ -237,7 +237,7 @@ async fn admit(worker: &Worker, peer: NodeId, open: Open, bytes: &[u8], reader: 
 }
 
 /// Opens the tab of a job that costs something: the buyer needs credit for all that it may cost, and pays the input beforehand.
-fn paid_beforehand(worker: &Worker, terms: &Terms, payment: Option<&Payment>) -> Result<Option<Till>, StreamError> {
+async fn paid_beforehand(worker: &Worker, terms: &Terms, payment: Option<&Payment>) -> Result<Option<Till>, StreamError> {
     if terms.is_free() {
         return Ok(None);
     }
@@ -255,7 +255,7 @@ fn paid_beforehand(worker: &Worker, terms: &Terms, payment: Option<&Payment>) ->
     match taken {
         Ok(()) => Ok(Some(till)),
         Err(error) => {
-            till.close(MicroUsd(0), false);
+            till.close_for_free().await;
             Err(refused(&error, error.label()))
         }
     }
@@ -429,7 +429,7 @@ impl Job {
                 drop(self.chunks);
                 worker.seller.settle(self.claim.job).await;
                 if let Some(till) = self.till {
-                    till.close(MicroUsd(0), false);
+                    till.close_for_free().await;
                 }
                 let _ = line.say_now(&Frame::Error(error)).await;
             }
@@ -607,8 +607,13 @@ impl Job {
         let paid = till.as_ref().map(Till::paid).unwrap_or_default();
         let Finished { usage, receipt } = session.finish(end.finish, (end.input, end.output), paid, clock::now());
         match &receipt {
-            Some(body) => till.iter_mut().for_each(|till| till.end_of_answer(body.amount)),
-            None => till.take().into_iter().for_each(|till| till.close(MicroUsd(0), false)),
+            // The receipt is kept after it, and nobody counts on anything before that is shown.
+            Some(body) => till.iter_mut().for_each(|till| drop(till.end_of_answer(body.amount))),
+            None => {
+                if let Some(till) = till.take() {
+                    till.close_for_free().await;
+                }
+            }
         }
         // A buyer that is away is waited for as long as there is room.
         let reachable = !line.is_lost() || listed.as_mut().is_some_and(Listed::may_wait);

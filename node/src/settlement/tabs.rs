@@ -2,7 +2,7 @@
 
 use super::tab::{Authorise, BadPayment, NoCredit, PayeeTab, PayerTab};
 use crate::store::{Side, Store, StoreError};
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
     chat::Payment,
     evm::EvmAddress,
@@ -317,11 +317,27 @@ impl Till {
         if self.keeping.is_some() { self.kept().await } else { Ok(()) }
     }
 
-    /// The answer is over and comes to `amount`: to be called before the buyer is told, see [`PayeeTab::end`].
-    pub fn end_of_answer(&mut self, amount: MicroUsd) {
-        if let Some(tab) = lock(&self.tabs.shared.payees).get_mut(&self.buyer) {
-            tab.end(&self.job, amount);
+    /// The answer is over and comes to `amount`: to be called before the buyer is told, see [`PayeeTab::end`], and to be on the disk by
+    /// then, since a crash must not forget it. Queued before this returns, so a receipt that is kept later is on the disk later, too.
+    pub fn end_of_answer(&mut self, amount: MicroUsd) -> BoxFuture<'static, ()> {
+        let shared = &self.tabs.shared;
+        let mut payees = lock(&shared.payees);
+        let Some(tab) = payees.get_mut(&self.buyer) else { return std::future::ready(()).boxed() };
+        tab.end(&self.job, amount);
+        let keeping = shared.keep(Side::Sold, &self.buyer, tab.record());
+        async move {
+            if let Err(error) = keeping.await {
+                warn!("can't keep a tab: {error}");
+            }
         }
+        .boxed()
+    }
+
+    /// The job is free: on the disk when it resolves, and only then to be told.
+    pub async fn close_for_free(mut self) {
+        let kept = self.end_of_answer(MicroUsd(0));
+        self.end(MicroUsd(0), false);
+        kept.await;
     }
 
     /// The job came to `amount`; `agreed` tells whether the buyer has signed that.

@@ -134,11 +134,13 @@ impl World {
         self.payee(who, buyer).map(|tab| tab.paid(job)).unwrap_or_default()
     }
 
-    /// The answer is over and comes to `amount`: before its buyer is told.
+    /// The answer is over and comes to `amount`: before its buyer is told, and on the disk by then.
     pub(super) fn end_of_answer(&mut self, who: Who, buyer: &NodeId, job: &JobId, amount: MicroUsd) {
-        if let Some(tab) = self.payee(who, buyer) {
-            tab.end(job, amount);
-        }
+        let me = self.member(who).id;
+        let Some(tab) = self.payee(who, buyer) else { return };
+        tab.end(job, amount);
+        let record = tab.record();
+        let _ = self.keep(who, |store| keep(store, Side::Sold, (&me, buyer), record));
     }
 
     /// A sold job is over and came to `amount`.

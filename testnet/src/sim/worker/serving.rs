@@ -381,6 +381,11 @@ impl World {
         if session.has_delivered() {
             return self.settle(who, stream, FinishReason::FAILED, None, None, false);
         }
+        let (buyer, job) = (serving.claim.buyer, serving.job);
+        self.end_of_answer(who, &buyer, &job, MicroUsd(0));
+        if self.member(who).store.is_none() {
+            return;
+        }
         let error = StreamError { code: ErrorCode::ENGINE, retryable: true, message: "the engine failed".into() };
         self.send(stream, false, Piece::frame(Frame::Error(error).encode()));
         self.end_serving(who, stream, false);
@@ -446,6 +451,10 @@ impl World {
             serving.amount = amount;
         }
         self.end_of_answer(who, &buyer, &job, amount);
+        // It has died of writing that.
+        if self.member(who).store.is_none() {
+            return;
+        }
         if !gone {
             self.say_ending(who, stream, usage);
         }
