@@ -46,6 +46,11 @@ impl Price {
         u64::try_from(exact.div_ceil(1_000_000)).ok().map(MicroUsd)
     }
 
+    /// The same, at most `budget`.
+    pub fn cost_within(&self, input_tokens: u32, output_tokens: u32, budget: MicroUsd) -> MicroUsd {
+        self.cost(input_tokens, output_tokens).map_or(budget, |cost| cost.min(budget))
+    }
+
     /// Whether neither part is above `ceiling`'s.
     pub fn within(&self, ceiling: &Price) -> bool {
         self.input <= ceiling.input && self.output <= ceiling.output

@@ -19,9 +19,9 @@ pub struct Arrears {
 }
 
 impl Arrears {
-    /// The engine waits for a payment now, if `waits`.
-    pub fn note(&mut self, waits: bool, now: Duration) {
-        self.behind = if waits { self.behind.or(Some(now)) } else { None };
+    /// The engine waits for a payment at this time, or does not wait.
+    pub fn note(&mut self, waits: Option<Duration>) {
+        self.behind = waits.map(|now| self.behind.unwrap_or(now));
     }
 
     /// A voucher came, a new one or the last one again; or the buyer is back after a lost stream.
@@ -60,14 +60,14 @@ mod tests {
         let secs = Duration::from_secs;
         let mut arrears = Arrears::default();
         assert!(!arrears.is_over(secs(99)), "it is not behind");
-        arrears.note(true, secs(10));
-        arrears.note(true, secs(11));
+        arrears.note(Some(secs(10)));
+        arrears.note(Some(secs(11)));
         assert!(!arrears.is_over(secs(11)) && arrears.is_over(secs(12)));
         arrears.hear(secs(11));
         assert!(!arrears.is_over(secs(12)) && arrears.is_over(secs(13)));
         arrears.hear(secs(39));
         assert!(arrears.is_over(secs(40)), "however often it says that it is there");
-        arrears.note(false, secs(40));
+        arrears.note(None);
         assert!(!arrears.is_over(secs(99)), "it has paid");
     }
 }

@@ -38,6 +38,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 use std::{
     net::SocketAddr,
     pin::{Pin, pin},
+    task::Poll,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -632,6 +633,10 @@ impl Attempt {
     /// Tells the caller, see [`Caller::tell`]; while it takes its time, tells the worker, which may wait for a payment, that we are there.
     async fn tell<T: From<Progress>>(&mut self, step: Progress, caller: &mut Caller<'_, T>) -> Result<bool, Cause> {
         let mut telling = pin!(caller.tell(step));
+        // Most take it at once, and need no timer.
+        if let Poll::Ready(told) = futures::poll!(telling.as_mut()) {
+            return Ok(told);
+        }
         loop {
             tokio::select! {
                 biased;

@@ -523,7 +523,7 @@ impl Job {
         let behind = !goes_on(price, limits::CHUNK_TOKENS, self.session.accrued(), till.paid());
         // A disk that is slow is not the buyer's fault.
         let waits = behind && !line.is_lost() && !till.is_writing();
-        self.arrears.note(waits, self.pace.so_far());
+        self.arrears.note(waits.then(|| self.pace.so_far()));
         behind
     }
 

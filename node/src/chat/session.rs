@@ -64,7 +64,7 @@ impl Terms {
 
     /// What so many tokens cost, within the budget.
     pub fn cost(&self, input: u32, output: u32) -> MicroUsd {
-        self.price.cost(input, output).map_or(self.budget, |cost| cost.min(self.budget))
+        self.price.cost_within(input, output, self.budget)
     }
 
     /// The output tokens to ask the engine for: what was wanted, as far as the budget reaches.

@@ -557,8 +557,7 @@ impl Seller {
     }
 
     fn bid(&mut self, offer: Verified<JobOffer>, model: ModelAd, now: UnixMillis) -> Result<JobBid, NoBidReason> {
-        let most =
-            model.price.cost(offer.input_tokens, offer.output_tokens).map_or(offer.budget, |cost| cost.min(offer.budget));
+        let most = model.price.cost_within(offer.input_tokens, offer.output_tokens, offer.budget);
         if most > self.credit_left {
             return Err(NoBidReason::NO_CREDIT);
         }

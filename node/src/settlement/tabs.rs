@@ -142,12 +142,16 @@ pub fn all_kept(store: &dyn Store, us: &[NodeId]) -> Result<BTreeMap<NodeId, Pay
 /// Writes in the background: nobody waits for it, and the newest record counts. It is queued already, so that it is written even when
 /// everything ends.
 fn write(keeping: BoxFuture<'static, Result<(), StoreError>>) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    runtime.spawn(async move {
-        if let Err(error) = keeping.await {
-            warn!("can't keep a tab: {error}");
-        }
-    });
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(written(keeping));
+    }
+}
+
+/// Waits for the disk, and says if it fails.
+async fn written(keeping: BoxFuture<'static, Result<(), StoreError>>) {
+    if let Err(error) = keeping.await {
+        warn!("can't keep a tab: {error}");
+    }
 }
 
 impl Tabs {
@@ -174,8 +178,8 @@ impl Tabs {
         let shared = &self.shared;
         let mut payees = lock(&shared.payees);
         let tab = match payees.entry(buyer) {
-            std::collections::btree_map::Entry::Occupied(tab) => tab.into_mut(),
-            std::collections::btree_map::Entry::Vacant(place) => place.insert(shared.kept(&buyer)?),
+            Entry::Occupied(tab) => tab.into_mut(),
+            Entry::Vacant(place) => place.insert(shared.kept(&buyer)?),
         };
         let opened = tab.open(job, most, limit);
         if payees.len() > MAX_OPEN {
@@ -236,13 +240,9 @@ impl Tabs {
         let records: Vec<_> = {
             let payers = lock(&self.shared.payers);
             let idle = payers.iter().filter_map(|(worker, tab)| Some((*worker, tab.record()?)));
-            idle.map(|(worker, record)| self.shared.keep(Side::Bought, &worker, record)).collect()
+            idle.map(|(worker, record)| written(self.shared.keep(Side::Bought, &worker, record))).collect()
         };
-        for kept in futures::future::join_all(records).await {
-            if let Err(error) = kept {
-                warn!("can't keep a tab: {error}");
-            }
-        }
+        futures::future::join_all(records).await;
     }
 }
 
@@ -324,13 +324,7 @@ impl Till {
         let mut payees = lock(&shared.payees);
         let Some(tab) = payees.get_mut(&self.buyer) else { return std::future::ready(()).boxed() };
         tab.end(&self.job, amount);
-        let keeping = shared.keep(Side::Sold, &self.buyer, tab.record());
-        async move {
-            if let Err(error) = keeping.await {
-                warn!("can't keep a tab: {error}");
-            }
-        }
-        .boxed()
+        written(shared.keep(Side::Sold, &self.buyer, tab.record())).boxed()
     }
 
     /// The job is free: on the disk when it resolves, and only then to be told.
@@ -388,8 +382,8 @@ impl Payer {
                 let mut payers = lock(&shared.payers);
                 self.make_room(&mut payers);
                 let tab = match payers.entry(self.worker) {
-                    std::collections::btree_map::Entry::Occupied(tab) => tab.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(place) => {
+                    Entry::Occupied(tab) => tab.into_mut(),
+                    Entry::Vacant(place) => {
                         let kept = shared.store.tab(Side::Bought, &shared.key.id(), &self.worker)?;
                         place.insert(kept.as_deref().and_then(PayerTab::recover).unwrap_or_default())
                     }

@@ -331,11 +331,11 @@ impl World {
         let Some(session) = &serving.session else { return false };
         let goes_on = goes_on(&session.terms().price, limits::CHUNK_TOKENS, session.accrued(), paid);
         if goes_on || plant == Some(Plant::WorksForNothing) {
-            serving.arrears.note(false, Duration::ZERO);
+            serving.arrears.note(None);
             return false;
         }
         let now = Duration::from_millis(ms - serving.asked);
-        serving.arrears.note(!serving.away, now);
+        serving.arrears.note((!serving.away).then_some(now));
         if serving.arrears.is_over(now) {
             self.stats.count("payment_refused", "none");
             self.settle(who, stream, FinishReason::UNPAID, None, None, false);
