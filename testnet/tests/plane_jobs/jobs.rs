@@ -13,7 +13,9 @@ use std::pin::pin;
 async fn a_stream_is_the_workers_answer_and_the_job_tells_the_rest() {
     let network = Network::start().await;
     let accepted = network.submit("one two three", json!({})).await;
-    assert_eq!((&accepted["status"], &accepted["model"]), (&json!("pending"), &json!(CHAT_MODEL)));
+    // A quick worker may have it before the answer is written.
+    assert!(["pending", "assigned"].contains(&accepted["status"].as_str().unwrap_or_default()), "{accepted}");
+    assert_eq!(accepted["model"], CHAT_MODEL);
     let stream = network.stream(&accepted["id"]).await;
     assert_eq!((stream.text.as_str(), stream.done, stream.error), ("one two three", true, None));
     let job = network.job(&accepted["id"]).await;
