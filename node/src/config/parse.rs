@@ -287,7 +287,12 @@ impl Parser<'_> {
         }
     }
 
-    pub(super) fn one<T>(&self, key: &'static str, text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+    pub(super) fn one<T>(
+        &self,
+        key: &'static str,
+        text: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
         read(text).map_err(|fix| self.bad(key, &format_args!("{text:?}"), fix))
     }
 
@@ -313,7 +318,13 @@ impl Parser<'_> {
         texts.iter().map(|text| self.one(key, text, &read)).collect()
     }
 
-    pub(super) fn within<T: PartialOrd + fmt::Display>(&self, key: &'static str, value: T, least: T, most: T) -> Result<T, ConfigError> {
+    pub(super) fn within<T: PartialOrd + fmt::Display>(
+        &self,
+        key: &'static str,
+        value: T,
+        least: T,
+        most: T,
+    ) -> Result<T, ConfigError> {
         if value < least || value > most {
             return Err(self.bad(key, &value, format!("write a number from {least} to {most}")));
         }

@@ -469,7 +469,10 @@ fn the_chains_credential_is_shown_nowhere() {
     assert!(!format!("{config:?} {rows:?}").contains(secret));
     for bad in [format!("ftp://{secret}"), secret.into()] {
         let error = Config::load_from(home.0.path(), Partial::default(), env(bad)).expect_err("no URL").to_string();
-        assert!(error.contains("evm_rpc") && error.contains("https://rpc.example/v1/KEY") && !error.contains(secret), "{error}");
+        assert!(
+            error.contains("evm_rpc") && error.contains("https://rpc.example/v1/KEY") && !error.contains(secret),
+            "{error}"
+        );
     }
     // The file alone is half of it, and can still be written to.
     write_payout(home.0.path(), &TOKEN.parse().unwrap()).unwrap();
