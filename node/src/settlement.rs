@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`evm`] | channels of the contract `Channels` on an EVM chain: transactions, and what becomes of each |
 //! | [`solana`] | prepaid tranches in SPL tokens or SOL: transactions, what becomes of each, and whether a tranche was paid |
+//! | [`json_rpc`] | questions to a chain's node, within deadlines and bounds, without its key in any error |
 //! | [`tab`] | what one node owes another, as vouchers say it: pure |
 //! | [`tabs`] | the tabs of a node, kept; a till for each job sold, a payer for each bought |
 //!
 //! A chat stream is paid on a tab as it runs. Nothing on a chain is wired to it yet: what a tab says is an IOU.
 
 pub mod evm;
+pub mod json_rpc;
 pub mod solana;
 pub mod tab;
 pub mod tabs;
