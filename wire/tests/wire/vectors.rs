@@ -26,7 +26,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf};
 
-fn check_file(name: &str, actual: Value) {
+pub(crate) fn check_file(name: &str, actual: Value) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name);
     let text = serde_json::to_string_pretty(&actual).expect("JSON") + "\n";
     if std::env::var_os("INFERNET_BLESS").is_some() {

@@ -4,6 +4,7 @@ use super::transaction::{Address, TxSignature};
 use infernet_wire::{id::NodeId, solana::SolanaBinding, topic::NetworkId};
 use solana_sdk::signature::{Keypair, Signer};
 use std::{fmt, sync::Arc};
+use zeroize::Zeroizing;
 
 /// An ed25519 key. Cheap to clone; shown as its address.
 #[derive(Clone)]
@@ -19,6 +20,16 @@ impl SolanaKey {
     /// The key of a seed; any 32 bytes are one.
     pub fn from_bytes(seed: &[u8; 32]) -> Self {
         SolanaKey(Arc::new(Keypair::new_from_array(*seed)))
+    }
+
+    /// The key of a seed with its public key behind it, as wallets keep it; `None` if the two don't belong together.
+    pub fn from_keypair_bytes(bytes: &[u8; 64]) -> Option<Self> {
+        Some(SolanaKey(Arc::new(Keypair::try_from(&bytes[..]).ok()?)))
+    }
+
+    /// Seed and public key.
+    pub fn to_keypair_bytes(&self) -> Zeroizing<[u8; 64]> {
+        Zeroizing::new(self.0.to_bytes())
     }
 
     /// The wallet's address.
