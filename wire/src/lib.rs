@@ -52,6 +52,7 @@ pub mod offer;
 pub mod receipt;
 pub mod receipt_page;
 pub mod rotation;
+pub mod settle;
 pub mod solana;
 pub mod standing;
 pub mod time;
