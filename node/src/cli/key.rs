@@ -156,7 +156,10 @@ fn backup(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), E
     context.note("keep file and passphrase apart: whoever has both has the key, and whoever loses one has no backup");
     let solana = context.home.join(SOLANA_KEY_FILE);
     if solana.exists() {
-        context.note(format!("the wallet on Solana has a key of its own, which is not in this backup: copy {} too", solana.display()));
+        context.note(format!(
+            "the wallet on Solana has a key of its own, which is not in this backup: copy {} too",
+            solana.display()
+        ));
     }
     context.tell(&key.id(), Some(&file))
 }

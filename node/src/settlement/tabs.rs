@@ -2,6 +2,7 @@
 
 use super::{
     channels::{BadChannel, Channels, Known},
+    solana::desk::Desk,
     tab::{Authorise, BadPayment, Cover, Funds, NoCredit, PayeeTab, PayerTab},
 };
 use crate::store::{Side, Store, StoreError, TabOf};
@@ -103,6 +104,7 @@ struct Shared {
     store: Arc<dyn Store>,
     credit: Mutex<Credit>,
     channels: Channels,
+    solana: Desk,
     payers: Mutex<BTreeMap<Place, PayerTab>>,
     payees: Mutex<BTreeMap<Place, PayeeTab>>,
 }
@@ -191,15 +193,22 @@ async fn written(keeping: BoxFuture<'static, Result<(), StoreError>>) {
 impl Tabs {
     /// The tabs of the node with `key`, who was `former` before, the oldest first, in `store`.
     pub fn new(key: NodeKey, former: &[NodeId], network: NetworkId, store: Arc<dyn Store>, credit: Credit) -> Self {
-        let channels = Channels::new(key.id().evm_address());
+        let (channels, solana) = (Channels::new(key.id().evm_address()), Desk::default());
         let (payers, payees) = (Mutex::default(), Mutex::default());
         let us = [key.id()].into_iter().chain(former.iter().rev().copied()).collect();
-        Tabs { shared: Arc::new(Shared { key, us, network, store, credit: Mutex::new(credit), channels, payers, payees }) }
+        Tabs {
+            shared: Arc::new(Shared { key, us, network, store, credit: Mutex::new(credit), channels, solana, payers, payees }),
+        }
     }
 
     /// The channels that jobs can be paid on.
     pub fn channels(&self) -> &Channels {
         &self.shared.channels
+    }
+
+    /// Tranches that are prepaid on Solana.
+    pub fn solana(&self) -> &Desk {
+        &self.shared.solana
     }
 
     /// How much buyers may owe from now on.

@@ -53,9 +53,12 @@ impl Scene {
         Rpc::new(self.nodes[node].url().parse().expect("a URL"), self.cluster.genesis()).expect("a client")
     }
 
+    fn rpcs(&self) -> Vec<Rpc> {
+        (0..self.nodes.len()).map(|node| self.rpc(node)).collect()
+    }
+
     fn wallet_with(&self, key: &SolanaKey, rules: Rules) -> Wallet {
-        let nodes = (0..self.nodes.len()).map(|node| self.rpc(node)).collect();
-        Wallet::new(nodes, key.clone(), rules, POLL).expect("a wallet")
+        Wallet::new(self.rpcs(), key.clone(), rules, POLL).expect("a wallet")
     }
 
     fn wallet(&self) -> Wallet {

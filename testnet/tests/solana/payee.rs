@@ -3,10 +3,10 @@
 use crate::{PATIENCE, Scene, keeps};
 use infernet_node::settlement::solana::{
     key::SolanaKey,
+    payee::{NotCounted, check_paid},
     payment::{Payment, Stage},
     transaction::{Address, Asset, Order, Transfer, TxSignature},
     verify::{Expected, NotPaid},
-    wallet::NotTaken,
 };
 use infernet_testnet::svm::Faults;
 use std::time::Duration;
@@ -23,10 +23,10 @@ async fn pay(scene: &Scene, payer: &SolanaKey, transfer: Transfer) -> TxSignatur
 }
 
 async fn check(scene: &Scene, expected: &Expected, signature: TxSignature) -> Result<(), NotPaid> {
-    match scene.wallet().check_paid(expected, signature).await {
+    match check_paid(&scene.rpcs(), expected, signature).await {
         Ok(()) => Ok(()),
-        Err(NotTaken::NotPaid(why)) => Err(why),
-        Err(NotTaken::Rpc(error)) => panic!("{error}"),
+        Err(NotCounted::NotPaid(why)) => Err(why),
+        Err(other) => panic!("{other}"),
     }
 }
 

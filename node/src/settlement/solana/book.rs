@@ -58,7 +58,9 @@ pub enum NotBegun {
         state: &'static str,
     },
     /// Another token than ours.
-    #[error("the worker takes the token {theirs} with {decimals} decimals, not {ours}: see `solana_mint` and `solana_decimals`")]
+    #[error(
+        "the worker takes the token {theirs} with {decimals} decimals, not {ours}: see `solana_mint` and `solana_decimals`"
+    )]
     Token {
         /// The worker's.
         theirs: SolanaAddress,
@@ -117,7 +119,13 @@ impl Book {
     }
 
     /// What the next tranche of a worker would be; [`Book::put`] begins it.
-    pub fn next(&self, means: &Means, worker: NodeId, terms: &SolanaTerms, amount: MicroUsd) -> Result<(u64, Bought), NotBegun> {
+    pub fn next(
+        &self,
+        means: &Means,
+        worker: NodeId,
+        terms: &SolanaTerms,
+        amount: MicroUsd,
+    ) -> Result<(u64, Bought), NotBegun> {
         if (terms.mint, terms.decimals) != (means.mint, means.decimals) {
             return Err(NotBegun::Token { theirs: terms.mint, decimals: terms.decimals, ours: means.mint });
         }
@@ -129,7 +137,8 @@ impl Book {
         };
         let hash = tranche_hash(&means.network, &means.buyer, &worker, number, amount).0;
         let asset = Asset::Token { mint: means.mint, decimals: means.decimals };
-        let order = Order { transfers: vec![Transfer { to: terms.address, asset, amount: moved, hash }], unit_price: means.unit_price };
+        let order =
+            Order { transfers: vec![Transfer { to: terms.address, asset, amount: moved, hash }], unit_price: means.unit_price };
         Ok((step, Bought { worker, number, amount, order, payment: Payment::default(), taken: false }))
     }
 

@@ -11,7 +11,6 @@ use super::{
     payment::{Attempt, Facts, Next, Payment, Rules, Stage, merged},
     rpc::Rpc,
     transaction::{Address, Asset, Order, OrderError, token_account},
-    verify::{Expected, NotPaid, verify},
 };
 use crate::{clock, settlement::json_rpc::RpcError};
 use futures::future::{join_all, try_join_all};
@@ -63,27 +62,6 @@ impl SolanaError {
             SolanaError::Rpc(error) => !matches!(error, RpcError::WrongChain { .. }),
             SolanaError::NoFunds { .. } | SolanaError::Keep(_) | SolanaError::TooLong(_) => true,
             SolanaError::Order(_) | SolanaError::Nodes(_) => false,
-        }
-    }
-}
-
-/// Why a payment is not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum NotTaken {
-    /// It does not pay.
-    #[error(transparent)]
-    NotPaid(#[from] NotPaid),
-    /// A node of the cluster did not tell.
-    #[error(transparent)]
-    Rpc(#[from] RpcError),
-}
-
-impl NotTaken {
-    /// Whether the same may be a payment later.
-    pub fn retryable(&self) -> bool {
-        match self {
-            NotTaken::NotPaid(reason) => reason.retryable(),
-            NotTaken::Rpc(error) => !matches!(error, RpcError::WrongChain { .. }),
         }
     }
 }
@@ -222,17 +200,5 @@ impl Wallet {
             debug!(signature = %attempt.signature, %error, "a transaction was not taken");
         }
         payment.sent(clock::now());
-    }
-
-    /// Checks that `signature` pays what is expected, as all nodes show it.
-    pub async fn check_paid(&self, expected: &Expected, signature: super::transaction::TxSignature) -> Result<(), NotTaken> {
-        let ask = |node: &Rpc| {
-            let node = node.clone();
-            async move {
-                node.check_cluster().await?;
-                verify(expected, signature, &node.transaction(&signature).await?).map_err(NotTaken::from)
-            }
-        };
-        try_join_all(self.nodes.iter().map(ask)).await.map(drop)
     }
 }
