@@ -37,7 +37,14 @@ use crate::{
     recall, receipt_pages,
     report::ChatReport,
     seller::{self, Places, Seller},
-    settlement::tabs::{Credit, Tabs},
+    settlement::{
+        solana::{
+            account::{Account, NotUsed},
+            desk::Desk,
+            key::SolanaKey,
+        },
+        tabs::{Credit, Tabs},
+    },
     spend::{ALL, CapError, Caps, Purse},
     store::{Store, StoreError},
 };
@@ -249,7 +256,8 @@ impl Node {
             None => None,
         };
         let dropped = Arc::new(AtomicU64::new(0));
-        let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone(), peers: 0 };
+        let desk = tabs.solana().clone();
+        let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), desk, dropped: dropped.clone(), peers: 0 };
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
         tasks.push(tokio::spawn(recall::run(us.clone(), store.clone(), today, buyer.clone(), seller.clone())));
@@ -355,6 +363,11 @@ impl Node {
     /// What buyers owe, and what is promised to workers.
     pub fn tabs(&self) -> &Tabs {
         &self.tabs
+    }
+
+    /// Buys and sells tranches on Solana from now on. The first call counts.
+    pub fn use_solana(&self, account: Account, key: &SolanaKey) -> Result<(), NotUsed> {
+        account.open(self.tabs.solana(), key, (self.id, &self.network), self.store.clone(), self.seller.is_some())
     }
 
     /// Takes note of what happens in it.
@@ -571,6 +584,7 @@ fn sensed(reading: &Reading) -> Sensed {
 struct Dispatch {
     buyer: Buyer,
     seller: Option<Seller>,
+    desk: Desk,
     dropped: Arc<AtomicU64>,
     peers: usize,
 }
@@ -589,6 +603,7 @@ impl Dispatch {
         use net::Event;
         match event {
             Event::Ad(ad) => {
+                self.desk.heard(ad.signer(), ad.solana);
                 let sold = self.sell(seller_market::Input::Ad(ad.clone()));
                 self.buyer.try_tell(buyer_market::Input::Ad(ad)) && sold
             }

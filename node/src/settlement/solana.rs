@@ -11,12 +11,14 @@
 //! | [`book`] | **pure**: which tranches were bought of whom, one at a time |
 //! | [`tranches`] | buys them, pays them in the background, shows them to their workers |
 //! | [`payee`] | the worker's side: looks a tranche up, and counts it once |
+//! | [`account`] | what an operator says, and how a node comes to use it |
 //! | [`desk`] | where jobs meet all that |
 //!
 //! **One tranche's way:** the buyer owes it → [`payment::Payment`], kept → signed over a blockhash, kept → sent → finalized. The
 //! buyer shows the payee the signature with its next job; the payee asks its own nodes of the cluster, counts it, and runs the job on
 //! it, and more jobs as long as it lasts. What either side can lose by the other is one tranche: the next is bought when one was taken.
 
+pub mod account;
 pub mod book;
 pub mod desk;
 pub mod key;

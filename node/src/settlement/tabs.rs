@@ -251,10 +251,12 @@ impl Tabs {
         Ok(Till { tabs, place, paid_on, job, left, taken: none, paid: none, on_the_way: none, keeping: None, open: true })
     }
 
-    /// What another job of `buyer` may cost, whichever way it pays. Nothing, if what it owes can't be read.
+    /// What another job of `buyer` may cost, whichever way it pays. Nothing, if what it owes can't be read. Where tranches are taken it
+    /// may come with one, which nobody has seen yet: whether it does shows when the job is opened.
     pub fn credit_left(&self, buyer: &NodeId) -> MicroUsd {
         let left = |place: Place, cover| self.sold_at(&place).map_or(MicroUsd(0), |tab| tab.left(cover));
         let credit = left((*buyer, None), Cover::Credit(lock(&self.shared.credit).limit(buyer)));
+        let credit = credit.max(self.solana().terms().map_or(MicroUsd(0), |terms| terms.tranche));
         let rate = self.shared.channels.means().map_or(1, |means| means.rate);
         let deposits = self.shared.channels.from(buyer).into_iter();
         deposits

@@ -1,6 +1,7 @@
 //! The node's wallet on Solana's own runtime. Each test has a cluster of its own.
 #![cfg(test)]
 
+mod jobs;
 mod payee;
 mod units;
 mod wallet;
