@@ -29,6 +29,7 @@ mod service;
 mod setup;
 mod start;
 mod status;
+mod tranche;
 mod tui;
 mod watch;
 mod why;
@@ -103,6 +104,11 @@ enum Command {
     Credit {
         #[command(subcommand)]
         command: credit::CreditCommand,
+    },
+    /// Prepay workers on Solana, and show what was prepaid.
+    Tranche {
+        #[command(subcommand)]
+        command: tranche::TrancheCommand,
     },
     /// Make, list and remove keys of this node's API.
     ApiKey {
@@ -254,6 +260,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Earnings(args) => income::run(&context, Side::Earned, args).await,
             Command::Spend(args) => income::run(&context, Side::Spent, args).await,
             Command::Credit { command } => credit::run(&context, command).await,
+            Command::Tranche { command } => tranche::run(&context, command).await,
             Command::Key { command } => key::run(&context, command).await,
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,

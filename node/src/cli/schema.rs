@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Row,
-    control::schema::{CommandReport, CreditReport, ErrorReport, ModelReport, PeerReport, StatusReport},
+    control::schema::{CommandReport, CreditReport, ErrorReport, ModelReport, PeerReport, StatusReport, TrancheReport},
     doctor::DoctorReport,
     earnings::BookReport,
     jobs::JobReport,
@@ -75,6 +75,8 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("credit list", schema_for!(Vec<CreditReport>)),
         ("credit set", schema_for!(Vec<CreditReport>)),
         ("credit paid", schema_for!(Vec<CreditReport>)),
+        ("tranche list", schema_for!(Vec<TrancheReport>)),
+        ("tranche buy", schema_for!(Vec<TrancheReport>)),
         ("key show", schema_for!(key::KeyReport)),
         ("key backup", schema_for!(key::KeyFileReport)),
         ("key restore", schema_for!(key::KeyFileReport)),

@@ -114,6 +114,7 @@ impl Parser<'_> {
         let backend_is_guess = p.backend.is_none();
         let pricing = self.pricing(&p)?;
         let evm = self.evm(&p)?;
+        let solana = self.solana(&p)?;
         let idle_percent = self.within("idle_percent", p.idle_percent.unwrap_or(DEFAULT_IDLE_PERCENT), 1, 100)?;
         Ok(Config {
             home: home.into(),
@@ -193,6 +194,7 @@ impl Parser<'_> {
             evm,
             payout_at: self.money("payout_at", p.payout_at.unwrap_or(DEFAULT_PAYOUT_AT), MAX_SPEND)?,
             payout_evm: self.maybe("payout_evm", p.payout_evm, value::evm_address)?,
+            solana,
             passphrase_file: self.maybe("passphrase_file", p.passphrase_file.filter(|text| !text.is_empty()), value::file)?,
             grace: Duration::from_secs(self.within(
                 "grace_secs",
@@ -287,7 +289,12 @@ impl Parser<'_> {
         }
     }
 
-    pub(super) fn one<T>(&self, key: &'static str, text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+    pub(super) fn one<T>(
+        &self,
+        key: &'static str,
+        text: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
         read(text).map_err(|fix| self.bad(key, &format_args!("{text:?}"), fix))
     }
 
@@ -313,7 +320,13 @@ impl Parser<'_> {
         texts.iter().map(|text| self.one(key, text, &read)).collect()
     }
 
-    pub(super) fn within<T: PartialOrd + fmt::Display>(&self, key: &'static str, value: T, least: T, most: T) -> Result<T, ConfigError> {
+    pub(super) fn within<T: PartialOrd + fmt::Display>(
+        &self,
+        key: &'static str,
+        value: T,
+        least: T,
+        most: T,
+    ) -> Result<T, ConfigError> {
         if value < least || value > most {
             return Err(self.bad(key, &value, format!("write a number from {least} to {most}")));
         }
