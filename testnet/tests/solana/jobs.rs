@@ -48,7 +48,7 @@ impl Market {
     async fn new() -> Self {
         let scene = Scene::new(1).await;
         let engine = ScriptedEngine::start().await.expect("an engine");
-        let worker = MemberSpec::worker(Vec::new(), Sells::new(engine.url(), 1_000_000, 100_000_000, 2));
+        let worker = MemberSpec::worker(Vec::new(), Sells::new(engine.url(), 1_000_000, 10_000_000, 2));
         let worker = Member::start(worker).await.expect("a worker");
         worker.node.tabs().set_credit(Credit::default());
         let buyer = Member::start(MemberSpec::buyer(worker.addresses().await)).await.expect("a buyer");
