@@ -31,6 +31,7 @@ mod start;
 mod status;
 mod tranche;
 mod tui;
+mod wallet;
 mod watch;
 mod why;
 
@@ -109,6 +110,16 @@ enum Command {
     Tranche {
         #[command(subcommand)]
         command: tranche::TrancheCommand,
+    },
+    /// Show and move the money of the running node on an EVM chain.
+    Wallet {
+        #[command(subcommand)]
+        command: wallet::WalletCommand,
+    },
+    /// Show what was earned on channels, redeem it, and say where it goes.
+    Payout {
+        #[command(subcommand)]
+        command: wallet::PayoutCommand,
     },
     /// Make, list and remove keys of this node's API.
     ApiKey {
@@ -261,6 +272,8 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Spend(args) => income::run(&context, Side::Spent, args).await,
             Command::Credit { command } => credit::run(&context, command).await,
             Command::Tranche { command } => tranche::run(&context, command).await,
+            Command::Wallet { command } => wallet::run(&context, command).await,
+            Command::Payout { command } => wallet::payout(&context, command).await,
             Command::Key { command } => key::run(&context, command).await,
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,

@@ -8,6 +8,7 @@ mod command;
 pub mod credit;
 pub mod schema;
 mod tranche;
+pub(crate) mod wallet;
 
 use crate::{
     buyer::{ChatError, ChatEvent},
@@ -111,6 +112,7 @@ impl Control {
             .route("/v0/credit", get(credit::list).post(credit::set))
             .route("/v0/credit/paid", post(credit::clear))
             .route("/v0/tranche", get(tranche::list).post(tranche::buy))
+            .route("/v0/wallet", get(wallet::show).post(wallet::act))
             .route("/v0/drain", post(command::drain))
             .route("/v0/resume", post(command::resume))
             .with_state(node);

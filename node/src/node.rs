@@ -38,8 +38,9 @@ use crate::{
     report::ChatReport,
     seller::{self, Places, Seller},
     settlement::{
+        service::{self, Account, AccountError},
         solana::{
-            account::{Account, NotUsed},
+            account::{self, NotUsed},
             desk::Desk,
             key::SolanaKey,
         },
@@ -183,6 +184,7 @@ pub struct Node {
     store: Arc<dyn Store>,
     tabs: Tabs,
     purse: OnceLock<Purse>,
+    account: OnceLock<(Account, JoinHandle<()>)>,
     dropped: Arc<AtomicU64>,
     chat_tally: Tally,
     metrics: Metrics,
@@ -276,6 +278,7 @@ impl Node {
             store,
             tabs,
             purse: OnceLock::new(),
+            account: OnceLock::new(),
             dropped,
             chat_tally,
             metrics,
@@ -366,7 +369,7 @@ impl Node {
     }
 
     /// Buys and sells tranches on Solana from now on. The first call counts.
-    pub fn use_solana(&self, account: Account, key: &SolanaKey) -> Result<(), NotUsed> {
+    pub fn use_solana(&self, account: account::Account, key: &SolanaKey) -> Result<(), NotUsed> {
         account.open(self.tabs.solana(), key, (self.id, &self.network), self.store.clone(), self.seller.is_some())
     }
 
@@ -381,6 +384,20 @@ impl Node {
         let opening = tokio::task::spawn_blocking(move || Purse::open(caps, store, &us));
         let purse = opening.await.map_err(|error| StoreError::Interrupted(error.to_string()))??;
         Ok(self.purse.get_or_init(|| purse).clone())
+    }
+
+    /// Settles on an EVM chain from now on, with its `key`. The first call counts.
+    pub fn settle(&self, settings: service::Settings, key: NodeKey) -> Result<(), AccountError> {
+        let (account, task) = Account::spawn(settings, key, self.store.clone(), self.tabs.clone())?;
+        if let Err((_, second)) = self.account.set((account, task)) {
+            second.abort();
+        }
+        Ok(())
+    }
+
+    /// Its account on an EVM chain, if it has one.
+    pub fn account(&self) -> Option<&Account> {
+        self.account.get().map(|(account, _)| account)
     }
 
     /// Buys one job within the node's caps, for its operator; see [`Buyer::chat`].
@@ -451,7 +468,7 @@ impl Node {
         save_ad_sequences(&self.net, &*self.store).await;
         self.endpoint.close().await;
         self.tabs.close().await;
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks.iter().chain(self.account.get().map(|(_, task)| task)).for_each(JoinHandle::abort);
         self.net.clone().shutdown().await;
         let store = self.store.clone();
         let flushed = tokio::task::spawn_blocking(move || store.flush()).await;

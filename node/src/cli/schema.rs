@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     config::Row,
-    control::schema::{CommandReport, CreditReport, ErrorReport, ModelReport, PeerReport, StatusReport, TrancheReport},
+    control::schema::{
+        CommandReport, CreditReport, ErrorReport, ModelReport, PeerReport, StatusReport, StepReport, TrancheReport,
+        WalletReport,
+    },
     doctor::DoctorReport,
     earnings::BookReport,
     jobs::JobReport,
@@ -77,6 +80,13 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("credit paid", schema_for!(Vec<CreditReport>)),
         ("tranche list", schema_for!(Vec<TrancheReport>)),
         ("tranche buy", schema_for!(Vec<TrancheReport>)),
+        ("wallet balance", schema_for!(WalletReport)),
+        ("wallet deposit", schema_for!(Vec<StepReport>)),
+        ("wallet close", schema_for!(Vec<StepReport>)),
+        ("wallet withdraw", schema_for!(Vec<StepReport>)),
+        ("payout set evm", schema_for!(Row)),
+        ("payout list", schema_for!(WalletReport)),
+        ("payout now", schema_for!(Vec<StepReport>)),
         ("key show", schema_for!(key::KeyReport)),
         ("key backup", schema_for!(key::KeyFileReport)),
         ("key restore", schema_for!(key::KeyFileReport)),

@@ -20,7 +20,7 @@ use crate::{
     node::{Node, Serve, Settings},
     plane_client::{self, Planes},
     seller,
-    settlement::tabs::Credit,
+    settlement::{service, tabs::Credit},
     store, why,
 };
 use infernet_wire::{id::NodeId, key::NodeKey};
@@ -63,7 +63,16 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
         Some(account) => Some((account.clone(), identity::solana_key(&context.home)?)),
         None => None,
     };
-    let node = Arc::new(Node::start(settings(config, key, former, serve), store).await?);
+    let account = config.evm.clone().map(|evm| service::Settings {
+        evm,
+        payout_at: config.payout_at,
+        payout_to: config.payout_evm,
+        poll: service::POLL,
+    });
+    let node = Arc::new(Node::start(settings(config, key.clone(), former, serve), store).await?);
+    if let Some(account) = account {
+        node.settle(account, key).map_err(|error| Exit::new(exit::FAILED, error))?;
+    }
     if let Some((account, key)) = solana {
         node.use_solana(account, &key).map_err(|error| Exit::new(exit::FAILED, error))?;
     }

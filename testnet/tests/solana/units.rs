@@ -26,10 +26,12 @@ async fn a_transfer_takes_what_was_measured_with_and_without_an_account_to_make(
     let (without, _) = takes(&scene, vec![scene.transfer(20)], 0).await;
     let sol = Transfer { asset: Asset::Sol, amount: 1_000_000, ..scene.transfer(1) };
     let (sol, _) = takes(&scene, vec![sol], 0).await;
-    println!("compute units: {with_account} with an account to make, {without} without, {sol} in SOL");
     assert_eq!(fee, 5_000, "without a priority fee: one signature");
-    assert!((1..60_000).contains(&without) && without < with_account && with_account < 60_000, "{with_account} {without}");
-    assert!(sol < 40_000, "{sol}");
+    assert!(
+        (1..60_000).contains(&without) && without < with_account && with_account < 60_000,
+        "{with_account} with an account to make, {without} without"
+    );
+    assert!(sol < 40_000, "{sol} in SOL");
 }
 
 #[tokio::test]
@@ -42,5 +44,5 @@ async fn a_full_batch_of_new_accounts_fits_its_units_and_its_priority_fee_is_pai
     let (units, fee) = takes(&scene, transfers, 1_000_000).await;
     println!("compute units of five transfers to new accounts: {units}; fee {fee}");
     assert!(paid.iter().all(|wallet| scene.cluster.tokens(&scene.mint, wallet) == 5));
-    assert!(fee > units, "the limit is above what it takes, and is what is paid for: {fee} {units}");
+    assert!(fee > units, "the limit is above the {units} units that it takes, and is what is paid for: {fee}");
 }

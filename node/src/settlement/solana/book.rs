@@ -9,6 +9,7 @@ use super::{
     payment::{Payment, Stage},
     transaction::{Asset, Order, Transfer, TxSignature},
 };
+use crate::settlement::steps::FOREIGN;
 use infernet_wire::{
     codec,
     id::NodeId,
@@ -19,8 +20,8 @@ use infernet_wire::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Steps in the journal from this number on are ours; those before are of other chains.
-pub const FIRST_STEP: u64 = 1 << 63;
+/// Steps in the journal from this number on are ours.
+pub const FIRST_STEP: u64 = FOREIGN;
 /// Workers that tranches were bought of. A record takes about a kilobyte.
 const MAX_WORKERS: usize = 4_096;
 
