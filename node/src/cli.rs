@@ -29,6 +29,7 @@ mod service;
 mod setup;
 mod start;
 mod status;
+mod tranche;
 mod tui;
 mod wallet;
 mod watch;
@@ -104,6 +105,11 @@ enum Command {
     Credit {
         #[command(subcommand)]
         command: credit::CreditCommand,
+    },
+    /// Prepay workers on Solana, and show what was prepaid.
+    Tranche {
+        #[command(subcommand)]
+        command: tranche::TrancheCommand,
     },
     /// Show and move the money of the running node on an EVM chain.
     Wallet {
@@ -265,6 +271,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Earnings(args) => income::run(&context, Side::Earned, args).await,
             Command::Spend(args) => income::run(&context, Side::Spent, args).await,
             Command::Credit { command } => credit::run(&context, command).await,
+            Command::Tranche { command } => tranche::run(&context, command).await,
             Command::Wallet { command } => wallet::run(&context, command).await,
             Command::Payout { command } => wallet::payout(&context, command).await,
             Command::Key { command } => key::run(&context, command).await,

@@ -12,6 +12,7 @@
 //! | `parse` | text to value, with every bound |
 //! | `value` | what a text means: addresses, regions, aliases, origins |
 //! | `evm` | the account on an EVM chain: all of its keys, or none |
+//! | `solana` | the wallet on Solana: likewise |
 //! | `default_file` | the commented file of a new home |
 //! | `show` | every key with its value and origin |
 //! | `variables` | the environment's names, and those that nobody reads |
@@ -22,6 +23,7 @@ mod layers;
 mod parse;
 mod partial;
 mod show;
+mod solana;
 mod value;
 mod variables;
 
@@ -41,7 +43,7 @@ use crate::{
     market::{policy::Policy, pricing::Pricing},
     net::ReachConfig,
     plane_client::Origin,
-    settlement::{evm::EvmSettings, tabs::Credit},
+    settlement::{evm::EvmSettings, solana::account::Account, tabs::Credit},
     spelling,
     spend::Caps,
     toml_text,
@@ -145,6 +147,8 @@ pub struct Config {
     pub payout_at: MicroUsd,
     /// Where what was redeemed on an EVM chain is sent.
     pub payout_evm: Option<EvmAddress>,
+    /// Its wallet on Solana; `None` if it has none.
+    pub solana: Option<Account>,
     /// Where the passphrase of its key is, if that is sealed.
     pub passphrase_file: Option<PathBuf>,
     /// How long running jobs may take to end after the first signal.

@@ -9,10 +9,12 @@
 mod passphrase;
 mod rotation;
 pub mod sealed;
+mod solana;
 
 pub use self::{
     passphrase::{PASSPHRASE_FILE, Passphrase, Source},
     rotation::{Rotated, former, history, rotate},
+    solana::{SOLANA_KEY_FILE, existing_solana_key, solana_key},
 };
 
 use self::sealed::Unsealed;
@@ -82,6 +84,12 @@ pub enum IdentityError {
         path: PathBuf,
         /// What is wrong, without what is in it.
         reason: &'static str,
+    },
+    /// The file holds no key for Solana.
+    #[error("{} is not a key as solana-keygen writes it: restore it from your copy; without it, what its wallet holds is lost", path.display())]
+    NotSolana {
+        /// The key file.
+        path: PathBuf,
     },
     /// The key is sealed, and nobody gave its passphrase.
     #[error("the key {} is encrypted: name a file with its passphrase in {PASSPHRASE_FILE}, or run this in a terminal", path.display())]
@@ -248,18 +256,8 @@ impl Secret {
 
     /// What the file at `path` holds, or why that is no key, and its permission bits.
     fn look(path: &Path) -> Result<(Result<Self, &'static str>, u32), IdentityError> {
-        let mut file = File::open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => IdentityError::Missing { path: path.into() },
-            _ => io_error("open", path)(error),
-        })?;
-        // Of the open file, not of the path: it can't be exchanged in between.
-        let about = file.metadata().map_err(io_error("read", path))?;
-        if !about.is_file() {
-            return Err(IdentityError::Malformed { path: path.into(), reason: "not a regular file" });
-        }
-        let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES as usize));
-        (&mut file).take(MAX_KEY_FILE_BYTES).read_to_end(&mut text).map_err(io_error("read", path))?;
-        Ok((Self::parse(&text), about.mode()))
+        let (text, mode) = read_key(path)?;
+        Ok((Self::parse(&text), mode))
     }
 
     fn parse(text: &[u8]) -> Result<Self, &'static str> {
@@ -286,6 +284,22 @@ impl Secret {
             }
         }
     }
+}
+
+/// What the file at `path` holds, and its permission bits.
+fn read_key(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), IdentityError> {
+    let mut file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => IdentityError::Missing { path: path.into() },
+        _ => io_error("open", path)(error),
+    })?;
+    // Of the open file, not of the path: it can't be exchanged in between.
+    let about = file.metadata().map_err(io_error("read", path))?;
+    if !about.is_file() {
+        return Err(IdentityError::Malformed { path: path.into(), reason: "not a regular file" });
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES as usize));
+    (&mut file).take(MAX_KEY_FILE_BYTES).read_to_end(&mut text).map_err(io_error("read", path))?;
+    Ok((text, about.mode()))
 }
 
 /// Any bytes as a key file. A sealed one is not opened: that takes a second by design.

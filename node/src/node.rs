@@ -39,6 +39,11 @@ use crate::{
     seller::{self, Places, Seller},
     settlement::{
         service::{self, Account, AccountError},
+        solana::{
+            account::{self, NotUsed},
+            desk::Desk,
+            key::SolanaKey,
+        },
         tabs::{Credit, Tabs},
     },
     spend::{ALL, CapError, Caps, Purse},
@@ -253,7 +258,8 @@ impl Node {
             None => None,
         };
         let dropped = Arc::new(AtomicU64::new(0));
-        let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), dropped: dropped.clone(), peers: 0 };
+        let desk = tabs.solana().clone();
+        let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), desk, dropped: dropped.clone(), peers: 0 };
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
         tasks.push(tokio::spawn(recall::run(us.clone(), store.clone(), today, buyer.clone(), seller.clone())));
@@ -360,6 +366,11 @@ impl Node {
     /// What buyers owe, and what is promised to workers.
     pub fn tabs(&self) -> &Tabs {
         &self.tabs
+    }
+
+    /// Buys and sells tranches on Solana from now on. The first call counts.
+    pub fn use_solana(&self, account: account::Account, key: &SolanaKey) -> Result<(), NotUsed> {
+        account.open(self.tabs.solana(), key, (self.id, &self.network), self.store.clone(), self.seller.is_some())
     }
 
     /// Takes note of what happens in it.
@@ -590,6 +601,7 @@ fn sensed(reading: &Reading) -> Sensed {
 struct Dispatch {
     buyer: Buyer,
     seller: Option<Seller>,
+    desk: Desk,
     dropped: Arc<AtomicU64>,
     peers: usize,
 }
@@ -608,6 +620,7 @@ impl Dispatch {
         use net::Event;
         match event {
             Event::Ad(ad) => {
+                self.desk.heard(ad.signer(), ad.solana);
                 let sold = self.sell(seller_market::Input::Ad(ad.clone()));
                 self.buyer.try_tell(buyer_market::Input::Ad(ad)) && sold
             }

@@ -467,6 +467,7 @@ impl Task {
                 chat: self.settings.places.chat.clone(),
                 mesh: self.settings.places.mesh.clone(),
                 evm: self.settings.tabs.channels().means().into_iter().collect(),
+                solana: self.settings.tabs.solana().terms(),
             };
             match self.settings.key.sign(&self.settings.network, ad) {
                 Err(infernet_wire::envelope::Refusal::TooLarge | infernet_wire::envelope::Refusal::Field("models"))

@@ -8,13 +8,16 @@
 //! | [`steps`] | **pure**: what is wanted, under way and done on that chain, as the journal has it |
 //! | `watch` | thin: reads the chain into the book of channels |
 //! | [`solana`] | prepaid tranches in SPL tokens or SOL: transactions, what becomes of each, and whether a tranche was paid |
+//! | [`json_rpc`] | questions to a chain's node, within deadlines and bounds, without its key in any error |
 //! | [`tab`] | what one node owes another, as vouchers say it: pure |
 //! | [`tabs`] | the tabs of a node, kept; a till for each job sold, a payer for each bought |
 //!
-//! A chat stream is paid on a tab as it runs. Nothing on a chain is wired to it yet: what a tab says is an IOU.
+//! A chat stream is paid on a tab as it runs. What a tab says is an IOU, or is covered: by the deposit of a channel, or by a tranche
+//! that was paid beforehand.
 
 pub mod channels;
 pub mod evm;
+pub mod json_rpc;
 pub mod service;
 pub mod solana;
 pub mod steps;

@@ -60,7 +60,7 @@ const HOMES: &[Home] = &[
             "node/src/control/client.rs",
             "node/src/net/bootstrap/page.rs",
             "node/src/plane_client/http.rs",
-            "node/src/settlement/evm/rpc.rs",
+            "node/src/settlement/json_rpc.rs",
         ],
         within: "node/src",
     },
@@ -81,6 +81,8 @@ const HOMES: &[Home] = &[
     Home { crates: &["toml_edit"], at: &["node/src/toml_text.rs"], within: "" },
     Home { crates: &["aws_lc_rs"], at: &["plane/src/accounts/signature.rs"], within: "" },
     Home { crates: &["sha3"], at: &["wire/src/evm.rs"], within: "" },
+    Home { crates: &["ed25519_dalek"], at: &["wire/src/solana.rs"], within: "" },
+    Home { crates: &["litesvm"], at: &["testnet/src/svm"], within: "" },
     // What pays, and what looks whether it was paid.
     Home {
         crates: &[
@@ -92,7 +94,13 @@ const HOMES: &[Home] = &[
             "spl_memo_interface",
             "spl_token_interface",
         ],
-        at: &["node/src/settlement/solana/transaction.rs", "node/src/settlement/solana/verify.rs"],
+        at: &[
+            "node/src/settlement/solana/key.rs",
+            "node/src/settlement/solana/transaction.rs",
+            "node/src/settlement/solana/verify.rs",
+            // What tests run them on.
+            "testnet/src/svm",
+        ],
         within: "",
     },
 ];

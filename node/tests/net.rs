@@ -153,6 +153,7 @@ fn an_ad(key: &NodeKey, sequence: u64) -> Arc<[u8]> {
         chat: vec![],
         mesh: vec![],
         evm: Vec::new(),
+        solana: None,
     };
     key.sign(&network(), ad).unwrap().raw().clone()
 }

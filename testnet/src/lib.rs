@@ -16,6 +16,7 @@
 //! | [`pay`] | payments of buyers that are no nodes |
 //! | [`shim`] | TCP and UDP links that are worse than loopback |
 //! | [`evm`], [`bank`] | a real EVM chain, and the contract on it; a token, and money for nodes |
+//! | [`svm`] | Solana's runtime in this process, behind the RPC of a cluster |
 //! | [`receipts`], [`scribe`] | receipts without a job, and a process that writes them until it is killed |
 //! | [`machine`] | what a number was measured on |
 //!
@@ -41,4 +42,5 @@ pub mod serve;
 pub mod shim;
 pub mod sim;
 pub mod stranger;
+pub mod svm;
 pub mod up;

@@ -6,6 +6,7 @@ use crate::{
     limits, model_name,
     money::Price,
     settle::EvmTerms,
+    solana::SolanaTerms,
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -114,6 +115,9 @@ pub struct CapabilityAd {
     /// On which channels it may be paid, besides the ledger.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub evm: Vec<EvmTerms>,
+    /// How it may be paid beforehand on Solana, if it may.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub solana: Option<SolanaTerms>,
 }
 
 impl Message for CapabilityAd {
@@ -137,6 +141,7 @@ impl Message for CapabilityAd {
         self.mesh.iter().try_for_each(MeshAddress::check)?;
         field::ensure(self.evm.len() <= limits::MAX_EVM_TERMS, "evm")?;
         self.evm.iter().try_for_each(EvmTerms::check)?;
+        self.solana.as_ref().map_or(Ok(()), SolanaTerms::check)?;
         field::ensure(self.slots > 0, "slots")?;
         for tag in &self.tags {
             field::name(tag, "tags")?;

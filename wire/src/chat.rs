@@ -38,6 +38,7 @@ use crate::{
     id::{ChannelId, EvmSignature, Hash, JobId},
     limits,
     money::MicroUsd,
+    solana::Tranche,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteArray, ByteBuf};
@@ -514,6 +515,9 @@ pub struct Open {
     /// What the buyer pays beforehand: voucher 0, for the input that the request has at most.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub payment: Option<Payment>,
+    /// A tranche that the buyer has prepaid on Solana, until a job was opened with it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tranche: Option<Box<Tranche>>,
 }
 
 impl Open {

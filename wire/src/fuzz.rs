@@ -20,6 +20,7 @@ use crate::{
     receipt::{Countersign, JobReceipt, ReceiptParts, SignedReceipt},
     receipt_page::{Page, PageRequest},
     rotation::{KeyRotation, SignedRotation},
+    solana::{SolanaAddress, SolanaSignature, SolanaTerms, Tranche},
     standing::{StandingAccept, StandingOffer},
     time::UnixMillis,
     topic::NetworkId,
@@ -31,7 +32,7 @@ use std::sync::OnceLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target of this crate.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     ("pages", pages),
     ("envelope", envelope),
     ("capability", payload::<CapabilityAd>),
@@ -50,6 +51,7 @@ pub const TARGETS: [Target; 19] = [
     ("frame", frame),
     ("chat_request", chat_request),
     ("voucher", voucher),
+    ("solana", solana),
     ("texts", texts),
 ];
 
@@ -201,6 +203,22 @@ fn voucher(data: &[u8]) {
     assert_eq!(again.verify(&payer), Ok(signed));
 }
 
+/// What an ad says of Solana, and what a buyer shows of a tranche.
+fn solana(data: &[u8]) {
+    fn one_form<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq>(read: &T) {
+        let again: T = codec::decode(&codec::encode(read)).expect("what was written can be read");
+        assert!(again == *read);
+    }
+    if let Ok(terms) = codec::decode::<SolanaTerms>(data) {
+        one_form(&terms);
+        let _ = (terms.check(), terms.units(MicroUsd(u64::MAX)), terms.verify(&network(), &key().id()));
+    }
+    if let Ok(tranche) = codec::decode::<Tranche>(data) {
+        one_form(&tranche);
+        let _ = (tranche.check(), tranche.payer.verify(&network(), &key().id()));
+    }
+}
+
 /// What comes as text: a header, names of models, networks and kinds, addresses.
 fn texts(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -213,6 +231,12 @@ fn texts(data: &[u8]) {
     let _ = first.parse::<NetworkId>();
     if let Ok(address) = first.parse::<EvmAddress>() {
         assert_eq!(address.to_string(), first);
+    }
+    if let Ok(address) = first.parse::<SolanaAddress>() {
+        assert_eq!(address.to_string(), first);
+    }
+    if let Ok(signature) = first.parse::<SolanaSignature>() {
+        assert_eq!(signature.to_string(), first);
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`chat`] | the stream: frames, tokens, transcript |
 //! | [`receipt`], [`receipt_page`] | what both sides sign at the end; how anybody may read it |
 //! | [`voucher`], [`evm`] | how a buyer pays as it goes; addresses and typed data of EVM chains |
+//! | [`solana`] | how a key on Solana is bound to a node; prepaid tranches |
 //! | [`model_name`] | whether two names mean the same model |
 //! | [`command`], [`rotation`] | what an operator tells a node; one node's old and new key |
 //! | [`money`], [`time`], [`topic`], [`limits`] | units, names and bounds |
@@ -52,6 +53,7 @@ pub mod receipt;
 pub mod receipt_page;
 pub mod rotation;
 pub mod settle;
+pub mod solana;
 pub mod standing;
 pub mod time;
 pub mod topic;

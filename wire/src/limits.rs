@@ -69,6 +69,11 @@ pub const RECEIPT_TTL_MS: u64 = 10 * 60_000;
 /// Largest voucher: a chain, four fixed byte strings and a signature are 171 bytes.
 pub const MAX_VOUCHER_BYTES: usize = 192;
 
+/// Decimals of a token that is paid in on Solana: with more, a tranche of a million dollars does not fit in 64 bits. USDC has 6.
+pub const MAX_SOLANA_DECIMALS: u8 = 12;
+/// Longest address or signature in base58: 64 bytes take 88 digits at most.
+pub const MAX_BASE58_BYTES: usize = 88;
+
 /// Receipts in one page of [`crate::receipt_page`]: verifying them takes their reader some ten milliseconds.
 pub const MAX_PAGE_RECEIPTS: usize = 100;
 /// Largest page: a hundred of the largest receipts, twice signed.

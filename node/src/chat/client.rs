@@ -32,6 +32,7 @@ use infernet_wire::{
     key::NodeKey,
     money::{MicroUsd, Price},
     receipt::{Countersign, JobReceipt, SignedReceipt},
+    solana::Tranche,
     standing::StandingOffer,
     time::UnixMillis,
     topic::NetworkId,
@@ -280,6 +281,8 @@ struct Attempt {
     first_token: Option<Instant>,
     usage: Option<(Usage, Instant)>,
     opened: bool,
+    /// What was shown with it, until it is opened.
+    tranche: Option<Tranche>,
     /// What it is paid from; `None` if it is free.
     payer: Option<Payer>,
     /// When the worker wants how much; `None`: not as the answer runs.
@@ -374,7 +377,7 @@ async fn connect_straight(buyer: &Buyer, worker: NodeId, addrs: &[SocketAddr]) -
 }
 
 /// The first frame of a stream, for a job that begins with `request`, or goes on at `resume_from` without one.
-fn open_frame(order: &Order, request: &[u8], resume_from: u64, payment: Option<Payment>) -> Vec<u8> {
+fn open_frame(order: &Order, request: &[u8], resume_from: u64, payment: Option<Payment>, tranche: Option<Tranche>) -> Vec<u8> {
     Frame::Open(Open {
         accept: ByteBuf::from(order.accept.raw().to_vec()),
         salt: ByteArray::new(order.salt),
@@ -382,6 +385,7 @@ fn open_frame(order: &Order, request: &[u8], resume_from: u64, payment: Option<P
         offer: order.offer.as_ref().filter(|_| !request.is_empty()).map(|offer| ByteBuf::from(offer.payload().to_vec())),
         resume_from: Some(resume_from),
         payment,
+        tranche: tranche.map(Box::new),
     })
     .encode()
 }
@@ -394,7 +398,8 @@ impl Attempt {
             Some(payer) => Some(payer.pay(order.terms.cost(order.terms.input_tokens, 0)).await?),
             None => None,
         };
-        let open = open_frame(order, &order.request, 0, payment.clone());
+        let tranche = payer.as_ref().and_then(|_| buyer.tabs.solana().to_show(&order.terms.worker));
+        let open = open_frame(order, &order.request, 0, payment.clone(), tranche);
         let started = clock::instant();
         let mut writer = FrameWriter::new(send);
         writer.write_with(&open, &order.request, deadline::WRITE).await?;
@@ -408,6 +413,7 @@ impl Attempt {
             first_token: None,
             usage: None,
             opened: false,
+            tranche,
             payer,
             pieces: None,
             last_payment: payment,
@@ -546,7 +552,7 @@ impl Attempt {
             (connected, _) => connected?,
         };
         let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
-        writer.write(&open_frame(order, &[], from, None), deadline::WRITE).await?;
+        writer.write(&open_frame(order, &[], from, None, None), deadline::WRITE).await?;
         let raw = reader.next_within(deadline::OPENED).await?;
         match self.session.on_frame(raw.frame, &raw.bytes)? {
             BuyerEvent::Resumed => {}
@@ -599,6 +605,9 @@ impl Attempt {
             BuyerEvent::KeepAlive | BuyerEvent::Resumed => {}
             BuyerEvent::Opened { input_tokens, chunk } => {
                 self.opened = true;
+                if let Some(tranche) = self.tranche.take() {
+                    buyer.tabs.solana().taken(&self.session.terms().worker, &tranche);
+                }
                 let most = self.session.terms().output_tokens;
                 self.pieces = chunk.filter(|_| self.payer.is_some()).map(|chunk| Pieces::wanted(chunk, most));
                 let agreed = Box::new(Agreed::from(self.session.terms()));

@@ -49,6 +49,7 @@ use infernet_wire::{
     money::MicroUsd,
     offer::commitment,
     receipt::{JobReceipt, SignedReceipt},
+    solana::Tranche,
     standing::StandingAccept,
     topic::NetworkId,
 };
@@ -238,6 +239,9 @@ async fn admit(worker: &Worker, peer: NodeId, open: Open, bytes: &[u8], reader: 
     let engine =
         worker.engines.find(&claim.model).ok_or_else(|| refuse(ErrorCode::ENGINE, true, "no engine serves the model now"))?;
     let terms = terms(worker.key.id(), &claim, engine.weights, &parsed);
+    if let Some(tranche) = open.tranche.as_deref().filter(|_| !terms.is_free()) {
+        count(worker, &terms.buyer, tranche).await?;
+    }
     let till = paid_beforehand(worker, &terms, open.payment.as_ref()).await?;
     let request_for_engine = ChatRequest { model: claim.model.clone(), max_tokens: terms.engine_limit(), ..parsed };
     let resumes = open.resume_from.is_some();
@@ -253,6 +257,14 @@ async fn admit(worker: &Worker, peer: NodeId, open: Open, bytes: &[u8], reader: 
         arrears: Arrears::default(),
         pace: Pace::start(worker.metrics.clone()),
         shown,
+    })
+}
+
+/// Counts what the buyer has prepaid, so that the job can run on it.
+async fn count(worker: &Worker, buyer: &NodeId, tranche: &Tranche) -> Result<(), StreamError> {
+    worker.tabs.solana().count(&worker.tabs, buyer, tranche).await.map_err(|error| {
+        worker.tally.count_reason("payment_refused", error.label());
+        refuse(ErrorCode::PAYMENT, error.retryable(), error)
     })
 }
 

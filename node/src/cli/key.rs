@@ -6,7 +6,7 @@ use crate::{
     config::{Config, Partial},
     control::{Control, client::Client},
     date::{self, Day},
-    identity::{self, IdentityError, KEY_FILE, Source},
+    identity::{self, IdentityError, KEY_FILE, SOLANA_KEY_FILE, Source},
 };
 use clap::Subcommand;
 use infernet_wire::{id::NodeId, key::NodeKey};
@@ -69,6 +69,9 @@ pub(super) struct KeyReport {
     /// Whether the key file is encrypted; absent if there is none, and the running node has its key from elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     encrypted: Option<bool>,
+    /// The address of its wallet on Solana, in base58; absent until that key was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    solana: Option<String>,
     /// How this key came to be, oldest first.
     rotations: Vec<RotationReport>,
 }
@@ -121,8 +124,9 @@ async fn show(context: &Context) -> Result<(), Exit> {
     };
     let rotations: Vec<_> = identity::history(&context.home, &id, &network)?.iter().map(RotationReport::new).collect();
     let (public_key, x_only) = (hex::encode(id.as_bytes()), hex::encode(id.x_only()));
+    let solana = identity::existing_solana_key(&context.home)?.map(|key| key.address().to_string());
     if context.json {
-        return context.print_json(&KeyReport { id, public_key, x_only, encrypted, rotations });
+        return context.print_json(&KeyReport { id, public_key, x_only, encrypted, solana, rotations });
     }
     context.print(format!("node id     {id}"));
     context.print(format!("public key  {public_key}"));
@@ -135,6 +139,9 @@ async fn show(context: &Context) -> Result<(), Exit> {
             None => "none here: the running node has its key from elsewhere",
         }
     ));
+    if let Some(address) = solana {
+        context.print(format!("solana      {address}"));
+    }
     for rotation in &rotations {
         let at = date::time(infernet_wire::time::UnixMillis(rotation.at));
         context.print(format!("rotated     {at} UTC, from {}", rotation.old));
@@ -147,6 +154,13 @@ fn backup(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), E
     let chosen = passphrase.choose("the backup")?;
     identity::backup(&key, &file, &chosen, &Day::of(clock::now()).to_string())?;
     context.note("keep file and passphrase apart: whoever has both has the key, and whoever loses one has no backup");
+    let solana = context.home.join(SOLANA_KEY_FILE);
+    if solana.exists() {
+        context.note(format!(
+            "the wallet on Solana has a key of its own, which is not in this backup: copy {} too",
+            solana.display()
+        ));
+    }
     context.tell(&key.id(), Some(&file))
 }
 

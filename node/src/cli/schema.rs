@@ -12,7 +12,8 @@ use super::{
 use crate::{
     config::Row,
     control::schema::{
-        CommandReport, CreditReport, ErrorReport, ModelReport, PeerReport, StatusReport, StepReport, WalletReport,
+        CommandReport, CreditReport, ErrorReport, ModelReport, PeerReport, StatusReport, StepReport, TrancheReport,
+        WalletReport,
     },
     doctor::DoctorReport,
     earnings::BookReport,
@@ -77,6 +78,8 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("credit list", schema_for!(Vec<CreditReport>)),
         ("credit set", schema_for!(Vec<CreditReport>)),
         ("credit paid", schema_for!(Vec<CreditReport>)),
+        ("tranche list", schema_for!(Vec<TrancheReport>)),
+        ("tranche buy", schema_for!(Vec<TrancheReport>)),
         ("wallet balance", schema_for!(WalletReport)),
         ("wallet deposit", schema_for!(Vec<StepReport>)),
         ("wallet close", schema_for!(Vec<StepReport>)),

@@ -59,6 +59,10 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     };
     let former = identity::former(&context.home, &key.id(), &config.network)?;
     let named = config.bootstrap.clone();
+    let solana = match &config.solana {
+        Some(account) => Some((account.clone(), identity::solana_key(&context.home)?)),
+        None => None,
+    };
     let account = config.evm.clone().map(|evm| service::Settings {
         evm,
         payout_at: config.payout_at,
@@ -68,6 +72,9 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let node = Arc::new(Node::start(settings(config, key.clone(), former, serve), store).await?);
     if let Some(account) = account {
         node.settle(account, key).map_err(|error| Exit::new(exit::FAILED, error))?;
+    }
+    if let Some((account, key)) = solana {
+        node.use_solana(account, &key).map_err(|error| Exit::new(exit::FAILED, error))?;
     }
     let purse = node.limit(caps).await?;
     let api = api.map(|api| api.serve(&node, purse.clone(), metrics::route(node.clone()))).transpose()?;

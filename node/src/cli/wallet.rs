@@ -1,6 +1,6 @@
 //! `infernet wallet` and `infernet payout`: the account of the running node on an EVM chain.
 
-use super::{Context, exit, exit::Exit, money, setup::micro_usd};
+use super::{Context, exit, exit::Exit, money, setup::micro_usd, tranche};
 use crate::{
     clock, config,
     control::{
@@ -31,6 +31,9 @@ pub(super) enum WalletCommand {
         /// Dollars, such as 5 or 0.50.
         #[arg(value_parser = micro_usd)]
         usd: u64,
+        /// Prepay a tranche on Solana instead, as `tranche buy` does.
+        #[arg(long)]
+        solana: bool,
         #[command(flatten)]
         patience: Patience,
     },
@@ -97,7 +100,8 @@ pub(super) struct Patience {
 pub(super) async fn run(context: &Context, command: WalletCommand) -> Result<(), Exit> {
     let (body, patience) = match command {
         WalletCommand::Balance => return balance(context).await,
-        WalletCommand::Deposit { worker, usd, patience } => (WalletBody::Deposit { worker, micro_usd: usd }, patience),
+        WalletCommand::Deposit { worker, usd, solana: true, .. } => return tranche::buy(context, worker, Some(usd)).await,
+        WalletCommand::Deposit { worker, usd, patience, .. } => (WalletBody::Deposit { worker, micro_usd: usd }, patience),
         WalletCommand::Close { worker, exit: true, patience } => (WalletBody::Exit { worker }, patience),
         WalletCommand::Close { worker, exit: false, patience } => (WalletBody::Close { worker }, patience),
         WalletCommand::Withdraw { address, usd, coin, patience } => {

@@ -8,6 +8,7 @@ use super::{
         DEFAULT_LISTEN, DEFAULT_MAX_PEERS, DEFAULT_MAX_PRICE, DEFAULT_PAYOUT_AT, DEFAULT_PRICE_IN, DEFAULT_PRICE_OUT,
         DEFAULT_SLOTS,
     },
+    solana::{DEFAULT_CLUSTER, DEFAULT_DECIMALS, DEFAULT_PRIORITY_FEE, DEFAULT_TRANCHE},
 };
 use crate::backend::{BackendSpec, ENGINES};
 use std::{
@@ -219,6 +220,26 @@ fn text() -> String {
 
 # Where `infernet payout now` sends what was redeemed; by default it stays with this node's key. An example:
 # payout_evm = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+
+# ---- money on Solana
+
+# Where nodes of the cluster answer, best two of two operators: one alone can hide a payment that was made, and have it made again.
+# The URLs are secrets: INFERNET_SOLANA_RPC says them, too. Without them no tranches are bought or taken. An example:
+# solana_rpc = [
+#   "https://rpc.example/v1/KEY",
+# ]
+
+# The cluster, by its name or the hash of its first block, and the token of dollars that is paid in: USDC, if nothing else is said.
+# solana_cluster = "{DEFAULT_CLUSTER}"
+# solana_mint = "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"
+# solana_decimals = {DEFAULT_DECIMALS}
+
+# What is paid at once, in micro-USD; it is what can be lost. And what a million compute units may cost above the base fee, in lamports.
+# solana_tranche = {DEFAULT_TRANCHE}
+# solana_priority_fee = {DEFAULT_PRIORITY_FEE}
+
+# The wallet that is paid; by default that of this node's own key, `solana.key` in its home. An example:
+# payout_solana = "9hSR6S7WPtxmTojgo6GG3k4yDPecgJY292j7xrsUGWBu"
 
 # ---- running
 

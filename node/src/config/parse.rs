@@ -114,6 +114,7 @@ impl Parser<'_> {
         let backend_is_guess = p.backend.is_none();
         let pricing = self.pricing(&p)?;
         let evm = self.evm(&p)?;
+        let solana = self.solana(&p)?;
         let idle_percent = self.within("idle_percent", p.idle_percent.unwrap_or(DEFAULT_IDLE_PERCENT), 1, 100)?;
         Ok(Config {
             home: home.into(),
@@ -193,6 +194,7 @@ impl Parser<'_> {
             evm,
             payout_at: self.money("payout_at", p.payout_at.unwrap_or(DEFAULT_PAYOUT_AT), MAX_SPEND)?,
             payout_evm: self.maybe("payout_evm", p.payout_evm, value::evm_address)?,
+            solana,
             passphrase_file: self.maybe("passphrase_file", p.passphrase_file.filter(|text| !text.is_empty()), value::file)?,
             grace: Duration::from_secs(self.within(
                 "grace_secs",

@@ -145,6 +145,20 @@ keys! {
     payout_at: u64,
     /// Where `payout now` sends what was redeemed on the EVM chain. Nowhere by default: it stays with the node's key.
     payout_evm: String,
+    /// Where nodes of Solana answer, as URLs: secrets. Best two of two operators. None by default, and then no tranches are paid.
+    solana_rpc: Vec<Secret>,
+    /// Which cluster: `mainnet-beta`, `devnet`, `testnet`, or the hash of its first block. Default `mainnet-beta`.
+    solana_cluster: String,
+    /// The token of dollars that is paid in, by its mint's address. Default USDC, where that is known.
+    solana_mint: String,
+    /// Decimals of the token. Default 6.
+    solana_decimals: u16,
+    /// What is paid at once, in micro-USD: what can be lost. Default 50 000, five cents.
+    solana_tranche: u64,
+    /// What a million compute units may cost above the base fee, in lamports. Default 10 000.
+    solana_priority_fee: u64,
+    /// The wallet that is paid on Solana. That of the node's own key by default.
+    payout_solana: String,
     /// File whose first line is the passphrase of an encrypted key. None by default: a terminal is asked.
     passphrase_file: String,
     /// Seconds that running jobs may take to end after the first signal. Default 60.
@@ -264,6 +278,18 @@ impl Kind for Vec<String> {
 
     fn of_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+impl Kind for Vec<Secret> {
+    const WHAT: &'static str = Vec::<String>::WHAT;
+
+    fn of_text(text: &str) -> Option<Self> {
+        Some(Vec::<String>::of_text(text)?.into_iter().map(Secret).collect())
+    }
+
+    fn of_file<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::<String>::of_file(deserializer)?.into_iter().map(Secret).collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every key with its value and where it came from, for `infernet config show`.
 
-use super::{Config, ConfigError, KEYS, Partial, Secret, evm, layers::Layers, machine_defaults, parse};
+use super::{Config, ConfigError, KEYS, Partial, Secret, evm, layers::Layers, machine_defaults, parse, solana};
 use crate::net::bootstrap::BootstrapAddress;
 use infernet_wire::{evm::EvmAddress, money::Price};
 use schemars::JsonSchema;
@@ -49,7 +49,7 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         Some(values.iter().map(ToString::to_string).collect())
     }
     let parts = |price: &Price| [("in".to_owned(), price.input.0), ("out".to_owned(), price.output.0)].into();
-    let evm = config.evm.as_ref();
+    let (evm, solana) = (config.evm.as_ref(), config.solana.as_ref());
     let api_listen = config.api.map(|address| address.to_string()).or_else(|| given.api_listen.clone());
     Partial {
         network: Some(config.network.to_string()),
@@ -108,6 +108,13 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         evm_max_gwei: Some(evm.map_or(evm::DEFAULT_MAX_GWEI, |evm| evm.max_gwei)),
         payout_at: Some(config.payout_at.0),
         payout_evm: config.payout_evm.map(|to| to.to_string()),
+        solana_rpc: solana.map(|solana| solana.rpc.iter().map(|rpc| Secret(rpc.to_string())).collect()),
+        solana_cluster: given.solana_cluster.clone().or_else(|| Some(solana::DEFAULT_CLUSTER.into())),
+        solana_mint: solana.map(|solana| solana.mint.to_string()).or_else(|| given.solana_mint.clone()),
+        solana_decimals: given.solana_decimals.or(Some(solana::DEFAULT_DECIMALS.into())),
+        solana_tranche: given.solana_tranche.or(Some(solana::DEFAULT_TRANCHE)),
+        solana_priority_fee: given.solana_priority_fee.or(Some(solana::DEFAULT_PRIORITY_FEE)),
+        payout_solana: given.payout_solana.clone(),
         passphrase_file: config.passphrase_file.as_ref().map(|file| file.display().to_string()),
         grace_secs: Some(config.grace.as_secs()),
         log_file: Some(config.log_file),

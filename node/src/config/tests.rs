@@ -303,7 +303,8 @@ fn the_written_file_explains_every_key_with_its_default() {
     let (region, spend_per_request, spend_per_day) = (None, None, None);
     let policy = crate::market::policy::Policy { max_celsius: None, max_watts: None, ..config.policy.clone() };
     assert!(config.evm.is_some() && config.payout_evm.is_some());
-    let config = Config { passphrase_file: None, evm: None, payout_evm: None, ..config };
+    assert!(config.solana.as_ref().is_some_and(|solana| solana.payout.is_some()));
+    let config = Config { passphrase_file: None, evm: None, payout_evm: None, solana: None, ..config };
     assert_eq!(Config { backend_is_guess: true, region, spend_per_request, spend_per_day, policy, ..config }, defaults);
 }
 
@@ -478,4 +479,31 @@ fn the_chains_credential_is_shown_nowhere() {
     write_payout(home.0.path(), &TOKEN.parse().unwrap()).unwrap();
     let partial = Partial { evm_rpc: Some(Secret(secret.into())), ..Partial::default() };
     assert!(!format!("{partial:?}").contains(secret));
+}
+
+#[test]
+fn solana_is_said_by_its_urls_and_the_rest_has_defaults_or_is_named() {
+    let secret = "0123456789abcdef";
+    let file = format!("solana_rpc = ['https://rpc.example/{secret}', 'http://127.0.0.1:1']");
+    let account = |file: &str| Home::with(file).load(&[], Partial::default()).unwrap().solana;
+    let solana = account(&file).expect("a wallet");
+    assert_eq!((solana.rpc.len(), solana.decimals, solana.tranche.0, solana.payout), (2, 6, 50_000, None));
+    assert_eq!(solana.mint.to_string(), "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v");
+    assert!(!format!("{solana:?}").contains(secret));
+    assert_eq!(account("solana_tranche = 5"), None);
+    let check = |more: &str, expected: &[&str]| check(&format!("{file}\n{more}"), &[], Partial::default(), expected);
+    check("solana_cluster = 'testnet'", &["solana_mint", "missing"]);
+    check("solana_cluster = 'main'", &["solana_cluster", "mainnet-beta"]);
+    check("solana_mint = '0x12'", &["solana_mint", "base58"]);
+    check("solana_decimals = 13", &["solana_decimals", "to 12"]);
+    check("solana_tranche = 0", &["solana_tranche", "from 1"]);
+    // The account that holds the tokens of a wallet, in place of the wallet.
+    let program = infernet_wire::solana::SolanaAddress([2; 32]);
+    assert!(!program.is_wallet());
+    check(&format!("payout_solana = '{program}'"), &["payout_solana", "wallet"]);
+    let bad = Partial { solana_rpc: Some(vec![Secret(secret.into())]), ..Partial::default() };
+    let error = Home::with("").load(&[], bad).expect_err("no URL").to_string();
+    assert!(error.contains("solana_rpc") && !error.contains(secret), "{error}");
+    let many = Partial { solana_rpc: Some(vec![Secret("http://127.0.0.1:1".into()); 5]), ..Partial::default() };
+    assert!(Home::with("").load(&[], many).expect_err("too many").to_string().contains("4 at most"));
 }

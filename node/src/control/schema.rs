@@ -543,6 +543,36 @@ pub struct ClearBody {
     pub micro_usd: u64,
 }
 
+/// The newest tranche that this node has bought of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TrancheReport {
+    /// The worker.
+    #[schemars(with = "String")]
+    pub worker: NodeId,
+    /// Which it is between the two, from 1 on.
+    pub number: u64,
+    /// How much, in micro-USD.
+    pub micro_usd: u64,
+    /// How far it is: `on its way`, `paid and waiting for a job`, `taken`, `failed` or `given up`.
+    pub state: String,
+    /// The transaction that was signed last for it, in base58.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub transaction: Option<String>,
+    /// Why it moved nothing, as the chain says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failure: Option<String>,
+}
+
+/// A tranche to buy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrancheBody {
+    /// Of whom.
+    pub worker: NodeId,
+    /// How much, in micro-USD; what the worker would like if nothing is said.
+    pub micro_usd: Option<u64>,
+}
+
 /// An error, in one sentence.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorReport {

@@ -57,6 +57,7 @@ pub(super) fn ad(n: u8, sequence: u64, models: Vec<ModelAd>, issued: UnixMillis)
             chat: Vec::new(),
             mesh: Vec::new(),
             evm: Vec::new(),
+            solana: None,
         },
     )
 }

@@ -95,6 +95,7 @@ pub(crate) fn ad_with(n: u16, sequence: u64, models: Vec<ModelAd>, issued: UnixM
             chat: vec![],
             mesh: Vec::new(),
             evm: Vec::new(),
+            solana: None,
         },
     )
 }

@@ -398,6 +398,7 @@ mod tests {
             chat,
             mesh: Vec::new(),
             evm: Vec::new(),
+            solana: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::{
     channels::{BadChannel, Channels, Known},
+    solana::desk::Desk,
     tab::{Authorise, BadPayment, Cover, Funds, NoCredit, NotClosed, PayeeTab, PayerTab},
 };
 use crate::store::{Side, Store, StoreError, TabOf};
@@ -130,6 +131,7 @@ struct Shared {
     store: Arc<dyn Store>,
     credit: Mutex<Credit>,
     channels: Channels,
+    solana: Desk,
     payers: Mutex<BTreeMap<Place, PayerTab>>,
     payees: Mutex<BTreeMap<Place, PayeeTab>>,
 }
@@ -218,15 +220,22 @@ async fn written(keeping: BoxFuture<'static, Result<(), StoreError>>) {
 impl Tabs {
     /// The tabs of the node with `key`, who was `former` before, the oldest first, in `store`.
     pub fn new(key: NodeKey, former: &[NodeId], network: NetworkId, store: Arc<dyn Store>, credit: Credit) -> Self {
-        let channels = Channels::new(key.id().evm_address());
+        let (channels, solana) = (Channels::new(key.id().evm_address()), Desk::default());
         let (payers, payees) = (Mutex::default(), Mutex::default());
         let us = [key.id()].into_iter().chain(former.iter().rev().copied()).collect();
-        Tabs { shared: Arc::new(Shared { key, us, network, store, credit: Mutex::new(credit), channels, payers, payees }) }
+        Tabs {
+            shared: Arc::new(Shared { key, us, network, store, credit: Mutex::new(credit), channels, solana, payers, payees }),
+        }
     }
 
     /// The channels that jobs can be paid on.
     pub fn channels(&self) -> &Channels {
         &self.shared.channels
+    }
+
+    /// Tranches that are prepaid on Solana.
+    pub fn solana(&self) -> &Desk {
+        &self.shared.solana
     }
 
     /// How much buyers may owe from now on.
@@ -269,10 +278,12 @@ impl Tabs {
         Ok(Till { tabs, place, paid_on, job, left, taken: none, paid: none, on_the_way: none, keeping: None, open: true })
     }
 
-    /// What another job of `buyer` may cost, whichever way it pays. Nothing, if what it owes can't be read.
+    /// What another job of `buyer` may cost, whichever way it pays. Nothing, if what it owes can't be read. Where tranches are taken it
+    /// may come with one, which nobody has seen yet: whether it does shows when the job is opened.
     pub fn credit_left(&self, buyer: &NodeId) -> MicroUsd {
         let left = |place: Place, cover| self.sold_at(&place).map_or(MicroUsd(0), |tab| tab.left(cover));
         let credit = left((*buyer, None), Cover::Credit(lock(&self.shared.credit).limit(buyer)));
+        let credit = credit.max(self.solana().terms().map_or(MicroUsd(0), |terms| terms.tranche));
         let rate = self.shared.channels.means().map_or(1, |means| means.rate);
         let deposits = self.shared.channels.from(buyer).into_iter();
         deposits

@@ -138,6 +138,7 @@ async fn open_job(buyer: &mut Stranger, endpoint: &Endpoint, victim: Victim, mod
         offer: None,
         resume_from: None,
         payment: buyer.promises().whole(&accept, &asked.request, asked.offer.budget),
+        tranche: None,
     });
     let mut writer = FrameWriter::new(stream.send);
     writer.write_with(&open.encode(), &asked.request, deadline::WRITE).await.ok()?;

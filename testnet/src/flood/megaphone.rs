@@ -122,6 +122,7 @@ fn ad(key: &NodeKey, dice: &mut Dice) -> Vec<u8> {
         chat: Vec::new(),
         mesh: Vec::new(),
         evm: Vec::new(),
+        solana: None,
     };
     signed(key, &network(), ad)
 }

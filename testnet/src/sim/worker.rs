@@ -177,6 +177,7 @@ impl World {
             chat: vec![],
             mesh: Vec::new(),
             evm: Vec::new(),
+            solana: None,
         };
         Some(self.sign(who, ad))
     }

@@ -61,7 +61,7 @@ impl Job {
 fn open(deal: &Deal, accept: &[u8], request_len: u32, from: u64) -> Vec<u8> {
     let payment = deal.payment(accept).filter(|_| request_len > 0);
     let (accept, salt) = (accept.to_vec().into(), deal.salt.into());
-    Frame::Open(Open { accept, salt, request_len, offer: None, resume_from: Some(from), payment }).encode()
+    Frame::Open(Open { accept, salt, request_len, offer: None, resume_from: Some(from), payment, tranche: None }).encode()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -99,6 +99,7 @@ impl Deal {
             offer: None,
             resume_from: None,
             payment,
+            tranche: None,
         })
         .encode()
     }
@@ -139,6 +140,7 @@ impl Rogue {
             chat: vec![chat_address(&self.endpoint)],
             mesh: Vec::new(),
             evm: Vec::new(),
+            solana: None,
         };
         let ad = self.key.sign(&network(), ad).expect("an ad");
         let published = self.net.publish(topic::CAPABILITIES.into(), ad.raw().clone(), now.after(10_000)).await;

@@ -63,7 +63,7 @@ impl Taking {
         let request_len = u32::try_from(self.request.len()).expect("a small request");
         let (accept, offer) = (accept.into(), Some(self.offer.clone().into()));
         let (salt, payment) = (self.salt.into(), self.payment.clone());
-        Frame::Open(Open { accept, salt, request_len, offer, resume_from: None, payment }).encode()
+        Frame::Open(Open { accept, salt, request_len, offer, resume_from: None, payment, tranche: None }).encode()
     }
 }
 

@@ -5,5 +5,6 @@
 mod http_auth;
 mod properties;
 mod samples;
+mod solana;
 mod vectors;
 mod voucher;

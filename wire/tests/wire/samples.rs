@@ -61,6 +61,7 @@ pub(crate) fn ad() -> CapabilityAd {
         chat: chat(),
         mesh: Vec::new(),
         evm: Vec::new(),
+        solana: None,
     }
 }
 

@@ -26,7 +26,7 @@ use serde_bytes::{ByteArray, ByteBuf};
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf};
 
-fn check_file(name: &str, actual: Value) {
+pub(crate) fn check_file(name: &str, actual: Value) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name);
     let text = serde_json::to_string_pretty(&actual).expect("JSON") + "\n";
     if std::env::var_os("INFERNET_BLESS").is_some() {
@@ -165,6 +165,7 @@ fn standing_price() {
         offer: Some(ByteBuf::from(offer.payload().to_vec())),
         resume_from: None,
         payment: None,
+        tranche: None,
     });
     assert_eq!(Frame::decode(&open.encode()), Ok(open.clone()));
     check_file(
@@ -215,6 +216,7 @@ fn frames_and_transcript() {
             offer: None,
             resume_from: None,
             payment: None,
+            tranche: None,
         }),
         Frame::Opened(Opened { job: JobId([0x55; 16]), input_tokens: 110, grace_ms: None, chunk: None }),
         Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: "The capital".into(), tokens: 2, logprobs: vec![] }),
@@ -299,6 +301,7 @@ fn requests_and_frames_of_every_ability() {
             offer: Some(ByteBuf::from(vec![2, 3])),
             resume_from: None,
             payment: None,
+            tranche: None,
         }),
         Frame::Delta(Delta { seq: 0, channel: Channel::ANSWER, text: " Oslo".into(), tokens: 1, logprobs }),
         Frame::ToolCall(ToolCallDelta {
@@ -354,6 +357,7 @@ fn frames_of_a_resumed_stream() {
         offer: None,
         resume_from,
         payment: None,
+        tranche: None,
     };
     let frames = [
         Frame::Open(open(7, Some(0))),
@@ -391,6 +395,7 @@ fn frames_of_a_paid_stream() {
         offer: None,
         resume_from: Some(0),
         payment: Some(pay(0x55, 900, 11)),
+        tranche: None,
     };
     let frames = [
         Frame::Open(open),
@@ -429,8 +434,15 @@ fn chat_frames_of_a_channels_end() {
 fn nodes_before_and_after_resume_understand_each_other() {
     let old =
         before_resume::Open { accept: ByteBuf::from(vec![1]), salt: ByteArray::new([2; 32]), request_len: 7, offer: None };
-    let new =
-        Open { accept: old.accept.clone(), salt: old.salt, request_len: 7, offer: None, resume_from: Some(0), payment: None };
+    let new = Open {
+        accept: old.accept.clone(),
+        salt: old.salt,
+        request_len: 7,
+        offer: None,
+        resume_from: Some(0),
+        payment: None,
+        tranche: None,
+    };
     assert_eq!(serde_cbor::from_slice::<before_resume::Open>(&serde_cbor::ser::to_vec_packed(&new).unwrap()).unwrap(), old);
     let read: Open = serde_cbor::from_slice(&serde_cbor::ser::to_vec_packed(&old).unwrap()).unwrap();
     assert_eq!(read.resume_from, None, "it can't resume, and is not asked to acknowledge");

@@ -9,7 +9,7 @@
 
 use super::{
     payment::Seen,
-    transaction::{Address, Asset, Transfer, TxSignature, from_bytes, memo},
+    transaction::{Address, Asset, Transfer, TxSignature, from_bytes, memo, token_account},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
@@ -167,7 +167,7 @@ fn check(expected: &Expected, message: &Message, instruction: &CompiledInstructi
             if account(1).as_ref() != Some(mint) {
                 return Err(NotPaid::Asset);
             }
-            (account(2), account(0), account(3), to.token_account(mint), amount)
+            (account(2), account(0), account(3), token_account(to, mint), amount)
         }
         Asset::Sol => {
             let amount = lamports(message, instruction).ok_or(NotPaid::Asset)?;

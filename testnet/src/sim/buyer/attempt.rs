@@ -162,6 +162,7 @@ impl World {
             offer: offer.as_ref().map(|offer| ByteBuf::from(offer.payload().to_vec())),
             resume_from: Some(0),
             payment: payment.clone(),
+            tranche: None,
         })
         .encode();
         let session = BuyerSession::new(terms, &frame, &order.request);

@@ -1,7 +1,10 @@
 //! Transactions that pay a tranche, and those that don't.
 
 use super::*;
-use crate::settlement::solana::transaction::{Blockhash, Order};
+use crate::settlement::solana::{
+    key::SolanaKey,
+    transaction::{Blockhash, Order, key},
+};
 use serde_json::json;
 use solana_sdk::{
     hash::Hash,
@@ -14,6 +17,10 @@ const USDC: Asset = Asset::Token { mint: MINT, decimals: 6 };
 
 fn payer() -> Keypair {
     Keypair::new_from_array([3; 32])
+}
+
+fn payer_key() -> SolanaKey {
+    SolanaKey::from_bytes(&[3; 32])
 }
 
 fn transfer() -> Transfer {
@@ -29,14 +36,14 @@ fn shown(raw: &[u8]) -> Value {
 }
 
 /// What a node shows of these transfers by that payer.
-fn paid_by(payer: &Keypair, transfers: &[Transfer]) -> (TxSignature, Value) {
+fn paid_by(payer: &SolanaKey, transfers: &[Transfer]) -> (TxSignature, Value) {
     let order = Order { transfers: transfers.to_vec(), unit_price: 5 };
     let signed = order.sign(payer, &Blockhash([4; 32])).expect("signed");
     (signed.signature, shown(&signed.raw))
 }
 
 fn paid(transfers: &[Transfer]) -> (TxSignature, Value) {
-    paid_by(&payer(), transfers)
+    paid_by(&payer_key(), transfers)
 }
 
 /// A transaction of the payer with other instructions.
@@ -56,7 +63,7 @@ fn memo_of(hash: [u8; 32]) -> Instruction {
 
 fn token_transfer(source: Address, destination: Address, authority: &Pubkey) -> Instruction {
     let program = spl_token_interface::id();
-    let [source, mint, destination] = [source, MINT, destination].map(|address| address.key());
+    let [source, mint, destination] = [source, MINT, destination].map(|address| key(&address));
     spl_token_interface::instruction::transfer_checked(&program, &source, &mint, &destination, authority, &[], 5_000, 6)
         .expect("a transfer")
 }
@@ -81,7 +88,7 @@ fn wrong_amount_mint_decimals_destination_memo_and_asset_are_refused() {
     assert_eq!(with(Transfer { asset: Asset::Token { mint: MINT, decimals: 9 }, ..transfer() }), Err(NotPaid::Asset));
     assert_eq!(with(Transfer { asset: Asset::Sol, ..transfer() }), Err(NotPaid::Asset));
     let to = Address([2; 32]);
-    assert_eq!(with(Transfer { to, ..transfer() }), Err(NotPaid::Destination(to.token_account(&MINT))));
+    assert_eq!(with(Transfer { to, ..transfer() }), Err(NotPaid::Destination(token_account(&to, &MINT))));
     assert_eq!(with(Transfer { hash: [6; 32], ..transfer() }), Err(NotPaid::Memo));
 }
 
@@ -90,7 +97,7 @@ fn in_a_batch_a_memo_belongs_to_the_transfer_before_it_alone() {
     let small = Transfer { amount: 1, ..transfer() };
     let large_for_another = Transfer { hash: [9; 32], ..transfer() };
     assert_eq!(check(&paid(&[large_for_another, small])), Err(NotPaid::Amount { found: 1, wanted: 5_000 }));
-    let [from, to] = [expected().payer, transfer().to].map(|wallet| wallet.token_account(&MINT));
+    let [from, to] = [expected().payer, transfer().to].map(|wallet| token_account(&wallet, &MINT));
     let pay = token_transfer(from, to, &payer().pubkey());
     assert_eq!(check(&made_of(&[pay.clone(), memo_of([7; 32])])), Ok(()));
     let one_for_two = made_of(&[pay.clone(), memo_of([9; 32]), memo_of([7; 32])]);
@@ -100,7 +107,7 @@ fn in_a_batch_a_memo_belongs_to_the_transfer_before_it_alone() {
 
 #[test]
 fn a_transfer_from_the_payees_account_to_itself_is_no_payment() {
-    let own = transfer().to.token_account(&MINT);
+    let own = token_account(&transfer().to, &MINT);
     let round = made_of(&[token_transfer(own, own, &payer().pubkey()), memo_of([7; 32])]);
     assert_eq!(check(&round), Err(NotPaid::Destination(own)));
 }
@@ -113,8 +120,8 @@ fn what_is_not_final_failed_or_of_somebody_else_is_refused() {
     failed["meta"]["err"] = json!({ "InstructionError": [3, { "Custom": 1 }] });
     let told = verify(&expected(), signature, &failed).expect_err("failed");
     assert_eq!(told, NotPaid::Failed(r#"{"InstructionError":[3,{"Custom":1}]}"#.into()));
-    let stranger = Keypair::new_from_array([5; 32]);
-    let payer = Address(stranger.pubkey().to_bytes());
+    let stranger = SolanaKey::from_bytes(&[5; 32]);
+    let payer = stranger.address();
     assert_eq!(check(&paid_by(&stranger, &[transfer()])), Err(NotPaid::Payer(payer)));
 }
 

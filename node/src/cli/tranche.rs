@@ -1,0 +1,57 @@
+//! `infernet tranche`: what this node has prepaid on Solana, and one more.
+
+use super::{Context, exit, exit::Exit, setup::micro_usd};
+use crate::control::{
+    client::Client,
+    schema::{ErrorReport, TrancheBody, TrancheReport},
+};
+use clap::Subcommand;
+use infernet_wire::{id::NodeId, money::MicroUsd};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TrancheCommand {
+    /// Show the newest tranche of each worker.
+    List,
+    /// Prepay a worker on Solana; its next job shows it the tranche, as soon as it is final (half a minute).
+    Buy {
+        /// The worker's node id.
+        worker: NodeId,
+        /// Dollars, such as 0.05 [default: what the worker would like]
+        #[arg(value_parser = micro_usd)]
+        usd: Option<u64>,
+    },
+}
+
+pub(super) async fn run(context: &Context, command: TrancheCommand) -> Result<(), Exit> {
+    match command {
+        TrancheCommand::List => show(context, &node(context)?.get::<Vec<TrancheReport>>("tranche").await?),
+        TrancheCommand::Buy { worker, usd } => buy(context, worker, usd).await,
+    }
+}
+
+/// Prepays so many micro-USD, or what the worker would like.
+pub(super) async fn buy(context: &Context, worker: NodeId, micro_usd: Option<u64>) -> Result<(), Exit> {
+    let body = serde_json::to_string(&TrancheBody { worker, micro_usd }).map_err(|error| Exit::new(exit::FAILED, error))?;
+    let rows: Result<Vec<TrancheReport>, ErrorReport> = node(context)?.post("tranche", body).await?;
+    show(context, &rows.map_err(|error| Exit::new(error.exit, error.message))?)
+}
+
+fn node(context: &Context) -> Result<Client, Exit> {
+    let missing = "no node runs in this home: tranches are paid by the running node (`infernet start`)";
+    Client::connect(&context.home).ok_or_else(|| Exit::new(exit::FAILED, missing))
+}
+
+fn show(context: &Context, rows: &Vec<TrancheReport>) -> Result<(), Exit> {
+    if context.json {
+        return context.print_json(rows);
+    }
+    if rows.is_empty() {
+        context.note("no tranche was bought yet");
+    }
+    for row in rows {
+        let amount = MicroUsd(row.micro_usd);
+        let state = row.failure.as_deref().unwrap_or(&row.state);
+        context.print(format!("{:<53} {:>4} {amount:>14} {state}", row.worker, row.number));
+    }
+    Ok(())
+}

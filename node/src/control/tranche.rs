@@ -1,0 +1,56 @@
+//! Tranches that this node has prepaid on Solana: `/v0/tranche`.
+
+use super::schema::{ErrorReport, TrancheBody, TrancheReport};
+use crate::{
+    cli::exit,
+    node::Node,
+    settlement::solana::{book::Bought, payment::Stage, tranches::NotBought},
+};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use infernet_wire::money::MicroUsd;
+use std::sync::Arc;
+
+/// `GET`: the newest of each worker.
+pub(super) async fn list(State(node): State<Arc<Node>>) -> Response {
+    answer(rows(&node))
+}
+
+/// `POST`: one more of a worker. It is paid in the background.
+pub(super) async fn buy(State(node): State<Arc<Node>>, Json(body): Json<TrancheBody>) -> Response {
+    match node.tabs().solana().buy(body.worker, body.micro_usd.map(MicroUsd)).await {
+        Ok(_) => answer(rows(&node)),
+        Err(error) => answer(Err(error)),
+    }
+}
+
+fn rows(node: &Node) -> Result<Vec<TrancheReport>, NotBought> {
+    Ok(node.tabs().solana().tranches()?.all().iter().map(row).collect())
+}
+
+fn row(bought: &Bought) -> TrancheReport {
+    let failure = match &bought.payment.stage {
+        Stage::Failed { reason, .. } => Some(reason.clone()),
+        _ => None,
+    };
+    TrancheReport {
+        worker: bought.worker,
+        number: bought.number,
+        micro_usd: bought.amount.0,
+        state: bought.state().into(),
+        transaction: bought.payment.attempts.last().map(|attempt| attempt.signature.to_string()),
+        failure,
+    }
+}
+
+fn answer(result: Result<Vec<TrancheReport>, NotBought>) -> Response {
+    result.map(|rows| Json(rows).into_response()).unwrap_or_else(|error| {
+        let exit = if matches!(error, NotBought::NoWallet) { exit::CONFIG } else { exit::FAILED };
+        let report = ErrorReport { exit, message: error.to_string(), partial: None };
+        (StatusCode::CONFLICT, Json(report)).into_response()
+    })
+}

@@ -1,0 +1,86 @@
+//! What an operator says of Solana, and how a node comes to use it.
+
+use super::{
+    book::Means,
+    desk::Desk,
+    key::SolanaKey,
+    payee::Payee,
+    payment::Rules,
+    rpc::{Genesis, Rpc},
+    tranches::Tranches,
+    wallet::{SolanaError, Wallet},
+};
+use crate::{
+    settlement::json_rpc::Endpoint,
+    store::{Store, StoreError},
+};
+use infernet_wire::{
+    id::NodeId,
+    money::MicroUsd,
+    solana::{SolanaAddress, SolanaTerms},
+    topic::NetworkId,
+};
+use std::{sync::Arc, time::Duration};
+
+/// Between two looks at a payment: five slots, which is often enough for one that takes half a minute.
+pub const POLL: Duration = Duration::from_secs(2);
+
+/// A node's account on a cluster, as its operator says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Where nodes of the cluster answer; two of two operators are what safety needs.
+    pub rpc: Vec<Endpoint>,
+    /// Which cluster.
+    pub genesis: Genesis,
+    /// The token of dollars that is paid in, such as USDC.
+    pub mint: SolanaAddress,
+    /// Its decimals.
+    pub decimals: u8,
+    /// What is paid at once.
+    pub tranche: MicroUsd,
+    /// The priority fee, see [`super::transaction::Order::unit_price`].
+    pub unit_price: u64,
+    /// Where this worker is paid; its own key's wallet by default.
+    pub payout: Option<SolanaAddress>,
+    /// How patient payments are.
+    pub rules: Rules,
+    /// Between two looks at a payment.
+    pub poll: Duration,
+}
+
+/// Why a node can't use Solana.
+#[derive(Debug, thiserror::Error)]
+pub enum NotUsed {
+    /// The wallet or its nodes.
+    #[error(transparent)]
+    Solana(#[from] SolanaError),
+    /// What was bought can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Account {
+    /// Puts what `us` buys, and sells if it `sells`, onto its desk. Nobody is asked yet; payments that were on their way go on.
+    pub fn open(
+        self,
+        desk: &Desk,
+        key: &SolanaKey,
+        (us, network): (NodeId, &NetworkId),
+        store: Arc<dyn Store>,
+        sells: bool,
+    ) -> Result<(), NotUsed> {
+        let Account { rpc, genesis, mint, decimals, tranche, unit_price, payout, rules, poll } = self;
+        let nodes = rpc.into_iter().map(|endpoint| Rpc::new(endpoint, genesis)).collect::<Result<Vec<_>, _>>();
+        let nodes = nodes.map_err(SolanaError::from)?;
+        let wallet = Wallet::new(nodes.clone(), key.clone(), rules, poll)?;
+        let binding = key.bind(network, &us);
+        let means = Means { network: network.clone(), buyer: us, mint, decimals, unit_price };
+        desk.buys(Tranches::start(means, binding, wallet, store)?);
+        if sells {
+            let (address, proof) = payout.map_or((binding.address, Some(binding.proof)), |cold| (cold, None));
+            let terms = SolanaTerms { address, proof, mint, decimals, tranche };
+            desk.sells(Payee { nodes, terms, network: network.clone(), us });
+        }
+        Ok(())
+    }
+}

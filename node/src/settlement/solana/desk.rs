@@ -1,0 +1,97 @@
+//! Where jobs meet Solana. Every node has a desk; it is empty until a wallet is configured, and then jobs show and count tranches.
+
+use super::{
+    payee::{NotCounted, Payee},
+    tranches::{NotBought, Tranches},
+};
+use crate::settlement::tabs::Tabs;
+use infernet_wire::{
+    id::NodeId,
+    money::MicroUsd,
+    solana::{SolanaTerms, Tranche},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+/// Workers whose terms are known: more than anybody buys of. One takes some two hundred bytes.
+const MAX_HEARD: usize = 4_096;
+
+/// See the module. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Desk {
+    parts: Arc<Parts>,
+}
+
+#[derive(Default)]
+struct Parts {
+    bought: OnceLock<Tranches>,
+    sold: OnceLock<Payee>,
+    /// What workers' newest ads say.
+    heard: Mutex<BTreeMap<NodeId, SolanaTerms>>,
+}
+
+impl Desk {
+    /// Tranches are bought from now on; `false` if they were before.
+    pub fn buys(&self, tranches: Tranches) -> bool {
+        self.parts.bought.set(tranches).is_ok()
+    }
+
+    /// Tranches are taken from now on; `false` if they were before.
+    pub fn sells(&self, payee: Payee) -> bool {
+        self.parts.sold.set(payee).is_ok()
+    }
+
+    /// What was bought.
+    pub fn tranches(&self) -> Result<&Tranches, NotBought> {
+        self.parts.bought.get().ok_or(NotBought::NoWallet)
+    }
+
+    /// What the ad says.
+    pub fn terms(&self) -> Option<SolanaTerms> {
+        self.parts.sold.get().map(|payee| payee.terms)
+    }
+
+    /// A worker's ad was heard. Of interest to those who buy.
+    pub fn heard(&self, worker: NodeId, terms: Option<SolanaTerms>) {
+        if self.parts.bought.get().is_none() {
+            return;
+        }
+        let mut heard = self.parts.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        match terms {
+            Some(terms) if heard.len() < MAX_HEARD || heard.contains_key(&worker) => drop(heard.insert(worker, terms)),
+            Some(_) => {}
+            None => drop(heard.remove(&worker)),
+        }
+    }
+
+    /// How a worker wants to be paid, as its newest ad says.
+    pub fn terms_of(&self, worker: &NodeId) -> Option<SolanaTerms> {
+        self.parts.heard.lock().unwrap_or_else(PoisonError::into_inner).get(worker).copied()
+    }
+
+    /// Begins to buy a tranche of a worker; its number. Without an amount it is as large as the worker would like.
+    pub async fn buy(&self, worker: NodeId, amount: Option<MicroUsd>) -> Result<u64, NotBought> {
+        let tranches = self.tranches()?;
+        let terms = self.terms_of(&worker).ok_or(NotBought::NotTaken)?;
+        tranches.buy(worker, &terms, amount.unwrap_or(terms.tranche)).await
+    }
+
+    /// What to show a worker when a job is opened with it.
+    pub fn to_show(&self, worker: &NodeId) -> Option<Tranche> {
+        self.parts.bought.get()?.to_show(worker)
+    }
+
+    /// The worker has opened a job with it.
+    pub fn taken(&self, worker: &NodeId, tranche: &Tranche) {
+        if let Some(tranches) = self.parts.bought.get() {
+            tranches.taken(worker, tranche.number);
+        }
+    }
+
+    /// Counts a tranche that came with a job.
+    pub async fn count(&self, tabs: &Tabs, buyer: &NodeId, tranche: &Tranche) -> Result<(), NotCounted> {
+        self.parts.sold.get().ok_or(NotCounted::NotTaken)?.count(tabs, buyer, tranche).await
+    }
+}

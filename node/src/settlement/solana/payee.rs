@@ -1,0 +1,145 @@
+//! The worker's side: a tranche that came with a job is looked up on the chain, and counted on its buyer's tab. Once: the tab keeps
+//! how many were counted, in the same record as the money.
+//!
+//! A tranche that was counted before costs nothing to see again, and one that is not next is refused without a question to anybody.
+//! Each other costs its buyer a slot while it is looked up, so nobody can have many questions asked.
+
+use super::{
+    rpc::Rpc,
+    transaction::{Asset, Transfer},
+    verify::{Expected, NotPaid, verify},
+};
+use crate::{
+    settlement::{json_rpc::RpcError, tabs::Tabs},
+    store::StoreError,
+};
+use futures::future::try_join_all;
+use infernet_wire::{
+    envelope::Refusal,
+    id::NodeId,
+    money::MicroUsd,
+    solana::{BadBinding, SolanaTerms, Tranche},
+    topic::NetworkId,
+};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// What a job waits for the chain's nodes: it is before the first token.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// Why a tranche is not counted.
+#[derive(Debug, thiserror::Error)]
+pub enum NotCounted {
+    /// This worker is on no such chain.
+    #[error("this worker takes no tranches on Solana; its ad would say so")]
+    NotTaken,
+    /// It can't be one.
+    #[error("no tranche: {0}")]
+    Malformed(#[from] Refusal),
+    /// Some before it are missing.
+    #[error("this is tranche {found}, and {next} is the next: show them in their order")]
+    Order {
+        /// Which came.
+        found: u64,
+        /// Which should.
+        next: u64,
+    },
+    /// More than can be counted.
+    #[error("a tranche of {0} is more than can be counted")]
+    Amount(MicroUsd),
+    /// The key that paid is not the buyer's.
+    #[error(transparent)]
+    Binding(#[from] BadBinding),
+    /// It is not paid.
+    #[error(transparent)]
+    NotPaid(#[from] NotPaid),
+    /// A node of the chain does not tell.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    /// It takes too long to tell.
+    #[error("the chain did not tell within {} s whether the tranche is paid: try again soon", LOOK.as_secs())]
+    Silent,
+    /// It can't be kept.
+    #[error("the worker's store does not answer")]
+    Store(#[from] StoreError),
+}
+
+impl NotCounted {
+    /// Whether the same may be counted later.
+    pub fn retryable(&self) -> bool {
+        match self {
+            NotCounted::NotPaid(reason) => reason.retryable(),
+            NotCounted::Rpc(_) | NotCounted::Silent | NotCounted::Store(_) => true,
+            _ => false,
+        }
+    }
+
+    /// A short stable name, for counters.
+    pub fn label(&self) -> &'static str {
+        match self {
+            NotCounted::NotTaken => "no_solana",
+            NotCounted::Malformed(_) | NotCounted::Amount(_) => "bad_tranche",
+            NotCounted::Order { .. } => "tranche_order",
+            NotCounted::Binding(_) => "bad_binding",
+            NotCounted::NotPaid(NotPaid::NotFinal) => "not_final",
+            NotCounted::NotPaid(_) => "not_paid",
+            NotCounted::Rpc(_) | NotCounted::Silent => "chain",
+            NotCounted::Store(_) => "store",
+        }
+    }
+}
+
+/// Checks that `signature` pays what is expected, as **all** of `nodes` show it: a lone one could claim what never was.
+pub async fn check_paid(
+    nodes: &[Rpc],
+    expected: &Expected,
+    signature: super::transaction::TxSignature,
+) -> Result<(), NotCounted> {
+    let ask = async |node: &Rpc| {
+        node.check_cluster().await?;
+        verify(expected, signature, &node.transaction(&signature).await?).map_err(NotCounted::from)
+    };
+    try_join_all(nodes.iter().map(ask)).await.map(drop)
+}
+
+/// How a worker is paid beforehand, and where it looks that up.
+#[derive(Debug, Clone)]
+pub struct Payee {
+    /// Nodes of the cluster.
+    pub nodes: Vec<Rpc>,
+    /// What its ad says.
+    pub terms: SolanaTerms,
+    /// The network.
+    pub network: NetworkId,
+    /// The worker.
+    pub us: NodeId,
+}
+
+impl Payee {
+    /// Counts a tranche that `buyer` shows, if it is paid, and waits until that is on disk. What was counted before is well.
+    pub async fn count(&self, tabs: &Tabs, buyer: &NodeId, tranche: &Tranche) -> Result<(), NotCounted> {
+        tranche.check()?;
+        let counted = tabs.sold_to(buyer)?.prepayments();
+        if tranche.number <= counted {
+            return Ok(());
+        }
+        let (found, next) = (tranche.number, counted.saturating_add(1));
+        if found != next {
+            return Err(NotCounted::Order { found, next });
+        }
+        tranche.payer.verify(&self.network, buyer)?;
+        let expected = self.expected(buyer, tranche)?;
+        timeout(LOOK, check_paid(&self.nodes, &expected, tranche.transaction)).await.map_err(|_| NotCounted::Silent)??;
+        // Another job may have been faster: then it is counted, and not twice.
+        tabs.prepay(buyer, tranche.number, tranche.amount).await?;
+        Ok(())
+    }
+
+    fn expected(&self, buyer: &NodeId, tranche: &Tranche) -> Result<Expected, NotCounted> {
+        let SolanaTerms { address, mint, decimals, .. } = self.terms;
+        let amount = self.terms.units(tranche.amount).ok_or(NotCounted::Amount(tranche.amount))?;
+        let hash = tranche.hash(&self.network, buyer, &self.us).0;
+        let transfer = Transfer { to: address, asset: Asset::Token { mint, decimals }, amount, hash };
+        Ok(Expected { payer: tranche.payer.address, transfer })
+    }
+}

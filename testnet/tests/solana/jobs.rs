@@ -1,0 +1,225 @@
+//! Jobs on a tranche: a real buyer and a real worker that gives no credit, an engine with a script, and Solana's runtime.
+
+use crate::{FAST, Scene};
+use infernet_node::{
+    buyer::ChatError,
+    report::ChatReport,
+    settlement::{
+        solana::{
+            account::Account,
+            book::{Means, NotBegun},
+            key::SolanaKey,
+            payment::{Payment, Stage},
+            tranches::{NotBought, Tranches},
+            transaction::{Order, Transfer},
+        },
+        tabs::Credit,
+    },
+};
+use infernet_testnet::{
+    cluster::{Member, MemberSpec, Sells, eventually},
+    demo::order,
+    scripted::{CHAT_MODEL, ScriptedEngine},
+    svm::Faults,
+};
+use infernet_wire::{
+    id::NodeId,
+    key::NodeKey,
+    money::MicroUsd,
+    solana::{SolanaTerms, Tranche, tranche_hash, units},
+    topic::NetworkId,
+};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+const SOON: Duration = Duration::from_secs(60);
+/// Enough for some jobs of the script.
+const TRANCHE: MicroUsd = MicroUsd(50_000);
+
+/// A buyer and a worker, both with a wallet, and nobody else.
+struct Market {
+    scene: Scene,
+    _engine: ScriptedEngine,
+    worker: Member,
+    buyer: Member,
+}
+
+impl Market {
+    async fn new() -> Self {
+        let scene = Scene::new(1).await;
+        let engine = ScriptedEngine::start().await.expect("an engine");
+        let worker = MemberSpec::worker(Vec::new(), Sells::new(engine.url(), 1_000_000, 10_000_000, 2));
+        let worker = Member::start(worker).await.expect("a worker");
+        worker.node.tabs().set_credit(Credit::default());
+        let buyer = Member::start(MemberSpec::buyer(worker.addresses().await)).await.expect("a buyer");
+        let account = Account {
+            rpc: vec![scene.nodes[0].url().parse().expect("a URL")],
+            genesis: scene.cluster.genesis(),
+            mint: scene.mint,
+            decimals: 6,
+            tranche: TRANCHE,
+            unit_price: 0,
+            payout: Some(scene.payee),
+            rules: FAST,
+            poll: Duration::from_millis(20),
+        };
+        worker.node.use_solana(account.clone(), &SolanaKey::from_bytes(&[40; 32])).expect("a desk");
+        buyer.node.use_solana(account, &scene.payer).expect("a desk");
+        let market = Market { scene, _engine: engine, worker, buyer };
+        market.buyer.knows(CHAT_MODEL, 1, SOON).await.expect("heard");
+        let heard = || async { market.buyer.node.tabs().solana().terms_of(&market.worker.node.id()).is_some() };
+        eventually("the ad with the worker's terms", SOON, heard).await.expect("heard");
+        market
+    }
+
+    fn worker_id(&self) -> NodeId {
+        self.worker.node.id()
+    }
+
+    async fn job(&self) -> Result<ChatReport, ChatError> {
+        let (events, mut heard) = mpsc::channel(64);
+        let (_never, mut cancel) = watch::channel(false);
+        let role = self.buyer.node.buyer().clone();
+        let asked = tokio::spawn(async move { role.chat(order(CHAT_MODEL, "Go.", 16), &events, &mut cancel).await });
+        while heard.recv().await.is_some() {}
+        tokio::time::timeout(SOON, asked).await.expect("an end").expect("no panic")
+    }
+
+    /// Buys a tranche, and waits until it is paid.
+    async fn buys(&self) -> u64 {
+        let desk = self.buyer.node.tabs().solana();
+        let number = desk.buy(self.worker_id(), None).await.expect("begun");
+        self.paid().await;
+        number
+    }
+
+    async fn paid(&self) {
+        let desk = self.buyer.node.tabs().solana();
+        let _clock = self.scene.cluster.tick(1, Duration::from_millis(2));
+        let paid = || async { desk.to_show(&self.worker_id()).is_some() };
+        eventually("the tranche to be final", SOON, paid).await.expect("final");
+    }
+
+    fn prepayments(&self) -> u64 {
+        self.worker.node.tabs().sold_to(&self.buyer.node.id()).expect("a tab").prepayments()
+    }
+}
+
+#[tokio::test]
+async fn a_job_without_a_tranche_is_refused_and_with_one_it_runs_on_it() {
+    let market = Market::new().await;
+    let refused = market.job().await.expect_err("no credit");
+    assert!(refused.to_string().contains("no credit"), "{refused}");
+    assert_eq!(market.buys().await, 1);
+    assert_eq!(market.scene.paid(), 50_000, "to the cold address");
+    let report = market.job().await.expect("runs");
+    assert!(report.receipt.is_some(), "{report:?}");
+    assert_eq!(market.prepayments(), 1);
+    // It is shown no more, and pays for the next job too.
+    assert_eq!(market.buyer.node.tabs().solana().to_show(&market.worker_id()), None);
+    market.job().await.expect("runs");
+    assert_eq!((market.prepayments(), market.scene.cluster.landed().len()), (1, 1));
+    // Then the next can be bought.
+    assert_eq!(market.buys().await, 2);
+    market.job().await.expect("runs");
+    assert_eq!((market.prepayments(), market.scene.paid()), (2, 100_000));
+}
+
+#[tokio::test]
+async fn there_is_one_tranche_at_a_time_and_only_of_workers_that_take_them() {
+    let market = Market::new().await;
+    market.buys().await;
+    let again = market.buyer.node.tabs().solana().buy(market.worker_id(), None).await.expect_err("one at a time");
+    assert!(matches!(again, NotBought::NotBegun(NotBegun::Open { number: 1, .. })), "{again}");
+    let unknown = market.buyer.node.tabs().solana().buy(market.buyer.node.id(), None).await.expect_err("sells nothing");
+    assert!(matches!(unknown, NotBought::NotTaken), "{unknown}");
+    assert_eq!(market.scene.cluster.landed().len(), 1);
+}
+
+/// What a dishonest buyer may show: a tranche that is not final, one of another number, of another buyer, of more than was paid, and
+/// one that somebody else's key has paid.
+#[tokio::test]
+async fn the_worker_counts_no_tranche_but_the_next_paid_one_of_that_buyer() {
+    let market = Market::new().await;
+    let (scene, buyer) = (&market.scene, market.buyer.node.id());
+    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
+    let payer = scene.payer.bind(&network, &buyer);
+    let hash = |number, amount| tranche_hash(&network, &buyer, &market.worker_id(), number, amount).0;
+    let desk = market.worker.node.tabs().solana();
+    let count = async |who: &NodeId, tranche: Tranche| {
+        desk.count(market.worker.node.tabs(), who, &tranche).await.map_err(|error| (error.label(), error.retryable()))
+    };
+    let pay = async |number: u64, amount: MicroUsd| {
+        let transfer = Transfer { hash: hash(number, amount), ..scene.transfer(units(amount, 6).expect("fits")) };
+        let (order, mut payment) = (Order { transfers: vec![transfer], unit_price: 0 }, Payment::default());
+        scene.wallet().advance(&order, &mut payment, &mut crate::keeps).await.expect("sent");
+        Tranche { number, amount, transaction: payment.attempts[0].signature, payer }
+    };
+    let first = pay(1, TRANCHE).await;
+    assert_eq!(count(&buyer, first).await, Err(("not_final", true)));
+    scene.cluster.advance(40);
+    let stranger = market.worker.node.id();
+    assert_eq!(count(&stranger, first).await, Err(("bad_binding", false)), "the key is not that buyer's");
+    let theirs = Tranche { payer: scene.payer.bind(&network, &stranger), ..first };
+    assert_eq!(count(&stranger, theirs).await, Err(("not_paid", false)), "the memo names another buyer");
+    assert_eq!(count(&buyer, Tranche { number: 2, ..first }).await, Err(("tranche_order", false)));
+    assert_eq!(count(&buyer, Tranche { amount: MicroUsd(60_000), ..first }).await, Err(("not_paid", false)));
+    let other = SolanaKey::from_bytes(&[41; 32]).bind(&network, &buyer);
+    assert_eq!(count(&buyer, Tranche { payer: other, ..first }).await, Err(("not_paid", false)), "another key paid");
+    assert_eq!(market.prepayments(), 0);
+    assert_eq!(count(&buyer, first).await, Ok(()));
+    // Again and again, at once too: it is counted once.
+    let (a, b) = tokio::join!(count(&buyer, first), count(&buyer, first));
+    assert_eq!((a, b, market.prepayments()), (Ok(()), Ok(()), 1));
+    let left = market.worker.node.tabs().credit_left(&buyer);
+    assert_eq!(left, TRANCHE);
+    let replayed = Tranche { number: 2, ..first };
+    assert_eq!(count(&buyer, replayed).await, Err(("not_paid", false)), "one transfer pays one tranche");
+    let second = pay(2, MicroUsd(7)).await;
+    scene.cluster.advance(40);
+    let (a, b) = tokio::join!(count(&buyer, second), count(&buyer, second));
+    assert_eq!((a, b, market.prepayments()), (Ok(()), Ok(()), 2));
+    assert_eq!(market.worker.node.tabs().credit_left(&buyer), MicroUsd(50_007));
+    // A worker whose node of the chain is silent says so in time.
+    scene.nodes[0].set(Faults { silent: true, ..Faults::default() });
+    let began = tokio::time::Instant::now();
+    let third = Tranche { number: 3, ..second };
+    assert_eq!(count(&buyer, third).await, Err(("chain", true)));
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+/// The buyer's process ends while a payment is on its way, and the next with the same store goes on with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tranche_on_its_way_goes_on_after_a_restart() {
+    let scene = Scene::new(1).await;
+    let home = tempfile::tempdir().expect("a folder");
+    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
+    let store = infernet_node::store::open(home.path(), &network).expect("a store");
+    let [us, worker] = [1, 2].map(|n| NodeKey::from_bytes(&[n; 32]).expect("a key").id());
+    let terms = SolanaTerms { address: scene.payee, proof: None, mint: scene.mint, decimals: 6, tranche: TRANCHE };
+    let start = || {
+        let means = Means { network: network.clone(), buyer: us, mint: scene.mint, decimals: 6, unit_price: 0 };
+        Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started")
+    };
+    scene.nodes[0].set(Faults { holds: true, ..Faults::default() });
+    // A process of its own: its tasks end with it.
+    std::thread::scope(|scope| {
+        let process = scope.spawn(|| {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                let tranches = start();
+                assert_eq!(tranches.buy(worker, &terms, TRANCHE).await.expect("begun"), 1);
+                let sent = || async { matches!(tranches.all()[0].payment.stage, Stage::Sent { .. }) };
+                eventually("the payment to be sent", SOON, sent).await.expect("sent");
+            });
+        });
+        tokio::task::block_in_place(|| process.join().expect("no panic"));
+    });
+    scene.nodes[0].set(Faults::default());
+    assert_eq!(scene.cluster.landed().len(), 0);
+    scene.cluster.release();
+    let tranches = start();
+    let _clock = scene.cluster.tick(1, Duration::from_millis(2));
+    eventually("the tranche to be final", SOON, || async { tranches.to_show(&worker).is_some() }).await.expect("final");
+    assert_eq!((scene.paid(), scene.cluster.landed().len()), (50_000, 1));
+}

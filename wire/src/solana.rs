@@ -1,0 +1,195 @@
+//! What Solana adds: its addresses and signatures, how a key there is bound to a node, and what a prepaid tranche is. The only file
+//! that names `ed25519_dalek`.
+//!
+//! Solana's keys are ed25519, so a node has one more for it. [`SolanaBinding`] is that key's statement "I belong to this node on this
+//! network"; the other half is the node's own signature over the message that carries it. Whoever pays, or is paid, checks both. A
+//! payee may name a cold address, whose key is nowhere near: then the ad's signature alone says where its money goes.
+//!
+//! **A tranche** is money that a buyer pays a worker before its jobs. The two count theirs: 1, 2, 3 … Its [`tranche_hash`] stands in
+//! the chain beside the transfer, so that a transfer pays one tranche of one buyer to one worker on one network, and no other. What
+//! either side can lose by the other is one tranche.
+
+use crate::{
+    envelope::{Refusal, field},
+    hash,
+    id::{Hash, NodeId, bytes_id},
+    limits,
+    money::MicroUsd,
+    topic::NetworkId,
+};
+use ed25519_dalek::{Signature, VerifyingKey};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::{fmt, str::FromStr};
+
+bytes_id!(
+    /// An account on Solana; of a wallet, its ed25519 public key. Shown in base58.
+    SolanaAddress, 32
+);
+bytes_id!(
+    /// An ed25519 signature; a transaction is named by its payer's. Shown in base58.
+    SolanaSignature, 64
+);
+
+/// Text that is not what Solana writes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadSolanaText {
+    /// No address.
+    #[error("{0:?} is not a Solana address: write its 32 bytes in base58, as wallets show it")]
+    Address(String),
+    /// No signature.
+    #[error("{0:?} is not a Solana signature: write its 64 bytes in base58, as explorers show it")]
+    Signature(String),
+}
+
+macro_rules! base58_text {
+    ($name:ident, $variant:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&bs58::encode(&self.0).into_string())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadSolanaText;
+
+            fn from_str(text: &str) -> Result<Self, BadSolanaText> {
+                // Base58 takes quadratic time, and nothing longer can fit.
+                let fits = text.len() <= limits::MAX_BASE58_BYTES;
+                let read = fits.then(|| bs58::decode(text).into_vec().ok()).flatten();
+                let bytes = read.and_then(|bytes| bytes.try_into().ok());
+                bytes.map($name).ok_or_else(|| BadSolanaText::$variant(text.chars().take(limits::MAX_BASE58_BYTES).collect()))
+            }
+        }
+    };
+}
+
+base58_text!(SolanaAddress, Address);
+base58_text!(SolanaSignature, Signature);
+
+impl SolanaAddress {
+    /// Whether somebody can have its key: a point of the curve, and none of the few weak ones. Accounts of programs, such as those
+    /// that hold a wallet's tokens, are off the curve: what is sent to one of these as if it was a wallet may be lost.
+    pub fn is_wallet(&self) -> bool {
+        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| !key.is_weak())
+    }
+
+    /// Checks that this key signed `message`. About 50 µs.
+    fn verify(&self, message: &Hash, signature: &SolanaSignature) -> Result<(), BadBinding> {
+        let key = VerifyingKey::from_bytes(&self.0).map_err(|_| BadBinding::NoWallet(*self))?;
+        // Strict: one signature has one meaning, and weak keys sign nothing.
+        key.verify_strict(message.as_bytes(), &Signature::from_bytes(&signature.0)).map_err(|_| BadBinding::Signature(*self))
+    }
+}
+
+/// Why a key on Solana is not a node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadBinding {
+    /// Nobody can have signed for it.
+    #[error("{0} is no wallet on Solana, but an account of a program, or no key at all")]
+    NoWallet(SolanaAddress),
+    /// The signature is another's, or over something else.
+    #[error("the key {0} did not sign that it belongs to that node on this network")]
+    Signature(SolanaAddress),
+}
+
+/// A key's statement that it belongs to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SolanaBinding {
+    /// The key.
+    pub address: SolanaAddress,
+    /// Its signature over [`SolanaBinding::message`].
+    pub proof: SolanaSignature,
+}
+
+impl SolanaBinding {
+    /// What the key `address` signs to belong to `node`. 32 bytes, which no transaction is: a signature over one can't pass as
+    /// the other.
+    pub fn message(network: &NetworkId, node: &NodeId, address: &SolanaAddress) -> Hash {
+        hash::tagged("infernet/solana-binding/1", &[network.as_str().as_bytes(), node.as_bytes(), &address.0])
+    }
+
+    /// Checks that the key belongs to `node` on `network`.
+    pub fn verify(&self, network: &NetworkId, node: &NodeId) -> Result<(), BadBinding> {
+        self.address.verify(&Self::message(network, node, &self.address), &self.proof)
+    }
+}
+
+/// How a worker wants to be paid on Solana.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SolanaTerms {
+    /// The wallet that is paid.
+    pub address: SolanaAddress,
+    /// Its half of the [`SolanaBinding`], unless it is a cold address.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proof: Option<SolanaSignature>,
+    /// The token, worth a dollar for each of its whole units, such as USDC.
+    pub mint: SolanaAddress,
+    /// The mint's decimals.
+    pub decimals: u8,
+    /// What the worker would like to be paid at once: less costs more in fees, more is a greater risk for the buyer.
+    pub tranche: MicroUsd,
+}
+
+impl SolanaTerms {
+    /// Checks what can be checked without knowing whose they are.
+    pub fn check(&self) -> Result<(), Refusal> {
+        field::ensure(self.decimals <= limits::MAX_SOLANA_DECIMALS, "solana.decimals")?;
+        field::ensure(self.tranche > MicroUsd(0), "solana.tranche")?;
+        field::ensure(self.address != self.mint, "solana.address")
+    }
+
+    /// Checks that the wallet that is paid can have an owner, and is `worker`'s if it says so.
+    pub fn verify(&self, network: &NetworkId, worker: &NodeId) -> Result<(), BadBinding> {
+        if !self.address.is_wallet() {
+            return Err(BadBinding::NoWallet(self.address));
+        }
+        let binding = |proof| SolanaBinding { address: self.address, proof };
+        self.proof.map_or(Ok(()), |proof| binding(proof).verify(network, worker))
+    }
+
+    /// `amount` in the token's smallest unit, rounded up; `None` if that does not fit in 64 bits.
+    pub fn units(&self, amount: MicroUsd) -> Option<u64> {
+        units(amount, self.decimals)
+    }
+}
+
+/// `amount` in the smallest unit of a token of dollars with these decimals, rounded up; `None` if that does not fit in 64 bits.
+pub fn units(amount: MicroUsd, decimals: u8) -> Option<u64> {
+    match decimals.checked_sub(6) {
+        Some(more) => amount.0.checked_mul(10u64.checked_pow(more.into())?),
+        None => Some(amount.0.div_ceil(10u64.checked_pow(6 - u32::from(decimals))?)),
+    }
+}
+
+/// What stands in the chain beside the transfer that pays a tranche.
+pub fn tranche_hash(network: &NetworkId, buyer: &NodeId, worker: &NodeId, number: u64, amount: MicroUsd) -> Hash {
+    let (number, amount) = (number.to_be_bytes(), amount.0.to_be_bytes());
+    let parts: [&[u8]; 5] = [network.as_str().as_bytes(), buyer.as_bytes(), worker.as_bytes(), &number, &amount];
+    hash::tagged("infernet/solana-tranche/1", &parts)
+}
+
+/// What a buyer shows its worker of a tranche it has paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tranche {
+    /// Which: 1, 2, 3 … between these two.
+    pub number: u64,
+    /// How much.
+    pub amount: MicroUsd,
+    /// The transaction that pays it.
+    pub transaction: SolanaSignature,
+    /// Whose key paid.
+    pub payer: SolanaBinding,
+}
+
+impl Tranche {
+    /// Checks what can be checked without knowing whose it is.
+    pub fn check(&self) -> Result<(), Refusal> {
+        field::ensure(self.number > 0, "tranche.number")?;
+        field::ensure(self.amount > MicroUsd(0), "tranche.amount")
+    }
+
+    /// What must stand beside its transfer.
+    pub fn hash(&self, network: &NetworkId, buyer: &NodeId, worker: &NodeId) -> Hash {
+        tranche_hash(network, buyer, worker, self.number, self.amount)
+    }
+}
