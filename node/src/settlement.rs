@@ -11,7 +11,8 @@
 //! | [`tab`] | what one node owes another, as vouchers say it: pure |
 //! | [`tabs`] | the tabs of a node, kept; a till for each job sold, a payer for each bought |
 //!
-//! A chat stream is paid on a tab as it runs. Nothing on a chain is wired to it yet: what a tab says is an IOU.
+//! A chat stream is paid on a tab as it runs. On a channel, its vouchers are money in the contract, which [`service`] redeems; on the
+//! ledger they are IOUs.
 
 pub mod channels;
 pub mod evm;

@@ -20,9 +20,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use infernet_wire::{
+    chat::Closing,
     evm::EvmAddress,
-    id::{ChannelId, NodeId},
+    id::{ChannelId, EvmSignature, NodeId},
     money::MicroUsd,
+    settle::EvmTerms,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -41,6 +43,7 @@ pub(super) async fn act(State(node): State<Arc<Node>>, Json(body): Json<WalletBo
     let wanted = match body {
         WalletBody::Deposit { worker, micro_usd } => account.deposit(worker, MicroUsd(micro_usd)).await,
         WalletBody::Exit { worker } => account.exit(worker).await,
+        WalletBody::Close { worker } => account.close(worker, |channel| signed(&node, worker, channel)).await,
         WalletBody::Withdraw { to, micro_usd, coin } => account.withdraw(to, micro_usd.map(MicroUsd), coin).await,
         WalletBody::Payout => account.payout().await,
         WalletBody::PayTo { to } => {
@@ -55,6 +58,14 @@ pub(super) async fn act(State(node): State<Arc<Node>>, Json(body): Json<WalletBo
         }
         Err(error) => failed(&error),
     }
+}
+
+/// Has both sides sign the end of a channel: what the worker then has, our signature, its own.
+async fn signed(node: &Node, worker: NodeId, channel: ChannelId) -> Result<(u128, EvmSignature, EvmSignature), String> {
+    let Some(account) = node.account() else { return Err("this node is on no chain".into()) };
+    let EvmTerms { chain, contract, .. } = account.terms();
+    let both = node.buyer().close_channel(worker, Closing { chain, contract, channel }).await;
+    both.map(|(closed, ours)| (closed.amount, ours, closed.signature)).map_err(|error| error.to_string())
 }
 
 /// How it goes with the chain.

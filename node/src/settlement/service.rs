@@ -23,7 +23,7 @@ use crate::{
 };
 use infernet_wire::{
     evm::EvmAddress,
-    id::{ChannelId, NodeId},
+    id::{ChannelId, EvmSignature, NodeId},
     key::NodeKey,
     money::MicroUsd,
     settle::EvmTerms,
@@ -93,6 +93,9 @@ pub enum AccountError {
     /// There is none.
     #[error("there is no open channel to that worker; `infernet wallet balance` shows all")]
     NoChannel,
+    /// The worker does not sign.
+    #[error("the worker does not sign the end of the channel ({0}): with --exit it ends without the worker, a day later")]
+    Unsigned(String),
     /// The coin has no price here.
     #[error("this node knows no price of the chain's coin: write all instead of an amount")]
     NoPrice,
@@ -271,6 +274,23 @@ impl Account {
         if wanted.is_empty() { Err(AccountError::NoChannel) } else { Ok(wanted) }
     }
 
+    /// Ends all open channels to `worker` at once. `sign` has both sides sign the end of one: what the worker then has in all, our
+    /// signature and its own; or why not.
+    pub async fn close<S, F>(&self, worker: NodeId, sign: S) -> Result<Vec<u64>, AccountError>
+    where
+        S: Fn(ChannelId) -> F,
+        F: Future<Output = Result<(u128, EvmSignature, EvmSignature), String>>,
+    {
+        self.ready()?;
+        let mut wanted = Vec::new();
+        for known in self.shared.tabs.channels().to(&worker) {
+            let channel = known.terms.id();
+            let (amount, payer, payee) = sign(channel).await.map_err(AccountError::Unsigned)?;
+            wanted.push(self.shared.want(Purpose::Close { channel, amount, payer, payee }).await?);
+        }
+        if wanted.is_empty() { Err(AccountError::NoChannel) } else { Ok(wanted) }
+    }
+
     /// Sends so much of the channels' token, or of the coin, to `to`; `None`: all that is there when its turn comes.
     pub async fn withdraw(&self, to: EvmAddress, usd: Option<MicroUsd>, coin: bool) -> Result<Vec<u64>, AccountError> {
         let terms = &self.shared.terms;
@@ -348,14 +368,15 @@ fn redeems(voucher: &SignedVoucher) -> Purpose {
 /// What `us` should do about a channel at a block's `time` by itself: redeem when the payer is on the way out or `worth` units are
 /// unredeemed (0: never for that), and end our own exits.
 pub fn due(us: &EvmAddress, known: &Known, voucher: Option<&SignedVoucher>, worth: u128, time: u64) -> Option<Purpose> {
-    let Known { terms, exit_at, .. } = known;
+    let Known { terms, exit_at, closing, .. } = known;
     if terms.payer == *us {
         let over = *exit_at != 0 && *exit_at != CLOSED && time >= *exit_at;
         return over.then(|| Purpose::FinishExit { channel: terms.id() });
     }
     let voucher = voucher?;
     let unredeemed = unredeemed(known, voucher);
-    let wanted = unredeemed > 0 && (*exit_at != 0 || worth > 0 && unredeemed >= worth);
+    // What both have signed is not spoiled by a redemption, unless the payer goes another way.
+    let wanted = unredeemed > 0 && (*exit_at != 0 || !closing && worth > 0 && unredeemed >= worth);
     wanted.then(|| redeems(voucher))
 }
 
@@ -551,6 +572,7 @@ mod tests {
         assert_eq!(amount(&open, 600, 500), Some(600));
         assert_eq!(amount(&open, 900, 0), None, "only by payout now");
         assert_eq!(amount(&open, 5_000, 901), None, "no more than the deposit");
+        assert_eq!(amount(&Known { closing: true, ..open }, 900, 1), None, "its end is signed");
         let leaving = Known { exit_at: 7, ..open };
         assert_eq!(amount(&leaving, 101, 500), Some(101));
         assert_eq!(amount(&leaving, 100, 500), None, "nothing new");

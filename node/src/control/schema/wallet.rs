@@ -135,6 +135,11 @@ pub enum WalletBody {
         /// To whom.
         worker: NodeId,
     },
+    /// End all channels to a worker at once, with its word.
+    Close {
+        /// To whom.
+        worker: NodeId,
+    },
     /// Send money away.
     Withdraw {
         /// Where to.
