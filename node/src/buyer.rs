@@ -43,8 +43,16 @@ use crate::{
     report::{AuctionReport, ChatReport, ReceiptReport, StreamReport, millis},
 };
 use infernet_wire::{
-    accept::JobAccept, bid::NoBidReason, chat::Task as Asked, envelope::Verified, id::NodeId, money::MicroUsd, offer::JobOffer,
-    standing::StandingOffer, time::UnixMillis, topic,
+    accept::{JobAccept, Rate},
+    bid::NoBidReason,
+    chat::Task as Asked,
+    envelope::Verified,
+    id::NodeId,
+    money::MicroUsd,
+    offer::JobOffer,
+    standing::StandingOffer,
+    time::UnixMillis,
+    topic,
 };
 use loads::{Load, Loads};
 use said::Said;
@@ -381,10 +389,17 @@ impl Buyer {
         }
     }
 
+    /// The accept with the rate of the channels to the winner, if there are any and it is not 1.
+    fn at_our_rate(&self, accept: JobAccept) -> JobAccept {
+        let channels = self.shared.client.tabs.channels();
+        let means = channels.means().filter(|means| means.rate != 1 && !channels.to(&accept.winner).is_empty());
+        JobAccept { rate: means.map(|means| Rate(means.rate)), ..accept }
+    }
+
     /// The accept of a bid.
     fn deal(&self, attempts: &Attempts, attempt: &Attempt, won: &Won, prepared: &Prepared) -> Result<Deal, ChatError> {
         let client = &self.shared.client;
-        let body = attempts.accept_body(attempt, prepared.job, clock::now());
+        let body = self.at_our_rate(attempts.accept_body(attempt, prepared.job, clock::now()));
         Ok(Deal {
             accept: client.key.sign(&client.network, body)?,
             offer: None,
@@ -437,6 +452,7 @@ impl Buyer {
             budget,
             input_tokens: prepared.input_tokens,
             output_tokens: prepared.order.request.max_tokens,
+            rate: accept.units_per_micro_usd(),
         };
         let (salt, request) = (prepared.salt, prepared.request.clone());
         (Order { accept, offer, salt, request, terms, addrs, deadline }, load)

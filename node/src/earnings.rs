@@ -191,6 +191,7 @@ mod tests {
             status: JobStatus::COMPLETED,
             request: Hash([0; 32]),
             transcript: Hash([0; 32]),
+            paid_on: None,
         };
         let receipt = key(1).sign(&NetworkId::default(), body).expect("within limits");
         let agreed = Countersign { receipt: receipt.digest(), issued: finished };

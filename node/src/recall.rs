@@ -107,6 +107,7 @@ mod tests {
             status,
             request: Hash([1; 32]),
             transcript: Hash([1; 32]),
+            paid_on: None,
         };
         let network = NetworkId::default();
         let receipt = key(worker).sign(&network, body).expect("within limits");

@@ -466,6 +466,7 @@ impl Task {
                 slots: self.settings.slots,
                 chat: self.settings.places.chat.clone(),
                 mesh: self.settings.places.mesh.clone(),
+                evm: self.settings.tabs.channels().means().into_iter().collect(),
             };
             match self.settings.key.sign(&self.settings.network, ad) {
                 Err(infernet_wire::envelope::Refusal::TooLarge | infernet_wire::envelope::Refusal::Field("models"))

@@ -2,6 +2,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
+//! | [`channels`] | which channels there are on a chain, as far as jobs can be paid on them |
 //! | [`evm`] | channels of the contract `Channels` on an EVM chain: transactions, and what becomes of each |
 //! | [`solana`] | prepaid tranches in SPL tokens or SOL: transactions, what becomes of each, and whether a tranche was paid |
 //! | [`tab`] | what one node owes another, as vouchers say it: pure |
@@ -9,6 +10,7 @@
 //!
 //! A chat stream is paid on a tab as it runs. Nothing on a chain is wired to it yet: what a tab says is an IOU.
 
+pub mod channels;
 pub mod evm;
 pub mod solana;
 pub mod tab;

@@ -35,7 +35,7 @@ use self::sled::{Contents, Index, OpenError};
 use crate::metrics::Histogram;
 use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
-    id::{Hash, JobId, NodeId},
+    id::{ChannelId, Hash, JobId, NodeId},
     money::MicroUsd,
     receipt::SignedReceipt,
     time::UnixMillis,
@@ -94,20 +94,30 @@ pub trait Store: Send + Sync {
     /// Whether `sequence` is above every earlier one of `operator`; if so it is remembered, durably, before this returns true.
     fn accept_command(&self, operator: &NodeId, sequence: u64) -> Result<bool, StoreError>;
 
-    /// Remembers the tab between `me`, an id of this node, and another node, see [`crate::settlement::tab`]; the newest counts. Durable on
-    /// return.
-    fn put_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> Result<(), StoreError>;
+    /// Remembers a tab, see [`crate::settlement::tab`]; the newest counts. Durable on return.
+    fn put_tab(&self, of: &TabOf, tab: Vec<u8>) -> Result<(), StoreError>;
 
     /// [`Store::put_tab`] for callers that may not block: queued before this returns, durable when it resolves.
-    fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
-        std::future::ready(self.put_tab(side, me, other, tab)).boxed()
+    fn keep_tab(&self, of: &TabOf, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        std::future::ready(self.put_tab(of, tab)).boxed()
     }
 
-    /// The tab between `me` and `other`, as it was kept last. One look into the index.
-    fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError>;
+    /// A tab, as it was kept last. One look into the index.
+    fn tab(&self, of: &TabOf) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// All tabs of `me` on one side, in the order of the others' ids, after `after`: [`MAX_PAGE`] at most.
-    fn tabs(&self, side: Side, me: &NodeId, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError>;
+    /// All tabs of `me` on one side, in order, after `after`: [`MAX_PAGE`] at most.
+    fn tabs(&self, side: Side, me: &NodeId, after: Option<&TabOf>) -> Result<Vec<(TabOf, Vec<u8>)>, StoreError>;
+
+    /// Remembers the step `number` of settling debts on a chain, see [`crate::settlement`]; the newest counts. Durable on return.
+    fn put_step(&self, number: u64, step: Vec<u8>) -> Result<(), StoreError>;
+
+    /// [`Store::put_step`] for callers that may not block: queued before this returns, durable when it resolves.
+    fn keep_step(&self, number: u64, step: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        std::future::ready(self.put_step(number, step)).boxed()
+    }
+
+    /// The steps from number `from` on, in order: [`MAX_PAGE`] at most.
+    fn steps(&self, from: u64) -> Result<Vec<(u64, Vec<u8>)>, StoreError>;
 
     /// Replaces the remembered ad sequences of other workers by the first [`MAX_AD_SEQUENCES`] of these, so that an older ad
     /// that is replayed after a restart is stale. May be lost.
@@ -149,6 +159,26 @@ pub enum Side {
     Bought = 0,
     /// It is paid.
     Sold = 1,
+}
+
+/// Whose tab it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TabOf {
+    /// Who pays.
+    pub side: Side,
+    /// An id of this node: the one that it has, or one that it had.
+    pub me: NodeId,
+    /// The other node.
+    pub other: NodeId,
+    /// On which channel of a chain; `None` for the ledger between the two.
+    pub channel: Option<ChannelId>,
+}
+
+impl TabOf {
+    /// The ledger between `me` and `other`.
+    pub fn ledger(side: Side, me: NodeId, other: NodeId) -> Self {
+        TabOf { side, me, other, channel: None }
+    }
 }
 
 /// What one API key may have spent on one day, and has.

@@ -131,6 +131,7 @@ mod tests {
             status: JobStatus::COMPLETED,
             request: Hash([1; 32]),
             transcript: Hash([1; 32]),
+            paid_on: None,
         };
         let receipt = key(1).sign(&network, body).expect("within limits");
         let agreed = Countersign { receipt: receipt.digest(), issued: finished };

@@ -152,6 +152,7 @@ fn an_ad(key: &NodeKey, sequence: u64) -> Arc<[u8]> {
         slots: 1,
         chat: vec![],
         mesh: vec![],
+        evm: Vec::new(),
     };
     key.sign(&network(), ad).unwrap().raw().clone()
 }
@@ -219,6 +220,7 @@ fn an_accept_of(key: &NodeKey, job: JobId) -> Verified<JobAccept> {
         score: 1,
         issued: now,
         expires: now.after(5_000),
+        rate: None,
     };
     key.sign(&network(), accept).unwrap()
 }
@@ -243,6 +245,7 @@ fn a_receipt(worker: &NodeKey, buyer: &NodeKey, countersigned: bool) -> Arc<[u8]
         status: JobStatus::COMPLETED,
         request: sha256(b"request"),
         transcript: sha256(b"transcript"),
+        paid_on: None,
     };
     let receipt = worker.sign(&network(), receipt).unwrap();
     let countersign = Countersign { receipt: receipt.digest(), issued: now };

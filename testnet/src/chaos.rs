@@ -283,8 +283,9 @@ fn read(home: &Path) -> Result<Book, StoreError> {
         for (buyer, tab) in tabs::all_kept(&*store, &[*me])? {
             vouchers.insert(buyer, u64::try_from(tab.promised()).unwrap_or(u64::MAX));
         }
-        for (worker, record) in store.tabs(Side::Bought, me, None)? {
-            promised.insert(worker, PayerTab::recover(&record).map_or(0, |tab| tab.promised().0));
+        for (of, record) in store.tabs(Side::Bought, me, None)? {
+            let promise = PayerTab::recover(&record).map_or(0, |tab| tab.promised());
+            promised.insert(of.other, u64::try_from(promise).unwrap_or(u64::MAX));
         }
     }
     Ok(Book { id, entries, unreadable: store.counts()?.unreadable, vouchers, promised })

@@ -50,6 +50,7 @@ impl Parties {
             status: JobStatus::COMPLETED,
             request: Hash([2; 32]),
             transcript: Hash([3; 32]),
+            paid_on: None,
         };
         self.worker.sign(&self.network, body)
     }

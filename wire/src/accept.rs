@@ -2,9 +2,11 @@
 
 use crate::{
     envelope::{Kind, Message, Refusal, field},
+    evm::amount,
     id::{Hash, JobId, NodeId},
     limits,
     money::Price,
+    settle,
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -36,7 +38,23 @@ pub struct JobAccept {
     pub issued: UnixMillis,
     /// When it can no longer be used.
     pub expires: UnixMillis,
+    /// What a micro-USD is in the unit of the channel that the job is paid on, see [`EvmTerms::rate`](settle::EvmTerms::rate). Not
+    /// said if it is 1.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rate: Option<Rate>,
 }
+
+impl JobAccept {
+    /// Units of the channel for a micro-USD.
+    pub fn units_per_micro_usd(&self) -> u128 {
+        self.rate.map_or(1, |rate| rate.0)
+    }
+}
+
+/// [`JobAccept::rate`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rate(#[serde(with = "amount")] pub u128);
 
 impl Message for JobAccept {
     const KIND: Kind = Kind::JobAccept;
@@ -54,6 +72,7 @@ impl Message for JobAccept {
     fn check(&self) -> Result<(), Refusal> {
         field::name(&self.model, "model")?;
         field::ensure(self.attempt > 0, "attempt")?;
+        field::ensure(self.rate.is_none_or(|rate| settle::check_rate(rate.0)), "rate")?;
         field::ensure(self.runners_up.len() <= limits::MAX_RUNNERS_UP, "runners_up")
     }
 }

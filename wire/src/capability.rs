@@ -5,6 +5,7 @@ use crate::{
     id::Hash,
     limits, model_name,
     money::Price,
+    settle::EvmTerms,
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,9 @@ pub struct CapabilityAd {
     /// Where its libp2p answers, circuits through relays among them, without its own `/p2p/` at the end.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub mesh: Vec<MeshAddress>,
+    /// On which channels it may be paid, besides the ledger.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub evm: Vec<EvmTerms>,
 }
 
 impl Message for CapabilityAd {
@@ -131,6 +135,8 @@ impl Message for CapabilityAd {
         field::ensure(self.chat.len() <= limits::MAX_ADDRESSES, "chat")?;
         field::ensure(self.mesh.len() <= limits::MAX_ADDRESSES, "mesh")?;
         self.mesh.iter().try_for_each(MeshAddress::check)?;
+        field::ensure(self.evm.len() <= limits::MAX_EVM_TERMS, "evm")?;
+        self.evm.iter().try_for_each(EvmTerms::check)?;
         field::ensure(self.slots > 0, "slots")?;
         for tag in &self.tags {
             field::name(tag, "tags")?;

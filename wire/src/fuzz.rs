@@ -156,6 +156,7 @@ fn accept_of(offer: Hash) -> Verified<JobAccept> {
         score: 1,
         issued: NOW,
         expires: NOW,
+        rate: None,
     };
     key().sign(&network(), body).expect("within the limits")
 }

@@ -11,7 +11,7 @@ use chacha20poly1305::{
     ChaCha20Poly1305, KeyInit,
     aead::{Aead, Payload},
 };
-use k256::{SecretKey, ecdh, schnorr};
+use k256::{SecretKey, ecdh, ecdsa::signature::hazmat::PrehashVerifier, schnorr};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -164,6 +164,18 @@ pub fn recover_compact(digest: &[u8; 32], signature: &EvmSignature) -> Result<[u
         return Err(RecoverError::HighS);
     }
     Ok(recover(digest, &rs, odd)?)
+}
+
+/// Checks a compact signature of a digest by a known signer, but for the bit that tells which of two keys signed. About 50 µs.
+pub fn verify_compact(signer: &NodeId, digest: &[u8; 32], signature: &EvmSignature) -> Result<(), RecoverError> {
+    let mut rs = signature.0;
+    rs[32] &= 0x7f;
+    let parsed = k256::ecdsa::Signature::from_slice(&rs).map_err(|_| BadSignature)?;
+    if parsed.normalize_s() != parsed {
+        return Err(RecoverError::HighS);
+    }
+    let key = k256::ecdsa::VerifyingKey::from_sec1_bytes(signer.as_ref()).map_err(|_| BadSignature)?;
+    Ok(key.verify_prehash(digest, &parsed).map_err(|_| BadSignature)?)
 }
 
 /// A public key, x and y. Zeros if it is none, which no signature matches: an id that was read from the wire is 33 bytes that

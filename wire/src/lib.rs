@@ -51,6 +51,7 @@ pub mod offer;
 pub mod receipt;
 pub mod receipt_page;
 pub mod rotation;
+pub mod settle;
 pub mod standing;
 pub mod time;
 pub mod topic;

@@ -28,6 +28,8 @@ pub const MAX_AD_TAGS: usize = 32;
 pub const MAX_ALIASES: usize = 8;
 /// Addresses in an ad or bid: v4 and v6 of two uplinks, with room to spare.
 pub const MAX_ADDRESSES: usize = 8;
+/// Chains, contracts and tokens in which one worker is paid: 70 bytes each.
+pub const MAX_EVM_TERMS: usize = 4;
 /// One multiaddr: a circuit through a relay with a long name and QUIC.
 pub const MAX_MESH_ADDRESS_BYTES: usize = 256;
 

@@ -7,6 +7,7 @@ use crate::{
     id::{Hash, JobId, NodeId},
     limits,
     money::{MicroUsd, Price},
+    settle::PaidOn,
     time::UnixMillis,
     topic::NetworkId,
 };
@@ -77,6 +78,9 @@ pub struct JobReceipt {
     pub request: Hash,
     /// The transcript's last value, see [`crate::chat::Transcript`].
     pub transcript: Hash,
+    /// On which channel of a chain it was paid; not said if on the ledger.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub paid_on: Option<PaidOn>,
 }
 
 impl Message for JobReceipt {
@@ -97,6 +101,7 @@ impl Message for JobReceipt {
         field::name(&self.model, "model")?;
         field::ensure(self.price.cost(self.input_tokens, self.output_tokens) == Some(self.amount), "amount")?;
         field::ensure(self.paid <= self.amount, "paid")?;
+        self.paid_on.as_ref().map_or(Ok(()), PaidOn::check)?;
         field::ensure(self.started <= self.finished, "finished")
     }
 }

@@ -169,7 +169,17 @@ impl SignedVoucher {
         SignedVoucher { voucher, signature: EvmSignature([0; 64]) }
     }
 
-    /// The signature, as the contract takes it.
+    /// The same with the bit that the contract needs to find out who signed: a signer may have set it wrong, and the signature is
+    /// good nevertheless. `None` if `payer` did not sign it.
+    pub fn for_contract(&self, payer: &EvmAddress) -> Option<Self> {
+        let digest = self.voucher.digest();
+        let mut other = self.signature;
+        other.0[32] ^= 0x80;
+        let right = [self.signature, other].into_iter().find(|signature| verify(&digest, signature, payer).is_ok())?;
+        Some(SignedVoucher { voucher: self.voucher, signature: right })
+    }
+
+    /// The signature. Who shows it to the contract takes [`SignedVoucher::for_contract`].
     pub fn signature(&self) -> &EvmSignature {
         &self.signature
     }
@@ -212,6 +222,16 @@ impl UnverifiedVoucher {
         self.0
     }
 
+    /// Checks that the node `payer` signed it, which is known and need not be found out: half of what [`UnverifiedVoucher::verify`]
+    /// takes. The bit of the signature that helps to find it out is not looked at: see [`SignedVoucher::for_contract`].
+    pub fn verify_by(self, payer: &NodeId) -> Result<SignedVoucher, BadVoucher> {
+        match key::verify_compact(payer, &self.0.voucher.digest(), &self.0.signature) {
+            Ok(()) => Ok(self.0),
+            Err(RecoverError::HighS) => Err(BadVoucher::HighS),
+            Err(RecoverError::Bad(_)) => Err(BadVoucher::Signer { payer: payer.evm_address() }),
+        }
+    }
+
     /// Checks that `payer` signed it. About 60 µs.
     pub fn verify(self, payer: &EvmAddress) -> Result<SignedVoucher, BadVoucher> {
         verify(&self.0.voucher.digest(), &self.0.signature, payer)?;
@@ -220,7 +240,7 @@ impl UnverifiedVoucher {
 }
 
 /// Whom a channel of the contract binds; its id is the digest of all of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelTerms {
     /// The chain.
     pub chain: u64,
@@ -233,6 +253,7 @@ pub struct ChannelTerms {
     /// The token; [`EvmAddress::ZERO`] for the native coin.
     pub token: EvmAddress,
     /// Chosen by the payer, so that the same two can have another channel.
+    #[serde(with = "serde_bytes")]
     pub salt: [u8; 32],
 }
 

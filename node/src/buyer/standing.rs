@@ -111,7 +111,8 @@ impl Buyer {
     ) -> Result<ChatReport, ChatError> {
         let client = &self.shared.client;
         let offer = StandingOffer::new(offer)?;
-        let accept = client.key.sign(&client.network, choice.accept_body(&offer, prepared.job, clock::now()))?;
+        let body = self.at_our_rate(choice.accept_body(&offer, prepared.job, clock::now()));
+        let accept = client.key.sign(&client.network, body)?;
         let deal =
             Deal { accept, budget: offer.budget, deadline: offer.deadline, addrs: choice.chat, offer: Some(offer), load };
         // Told only now: a worker without room would have been passed over, and the caller is not to notice. It is the first

@@ -11,7 +11,7 @@ use super::{
     framing::{FrameError, FrameReader, FrameWriter, RawFrame},
     pool::Pool,
     relayed::Relayed,
-    session::{BuyerEvent, BuyerSession, Resume, Terms, Violation},
+    session::{BuyerEvent, BuyerSession, Paid, Resume, Terms, Violation},
     stream::{ChatStream, Ending, Incoming, Outgoing, Path},
 };
 use crate::{
@@ -291,6 +291,13 @@ struct Attempt {
     deadline: Limit,
 }
 
+impl Order {
+    fn payer(&self, tabs: &Tabs) -> Payer {
+        let Terms { worker, job, rate, .. } = self.terms;
+        tabs.payer(worker, job, self.terms.most(), rate)
+    }
+}
+
 /// A stage's end, and how long the stage may take.
 #[derive(Clone, Copy)]
 struct Limit {
@@ -356,7 +363,7 @@ fn open_frame(order: &Order, request: &[u8], resume_from: u64, payment: Option<P
 impl Attempt {
     async fn start(buyer: &Buyer, order: &Order) -> Result<Self, Cause> {
         let ChatStream { path, recv, send, .. } = connect(buyer, order).await?;
-        let mut payer = (!order.terms.is_free()).then(|| buyer.tabs.payer(order.terms.worker, order.terms.job));
+        let mut payer = (!order.terms.is_free()).then(|| order.payer(&buyer.tabs));
         let payment = match &mut payer {
             Some(payer) => Some(payer.pay(order.terms.cost(order.terms.input_tokens, 0)).await?),
             None => None,
@@ -667,7 +674,7 @@ impl Attempt {
         let receipt: Verified<JobReceipt> = Envelope::decode(bytes)
             .and_then(|envelope| envelope.open::<JobReceipt>(&buyer.network, now)?.verify())
             .map_err(Cause::Receipt)?;
-        let paid = self.payer.as_ref().map(Payer::paid).unwrap_or_default();
+        let paid = self.payer.as_ref().map(|payer| Paid { amount: payer.paid(), on: payer.paid_on() }).unwrap_or_default();
         self.session.check_receipt(&receipt, paid)?;
         let body = Countersign { receipt: receipt.digest(), issued: now };
         let countersign = buyer.key.sign(&buyer.network, body).map_err(Cause::Receipt)?;

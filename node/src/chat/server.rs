@@ -17,7 +17,7 @@ use super::{
     framing::{FrameError, FrameReader, FrameWriter, RawFrame},
     lasting::{Lasting, Listed, NotResumed},
     line::{Gone, Line, Newcomer, Reader, Said, Writer},
-    session::{Finished, Terms, WorkerSession},
+    session::{Finished, Paid, Terms, WorkerSession},
     stream::{ChatStream, Path},
     tally::Tally,
 };
@@ -32,7 +32,7 @@ use crate::{
     seller::{Measured, Presented, Seller, Slot, Unclaimed},
     settlement::{
         tab::BadPayment,
-        tabs::{Tabs, Till},
+        tabs::{Sale, Tabs, Till},
     },
     store::StoreError,
 };
@@ -245,7 +245,8 @@ async fn paid_beforehand(worker: &Worker, terms: &Terms, payment: Option<&Paymen
         worker.tally.count_reason("payment_refused", label);
         refuse(ErrorCode::PAYMENT, true, error)
     };
-    let opened = worker.tabs.open(terms.buyer, terms.job, terms.most(), terms.output_tokens);
+    let Terms { buyer, job, output_tokens: tokens, rate, .. } = *terms;
+    let opened = worker.tabs.open(&Sale { buyer, job, most: terms.most(), tokens, payment, rate });
     let mut till = opened.map_err(|error| refused(&error, error.label()))?;
     let taken = payment.ok_or(BadPayment::Missing).and_then(|payment| {
         let due = terms.cost(terms.input_tokens, 0);
@@ -336,6 +337,7 @@ pub fn terms(me: NodeId, claim: &Claim, weights: Option<Hash>, request: &ChatReq
         budget: claim.offer.budget,
         input_tokens: request.input_token_bound(),
         output_tokens: request.max_tokens,
+        rate: claim.rate,
     }
 }
 
@@ -604,7 +606,7 @@ impl Job {
             worker.metrics.left_out("seller_measurements");
         }
         // What it wrote is as good as there by the time that the receipt is.
-        let paid = till.as_ref().map(Till::paid).unwrap_or_default();
+        let paid = till.as_ref().map(|till| Paid { amount: till.paid(), on: till.paid_on() }).unwrap_or_default();
         let Finished { usage, receipt } = session.finish(end.finish, (end.input, end.output), paid, clock::now());
         match &receipt {
             // The receipt is kept after it, and nobody counts on anything before that is shown.

@@ -14,6 +14,7 @@ use infernet_wire::{
     limits,
     money::{MicroUsd, Price},
     receipt::{JobReceipt, JobStatus},
+    settle::PaidOn,
     time::UnixMillis,
 };
 use std::time::Duration;
@@ -43,6 +44,17 @@ pub struct Terms {
     pub input_tokens: u32,
     /// The most output tokens wanted.
     pub output_tokens: u32,
+    /// Units of the channel it is paid on for a micro-USD.
+    pub rate: u128,
+}
+
+/// What a buyer has paid, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Paid {
+    /// How much.
+    pub amount: MicroUsd,
+    /// On which channel; `None`: on the ledger.
+    pub on: Option<PaidOn>,
 }
 
 impl Terms {
@@ -232,7 +244,7 @@ impl WorkerSession {
         mut self,
         finish: FinishReason,
         (input, output): (Option<u32>, Option<u32>),
-        paid: MicroUsd,
+        paid: Paid,
         now: UnixMillis,
     ) -> Finished {
         let free = !self.has_delivered() && !finish.is_complete();
@@ -253,12 +265,13 @@ impl WorkerSession {
             output_tokens,
             price: self.terms.price,
             amount,
-            paid: paid.min(amount),
+            paid: paid.amount.min(amount),
             started: self.started,
             finished: now.max(self.started),
             status: status(finish),
             request: self.request,
             transcript: self.transcript.value(),
+            paid_on: paid.on,
         });
         Finished { usage, receipt }
     }
@@ -582,7 +595,7 @@ impl BuyerSession {
     }
 
     /// Checks a receipt against what happened here, and that it claims no more than was `paid`. Only then may it be countersigned.
-    pub fn check_receipt(&self, receipt: &Verified<JobReceipt>, paid: MicroUsd) -> Result<(), Violation> {
+    pub fn check_receipt(&self, receipt: &Verified<JobReceipt>, paid: Paid) -> Result<(), Violation> {
         let ensure = |holds: bool, field| if holds { Ok(()) } else { Err(Violation::Receipt(field)) };
         let usage = self.usage.as_ref().ok_or(Violation::Unexpected("receipt"))?;
         let terms = &self.terms;
@@ -596,7 +609,8 @@ impl BuyerSession {
         ensure(receipt.input_tokens == usage.input_tokens, "input tokens")?;
         ensure(receipt.output_tokens == usage.output_tokens, "output tokens")?;
         // It may have been signed before our last payment arrived.
-        ensure(receipt.paid <= paid, "paid")?;
+        ensure(receipt.paid <= paid.amount, "paid")?;
+        ensure(receipt.paid_on == paid.on, "paid on")?;
         ensure(receipt.status == status(usage.finish), "status")?;
         ensure(receipt.request == self.request, "request")?;
         ensure(receipt.transcript == self.transcript.value(), "transcript")

@@ -24,6 +24,7 @@ fn terms(budget: u64) -> Terms {
         budget: MicroUsd(budget),
         input_tokens: 10,
         output_tokens: 100,
+        rate: 1,
     }
 }
 
@@ -48,7 +49,7 @@ impl Pair {
 
     fn end(self, finish: FinishReason, input: Option<u32>, output: Option<u32>) -> (BuyerSession, Option<JobReceipt>) {
         let Pair { worker, mut buyer } = self;
-        let finished = worker.finish(finish, (input, output), MicroUsd(0), NOW.after(5));
+        let finished = worker.finish(finish, (input, output), Paid::default(), NOW.after(5));
         deliver(&mut buyer, &finished.usage).expect("good usage");
         (buyer, finished.receipt)
     }
@@ -71,7 +72,7 @@ fn a_finished_job_has_a_receipt_the_buyer_agrees_with() {
     let receipt = receipt.expect("a receipt");
     assert_eq!((receipt.input_tokens, receipt.output_tokens, receipt.amount), (7, 2, MicroUsd(11)));
     assert_eq!(receipt.status, JobStatus::COMPLETED);
-    assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2), Paid::default()), Ok(()));
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn the_end_token_is_counted_if_the_engine_counts_it_and_nothing_more() {
         }
         let (buyer, receipt) = pair.end(finish, Some(7), counted);
         let receipt = receipt.expect("a receipt");
-        assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 2), MicroUsd(0)), Ok(()));
+        assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 2), Paid::default()), Ok(()));
         (last.is_some(), receipt.output_tokens)
     };
     assert_eq!(counted(Some(2), FinishReason::STOP), (true, 2));
@@ -110,7 +111,7 @@ fn any_change_to_a_receipt_is_found() {
         let mut changed = receipt.clone();
         change(&mut changed);
         changed.amount = changed.price.cost(changed.input_tokens, changed.output_tokens).unwrap_or_default();
-        assert_eq!(buyer.check_receipt(&sign(changed, 2), MicroUsd(0)), Err(Violation::Receipt(field)));
+        assert_eq!(buyer.check_receipt(&sign(changed, 2), Paid::default()), Err(Violation::Receipt(field)));
     };
     check("job", |r| r.job.0[0] ^= 1);
     check("accept", |r| r.accept.0[0] ^= 1);
@@ -124,7 +125,7 @@ fn any_change_to_a_receipt_is_found() {
     check("status", |r| r.status = JobStatus::FAILED);
     check("request", |r| r.request.0[0] ^= 1);
     check("transcript", |r| r.transcript.0[0] ^= 1);
-    assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 3), MicroUsd(0)), Err(Violation::Receipt("worker")));
+    assert_eq!(buyer.check_receipt(&sign(receipt.clone(), 3), Paid::default()), Err(Violation::Receipt("worker")));
 }
 
 #[test]
@@ -147,7 +148,7 @@ fn calls_and_vectors_are_in_the_transcript_at_their_place() {
     let (buyer, receipt) = pair.end(FinishReason::TOOL_CALLS, Some(3), Some(5));
     let receipt = receipt.expect("a receipt");
     assert_eq!((receipt.status, receipt.output_tokens), (JobStatus::COMPLETED, 5));
-    assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2), Paid::default()), Ok(()));
 }
 
 #[test]
@@ -185,7 +186,10 @@ fn spliced_text_voids_the_receipt() {
     delta.text = "no!".into();
     deliver(&mut pair.buyer, &Frame::Delta(delta).encode()).expect("well-formed");
     let (buyer, receipt) = pair.end(FinishReason::STOP, None, None);
-    assert_eq!(buyer.check_receipt(&sign(receipt.expect("a receipt"), 2), MicroUsd(0)), Err(Violation::Receipt("transcript")));
+    assert_eq!(
+        buyer.check_receipt(&sign(receipt.expect("a receipt"), 2), Paid::default()),
+        Err(Violation::Receipt("transcript"))
+    );
 }
 
 #[test]
@@ -227,7 +231,7 @@ fn the_budget_is_a_hard_ceiling() {
     let (buyer, receipt) = pair.end(FinishReason::LENGTH, Some(10), Some(5));
     let receipt = receipt.expect("a receipt");
     assert_eq!((receipt.input_tokens, receipt.output_tokens, receipt.amount), (10, 2, MicroUsd(14)));
-    assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2), Paid::default()), Ok(()));
 
     let mut greedy = Pair::new(15);
     greedy.say("tokens of text", 8);
@@ -271,7 +275,7 @@ fn a_cancelled_job_is_receipted_for_what_was_delivered() {
     let (buyer, receipt) = pair.end(FinishReason::CANCELLED, None, None);
     let receipt = receipt.expect("a receipt");
     assert_eq!(receipt.status, JobStatus::CANCELLED);
-    assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2), Paid::default()), Ok(()));
 }
 
 #[test]
@@ -304,7 +308,7 @@ proptest! {
         let (buyer, receipt) = pair.end(FinishReason(finish), input, output);
         if let Some(receipt) = receipt {
             prop_assert!(receipt.amount.0 <= budget);
-            prop_assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
+            prop_assert_eq!(buyer.check_receipt(&sign(receipt, 2), Paid::default()), Ok(()));
         } else {
             prop_assert!(chunks.is_empty());
         }
@@ -353,13 +357,13 @@ fn a_lost_stream_goes_on_in_another_and_the_receipt_does_not_tell() {
     let (buyer, receipt) = pair.end(FinishReason::STOP, Some(7), Some(3));
     let receipt = receipt.expect("a receipt");
     assert_eq!(receipt.output_tokens, 3, "each once");
-    assert_eq!(buyer.check_receipt(&sign(receipt, 2), MicroUsd(0)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(receipt, 2), Paid::default()), Ok(()));
 }
 
 #[test]
 fn a_stream_lost_before_the_receipt_gets_the_same_usage_again_once() {
     let Pair { worker, mut buyer } = lasting();
-    let finished = worker.finish(FinishReason::STOP, (Some(7), Some(1)), MicroUsd(0), NOW.after(5));
+    let finished = worker.finish(FinishReason::STOP, (Some(7), Some(1)), Paid::default(), NOW.after(5));
     deliver(&mut buyer, &finished.usage).expect("good usage");
     for _ in 0..3 {
         assert_eq!(buyer.lost(), Some(Resume { from: 1, within: GRACE }));
@@ -371,7 +375,7 @@ fn a_stream_lost_before_the_receipt_gets_the_same_usage_again_once() {
     buyer.lost();
     deliver(&mut buyer, &opened_again(10)).expect("resumes");
     assert!(matches!(deliver(&mut buyer, &other.encode()), Err(Violation::Unexpected("usage"))), "another count");
-    assert_eq!(buyer.check_receipt(&sign(finished.receipt.expect("a receipt"), 2), MicroUsd(0)), Ok(()));
+    assert_eq!(buyer.check_receipt(&sign(finished.receipt.expect("a receipt"), 2), Paid::default()), Ok(()));
 }
 
 #[test]

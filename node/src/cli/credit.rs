@@ -10,7 +10,7 @@ use crate::{
     },
     identity,
     settlement::tabs::{self, Credit},
-    store::{self, Side, Store},
+    store::{self, Side, Store, TabOf},
 };
 use clap::Subcommand;
 use infernet_wire::{id::NodeId, money::MicroUsd};
@@ -118,7 +118,7 @@ async fn paid(context: &Context, buyer: NodeId, amount: MicroUsd) -> Result<Vec<
         let Some(me) = us.first() else { return Ok(Vec::new()) };
         let mut tab = tabs::kept(&*store, &us, &buyer)?;
         tab.clear(amount);
-        store.keep_tab(Side::Sold, me, &buyer, tab.record()).await?;
+        store.keep_tab(&TabOf::ledger(Side::Sold, *me, buyer), tab.record()).await?;
         return Ok(vec![credit::row(&config.credit, buyer, &tab)]);
     };
     let body = ClearBody { buyer, micro_usd: amount.0 };

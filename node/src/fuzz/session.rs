@@ -1,7 +1,7 @@
 //! Both ends of a chat stream over a wire that changes, drops, repeats and makes up frames.
 
 use super::Ops;
-use crate::chat::session::{BuyerSession, Terms, WorkerSession};
+use crate::chat::session::{BuyerSession, Paid, Terms, WorkerSession};
 use infernet_wire::{
     chat::{Channel, Delta, FinishReason, Frame, ToolCallDelta},
     id::{Hash, JobId},
@@ -37,6 +37,7 @@ fn terms(ops: &mut Ops<'_>) -> Terms {
         budget: MicroUsd(ops.number()),
         input_tokens: count(ops),
         output_tokens: count(ops),
+        rate: 1,
     }
 }
 
@@ -140,7 +141,7 @@ pub(super) fn run(data: &[u8]) {
 fn end(worker: WorkerSession, mut wire: Wire, budget: MicroUsd, ops: &mut Ops<'_>) {
     let finish = FinishReason(ops.below(8));
     let told = |ops: &mut Ops<'_>| (ops.below(2) == 1).then(|| count(ops));
-    let finished = worker.finish(finish, (told(ops), told(ops)), MicroUsd(0), NOW.after(ops.byte().into()));
+    let finished = worker.finish(finish, (told(ops), told(ops)), Paid::default(), NOW.after(ops.byte().into()));
     wire.carry(finished.usage, ops);
     let Some(mut body) = finished.receipt else { return };
     assert!(body.amount <= budget, "{} of {budget}", body.amount);
@@ -151,7 +152,7 @@ fn end(worker: WorkerSession, mut wire: Wire, budget: MicroUsd, ops: &mut Ops<'_
         body.amount = body.price.cost(body.input_tokens, body.output_tokens).unwrap_or(body.amount);
     }
     let Ok(receipt) = keys()[1].sign(&NetworkId::default(), body) else { return };
-    match wire.buyer.check_receipt(&receipt, MicroUsd(0)) {
+    match wire.buyer.check_receipt(&receipt, Paid::default()) {
         Ok(()) => {
             assert!(receipt.amount <= budget, "agreed to {} of {budget}", receipt.amount);
             assert!(u64::from(receipt.output_tokens) <= wire.text, "{} tokens in {} bytes", receipt.output_tokens, wire.text);

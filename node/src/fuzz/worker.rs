@@ -45,7 +45,20 @@ pub(super) fn sign<T: Message>(n: u8, body: T) -> Option<Verified<T>> {
 /// An ad of node `n` for what `models` are.
 pub(super) fn ad(n: u8, sequence: u64, models: Vec<ModelAd>, issued: UnixMillis) -> Option<Verified<CapabilityAd>> {
     let expires = issued.after(limits::AD_TTL_MS);
-    sign(n, CapabilityAd { sequence, issued, expires, tags: Vec::new(), models, slots: 2, chat: Vec::new(), mesh: Vec::new() })
+    sign(
+        n,
+        CapabilityAd {
+            sequence,
+            issued,
+            expires,
+            tags: Vec::new(),
+            models,
+            slots: 2,
+            chat: Vec::new(),
+            mesh: Vec::new(),
+            evm: Vec::new(),
+        },
+    )
 }
 
 /// A bid that was made, with what an accept of it needs.
@@ -159,6 +172,7 @@ impl World {
             score: ops.number(),
             issued: self.now,
             expires: self.now.after(limits::ACCEPT_TTL_MS),
+            rate: None,
         }
     }
 

@@ -83,7 +83,20 @@ pub(crate) fn ad(n: u16, sequence: u64, each: u64, issued: UnixMillis) -> Verifi
 
 pub(crate) fn ad_with(n: u16, sequence: u64, models: Vec<ModelAd>, issued: UnixMillis) -> Verified<CapabilityAd> {
     let expires = issued.after(limits::AD_TTL_MS);
-    sign(n, CapabilityAd { sequence, issued, expires, tags: vec![], models, slots: 2, chat: vec![], mesh: Vec::new() })
+    sign(
+        n,
+        CapabilityAd {
+            sequence,
+            issued,
+            expires,
+            tags: vec![],
+            models,
+            slots: 2,
+            chat: vec![],
+            mesh: Vec::new(),
+            evm: Vec::new(),
+        },
+    )
 }
 
 /// A bid of worker `n` at the same price for input and output, with all speeds unknown, changed.

@@ -88,6 +88,7 @@ fn accept_at(n: u16, offer: Hash, bid: Hash, job: [u8; 16], now: UnixMillis) -> 
         score: 1,
         issued: now,
         expires: now.after(limits::ACCEPT_TTL_MS),
+        rate: None,
     };
     sign(n, body)
 }

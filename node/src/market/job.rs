@@ -69,6 +69,7 @@ impl Attempts {
             score: attempt.score,
             issued: now,
             expires: now.after(ACCEPT_TTL_MS),
+            rate: None,
         }
     }
 }

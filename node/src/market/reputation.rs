@@ -96,6 +96,7 @@ mod tests {
                 status,
                 request: Hash([1; 32]),
                 transcript: Hash([1; 32]),
+                paid_on: None,
             },
         );
         let countersign = countersigned.then(|| sign(buyer, Countersign { receipt: receipt.digest(), issued: T0 }));

@@ -149,6 +149,8 @@ pub struct Claim {
     pub accept: Hash,
     /// Whether it took its slot without an auction.
     pub standing: bool,
+    /// Units of the channel it is paid on for a micro-USD.
+    pub rate: u128,
 }
 
 /// What happened so far, for metrics. What started is `offers`; it ends in `bids`, `no_bids` or `ignored`. Bids end in `lost`,

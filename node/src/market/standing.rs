@@ -163,6 +163,7 @@ impl Choice {
             score: self.score,
             issued: now,
             expires: now.after(ACCEPT_TTL_MS),
+            rate: None,
         }
     }
 }

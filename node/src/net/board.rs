@@ -59,7 +59,7 @@ mod tests {
         let model = ModelAd { id: "tiny".into(), abilities: Abilities::default(), ..ModelAd::default() };
         let (tags, models, chat, mesh) = (vec![], vec![model; models], vec![], vec![]);
         let (issued, expires) = (NOW, NOW.after(limits::AD_TTL_MS));
-        let ad = CapabilityAd { sequence: 1, issued, expires, tags, models, slots: 1, chat, mesh };
+        let ad = CapabilityAd { sequence: 1, issued, expires, tags, models, slots: 1, chat, mesh, evm: Vec::new() };
         NodeKey::from_bytes(&secret).unwrap().sign(&NetworkId::default(), ad).unwrap()
     }
 

@@ -388,7 +388,17 @@ mod tests {
 
     fn ad(sequence: u64) -> CapabilityAd {
         let (tags, models, chat) = (vec![], vec![], vec![]);
-        CapabilityAd { sequence, issued: NOW, expires: NOW.after(1_000), tags, models, slots: 1, chat, mesh: Vec::new() }
+        CapabilityAd {
+            sequence,
+            issued: NOW,
+            expires: NOW.after(1_000),
+            tags,
+            models,
+            slots: 1,
+            chat,
+            mesh: Vec::new(),
+            evm: Vec::new(),
+        }
     }
 
     fn signed<T: Message>(key: &NodeKey, body: T) -> Verified<T> {
@@ -415,6 +425,7 @@ mod tests {
             status: JobStatus::COMPLETED,
             request: sha256(b"request"),
             transcript: sha256(b"transcript"),
+            paid_on: None,
         }
     }
 
@@ -432,6 +443,7 @@ mod tests {
             score: 1,
             issued: NOW,
             expires: NOW.after(1_000),
+            rate: None,
         }
     }
 

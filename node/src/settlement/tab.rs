@@ -29,8 +29,8 @@
 mod payee;
 mod payer;
 
-pub use payee::{BadPayment, NoCredit, PayeeTab};
-pub use payer::{Authorise, PayerTab, STEP};
+pub use payee::{BadPayment, Cover, NoCredit, PayeeTab};
+pub use payer::{Authorise, Funds, PayerTab, STEP};
 
 use infernet_wire::limits;
 

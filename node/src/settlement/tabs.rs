@@ -1,16 +1,20 @@
 //! The node's tabs, kept: a [`Till`] for each job sold, a [`Payer`] for each bought. Thin: [`super::tab`] decides.
 
-use super::tab::{Authorise, BadPayment, NoCredit, PayeeTab, PayerTab};
-use crate::store::{Side, Store, StoreError};
+use super::{
+    channels::{BadChannel, Channels, Known},
+    tab::{Authorise, BadPayment, Cover, Funds, NoCredit, PayeeTab, PayerTab},
+};
+use crate::store::{Side, Store, StoreError, TabOf};
 use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
     chat::Payment,
     evm::EvmAddress,
-    id::{JobId, NodeId},
+    id::{ChannelId, JobId, NodeId},
     key::NodeKey,
     money::MicroUsd,
+    settle::PaidOn,
     topic::NetworkId,
-    voucher::{LEDGER, SignedVoucher, UnverifiedVoucher, Voucher, ledger_channel},
+    voucher::{BadVoucher, LEDGER, SignedVoucher, UnverifiedVoucher, Voucher, ledger_channel},
 };
 use serde_bytes::ByteBuf;
 use std::{
@@ -48,9 +52,15 @@ impl Credit {
 /// Why a job can't run on its buyer's tab.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotOpened {
-    /// The buyer owes enough already.
+    /// The buyer owes enough already, or its deposit is used up.
     #[error(transparent)]
     NoCredit(#[from] NoCredit),
+    /// It pays with no voucher.
+    #[error(transparent)]
+    Voucher(#[from] BadVoucher),
+    /// It pays on a channel that is not taken.
+    #[error(transparent)]
+    Channel(#[from] BadChannel),
     /// What it owes can't be read.
     #[error("the worker's store does not answer")]
     Store(#[from] StoreError),
@@ -61,6 +71,8 @@ impl NotOpened {
     pub fn label(&self) -> &'static str {
         match self {
             NotOpened::NoCredit(_) => "no_credit",
+            NotOpened::Voucher(_) => "bad_voucher",
+            NotOpened::Channel(error) => error.label(),
             NotOpened::Store(_) => "store",
         }
     }
@@ -72,8 +84,8 @@ pub enum NotPaid {
     /// The promise can't be kept on disk.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// More than can be counted.
-    #[error("{0} is more than a voucher can say")]
+    /// More than can be counted, or than the channel holds.
+    #[error("{0} is more than the channel to this worker can pay: deposit more (`infernet wallet deposit`)")]
     Amount(MicroUsd),
 }
 
@@ -90,17 +102,34 @@ struct Shared {
     network: NetworkId,
     store: Arc<dyn Store>,
     credit: Mutex<Credit>,
-    payers: Mutex<BTreeMap<NodeId, PayerTab>>,
-    payees: Mutex<BTreeMap<NodeId, PayeeTab>>,
+    channels: Channels,
+    payers: Mutex<BTreeMap<Place, PayerTab>>,
+    payees: Mutex<BTreeMap<Place, PayeeTab>>,
 }
 
+/// With whom, and on which channel; `None`: on the ledger.
+type Place = (NodeId, Option<ChannelId>);
+
 impl Shared {
-    fn kept(&self, buyer: &NodeId) -> Result<PayeeTab, StoreError> {
-        kept(&*self.store, &self.us, buyer)
+    fn of(&self, side: Side, (other, channel): &Place) -> TabOf {
+        TabOf { side, me: self.key.id(), other: *other, channel: *channel }
     }
 
-    fn keep(&self, side: Side, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
-        self.store.keep_tab(side, &self.key.id(), other, tab)
+    fn kept(&self, place: &Place) -> Result<PayeeTab, StoreError> {
+        if place.1.is_none() {
+            return kept(&*self.store, &self.us, &place.0);
+        }
+        let kept = self.store.tab(&self.of(Side::Sold, place))?;
+        Ok(kept.as_deref().and_then(PayeeTab::recover).unwrap_or_default())
+    }
+
+    fn kept_payer(&self, place: &Place) -> Result<PayerTab, StoreError> {
+        let kept = self.store.tab(&self.of(Side::Bought, place))?;
+        Ok(kept.as_deref().and_then(PayerTab::recover).unwrap_or_default())
+    }
+
+    fn keep(&self, side: Side, place: &Place, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        self.store.keep_tab(&self.of(side, place), tab)
     }
 }
 
@@ -109,18 +138,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A buyer's tab with the first of `us`, as it was kept last. If there is none yet, it carries what was owed to the others, who are
+/// A buyer's ledger with the first of `us`, as it was kept last. If there is none yet, it carries what was owed to the others, who are
 /// former keys of the same node, the newest first.
 pub fn kept(store: &dyn Store, us: &[NodeId], buyer: &NodeId) -> Result<PayeeTab, StoreError> {
     for (n, me) in us.iter().enumerate() {
-        if let Some(tab) = store.tab(Side::Sold, me, buyer)?.as_deref().and_then(PayeeTab::recover) {
+        if let Some(tab) = store.tab(&TabOf::ledger(Side::Sold, *me, *buyer))?.as_deref().and_then(PayeeTab::recover) {
             return Ok(if n == 0 { tab } else { PayeeTab::carrying(tab.owed()) });
         }
     }
     Ok(PayeeTab::default())
 }
 
-/// The tabs of all buyers, likewise.
+/// The ledgers of all buyers, likewise.
 pub fn all_kept(store: &dyn Store, us: &[NodeId]) -> Result<BTreeMap<NodeId, PayeeTab>, StoreError> {
     let mut all = BTreeMap::new();
     for me in us {
@@ -129,14 +158,19 @@ pub fn all_kept(store: &dyn Store, us: &[NodeId]) -> Result<BTreeMap<NodeId, Pay
             let page = store.tabs(Side::Sold, me, after.as_ref())?;
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
-            for (buyer, _) in page {
-                if let Entry::Vacant(free) = all.entry(buyer) {
-                    free.insert(kept(store, us, &buyer)?);
+            for (of, _) in page.iter().filter(|(of, _)| of.channel.is_none()) {
+                if let Entry::Vacant(free) = all.entry(of.other) {
+                    free.insert(kept(store, us, &of.other)?);
                 }
             }
         }
     }
     Ok(all)
+}
+
+/// Chain, contract and channel of vouchers.
+fn named(paid_on: Option<PaidOn>, ledger: impl FnOnce() -> ChannelId) -> (u64, EvmAddress, ChannelId) {
+    paid_on.map_or_else(|| (LEDGER, EvmAddress::ZERO, ledger()), |on| (on.chain, on.contract, on.channel))
 }
 
 /// Writes in the background: nobody waits for it, and the newest record counts. It is queued already, so that it is written even when
@@ -157,9 +191,15 @@ async fn written(keeping: BoxFuture<'static, Result<(), StoreError>>) {
 impl Tabs {
     /// The tabs of the node with `key`, who was `former` before, the oldest first, in `store`.
     pub fn new(key: NodeKey, former: &[NodeId], network: NetworkId, store: Arc<dyn Store>, credit: Credit) -> Self {
+        let channels = Channels::new(key.id().evm_address());
         let (payers, payees) = (Mutex::default(), Mutex::default());
         let us = [key.id()].into_iter().chain(former.iter().rev().copied()).collect();
-        Tabs { shared: Arc::new(Shared { key, us, network, store, credit: Mutex::new(credit), payers, payees }) }
+        Tabs { shared: Arc::new(Shared { key, us, network, store, credit: Mutex::new(credit), channels, payers, payees }) }
+    }
+
+    /// The channels that jobs can be paid on.
+    pub fn channels(&self) -> &Channels {
+        &self.shared.channels
     }
 
     /// How much buyers may owe from now on.
@@ -172,66 +212,143 @@ impl Tabs {
         lock(&self.shared.credit).clone()
     }
 
-    /// Lets `job` of `buyer`, which may cost `most` and have `tokens` of output, run, if the buyer has credit for it.
-    pub fn open(&self, buyer: NodeId, job: JobId, most: MicroUsd, tokens: u32) -> Result<Till, NotOpened> {
-        let limit = lock(&self.shared.credit).limit(&buyer);
+    /// Lets `sale` run, if what it may cost is covered: by the deposit of the channel on which its first payment is a voucher, or by the
+    /// buyer's credit.
+    pub fn open(&self, sale: &Sale<'_>) -> Result<Till, NotOpened> {
+        let Sale { buyer, job, most, tokens, payment, rate } = *sale;
         let shared = &self.shared;
-        let mut payees = lock(&shared.payees);
-        let tab = match payees.entry(buyer) {
-            Entry::Occupied(tab) => tab.into_mut(),
-            Entry::Vacant(place) => place.insert(shared.kept(&buyer)?),
+        let claim =
+            payment.map(|payment| UnverifiedVoucher::decode(&payment.voucher)).transpose()?.map(|voucher| *voucher.claim());
+        let (place, cover, paid_on) = match claim.filter(|claim| claim.chain != LEDGER) {
+            None => ((buyer, None), Cover::Credit(lock(&shared.credit).limit(&buyer)), None),
+            Some(claim) => {
+                let (known, paid_on) = shared.channels.check(&buyer, &claim, rate)?;
+                ((buyer, Some(claim.channel)), Cover::Deposit { units: known.deposit, rate }, Some(paid_on))
+            }
         };
-        let opened = tab.open(job, most, limit);
+        let mut payees = lock(&shared.payees);
+        let tab = match payees.entry(place) {
+            Entry::Occupied(tab) => tab.into_mut(),
+            Entry::Vacant(free) => free.insert(shared.kept(&place)?),
+        };
+        let opened = tab.open(job, most, cover);
         if payees.len() > MAX_OPEN {
             // What it says is on disk, since it was written with each change.
-            let idle = payees.iter().find(|(_, tab)| tab.is_idle()).map(|(buyer, _)| *buyer);
+            let idle = payees.iter().find(|(_, tab)| tab.is_idle()).map(|(place, _)| *place);
             idle.map(|idle| payees.remove(&idle));
         }
         opened?;
         let (tabs, left, none) = (self.clone(), SPARE_VOUCHERS + tokens / VOUCHER_TOKENS, MicroUsd(0));
-        Ok(Till { tabs, buyer, job, left, taken: none, paid: none, on_the_way: none, keeping: None, open: true })
+        Ok(Till { tabs, place, paid_on, job, left, taken: none, paid: none, on_the_way: none, keeping: None, open: true })
     }
 
-    /// What `buyer` may still owe. Nothing, if what it owes can't be read.
+    /// What another job of `buyer` may cost, whichever way it pays. Nothing, if what it owes can't be read.
     pub fn credit_left(&self, buyer: &NodeId) -> MicroUsd {
-        let limit = lock(&self.shared.credit).limit(buyer);
-        if limit == MicroUsd(0) {
-            return limit;
-        }
-        let owed = self.sold_to(buyer).map_or(limit, |tab| tab.owed());
-        MicroUsd(limit.0.saturating_sub(owed.0))
+        let left = |place: Place, cover| self.sold_at(&place).map_or(MicroUsd(0), |tab| tab.left(cover));
+        let credit = left((*buyer, None), Cover::Credit(lock(&self.shared.credit).limit(buyer)));
+        let rate = self.shared.channels.means().map_or(1, |means| means.rate);
+        let deposits = self.shared.channels.from(buyer).into_iter();
+        deposits
+            .map(|known| left((*buyer, Some(known.terms.id())), Cover::Deposit { units: known.deposit, rate }))
+            .fold(credit, Ord::max)
     }
 
-    /// Where `job` of `worker` is paid from.
-    pub fn payer(&self, worker: NodeId, job: JobId) -> Payer {
-        Payer { tabs: self.clone(), worker, job, paid: MicroUsd(0), open: true }
+    /// Where `job` of `worker`, which may cost `most`, is paid from, if its accept says `rate`: the first channel whose deposit suffices,
+    /// else the ledger.
+    pub fn payer(&self, worker: NodeId, job: JobId, most: MicroUsd, rate: u128) -> Payer {
+        let needed = u128::from(most.0).saturating_mul(rate);
+        let mut payers = lock(&self.shared.payers);
+        let mut reserve = |(known, paid_on): (Known, PaidOn)| {
+            let (place, funds) = ((worker, Some(paid_on.channel)), Funds { rate, most: known.deposit });
+            let tab = match payers.entry(place) {
+                Entry::Occupied(tab) => tab.into_mut(),
+                // One that can't be read is not paid from.
+                Entry::Vacant(free) => free.insert(self.shared.kept_payer(&place).ok()?),
+            };
+            tab.reserve(job, needed, funds).then_some((place, funds, Some(paid_on)))
+        };
+        let source = self.shared.channels.sources(&worker, rate).into_iter().find_map(&mut reserve);
+        drop(payers);
+        let (place, funds, paid_on) = source.unwrap_or(((worker, None), Funds::LEDGER, None));
+        Payer { tabs: self.clone(), place, funds, paid_on, job, paid: MicroUsd(0), open: true }
     }
 
-    /// `buyer` has paid `amount` of its debt outside. Its tab then, once that is on disk.
+    /// `buyer` has paid `amount` outside: of its debt, or ahead. Its ledger then, once that is on disk.
     pub async fn clear(&self, buyer: &NodeId, amount: MicroUsd) -> Result<PayeeTab, StoreError> {
-        let (keeping, cleared) = {
+        self.change(buyer, |tab| tab.clear(amount)).await.map(|((), tab)| tab)
+    }
+
+    /// `buyer` has prepaid `amount`, its prepayment `number`; see [`PayeeTab::prepay`]. It counts when it is on disk.
+    pub async fn prepay(&self, buyer: &NodeId, number: u64, amount: MicroUsd) -> Result<bool, StoreError> {
+        self.change(buyer, |tab| tab.prepay(number, amount)).await.map(|(next, _)| next)
+    }
+
+    /// Changes a buyer's ledger, and waits until that is on disk.
+    async fn change<T>(&self, buyer: &NodeId, change: impl FnOnce(&mut PayeeTab) -> T) -> Result<(T, PayeeTab), StoreError> {
+        let place = (*buyer, None);
+        let (keeping, changed) = {
             let mut payees = lock(&self.shared.payees);
             let mut unopened = None;
-            let tab = match payees.get_mut(buyer) {
+            let tab = match payees.get_mut(&place) {
                 Some(tab) => tab,
-                None => unopened.insert(self.shared.kept(buyer)?),
+                None => unopened.insert(self.shared.kept(&place)?),
             };
-            tab.clear(amount);
-            (self.shared.keep(Side::Sold, buyer, tab.record()), tab.clone())
+            let told = change(tab);
+            (self.shared.keep(Side::Sold, &place, tab.record()), (told, tab.clone()))
         };
-        keeping.await.map(|()| cleared)
+        keeping.await.map(|()| changed)
     }
 
-    /// A buyer's tab as it is now, for whoever shows it.
+    /// A buyer's ledger as it is now, for whoever shows it.
     pub fn sold_to(&self, buyer: &NodeId) -> Result<PayeeTab, StoreError> {
-        let open = lock(&self.shared.payees).get(buyer).cloned();
-        open.map_or_else(|| self.shared.kept(buyer), Ok)
+        self.sold_at(&(*buyer, None))
     }
 
-    /// All buyers' tabs as they are now.
+    /// What `buyer` owes on a channel, likewise.
+    pub fn sold_on(&self, buyer: &NodeId, channel: &ChannelId) -> Result<PayeeTab, StoreError> {
+        self.sold_at(&(*buyer, Some(*channel)))
+    }
+
+    fn sold_at(&self, place: &Place) -> Result<PayeeTab, StoreError> {
+        let open = lock(&self.shared.payees).get(place).cloned();
+        open.map_or_else(|| self.shared.kept(place), Ok)
+    }
+
+    /// What we owe `worker` on a channel, likewise.
+    pub fn bought_on(&self, worker: &NodeId, channel: &ChannelId) -> Result<PayerTab, StoreError> {
+        let place = (*worker, Some(*channel));
+        let open = lock(&self.shared.payers).get(&place).cloned();
+        open.map_or_else(|| self.shared.kept_payer(&place), Ok)
+    }
+
+    /// Who pays on which channel, and what came of it: of this node's present key.
+    pub fn all_sold_on_channels(&self) -> Result<Vec<(NodeId, ChannelId, PayeeTab)>, StoreError> {
+        let places = self.places(Side::Sold)?;
+        places.into_iter().map(|(buyer, channel)| Ok((buyer, channel, self.sold_on(&buyer, &channel)?))).collect()
+    }
+
+    /// Whom we pay on which channel, likewise.
+    pub fn all_bought_on_channels(&self) -> Result<Vec<(NodeId, ChannelId, PayerTab)>, StoreError> {
+        let places = self.places(Side::Bought)?;
+        places.into_iter().map(|(worker, channel)| Ok((worker, channel, self.bought_on(&worker, &channel)?))).collect()
+    }
+
+    /// The channels that ever had a tab.
+    fn places(&self, side: Side) -> Result<Vec<(NodeId, ChannelId)>, StoreError> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.shared.store.tabs(side, &self.shared.key.id(), after.as_ref())?;
+            let Some((last, _)) = page.last() else { return Ok(found) };
+            after = Some(*last);
+            found.extend(page.iter().filter_map(|(of, _)| Some((of.other, of.channel?))));
+        }
+    }
+
+    /// All buyers' ledgers as they are now.
     pub fn all_sold(&self) -> Result<BTreeMap<NodeId, PayeeTab>, StoreError> {
         let mut all = all_kept(&*self.shared.store, &self.shared.us)?;
-        all.extend(lock(&self.shared.payees).iter().map(|(buyer, tab)| (*buyer, tab.clone())));
+        let open = lock(&self.shared.payees);
+        all.extend(open.iter().filter(|((_, channel), _)| channel.is_none()).map(|((buyer, _), tab)| (*buyer, tab.clone())));
         Ok(all)
     }
 
@@ -239,17 +356,35 @@ impl Tabs {
     pub async fn close(&self) {
         let records: Vec<_> = {
             let payers = lock(&self.shared.payers);
-            let idle = payers.iter().filter_map(|(worker, tab)| Some((*worker, tab.record()?)));
-            idle.map(|(worker, record)| written(self.shared.keep(Side::Bought, &worker, record))).collect()
+            let idle = payers.iter().filter_map(|(place, tab)| Some((*place, tab.record()?)));
+            idle.map(|(place, record)| written(self.shared.keep(Side::Bought, &place, record))).collect()
         };
         futures::future::join_all(records).await;
     }
 }
 
+/// A job that is about to be sold.
+#[derive(Debug, Clone, Copy)]
+pub struct Sale<'a> {
+    /// Who buys.
+    pub buyer: NodeId,
+    /// The job.
+    pub job: JobId,
+    /// What it may cost.
+    pub most: MicroUsd,
+    /// Tokens of output it may have.
+    pub tokens: u32,
+    /// What came with it: the first payment says on which channel it is paid.
+    pub payment: Option<&'a Payment>,
+    /// Units of that channel for a micro-USD, as its accept says.
+    pub rate: u128,
+}
+
 /// Where the payments for one job come in. Dropped, the job came to what was paid.
 pub struct Till {
     tabs: Tabs,
-    buyer: NodeId,
+    place: Place,
+    paid_on: Option<PaidOn>,
     job: JobId,
     /// Vouchers that are still looked at.
     left: u32,
@@ -269,8 +404,9 @@ impl Till {
         let shared = &self.tabs.shared;
         let voucher = UnverifiedVoucher::decode(&payment.voucher)?;
         let claim = *voucher.claim();
-        let ours = ledger_channel(&shared.network, &self.buyer, &shared.key.id());
-        if (claim.chain, claim.contract, claim.channel) != (LEDGER, EvmAddress::ZERO, ours) {
+        let buyer = self.place.0;
+        let agreed = named(self.paid_on, || ledger_channel(&shared.network, &buyer, &shared.key.id()));
+        if (claim.chain, claim.contract, claim.channel) != agreed {
             return Err(BadPayment::Foreign);
         }
         if claim.job != self.job {
@@ -282,16 +418,21 @@ impl Till {
         }
         self.left = self.left.checked_sub(1).ok_or(BadPayment::TooMany)?;
         // A voucher that is not above the highest is not looked at: it is the highest that counts.
-        let is_higher = |amount: u128| lock(&shared.payees).get(&self.buyer).is_none_or(|tab| amount > tab.promised());
-        let verified = if is_higher(claim.amount) { Some(voucher.verify(&self.buyer.evm_address())?) } else { None };
+        let is_higher = |amount: u128| lock(&shared.payees).get(&self.place).is_none_or(|tab| amount > tab.promised());
+        let verified = if is_higher(claim.amount) { Some(voucher.verify_by(&buyer)?) } else { None };
         let mut payees = lock(&shared.payees);
-        let tab = payees.get_mut(&self.buyer).ok_or(BadPayment::NoJob)?;
+        let tab = payees.get_mut(&self.place).ok_or(BadPayment::NoJob)?;
         if tab.take(&self.job, claim.amount, verified, payment.paid)? {
-            self.keeping = Some(shared.keep(Side::Sold, &self.buyer, tab.record()));
+            self.keeping = Some(shared.keep(Side::Sold, &self.place, tab.record()));
             self.on_the_way = payment.paid;
         }
         self.taken = payment.paid;
         Ok(())
+    }
+
+    /// The channel on which it is paid; `None`: on the ledger.
+    pub fn paid_on(&self) -> Option<PaidOn> {
+        self.paid_on
     }
 
     /// What has been paid, and will be there after a crash.
@@ -322,9 +463,9 @@ impl Till {
     pub fn end_of_answer(&mut self, amount: MicroUsd) -> BoxFuture<'static, ()> {
         let shared = &self.tabs.shared;
         let mut payees = lock(&shared.payees);
-        let Some(tab) = payees.get_mut(&self.buyer) else { return std::future::ready(()).boxed() };
+        let Some(tab) = payees.get_mut(&self.place) else { return std::future::ready(()).boxed() };
         tab.end(&self.job, amount);
-        written(shared.keep(Side::Sold, &self.buyer, tab.record())).boxed()
+        written(shared.keep(Side::Sold, &self.place, tab.record())).boxed()
     }
 
     /// The job is free: on the disk when it resolves, and only then to be told.
@@ -345,9 +486,9 @@ impl Till {
         }
         let shared = &self.tabs.shared;
         let mut payees = lock(&shared.payees);
-        let Some(tab) = payees.get_mut(&self.buyer) else { return };
+        let Some(tab) = payees.get_mut(&self.place) else { return };
         tab.settle(&self.job, amount, agreed);
-        let keeping = shared.keep(Side::Sold, &self.buyer, tab.record());
+        let keeping = shared.keep(Side::Sold, &self.place, tab.record());
         drop(payees);
         write(keeping);
     }
@@ -362,13 +503,20 @@ impl Drop for Till {
 /// Where one job is paid from. Dropped, all that was paid is gone.
 pub struct Payer {
     tabs: Tabs,
-    worker: NodeId,
+    place: Place,
+    funds: Funds,
+    paid_on: Option<PaidOn>,
     job: JobId,
     paid: MicroUsd,
     open: bool,
 }
 
 impl Payer {
+    /// The channel on which it is paid; `None`: on the ledger.
+    pub fn paid_on(&self) -> Option<PaidOn> {
+        self.paid_on
+    }
+
     /// What was paid so far.
     pub fn paid(&self) -> MicroUsd {
         self.paid
@@ -381,43 +529,41 @@ impl Payer {
             let (total, keeping) = {
                 let mut payers = lock(&shared.payers);
                 self.make_room(&mut payers);
-                let tab = match payers.entry(self.worker) {
+                let tab = match payers.entry(self.place) {
                     Entry::Occupied(tab) => tab.into_mut(),
-                    Entry::Vacant(place) => {
-                        let kept = shared.store.tab(Side::Bought, &shared.key.id(), &self.worker)?;
-                        place.insert(kept.as_deref().and_then(PayerTab::recover).unwrap_or_default())
-                    }
+                    Entry::Vacant(free) => free.insert(shared.kept_payer(&self.place)?),
                 };
-                match tab.pay(self.job, paid) {
+                match tab.pay(self.job, paid, self.funds) {
                     Authorise::Ready { amount, more } => {
                         if let Some(total) = more {
-                            self.authorise_later(total, shared.keep(Side::Bought, &self.worker, tab.ahead(total)));
+                            self.authorise_later(total, shared.keep(Side::Bought, &self.place, tab.ahead(total)));
                         }
                         break amount;
                     }
-                    Authorise::First(total) => (total, shared.keep(Side::Bought, &self.worker, tab.ahead(total))),
+                    Authorise::First(total) => (total, shared.keep(Side::Bought, &self.place, tab.ahead(total))),
                     Authorise::Refused => return Err(NotPaid::Amount(paid)),
                 }
             };
             keeping.await?;
-            if let Some(tab) = lock(&shared.payers).get_mut(&self.worker) {
+            if let Some(tab) = lock(&shared.payers).get_mut(&self.place) {
                 tab.authorised(total);
             }
         };
         self.paid = paid;
-        let channel = ledger_channel(&shared.network, &shared.key.id(), &self.worker);
-        let voucher = Voucher { chain: LEDGER, contract: EvmAddress::ZERO, channel, job: self.job, amount: amount.into() };
+        let (chain, contract, channel) =
+            named(self.paid_on, || ledger_channel(&shared.network, &shared.key.id(), &self.place.0));
+        let voucher = Voucher { chain, contract, channel, job: self.job, amount };
         // Only a chain without a contract is refused, and an amount of more than 64 bits.
         let signed = SignedVoucher::sign(&shared.key, voucher).map_err(|_| NotPaid::Amount(paid))?;
         Ok(Payment { voucher: ByteBuf::from(signed.encode()), paid })
     }
 
-    fn authorise_later(&self, total: u64, keeping: BoxFuture<'static, Result<(), StoreError>>) {
-        let (shared, worker) = (self.tabs.shared.clone(), self.worker);
+    fn authorise_later(&self, total: u128, keeping: BoxFuture<'static, Result<(), StoreError>>) {
+        let (shared, place) = (self.tabs.shared.clone(), self.place);
         tokio::spawn(async move {
             match keeping.await {
                 Ok(()) => {
-                    if let Some(tab) = lock(&shared.payers).get_mut(&worker) {
+                    if let Some(tab) = lock(&shared.payers).get_mut(&place) {
                         tab.authorised(total);
                     }
                 }
@@ -427,15 +573,15 @@ impl Payer {
     }
 
     /// Lets go of a tab on which no job runs, beyond a number.
-    fn make_room(&self, payers: &mut BTreeMap<NodeId, PayerTab>) {
-        if payers.len() < MAX_OPEN || payers.contains_key(&self.worker) {
+    fn make_room(&self, payers: &mut BTreeMap<Place, PayerTab>) {
+        if payers.len() < MAX_OPEN || payers.contains_key(&self.place) {
             return;
         }
-        let idle = payers.iter().find_map(|(worker, tab)| Some((*worker, tab.record()?)));
-        if let Some((worker, record)) = idle {
-            payers.remove(&worker);
+        let idle = payers.iter().find_map(|(place, tab)| Some((*place, tab.record()?)));
+        if let Some((place, record)) = idle {
+            payers.remove(&place);
             // Queued before it can be read again.
-            write(self.tabs.shared.keep(Side::Bought, &worker, record));
+            write(self.tabs.shared.keep(Side::Bought, &place, record));
         }
     }
 
@@ -446,7 +592,7 @@ impl Payer {
 
     fn end(&mut self, owed: Option<MicroUsd>) {
         if std::mem::take(&mut self.open)
-            && let Some(tab) = lock(&self.tabs.shared.payers).get_mut(&self.worker)
+            && let Some(tab) = lock(&self.tabs.shared.payers).get_mut(&self.place)
         {
             tab.settle(&self.job, owed);
         }

@@ -4,7 +4,7 @@
 //! be lost, so they are in the index alone.
 
 use super::{
-    Commits, Counts, Index, MAX_AD_SEQUENCES, MAX_PAGE, Page, Put, Side, SpendRecord, Standing, Store, StoreError,
+    Commits, Counts, Index, MAX_AD_SEQUENCES, MAX_PAGE, Page, Put, Side, SpendRecord, Standing, Store, StoreError, TabOf,
     bounded_peers, check_spend,
     commit::{Committer, Durable, State},
     record::{Key, Kind, ReceiptRow, Record, read_number, tab_subject},
@@ -61,6 +61,13 @@ impl DurableStore {
 
     fn index(&self) -> Result<Arc<Index>, StoreError> {
         self.committer.index()
+    }
+
+    /// The index, with all in it that was queued before.
+    fn index_of_all(&self) -> Result<Arc<Index>, StoreError> {
+        let all = self.committer.lock().barrier()?;
+        wait_here(all)?;
+        self.index()
     }
 
     /// The newest body about `key`, durable or on its way there.
@@ -167,25 +174,35 @@ impl Store for DurableStore {
         }
     }
 
-    fn put_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> Result<(), StoreError> {
-        wait_here(self.queue(Record::tab(side, me, other, tab))?)
+    fn put_tab(&self, of: &TabOf, tab: Vec<u8>) -> Result<(), StoreError> {
+        wait_here(self.queue(Record::tab(of, tab))?)
     }
 
-    fn keep_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
-        let queued = self.queue(Record::tab(side, me, other, tab));
+    fn keep_tab(&self, of: &TabOf, tab: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let queued = self.queue(Record::tab(of, tab));
         async move { wait(queued?).await }.boxed()
     }
 
-    fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = (Kind::TAB, tab_subject(side, me, other));
+    fn tab(&self, of: &TabOf) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = (Kind::TAB, tab_subject(of));
         self.newest(&self.committer.lock(), &key)
     }
 
-    fn tabs(&self, side: Side, me: &NodeId, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
-        // What is on its way is in the index soon.
-        let all = self.committer.lock().barrier()?;
-        wait_here(all)?;
-        self.index()?.tabs(side, me, after, MAX_PAGE)
+    fn tabs(&self, side: Side, me: &NodeId, after: Option<&TabOf>) -> Result<Vec<(TabOf, Vec<u8>)>, StoreError> {
+        self.index_of_all()?.tabs(side, me, after, MAX_PAGE)
+    }
+
+    fn put_step(&self, number: u64, step: Vec<u8>) -> Result<(), StoreError> {
+        wait_here(self.queue(Record::step(number, step))?)
+    }
+
+    fn keep_step(&self, number: u64, step: Vec<u8>) -> BoxFuture<'static, Result<(), StoreError>> {
+        let queued = self.queue(Record::step(number, step));
+        async move { wait(queued?).await }.boxed()
+    }
+
+    fn steps(&self, from: u64) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        self.index_of_all()?.steps(from, MAX_PAGE)
     }
 
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {

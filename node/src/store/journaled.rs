@@ -4,7 +4,7 @@
 //! that shares a sync among callers, and the index on disk, which can be made from the journal and here always is.
 
 use super::{
-    Counts, MemoryStore, Page, Put, Side, SpendRecord, Standing, Store, StoreError, check_spend,
+    Counts, MemoryStore, Page, Put, Side, SpendRecord, Standing, Store, StoreError, TabOf, check_spend,
     durable::AdLease,
     journal::{Health, Journal, JournalError, Sizes, test_disk::TestDisk},
     record::{Kind, ReceiptRow, Record, read_number, read_spend, read_tab_subject},
@@ -76,10 +76,11 @@ impl JournaledStore {
                     }
                 }
                 Kind::TAB => {
-                    if let Some((side, me, other)) = read_tab_subject(&record.subject) {
-                        self.memory.put_tab(side, &me, &other, record.body)?;
+                    if let Some(of) = read_tab_subject(&record.subject) {
+                        self.memory.put_tab(&of, record.body)?;
                     }
                 }
+                Kind::STEP => self.memory.put_step(read_number(&record.subject), record.body)?,
                 _ => {}
             }
         }
@@ -167,17 +168,26 @@ impl Store for JournaledStore {
         Ok(is_newer)
     }
 
-    fn put_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> Result<(), StoreError> {
-        self.state().append(Record::tab(side, me, other, tab.clone()))?;
-        self.memory.put_tab(side, me, other, tab)
+    fn put_tab(&self, of: &TabOf, tab: Vec<u8>) -> Result<(), StoreError> {
+        self.state().append(Record::tab(of, tab.clone()))?;
+        self.memory.put_tab(of, tab)
     }
 
-    fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
-        self.memory.tab(side, me, other)
+    fn tab(&self, of: &TabOf) -> Result<Option<Vec<u8>>, StoreError> {
+        self.memory.tab(of)
     }
 
-    fn tabs(&self, side: Side, me: &NodeId, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
+    fn tabs(&self, side: Side, me: &NodeId, after: Option<&TabOf>) -> Result<Vec<(TabOf, Vec<u8>)>, StoreError> {
         self.memory.tabs(side, me, after)
+    }
+
+    fn put_step(&self, number: u64, step: Vec<u8>) -> Result<(), StoreError> {
+        self.state().append(Record::step(number, step.clone()))?;
+        self.memory.put_step(number, step)
+    }
+
+    fn steps(&self, from: u64) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        self.memory.steps(from)
     }
 
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {

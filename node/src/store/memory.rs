@@ -1,8 +1,8 @@
 //! A store that forgets when it is dropped.
 
 use super::{
-    Counts, MAX_AD_SEQUENCES, MAX_PAGE, Page, Position, Put, Side, SpendRecord, Standing, Store, StoreError, bounded_peers,
-    check_spend, sequence_after,
+    Counts, MAX_AD_SEQUENCES, MAX_PAGE, Page, Position, Put, Side, SpendRecord, Standing, Store, StoreError, TabOf,
+    bounded_peers, check_spend, sequence_after,
 };
 use infernet_wire::{
     id::{JobId, NodeId},
@@ -26,7 +26,8 @@ struct State {
     ad_sequence: u64,
     spend: BTreeMap<(u32, String), SpendRecord>,
     commands: BTreeMap<NodeId, u64>,
-    tabs: BTreeMap<(Side, NodeId, NodeId), Vec<u8>>,
+    tabs: BTreeMap<TabOf, Vec<u8>>,
+    steps: BTreeMap<u64, Vec<u8>>,
     ad_sequences: Vec<(NodeId, u64)>,
     peers: Vec<String>,
 }
@@ -103,20 +104,30 @@ impl Store for MemoryStore {
         Ok(is_newer)
     }
 
-    fn put_tab(&self, side: Side, me: &NodeId, other: &NodeId, tab: Vec<u8>) -> Result<(), StoreError> {
-        self.state().tabs.insert((side, *me, *other), tab);
+    fn put_tab(&self, of: &TabOf, tab: Vec<u8>) -> Result<(), StoreError> {
+        self.state().tabs.insert(*of, tab);
         Ok(())
     }
 
-    fn tab(&self, side: Side, me: &NodeId, other: &NodeId) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.state().tabs.get(&(side, *me, *other)).cloned())
+    fn tab(&self, of: &TabOf) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.state().tabs.get(of).cloned())
     }
 
-    fn tabs(&self, side: Side, me: &NodeId, after: Option<&NodeId>) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
-        let first = (side, *me, after.copied().unwrap_or(NodeId([0; 33])));
+    fn tabs(&self, side: Side, me: &NodeId, after: Option<&TabOf>) -> Result<Vec<(TabOf, Vec<u8>)>, StoreError> {
         let state = self.state();
-        let tabs = state.tabs.range((Bound::Excluded(first), Bound::Included((side, *me, NodeId([0xff; 33])))));
-        Ok(tabs.take(MAX_PAGE).map(|((_, _, other), tab)| (*other, tab.clone())).collect())
+        let first = TabOf::ledger(side, *me, NodeId([0; 33]));
+        let tabs = state.tabs.range((Bound::Excluded(after.unwrap_or(&first)), Bound::Unbounded));
+        let ours = tabs.take_while(|(of, _)| (of.side, of.me) == (side, *me));
+        Ok(ours.take(MAX_PAGE).map(|(of, tab)| (*of, tab.clone())).collect())
+    }
+
+    fn put_step(&self, number: u64, step: Vec<u8>) -> Result<(), StoreError> {
+        self.state().steps.insert(number, step);
+        Ok(())
+    }
+
+    fn steps(&self, from: u64) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        Ok(self.state().steps.range(from..).take(MAX_PAGE).map(|(number, step)| (*number, step.clone())).collect())
     }
 
     fn put_ad_sequences(&self, sequences: &[(NodeId, u64)]) -> Result<(), StoreError> {

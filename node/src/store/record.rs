@@ -6,15 +6,16 @@
 //! | ad lease | nothing | the highest ad sequence that may be used, 8 bytes |
 //! | spend | day, 4 bytes ‖ key | authorised ‖ spent, 8 bytes each |
 //! | command | operator | sequence, 8 bytes |
-//! | tab | side, 1 byte ‖ our id then ‖ the other node | what [`crate::settlement::tab`] writes of it |
+//! | tab | side, 1 byte ‖ our id then ‖ the other node ‖ the channel, if it is on one | what [`crate::settlement::tab`] writes of it |
+//! | step | number, 8 bytes | what [`crate::settlement`] writes of it |
 //!
 //! Numbers are big endian. Of the records about one subject the newest counts, so a rewritten journal may leave out the others;
 //! only a receipt that the buyer has signed is kept whatever comes after it. A kind that this version does not know is kept
 //! as it is.
 
-use super::{Position, Side, SpendRecord, Standing};
+use super::{Position, Side, SpendRecord, Standing, TabOf};
 use infernet_wire::{
-    id::{Hash, JobId, NodeId},
+    id::{ChannelId, Hash, JobId, NodeId},
     money::MicroUsd,
     receipt::SignedReceipt,
     time::UnixMillis,
@@ -35,9 +36,10 @@ impl Kind {
     pub(super) const SPEND: Self = Kind(3);
     pub(super) const COMMAND: Self = Kind(4);
     pub(super) const TAB: Self = Kind(5);
+    pub(super) const STEP: Self = Kind(6);
 
     fn is_known(self) -> bool {
-        (Self::RECEIPT..=Self::TAB).contains(&self)
+        (Self::RECEIPT..=Self::STEP).contains(&self)
     }
 }
 
@@ -90,8 +92,12 @@ impl Record {
         Record::new(Kind::COMMAND, *operator.as_bytes(), sequence.to_be_bytes())
     }
 
-    pub(super) fn tab(side: Side, me: &NodeId, other: &NodeId, body: Vec<u8>) -> Self {
-        Record::new(Kind::TAB, tab_subject(side, me, other), body)
+    pub(super) fn tab(of: &TabOf, body: Vec<u8>) -> Self {
+        Record::new(Kind::TAB, tab_subject(of), body)
+    }
+
+    pub(super) fn step(number: u64, body: Vec<u8>) -> Self {
+        Record::new(Kind::STEP, number.to_be_bytes(), body)
     }
 }
 
@@ -134,20 +140,23 @@ pub(super) fn receipt_subject(job: &JobId, worker: &NodeId) -> [u8; 49] {
     subject
 }
 
-pub(super) fn tab_subject(side: Side, me: &NodeId, other: &NodeId) -> Vec<u8> {
-    [&[side as u8], &me.as_bytes()[..], other.as_bytes()].concat()
+pub(super) fn tab_subject(of: &TabOf) -> Vec<u8> {
+    let channel = of.channel.as_ref().map_or(&[][..], |channel| &channel.0);
+    [&[of.side as u8], &of.me.as_bytes()[..], of.other.as_bytes(), channel].concat()
 }
 
-/// Whose tab it is, and on which side.
-pub(super) fn read_tab_subject(subject: &[u8]) -> Option<(Side, NodeId, NodeId)> {
-    let (side, ids) = subject.split_first()?;
-    let (me, other) = ids.split_first_chunk()?;
+/// Whose tab it is.
+pub(super) fn read_tab_subject(subject: &[u8]) -> Option<TabOf> {
+    let (side, rest) = subject.split_first()?;
+    let (me, rest) = rest.split_first_chunk()?;
+    let (other, rest) = rest.split_first_chunk()?;
     let side = match side {
         0 => Side::Bought,
         1 => Side::Sold,
         _ => return None,
     };
-    Some((side, NodeId(*me), NodeId(other.try_into().ok()?)))
+    let channel = if rest.is_empty() { None } else { Some(ChannelId(rest.try_into().ok()?)) };
+    Some(TabOf { side, me: NodeId(*me), other: NodeId(*other), channel })
 }
 
 /// The spend that a subject and a body tell of; `None` if they are not of a spend record.

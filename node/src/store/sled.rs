@@ -6,7 +6,8 @@
 //! | `t` finished, 8 bytes ‖ job ‖ worker | nothing |
 //! | `s` day, 4 bytes ‖ key | spend, as in the journal |
 //! | `c` operator | sequence, 8 bytes |
-//! | `d` side, 1 byte ‖ our id ‖ the other node | the tab, as in the journal |
+//! | `d` side, 1 byte ‖ our id ‖ the other node ‖ the channel, if any | the tab, as in the journal |
+//! | `e` number, 8 bytes | the step, as in the journal |
 //! | `m` `journal`, `applied` | which journal, and the number of its last record that is in here |
 //! | `m` `ad_lease`, `receipts`, `countersigned` | 8 bytes |
 //! | `m` `peers`, `ad_sequences` | what may be lost: addresses as CBOR; node ‖ sequence, one after the other |
@@ -20,7 +21,7 @@
 //! Before there was a journal, receipts were kept here alone, in a tree of their own; see [`Index::receipt_rows`].
 
 use super::{
-    Counts, MAX_PAGE, Page, Position, Side, SpendRecord, StoreError,
+    Counts, MAX_PAGE, Page, Position, Side, SpendRecord, StoreError, TabOf,
     journal::{JournalId, checksum},
     record::{Key, Kind, ReceiptRow, Record, read_number, read_spend, read_tab_subject, receipt_subject, tab_subject},
 };
@@ -178,6 +179,7 @@ impl Index {
             Kind::SPEND => self.get(&keyed(b's', subject)),
             Kind::COMMAND => self.get(&keyed(b'c', subject)),
             Kind::TAB => self.get(&keyed(b'd', subject)),
+            Kind::STEP => self.get(&keyed(b'e', subject)),
             Kind::AD_LEASE => self.get(AD_LEASE),
             _ => Ok(None),
         }
@@ -224,24 +226,33 @@ impl Index {
         Ok(found)
     }
 
-    /// Tabs of `me` on one side, after that with `after`.
+    /// Tabs of `me` on one side, after `after`.
     pub(super) fn tabs(
         &self,
         side: Side,
         me: &NodeId,
-        after: Option<&NodeId>,
+        after: Option<&TabOf>,
         limit: usize,
-    ) -> Result<Vec<(NodeId, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<(TabOf, Vec<u8>)>, StoreError> {
         let ours = keyed(b'd', &[&[side as u8], &me.as_bytes()[..]].concat());
-        let after = after.map_or_else(|| ours.clone(), |after| keyed(b'd', &tab_subject(side, me, after)));
+        let after = after.map_or_else(|| ours.clone(), |after| keyed(b'd', &tab_subject(after)));
         let mut found = Vec::new();
         for entry in self.db.range((Bound::Excluded(after), Bound::Unbounded)).take(limit) {
             let (key, value) = self.checked(entry)?;
             if !key.starts_with(&ours) {
                 break;
             }
-            let other = key.get(1..).and_then(read_tab_subject).map(|(_, _, other)| other);
-            found.extend(other.map(|other| (other, value.to_vec())));
+            found.extend(key.get(1..).and_then(read_tab_subject).map(|of| (of, value.to_vec())));
+        }
+        Ok(found)
+    }
+
+    /// Steps from `from` on.
+    pub(super) fn steps(&self, from: u64, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let mut found = Vec::new();
+        for entry in self.db.range(keyed(b'e', &from.to_be_bytes())..b"f".to_vec()).take(limit) {
+            let (key, value) = self.checked(entry)?;
+            found.push((read_number(key.get(1..).unwrap_or_default()), value.to_vec()));
         }
         Ok(found)
     }
@@ -387,6 +398,7 @@ impl Changes<'_> {
             Kind::SPEND => self.batch.insert(keyed(b's', &record.subject), record.body.clone()),
             Kind::COMMAND => self.batch.insert(keyed(b'c', &record.subject), record.body.clone()),
             Kind::TAB => self.batch.insert(keyed(b'd', &record.subject), record.body.clone()),
+            Kind::STEP => self.batch.insert(keyed(b'e', &record.subject), record.body.clone()),
             Kind::AD_LEASE => self.batch.insert(AD_LEASE, record.body.clone()),
             // Of a newer version: it stays in the journal.
             _ => {}

@@ -43,6 +43,7 @@ fn receipt(job: u8, worker: u8, finished: u64, countersigned: bool) -> SignedRec
         status: JobStatus::COMPLETED,
         request: Hash([2; 32]),
         transcript: Hash([3; 32]),
+        paid_on: None,
     };
     let receipt = worker.sign(&network, body).expect("signs");
     let agreement = Countersign { receipt: receipt.digest(), issued: UnixMillis(finished) };
@@ -247,27 +248,48 @@ fn one_command_sent_to_many_threads_is_obeyed_by_one() {
 }
 
 #[test]
-fn a_tab_is_of_a_side_and_a_pair_and_what_was_kept_last() {
+fn a_tab_is_of_a_side_a_pair_and_a_channel_and_what_was_kept_last() {
     each(|store| {
         let [me, former, one, two] = [1, 2, 3, 4].map(|n| key(n).id());
-        for (side, me, other, tab) in [
-            (Side::Sold, me, one, 1),
-            (Side::Sold, me, two, 2),
-            (Side::Bought, me, one, 3),
-            (Side::Sold, former, one, 4),
-            (Side::Sold, me, one, 5),
+        let ledger = TabOf::ledger;
+        let on = |channel: u8| TabOf { channel: Some(ChannelId([channel; 32])), ..ledger(Side::Sold, me, one) };
+        for (of, tab) in [
+            (ledger(Side::Sold, me, one), 1),
+            (ledger(Side::Sold, me, two), 2),
+            (ledger(Side::Bought, me, one), 3),
+            (ledger(Side::Sold, former, one), 4),
+            (ledger(Side::Sold, me, one), 5),
+            (on(7), 6),
+            (on(6), 7),
         ] {
-            futures::executor::block_on(store.keep_tab(side, &me, &other, vec![tab])).unwrap();
+            futures::executor::block_on(store.keep_tab(&of, vec![tab])).unwrap();
         }
-        let tab = |side, me, other| store.tab(side, &me, &other).unwrap();
+        let tab = |side, me, other| store.tab(&ledger(side, me, other)).unwrap();
         assert_eq!([tab(Side::Sold, me, one), tab(Side::Sold, me, two)], [Some(vec![5]), Some(vec![2])]);
         assert_eq!([tab(Side::Bought, me, one), tab(Side::Sold, former, one)], [Some(vec![3]), Some(vec![4])]);
         assert_eq!([tab(Side::Bought, me, two), tab(Side::Bought, former, one)], [None, None]);
-        let mut sold = vec![(one, vec![5]), (two, vec![2])];
+        assert_eq!([store.tab(&on(6)), store.tab(&on(8))], [Ok(Some(vec![7])), Ok(None)]);
+        let mut sold = vec![
+            (ledger(Side::Sold, me, one), vec![5]),
+            (on(6), vec![7]),
+            (on(7), vec![6]),
+            (ledger(Side::Sold, me, two), vec![2]),
+        ];
         sold.sort();
         assert_eq!(store.tabs(Side::Sold, &me, None).unwrap(), sold);
         assert_eq!(store.tabs(Side::Sold, &me, Some(&sold[0].0)).unwrap(), sold[1..]);
-        assert_eq!(store.tabs(Side::Bought, &me, None).unwrap(), [(one, vec![3])]);
+        assert_eq!(store.tabs(Side::Bought, &me, None).unwrap(), [(ledger(Side::Bought, me, one), vec![3])]);
+    });
+}
+
+#[test]
+fn a_step_is_what_was_kept_last_under_its_number() {
+    each(|store| {
+        for (number, step) in [(2, 1), (1 << 63, 2), (1, 3), (2, 4)] {
+            futures::executor::block_on(store.keep_step(number, vec![step])).unwrap();
+        }
+        assert_eq!(store.steps(0).unwrap(), [(1, vec![3]), (2, vec![4]), (1 << 63, vec![2])]);
+        assert_eq!(store.steps(3).unwrap(), [(1 << 63, vec![2])]);
     });
 }
 
@@ -317,12 +339,17 @@ fn filled() -> tempfile::TempDir {
     home
 }
 
+fn a_tab() -> TabOf {
+    TabOf::ledger(Side::Sold, key(1).id(), key(2).id())
+}
+
 fn fill(store: &dyn Store) {
     (1..20).for_each(|job| assert_eq!(store.put_receipt(&receipt(job, 1, 1000, false)), Ok(Put::New)));
     (1..10).for_each(|job| assert_eq!(store.put_receipt(&receipt(job, 1, 1000, true)), Ok(Put::Countersigned)));
     store.put_spend(&SpendRecord { key: "".into(), day: 1, authorised: MicroUsd(2), spent: MicroUsd(1) }).unwrap();
     assert_eq!(store.accept_command(&key(3).id(), 8), Ok(true));
-    (1..3).for_each(|tab| assert_eq!(store.put_tab(Side::Sold, &key(1).id(), &key(2).id(), vec![tab]), Ok(())));
+    (1..3).for_each(|tab| assert_eq!(store.put_tab(&a_tab(), vec![tab]), Ok(())));
+    (1..3).for_each(|step| assert_eq!(store.put_step(4, vec![step]), Ok(())));
     assert_eq!(store.next_ad_sequence(UnixMillis(5_000)), Ok(5_000));
 }
 
@@ -333,7 +360,8 @@ fn check_filled(store: &dyn Store, what: &str) {
     assert_eq!(receipts.iter().filter(|receipt| receipt.countersign().is_some()).count(), 9, "{what}");
     assert_eq!(store.spend_since(0).unwrap().len(), 1, "{what}");
     assert_eq!(store.accept_command(&key(3).id(), 8), Ok(false), "{what}");
-    assert_eq!(store.tab(Side::Sold, &key(1).id(), &key(2).id()), Ok(Some(vec![2])), "{what}");
+    assert_eq!(store.tab(&a_tab()), Ok(Some(vec![2])), "{what}");
+    assert_eq!(store.steps(0), Ok(vec![(4, vec![2])]), "{what}");
     assert!(store.next_ad_sequence(UnixMillis(0)).unwrap() > 5_000, "{what}");
 }
 

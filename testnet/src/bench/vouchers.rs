@@ -12,7 +12,7 @@ use crate::{
 };
 use infernet_node::{
     clock,
-    settlement::tabs::{Credit, Tabs},
+    settlement::tabs::{Credit, Sale, Tabs},
     store,
 };
 use infernet_wire::{chat::Payment, id::JobId, key::NodeKey, limits, money::MicroUsd};
@@ -60,8 +60,8 @@ pub async fn run() -> Result<VouchersResult, BenchError> {
         let job = JobId(clock::random());
         let most = MicroUsd(VOUCHERS);
         let failed = |error: &dyn std::fmt::Display| BenchError::Options(error.to_string());
-        let mut payer = buyer.tabs.payer(seller.key.id(), job);
-        let mut till = seller.tabs.open(buyer.key.id(), job, most, TOKENS).map_err(|error| failed(&error))?;
+        let mut payer = buyer.tabs.payer(seller.key.id(), job, most, 1);
+        let mut till = seller.tabs.open(&sale(&buyer, job, most)).map_err(|error| failed(&error))?;
 
         let before = cpu_time();
         let mut payments: Vec<Payment> = Vec::new();
@@ -80,8 +80,8 @@ pub async fn run() -> Result<VouchersResult, BenchError> {
         till.close(most, true);
 
         let job = JobId(clock::random());
-        let mut payer = buyer.tabs.payer(seller.key.id(), job);
-        let mut till = seller.tabs.open(buyer.key.id(), job, most, TOKENS).map_err(|error| failed(&error))?;
+        let mut payer = buyer.tabs.payer(seller.key.id(), job, most, 1);
+        let mut till = seller.tabs.open(&sale(&buyer, job, most)).map_err(|error| failed(&error))?;
         let payment = payer.pay(MicroUsd(1)).await.map_err(|error| failed(&error))?;
         let began = clock::instant();
         till.take(&payment).map_err(|error| failed(&error))?;
@@ -101,6 +101,10 @@ pub async fn run() -> Result<VouchersResult, BenchError> {
         take_us_per_token: take_us / tokens,
         durable_ms: median(durable),
     })
+}
+
+fn sale(buyer: &Side, job: JobId, most: MicroUsd) -> Sale<'static> {
+    Sale { buyer: buyer.key.id(), job, most, tokens: TOKENS, payment: None, rate: 1 }
 }
 
 struct Side {

@@ -169,5 +169,6 @@ fn accept(bid: &Verified<JobBid>) -> JobAccept {
         score: 1,
         issued: now,
         expires: now.after(limits::ACCEPT_TTL_MS),
+        rate: None,
     }
 }

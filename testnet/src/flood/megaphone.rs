@@ -112,8 +112,17 @@ fn ad(key: &NodeKey, dice: &mut Dice) -> Vec<u8> {
     let price = Price { input: MicroUsd(1_000_000), output: MicroUsd(1_000_000) };
     let models = vec![ModelAd { id: format!("model-{}", dice.below(1_000)), price, ..ModelAd::default() }];
     let (sequence, expires) = (now.0 + dice.below(1_000), now.after(limits::AD_TTL_MS));
-    let ad =
-        CapabilityAd { sequence, issued: now, expires, tags: Vec::new(), models, slots: 8, chat: Vec::new(), mesh: Vec::new() };
+    let ad = CapabilityAd {
+        sequence,
+        issued: now,
+        expires,
+        tags: Vec::new(),
+        models,
+        slots: 8,
+        chat: Vec::new(),
+        mesh: Vec::new(),
+        evm: Vec::new(),
+    };
     signed(key, &network(), ad)
 }
 
@@ -146,6 +155,7 @@ fn accept(key: &NodeKey) -> JobAccept {
         score: 1,
         issued: now,
         expires: now.after(limits::ACCEPT_TTL_MS),
+        rate: None,
     }
 }
 

@@ -7,8 +7,8 @@
 
 use super::{Who, World, check::Invariant, member::Member, plant::Plant};
 use infernet_node::{
-    settlement::tab::{Authorise, BadPayment, PayeeTab, PayerTab, STEP},
-    store::{JournaledStore, Side, Store, StoreError},
+    settlement::tab::{Authorise, BadPayment, Cover, Funds, PayeeTab, PayerTab, STEP},
+    store::{JournaledStore, Side, Store, StoreError, TabOf},
 };
 use infernet_wire::{
     chat::Payment,
@@ -22,21 +22,24 @@ use std::collections::BTreeMap;
 
 /// Writes a tab; on these disks that takes no time.
 fn keep(store: &JournaledStore, side: Side, (me, other): (&NodeId, &NodeId), tab: Vec<u8>) -> Result<(), StoreError> {
-    store.put_tab(side, me, other, tab)
+    store.put_tab(&TabOf::ledger(side, *me, *other), tab)
 }
 
 impl World {
     fn payer(&mut self, who: Who, worker: &NodeId) -> Option<&mut PayerTab> {
         let forgets = self.scenario.plant == Some(Plant::ForgetsVouchers);
         let Member { id, buyer, store, .. } = self.member_mut(who);
-        let kept = store.as_ref().filter(|_| !forgets).and_then(|store| store.tab(Side::Bought, id, worker).ok().flatten());
+        let kept = store
+            .as_ref()
+            .filter(|_| !forgets)
+            .and_then(|store| store.tab(&TabOf::ledger(Side::Bought, *id, *worker)).ok().flatten());
         let recovered = || kept.as_deref().and_then(PayerTab::recover).unwrap_or_default();
         Some(buyer.as_deref_mut()?.payers.entry(*worker).or_insert_with(recovered))
     }
 
     fn payee(&mut self, who: Who, buyer: &NodeId) -> Option<&mut PayeeTab> {
         let Member { id, worker, store, .. } = self.member_mut(who);
-        let kept = store.as_ref().and_then(|store| store.tab(Side::Sold, id, buyer).ok().flatten());
+        let kept = store.as_ref().and_then(|store| store.tab(&TabOf::ledger(Side::Sold, *id, *buyer)).ok().flatten());
         let recovered = || kept.as_deref().and_then(PayeeTab::recover).unwrap_or_default();
         Some(worker.as_deref_mut()?.payees.entry(*buyer).or_insert_with(recovered))
     }
@@ -47,7 +50,7 @@ impl World {
         let before = self.payer(who, worker)?.paid(&job);
         let amount = loop {
             let tab = self.payer(who, worker)?;
-            match tab.pay(job, paid) {
+            match tab.pay(job, paid, Funds::LEDGER) {
                 Authorise::Ready { amount, more } => {
                     if let Some(total) = more {
                         let record = tab.ahead(total);
@@ -67,16 +70,16 @@ impl World {
         self.check_promise(who, worker, amount, paid.0.saturating_sub(before.0));
         self.stats.vouchers += 1;
         let channel = ledger_channel(&NetworkId::default(), &me, worker);
-        let voucher = Voucher { chain: LEDGER, contract: EvmAddress::ZERO, channel, job, amount: amount.into() };
+        let voucher = Voucher { chain: LEDGER, contract: EvmAddress::ZERO, channel, job, amount };
         Some(Payment { voucher: SignedVoucher::simulated(voucher).encode().into(), paid })
     }
 
-    fn check_promise(&mut self, who: Who, worker: &NodeId, amount: u64, more: u64) {
+    fn check_promise(&mut self, who: Who, worker: &NodeId, amount: u128, more: u64) {
         let (ms, lives) = (self.ms, u64::from(self.member(who).epoch) + 1);
         let meant = self.meant.entry((who, *worker)).or_default();
         *meant += more;
         let most = *meant + lives * 2 * STEP;
-        self.checks.ensure(amount <= most, Invariant::PaymentsHold, ms, || {
+        self.checks.ensure(amount <= most.into(), Invariant::PaymentsHold, ms, || {
             format!("buyer {who} has promised {amount} micro-USD and meant to pay {most} at most")
         });
     }
@@ -92,7 +95,7 @@ impl World {
     pub(super) fn open_tab(&mut self, who: Who, buyer: &NodeId, job: JobId, most: MicroUsd) {
         if let Some(tab) = self.payee(who, buyer) {
             // Without a limit it is never refused.
-            let _ = tab.open(job, most, MicroUsd(u64::MAX));
+            let _ = tab.open(job, most, Cover::Credit(MicroUsd(u64::MAX)));
         }
     }
 
@@ -158,11 +161,12 @@ impl World {
         let mut wrong = Vec::new();
         for (who, store) in stores {
             let me = self.member(*who).id;
-            for (buyer, record) in store.tabs(Side::Sold, &me, None).unwrap_or_default() {
+            for (TabOf { other: buyer, .. }, record) in store.tabs(Side::Sold, &me, None).unwrap_or_default() {
                 let promised = PayeeTab::recover(&record).map_or(0, |tab| tab.promised());
                 let Some(other) = self.by_id.get(&buyer).filter(|other| self.is_honest(**other)) else { continue };
-                let kept = stores.get(other).and_then(|store| store.tab(Side::Bought, &buyer, &me).ok().flatten());
-                let known = kept.as_deref().and_then(PayerTab::recover).map_or(0, |tab| tab.promised().0.into());
+                let kept =
+                    stores.get(other).and_then(|store| store.tab(&TabOf::ledger(Side::Bought, buyer, me)).ok().flatten());
+                let known = kept.as_deref().and_then(PayerTab::recover).map_or(0, |tab| tab.promised());
                 if promised > known {
                     wrong.push(format!("worker {who} has a voucher of {promised}, buyer {other} knows of {known}"));
                 }

@@ -167,7 +167,17 @@ impl World {
             models.iter_mut().for_each(|model| model.price.output.0 /= 2);
         }
         let expires = now.after(limits::AD_TTL_MS);
-        let ad = CapabilityAd { sequence, issued: now, expires, tags: vec![], models, slots, chat: vec![], mesh: Vec::new() };
+        let ad = CapabilityAd {
+            sequence,
+            issued: now,
+            expires,
+            tags: vec![],
+            models,
+            slots,
+            chat: vec![],
+            mesh: Vec::new(),
+            evm: Vec::new(),
+        };
         Some(self.sign(who, ad))
     }
 

@@ -86,7 +86,7 @@ async fn without_a_good_voucher_for_the_input_no_engine_hears_of_a_job() {
             Some(Payment { voucher: theirs.encode().into(), ..mine })
         }),
         ("foreign", |job, buyer| Some(job.bent(buyer, job.input(), |voucher| voucher.channel = ChannelId([9; 32])))),
-        ("foreign", |job, buyer| {
+        ("chain", |job, buyer| {
             Some(job.bent(buyer, job.input(), |voucher| (voucher.chain, voucher.contract) = (1, EvmAddress([7; 20]))))
         }),
         ("other_job", |job, buyer| {

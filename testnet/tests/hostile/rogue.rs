@@ -138,6 +138,7 @@ impl Rogue {
             slots: 8,
             chat: vec![chat_address(&self.endpoint)],
             mesh: Vec::new(),
+            evm: Vec::new(),
         };
         let ad = self.key.sign(&network(), ad).expect("an ad");
         let published = self.net.publish(topic::CAPABILITIES.into(), ad.raw().clone(), now.after(10_000)).await;
@@ -207,6 +208,7 @@ impl Rogue {
             score: 1,
             issued: now,
             expires: now.after(limits::ACCEPT_TTL_MS),
+            rate: None,
         }
     }
 

@@ -105,6 +105,7 @@ fn take(
         score: 1,
         issued: now,
         expires: now.after(limits::ACCEPT_TTL_MS),
+        rate: None,
     };
     accept(&mut body);
     let accept = rogue.key.sign(&network(), body).expect("an accept");

@@ -14,7 +14,7 @@ use infernet_node::{
         endpoint::Endpoint,
         framing::{FrameError, FrameReader, FrameWriter},
         pool::Pool,
-        session::{MAX_ANSWER_BYTES, Terms, Violation, WorkerSession},
+        session::{MAX_ANSWER_BYTES, Paid, Terms, Violation, WorkerSession},
     },
     clock,
     ledger::Ledger,
@@ -80,7 +80,7 @@ impl Cheat {
     /// Usage and receipt after `output` tokens; `change` bends the receipt and `key` signs it.
     async fn settle(self, finish: FinishReason, output: u32, key: Option<NodeKey>, change: fn(&mut JobReceipt)) -> Self {
         let Cheat { key: own, mut line, session, opened, terms } = self;
-        let finished = session.finish(finish, (Some(5), Some(output)), MicroUsd(0), clock::now());
+        let finished = session.finish(finish, (Some(5), Some(output)), Paid::default(), clock::now());
         line.write(&finished.usage, &[]).await;
         let mut body = finished.receipt.expect("a receipt");
         change(&mut body);
@@ -118,6 +118,7 @@ fn terms(buyer: &NodeKey, worker: &NodeKey, accept: Hash, job: JobId, budget: Mi
         budget,
         input_tokens: request(100).input_token_bound(),
         output_tokens: 100,
+        rate: 1,
     }
 }
 
@@ -168,6 +169,7 @@ async fn cheated_of(script: Script, listener: Listener, within: Duration, budget
         score: 1,
         issued: now,
         expires: now.after(limits::ACCEPT_TTL_MS),
+        rate: None,
     };
     let accept = key.sign(&network(), accept).expect("an accept");
     let terms = terms(&key, &worker, accept.digest(), job, budget);

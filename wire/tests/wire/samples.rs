@@ -1,16 +1,18 @@
 //! One fixed message of each kind, for the vectors and the property tests.
 
 use infernet_wire::{
-    accept::JobAccept,
+    accept::{JobAccept, Rate},
     bid::{JobBid, NoBid, NoBidReason, SealedAnswer},
     capability::{Abilities, CapabilityAd, MeshAddress, ModelAd, SocketAddrText},
     command::{DRAIN, OperatorCommand},
-    id::{Hash, JobId, OfferId},
+    evm::EvmAddress,
+    id::{ChannelId, Hash, JobId, OfferId},
     key::NodeKey,
     money::{MicroUsd, Price},
     offer::{Invitation, JobOffer, SelectionRule},
     receipt::{Countersign, JobReceipt, JobStatus},
     rotation::KeyRotation,
+    settle::{EvmTerms, PaidOn},
     standing::StandingOffer,
     time::UnixMillis,
     topic::{INFERENCE, NetworkId},
@@ -58,6 +60,7 @@ pub(crate) fn ad() -> CapabilityAd {
         slots: 4,
         chat: chat(),
         mesh: Vec::new(),
+        evm: Vec::new(),
     }
 }
 
@@ -72,6 +75,27 @@ pub(crate) fn ad_with_template() -> CapabilityAd {
 pub(crate) fn relayed_ad() -> CapabilityAd {
     let circuit = "/ip4/192.0.2.9/tcp/46337/p2p/16Uiu2HAm9hxjkpxSdLpKPqVt2AGwGQEVMh8fH2dXYzkjnEKkVK4r/p2p-circuit";
     CapabilityAd { chat: Vec::new(), mesh: MeshAddress::new(circuit.into()).into_iter().collect(), ..ad() }
+}
+
+fn contract() -> EvmAddress {
+    "0x5FbDB2315678afecb367f032d93F642f64180aa3".parse().expect("an address")
+}
+
+/// The same, of a worker that is paid on channels: in a token of six decimals, and in a coin.
+pub(crate) fn ad_with_channels() -> CapabilityAd {
+    let token = EvmTerms { chain: 31_337, contract: contract(), token: EvmAddress([0x44; 20]), rate: 1 };
+    CapabilityAd { evm: vec![token, EvmTerms { token: EvmAddress::ZERO, rate: 400_000_000, ..token }], ..ad() }
+}
+
+/// The accept of a job that is paid in a chain's coin.
+pub(crate) fn accept_in_coin() -> JobAccept {
+    JobAccept { rate: Some(Rate(400_000_000)), ..accept() }
+}
+
+/// The receipt of a job that was paid on a channel.
+pub(crate) fn receipt_of_channel() -> JobReceipt {
+    let on = PaidOn { chain: 31_337, contract: contract(), channel: ChannelId([0x99; 32]), rate: 1 };
+    JobReceipt { paid: MicroUsd(159), paid_on: Some(on), ..receipt() }
 }
 
 /// The same, with two workers invited.
@@ -133,6 +157,7 @@ pub(crate) fn accept() -> JobAccept {
         score: 451,
         issued: NOW,
         expires: NOW.after(10_000),
+        rate: None,
     }
 }
 
@@ -163,6 +188,7 @@ pub(crate) fn receipt() -> JobReceipt {
         status: JobStatus::COMPLETED,
         request: infernet_wire::chat::request_hash(b"request"),
         transcript: Hash([0x77; 32]),
+        paid_on: None,
     }
 }
 

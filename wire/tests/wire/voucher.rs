@@ -204,3 +204,37 @@ proptest! {
         prop_assert!(read.is_err());
     }
 }
+
+#[test]
+fn a_known_payers_signature_is_good_whichever_bit_it_carries_and_the_contract_gets_the_right_one() {
+    let (payer, other) = (key(1), key(3));
+    for amount in 1..9 {
+        let signed = SignedVoucher::sign(&payer, Voucher { amount, ..voucher() }).unwrap();
+        let mut bytes = signed.encode();
+        let read = |bytes: &[u8]| UnverifiedVoucher::decode(bytes).unwrap();
+        assert_eq!(read(&bytes).verify_by(&payer.id()), Ok(signed));
+        let wrong = BadVoucher::Signer { payer: other.id().evm_address() };
+        assert_eq!(read(&bytes).verify_by(&other.id()), Err(wrong));
+        // The bit that tells which of two keys signed is the highest of the signature's second half.
+        let at = bytes.len() - 32;
+        bytes[at] ^= 0x80;
+        let flipped = read(&bytes);
+        assert!(flipped.verify(&payer.id().evm_address()).is_err(), "the contract would refuse it");
+        let kept = flipped.verify_by(&payer.id()).unwrap();
+        assert_eq!(kept.for_contract(&payer.id().evm_address()), Some(signed));
+        assert_eq!(kept.for_contract(&other.id().evm_address()), None);
+        bytes[at - 1] ^= 1;
+        assert!(read(&bytes).verify_by(&payer.id()).is_err());
+    }
+}
+
+#[test]
+fn a_high_s_is_refused_from_a_known_payer_too() {
+    let signed = SignedVoucher::sign(&key(1), voucher()).unwrap();
+    let mut bytes = signed.encode();
+    let at = bytes.len() - 32;
+    // The largest s that fits beside the bit, above half of the order.
+    bytes[at..].fill(0xff);
+    bytes[at] = 0x7f;
+    assert_eq!(UnverifiedVoucher::decode(&bytes).unwrap().verify_by(&key(1).id()), Err(BadVoucher::HighS));
+}

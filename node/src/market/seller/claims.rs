@@ -50,6 +50,7 @@ impl Seller {
             offer: bid.offer.into_body(),
             accept: accept.digest(),
             standing: false,
+            rate: accept.units_per_micro_usd(),
         })
     }
 
@@ -61,12 +62,12 @@ impl Seller {
         self.check_model_slots(&accept.model, None).map_err(ClaimError::Unwilling)?;
         let (offer, job, until) = (accept.offer, accept.job, accept.expires.after(CLOCK_SKEW_MS));
         self.admission.claim_standing(&StandingWish { offer, buyer: from, job, until }, now)?;
-        let (model, accept) = (accept.model.clone(), accept.digest());
+        let (model, rate, accept) = (accept.model.clone(), accept.units_per_micro_usd(), accept.digest());
         let (asked_for, ceiling) = (standing.offer().model.clone(), standing.offer().ceiling);
         let (ending, ours) = (Ending::Standing, Some(asked));
         self.working.insert(job, model.clone());
         self.outcomes.push(Outcome { at: now, offer, model: asked_for, ceiling, ending, ours, winner: None });
-        Ok(Claim { job, buyer: from, model, price: asked.price, offer: standing.into_offer(), accept, standing: true })
+        Ok(Claim { job, buyer: from, model, price: asked.price, offer: standing.into_offer(), accept, standing: true, rate })
     }
 
     /// Whether a live ad of ours promises just this, and we can keep it: the engine still has the model.

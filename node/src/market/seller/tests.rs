@@ -44,6 +44,7 @@ fn bid(seller: &mut Seller, offer: &Verified<JobOffer>) -> JobAccept {
         score: 77,
         issued: T0,
         expires: at(10_000),
+        rate: None,
     }
 }
 
@@ -219,6 +220,7 @@ fn signed_standing(
         score: 77,
         issued: T0,
         expires: at(10_000),
+        rate: None,
     };
     accept(&mut body);
     StandingAccept::read(sign(signer, body), offer.payload(), T0).expect("its own offer")

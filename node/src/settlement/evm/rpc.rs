@@ -18,6 +18,9 @@ const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// Characters of a node's message that are kept: two sentences.
 const MAX_MESSAGE_CHARS: usize = 300;
 
+/// Blocks in one question for logs: what the strictest public nodes take.
+pub const MAX_LOG_BLOCKS: u64 = 1_000;
+
 /// Where a chain's node answers. Shown without what may be secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint(Url);
@@ -127,6 +130,38 @@ pub struct Receipt {
     pub gas_used: u64,
 }
 
+/// What a contract said in a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The number of its block.
+    pub block: u64,
+    /// The hash of its block.
+    pub block_hash: [u8; 32],
+    /// The transaction.
+    pub transaction: [u8; 32],
+    /// Its place in the block.
+    pub index: u64,
+    /// The hash of the event, and the fields that can be asked for.
+    pub topics: Vec<[u8; 32]>,
+    /// The other fields.
+    pub data: Vec<u8>,
+}
+
+impl Log {
+    fn read(log: &Value) -> Option<Self> {
+        let number = |field: &str| log.get(field).and_then(quantity).and_then(|number| u64::try_from(number).ok());
+        let hash = |value: &Value| bytes(value)?.try_into().ok();
+        Some(Log {
+            block: number("blockNumber")?,
+            block_hash: hash(log.get("blockHash")?)?,
+            transaction: hash(log.get("transactionHash")?)?,
+            index: number("logIndex")?,
+            topics: log.get("topics")?.as_array()?.iter().map(hash).collect::<Option<_>>()?,
+            data: log.get("data").and_then(bytes)?,
+        })
+    }
+}
+
 #[derive(Deserialize)]
 struct Answer {
     #[serde(default)]
@@ -221,6 +256,29 @@ impl Rpc {
             })
         };
         read().map(Some).ok_or_else(|| self.malformed(METHOD))
+    }
+
+    /// What `contract` said in the blocks `from` to `to`, both included, in their order. `topics`: the event, then its fields; `None`
+    /// for any. Nodes refuse too many blocks at once: ask for [`MAX_LOG_BLOCKS`] at most. Logs of other contracts or blocks, which
+    /// nobody asked for, make the answer malformed.
+    pub async fn logs(
+        &self,
+        contract: &EvmAddress,
+        topics: &[Option<[u8; 32]>],
+        (from, to): (u64, u64),
+    ) -> Result<Vec<Log>, RpcError> {
+        const METHOD: &str = "eth_getLogs";
+        let topics: Vec<_> = topics.iter().map(|topic| topic.as_ref().map(|topic| shown(topic))).collect();
+        let [from_block, to_block] = [from, to].map(|block| shown_quantity(block.into()));
+        let filter =
+            json!({ "address": shown_address(contract), "topics": topics, "fromBlock": from_block, "toBlock": to_block });
+        let result = self.ask(METHOD, json!([filter])).await?;
+        let ours = |log: &Value| log.get("address").and_then(bytes).is_some_and(|address| address == contract.0);
+        let read = |log: &Value| Log::read(log).filter(|read| ours(log) && (from..=to).contains(&read.block));
+        let read = result.as_array().and_then(|logs| logs.iter().map(read).collect::<Option<Vec<_>>>());
+        let mut logs = read.ok_or_else(|| self.malformed(METHOD))?;
+        logs.sort_by_key(|log| (log.block, log.index));
+        Ok(logs)
     }
 
     async fn read(&self, mut response: Response, method: &'static str) -> Result<Vec<u8>, RpcError> {

@@ -2,6 +2,7 @@
 
 use infernet_wire::{
     codec,
+    evm::amount,
     id::JobId,
     money::MicroUsd,
     voucher::{BadVoucher, SignedVoucher, UnverifiedVoucher},
@@ -10,19 +11,57 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 
-/// A buyer's debt would become larger than the seller lets it.
+/// A job may cost more than its seller can be sure of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no credit: you owe {owed} here, this job may cost {most}, and the limit is {limit}; ask the worker's operator for credit, or \
-     for a lower --max-tokens or --budget"
-)]
-pub struct NoCredit {
-    /// What is owed, running jobs included.
-    pub owed: MicroUsd,
-    /// What the new job may cost.
-    pub most: MicroUsd,
-    /// The most that may be owed.
-    pub limit: MicroUsd,
+pub enum NoCredit {
+    /// The buyer's debt would become larger than the seller lets it.
+    #[error(
+        "no credit: you owe {owed} here, this job may cost {most}, and the limit is {limit}; ask the worker's operator for credit, \
+         deposit for this worker (`infernet wallet deposit`), or ask for less with --max-tokens or --budget"
+    )]
+    Limit {
+        /// What is owed, running jobs included, less what was prepaid.
+        owed: MicroUsd,
+        /// What the new job may cost.
+        most: MicroUsd,
+        /// The most that may be owed.
+        limit: MicroUsd,
+    },
+    /// The channel's deposit is not enough.
+    #[error(
+        "{left} of the channel's deposit is free, and this job may cost {most}; deposit more (`infernet wallet deposit`), or ask for \
+         less with --max-tokens or --budget"
+    )]
+    Deposit {
+        /// What no job has used yet.
+        left: MicroUsd,
+        /// What the new job may cost.
+        most: MicroUsd,
+    },
+}
+
+/// What stands behind a buyer's promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cover {
+    /// Its word: it may owe so much.
+    Credit(MicroUsd),
+    /// A channel's deposit, in units of its token; a micro-USD is `rate` of them.
+    Deposit {
+        /// All that was ever deposited.
+        units: u128,
+        /// Units for a micro-USD.
+        rate: u128,
+    },
+}
+
+impl Cover {
+    /// Units for a micro-USD: on the ledger it is the unit itself.
+    pub fn rate(&self) -> u128 {
+        match self {
+            Cover::Credit(_) => 1,
+            Cover::Deposit { rate, .. } => *rate,
+        }
+    }
 }
 
 /// A payment that is refused.
@@ -102,17 +141,36 @@ impl BadPayment {
 struct Job {
     most: u64,
     paid: u64,
+    /// Units for a micro-USD.
+    rate: u128,
     /// Whether `most` is what it came to.
     ended: bool,
 }
 
-/// See the module above.
+impl Job {
+    fn units(&self, amount: u64) -> u128 {
+        units(amount, self.rate)
+    }
+}
+
+/// No amount of micro-USD is more units than can be counted, at no rate that may be agreed.
+fn units(amount: u64, rate: u128) -> u128 {
+    u128::from(amount).saturating_mul(rate)
+}
+
+fn micro_usd(units: u128, rate: u128) -> MicroUsd {
+    MicroUsd(u64::try_from(units.checked_div(rate).unwrap_or_default()).unwrap_or(u64::MAX))
+}
+
+/// See the module above. On the ledger a unit is a micro-USD.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PayeeTab {
-    settled: u64,
-    cleared: u64,
+    settled: u128,
+    cleared: u128,
     /// Owed to a former key of the seller: a debt, and of no channel that there is now.
-    carried: u64,
+    carried: u128,
+    /// How many prepayments were counted: each once, in their order.
+    prepayments: u64,
     jobs: BTreeMap<JobId, Job>,
     highest: Option<SignedVoucher>,
 }
@@ -120,10 +178,13 @@ pub struct PayeeTab {
 /// What is on disk.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    settled: u64,
-    cleared: u64,
-    carried: u64,
-    jobs: Vec<u64>,
+    #[serde(with = "amount")]
+    settled: u128,
+    #[serde(with = "amount")]
+    cleared: u128,
+    #[serde(with = "amount")]
+    carried: u128,
+    prepayments: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     voucher: Option<ByteBuf>,
 }
@@ -131,39 +192,55 @@ struct Record {
 impl PayeeTab {
     /// What [`PayeeTab::record`] tells after a stop. The voucher was checked before it was written. `None` if it is no record.
     pub fn recover(record: &[u8]) -> Option<Self> {
-        let Record { settled, cleared, carried, jobs, voucher } = codec::decode(record).ok()?;
-        let settled = jobs.iter().fold(settled, |sum, paid| sum.saturating_add(*paid));
+        let Record { settled, cleared, carried, prepayments, voucher } = codec::decode(record).ok()?;
         let highest = match voucher {
             Some(bytes) => Some(UnverifiedVoucher::decode(&bytes).ok()?.as_kept()),
             None => None,
         };
-        Some(PayeeTab { settled, cleared, carried, jobs: BTreeMap::new(), highest })
+        Some(PayeeTab { settled, cleared, carried, prepayments, jobs: BTreeMap::new(), highest })
     }
 
     /// The first tab under a new key, for a buyer who owed so much under the one before.
     pub fn carrying(owed: MicroUsd) -> Self {
-        PayeeTab { carried: owed.0, ..Self::default() }
+        PayeeTab { carried: owed.0.into(), ..Self::default() }
     }
 
-    /// What is to be durable before a payment counts.
+    /// What is to be durable before a payment counts. After a crash the jobs that run are over, and came to what was paid.
     pub fn record(&self) -> Vec<u8> {
         codec::encode(&Record {
-            settled: self.settled,
+            settled: self.settled.saturating_add(self.running(|job| job.paid)),
             cleared: self.cleared,
             carried: self.carried,
-            jobs: self.jobs.values().map(|job| job.paid).filter(|paid| *paid > 0).collect(),
+            prepayments: self.prepayments,
             voucher: self.highest.as_ref().map(|voucher| ByteBuf::from(voucher.encode())),
         })
     }
 
-    /// Lets `job`, which may cost `most`, run on the tab if its buyer then owes no more than `limit`.
-    pub fn open(&mut self, job: JobId, most: MicroUsd, limit: MicroUsd) -> Result<(), NoCredit> {
-        let owed = self.owed();
-        if owed.0.saturating_add(most.0) > limit.0 {
-            return Err(NoCredit { owed, most, limit });
+    /// Lets `job`, which may cost `most`, run on the tab if `cover` suffices for it and all others.
+    pub fn open(&mut self, job: JobId, most: MicroUsd, cover: Cover) -> Result<(), NoCredit> {
+        if self.left(cover) < most {
+            return Err(match cover {
+                Cover::Credit(limit) => NoCredit::Limit { owed: self.owed(), most, limit },
+                Cover::Deposit { .. } => NoCredit::Deposit { left: self.left(cover), most },
+            });
         }
-        self.jobs.insert(job, Job { most: most.0, paid: 0, ended: false });
+        self.jobs.insert(job, Job { most: most.0, paid: 0, rate: cover.rate(), ended: false });
         Ok(())
+    }
+
+    /// What another job may cost.
+    pub fn left(&self, cover: Cover) -> MicroUsd {
+        let used = self.carried.saturating_add(self.settled).saturating_add(self.running(|job| job.most));
+        let covered = match cover {
+            Cover::Credit(limit) => self.cleared.saturating_add(limit.0.into()),
+            Cover::Deposit { units, .. } => units,
+        };
+        micro_usd(covered.saturating_sub(used), cover.rate())
+    }
+
+    /// The sum of something over all jobs that run, in units.
+    fn running(&self, what: impl Fn(&Job) -> u64) -> u128 {
+        self.jobs.values().fold(0u128, |sum, job| sum.saturating_add(job.units(what(job))))
     }
 
     /// Takes a voucher whose signature is good, or that is not above the highest and so only says what was known, as a payment of
@@ -175,7 +252,7 @@ impl PayeeTab {
         verified: Option<SignedVoucher>,
         paid: MicroUsd,
     ) -> Result<bool, BadPayment> {
-        let Job { most, paid: before, ended } = *self.jobs.get(job).ok_or(BadPayment::NoJob)?;
+        let Job { most, paid: before, rate, ended } = *self.jobs.get(job).ok_or(BadPayment::NoJob)?;
         // What crossed the end on its way pays no more than what the job came to.
         let paid = if ended { MicroUsd(paid.0.clamp(before, most)) } else { paid };
         if paid.0 < before {
@@ -184,12 +261,11 @@ impl PayeeTab {
         if paid.0 > most {
             return Err(BadPayment::TooMuch { paid, most: MicroUsd(most) });
         }
-        let running = self.jobs.values().fold(0u64, |sum, job| sum.saturating_add(job.paid)) - before;
-        let needed = u128::from(self.settled) + u128::from(running) + u128::from(paid.0);
+        let others = self.settled.saturating_add(self.running(|job| job.paid)).saturating_sub(units(before, rate));
+        let needed = others.saturating_add(units(paid.0, rate));
         let promised = self.promised().max(if verified.is_some() { amount } else { 0 });
         if needed > promised {
-            let shown = |amount: u128| MicroUsd(u64::try_from(amount).unwrap_or(u64::MAX));
-            return Err(BadPayment::NotCovered { promised: shown(promised), needed: shown(needed) });
+            return Err(BadPayment::NotCovered { promised: micro_usd(promised, rate), needed: micro_usd(needed, rate) });
         }
         let mut changed = paid.0 > before;
         if let Some(voucher) = verified.filter(|voucher| voucher.amount > self.promised()) {
@@ -206,7 +282,7 @@ impl PayeeTab {
     /// jobs from now on: before the buyer hears of it, so that it may count on that.
     pub fn end(&mut self, job: &JobId, amount: MicroUsd) {
         if let Some(job) = self.jobs.get_mut(job) {
-            *job = Job { most: amount.0, paid: job.paid.min(amount.0), ended: true };
+            *job = Job { most: amount.0, paid: job.paid.min(amount.0), ended: true, ..*job };
         }
     }
 
@@ -214,12 +290,28 @@ impl PayeeTab {
     pub fn settle(&mut self, job: &JobId, amount: MicroUsd, agreed: bool) {
         let Some(job) = self.jobs.remove(job) else { return };
         let owed = if agreed { amount.0 } else { amount.0.min(job.paid) };
-        self.settled = self.settled.saturating_add(owed);
+        self.settled = self.settled.saturating_add(job.units(owed));
     }
 
-    /// The buyer has paid `amount` of its debt, outside.
+    /// The buyer has paid `amount` outside: of its debt, or ahead of the jobs to come.
     pub fn clear(&mut self, amount: MicroUsd) {
-        self.cleared = self.cleared.saturating_add(amount.0);
+        self.cleared = self.cleared.saturating_add(amount.0.into());
+    }
+
+    /// The same for its prepayment `number`, from 1 on: once for each, in their order. Whether it is the next; one that was counted
+    /// before is not.
+    pub fn prepay(&mut self, number: u64, amount: MicroUsd) -> bool {
+        let next = self.prepayments.checked_add(1) == Some(number);
+        if next {
+            self.prepayments = number;
+            self.clear(amount);
+        }
+        next
+    }
+
+    /// How many prepayments were counted.
+    pub fn prepayments(&self) -> u64 {
+        self.prepayments
     }
 
     /// What was paid for `job`.
@@ -229,22 +321,26 @@ impl PayeeTab {
 
     /// What the buyer owes, what running jobs may still cost included.
     pub fn owed(&self) -> MicroUsd {
-        let running = self.jobs.values().fold(0u64, |sum, job| sum.saturating_add(job.most));
-        let all = self.carried.saturating_add(self.settled).saturating_add(running);
-        MicroUsd(all.saturating_sub(self.cleared))
+        let all = self.carried.saturating_add(self.settled).saturating_add(self.running(|job| job.most));
+        micro_usd(all.saturating_sub(self.cleared), 1)
     }
 
-    /// What all jobs that are over came to, those under this key.
+    /// What all jobs that are over came to, those under this key, in units.
+    pub fn settled_units(&self) -> u128 {
+        self.settled
+    }
+
+    /// [`PayeeTab::settled_units`] on the ledger.
     pub fn settled(&self) -> MicroUsd {
-        MicroUsd(self.settled)
+        micro_usd(self.settled, 1)
     }
 
-    /// What of that was paid outside.
+    /// What was paid outside, on the ledger.
     pub fn cleared(&self) -> MicroUsd {
-        MicroUsd(self.cleared)
+        micro_usd(self.cleared, 1)
     }
 
-    /// The highest voucher's amount.
+    /// The highest voucher's amount, in units.
     pub fn promised(&self) -> u128 {
         self.highest.as_ref().map_or(0, |voucher| voucher.amount)
     }

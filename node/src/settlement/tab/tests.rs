@@ -9,7 +9,8 @@ use infernet_wire::{
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-const RICH: MicroUsd = MicroUsd(1_000_000_000);
+const MUCH: MicroUsd = MicroUsd(1_000_000_000);
+const RICH: Cover = Cover::Credit(MUCH);
 
 fn job(n: u8) -> JobId {
     JobId([n; 16])
@@ -28,12 +29,12 @@ fn voucher(amount: u64) -> SignedVoucher {
 /// Pays, writing what has to be written first.
 fn pay(tab: &mut PayerTab, job: JobId, paid: u64) -> u64 {
     loop {
-        match tab.pay(job, MicroUsd(paid)) {
+        match tab.pay(job, MicroUsd(paid), Funds::LEDGER) {
             Authorise::Ready { amount, more } => {
                 if let Some(more) = more {
                     tab.authorised(more);
                 }
-                return amount;
+                return u64::try_from(amount).expect("small");
             }
             Authorise::First(total) => tab.authorised(total),
             Authorise::Refused => panic!("refused"),
@@ -119,29 +120,34 @@ fn payments_that_are_wrong_change_nothing() {
 fn nobody_owes_more_than_its_limit() {
     let mut seller = PayeeTab::default();
     let limit = MicroUsd(100);
-    seller.open(job(1), MicroUsd(60), limit).expect("credit");
-    let refused = seller.open(job(2), MicroUsd(60), limit);
-    assert_eq!(refused, Err(NoCredit { owed: MicroUsd(60), most: MicroUsd(60), limit }), "running jobs count whole");
+    let cover = Cover::Credit(limit);
+    seller.open(job(1), MicroUsd(60), cover).expect("credit");
+    let refused = seller.open(job(2), MicroUsd(60), cover);
+    assert_eq!(refused, Err(NoCredit::Limit { owed: MicroUsd(60), most: MicroUsd(60), limit }), "running jobs count whole");
     take(&mut seller, &job(1), 60, 60).expect("good");
     seller.settle(&job(1), MicroUsd(30), true);
-    seller.open(job(2), MicroUsd(60), limit).expect("what it really cost counts");
+    seller.open(job(2), MicroUsd(60), cover).expect("what it really cost counts");
     seller.settle(&job(2), MicroUsd(60), false);
     assert_eq!(seller.owed(), MicroUsd(30), "an answer that nobody paid for is no debt that anybody could show");
     seller.clear(MicroUsd(30));
     assert_eq!(seller.owed(), MicroUsd(0));
     assert_eq!(
-        PayeeTab::default().open(job(3), MicroUsd(1), MicroUsd(0)),
-        Err(NoCredit { owed: MicroUsd(0), most: MicroUsd(1), limit: MicroUsd(0) })
+        PayeeTab::default().open(job(3), MicroUsd(1), Cover::Credit(MicroUsd(0))),
+        Err(NoCredit::Limit { owed: MicroUsd(0), most: MicroUsd(1), limit: MicroUsd(0) })
     );
-    assert_eq!(PayeeTab::default().open(job(3), MicroUsd(0), MicroUsd(0)), Ok(()), "what is free needs no credit");
+    assert_eq!(
+        PayeeTab::default().open(job(3), MicroUsd(0), Cover::Credit(MicroUsd(0))),
+        Ok(()),
+        "what is free needs no credit"
+    );
 }
 
 #[test]
 fn a_debt_to_a_former_key_is_a_debt() {
     let mut seller = PayeeTab::carrying(MicroUsd(70));
     assert_eq!(seller.owed(), MicroUsd(70));
-    assert!(seller.open(job(1), MicroUsd(40), MicroUsd(100)).is_err());
-    seller.open(job(1), MicroUsd(30), MicroUsd(100)).expect("credit");
+    assert!(seller.open(job(1), MicroUsd(40), Cover::Credit(MicroUsd(100))).is_err());
+    seller.open(job(1), MicroUsd(30), Cover::Credit(MicroUsd(100))).expect("credit");
     take(&mut seller, &job(1), 30, 30).expect("the new key's vouchers begin anew");
     let mut back = PayeeTab::recover(&seller.record()).expect("a record");
     assert_eq!((back.owed(), back.settled()), (MicroUsd(100), MicroUsd(30)));
@@ -152,16 +158,16 @@ fn a_debt_to_a_former_key_is_a_debt() {
 #[test]
 fn a_crashed_buyer_promises_at_most_a_step_more() {
     let mut buyer = PayerTab::default();
-    assert_eq!(buyer.pay(job(1), MicroUsd(50)), Authorise::First(10_050));
+    assert_eq!(buyer.pay(job(1), MicroUsd(50), Funds::LEDGER), Authorise::First(10_050));
     let written = buyer.ahead(10_050);
     buyer.authorised(10_050);
-    assert_eq!(buyer.pay(job(1), MicroUsd(50)), Authorise::Ready { amount: 50, more: None });
+    assert_eq!(buyer.pay(job(1), MicroUsd(50), Funds::LEDGER), Authorise::Ready { amount: 50, more: None });
     let back = PayerTab::recover(&written).expect("a record");
-    assert_eq!(back.promised(), MicroUsd(10_050));
+    assert_eq!(back.promised(), 10_050);
     assert_eq!(buyer.record(), None, "a job runs");
     buyer.settle(&job(1), Some(MicroUsd(20)));
     let mut back = PayerTab::recover(&buyer.record().expect("idle")).expect("a record");
-    assert_eq!(back.promised(), MicroUsd(50), "a clean stop forgets nothing");
+    assert_eq!(back.promised(), 50, "a clean stop forgets nothing");
     assert_eq!(pay(&mut back, job(2), 30), 50, "nor what was left");
     assert_eq!(PayerTab::recover(&[1; 16]), None);
 }
@@ -170,12 +176,59 @@ fn a_crashed_buyer_promises_at_most_a_step_more() {
 fn the_next_step_is_written_before_it_is_needed() {
     let mut buyer = PayerTab::default();
     buyer.authorised(10_000);
-    assert_eq!(buyer.pay(job(1), MicroUsd(5_001)), Authorise::Ready { amount: 5_001, more: Some(15_001) });
-    assert_eq!(buyer.pay(job(1), MicroUsd(5_002)), Authorise::Ready { amount: 5_002, more: None }, "once");
+    assert_eq!(buyer.pay(job(1), MicroUsd(5_001), Funds::LEDGER), Authorise::Ready { amount: 5_001, more: Some(15_001) });
+    assert_eq!(buyer.pay(job(1), MicroUsd(5_002), Funds::LEDGER), Authorise::Ready { amount: 5_002, more: None }, "once");
     buyer.authorised(15_001);
-    assert_eq!(buyer.pay(job(1), MicroUsd(15_000)), Authorise::Ready { amount: 15_000, more: Some(25_000) });
-    assert_eq!(buyer.pay(job(1), MicroUsd(14_999)), Authorise::Refused);
-    assert_eq!(buyer.pay(job(2), MicroUsd(u64::MAX)), Authorise::Refused);
+    assert_eq!(buyer.pay(job(1), MicroUsd(15_000), Funds::LEDGER), Authorise::Ready { amount: 15_000, more: Some(25_000) });
+    assert_eq!(buyer.pay(job(1), MicroUsd(14_999), Funds::LEDGER), Authorise::Refused);
+    assert_eq!(buyer.pay(job(2), MicroUsd(u64::MAX), Funds::LEDGER), Authorise::Refused);
+}
+
+#[test]
+fn a_channel_pays_for_jobs_at_their_rates_and_no_further_than_its_deposit() {
+    let (mut buyer, mut seller) = (PayerTab::default(), PayeeTab::default());
+    let deposit = 1_000_000u128;
+    let (cover, funds) = (Cover::Deposit { units: deposit, rate: 100 }, Funds { rate: 100, most: deposit });
+    assert_eq!(seller.left(cover), MicroUsd(10_000));
+    seller.open(job(1), MicroUsd(6_000), cover).expect("covered");
+    let refused = seller.open(job(2), MicroUsd(6_000), cover);
+    assert_eq!(refused, Err(NoCredit::Deposit { left: MicroUsd(4_000), most: MicroUsd(6_000) }));
+    assert!(buyer.reserve(job(1), 600_000, funds) && !buyer.reserve(job(2), 600_000, funds));
+    let Authorise::First(ahead) = buyer.pay(job(1), MicroUsd(50), funds) else { panic!("nothing is written yet") };
+    assert_eq!(ahead, deposit, "no more is written ahead than there is");
+    buyer.authorised(ahead);
+    assert_eq!(buyer.pay(job(1), MicroUsd(50), funds), Authorise::Ready { amount: 5_000, more: None });
+    assert_eq!(take(&mut seller, &job(1), 5_000, 50), Ok(true));
+    assert!(matches!(take(&mut seller, &job(1), 5_000, 51), Err(BadPayment::NotCovered { .. })), "units, not micro-USD");
+    seller.settle(&job(1), MicroUsd(40), true);
+    buyer.settle(&job(1), Some(MicroUsd(40)));
+    assert_eq!((seller.settled_units(), buyer.settled()), (4_000, 4_000));
+    // The next job is agreed at another rate: the coin has lost value.
+    let (cover, funds) = (Cover::Deposit { units: deposit, rate: 300 }, Funds { rate: 300, most: deposit });
+    seller.open(job(2), MicroUsd(3_000), cover).expect("covered");
+    assert!(buyer.reserve(job(2), 900_000, funds));
+    assert_eq!(buyer.pay(job(2), MicroUsd(10), funds), Authorise::Ready { amount: 7_000, more: None });
+    assert_eq!(take(&mut seller, &job(2), 7_000, 10), Ok(true));
+    assert_eq!(buyer.pay(job(2), MicroUsd(3_321), funds), Authorise::Refused, "above the deposit");
+    let back = PayeeTab::recover(&seller.record()).expect("a record");
+    assert_eq!((back.settled_units(), back.promised()), (7_000, 7_000));
+}
+
+#[test]
+fn what_is_prepaid_pays_for_jobs_before_credit_does_and_counts_once() {
+    let mut seller = PayeeTab::default();
+    let none = Cover::Credit(MicroUsd(0));
+    assert!(!seller.prepay(2, MicroUsd(100)), "the first comes first");
+    assert!(seller.prepay(1, MicroUsd(100)) && !seller.prepay(1, MicroUsd(100)));
+    assert_eq!(seller.left(none), MicroUsd(100));
+    seller.open(job(1), MicroUsd(70), none).expect("prepaid");
+    assert!(seller.open(job(2), MicroUsd(40), none).is_err());
+    take(&mut seller, &job(1), 60, 60).expect("good");
+    seller.settle(&job(1), MicroUsd(60), true);
+    let mut back = PayeeTab::recover(&seller.record()).expect("a record");
+    assert_eq!((back.left(none), back.prepayments(), back.owed()), (MicroUsd(40), 1, MicroUsd(0)));
+    assert!(!back.prepay(1, MicroUsd(100)) && back.prepay(2, MicroUsd(5)));
+    assert_eq!(back.left(Cover::Credit(MicroUsd(7))), MicroUsd(52));
 }
 
 /// What happens between a buyer and a seller.
@@ -216,19 +269,19 @@ proptest! {
         let mut on_the_way: Vec<(JobId, u64, u64)> = Vec::new();
         // Jobs have fresh ids, as in life.
         let (mut names, mut next): (BTreeMap<u8, JobId>, u8) = (BTreeMap::new(), 0);
-        let (mut meant, mut crashes) = (0u64, 0u64);
+        let (mut meant, mut crashes) = (0u128, 0u128);
         for op in ops {
             match op {
                 Op::Open(n) if !names.contains_key(&n) => {
                     next = next.wrapping_add(1);
                     names.insert(n, job(next));
-                    seller.open(job(next), RICH, MicroUsd(u64::MAX)).expect("credit");
+                    seller.open(job(next), MUCH, Cover::Credit(MicroUsd(u64::MAX))).expect("credit");
                 }
                 Op::Pay(n, more) => if let Some(job) = names.get(&n) {
                     let paid = buyer.paid(job).0 + more;
-                    meant += more;
+                    meant += u128::from(more);
                     let amount = loop {
-                        match buyer.pay(*job, MicroUsd(paid)) {
+                        match buyer.pay(*job, MicroUsd(paid), Funds::LEDGER) {
                             Authorise::Ready { amount, .. } => break amount,
                             Authorise::First(total) => {
                                 buyer_disk = buyer.ahead(total);
@@ -237,7 +290,7 @@ proptest! {
                             Authorise::Refused => unreachable!("it grows"),
                         }
                     };
-                    on_the_way.push((*job, amount, paid));
+                    on_the_way.push((*job, u64::try_from(amount).expect("small"), paid));
                 }
                 Op::Arrive(oldest) if !on_the_way.is_empty() => {
                     let (job, amount, paid) = if oldest { on_the_way.remove(0) } else { on_the_way.pop().expect("some") };
@@ -274,9 +327,8 @@ proptest! {
                 }
                 _ => {}
             }
-            let promised = u64::try_from(seller.promised()).expect("small");
-            prop_assert!(promised <= buyer.promised().0, "a promise that was not made");
-            prop_assert!(buyer.promised().0 <= meant + crashes * 10_000 + 400, "{} of {meant}", buyer.promised());
+            prop_assert!(seller.promised() <= buyer.promised(), "a promise that was not made");
+            prop_assert!(buyer.promised() <= meant + crashes * 10_000 + 400, "{} of {meant}", buyer.promised());
         }
     }
 }

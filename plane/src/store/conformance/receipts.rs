@@ -52,6 +52,7 @@ impl Pair {
             status: JobStatus::COMPLETED,
             request: Hash([2; 32]),
             transcript: Hash([3; 32]),
+            paid_on: None,
         };
         let receipt = self.worker.sign(&network, body).expect("a receipt within bounds");
         let countersign = Countersign { receipt: receipt.digest(), issued: UnixMillis(3) };

@@ -15,7 +15,7 @@ use infernet_node::chat::{
     deadline::{self, Stage},
     endpoint::ConnectError,
     framing::FrameError,
-    session::{BuyerEvent, BuyerSession, Terms, Violation},
+    session::{BuyerEvent, BuyerSession, Paid, Terms, Violation},
     stream::Path,
 };
 use infernet_node::settlement::tab::Pieces;
@@ -151,6 +151,7 @@ impl World {
             budget,
             input_tokens: order.input_tokens,
             output_tokens: order.output_tokens,
+            rate: 1,
         };
         let beforehand = terms.cost(terms.input_tokens, 0);
         let payment = if terms.is_free() { None } else { self.pay(who, &worker, accept.job, beforehand) };
@@ -420,7 +421,7 @@ impl World {
         let Some(receipt) = receipt.filter(|receipt| &receipt.raw()[..] == bytes && receipt.check_age(now).is_ok()) else {
             return self.fail(who, stream, FrameError::Malformed.into());
         };
-        let checked = attempt.session.check_receipt(&receipt, attempt.paid);
+        let checked = attempt.session.check_receipt(&receipt, Paid { amount: attempt.paid, on: None });
         let trusts = matches!(plant, Some(Plant::ChargesTooMuch | Plant::LeaksPrompts));
         if let Err(violation) = checked
             && !trusts

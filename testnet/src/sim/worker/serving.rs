@@ -17,7 +17,7 @@ use infernet_node::{
         backlog::Backlog,
         deadline,
         server::{read_request, refused_claim, terms},
-        session::{Finished, WorkerSession},
+        session::{Finished, Paid, WorkerSession},
     },
     market::{
         admission::ClaimError,
@@ -445,7 +445,7 @@ impl World {
             let models = working.advert.models().to_vec();
             working.market.set_catalogue(models);
         }
-        let Finished { usage, receipt } = session.finish(finish, (input, output), paid, now);
+        let Finished { usage, receipt } = session.finish(finish, (input, output), Paid { amount: paid, on: None }, now);
         let amount = receipt.as_ref().map(|body| body.amount).unwrap_or_default();
         if let Some(serving) = self.working(who).and_then(|working| working.serving.get_mut(&stream)) {
             serving.amount = amount;
@@ -682,5 +682,6 @@ fn claim_of(accept: &Verified<JobAccept>, from: NodeId, standing: bool) -> Resul
         offer: order.offer(OfferId([0; 16]), accept.issued),
         accept: accept.digest(),
         standing,
+        rate: accept.units_per_micro_usd(),
     })
 }
