@@ -6,17 +6,15 @@ use super::{
     transfer::{self, Transfer},
 };
 use crate::store::{DepositRow, Store};
-use infernet_node::settlement::evm::rpc::{Rpc, RpcError, shown, shown_address, shown_quantity};
+use infernet_node::settlement::evm::rpc::{Log, MAX_LOG_BLOCKS, Rpc, RpcError};
 use infernet_wire::{
     evm::{EvmAddress, address_word},
     money::MicroUsd,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Blocks that are read again each time: behind one address there are often several nodes, of which some are late.
 pub const OVERLAP: u64 = 64;
-/// Blocks of one question: what public nodes allow.
-const MAX_SPAN: u64 = 1_000;
 
 /// How far it is.
 pub(super) struct Reading {
@@ -43,7 +41,7 @@ impl Reading {
         let (chain, token, depth) = (config.chain, config.token, config.depth);
         let cold = config.cold.map(|(cold, _)| cold);
         let source = format!("{chain}:{token}:{account}");
-        Reading { source, chain, token, account, cold, depth, span: MAX_SPAN, cursor: None }
+        Reading { source, chain, token, account, cold, depth, span: MAX_LOG_BLOCKS, cursor: None }
     }
 
     /// The newest block of the right chain. A round begins.
@@ -68,7 +66,7 @@ impl Reading {
             match self.ask(rpc, from, to).await {
                 Ok(rows) => {
                     store.put_deposits(&self.source, &rows, to + 1).await?;
-                    self.span = self.span.saturating_mul(2).min(MAX_SPAN);
+                    self.span = self.span.saturating_mul(2).min(MAX_LOG_BLOCKS);
                     self.cursor = Some(to + 1);
                     return Ok(Some(to));
                 }
@@ -81,47 +79,24 @@ impl Reading {
     }
 
     async fn ask(&self, rpc: &Rpc, from: u64, to: u64) -> Result<Vec<DepositRow>, RpcError> {
-        const METHOD: &str = "eth_getLogs";
-        let filter = json!([{
-            "address": shown_address(&self.token),
-            "topics": [shown(&transfer::topic()), null, shown(&address_word(&self.account))],
-            "fromBlock": shown_quantity(from.into()),
-            "toBlock": shown_quantity(to.into()),
-        }]);
-        let told = rpc.ask(METHOD, filter).await?;
-        let logs = told.as_array().ok_or_else(|| rpc.malformed(METHOD))?;
-        let rows: Option<Vec<_>> = logs.iter().map(|log| self.read(log, from, to)).collect();
-        Ok(rows.ok_or_else(|| rpc.malformed(METHOD))?.into_iter().flatten().collect())
+        let topics = [Some(transfer::topic()), None, Some(address_word(&self.account))];
+        let logs = rpc.logs(&self.token, &topics, (from, to)).await?;
+        let rows: Option<Vec<_>> = logs.iter().map(|log| self.read(log)).collect();
+        Ok(rows.ok_or_else(|| rpc.malformed("eth_getLogs"))?.into_iter().flatten().collect())
     }
 
-    /// `None` if the log is not what was asked for, so that nothing of the answer can be believed; nothing inside if it is none of ours.
-    fn read(&self, log: &Value, from: u64, to: u64) -> Option<Option<DepositRow>> {
-        let transfer = transfer::read(log, &self.token)?;
-        let Transfer { value, block, tx, log, .. } = transfer;
-        if transfer.to != self.account || !(from..=to).contains(&block) {
-            return None;
-        }
-        let is_own = transfer.from == self.account || Some(transfer.from) == self.cold;
+    /// `None` if the log is not what was asked for, so that nothing of the answer can be believed; nothing inside if it is no deposit.
+    fn read(&self, log: &Log) -> Option<Option<DepositRow>> {
+        let Transfer { from, to, value, block, tx, log } = transfer::read(log).filter(|read| read.to == self.account)?;
+        let is_own = from == self.account || Some(from) == self.cold;
         // Anybody may send nothing in anybody's name.
         if value == 0 || is_own {
             return Some(None);
         }
         // More than a balance holds is more than there is of any dollar.
-        let amount = u64::try_from(value).ok().filter(|amount| i64::try_from(*amount).is_ok())?;
-        let (chain, token, to) = (self.chain, self.token, self.account);
-        let from = transfer.from;
-        Some(Some(DepositRow {
-            chain,
-            tx,
-            log,
-            token,
-            to,
-            from,
-            amount: MicroUsd(amount),
-            block,
-            client: None,
-            credited: None,
-        }))
+        let amount = MicroUsd(u64::try_from(value).ok().filter(|amount| i64::try_from(*amount).is_ok())?);
+        let (chain, token) = (self.chain, self.token);
+        Some(Some(DepositRow { chain, tx, log, token, to, from, amount, block, client: None, credited: None }))
     }
 }
 

@@ -82,7 +82,7 @@ async fn a_chain_that_is_away_loses_nothing_and_is_told() {
     let link = Link::tcp(target, Quality::default()).await.expect("a link");
     link.cut();
     let mut config = scene.config();
-    config.rpc = format!("http://{}/v1/secret-secret", link.addr()).parse().expect("a URL");
+    config.rpc = format!("http://{}/?key=secret-secret", link.addr()).parse().expect("a URL");
     let (cashier, _task) = scene.cashier_with(config).await.expect("it starts while the chain is away");
     let failing = reports(&cashier, "a reason", |report| report.state == State::Failing && report.reason.is_some()).await;
     let reason = failing.reason.expect("a reason");

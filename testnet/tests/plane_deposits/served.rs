@@ -20,7 +20,7 @@ async fn plane(scene: &Scene, home: &Path) -> Running {
         network: Some(NETWORK.parse().expect("a network")),
         p2p_listen: Some(vec![cluster::loopback()]),
         mdns: Some(false),
-        evm_rpc: Some(format!("{}/secret-secret", scene.anvil.url())),
+        evm_rpc: Some(format!("{}/?key=secret-secret", scene.anvil.url())),
         evm_chain: Some(CHAIN),
         evm_token: Some(scene.token),
         evm_depth: Some(DEPTH),
