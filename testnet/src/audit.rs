@@ -26,6 +26,7 @@ use crate::{
     machine::Machine,
 };
 use infernet_node::clock;
+use ledger::Hurt;
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, io::Write, path::PathBuf, time::Duration};
 use tokio::{
@@ -121,6 +122,13 @@ fn strikes(options: &AuditOptions, cast: Cast) -> Vec<Strike> {
     all.into_iter().filter(wanted).map(|strike| Strike { lasts: strike.lasts.min(Duration::from_secs(3)), ..strike }).collect()
 }
 
+fn hurt(strikes: &[Strike], plane_kills: u64) -> Hurt {
+    let mut kills = BTreeMap::from([(Who::Buyer(BUYERS), plane_kills)]);
+    strikes.iter().filter(|strike| strike.fault == Fault::Kill).for_each(|strike| *kills.entry(strike.who).or_default() += 1);
+    // As many as each has clients: a fault may meet all of them.
+    Hurt { kills, broken: (strikes.len() as u64 + plane_kills) * CLIENTS.max(web::CLIENTS) as u64 }
+}
+
 /// Runs jobs, lets things break, and audits. Tells on `notes` how it goes.
 pub async fn run(options: AuditOptions, notes: &mut (dyn Write + Send)) -> Result<AuditResult, BenchError> {
     let machine = Machine::here();
@@ -164,7 +172,7 @@ pub async fn run(options: AuditOptions, notes: &mut (dyn Write + Send)) -> Resul
     complaints.extend(stage.stop(STOP).await);
     let mut books = chaos::read_all(&homes)?;
     books.insert(Who::Buyer(BUYERS), chaos::read_one(Who::Buyer(BUYERS), &plane.buyer())?);
-    let audit = ledger::audit(&books, &plane.books().await?);
+    let audit = ledger::audit(&books, &plane.books().await?, &hurt(&strikes, plane_kills));
     complaints.extend(audit.complaints.iter().cloned());
     let mut faults = BTreeMap::new();
     strikes.iter().for_each(|strike| *faults.entry(strike.fault).or_default() += 1);

@@ -299,6 +299,7 @@ fn entry(signed: &SignedReceipt) -> Entry {
         buyer: receipt.buyer,
         digest: receipt.digest(),
         micro_usd: receipt.amount.0,
+        finished: receipt.finished,
         completed: receipt.status == JobStatus::COMPLETED,
         countersigned: signed.countersign().is_some(),
     }

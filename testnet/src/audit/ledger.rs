@@ -7,13 +7,17 @@
 //! | what a job cost its client, the receipts of that job | jobs without a receipt, listed as [`Loose`] |
 //!
 //! Vouchers may say more than receipts, for jobs whose buyer or worker was gone before the receipt: never more than the buyer has
-//! promised, and what is beyond the receipts is at most what such jobs may come to, [`MOST_LOOSE`] each.
+//! promised, and what is beyond the receipts is at most what [`Hurt`] explains. A plane that was killed has missed some receipts.
 
 use crate::chaos::{
     books::{Book, Entry},
     plan::Who,
 };
-use infernet_wire::id::{Hash, JobId, NodeId};
+use infernet_node::settlement::tab::STEP;
+use infernet_wire::{
+    id::{Hash, JobId, NodeId},
+    time::UnixMillis,
+};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,6 +54,23 @@ pub struct Account {
     pub(super) charges: Vec<Charge>,
 }
 
+/// What was done to whom: it explains what has no receipt.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Hurt {
+    /// SIGKILLs of each buyer. A buyer that comes back counts from the end of the step that it had written ahead, and its worker
+    /// takes the rest as paid in advance.
+    pub(super) kills: BTreeMap<Who, u64>,
+    /// Jobs that faults of any kind may have broken, of each buyer.
+    pub(super) broken: u64,
+}
+
+impl Hurt {
+    fn most(&self, buyer: Who, unacknowledged: u64) -> u64 {
+        let kills = self.kills.get(&buyer).copied().unwrap_or_default();
+        kills * STEP + (self.broken + unacknowledged) * MOST_LOOSE
+    }
+}
+
 /// What the plane keeps.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PlaneBooks {
@@ -57,6 +78,10 @@ pub(super) struct PlaneBooks {
     pub(super) indexed: BTreeMap<(NodeId, NodeId), u64>,
     /// All that is settled.
     pub(super) volume: u64,
+    /// The digests of what is settled.
+    pub(super) known: BTreeSet<Hash>,
+    /// When it could not hear what was published.
+    pub(super) away: Vec<(UnixMillis, UnixMillis)>,
     pub(super) accounts: Vec<Account>,
 }
 
@@ -75,6 +100,8 @@ pub struct Pair {
     pub credits: u64,
     /// What the plane's index has of the pair.
     pub volume: u64,
+    /// What it has not: receipts of the time when the plane was killed. It reads them from the nodes within the hour.
+    pub missed: u64,
     /// The worker's highest voucher.
     pub voucher: u64,
     /// The most that the buyer knows to have promised.
@@ -158,19 +185,22 @@ fn row(f: &mut fmt::Formatter<'_>, pair: &Pair) -> fmt::Result {
 type Side<'a> = BTreeMap<(JobId, NodeId), &'a Entry>;
 
 /// Compares everything. The plane's node is the buyer with the highest number.
-pub(super) fn audit(books: &BTreeMap<Who, Book>, plane: &PlaneBooks) -> Audit {
+pub(super) fn audit(books: &BTreeMap<Who, Book>, plane: &PlaneBooks, hurt: &Hurt) -> Audit {
     let mut audit = Audit { volume: plane.volume, accounts: plane.accounts.clone(), ..Audit::default() };
     let buyers = books.iter().filter(|(who, _)| matches!(who, Who::Buyer(_)));
     for (buyer, bought) in buyers {
         for (worker, sold) in books.iter().filter(|(who, _)| matches!(who, Who::Worker(_))) {
             if let (Some(b), Some(w)) = (bought.id, sold.id) {
-                pair((*buyer, b, bought), (*worker, w, sold), plane, &mut audit);
+                pair((*buyer, b, bought), (*worker, w, sold), plane, hurt, &mut audit);
             }
         }
     }
-    let settled: u64 = audit.pairs.iter().map(|pair| pair.debits).sum();
-    if plane.volume != settled {
-        audit.complaints.push(format!("the plane's volume is {}, all debits come to {settled}", plane.volume));
+    let [settled, missed] =
+        [|pair: &Pair| pair.debits, |pair: &Pair| pair.missed].map(|of| audit.pairs.iter().map(of).sum::<u64>());
+    if plane.volume + missed != settled {
+        audit
+            .complaints
+            .push(format!("the plane's volume is {}, all debits come to {settled}, of which it missed {missed}", plane.volume));
     }
     if let Some((who, book)) = books.iter().rfind(|(who, _)| matches!(who, Who::Buyer(_))) {
         clients(*who, book, plane, &mut audit);
@@ -182,6 +212,7 @@ fn pair(
     (buyer, b, bought): (Who, NodeId, &Book),
     (worker, w, sold): (Who, NodeId, &Book),
     plane: &PlaneBooks,
+    hurt: &Hurt,
     audit: &mut Audit,
 ) {
     let both = |entry: &&Entry| entry.worker == w && entry.buyer == b;
@@ -197,6 +228,10 @@ fn pair(
     for (key, entry) in &ours {
         pair.receipts += 1;
         pair.debits += entry.micro_usd;
+        let was_away = plane.away.iter().any(|(from, to)| (*from..=*to).contains(&entry.finished));
+        if was_away && !plane.known.contains(&entry.digest) {
+            pair.missed += entry.micro_usd;
+        }
         match theirs.get(key) {
             Some(same) if same.digest == entry.digest => pair.credits += same.micro_usd,
             Some(_) => audit.complaints.push(format!("job {}: its two sides differ", entry.job)),
@@ -216,7 +251,11 @@ fn pair(
         }
     };
     must(pair.debits == pair.credits, format!("debits of {} and credits of {}", pair.debits, pair.credits));
-    must(pair.debits == pair.volume, format!("debits of {} and a volume of {}", pair.debits, pair.volume));
+    let seen = pair.debits - pair.missed;
+    must(seen == pair.volume, format!("debits of {seen} that the plane could hear of, and a volume of {}", pair.volume));
+    let most = hurt.most(buyer, pair.unacknowledged);
+    let beyond = pair.voucher.saturating_sub(pair.debits);
+    must(beyond <= most, format!("a voucher of {beyond} beyond the receipts, where {most} can be explained"));
     must(pair.voucher <= pair.promised, format!("a voucher of {}, of which its buyer knows {}", pair.voucher, pair.promised));
     must(pair.debits <= pair.promised, format!("debits of {} beyond the {} that were promised", pair.debits, pair.promised));
     for entry in alone {
@@ -273,7 +312,7 @@ fn clients(who: Who, book: &Book, plane: &PlaneBooks, audit: &mut Audit) {
             audit.complaints.push(format!("{name}: {} cost {} without a receipt", charge.job, charge.cost));
         }
         if charge.cost > 0 {
-            let why = charge.error.as_deref().unwrap_or("cancelled");
+            let why = charge.error.as_deref().unwrap_or("no error");
             audit.loose.push(Loose {
                 what: format!("{name}: {} ({why}) was charged without one", charge.job),
                 micro_usd: charge.cost,
@@ -310,6 +349,7 @@ mod tests {
             buyer: BUYER,
             digest: Hash([job; 32]),
             micro_usd: 10,
+            finished: UnixMillis(1),
             completed: true,
             countersigned: true,
         }
@@ -322,14 +362,16 @@ mod tests {
         let charge = |job: u8| Charge { job: format!("job_{job}"), cost: 10, receipt: Some(Hash([job; 32])), error: None };
         let charges = vec![charge(1), charge(2)];
         let account = Account { name: "web".into(), given: 100, balance: 80, reserved: 0, drops: 20, charges };
-        let plane = PlaneBooks { indexed: [((BUYER, WORKER), 20)].into(), volume: 20, accounts: vec![account] };
+        let known = [Hash([1; 32]), Hash([2; 32])].into();
+        let indexed = [((BUYER, WORKER), 20)].into();
+        let plane = PlaneBooks { indexed, volume: 20, known, away: Vec::new(), accounts: vec![account] };
         ([(Who::Buyer(0), bought), (Who::Worker(0), sold)].into(), plane)
     }
 
     fn complaints(change: impl FnOnce(&mut BTreeMap<Who, Book>, &mut PlaneBooks)) -> Vec<String> {
         let (mut books, mut plane) = scene();
         change(&mut books, &mut plane);
-        audit(&books, &plane).complaints
+        audit(&books, &plane, &Hurt::default()).complaints
     }
 
     fn book(books: &mut BTreeMap<Who, Book>, who: Who) -> &mut Book {
@@ -339,7 +381,7 @@ mod tests {
     #[test]
     fn books_that_agree_have_no_complaint() {
         let (books, plane) = scene();
-        let audit = audit(&books, &plane);
+        let audit = audit(&books, &plane, &Hurt::default());
         assert_eq!((audit.complaints, audit.loose), (vec![], vec![]));
         assert_eq!((audit.plane_debits, audit.drops, audit.volume), (20, 20, 20));
         assert_eq!((audit.pairs[0].debits, audit.pairs[0].credits, audit.pairs[0].receipts), (20, 20, 2));
@@ -347,7 +389,7 @@ mod tests {
 
     #[test]
     fn every_micro_usd_that_is_elsewhere_is_told() {
-        let checks: [(&str, fn(&mut BTreeMap<Who, Book>, &mut PlaneBooks)); 11] = [
+        let checks: [(&str, fn(&mut BTreeMap<Who, Book>, &mut PlaneBooks)); 12] = [
             ("another amount", |books, _| book(books, Who::Worker(0)).entries[0].micro_usd = 11),
             ("no receipt", |books, _| book(books, Who::Worker(0)).entries.truncate(1)),
             ("another receipt", |books, _| book(books, Who::Worker(0)).entries[0].digest = Hash([9; 32])),
@@ -355,6 +397,10 @@ mod tests {
             ("too little promised", |books, _| book(books, Who::Buyer(0)).promised = [(WORKER, 19)].into()),
             ("a pair's volume", |_, plane| plane.indexed = [((BUYER, WORKER), 19)].into()),
             ("the volume", |_, plane| plane.volume = 21),
+            ("a voucher beyond receipts", |books, _| {
+                book(books, Who::Worker(0)).vouchers = [(BUYER, 21)].into();
+                book(books, Who::Buyer(0)).promised = [(WORKER, 21)].into();
+            }),
             ("a balance", |_, plane| plane.accounts[0].balance = 81),
             ("a reservation", |_, plane| plane.accounts[0].reserved = 1),
             ("a cost", |_, plane| plane.accounts[0].charges[0].cost = 9),
@@ -373,7 +419,7 @@ mod tests {
             account.charges[1] =
                 Charge { cost, receipt: None, error: Some("instance_lost".into()), ..account.charges[1].clone() };
             (account.drops, account.balance) = (10 + cost, 90 - cost);
-            audit(&books, &plane)
+            audit(&books, &plane, &Hurt::default())
         };
         let few = lost(7);
         assert_eq!(few.complaints, [""; 0]);

@@ -8,7 +8,8 @@ use infernet_plane::{
     index::Index,
     store::{EmbeddedStore, EntryKind, JobQuery, MAX_PAGE, Store, StoreError},
 };
-use reqwest::Client;
+use infernet_wire::time::UnixMillis;
+use reqwest::{Client, RequestBuilder, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
@@ -25,6 +26,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+/// How long a plane that was started may need to hear all gossip: connections, then heartbeats of gossipsub.
+const JOIN_MS: u64 = 15_000;
 /// Web clients.
 pub(super) const CLIENTS: usize = 2;
 /// What each has: ten dollars.
@@ -62,6 +65,8 @@ pub(super) struct Plane {
     keys: Vec<String>,
     http: Client,
     report: Arc<Mutex<WebReport>>,
+    /// When it was away, and for how long after that it heard only a part of the gossip.
+    away: Vec<(UnixMillis, UnixMillis)>,
 }
 
 /// Jobs of its clients.
@@ -90,6 +95,7 @@ impl Plane {
             keys: Vec::new(),
             http,
             report: Arc::default(),
+            away: Vec::new(),
         };
         for n in 0..CLIENTS {
             plane.make_client(&format!("web-{n}")).await?;
@@ -132,11 +138,15 @@ impl Plane {
 
     /// SIGKILL, and a new process at once.
     pub(super) async fn again(&mut self) -> Result<(), BenchError> {
+        // A job's receipt comes after its end.
+        let from = UnixMillis(clock::now().0.saturating_sub(JOIN_MS));
         if let Some(mut child) = self.child.take() {
             // Fails only if it has ended already.
             let _ = child.kill().await;
         }
-        self.begin().await
+        self.begin().await?;
+        self.away.push((from, clock::now().after(JOIN_MS)));
+        Ok(())
     }
 
     pub(super) fn load(&self) -> Load {
@@ -149,7 +159,7 @@ impl Plane {
         let (load, ends) = (self.load(), clock::instant() + FORM);
         loop {
             match load.ask(0, 4).await {
-                Ok(200) => return Ok(()),
+                Ok(true) => return Ok(()),
                 told if clock::instant() >= ends => {
                     return Err(failed("no answer by way of the plane", &format!("{told:?}")));
                 }
@@ -210,12 +220,16 @@ impl Plane {
             let of = |worker| book.ledger().buyers_of(worker).map(move |(buyer, sums)| ((*buyer, *worker), sums.charged().0));
             workers.flat_map(of).collect()
         });
+        let known = index.read(|book| {
+            let settled = book.ledger().newest().filter(|receipt| receipt.is_settled);
+            settled.map(|receipt| receipt.digest).collect()
+        });
         let volume = index.read(|book| book.ledger().all().charged().0);
         let mut accounts = Vec::new();
         for row in infernet_plane::store::Clients::clients(&store, None, MAX_PAGE).await? {
             accounts.push(account(&store, row).await?);
         }
-        Ok(PlaneBooks { indexed, volume, accounts })
+        Ok(PlaneBooks { indexed, volume, known, away: self.away.clone(), accounts })
     }
 }
 
@@ -250,19 +264,19 @@ async fn account(store: &dyn Store, row: infernet_plane::store::ClientRow) -> Re
 }
 
 impl Load {
-    /// One job; its HTTP status, or `None` if the plane was gone.
-    async fn ask(&self, client: usize, tokens: u32) -> Result<u16, String> {
-        let body = json!({
-            "model": crate::chaos::MODEL, "max_tokens": tokens,
-            "messages": [{ "role": "user", "content": "count" }],
-        });
+    /// One job, followed to its end: whether it was answered, or why the plane could not be asked.
+    async fn ask(&self, client: usize, tokens: u32) -> Result<bool, String> {
+        let body = json!({ "model": crate::chaos::MODEL, "prompt": "count", "max_tokens": tokens });
+        let job = self.http.post(format!("{}/api/v1/jobs", self.url)).json(&body);
+        let job: Value = self.told(job, client).await?.json().await.map_err(|error| error.to_string())?;
+        let Some(id) = job.get("id").and_then(Value::as_str) else { return Ok(false) };
+        let answer = self.told(self.http.get(format!("{}/api/v1/jobs/{id}/stream", self.url)), client).await?;
+        Ok(answer.text().await.map_err(|error| error.to_string())?.contains("[DONE]"))
+    }
+
+    async fn told(&self, request: RequestBuilder, client: usize) -> Result<Response, String> {
         let key = self.keys.get(client).cloned().unwrap_or_default();
-        let request = self.http.post(format!("{}/v1/chat/completions", self.url)).bearer_auth(key).json(&body);
-        let response = request.send().await.map_err(|error| error.to_string())?;
-        let status = response.status().as_u16();
-        // The whole answer.
-        response.bytes().await.map_err(|error| error.to_string())?;
-        Ok(status)
+        request.bearer_auth(key).send().await.map_err(|error| error.to_string())
     }
 
     /// Runs jobs until `stop`; the job that runs then is waited for.
@@ -277,12 +291,12 @@ impl Load {
         }
     }
 
-    fn note(&self, told: &Result<u16, String>) {
+    fn note(&self, told: &Result<bool, String>) {
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.asked += 1;
         match told {
-            Ok(200) => report.answered += 1,
-            Ok(_) => report.refused += 1,
+            Ok(true) => report.answered += 1,
+            Ok(false) => report.refused += 1,
             Err(_) => report.lost += 1,
         }
     }

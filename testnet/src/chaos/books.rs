@@ -1,7 +1,10 @@
 //! Whether the books balance: pure, over what every node has kept.
 
 use super::{load::Promise, plan::Who};
-use infernet_wire::id::{Hash, JobId, NodeId};
+use infernet_wire::{
+    id::{Hash, JobId, NodeId},
+    time::UnixMillis,
+};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +16,8 @@ pub(crate) struct Entry {
     pub(crate) buyer: NodeId,
     pub(crate) digest: Hash,
     pub(crate) micro_usd: u64,
+    /// When its job ended.
+    pub(crate) finished: UnixMillis,
     pub(crate) completed: bool,
     pub(crate) countersigned: bool,
 }
@@ -148,6 +153,7 @@ mod tests {
             buyer: BUYER,
             digest: Hash([job; 32]),
             micro_usd: 10,
+            finished: UnixMillis(1),
             completed: true,
             countersigned: true,
         }

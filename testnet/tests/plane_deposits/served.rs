@@ -85,5 +85,6 @@ async fn clients_see_where_to_pay_and_what_came_and_the_operator_how_the_chain_i
     for told in [chain, page, admins, metrics] {
         assert!(!told.contains("secret-secret"), "the endpoint's key is told to nobody");
     }
+    drop(store);
     running.stop(Duration::from_secs(1)).await;
 }
