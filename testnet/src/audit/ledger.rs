@@ -154,6 +154,7 @@ impl fmt::Display for Audit {
             sum.debits += pair.debits;
             sum.credits += pair.credits;
             sum.volume += pair.volume;
+            sum.missed += pair.missed;
             sum.voucher += pair.voucher;
             sum.unacknowledged_amount += pair.unacknowledged_amount;
         }
@@ -165,8 +166,8 @@ impl fmt::Display for Audit {
         }
         writeln!(
             f,
-            "the plane bought {} for its clients, who paid {}; its index has {} in all",
-            self.plane_debits, self.drops, self.volume
+            "the plane bought {} for its clients, who paid {}; its index has {} in all, and missed {} while it was away",
+            self.plane_debits, self.drops, self.volume, sum.missed
         )?;
         self.loose
             .iter()

@@ -154,8 +154,7 @@ impl Onchain for PostgresStore {
 
     fn unclaimed_deposits(&self) -> Answer<'_, (u64, MicroUsd)> {
         answer(async move {
-            let statement =
-                "select count(*) as count, coalesce(sum(amount), 0)::bigint as sum from deposits where client is null";
+            let statement = "select count(*) as count, least(coalesce(sum(amount), 0), 9223372036854775807)::bigint as sum from deposits where client is null";
             let row = self.row(statement, &[]).await?;
             let row = row.ok_or_else(|| StoreError::Corrupt("a count of nothing".into()))?;
             Ok((Columns(&row).number("count")?, Columns(&row).money("sum")?))
