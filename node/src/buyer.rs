@@ -45,9 +45,9 @@ use crate::{
 use infernet_wire::{
     accept::{JobAccept, Rate},
     bid::NoBidReason,
-    chat::Task as Asked,
+    chat::{self as wire_chat, Closing, Task as Asked},
     envelope::Verified,
-    id::NodeId,
+    id::{EvmSignature, NodeId},
     money::MicroUsd,
     offer::JobOffer,
     standing::StandingOffer,
@@ -208,6 +208,18 @@ impl Buyer {
         let (reply, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Known(reply)).await;
         answer.await.unwrap_or_default()
+    }
+
+    /// Has `worker` sign the end of a channel, and signs it too: see [`client::close_channel`].
+    pub async fn close_channel(
+        &self,
+        worker: NodeId,
+        asked: Closing,
+    ) -> Result<(wire_chat::Closed, EvmSignature), client::Cause> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Addresses(worker, reply)).await;
+        let addrs = answer.await.unwrap_or_default();
+        client::close_channel(&self.shared.client, (worker, &addrs), asked).await
     }
 
     /// Runs a job from offer to countersigned receipt. Steps go to `events`; dropping its receiver, or setting `cancel`,

@@ -30,6 +30,7 @@ mod setup;
 mod start;
 mod status;
 mod tui;
+mod wallet;
 mod watch;
 mod why;
 
@@ -103,6 +104,16 @@ enum Command {
     Credit {
         #[command(subcommand)]
         command: credit::CreditCommand,
+    },
+    /// Show and move the money of the running node on an EVM chain.
+    Wallet {
+        #[command(subcommand)]
+        command: wallet::WalletCommand,
+    },
+    /// Show what was earned on channels, redeem it, and say where it goes.
+    Payout {
+        #[command(subcommand)]
+        command: wallet::PayoutCommand,
     },
     /// Make, list and remove keys of this node's API.
     ApiKey {
@@ -254,6 +265,8 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Earnings(args) => income::run(&context, Side::Earned, args).await,
             Command::Spend(args) => income::run(&context, Side::Spent, args).await,
             Command::Credit { command } => credit::run(&context, command).await,
+            Command::Wallet { command } => wallet::run(&context, command).await,
+            Command::Payout { command } => wallet::payout(&context, command).await,
             Command::Key { command } => key::run(&context, command).await,
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,

@@ -11,11 +11,13 @@
 //! | `layers` | which of flag, environment, file and default says what |
 //! | `parse` | text to value, with every bound |
 //! | `value` | what a text means: addresses, regions, aliases, origins |
+//! | `evm` | the account on an EVM chain: all of its keys, or none |
 //! | `default_file` | the commented file of a new home |
 //! | `show` | every key with its value and origin |
 //! | `variables` | the environment's names, and those that nobody reads |
 
 mod default_file;
+mod evm;
 mod layers;
 mod parse;
 mod partial;
@@ -26,7 +28,7 @@ mod variables;
 pub use self::{
     default_file::{write_default, write_with},
     layers::in_one_line,
-    partial::{KEYS, Partial, model_price},
+    partial::{KEYS, Partial, Secret, model_price},
     show::{Row, rows},
     value::{Alias, Region},
     variables::{UnknownVariable, is_variable, unknown_variables},
@@ -39,12 +41,13 @@ use crate::{
     market::{policy::Policy, pricing::Pricing},
     net::ReachConfig,
     plane_client::Origin,
-    settlement::tabs::Credit,
+    settlement::{evm::EvmSettings, tabs::Credit},
     spelling,
     spend::Caps,
     toml_text,
 };
 use infernet_wire::{
+    evm::EvmAddress,
     id::NodeId,
     money::{MicroUsd, Price},
     topic::NetworkId,
@@ -136,6 +139,12 @@ pub struct Config {
     pub planes: Vec<Origin>,
     /// How often they are told.
     pub heartbeat: Duration,
+    /// Its account on an EVM chain; `None` if its money is promises alone.
+    pub evm: Option<EvmSettings>,
+    /// Unredeemed money at which a channel is redeemed by itself; 0: never.
+    pub payout_at: MicroUsd,
+    /// Where what was redeemed on an EVM chain is sent.
+    pub payout_evm: Option<EvmAddress>,
     /// Where the passphrase of its key is, if that is sealed.
     pub passphrase_file: Option<PathBuf>,
     /// How long running jobs may take to end after the first signal.
@@ -252,6 +261,11 @@ pub fn write_credit(home: &Path, credit: &Credit) -> Result<PathBuf, ConfigError
             toml_text::with_list(&text, "credit", Some(&limits))
         }
     })
+}
+
+/// Writes where payouts go into the file of `home`, see [`write_models`].
+pub fn write_payout(home: &Path, to: &EvmAddress) -> Result<PathBuf, ConfigError> {
+    rewrite(home, |text| toml_text::with_text(text, "payout_evm", &to.to_string()))
 }
 
 /// Replaces the file of `home` by what `change` makes of it, unless no node could start with that; its path.

@@ -7,6 +7,7 @@ pub mod client;
 mod command;
 pub mod credit;
 pub mod schema;
+pub(crate) mod wallet;
 
 use crate::{
     buyer::{ChatError, ChatEvent},
@@ -109,6 +110,7 @@ impl Control {
             .route("/v0/command", command::route(self.home()))
             .route("/v0/credit", get(credit::list).post(credit::set))
             .route("/v0/credit/paid", post(credit::clear))
+            .route("/v0/wallet", get(wallet::show).post(wallet::act))
             .route("/v0/drain", post(command::drain))
             .route("/v0/resume", post(command::resume))
             .with_state(node);

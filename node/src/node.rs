@@ -37,7 +37,10 @@ use crate::{
     recall, receipt_pages,
     report::ChatReport,
     seller::{self, Places, Seller},
-    settlement::tabs::{Credit, Tabs},
+    settlement::{
+        service::{self, Account, AccountError},
+        tabs::{Credit, Tabs},
+    },
     spend::{ALL, CapError, Caps, Purse},
     store::{Store, StoreError},
 };
@@ -176,6 +179,7 @@ pub struct Node {
     store: Arc<dyn Store>,
     tabs: Tabs,
     purse: OnceLock<Purse>,
+    account: OnceLock<(Account, JoinHandle<()>)>,
     dropped: Arc<AtomicU64>,
     chat_tally: Tally,
     metrics: Metrics,
@@ -268,6 +272,7 @@ impl Node {
             store,
             tabs,
             purse: OnceLock::new(),
+            account: OnceLock::new(),
             dropped,
             chat_tally,
             metrics,
@@ -370,6 +375,20 @@ impl Node {
         Ok(self.purse.get_or_init(|| purse).clone())
     }
 
+    /// Settles on an EVM chain from now on, with its `key`. The first call counts.
+    pub fn settle(&self, settings: service::Settings, key: NodeKey) -> Result<(), AccountError> {
+        let (account, task) = Account::spawn(settings, key, self.store.clone(), self.tabs.clone())?;
+        if let Err((_, second)) = self.account.set((account, task)) {
+            second.abort();
+        }
+        Ok(())
+    }
+
+    /// Its account on an EVM chain, if it has one.
+    pub fn account(&self) -> Option<&Account> {
+        self.account.get().map(|(account, _)| account)
+    }
+
     /// Buys one job within the node's caps, for its operator; see [`Buyer::chat`].
     pub async fn chat(
         &self,
@@ -438,7 +457,7 @@ impl Node {
         save_ad_sequences(&self.net, &*self.store).await;
         self.endpoint.close().await;
         self.tabs.close().await;
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks.iter().chain(self.account.get().map(|(_, task)| task)).for_each(JoinHandle::abort);
         self.net.clone().shutdown().await;
         let store = self.store.clone();
         let flushed = tokio::task::spawn_blocking(move || store.flush()).await;

@@ -4,6 +4,9 @@
 //! |---|---|
 //! | [`channels`] | which channels there are on a chain, as far as jobs can be paid on them |
 //! | [`evm`] | channels of the contract `Channels` on an EVM chain: transactions, and what becomes of each |
+//! | [`service`] | the account on that chain while the node runs: what is due is wanted, and steps are driven |
+//! | [`steps`] | **pure**: what is wanted, under way and done on that chain, as the journal has it |
+//! | `watch` | thin: reads the chain into the book of channels |
 //! | [`solana`] | prepaid tranches in SPL tokens or SOL: transactions, what becomes of each, and whether a tranche was paid |
 //! | [`tab`] | what one node owes another, as vouchers say it: pure |
 //! | [`tabs`] | the tabs of a node, kept; a till for each job sold, a payer for each bought |
@@ -12,6 +15,9 @@
 
 pub mod channels;
 pub mod evm;
+pub mod service;
 pub mod solana;
+pub mod steps;
 pub mod tab;
 pub mod tabs;
+mod watch;

@@ -21,6 +21,11 @@ pub(crate) fn with_number(text: &str, key: &str, number: u64) -> Result<String, 
     with_value(text, key, whole(number))
 }
 
+/// `text` with `key`, of the top level, set to this text, likewise.
+pub(crate) fn with_text(text: &str, key: &str, value: &str) -> Result<String, String> {
+    with_value(text, key, value.into())
+}
+
 /// `text` with these numbers as the entry `name` of the table `key`; everything else stays. A new entry comes last: what its
 /// owner uncomments above must not become a part of it.
 pub(crate) fn with_entry(text: &str, key: &str, name: &str, numbers: &[(&str, u64)]) -> Result<String, String> {

@@ -33,8 +33,9 @@
 use crate::{
     capability::Abilities,
     codec::{self, Malformed},
+    evm::{EvmAddress, amount},
     hash,
-    id::{Hash, JobId},
+    id::{ChannelId, EvmSignature, Hash, JobId},
     limits,
     money::MicroUsd,
 };
@@ -466,6 +467,31 @@ pub enum Frame {
     Ack(u64),
     /// Buyer: it pays. Only to a worker that has told its [`Opened::chunk`].
     Voucher(Payment),
+    /// Payer, instead of [`Frame::Open`]: it wants to close a channel of a chain, and asks for the payee's signature.
+    Close(Closing),
+    /// Payee: what it wants, and its signature over that. The stream is over.
+    Closed(Closed),
+}
+
+/// Body of [`Frame::Close`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// The chain.
+    pub chain: u64,
+    /// The contract.
+    pub contract: EvmAddress,
+    /// The channel. No job may run on it, and none will any more.
+    pub channel: ChannelId,
+}
+
+/// Body of [`Frame::Closed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// What the payee has then received in total, in the token's smallest unit: what all jobs on the channel came to.
+    #[serde(with = "amount")]
+    pub amount: u128,
+    /// Of a [`crate::voucher::Close`] that says so.
+    pub signature: EvmSignature,
 }
 
 /// Body of [`Frame::Open`].
@@ -658,6 +684,8 @@ impl Frame {
             Frame::Embedding(_) => "embedding",
             Frame::Ack(_) => "ack",
             Frame::Voucher(_) => "voucher",
+            Frame::Close(_) => "close",
+            Frame::Closed(_) => "closed",
         }
     }
 }

@@ -26,6 +26,7 @@ use infernet_wire::{
 };
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     sync::Arc,
 };
 use tokio::{
@@ -62,6 +63,8 @@ pub(super) enum Command {
     Abandon(Hash),
     /// How a worker behaved.
     Observe(NodeId, Observation),
+    /// Where does this worker say that its chat endpoint is?
+    Addresses(NodeId, oneshot::Sender<Vec<SocketAddr>>),
     /// Which models are there?
     Known(oneshot::Sender<Vec<KnownModel>>),
     /// What is known of this model?
@@ -145,6 +148,11 @@ impl Task {
                 for answer in mine {
                     self.handle(Input::Answer(answer));
                 }
+            }
+            Command::Addresses(worker, reply) => {
+                let ad = self.market.registry().get(&worker, clock::now());
+                let addresses = ad.map(|ad| ad.chat.iter().map(|address| address.0).collect());
+                let _ = reply.send(addresses.unwrap_or_default());
             }
             Command::Abandon(offer) => {
                 self.replies.remove(&offer);

@@ -19,14 +19,16 @@ use crate::{
     ledger::Ledger,
     settlement::{
         tab::Pieces,
-        tabs::{NotPaid, Payer, Tabs},
+        tabs::{CloseRefused, NotPaid, Payer, Tabs},
     },
 };
 use infernet_wire::{
     accept::JobAccept,
-    chat::{Channel, Embedding, ErrorCode, Frame, Open, Payment, StreamError, TokenLogprob, ToolCallDelta, Usage},
+    chat::{
+        Channel, Closed, Closing, Embedding, ErrorCode, Frame, Open, Payment, StreamError, TokenLogprob, ToolCallDelta, Usage,
+    },
     envelope::{Envelope, Refusal, Verified},
-    id::{JobId, NodeId},
+    id::{EvmSignature, JobId, NodeId},
     key::NodeKey,
     money::{MicroUsd, Price},
     receipt::{Countersign, JobReceipt, SignedReceipt},
@@ -188,6 +190,9 @@ pub enum Cause {
     /// A voucher can't be written.
     #[error("can't pay: {0}")]
     Pay(#[from] NotPaid),
+    /// A channel's end is not signed.
+    #[error(transparent)]
+    Close(#[from] CloseRefused),
     /// The caller went away before the first token.
     #[error("cancelled")]
     Cancelled,
@@ -203,6 +208,7 @@ impl Cause {
             Cause::Violation(_) => "violation",
             Cause::Receipt(refusal) => refusal.label(),
             Cause::Keep(_) | Cause::Pay(_) => "store",
+            Cause::Close(_) => "close",
             Cause::Cancelled => "cancelled",
         }
     }
@@ -213,7 +219,7 @@ impl Failure {
     pub fn is_retryable(&self) -> bool {
         let transient = match &self.cause {
             Cause::Worker(error) => error.retryable || error.code == ErrorCode::BAD_ACCEPT,
-            Cause::Cancelled | Cause::Keep(_) | Cause::Pay(_) => false,
+            Cause::Cancelled | Cause::Keep(_) | Cause::Pay(_) | Cause::Close(_) => false,
             _ => true,
         };
         transient && !self.after_first_token
@@ -298,6 +304,27 @@ impl Order {
     }
 }
 
+/// Asks `worker`, who answers at `addrs`, for its signature over the end of a channel, and signs what it wants if that is no more than
+/// we owe. From then on nothing is paid on it.
+pub async fn close_channel(
+    buyer: &Buyer,
+    (worker, addrs): (NodeId, &[SocketAddr]),
+    asked: Closing,
+) -> Result<(Closed, EvmSignature), Cause> {
+    let ChatStream { recv, send, .. } = connect(buyer, worker, addrs).await?;
+    let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
+    writer.write(&Frame::Close(asked).encode(), deadline::WRITE).await?;
+    match reader.next_within(deadline::OPENED).await?.frame {
+        Frame::Closed(closed) => {
+            let signature = buyer.tabs.sign_closed(&worker, &asked, &closed)?;
+            buyer.tabs.channels().close(&asked.channel);
+            Ok((closed, signature))
+        }
+        Frame::Error(error) => Err(Cause::Worker(error)),
+        _ => Err(Cause::Violation(Violation::Unexpected("answer to close"))),
+    }
+}
+
 /// A stage's end, and how long the stage may take.
 #[derive(Clone, Copy)]
 struct Limit {
@@ -311,22 +338,21 @@ impl Limit {
     }
 }
 
-/// A new stream to the worker of `order`, by the best way that works: straight to its chat endpoint, else over the mesh. If the first
+/// A new stream to `worker`, by the best way that works: straight to its chat endpoint, else over the mesh. If the first
 /// has lately failed, or is slow, it is made in the background for the next stream.
-async fn connect(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
-    let worker = order.terms.worker;
-    let Some(relayed) = &buyer.relayed else { return connect_straight(buyer, order).await };
-    if order.addrs.is_empty() {
+async fn connect(buyer: &Buyer, worker: NodeId, addrs: &[SocketAddr]) -> Result<ChatStream, Cause> {
+    let Some(relayed) = &buyer.relayed else { return connect_straight(buyer, worker, addrs).await };
+    if addrs.is_empty() {
         return Ok(relayed.open(worker).await?);
     }
     if buyer.pool.is_unreachable(&worker)
         && relayed.is_connected(worker).await
         && let Ok(stream) = relayed.open_at_once(worker).await
     {
-        buyer.pool.warm(worker, &order.addrs);
+        buyer.pool.warm(worker, addrs);
         return Ok(stream);
     }
-    let straight = connect_straight(buyer, order);
+    let straight = connect_straight(buyer, worker, addrs);
     if !relayed.is_connected(worker).await {
         return straight.await;
     }
@@ -341,8 +367,8 @@ async fn connect(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
     }
 }
 
-async fn connect_straight(buyer: &Buyer, order: &Order) -> Result<ChatStream, Cause> {
-    let connection = buyer.pool.get(order.terms.worker, &order.addrs).await?;
+async fn connect_straight(buyer: &Buyer, worker: NodeId, addrs: &[SocketAddr]) -> Result<ChatStream, Cause> {
+    let connection = buyer.pool.get(worker, addrs).await?;
     let opening = timeout(deadline::OPENED, connection.open());
     Ok(opening.await.map_err(|_| FrameError::Timeout(deadline::OPENED))??)
 }
@@ -362,7 +388,7 @@ fn open_frame(order: &Order, request: &[u8], resume_from: u64, payment: Option<P
 
 impl Attempt {
     async fn start(buyer: &Buyer, order: &Order) -> Result<Self, Cause> {
-        let ChatStream { path, recv, send, .. } = connect(buyer, order).await?;
+        let ChatStream { path, recv, send, .. } = connect(buyer, order.terms.worker, &order.addrs).await?;
         let mut payer = (!order.terms.is_free()).then(|| order.payer(&buyer.tabs));
         let payment = match &mut payer {
             Some(payer) => Some(payer.pay(order.terms.cost(order.terms.input_tokens, 0)).await?),
@@ -513,7 +539,8 @@ impl Attempt {
 
     /// One try to go on in a new stream.
     async fn reopen(&mut self, buyer: &Buyer, order: &Order, from: u64) -> Result<(), Cause> {
-        let ChatStream { path, recv, send, .. } = match (connect(buyer, order).await, &buyer.relayed) {
+        let ChatStream { path, recv, send, .. } = match (connect(buyer, order.terms.worker, &order.addrs).await, &buyer.relayed)
+        {
             // Nobody else can go on with the job, so there is time to dial its worker anew.
             (Err(Cause::Connect(_)), Some(relayed)) if !order.addrs.is_empty() => relayed.open(order.terms.worker).await?,
             (connected, _) => connected?,

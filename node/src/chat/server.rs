@@ -32,7 +32,7 @@ use crate::{
     seller::{Measured, Presented, Seller, Slot, Unclaimed},
     settlement::{
         tab::BadPayment,
-        tabs::{Sale, Tabs, Till},
+        tabs::{CloseRefused, Sale, Tabs, Till},
     },
     store::StoreError,
 };
@@ -41,7 +41,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use infernet_wire::{
     accept::JobAccept,
     capability::Abilities,
-    chat::{ChatRequest, ErrorCode, FinishReason, Frame, Open, Payment, StreamError, TokenLogprob, ToolCallDelta},
+    chat::{ChatRequest, Closing, ErrorCode, FinishReason, Frame, Open, Payment, StreamError, TokenLogprob, ToolCallDelta},
     envelope::{Envelope, Verified},
     id::{Hash, NodeId},
     key::NodeKey,
@@ -116,9 +116,9 @@ pub(super) async fn serve_stream(worker: &Worker, stream: ChatStream) {
     let ChatStream { peer, path, recv, send } = stream;
     let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
     worker.tally.count("streams");
-    let refusal = match read_open(&mut reader).await {
+    let refusal = match read_first(&mut reader).await {
         Err(refusal) => refusal,
-        Ok((open, bytes)) => match open.resumes_at() {
+        Ok(First::Open(open, bytes)) => match open.resumes_at() {
             Some(from) => match resume(worker, &peer, &open, Newcomer { from, path, reader, writer }) {
                 Ok(()) => return worker.tally.count("resuming"),
                 Err((refusal, newcomer)) => {
@@ -126,10 +126,22 @@ pub(super) async fn serve_stream(worker: &Worker, stream: ChatStream) {
                     refusal
                 }
             },
-            None => match admit(worker, peer, open, &bytes, &mut reader).await {
+            None => match admit(worker, peer, *open, &bytes, &mut reader).await {
                 Ok(job) => return serve_job(worker, peer, path, job, (reader, writer)).await,
                 Err(refusal) => refusal,
             },
+        },
+        Ok(First::Close(asked)) => match worker.tabs.sign_close(&peer, &asked).await {
+            Ok(closed) => {
+                worker.tally.count("channels_closed");
+                info!(buyer = %peer.short(), channel = %asked.channel, "signed the end of a channel");
+                let _ = writer.write(&Frame::Closed(closed).encode(), deadline::WRITE).await;
+                return drop(writer.finish().await);
+            }
+            Err(error) => {
+                let retryable = matches!(error, CloseRefused::Running(_) | CloseRefused::Store(_));
+                refuse(ErrorCode::PAYMENT, retryable, error)
+            }
         },
     };
     worker.tally.count_reason("refused", refusal.code.label());
@@ -138,12 +150,20 @@ pub(super) async fn serve_stream(worker: &Worker, stream: ChatStream) {
     let _ = writer.finish().await;
 }
 
-/// The first frame, and its bytes.
-async fn read_open(reader: &mut Reader) -> Result<(Open, BytesMut), StreamError> {
+/// The first frame.
+enum First {
+    /// A job, and the frame's bytes.
+    Open(Box<Open>, BytesMut),
+    /// The end of a channel.
+    Close(Closing),
+}
+
+async fn read_first(reader: &mut Reader) -> Result<First, StreamError> {
     let RawFrame { frame, bytes } = reader.next_within(deadline::OPEN_FRAME).await.map_err(broken)?;
     match frame {
-        Frame::Open(open) => Ok((open, bytes)),
-        _ => Err(refuse(ErrorCode::PROTOCOL, false, "the first frame must be open")),
+        Frame::Open(open) => Ok(First::Open(Box::new(open), bytes)),
+        Frame::Close(closing) => Ok(First::Close(closing)),
+        _ => Err(refuse(ErrorCode::PROTOCOL, false, "the first frame must be open or close")),
     }
 }
 

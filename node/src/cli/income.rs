@@ -128,7 +128,7 @@ fn csv(context: &Context, report: &BookReport) {
 }
 
 /// A model's name is its worker's choice: quotes are doubled, and nothing in it is a formula to a spreadsheet.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let text = text.replace('"', "\"\"");
     let formula = text.starts_with(['=', '+', '-', '@']);
     format!("\"{}{text}\"", if formula { "'" } else { "" })

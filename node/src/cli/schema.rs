@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     config::Row,
-    control::schema::{CommandReport, CreditReport, ErrorReport, ModelReport, PeerReport, StatusReport},
+    control::schema::{
+        CommandReport, CreditReport, ErrorReport, ModelReport, PeerReport, StatusReport, StepReport, WalletReport,
+    },
     doctor::DoctorReport,
     earnings::BookReport,
     jobs::JobReport,
@@ -75,6 +77,13 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("credit list", schema_for!(Vec<CreditReport>)),
         ("credit set", schema_for!(Vec<CreditReport>)),
         ("credit paid", schema_for!(Vec<CreditReport>)),
+        ("wallet balance", schema_for!(WalletReport)),
+        ("wallet deposit", schema_for!(Vec<StepReport>)),
+        ("wallet close", schema_for!(Vec<StepReport>)),
+        ("wallet withdraw", schema_for!(Vec<StepReport>)),
+        ("payout set evm", schema_for!(Row)),
+        ("payout list", schema_for!(WalletReport)),
+        ("payout now", schema_for!(Vec<StepReport>)),
         ("key show", schema_for!(key::KeyReport)),
         ("key backup", schema_for!(key::KeyFileReport)),
         ("key restore", schema_for!(key::KeyFileReport)),

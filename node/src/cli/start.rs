@@ -20,7 +20,7 @@ use crate::{
     node::{Node, Serve, Settings},
     plane_client::{self, Planes},
     seller,
-    settlement::tabs::Credit,
+    settlement::{service, tabs::Credit},
     store, why,
 };
 use infernet_wire::{id::NodeId, key::NodeKey};
@@ -59,7 +59,16 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     };
     let former = identity::former(&context.home, &key.id(), &config.network)?;
     let named = config.bootstrap.clone();
-    let node = Arc::new(Node::start(settings(config, key, former, serve), store).await?);
+    let account = config.evm.clone().map(|evm| service::Settings {
+        evm,
+        payout_at: config.payout_at,
+        payout_to: config.payout_evm,
+        poll: service::POLL,
+    });
+    let node = Arc::new(Node::start(settings(config, key.clone(), former, serve), store).await?);
+    if let Some(account) = account {
+        node.settle(account, key).map_err(|error| Exit::new(exit::FAILED, error))?;
+    }
     let purse = node.limit(caps).await?;
     let api = api.map(|api| api.serve(&node, purse.clone(), metrics::route(node.clone()))).transpose()?;
     if let Some(api) = &api {

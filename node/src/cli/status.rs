@@ -3,7 +3,7 @@
 use super::{
     Context, counted,
     exit::Exit,
-    jobs,
+    jobs, wallet,
     watch::{self, Paint, WatchArgs, cell, span, wrapped},
 };
 use crate::{
@@ -46,6 +46,10 @@ fn screen(status: &StatusReport, paint: Paint, now: UnixMillis) -> String {
         row("api", api.clone());
     }
     status.planes.iter().for_each(|plane| row("plane", plane_line(plane, now, paint)));
+    if let Some(chain) = &status.chain {
+        row("chain", format!("{}: {}", chain.chain, cell(&wallet::state(chain), 200)));
+        chain.waits.iter().for_each(|why| row("", paint.bad(cell(why, 200))));
+    }
     row("peers", status.peers.to_string());
     row("store", store(status));
     status.engines.iter().for_each(|engine| row("engine", engine_line(engine, paint)));

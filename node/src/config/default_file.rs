@@ -2,9 +2,11 @@
 
 use super::{
     CONFIG_FILE, ConfigError, Partial,
+    evm::{DEFAULT_DEPTH, DEFAULT_MAX_GWEI},
     parse::{
         DEFAULT_API_LISTEN, DEFAULT_CHAT_LISTEN, DEFAULT_GRACE_SECS, DEFAULT_HEARTBEAT_SECS, DEFAULT_IDLE_PERCENT,
-        DEFAULT_LISTEN, DEFAULT_MAX_PEERS, DEFAULT_MAX_PRICE, DEFAULT_PRICE_IN, DEFAULT_PRICE_OUT, DEFAULT_SLOTS,
+        DEFAULT_LISTEN, DEFAULT_MAX_PEERS, DEFAULT_MAX_PRICE, DEFAULT_PAYOUT_AT, DEFAULT_PRICE_IN, DEFAULT_PRICE_OUT,
+        DEFAULT_SLOTS,
     },
 };
 use crate::backend::{BackendSpec, ENGINES};
@@ -194,6 +196,29 @@ fn text() -> String {
 
 # Seconds between two heartbeats; after 90 seconds of silence a plane shows the node as offline.
 # heartbeat_secs = {DEFAULT_HEARTBEAT_SECS}
+
+# ---- money on an EVM chain
+
+# Where a node of the chain answers, the chain's id, the address of Channels on it, and the token that channels hold, such as USDC;
+# without a token it is the chain's own coin. The URL is a secret: INFERNET_EVM_RPC says it, too. Without these, money is promises.
+# An example:
+# evm_rpc = "https://rpc.example/v1/KEY"
+# evm_chain = 8453
+# evm_contract = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+# evm_token = "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359"
+
+# Units of the token, or of the coin, for a micro-USD: 1 for USDC. It must be said for a coin.
+# evm_rate = 1
+
+# Blocks that bury what counts, and what a unit of gas may cost at most, in gwei.
+# evm_depth = {DEFAULT_DEPTH}
+# evm_max_gwei = {DEFAULT_MAX_GWEI}
+
+# A channel with so much unredeemed, in micro-USD, is redeemed by itself; 0: only by `infernet payout now`.
+# payout_at = {DEFAULT_PAYOUT_AT}
+
+# Where `infernet payout now` sends what was redeemed; by default it stays with this node's key. An example:
+# payout_evm = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 
 # ---- running
 

@@ -50,6 +50,9 @@ pub(super) const DEFAULT_HEARTBEAT_SECS: u64 = EVERY_SECS;
 /// A desktop at rest is below this, and whoever uses a GPU or compiles is above.
 pub(super) const DEFAULT_IDLE_PERCENT: u16 = 20;
 
+/// A dollar: many times what a redemption's gas costs where that is cheap.
+pub(super) const DEFAULT_PAYOUT_AT: u64 = 1_000_000;
+
 /// Windows of a week: three a day.
 const MAX_WINDOWS: usize = 21;
 /// Every GPU slows itself down before.
@@ -101,8 +104,8 @@ pub(super) fn config(home: &Path, layers: &Layers) -> Result<Config, ConfigError
 }
 
 /// Turns texts into values, knowing where each came from.
-struct Parser<'a> {
-    layers: &'a Layers,
+pub(super) struct Parser<'a> {
+    pub(super) layers: &'a Layers,
 }
 
 impl Parser<'_> {
@@ -110,6 +113,7 @@ impl Parser<'_> {
         let defaults = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let backend_is_guess = p.backend.is_none();
         let pricing = self.pricing(&p)?;
+        let evm = self.evm(&p)?;
         let idle_percent = self.within("idle_percent", p.idle_percent.unwrap_or(DEFAULT_IDLE_PERCENT), 1, 100)?;
         Ok(Config {
             home: home.into(),
@@ -186,6 +190,9 @@ impl Parser<'_> {
                 1,
                 MAX_HEARTBEAT_SECS,
             )?),
+            evm,
+            payout_at: self.money("payout_at", p.payout_at.unwrap_or(DEFAULT_PAYOUT_AT), MAX_SPEND)?,
+            payout_evm: self.maybe("payout_evm", p.payout_evm, value::evm_address)?,
             passphrase_file: self.maybe("passphrase_file", p.passphrase_file.filter(|text| !text.is_empty()), value::file)?,
             grace: Duration::from_secs(self.within(
                 "grace_secs",
@@ -280,11 +287,16 @@ impl Parser<'_> {
         }
     }
 
-    fn one<T>(&self, key: &'static str, text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+    pub(super) fn one<T>(
+        &self,
+        key: &'static str,
+        text: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
         read(text).map_err(|fix| self.bad(key, &format_args!("{text:?}"), fix))
     }
 
-    fn maybe<T>(
+    pub(super) fn maybe<T>(
         &self,
         key: &'static str,
         text: Option<String>,
@@ -306,7 +318,13 @@ impl Parser<'_> {
         texts.iter().map(|text| self.one(key, text, &read)).collect()
     }
 
-    fn within<T: PartialOrd + fmt::Display>(&self, key: &'static str, value: T, least: T, most: T) -> Result<T, ConfigError> {
+    pub(super) fn within<T: PartialOrd + fmt::Display>(
+        &self,
+        key: &'static str,
+        value: T,
+        least: T,
+        most: T,
+    ) -> Result<T, ConfigError> {
         if value < least || value > most {
             return Err(self.bad(key, &value, format!("write a number from {least} to {most}")));
         }
@@ -321,7 +339,7 @@ impl Parser<'_> {
         value.map(|value| self.money(key, value, MAX_SPEND)).transpose()
     }
 
-    fn bad(&self, key: &'static str, value: &dyn fmt::Display, fix: impl Into<String>) -> ConfigError {
+    pub(super) fn bad(&self, key: &'static str, value: &dyn fmt::Display, fix: impl Into<String>) -> ConfigError {
         let origin = self.layers.origin(key).unwrap_or_else(|| "the default".into());
         ConfigError::Value { key, value: value.to_string(), origin, fix: fix.into() }
     }

@@ -2,7 +2,7 @@
 
 use super::{ConfigError, variables::PREFIX};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, convert::Infallible, fmt, str::FromStr};
 
 macro_rules! keys {
     ($($(#[$doc:meta])+ $key:ident: $kind:ty,)+) => {
@@ -127,12 +127,49 @@ keys! {
     planes: Vec<String>,
     /// Seconds between two heartbeats to them. Default 30; after 90 s of silence a plane shows the node as offline.
     heartbeat_secs: u64,
+    /// Where a node of an EVM chain answers, as a URL: a secret. None by default, and then money is promises alone.
+    evm_rpc: Secret,
+    /// The id of that chain.
+    evm_chain: u64,
+    /// The address of `Channels` on it.
+    evm_contract: String,
+    /// The token that channels hold, by its address. The chain's own coin by default.
+    evm_token: String,
+    /// Units of the token, or of the coin, for a micro-USD. Default 1 with a token, as for USDC; needed for the coin.
+    evm_rate: u64,
+    /// Blocks that bury what counts. Default 12.
+    evm_depth: u64,
+    /// What a unit of gas may cost at most, in gwei. Default 200.
+    evm_max_gwei: u64,
+    /// Unredeemed micro-USD at which a channel is redeemed by itself. Default 1 000 000, one dollar; 0: only by `payout now`.
+    payout_at: u64,
+    /// Where `payout now` sends what was redeemed on the EVM chain. Nowhere by default: it stays with the node's key.
+    payout_evm: String,
     /// File whose first line is the passphrase of an encrypted key. None by default: a terminal is asked.
     passphrase_file: String,
     /// Seconds that running jobs may take to end after the first signal. Default 60.
     grace_secs: u64,
     /// Whether `infernet start` also writes `<home>/infernet.log`. Default true.
     log_file: bool,
+}
+
+/// A text that is shown nowhere.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(a secret)")
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Secret(text.into()))
+    }
 }
 
 /// Prices by model, then by `in` and `out`.
@@ -211,6 +248,7 @@ macro_rules! plain_kinds {
 
 plain_kinds! {
     String: "a text",
+    Secret: "a text",
     bool: "true or false",
     u16: "a whole number",
     u32: "a whole number",

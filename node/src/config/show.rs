@@ -1,8 +1,8 @@
 //! Every key with its value and where it came from, for `infernet config show`.
 
-use super::{Config, ConfigError, KEYS, Partial, layers::Layers, machine_defaults, parse};
+use super::{Config, ConfigError, KEYS, Partial, Secret, evm, layers::Layers, machine_defaults, parse};
 use crate::net::bootstrap::BootstrapAddress;
-use infernet_wire::money::Price;
+use infernet_wire::{evm::EvmAddress, money::Price};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -49,6 +49,7 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         Some(values.iter().map(ToString::to_string).collect())
     }
     let parts = |price: &Price| [("in".to_owned(), price.input.0), ("out".to_owned(), price.output.0)].into();
+    let evm = config.evm.as_ref();
     let api_listen = config.api.map(|address| address.to_string()).or_else(|| given.api_listen.clone());
     Partial {
         network: Some(config.network.to_string()),
@@ -97,6 +98,16 @@ fn shown(config: &Config, given: &Partial) -> Partial {
         standing: Some(config.standing),
         planes: texts(&config.planes),
         heartbeat_secs: Some(config.heartbeat.as_secs()),
+        // Without its path, which is the secret.
+        evm_rpc: evm.map(|evm| Secret(evm.rpc.to_string())),
+        evm_chain: evm.map(|evm| evm.terms.chain),
+        evm_contract: evm.map(|evm| evm.terms.contract.to_string()),
+        evm_token: evm.filter(|evm| evm.terms.token != EvmAddress::ZERO).map(|evm| evm.terms.token.to_string()),
+        evm_rate: evm.and_then(|evm| evm.terms.rate.try_into().ok()),
+        evm_depth: Some(evm.map_or(evm::DEFAULT_DEPTH, |evm| evm.depth)),
+        evm_max_gwei: Some(evm.map_or(evm::DEFAULT_MAX_GWEI, |evm| evm.max_gwei)),
+        payout_at: Some(config.payout_at.0),
+        payout_evm: config.payout_evm.map(|to| to.to_string()),
         passphrase_file: config.passphrase_file.as_ref().map(|file| file.display().to_string()),
         grace_secs: Some(config.grace.as_secs()),
         log_file: Some(config.log_file),

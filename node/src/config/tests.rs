@@ -302,7 +302,8 @@ fn the_written_file_explains_every_key_with_its_default() {
     assert!(config.policy.max_celsius.is_some() && config.policy.max_watts.is_some());
     let (region, spend_per_request, spend_per_day) = (None, None, None);
     let policy = crate::market::policy::Policy { max_celsius: None, max_watts: None, ..config.policy.clone() };
-    let config = Config { passphrase_file: None, ..config };
+    assert!(config.evm.is_some() && config.payout_evm.is_some());
+    let config = Config { passphrase_file: None, evm: None, payout_evm: None, ..config };
     assert_eq!(Config { backend_is_guess: true, region, spend_per_request, spend_per_day, policy, ..config }, defaults);
 }
 
@@ -428,4 +429,53 @@ fn without_ipv6_only_the_defaults_change() {
         ..Partial::default()
     });
     assert_eq!((config.listen.len(), config.chat_listen), (1, "[::1]:1".parse().unwrap()));
+}
+
+const CONTRACT: &str = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
+const TOKEN: &str = "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359";
+
+#[test]
+fn a_chain_is_said_as_a_whole_or_the_missing_key_is_named() {
+    let whole = format!("evm_rpc = 'https://rpc.example/v1/0123456789'\nevm_chain = 1\nevm_contract = '{CONTRACT}'");
+    let with_token = format!("{whole}\nevm_token = '{TOKEN}'");
+    let evm = Home::with(&with_token).load(&[], Partial::default()).unwrap().evm.expect("a chain");
+    assert_eq!((evm.terms.chain, evm.terms.rate, evm.depth, evm.max_gwei), (1, 1, 12, 200));
+    let coin = format!("{whole}\nevm_rate = 333000000");
+    let evm = Home::with(&coin).load(&[], Partial::default()).unwrap().evm.expect("a chain");
+    assert_eq!((evm.terms.token, evm.terms.rate), (EvmAddress::ZERO, 333_000_000));
+    let check = |file: &str, expected: &[&str]| check(file, &[], Partial::default(), expected);
+    check(&whole, &["evm_rate", "missing", "coin"]);
+    check("evm_chain = 1", &["evm_rpc", "missing", "INFERNET_EVM_RPC"]);
+    check("evm_rpc = 'http://127.0.0.1:1'\nevm_chain = 1", &["evm_contract", "missing"]);
+    check("evm_rpc = 'http://127.0.0.1:1'", &["evm_chain", "missing"]);
+    check(&format!("{with_token}\nevm_depth = 0"), &["evm_depth", "from 1"]);
+    check(&whole.replace("BeAed", "Beaed"), &["evm_contract", "mistyped"]);
+    check("payout_evm = '0x12'", &["payout_evm", "40 hex digits"]);
+    let none = Home::with(&format!("payout_at = 0\npayout_evm = '{TOKEN}'")).load(&[], Partial::default()).unwrap();
+    assert_eq!((none.evm, none.payout_at.0, none.payout_evm.map(|to| to.to_string())), (None, 0, Some(TOKEN.into())));
+}
+
+#[test]
+fn the_chains_credential_is_shown_nowhere() {
+    let secret = "0123456789abcdef";
+    let file = format!("evm_chain = 1\nevm_contract = '{CONTRACT}'\nevm_token = '{TOKEN}'");
+    let home = Home::with(&file);
+    let env = |url: String| move |name: &str| (name == "INFERNET_EVM_RPC").then(|| url.clone());
+    let good = env(format!("https://rpc.example/v1/{secret}"));
+    let config = Config::load_from(home.0.path(), Partial::default(), &good).unwrap();
+    let rows = rows_over(Partial::default(), home.0.path(), Partial::default(), good).unwrap();
+    let row = rows.iter().find(|row| row.key == "evm_rpc").unwrap();
+    assert_eq!((&row.value, row.origin.as_str()), (&serde_json::json!("https://rpc.example"), "INFERNET_EVM_RPC"));
+    assert!(!format!("{config:?} {rows:?}").contains(secret));
+    for bad in [format!("ftp://{secret}"), secret.into()] {
+        let error = Config::load_from(home.0.path(), Partial::default(), env(bad)).expect_err("no URL").to_string();
+        assert!(
+            error.contains("evm_rpc") && error.contains("https://rpc.example/v1/KEY") && !error.contains(secret),
+            "{error}"
+        );
+    }
+    // The file alone is half of it, and can still be written to.
+    write_payout(home.0.path(), &TOKEN.parse().unwrap()).unwrap();
+    let partial = Partial { evm_rpc: Some(Secret(secret.into())), ..Partial::default() };
+    assert!(!format!("{partial:?}").contains(secret));
 }

@@ -4,7 +4,12 @@ use crate::{
     market::schedule::{BadWindow, Window},
     net::bootstrap::BootstrapAddress,
 };
-use infernet_wire::{id::NodeId, limits, money::MicroUsd};
+use infernet_wire::{
+    evm::{BadAddress, EvmAddress},
+    id::NodeId,
+    limits,
+    money::MicroUsd,
+};
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{
     fmt,
@@ -203,6 +208,11 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     let is_authority = (1..=MAX_HOST_BYTES + 6).contains(&authority.len())
         && authority.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b));
     if is_scheme && is_authority { Ok(text.to_ascii_lowercase()) } else { Err(fix.into()) }
+}
+
+/// An account or contract, with its checksum.
+pub(super) fn evm_address(text: &str) -> Result<EvmAddress, String> {
+    text.parse().map_err(|error: BadAddress| error.to_string())
 }
 
 pub(super) fn worker(text: &str) -> Result<NodeId, String> {

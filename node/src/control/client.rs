@@ -51,6 +51,11 @@ impl Client {
         Ok(answer.error_for_status()?.json().await?)
     }
 
+    /// As [`Client::get`], for what may take as long as `limit`, or be refused in the node's own words.
+    pub async fn ask<T: DeserializeOwned>(&self, limit: Duration, path: &str) -> Result<Result<T, ErrorReport>, AskError> {
+        self.answer(self.http.get(format!("http://node/v0/{path}")).timeout(limit)).await
+    }
+
     /// Posts `body` to `path` below `/v0/`. The inner error is the node's own, for people.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: String) -> Result<Result<T, ErrorReport>, AskError> {
         self.post_within(ANSWER, path, body).await
@@ -64,7 +69,11 @@ impl Client {
         body: String,
     ) -> Result<Result<T, ErrorReport>, AskError> {
         let request = self.http.post(format!("http://node/v0/{path}")).header("content-type", "application/json");
-        let answer = request.timeout(limit).body(body).send().await?;
+        self.answer(request.timeout(limit).body(body)).await
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<Result<T, ErrorReport>, AskError> {
+        let answer = request.send().await?;
         if answer.status().is_success() {
             return Ok(Ok(answer.json().await?));
         }

@@ -1,5 +1,9 @@
 //! What goes over the control socket, and what `--json` prints.
 
+mod wallet;
+
+pub use wallet::{ChainReport, ChannelReport, StepReport, WalletBody, WalletReport};
+
 use crate::{
     buyer::{ChatEvent, ChatOrder},
     chat::client::Progress,
@@ -78,6 +82,9 @@ pub struct StatusReport {
     /// The running jobs and the last ones, the newest first; at most 8. `infernet jobs` has all.
     #[serde(default)]
     pub jobs: Vec<JobReport>,
+    /// Its account on an EVM chain; absent if it has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub chain: Option<ChainReport>,
     /// What should be mended, the worst first.
     #[serde(default)]
     pub warnings: Vec<Finding>,

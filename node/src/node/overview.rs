@@ -4,7 +4,10 @@
 use super::Node;
 use crate::{
     clock,
-    control::schema::{MeetsReport, ModelReport, PlaneReport, ReachReport, StatusReport, StoreReport},
+    control::{
+        schema::{MeetsReport, ModelReport, PlaneReport, ReachReport, StatusReport, StoreReport},
+        wallet,
+    },
     engines::{EngineReport, Engines, Unserved},
     hardware::Reading,
     jobs::{JobReport, Jobs},
@@ -107,6 +110,7 @@ impl Node {
             store: look.store,
             today: overview.today.report(clock::now()),
             jobs: self.recent_jobs(STATUS_JOBS),
+            chain: self.account().map(|account| wallet::chain(account, self.tabs.channels().all().len())),
             warnings,
         }
     }

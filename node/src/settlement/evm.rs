@@ -16,6 +16,28 @@
 //! contract's code is compared with ours before a coin goes there. There is no web3 library below this: what is needed of one is
 //! two encodings and eight calls.
 
+use infernet_wire::settle::EvmTerms;
+
+/// A node's account on a chain, as its operator says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EvmSettings {
+    /// Where the chain's node answers.
+    pub rpc: rpc::Endpoint,
+    /// What channels are worth, and where.
+    pub terms: EvmTerms,
+    /// Blocks that bury what counts.
+    pub depth: u64,
+    /// What a unit of gas may cost at most, in gwei.
+    pub max_gwei: u64,
+}
+
+impl EvmSettings {
+    /// How patient a transaction is, and what it may pay.
+    pub fn rules(&self) -> step::Rules {
+        step::Rules { depth: self.depth, max_fee: u128::from(self.max_gwei) * 1_000_000_000, ..step::Rules::default() }
+    }
+}
+
 pub mod contract;
 pub mod rpc;
 pub mod step;

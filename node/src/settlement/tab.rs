@@ -29,7 +29,7 @@
 mod payee;
 mod payer;
 
-pub use payee::{BadPayment, Cover, NoCredit, PayeeTab};
+pub use payee::{BadPayment, Cover, NoCredit, NotClosed, PayeeTab};
 pub use payer::{Authorise, Funds, PayerTab, STEP};
 
 use infernet_wire::limits;

@@ -2,19 +2,19 @@
 
 use super::{
     channels::{BadChannel, Channels, Known},
-    tab::{Authorise, BadPayment, Cover, Funds, NoCredit, PayeeTab, PayerTab},
+    tab::{Authorise, BadPayment, Cover, Funds, NoCredit, NotClosed, PayeeTab, PayerTab},
 };
 use crate::store::{Side, Store, StoreError, TabOf};
 use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
-    chat::Payment,
+    chat::{Closed, Closing, Payment},
     evm::EvmAddress,
-    id::{ChannelId, JobId, NodeId},
+    id::{ChannelId, EvmSignature, JobId, NodeId},
     key::NodeKey,
     money::MicroUsd,
     settle::PaidOn,
     topic::NetworkId,
-    voucher::{BadVoucher, LEDGER, SignedVoucher, UnverifiedVoucher, Voucher, ledger_channel},
+    voucher::{BadVoucher, ChannelTerms, Close, LEDGER, SignedVoucher, UnverifiedVoucher, Voucher, ledger_channel},
 };
 use serde_bytes::ByteBuf;
 use std::{
@@ -76,6 +76,33 @@ impl NotOpened {
             NotOpened::Store(_) => "store",
         }
     }
+}
+
+/// Why one side does not sign the end of a channel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CloseRefused {
+    /// The channel is not one of these two.
+    #[error(transparent)]
+    Channel(#[from] BadChannel),
+    /// Not yet.
+    #[error(transparent)]
+    Running(#[from] NotClosed),
+    /// The payee wants more than the payer knows of.
+    #[error(
+        "the worker wants {wants} units for the channel, and all jobs on it came to {owed}: take the slow way out with --exit"
+    )]
+    TooMuch {
+        /// What it wants.
+        wants: u128,
+        /// What the payer knows of.
+        owed: u128,
+    },
+    /// The signature is not the payee's.
+    #[error("the worker's signature is wrong: {0}")]
+    Signature(#[from] BadVoucher),
+    /// What is owed can't be read or kept.
+    #[error("the store does not answer: {0}")]
+    Store(#[from] StoreError),
 }
 
 /// Why nothing can be paid.
@@ -297,6 +324,43 @@ impl Tabs {
             (self.shared.keep(Side::Sold, &place, tab.record()), (told, tab.clone()))
         };
         keeping.await.map(|()| changed)
+    }
+
+    /// Signs the end of a channel with `buyer`, for what all jobs on it came to: no more jobs run on it, which is on disk before
+    /// anybody has the signature.
+    pub async fn sign_close(&self, buyer: &NodeId, asked: &Closing) -> Result<Closed, CloseRefused> {
+        let shared = &self.shared;
+        let known = shared.channels.get(&asked.channel).ok_or(BadChannel::Unknown)?;
+        let ChannelTerms { chain, contract, payer, payee, .. } = known.terms;
+        if (chain, contract) != (asked.chain, asked.contract) || (payer, payee) != (buyer.evm_address(), shared.channels.us()) {
+            return Err(BadChannel::NotOurs.into());
+        }
+        let place = (*buyer, Some(asked.channel));
+        let (amount, keeping) = {
+            let mut payees = lock(&shared.payees);
+            let tab = match payees.entry(place) {
+                Entry::Occupied(tab) => tab.into_mut(),
+                Entry::Vacant(free) => free.insert(shared.kept(&place)?),
+            };
+            let amount = tab.close()?.min(known.deposit);
+            (amount, shared.keep(Side::Sold, &place, tab.record()))
+        };
+        keeping.await?;
+        shared.channels.close(&asked.channel);
+        let close = Close { chain, contract, channel: asked.channel, amount };
+        Ok(Closed { amount, signature: close.sign(&shared.key) })
+    }
+
+    /// Checks that `worker` asks for no more than we owe it on a channel, and signs the same.
+    pub fn sign_closed(&self, worker: &NodeId, asked: &Closing, closed: &Closed) -> Result<EvmSignature, CloseRefused> {
+        let tab = self.bought_on(worker, &asked.channel)?;
+        let owed = tab.settled();
+        if closed.amount > owed {
+            return Err(CloseRefused::TooMuch { wants: closed.amount, owed });
+        }
+        let close = Close { chain: asked.chain, contract: asked.contract, channel: asked.channel, amount: closed.amount };
+        close.verify(&closed.signature, &worker.evm_address())?;
+        Ok(close.sign(&self.shared.key))
     }
 
     /// A buyer's ledger as it is now, for whoever shows it.
@@ -604,3 +668,6 @@ impl Drop for Payer {
         self.end(None);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ mod setup;
 mod signals;
 mod terminal;
 mod tui;
+mod wallet;
 
 use infernet_node::control::schema::StatusReport;
 use infernet_testnet::{

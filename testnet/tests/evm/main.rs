@@ -23,7 +23,6 @@ use infernet_wire::{
     key::NodeKey,
     voucher::{ChannelTerms, Close, SignedVoucher, Voucher},
 };
-use std::io::Write;
 
 /// What every account has of the token at first.
 const TOKENS: u128 = 1_000_000_000;
@@ -50,20 +49,9 @@ fn key(n: u8) -> NodeKey {
     NodeKey::from_bytes(&[n; 32]).expect("a scalar")
 }
 
-/// A chain, or `None` where there is none to start, which is said, and is a failure where `INFERNET_NEEDS_ANVIL` is set.
-async fn chain() -> Option<Anvil> {
-    if evm::anvil().is_none() {
-        let told = "SKIPPED: anvil is not installed (run testnet/contracts/build.sh install); the contract was not tested";
-        assert!(std::env::var_os("INFERNET_NEEDS_ANVIL").is_none(), "{told}");
-        writeln!(std::io::stderr(), "{told}").expect("somebody listens");
-        return None;
-    }
-    Some(Anvil::start().await.expect("a chain"))
-}
-
 impl Scene {
     async fn new() -> Option<Self> {
-        let anvil = chain().await?;
+        let anvil = evm::chain().await?;
         let [payer, payee, stranger] = [key(2), key(3), key(4)];
         let wallet = async |key| anvil.wallet(&key, at_once()).await.expect("an account");
         let (payer, payee, stranger) = (wallet(payer).await, wallet(payee).await, wallet(stranger).await);

@@ -6,20 +6,20 @@ use infernet_wire::{
     ad_page::{AdPage, AdRequest},
     bid::{Answer, SealedAnswer},
     chat::{
-        Alternative, Channel, ChatMessage, ChatRequest, Delta, Embedding, ErrorCode, FinishReason, Frame, Open, Opened,
-        Payment, ResponseFormat, Role, StreamError, Task, TokenLogprob, Tool, ToolCall, ToolCallDelta, ToolChoice, Transcript,
-        Usage,
+        Alternative, Channel, ChatMessage, ChatRequest, Closed, Closing, Delta, Embedding, ErrorCode, FinishReason, Frame,
+        Open, Opened, Payment, ResponseFormat, Role, StreamError, Task, TokenLogprob, Tool, ToolCall, ToolCallDelta,
+        ToolChoice, Transcript, Usage,
     },
     command::OperatorCommand,
     envelope::{Envelope, Message, Refusal},
     evm::EvmAddress,
-    id::{Hash, JobId},
+    id::{ChannelId, Hash, JobId},
     money::MicroUsd,
     receipt::SignedReceipt,
     receipt_page::{Page, PageRequest, Place},
     rotation::{KeyRotation, SignedRotation},
     standing::StandingAccept,
-    voucher::{LEDGER, SignedVoucher, Voucher, ledger_channel},
+    voucher::{Close, LEDGER, SignedVoucher, Voucher, ledger_channel},
 };
 use serde::Serialize;
 use serde_bytes::{ByteArray, ByteBuf};
@@ -407,6 +407,22 @@ fn frames_of_a_paid_stream() {
         })
         .collect();
     check_file("chat-paid.json", json!({ "buyer_secret_key": hex::encode([1; 32]), "frames": shown }));
+}
+
+#[test]
+fn chat_frames_of_a_channels_end() {
+    let contract = "0x5FbDB2315678afecb367f032d93F642f64180aa3".parse().unwrap();
+    let (chain, channel, amount) = (31_337, ChannelId([0x99; 32]), 159);
+    let signature = Close { chain, contract, channel, amount }.sign(&key(2));
+    let frames = [Frame::Close(Closing { chain, contract, channel }), Frame::Closed(Closed { amount, signature })];
+    let shown: Vec<Value> = frames
+        .iter()
+        .map(|frame| {
+            assert_eq!(Frame::decode(&frame.encode()).as_ref(), Ok(frame));
+            json!({ "kind": frame.label(), "hex": hex::encode(frame.encode()) })
+        })
+        .collect();
+    check_file("chat-close.json", json!({ "worker_secret_key": hex::encode([2; 32]), "frames": shown }));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::transaction::Call;
 use infernet_wire::{
     evm::{EvmAddress, address_word, keccak, word},
     id::{ChannelId, EvmSignature},
-    voucher::SignedVoucher,
+    voucher::{ChannelTerms, SignedVoucher},
 };
 
 /// Keccak-256 of the code of `Channels` on a chain: what is committed in `testnet/contracts/built`. No other code gets a deposit.
@@ -108,6 +108,21 @@ impl Channels {
     }
 }
 
+/// The hash of the event `Opened`, by which logs of it are asked for.
+pub fn opened() -> [u8; 32] {
+    keccak(&[b"Opened(bytes32,address,address,address,uint96,bytes32)"])
+}
+
+/// Whom the channel of a log of [`opened`] binds; `None` if it is none, or its id is not that of its terms.
+pub fn read_opened(chain: u64, contract: &EvmAddress, topics: &[[u8; 32]], data: &[u8]) -> Option<ChannelTerms> {
+    let [event, id, payer, payee] = topics else { return None };
+    let (words, []) = data.as_chunks::<32>() else { return None };
+    let [token, _, salt] = words else { return None };
+    let (payer, payee, token) = (address(payer)?, address(payee)?, address(token)?);
+    let terms = ChannelTerms { chain, contract: *contract, payer, payee, token, salt: *salt };
+    (*event == opened() && terms.id().0 == *id).then_some(terms)
+}
+
 /// The coin that goes along: nothing if `token` is one.
 fn coin(token: &EvmAddress, amount: u128) -> u128 {
     if *token == EvmAddress::ZERO { amount } else { 0 }
@@ -173,6 +188,11 @@ fn address(word: &[u8; 32]) -> Option<EvmAddress> {
 pub fn approve(token: &EvmAddress, spender: &EvmAddress, amount: u128) -> Call {
     let data = data("approve(address,uint256)", &[address_word(spender), word(amount)]);
     Call { to: Some(*token), value: 0, data }
+}
+
+/// Sends `amount` of `token`.
+pub fn transfer(token: &EvmAddress, to: &EvmAddress, amount: u128) -> Call {
+    Call { to: Some(*token), value: 0, data: data("transfer(address,uint256)", &[address_word(to), word(amount)]) }
 }
 
 /// Asks how much of `token` an account has: one word.

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 /// The most gas that a call may take: a token with a proxy and a slow transfer takes a third of it.
 const MAX_GAS: u64 = 500_000;
+const BLOCK: &str = "eth_getBlockByNumber";
 /// Gas in percent of what the node estimates: a channel's words may turn from zero to something in between.
 const GAS_PERCENT: u64 = 125;
 
@@ -44,6 +45,12 @@ pub enum EvmError {
     NotOurContract {
         /// The address.
         contract: EvmAddress,
+    },
+    /// Gas costs more than may be paid.
+    #[error("gas costs {} gwei, more than evm_max_gwei allows: it waits until it is cheaper", .base_fee / 1_000_000_000)]
+    TooDear {
+        /// In wei.
+        base_fee: u128,
     },
     /// The step could not be kept, so it was not sent.
     #[error("can't keep the payment's state, so it is not sent: {0}")]
@@ -81,6 +88,11 @@ impl Wallet {
         self.key.id().evm_address()
     }
 
+    /// What a plain transfer of coin may cost in gas at most, in wei.
+    pub fn transfer_cost(&self) -> u128 {
+        self.rules.max_fee.saturating_mul(21_000 * u128::from(GAS_PERCENT) / 100)
+    }
+
     /// The chain's node.
     pub fn rpc(&self) -> &Rpc {
         &self.rpc
@@ -115,7 +127,12 @@ impl Wallet {
     /// [`Wallet::channel`], which tells it sooner.
     pub async fn deep_channel(&self, contract: &Channels, id: &ChannelId) -> Result<Option<Channel>, EvmError> {
         let head = self.rpc.count("eth_blockNumber", json!([])).await?;
-        self.read_channel(contract, id, &shown_quantity(self.deep(head).into())).await
+        self.channel_at(contract, id, self.deep(head)).await
+    }
+
+    /// A channel as a block had it.
+    pub async fn channel_at(&self, contract: &Channels, id: &ChannelId, block: u64) -> Result<Option<Channel>, EvmError> {
+        self.read_channel(contract, id, &shown_quantity(block.into())).await
     }
 
     async fn read_channel(&self, contract: &Channels, id: &ChannelId, block: &str) -> Result<Option<Channel>, EvmError> {
@@ -123,8 +140,20 @@ impl Wallet {
         Ok(Channel::read(&answer).ok_or_else(|| self.rpc.malformed("eth_call"))?)
     }
 
-    /// The newest block that counts.
-    fn deep(&self, head: u64) -> u64 {
+    /// The newest block: its number, and when it was made, in seconds since 1970.
+    pub async fn head(&self) -> Result<(u64, u64), EvmError> {
+        let block = self.newest().await?;
+        let field = |name: &str| block.get(name).and_then(quantity).and_then(|number| u64::try_from(number).ok());
+        let read = || Some((field("number")?, field("timestamp")?));
+        Ok(read().ok_or_else(|| self.rpc.malformed(BLOCK))?)
+    }
+
+    async fn newest(&self) -> Result<Value, EvmError> {
+        Ok(self.rpc.ask(BLOCK, json!(["latest", false])).await?)
+    }
+
+    /// The newest block that counts, if `head` is the newest.
+    pub fn deep(&self, head: u64) -> u64 {
         head.saturating_add(1).saturating_sub(self.rules.depth)
     }
 
@@ -205,8 +234,7 @@ impl Wallet {
     /// was used by us in between.
     async fn look(&self, step: &Step) -> Result<Facts, EvmError> {
         self.rpc.check_chain().await?;
-        const BLOCK: &str = "eth_getBlockByNumber";
-        let block = self.rpc.ask(BLOCK, json!(["latest", false])).await?;
+        let block = self.newest().await?;
         let field = |name: &str| block.get(name).and_then(quantity);
         let malformed = || self.rpc.malformed(BLOCK);
         let head = field("number").and_then(|number| u64::try_from(number).ok()).ok_or_else(malformed)?;

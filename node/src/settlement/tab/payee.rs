@@ -38,6 +38,17 @@ pub enum NoCredit {
         /// What the new job may cost.
         most: MicroUsd,
     },
+    /// Its end is signed.
+    #[error("the channel is being closed; open another one (`infernet wallet deposit`)")]
+    Closed,
+}
+
+/// Why a channel's end is not signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotClosed {
+    /// Jobs run on it.
+    #[error("{0} jobs run on the channel: close it when they are over")]
+    Running(usize),
 }
 
 /// What stands behind a buyer's promises.
@@ -173,6 +184,8 @@ pub struct PayeeTab {
     prepayments: u64,
     jobs: BTreeMap<JobId, Job>,
     highest: Option<SignedVoucher>,
+    /// Its end is signed: what it came to is all that it ever comes to.
+    closed: bool,
 }
 
 /// What is on disk.
@@ -187,17 +200,18 @@ struct Record {
     prepayments: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     voucher: Option<ByteBuf>,
+    closed: bool,
 }
 
 impl PayeeTab {
     /// What [`PayeeTab::record`] tells after a stop. The voucher was checked before it was written. `None` if it is no record.
     pub fn recover(record: &[u8]) -> Option<Self> {
-        let Record { settled, cleared, carried, prepayments, voucher } = codec::decode(record).ok()?;
+        let Record { settled, cleared, carried, prepayments, voucher, closed } = codec::decode(record).ok()?;
         let highest = match voucher {
             Some(bytes) => Some(UnverifiedVoucher::decode(&bytes).ok()?.as_kept()),
             None => None,
         };
-        Some(PayeeTab { settled, cleared, carried, prepayments, jobs: BTreeMap::new(), highest })
+        Some(PayeeTab { settled, cleared, carried, prepayments, jobs: BTreeMap::new(), highest, closed })
     }
 
     /// The first tab under a new key, for a buyer who owed so much under the one before.
@@ -213,11 +227,15 @@ impl PayeeTab {
             carried: self.carried,
             prepayments: self.prepayments,
             voucher: self.highest.as_ref().map(|voucher| ByteBuf::from(voucher.encode())),
+            closed: self.closed,
         })
     }
 
     /// Lets `job`, which may cost `most`, run on the tab if `cover` suffices for it and all others.
     pub fn open(&mut self, job: JobId, most: MicroUsd, cover: Cover) -> Result<(), NoCredit> {
+        if self.closed {
+            return Err(NoCredit::Closed);
+        }
         if self.left(cover) < most {
             return Err(match cover {
                 Cover::Credit(limit) => NoCredit::Limit { owed: self.owed(), most, limit },
@@ -228,8 +246,20 @@ impl PayeeTab {
         Ok(())
     }
 
+    /// Ends the tab for ever. What all jobs came to, in units: what its end may be signed for, once that is durable.
+    pub fn close(&mut self) -> Result<u128, NotClosed> {
+        if !self.is_idle() {
+            return Err(NotClosed::Running(self.jobs.len()));
+        }
+        self.closed = true;
+        Ok(self.settled)
+    }
+
     /// What another job may cost.
     pub fn left(&self, cover: Cover) -> MicroUsd {
+        if self.closed {
+            return MicroUsd(0);
+        }
         let used = self.carried.saturating_add(self.settled).saturating_add(self.running(|job| job.most));
         let covered = match cover {
             Cover::Credit(limit) => self.cleared.saturating_add(limit.0.into()),

@@ -1,0 +1,280 @@
+//! `infernet wallet` and `infernet payout`: the account of the running node on an EVM chain.
+
+use super::{Context, exit, exit::Exit, money, setup::micro_usd};
+use crate::{
+    clock, config,
+    control::{
+        client::Client,
+        schema::{ChainReport, ChannelReport, StepReport, WalletBody, WalletReport},
+    },
+};
+use clap::{Args, Subcommand};
+use infernet_wire::{evm::EvmAddress, id::NodeId, money::MicroUsd};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::sleep;
+
+/// A deposit asks the chain's node some questions first.
+const ASKED: Duration = Duration::from_secs(60);
+/// Between two looks at a step.
+const LOOK: Duration = Duration::from_millis(500);
+/// A transaction is mined and deep within minutes, if its gas is paid well enough; afterwards it goes on by itself.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WalletCommand {
+    /// Show the account: address, balances, channels.
+    Balance,
+    /// Open a channel to a worker with so many dollars, or add to it.
+    Deposit {
+        /// The worker's node id.
+        worker: NodeId,
+        /// Dollars, such as 5 or 0.50.
+        #[arg(value_parser = micro_usd)]
+        usd: u64,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Want out of the channels to a worker: it has a day for its last voucher, then the rest comes back.
+    Close {
+        /// The worker's node id.
+        worker: NodeId,
+        /// By the timed exit, without the worker.
+        #[arg(long, required = true)]
+        exit: bool,
+        #[command(flatten)]
+        patience: Patience,
+    },
+    /// Send money from the account to an address.
+    Withdraw {
+        /// Where to, with its checksum.
+        address: EvmAddress,
+        /// Dollars, or `all`.
+        usd: String,
+        /// The chain's coin, not the token that channels hold.
+        #[arg(long)]
+        coin: bool,
+        #[command(flatten)]
+        patience: Patience,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PayoutCommand {
+    /// Say where payouts go; at once, and in config.toml.
+    Set {
+        #[command(subcommand)]
+        to: PayoutTo,
+    },
+    /// Show what was earned on each channel, what of it was redeemed, and all steps.
+    List {
+        /// Print the steps as comma separated values, for a spreadsheet.
+        #[arg(long, conflicts_with = "json")]
+        csv: bool,
+    },
+    /// Redeem all that is redeemable, and send it to the payout address if there is one.
+    Now {
+        #[command(flatten)]
+        patience: Patience,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PayoutTo {
+    /// To an account on the EVM chain.
+    Evm {
+        /// Its address, with its checksum.
+        address: EvmAddress,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Patience {
+    /// Don't wait until it is settled; it goes on by itself.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+pub(super) async fn run(context: &Context, command: WalletCommand) -> Result<(), Exit> {
+    let (body, patience) = match command {
+        WalletCommand::Balance => return balance(context).await,
+        WalletCommand::Deposit { worker, usd, patience } => (WalletBody::Deposit { worker, micro_usd: usd }, patience),
+        WalletCommand::Close { worker, exit: _, patience } => (WalletBody::Exit { worker }, patience),
+        WalletCommand::Withdraw { address, usd, coin, patience } => {
+            let micro_usd = if usd == "all" { None } else { Some(amount(&usd)?) };
+            (WalletBody::Withdraw { to: address, micro_usd, coin }, patience)
+        }
+    };
+    act(context, &body, patience).await
+}
+
+pub(super) async fn payout(context: &Context, command: PayoutCommand) -> Result<(), Exit> {
+    match command {
+        PayoutCommand::Set { to: PayoutTo::Evm { address } } => set(context, address).await,
+        PayoutCommand::List { csv } => list(context, csv).await,
+        PayoutCommand::Now { patience } => act(context, &WalletBody::Payout, patience).await,
+    }
+}
+
+fn amount(usd: &str) -> Result<u64, Exit> {
+    micro_usd(usd).map_err(|why| Exit::new(exit::USAGE, format!("{usd:?} is no amount: {why}, or all")))
+}
+
+fn node(context: &Context) -> Result<Client, Exit> {
+    Client::connect(&context.home).ok_or_else(|| Exit::not_running(&context.home))
+}
+
+async fn report(node: &Client) -> Result<WalletReport, Exit> {
+    node.ask(ASKED, "wallet").await?.map_err(|error| Exit::new(error.exit, error.message))
+}
+
+async fn post(node: &Client, body: &WalletBody) -> Result<Vec<StepReport>, Exit> {
+    let body = serde_json::to_string(body).map_err(|error| Exit::new(exit::FAILED, error))?;
+    node.post_within(ASKED, "wallet", body).await?.map_err(|error| Exit::new(error.exit, error.message))
+}
+
+async fn set(context: &Context, to: EvmAddress) -> Result<(), Exit> {
+    let path = config::write_payout(&context.home, &to)?;
+    if let Some(node) = Client::connect(&context.home) {
+        // A node on no chain has nothing to be told.
+        let _ = post(&node, &WalletBody::PayTo { to }).await;
+    }
+    if context.json {
+        return context.print_json(&config::Row {
+            key: "payout_evm".into(),
+            value: to.to_string().into(),
+            origin: path.display().to_string(),
+        });
+    }
+    context.print(format!("payouts go to {to}"));
+    Ok(())
+}
+
+async fn act(context: &Context, body: &WalletBody, patience: Patience) -> Result<(), Exit> {
+    let node = node(context)?;
+    let mut steps = post(&node, body).await?;
+    if steps.is_empty() {
+        context.note("nothing to do");
+    }
+    let (mut shown, end) = (BTreeMap::new(), clock::deadline(PATIENCE));
+    loop {
+        for step in &steps {
+            let news = (step.stage.clone(), step.reason.clone());
+            if shown.insert(step.number, news.clone()) != Some(news) {
+                context.note(line(step));
+            }
+        }
+        if patience.no_wait || steps.iter().all(|step| step.done) {
+            break;
+        }
+        if clock::deadline(Duration::ZERO) >= end {
+            context.note("it takes long, and goes on by itself; `infernet payout list` shows how far it is");
+            break;
+        }
+        sleep(LOOK).await;
+        let numbers: Vec<u64> = steps.iter().map(|step| step.number).collect();
+        let told = report(&node).await?;
+        if let Some(why) = told.chain.error.or(told.chain.waits)
+            && shown.insert(0, (why.clone(), None)) != Some((why.clone(), None))
+        {
+            context.note(format!("waits: {why}"));
+        }
+        steps = told.steps.into_iter().filter(|step| numbers.contains(&step.number)).collect();
+    }
+    if context.json {
+        context.print_json(&steps)?;
+    }
+    match steps.iter().find(|step| step.done && step.stage != "settled") {
+        Some(bad) => Err(Exit::new(exit::FAILED, line(bad))),
+        None => Ok(()),
+    }
+}
+
+/// A step in a line.
+fn line(step: &StepReport) -> String {
+    let reason = step.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let hash = step.transaction.as_ref().map(|hash| format!(" ({hash})")).unwrap_or_default();
+    format!("{} {}: {}{reason}{hash}", step.number, step.what.replace('_', " "), step.stage)
+}
+
+async fn balance(context: &Context) -> Result<(), Exit> {
+    let told = report(&node(context)?).await?;
+    if context.json {
+        return context.print_json(&told);
+    }
+    context.print(format!("address   {}", told.chain.address));
+    context.print(format!("chain     {}: {}", told.chain.chain, state(&told.chain)));
+    context.print(format!("contract  {}", told.chain.contract));
+    let unknown = || "unknown".to_owned();
+    context.print(format!("coin      {} (smallest units)", told.coin.clone().unwrap_or_else(unknown)));
+    let worth = told.token_micro_usd.map_or_else(unknown, money::dollars);
+    context.print(format!("token     {worth} {}", told.chain.token.as_deref().unwrap_or("(the coin)")));
+    table(context, &told.channels);
+    Ok(())
+}
+
+/// How it goes with the chain, in words.
+pub(super) fn state(chain: &ChainReport) -> String {
+    match (&chain.error, chain.ready) {
+        (Some(why), _) => why.clone(),
+        (None, true) => format!("block {}", chain.head),
+        (None, false) => "being read".into(),
+    }
+}
+
+fn table(context: &Context, channels: &[ChannelReport]) {
+    if channels.is_empty() {
+        return context.note("no channels");
+    }
+    let columns = |side: &str, with: &str, cells: [String; 5], state: &str| {
+        let [deposit, promised, came_to, redeemed, redeemable] = cells;
+        context.print(format!(
+            "{side:<6} {with:<53} {deposit:>12} {promised:>12} {came_to:>12} {redeemed:>12} {redeemable:>12} {state}"
+        ));
+    };
+    let heads = ["DEPOSIT", "PROMISED", "CAME TO", "REDEEMED", "REDEEMABLE"].map(str::to_owned);
+    columns("SIDE", "WITH", heads, "STATE");
+    for channel in channels {
+        let with = channel.node.map_or_else(|| channel.with.clone(), |node| node.to_string());
+        let cells = [
+            channel.deposit_micro_usd,
+            channel.promised_micro_usd,
+            channel.came_to_micro_usd,
+            channel.redeemed_micro_usd,
+            channel.redeemable_micro_usd,
+        ];
+        let cells = cells.map(|micro| MicroUsd(micro).to_string());
+        columns(if channel.sold { "sold" } else { "bought" }, &with, cells, &channel.state);
+    }
+}
+
+async fn list(context: &Context, csv: bool) -> Result<(), Exit> {
+    let mut told = report(&node(context)?).await?;
+    told.channels.retain(|channel| channel.sold);
+    if context.json {
+        return context.print_json(&told);
+    }
+    if csv {
+        context.print("number,what,channel,amount,stage,reason,transaction,since");
+        for step in &told.steps {
+            let text = |text: &Option<String>| super::income::quoted(text.as_deref().unwrap_or_default());
+            let (channel, reason, transaction) = (text(&step.channel), text(&step.reason), text(&step.transaction));
+            let amount = step.amount.as_deref().unwrap_or_default();
+            context.print(format!(
+                "{},{},{channel},{amount},{},{reason},{transaction},{}",
+                step.number, step.what, step.stage, step.since
+            ));
+        }
+        return Ok(());
+    }
+    context.note(format!("chain {}: {}", told.chain.chain, state(&told.chain)));
+    if let Some(why) = &told.chain.waits {
+        context.note(format!("waits: {why}"));
+    }
+    context.note(match &told.payout_to {
+        Some(to) => format!("payouts go to {to}"),
+        None => "payouts stay with this node's key; `infernet payout set evm ADDRESS` sends them elsewhere".into(),
+    });
+    table(context, &told.channels);
+    told.steps.iter().for_each(|step| context.print(line(step)));
+    Ok(())
+}

@@ -1,0 +1,143 @@
+use super::*;
+use crate::{settlement::channels::Known, store::MemoryStore};
+use futures::executor::block_on;
+use infernet_wire::settle::EvmTerms;
+
+const CONTRACT: EvmAddress = EvmAddress([9; 20]);
+const MEANS: EvmTerms = EvmTerms { chain: 31_337, contract: CONTRACT, token: EvmAddress([8; 20]), rate: 1 };
+
+struct Side {
+    key: NodeKey,
+    store: Arc<dyn Store>,
+    tabs: Tabs,
+}
+
+fn tabs(key: &NodeKey, store: &Arc<dyn Store>, means: EvmTerms) -> Tabs {
+    let tabs = Tabs::new(key.clone(), &[], NetworkId::default(), store.clone(), Credit::default());
+    tabs.channels().set_means(Some(means));
+    tabs
+}
+
+fn side(n: u8, means: EvmTerms) -> Side {
+    let (key, store) = (NodeKey::from_bytes(&[n; 32]).expect("a key"), Arc::new(MemoryStore::default()) as Arc<dyn Store>);
+    Side { tabs: tabs(&key, &store, means), key, store }
+}
+
+/// A buyer, a seller, and a channel of `deposit` units between them that both know.
+fn stage(means: EvmTerms, deposit: u128) -> (Side, Side, Known) {
+    let (buyer, seller) = (side(1, means), side(2, means));
+    let [payer, payee] = [&buyer, &seller].map(|side| side.key.id().evm_address());
+    let EvmTerms { chain, contract, token, .. } = means;
+    let terms = ChannelTerms { chain, contract, payer, payee, token, salt: [5; 32] };
+    let known = Known { terms, deposit, redeemed: 0, exit_at: 0, closing: false };
+    assert!([&buyer, &seller].iter().all(|side| side.tabs.channels().put(known)));
+    (buyer, seller, known)
+}
+
+const MOST: MicroUsd = MicroUsd(60_000);
+
+fn job(n: u8) -> JobId {
+    JobId([n; 16])
+}
+
+fn open(buyer: &Side, seller: &Side, n: u8, rate: u128) -> (Payer, Result<Till, NotOpened>, Payment) {
+    let mut payer = buyer.tabs.payer(seller.key.id(), job(n), MOST, rate);
+    let payment = block_on(payer.pay(MicroUsd(100))).expect("pays");
+    let sale = Sale { buyer: buyer.key.id(), job: job(n), most: MOST, tokens: 100, payment: Some(&payment), rate };
+    let till = seller.tabs.open(&sale);
+    (payer, till, payment)
+}
+
+#[test]
+fn a_job_without_credit_is_paid_from_a_channel_at_its_rate() {
+    let (buyer, seller, known) = stage(EvmTerms { rate: 400, ..MEANS }, 40_000_000);
+    assert_eq!(seller.tabs.credit_left(&buyer.key.id()), MicroUsd(100_000), "the deposit, and no credit");
+    let (mut payer, till, payment) = open(&buyer, &seller, 1, 400);
+    let mut till = till.expect("covered");
+    till.take(&payment).expect("good");
+    block_on(till.kept()).expect("kept");
+    let voucher = UnverifiedVoucher::decode(&payment.voucher).expect("a voucher").as_kept();
+    assert_eq!((voucher.chain, voucher.contract, voucher.channel), (31_337, CONTRACT, known.terms.id()));
+    assert_eq!(voucher.amount, 40_000, "in units");
+    assert_eq!(payer.paid_on(), till.paid_on());
+    assert_eq!(payer.paid_on().map(|on| (on.channel, on.rate)), Some((known.terms.id(), 400)));
+    let payment = block_on(payer.pay(MicroUsd(150))).expect("pays");
+    till.take(&payment).expect("good");
+    block_on(till.kept()).expect("kept");
+    till.close(MicroUsd(120), true);
+    payer.close(Some(MicroUsd(120)));
+    let sold = seller.tabs.sold_on(&buyer.key.id(), &known.terms.id()).expect("kept");
+    assert_eq!((sold.settled_units(), sold.promised()), (48_000, 60_000));
+    assert_eq!(buyer.tabs.bought_on(&seller.key.id(), &known.terms.id()).expect("kept").settled(), 48_000);
+    assert_eq!(seller.tabs.sold_to(&buyer.key.id()).expect("kept").owed(), MicroUsd(0), "nothing of it is an IOU");
+    let again = tabs(&seller.key, &seller.store, MEANS);
+    let kept = again.all_sold_on_channels().expect("kept");
+    assert_eq!(kept, [(buyer.key.id(), known.terms.id(), sold)], "and it is there after a restart");
+}
+
+#[test]
+fn a_voucher_of_another_rate_channel_or_chain_opens_no_job() {
+    let (buyer, seller, known) = stage(MEANS, 1_000_000);
+    let refused = |(_payer, till, _): (Payer, Result<Till, NotOpened>, Payment)| till.err().map(|error| error.label());
+    assert_eq!(refused(open(&buyer, &seller, 1, 1)), None);
+    seller.tabs.channels().set_means(Some(EvmTerms { rate: 2, ..MEANS }));
+    assert_eq!(refused(open(&buyer, &seller, 2, 1)), Some("rate"));
+    seller.tabs.channels().set_means(Some(EvmTerms { chain: 1, ..MEANS }));
+    assert_eq!(refused(open(&buyer, &seller, 3, 1)), Some("chain"));
+    seller.tabs.channels().set_means(Some(MEANS));
+    seller.tabs.channels().put(Known { exit_at: 7, ..known });
+    assert_eq!(refused(open(&buyer, &seller, 4, 1)), Some("closing_channel"));
+    seller.tabs.channels().remove(&known.terms.id());
+    assert_eq!(refused(open(&buyer, &seller, 5, 1)), Some("unknown_channel"));
+    buyer.tabs.channels().remove(&known.terms.id());
+    assert_eq!(refused(open(&buyer, &seller, 6, 1)), Some("no_credit"), "then it is an IOU, which needs credit");
+}
+
+#[test]
+fn jobs_side_by_side_use_a_deposit_once() {
+    let (buyer, seller, _) = stage(MEANS, 100_000);
+    let (first, till, _) = open(&buyer, &seller, 1, 1);
+    let till = till.expect("covered");
+    assert_eq!(seller.tabs.credit_left(&buyer.key.id()), MicroUsd(40_000));
+    let second = buyer.tabs.payer(seller.key.id(), job(2), MOST, 1);
+    assert_eq!(second.paid_on(), None, "what the first may cost is set aside");
+    drop(second);
+    till.close(MicroUsd(100), true);
+    first.close(Some(MicroUsd(100)));
+    let (third, till, _) = open(&buyer, &seller, 3, 1);
+    assert!(third.paid_on().is_some() && till.is_ok(), "and free again for the next");
+}
+
+#[test]
+fn a_channel_ends_at_what_its_jobs_came_to_and_never_opens_again() {
+    let (buyer, seller, known) = stage(MEANS, 1_000_000);
+    let asked = Closing { chain: 31_337, contract: CONTRACT, channel: known.terms.id() };
+    let (us, them) = (buyer.key.id(), seller.key.id());
+    let (payer, till, payment) = open(&buyer, &seller, 1, 1);
+    let mut till = till.expect("covered");
+    till.take(&payment).expect("good");
+    let refused = block_on(seller.tabs.sign_close(&us, &asked)).expect_err("a job runs");
+    assert_eq!(refused, CloseRefused::Running(NotClosed::Running(1)));
+    till.close(MicroUsd(70), true);
+    let stranger = side(3, MEANS);
+    assert!(block_on(seller.tabs.sign_close(&stranger.key.id(), &asked)).is_err(), "it is not its channel");
+    let closed = block_on(seller.tabs.sign_close(&us, &asked)).expect("signed");
+    assert_eq!(closed.amount, 70);
+    let unknown = buyer.tabs.sign_closed(&them, &asked, &closed).expect_err("the job runs here");
+    assert_eq!(unknown, CloseRefused::TooMuch { wants: 70, owed: 0 });
+    payer.close(Some(MicroUsd(70)));
+    let ours = buyer.tabs.sign_closed(&them, &asked, &closed).expect("agreed");
+    let close = Close { chain: 31_337, contract: CONTRACT, channel: asked.channel, amount: 70 };
+    assert_eq!(close.verify(&ours, &us.evm_address()), Ok(()));
+    assert_eq!(close.verify(&closed.signature, &them.evm_address()), Ok(()));
+    let greedy = Closed { amount: 71, signature: Close { amount: 71, ..close }.sign(&seller.key) };
+    assert_eq!(buyer.tabs.sign_closed(&them, &asked, &greedy), Err(CloseRefused::TooMuch { wants: 71, owed: 70 }));
+    let forged = Closed { signature: close.sign(&stranger.key), ..closed };
+    assert!(matches!(buyer.tabs.sign_closed(&them, &asked, &forged), Err(CloseRefused::Signature(_))));
+    // A seller that was restarted since, and has the channel from the chain.
+    let again = Side { tabs: tabs(&seller.key, &seller.store, MEANS), key: seller.key.clone(), store: seller.store.clone() };
+    assert!(again.tabs.channels().put(known));
+    let (_payer, till, _) = open(&buyer, &again, 9, 1);
+    assert_eq!(till.err(), Some(NotOpened::NoCredit(NoCredit::Closed)));
+    assert_eq!(block_on(again.tabs.sign_close(&us, &asked)), Ok(closed), "asked twice, it says the same");
+}

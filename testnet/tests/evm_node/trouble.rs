@@ -1,0 +1,56 @@
+//! A chain's node that is away, on another chain, or without our contract.
+
+use crate::{
+    DOLLAR, NOBODY, Party, Scene, eventually,
+    gate::{Gate, SECRET},
+    key,
+};
+use infernet_node::{settlement::service::AccountError, store::MemoryStore};
+use infernet_wire::{evm::EvmAddress, settle::EvmTerms};
+use std::sync::Arc;
+
+#[tokio::test]
+async fn a_chains_node_that_goes_away_holds_up_and_loses_nothing() {
+    let Some(scene) = Scene::new().await else { return };
+    scene.fund(&key(1), 9_000_000).await;
+    let gate = Gate::before(scene.anvil.url()).await;
+    let party = Party::start(key(1), Arc::new(MemoryStore::default()), scene.settings(gate.url())).ready().await;
+    gate.set_open(false);
+    eventually("it is told", async || !party.account.state().ready).await;
+    let why = party.account.state().error.expect("a reason");
+    assert!(why.contains("HTTP 503") && !why.contains(SECRET), "{why}");
+    let refused = party.account.deposit(key(2).id(), DOLLAR).await.expect_err("not now");
+    assert!(matches!(refused, AccountError::NotReady(_)) && !refused.to_string().contains(SECRET), "{refused}");
+    // What takes no question first is wanted all the same, and goes on later.
+    let steps = party.account.withdraw(NOBODY, None, false).await.expect("wanted");
+    assert_eq!(party.account.steps()[0].1.word(), "prepared");
+    gate.set_open(true);
+    assert_eq!(party.ended(&steps).await, ["settled"]);
+    assert_eq!(scene.balance(&key(1)).await, 0);
+}
+
+#[tokio::test]
+async fn nothing_is_bought_or_sold_on_the_wrong_chain_or_contract() {
+    let Some(scene) = Scene::new().await else { return };
+    scene.fund(&key(1), 9_000_000).await;
+    let good = scene.terms;
+    let elsewhere = [
+        (EvmTerms { chain: 5, ..good }, "is on chain 31337, not on 5"),
+        (EvmTerms { contract: good.token, ..good }, "is not that of Channels"),
+        (EvmTerms { contract: EvmAddress([3; 20]), ..good }, "is not that of Channels"),
+    ];
+    for (terms, says) in elsewhere {
+        let mut settings = scene.settings(scene.anvil.url());
+        settings.evm.terms = terms;
+        let party = Party::start(key(1), Arc::new(MemoryStore::default()), settings);
+        eventually("it is told", async || party.account.state().error.is_some_and(|why| why.contains(says))).await;
+        assert_eq!((party.tabs.channels().means(), party.account.state().ready), (None, false));
+        let refused = party.account.deposit(key(2).id(), DOLLAR).await.expect_err("not here");
+        assert!(refused.to_string().contains(says), "{refused}");
+    }
+    assert_eq!(scene.balance(&key(1)).await, 9_000_000);
+    let party = scene.party(key(1)).ready().await;
+    assert_eq!(party.tabs.channels().means(), Some(good));
+    scene.anvil.command("anvil_setChainId", serde_json::json!([5])).await.expect("changed");
+    eventually("it sells on no chain", async || party.tabs.channels().means().is_none()).await;
+}
