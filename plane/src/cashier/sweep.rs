@@ -142,7 +142,7 @@ impl Sweeper {
 
     /// The next payment, kept; `None` if another instance has begun one.
     async fn prepare(&self, number: u64, amount: u128, now: UnixMillis) -> Result<Option<(PaymentRow, Payment)>, CashierError> {
-        let step = self.wallet.prepare(transfer::send(&self.token, &self.cold, amount)).await?;
+        let step = self.wallet.prepare(contract::transfer(&self.token, &self.cold, amount)).await?;
         let payment = Payment { to: self.cold, amount: micro(amount).0, step };
         let row = PaymentRow { account: self.account.clone(), number, revision: 0, at: now, step: written(&payment) };
         let kept = self.store.keep_payment(&row).await?;
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_payment_is_read_as_it_was_written() {
-        let call = transfer::send(&EvmAddress([1; 20]), &EvmAddress([2; 20]), 5);
+        let call = contract::transfer(&EvmAddress([1; 20]), &EvmAddress([2; 20]), 5);
         let mut step = Step::new(31_337, call, 3, 60_000);
         step.stage = Stage::Mined { hash: TxHash([4; 32]), block: 7, block_hash: [5; 32] };
         let payment = Payment { to: EvmAddress([2; 20]), amount: 5, step };

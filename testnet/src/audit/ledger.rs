@@ -343,6 +343,8 @@ mod tests {
     const BUYER: NodeId = NodeId([3; 33]);
     const WORKER: NodeId = NodeId([2; 33]);
 
+    type Change = fn(&mut BTreeMap<Who, Book>, &mut PlaneBooks);
+
     fn entry(job: u8) -> Entry {
         Entry {
             job: JobId([job; 16]),
@@ -390,7 +392,7 @@ mod tests {
 
     #[test]
     fn every_micro_usd_that_is_elsewhere_is_told() {
-        let checks: [(&str, fn(&mut BTreeMap<Who, Book>, &mut PlaneBooks)); 12] = [
+        let checks: [(&str, Change); 12] = [
             ("another amount", |books, _| book(books, Who::Worker(0)).entries[0].micro_usd = 11),
             ("no receipt", |books, _| book(books, Who::Worker(0)).entries.truncate(1)),
             ("another receipt", |books, _| book(books, Who::Worker(0)).entries[0].digest = Hash([9; 32])),

@@ -48,7 +48,7 @@ async fn an_unknown_wallets_deposit_waits_until_it_signs_in() {
     // Nothing, sent in anybody's name, is no deposit; nor is what the account sends itself.
     scene.pay(0).await;
     let own = scene.anvil.wallet(&key(3), at_once()).await.expect("an account");
-    act(&own, transfer::send(&scene.token, &address(3), 1)).await.expect("sent");
+    act(&own, contract::transfer(&scene.token, &address(3), 1)).await.expect("sent");
     scene.anvil.mine(DEPTH).await.expect("blocks");
     catches_up(&scene, &cashier).await;
     assert_eq!(scene.store.unclaimed_deposits().await, Ok((0, MicroUsd(0))));

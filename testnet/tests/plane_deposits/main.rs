@@ -6,10 +6,10 @@ mod deposits;
 mod served;
 mod sweeps;
 
-use infernet_node::settlement::evm::wallet::Wallet;
+use infernet_node::settlement::evm::{contract, wallet::Wallet};
 use infernet_plane::{
     accounts::{self, Proven},
-    cashier::{Cashier, CashierConfig, CashierError, Report, Task, transfer},
+    cashier::{Cashier, CashierConfig, CashierError, Report, Task},
     http::HttpConfig,
     store::{ClientId, EmbeddedStore, Store},
 };
@@ -101,7 +101,7 @@ impl Scene {
 
     /// Sends to the plane's account; mined in a block of its own.
     async fn pay(&self, dollars: u64) {
-        act(&self.wallet, transfer::send(&self.token, &address(3), u128::from(dollars * DOLLAR))).await.expect("paid");
+        act(&self.wallet, contract::transfer(&self.token, &address(3), u128::from(dollars * DOLLAR))).await.expect("paid");
     }
 
     async fn held(&self, account: &EvmAddress) -> u64 {

@@ -62,7 +62,7 @@ async fn clients_see_where_to_pay_and_what_came_and_the_operator_how_the_chain_i
     assert_eq!((status, &to["chain"], &to["depth"]), (200, &CHAIN.into(), &DEPTH.into()), "{told}");
     assert_eq!(to["token"], scene.token.to_string());
     let account: EvmAddress = to["address"].as_str().expect("text").parse().expect("an address with its checksum");
-    act(&scene.wallet, transfer::send(&scene.token, &account, u128::from(8 * DOLLAR))).await.expect("paid");
+    act(&scene.wallet, contract::transfer(&scene.token, &account, u128::from(8 * DOLLAR))).await.expect("paid");
     scene.anvil.mine(DEPTH).await.expect("blocks");
     eventually("the deposit", || async {
         let (_, told) = get("/api/v1/user/deposits", &own).await;

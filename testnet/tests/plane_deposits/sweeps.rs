@@ -21,7 +21,7 @@ async fn what_is_above_the_cap_is_swept_once_over_restarts_and_instances() {
     let (cashier, task) = sweeping(&scene).await;
     scene.anvil.automine(false).await.expect("held");
     let mut paid =
-        scene.wallet.prepare(transfer::send(&scene.token, &address(3), u128::from(20 * DOLLAR))).await.expect("prepared");
+        scene.wallet.prepare(contract::transfer(&scene.token, &address(3), u128::from(20 * DOLLAR))).await.expect("prepared");
     scene.wallet.advance(&mut paid, &mut |_| async { Ok(()) }).await.expect("sent");
     scene.anvil.mine(DEPTH).await.expect("blocks");
     // Sent, and in no block: killed there.
