@@ -8,6 +8,7 @@
 //! | [`openai`] | `/v1/*`, by the node's own code |
 //! | [`chat`] | `/api/chat*`, for clients of the existing control plane |
 //! | [`clients`] | keys, balance, entries; grants by who runs the plane |
+//! | [`deposits`] | where to deposit, what came; the plane's own account |
 //! | [`auth`], [`device`] | signing in: passkey, wallet, a node's or operator's key; a terminal by a browser |
 //! | [`node`], [`legacy`], [`commands`] | nodes' own routes; existing daemons; operators' commands |
 //! | [`market`] | what is offered now |
@@ -28,6 +29,7 @@ pub mod chat;
 pub mod clients;
 pub mod commands;
 pub mod dashboard;
+pub mod deposits;
 pub mod device;
 pub mod error;
 pub mod jobs;
@@ -61,6 +63,7 @@ pub fn router(plane: Plane) -> Router {
         .merge(jobs::routes())
         .merge(chat::routes())
         .merge(clients::routes())
+        .merge(deposits::routes())
         .merge(auth::routes())
         .merge(dashboard::routes())
         .merge(device::routes())

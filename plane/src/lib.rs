@@ -7,6 +7,7 @@
 //! | [`index`], [`query`] | **pure**: what was heard as an index, and what it tells |
 //! | [`store`] | what is remembered, behind one trait: embedded, or PostgreSQL |
 //! | [`gateway`] | buys for clients: jobs, leases, answers that can be resumed |
+//! | [`cashier`] | what clients deposit on a chain, and what of it stays at hand |
 //! | [`accounts`] | who the clients are, how they show it, what they may spend |
 //! | [`http`] | every route |
 //! | [`auth`] | which node signed a request, and that it was not heard before |
@@ -23,6 +24,7 @@
 
 pub mod accounts;
 pub mod auth;
+pub mod cashier;
 pub mod cli;
 pub mod commands;
 pub mod config;

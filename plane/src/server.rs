@@ -1,6 +1,7 @@
 //! A whole plane: store, mesh, gateway, HTTP, started in order and stopped in the other.
 
 use crate::{
+    cashier::{Cashier, CashierError, Task as CashierTask},
     follow::{FollowConfig, FollowError, Follower},
     gateway::{Gateway, SETTLING, Through},
     http,
@@ -45,6 +46,8 @@ use tracing::{info, warn};
 const LAST: Duration = Duration::from_secs(10);
 /// Connections at once: ten thousand who look at live pages, and those that ask for jobs.
 const MAX_CONNECTIONS: usize = 16_384;
+/// Where the node that buys is, in the plane's home. Its key is also that of the plane's account on a chain.
+const BUYER: &str = "buyer";
 /// How often it is looked whether the store is let go.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -74,6 +77,9 @@ pub enum PlaneError {
     /// That node's receipts.
     #[error(transparent)]
     Receipts(#[from] node_store::StoreError),
+    /// The chain that clients deposit on.
+    #[error(transparent)]
+    Cashier(#[from] CashierError),
     /// Its address.
     #[error("can't listen on {addr}: {source}; name another address with --{flag}")]
     Listen {
@@ -99,6 +105,7 @@ pub struct Running {
     pub plane: Plane,
     follower: Arc<Follower>,
     node: Option<Node>,
+    cashier: Option<CashierTask>,
     stop: signal::Sender<bool>,
     servers: Vec<JoinHandle<Arc<Semaphore>>>,
 }
@@ -160,12 +167,19 @@ impl Running {
         let node = if settings.buys { Some(node(&settings, &follower).await?) } else { None };
         let gateway =
             node.as_ref().map(|node| Gateway::start(Through::from(node), store.clone(), settings.plane.gateway.clone()));
+        let (cashier, cashier_task) = match settings.cashier {
+            Some(config) => {
+                let (cashier, task) = Cashier::start(config, key(&settings.home, BUYER)?, store.clone()).await?;
+                (Some(cashier), Some(task))
+            }
+            None => (None, None),
+        };
         let mut config = settings.plane;
         // On any free port, the origin is known only now.
         if let Some(host) = config.origin.strip_suffix(":0") {
             config.origin = format!("{host}:{}", addr.port());
         }
-        let plane = Plane::new(store, gateway, Arc::new(config)).with_index(index);
+        let plane = Plane::new(store, gateway, Arc::new(config)).with_index(index).with_cashier(cashier);
         let watched = Watched::new(plane.clone(), follower.clone());
         let (stop, stopping) = signal::channel(false);
         let router = watch::health(watched.clone()).merge(http::router(plane.clone()));
@@ -174,7 +188,7 @@ impl Running {
             servers.push(serve(listener, None, watch::all(watched), stopping));
             addr
         });
-        Ok(Running { addr, watch_addr, plane, follower, node, stop, servers })
+        Ok(Running { addr, watch_addr, plane, follower, node, cashier: cashier_task, stop, servers })
     }
 
     /// Who follows for it.
@@ -202,6 +216,9 @@ impl Running {
         if let Some(node) = self.node {
             node.shutdown(LAST).await;
         }
+        if let Some(cashier) = self.cashier {
+            cashier.stop().await;
+        }
         self.follower.stop(LAST).await;
         // Whoever starts next may open the store as soon as this returns.
         let store = Arc::downgrade(&self.plane.store);
@@ -223,8 +240,8 @@ async fn released(store: &Weak<dyn Store>) {
 async fn node(settings: &Settings, follower: &Follower) -> Result<Node, PlaneError> {
     let near = follower.net().listen_addresses().await;
     let bootstrap: Vec<Multiaddr> = near.into_iter().chain(settings.bootstrap.clone()).collect();
-    let home = settings.home.join("buyer");
-    let key = key(&settings.home, "buyer")?;
+    let home = settings.home.join(BUYER);
+    let key = key(&settings.home, BUYER)?;
     let store = node_store::open(&home, &settings.plane.network)?;
     let settings = NodeSettings {
         key,

@@ -4,8 +4,9 @@
 //! are comma separated in a variable. [`EXAMPLE`] is the file with everything explained.
 
 mod admin;
+mod evm;
 
-use crate::{config::PlaneConfig, presence};
+use crate::{cashier::CashierConfig, config::PlaneConfig, presence};
 use clap::Args;
 pub use infernet_node::program::SettingsError;
 use infernet_node::{
@@ -13,7 +14,7 @@ use infernet_node::{
     program::{grace, level, read, wrong},
     program_keys,
 };
-use infernet_wire::{money::MicroUsd, topic::NetworkId};
+use infernet_wire::{evm::EvmAddress, money::MicroUsd, topic::NetworkId};
 use libp2p::Multiaddr;
 use serde::Deserialize;
 use std::{
@@ -95,6 +96,24 @@ program_keys! {
     max_price: u64 = "INFERNET_PLANE_MAX_PRICE",
     /// Whether existing daemons get jobs that no node bid on
     legacy: bool = "INFERNET_PLANE_LEGACY",
+    /// URL of an EVM chain's node, with its key if it has one: clients may deposit there
+    #[arg(value_name = "URL")]
+    evm_rpc: String = "INFERNET_PLANE_EVM_RPC",
+    /// The chain that this node must be on, such as 8453
+    #[arg(value_name = "ID")]
+    evm_chain: u64 = "INFERNET_PLANE_EVM_CHAIN",
+    /// Token of dollars with six decimals that is taken, such as USDC
+    #[arg(value_name = "ADDRESS")]
+    evm_token: EvmAddress = "INFERNET_PLANE_EVM_TOKEN",
+    /// Blocks that bury a transfer before it counts
+    #[arg(value_name = "N")]
+    evm_depth: u64 = "INFERNET_PLANE_EVM_DEPTH",
+    /// Where what is above --evm-hot-cap goes
+    #[arg(value_name = "ADDRESS")]
+    evm_cold: EvmAddress = "INFERNET_PLANE_EVM_COLD",
+    /// Micro-USD that stay on the plane's own account
+    #[arg(value_name = "MICRO_USD")]
+    evm_hot_cap: u64 = "INFERNET_PLANE_EVM_HOT_CAP",
     /// Seconds that running answers have when it stops
     #[arg(value_name = "SECONDS")]
     grace: u64 = "INFERNET_PLANE_GRACE",
@@ -126,6 +145,8 @@ pub struct Settings {
     pub max_peers: u32,
     /// Whether it buys.
     pub buys: bool,
+    /// Where clients may deposit.
+    pub cashier: Option<CashierConfig>,
     /// Seconds that running answers have when it stops.
     pub grace: u64,
     /// How much is logged.
@@ -142,6 +163,7 @@ impl Settings {
     }
 
     fn check(home: &Path, keys: Keys) -> Result<Self, SettingsError> {
+        let cashier = evm::read(&keys)?;
         let listen = keys.listen.unwrap_or(LISTEN);
         let tls = match (keys.tls_cert, keys.tls_key) {
             (Some(cert), Some(key)) => Some((cert, key)),
@@ -202,6 +224,7 @@ impl Settings {
             mdns: keys.mdns.unwrap_or(true),
             max_peers,
             buys: keys.buys.unwrap_or(true),
+            cashier,
             grace,
             log,
             plane,
@@ -254,6 +277,8 @@ mod tests {
         };
         let plain = load("").expect("good");
         assert_eq!(plain, load(EXAMPLE).expect("good"));
+        const WHERE: [&str; 8] =
+            ["store", "tls-cert", "tls-key", "evm-rpc", "evm-chain", "evm-token", "evm-cold", "evm-hot-cap"];
         // And its values are the defaults, but for those that say where something of the operator's is.
         let uncommented: String = EXAMPLE
             .lines()
@@ -262,8 +287,8 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect();
         let (examples, defaults): (Vec<&str>, Vec<&str>) =
-            uncommented.lines().partition(|line| ["store", "tls-cert", "tls-key"].iter().any(|key| line.starts_with(key)));
-        assert_eq!((examples.len(), defaults.len()), (3, Keys::NAMES.len() - 3));
+            uncommented.lines().partition(|line| WHERE.iter().any(|key| line.starts_with(key)));
+        assert_eq!((examples.len(), defaults.len()), (WHERE.len(), Keys::NAMES.len() - WHERE.len()));
         assert_eq!(load(&defaults.join("\n")).as_ref(), Ok(&plain));
         toml::from_str::<Keys>(&uncommented).expect("every line of the example is right");
     }

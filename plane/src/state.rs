@@ -1,6 +1,9 @@
 //! What every route is given.
 
-use crate::{config::PlaneConfig, gateway::Gateway, http::dashboard::Viewers, index::Index, legacy::Legacy, store::Store};
+use crate::{
+    cashier::Cashier, config::PlaneConfig, gateway::Gateway, http::dashboard::Viewers, index::Index, legacy::Legacy,
+    store::Store,
+};
 use std::sync::Arc;
 
 /// A plane's parts. Cheap to clone.
@@ -12,6 +15,8 @@ pub struct Plane {
     pub index: Arc<Index>,
     /// What buys for clients; `None` on a plane that only shows.
     pub gateway: Option<Arc<Gateway>>,
+    /// Who looks after deposits; `None` on a plane without a chain.
+    pub cashier: Option<Cashier>,
     /// Jobs for daemons that know nothing of the mesh.
     pub legacy: Arc<Legacy>,
     /// Who looks at its pages.
@@ -27,12 +32,18 @@ impl Plane {
         if let Some(gateway) = &gateway {
             gateway.bridge(legacy.clone());
         }
-        Plane { store, index: Arc::default(), gateway, legacy, viewers: Arc::default(), config }
+        Plane { store, index: Arc::default(), gateway, cashier: None, legacy, viewers: Arc::default(), config }
     }
 
     /// The same, with what somebody who follows the network makes of it.
     #[must_use]
     pub fn with_index(self, index: Arc<Index>) -> Self {
         Plane { index, ..self }
+    }
+
+    /// The same, with who looks after deposits.
+    #[must_use]
+    pub fn with_cashier(self, cashier: Option<Cashier>) -> Self {
+        Plane { cashier, ..self }
     }
 }

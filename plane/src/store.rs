@@ -7,6 +7,7 @@
 //! | [`Jobs`] | jobs of web clients | the jobs API |
 //! | [`Clients`] | who these are, their keys, sessions, balances | every route of clients |
 //! | [`Commands`] | operators' signed commands, and how far they got | nodes, operators |
+//! | [`Onchain`] | what a chain has brought, what was sent there | [`crate::cashier`] |
 //! | [`Notices`] | that something has changed | pages that are live, on any instance |
 //!
 //! **Rules.** A change that depends on what was there before (a reservation, a command's lease, a job's next status, a nonce)
@@ -24,6 +25,7 @@ mod fact;
 mod jobs;
 mod nodes;
 mod notices;
+mod onchain;
 mod postgres;
 mod receipts;
 
@@ -36,6 +38,7 @@ pub use self::{
     },
     nodes::{NodePut, NodeRow, Nodes, PayoutRow, Pubkey, Role, is_brief},
     notices::{Notice, Notices},
+    onchain::{DepositRow, Onchain, PaymentRow},
     postgres::PostgresStore,
     receipts::{MAX_FACTS, ReceiptPut, Receipts},
 };
@@ -49,7 +52,7 @@ pub const MAX_PAGE: usize = 500;
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// A plane's memory.
-pub trait Store: Receipts + Nodes + Jobs + Clients + Commands + Notices {
+pub trait Store: Receipts + Nodes + Jobs + Clients + Commands + Onchain + Notices {
     /// What it is and where, for people; never with a password.
     fn place(&self) -> String;
 

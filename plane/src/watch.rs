@@ -1,6 +1,7 @@
 //! What a plane can be watched by: `/healthz` (it runs), `/readyz` (it can work), `/metrics` (how it goes).
 
 use crate::{
+    cashier::{Cashier, State as CashierState},
     follow::{Follower, Told},
     index::Index,
     query,
@@ -108,7 +109,8 @@ fn families(watched: &Watched, told: Told, peers: usize, is_ready: bool, counter
     let net = counters.into_iter().map(|(name, count)| Sample::labelled("what", name, count)).collect();
     let whole = |number: u64| vec![Sample::whole(number)];
     let running = watched.plane.gateway.as_ref().map_or(0, |gateway| gateway.running());
-    vec![
+    let chain = watched.plane.cashier.as_ref().map(chain).unwrap_or_default();
+    let mut all = vec![
         Family::gauge("infernet_plane_ready", "Whether the store answers.", whole(is_ready.into())),
         Family::gauge("infernet_plane_peers", "Connected peers.", whole(peers as u64)),
         Family::counter("infernet_plane_heard", "Messages heard on the mesh, by kind.", heard),
@@ -118,5 +120,38 @@ fn families(watched: &Watched, told: Told, peers: usize, is_ready: bool, counter
         Family::gauge("infernet_plane_models", "Models that are served now.", whole(overview.models as u64)),
         Family::gauge("infernet_plane_jobs_running", "Jobs of clients that run on this instance.", whole(running as u64)),
         Family::counter("infernet_plane_net", "What happened on the mesh's connections, by what.", net),
+    ];
+    all.extend(chain);
+    all
+}
+
+/// Of a plane that takes deposits.
+fn chain(cashier: &Cashier) -> Vec<Family> {
+    let report = cashier.report();
+    let whole = |number: u64| vec![Sample::whole(number)];
+    let maybe = |number: Option<u64>| number.map(whole).unwrap_or_default();
+    let well = u64::from(report.state == CashierState::Following);
+    vec![
+        Family::gauge("infernet_plane_chain_up", "Whether the chain's deposits are followed.", whole(well)),
+        Family::counter(
+            "infernet_plane_chain_failures",
+            "Rounds in which the chain could not be read.",
+            whole(report.failures),
+        ),
+        Family::gauge("infernet_plane_chain_head", "The chain's newest block.", maybe(report.head)),
+        Family::gauge("infernet_plane_chain_read", "The last block whose transfers are kept.", maybe(report.read)),
+        Family::counter("infernet_plane_deposits", "Deposits credited to clients.", whole(report.credited)),
+        Family::counter("infernet_plane_deposits_micro_usd", "What they come to.", whole(report.credited_amount.0)),
+        Family::gauge(
+            "infernet_plane_unclaimed_deposits",
+            "Deposits of wallets that nobody signs in by.",
+            whole(report.unclaimed),
+        ),
+        Family::gauge("infernet_plane_hot_micro_usd", "What the plane's account has.", maybe(report.hot.map(|hot| hot.0))),
+        Family::gauge(
+            "infernet_plane_sweep_stuck",
+            "Whether what is above the cap can't be swept.",
+            whole(report.sweep_reason.is_some().into()),
+        ),
     ]
 }

@@ -15,10 +15,10 @@
 //! side by side (`books`). It has come through when every job ended with an answer or an error that says why, nothing hung, and
 //! no receipt that anybody was shown is missing anywhere.
 
-mod books;
-mod load;
-mod plan;
-mod stage;
+pub(crate) mod books;
+pub(crate) mod load;
+pub(crate) mod plan;
+pub(crate) mod stage;
 
 pub use books::Balance;
 pub use load::JobsReport;
@@ -52,7 +52,7 @@ use tokio::{
     time::{sleep, sleep_until, timeout},
 };
 
-const MODEL: &str = "tiny-chat";
+pub(crate) const MODEL: &str = "tiny-chat";
 const HUBS: usize = 2;
 /// Clients of each buyer.
 const CLIENTS: usize = 3;
@@ -206,7 +206,7 @@ fn complaints_about(jobs: &JobsReport) -> Vec<String> {
 }
 
 /// Until every buyer has had an answer.
-async fn all_answer(homes: &BTreeMap<Who, PathBuf>) -> Result<(), BenchError> {
+pub(crate) async fn all_answer(homes: &BTreeMap<Who, PathBuf>) -> Result<(), BenchError> {
     for (who, home) in homes.iter().filter(|(who, _)| matches!(who, Who::Buyer(_))) {
         let ends = clock::instant() + FORM;
         while let Err(error) = load::first(*who, home).await {
@@ -221,7 +221,12 @@ async fn all_answer(homes: &BTreeMap<Who, PathBuf>) -> Result<(), BenchError> {
 }
 
 /// Beginnings and ends in their order; of one moment, ends first.
-async fn play(stage: &mut Stage, strikes: &[Strike], load: &Load, notes: &mut (dyn Write + Send)) -> Result<(), BenchError> {
+pub(crate) async fn play(
+    stage: &mut Stage,
+    strikes: &[Strike],
+    load: &Load,
+    notes: &mut (dyn Write + Send),
+) -> Result<(), BenchError> {
     let started = clock::deadline(Duration::ZERO);
     let mut acts: Vec<(Duration, bool, &Strike)> =
         strikes.iter().flat_map(|strike| [(strike.at, true, strike), (strike.ends(), false, strike)]).collect();
@@ -251,12 +256,12 @@ async fn play(stage: &mut Stage, strikes: &[Strike], load: &Load, notes: &mut (d
     Ok(())
 }
 
-fn read_all(homes: &BTreeMap<Who, PathBuf>) -> Result<BTreeMap<Who, Book>, BenchError> {
-    let read = |(who, home): (&Who, &PathBuf)| {
-        let book = read(home).map_err(|error| BenchError::Options(format!("can't read the books of {who:?}: {error}")))?;
-        Ok((*who, book))
-    };
-    homes.iter().map(read).collect()
+pub(crate) fn read_all(homes: &BTreeMap<Who, PathBuf>) -> Result<BTreeMap<Who, Book>, BenchError> {
+    homes.iter().map(|(who, home)| Ok((*who, read_one(*who, home)?))).collect()
+}
+
+pub(crate) fn read_one(who: Who, home: &Path) -> Result<Book, BenchError> {
+    read(home).map_err(|error| BenchError::Options(format!("can't read the books of {who:?}: {error}")))
 }
 
 /// What the node of `home` has kept; it must have ended.
@@ -291,8 +296,10 @@ fn entry(signed: &SignedReceipt) -> Entry {
     Entry {
         job: receipt.job,
         worker: receipt.worker,
+        buyer: receipt.buyer,
         digest: receipt.digest(),
         micro_usd: receipt.amount.0,
+        finished: receipt.finished,
         completed: receipt.status == JobStatus::COMPLETED,
         countersigned: signed.countersign().is_some(),
     }

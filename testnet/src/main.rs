@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
+    audit,
     bench::{auction, dial, gas, node, plane, receipts, relay, stream, vouchers},
     chaos, demo,
     engine::{EngineOptions, EngineServer},
@@ -60,6 +61,9 @@ enum Command {
     Sim(SimArgs),
     /// Processes that are killed, frozen, cut off and starved under load; the exit code tells whether the books balance.
     Chaos(ChaosArgs),
+    /// Jobs of mesh buyers and of a plane's web clients while processes are killed, then all books to the micro-USD; the exit code tells
+    /// whether they balance.
+    Audit(AuditArgs),
     /// The real programs behind NATs of each kind, in network namespaces or a model of them; the exit code tells whether every pair came
     /// together.
     Nat {
@@ -199,6 +203,25 @@ struct ChaosArgs {
     /// Nodes that buy.
     #[arg(long, default_value_t = 3)]
     buyers: usize,
+    /// Which faults.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct AuditArgs {
+    /// Jobs in all.
+    #[arg(long, default_value_t = 200)]
+    jobs: u64,
+    /// Seconds for them at most.
+    #[arg(long, default_value_t = 120)]
+    secs: u64,
+    /// SIGKILLs of workers and buyers; the plane is killed once, too, unless this is 0.
+    #[arg(long, default_value_t = 8)]
+    kills: usize,
     /// Which faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -424,6 +447,13 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let result = chaos::run(options, &mut io::stderr()).await?;
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "the network did not come through");
+            }
+            Command::Audit(AuditArgs { jobs, secs, kills, seed, json }) => {
+                let (time, binary) = (Duration::from_secs(secs), std::env::current_exe()?);
+                let options = audit::AuditOptions { jobs, time, seed, kills, binary };
+                let result = audit::run(options, &mut io::stderr()).await?;
+                print(&result, json)?;
+                anyhow::ensure!(result.is_well(), "the books do not balance");
             }
             Command::Engine { tokens_per_second } => engine(tokens_per_second).await?,
             Command::Bench { command: BenchCommand::Plane { events, viewers, jobs, json } } => {

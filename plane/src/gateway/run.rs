@@ -14,8 +14,9 @@ use infernet_node::{
 };
 use infernet_wire::{
     chat::{Channel, Usage},
-    id::Hash,
+    id::{Hash, NodeId},
     money::MicroUsd,
+    receipt::SignedReceipt,
     time::UnixMillis,
 };
 use std::{pin::pin, sync::Arc};
@@ -146,12 +147,21 @@ impl Running<'_> {
         let wanted_no_more = *self.live.cancelled().borrow();
         let charged = result.as_ref().ok().and_then(|report| report.receipt.as_ref());
         let usage = self.usage.as_ref().filter(|usage| usage.finish.is_complete() || charged.is_some());
+        let bought = self.bought().await;
+        let last = bought.iter().find(|(worker, ..)| self.agreed.as_ref().is_some_and(|agreed| agreed.worker == *worker));
+        // A job that failed over has a receipt of each worker that it was paid to.
+        let by_receipts = bought.iter().map(|(_, amount, _)| *amount).sum::<MicroUsd>();
+        let beyond = match (last, charged) {
+            (Some(_), _) => MicroUsd(0),
+            (None, Some(receipt)) => receipt.amount(),
+            (None, None) => self.cost(),
+        };
         let mut outcome = Outcome {
-            cost: charged.map_or_else(|| self.cost(), |receipt| receipt.amount()),
+            cost: MicroUsd(by_receipts.0.saturating_add(beyond.0)),
             worker: self.agreed.as_ref().map(|agreed| agreed.worker),
             usage: usage.map(|usage| (usage.input_tokens, usage.output_tokens)),
             finish: self.usage.as_ref().map(|usage| usage.finish.label()),
-            receipt: self.receipt().await,
+            receipt: last.map(|(.., digest)| *digest),
             ..Outcome::default()
         };
         match (&result, &self.usage) {
@@ -166,12 +176,15 @@ impl Running<'_> {
         outcome
     }
 
-    /// Digest of the receipt, if there is one.
-    async fn receipt(&self) -> Option<Hash> {
-        let agreed = self.agreed.as_ref()?;
-        let (receipts, job, worker) = (self.gateway.through.receipts.clone(), agreed.job, agreed.worker);
-        let found = spawn_blocking(move || receipts.receipts_of(&job)).await.ok()?.ok()?;
-        found.iter().find(|signed| signed.receipt().worker == worker).map(|signed| signed.receipt().digest())
+    /// The job's receipts that both have signed: whose, of how much, and their digests.
+    async fn bought(&self) -> Vec<(NodeId, MicroUsd, Hash)> {
+        let Some(job) = self.agreed.as_ref().map(|agreed| agreed.job) else { return Vec::new() };
+        let receipts = self.gateway.through.receipts.clone();
+        let found = spawn_blocking(move || receipts.receipts_of(&job)).await;
+        // A store that fails tells nothing: what was agreed is charged.
+        let found = found.ok().and_then(Result::ok).unwrap_or_default();
+        let both = found.iter().filter(|signed| signed.countersign().is_some()).map(SignedReceipt::receipt);
+        both.map(|receipt| (receipt.worker, receipt.amount, receipt.digest())).collect()
     }
 }
 

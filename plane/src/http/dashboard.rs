@@ -9,6 +9,7 @@
 
 mod account;
 mod assets;
+mod deposits;
 mod jobs;
 mod layout;
 mod live;

@@ -1,6 +1,6 @@
 //! `/openapi.json`, made from the handlers themselves, and `/docs/api`, the same for people.
 
-use super::{auth, chat, clients, commands, dashboard, device, jobs, legacy, market, network, node};
+use super::{auth, chat, clients, commands, dashboard, deposits, device, jobs, legacy, market, network, node};
 use crate::state::Plane;
 use axum::{Json, Router, http::StatusCode, response::Response, routing::get};
 use maud::{Markup, html};
@@ -24,6 +24,7 @@ use utoipa::{
         chat::ask, chat::follow, chat::status,
         clients::me, clients::entries, clients::identities, clients::keys, clients::make_key, clients::revoke,
         clients::make_client, clients::show_client, clients::give,
+        deposits::deposits, deposits::chain,
         auth::wallet_start, auth::wallet_finish, auth::register_start, auth::register_finish, auth::passkey_start,
         auth::passkey_finish, auth::by_key, auth::by_own_key, auth::logout,
         device::start, device::poll, device::approve,

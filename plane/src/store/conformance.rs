@@ -6,6 +6,7 @@ mod commands;
 mod jobs;
 mod money;
 mod nodes;
+mod onchain;
 mod receipts;
 
 use super::{Notice, Pubkey, Store, WebJobId};
@@ -31,6 +32,7 @@ pub(super) async fn conforms(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     clients::conform(&both).await;
     money::conform(&both).await;
     commands::conform(&both).await;
+    onchain::conform(&both).await;
     notices_reach_all(&both).await;
 }
 

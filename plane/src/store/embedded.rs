@@ -14,6 +14,7 @@
 //! | 28 | job ‖ piece | a text that is kept |
 //! | 30 to 49 | clients and what is theirs | see `clients` |
 //! | 50 to 52 | command; node ‖ issued ‖ command; the same of those that are open | commands |
+//! | 60 to 64 | deposits and payments | see `onchain` |
 //!
 //! Work with the disk is done on threads that may block, [`MAX_AT_ONCE`] of them at most.
 
@@ -22,6 +23,7 @@ mod commands;
 mod db;
 mod jobs;
 mod nodes;
+mod onchain;
 mod receipts;
 
 use self::db::{Change, Keep, Table};

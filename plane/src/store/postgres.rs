@@ -19,6 +19,7 @@ mod listen;
 mod migrate;
 mod money;
 mod nodes;
+mod onchain;
 mod receipts;
 
 use self::{

@@ -1,32 +1,38 @@
 //! Whether the books balance: pure, over what every node has kept.
 
 use super::{load::Promise, plan::Who};
-use infernet_wire::id::{Hash, JobId, NodeId};
+use infernet_wire::{
+    id::{Hash, JobId, NodeId},
+    time::UnixMillis,
+};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A receipt, as far as books go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) job: JobId,
-    pub(super) worker: NodeId,
-    pub(super) digest: Hash,
-    pub(super) micro_usd: u64,
-    pub(super) completed: bool,
-    pub(super) countersigned: bool,
+pub(crate) struct Entry {
+    pub(crate) job: JobId,
+    pub(crate) worker: NodeId,
+    pub(crate) buyer: NodeId,
+    pub(crate) digest: Hash,
+    pub(crate) micro_usd: u64,
+    /// When its job ended.
+    pub(crate) finished: UnixMillis,
+    pub(crate) completed: bool,
+    pub(crate) countersigned: bool,
 }
 
 /// What one node kept.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Book {
+pub(crate) struct Book {
     /// Who it is, if it has a key.
-    pub(super) id: Option<NodeId>,
-    pub(super) entries: Vec<Entry>,
-    pub(super) unreadable: u64,
+    pub(crate) id: Option<NodeId>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) unreadable: u64,
     /// The highest voucher of each buyer, in micro-USD.
-    pub(super) vouchers: BTreeMap<NodeId, u64>,
+    pub(crate) vouchers: BTreeMap<NodeId, u64>,
     /// What it may have promised to each worker, in micro-USD.
-    pub(super) promised: BTreeMap<NodeId, u64>,
+    pub(crate) promised: BTreeMap<NodeId, u64>,
 }
 
 /// What the books come to.
@@ -51,7 +57,7 @@ pub struct Balance {
 }
 
 /// Compares all books with each other, and with the receipts that clients were shown.
-pub(super) fn balance(books: &BTreeMap<Who, Book>, promises: &[Promise]) -> Balance {
+pub(crate) fn balance(books: &BTreeMap<Who, Book>, promises: &[Promise]) -> Balance {
     let mut balance = Balance::default();
     let of = |is: fn(&Who) -> bool| -> BTreeMap<(JobId, NodeId), Entry> {
         let entries = books.iter().filter(|(who, _)| is(who)).flat_map(|(_, book)| &book.entries);
@@ -138,13 +144,16 @@ mod tests {
     use super::*;
 
     const WORKER: NodeId = NodeId([2; 33]);
+    const BUYER: NodeId = NodeId([3; 33]);
 
     fn entry(job: u8) -> Entry {
         Entry {
             job: JobId([job; 16]),
             worker: WORKER,
+            buyer: BUYER,
             digest: Hash([job; 32]),
             micro_usd: 10,
+            finished: UnixMillis(1),
             completed: true,
             countersigned: true,
         }
@@ -191,7 +200,6 @@ mod tests {
 
     #[test]
     fn a_voucher_that_its_buyer_does_not_know_of_is_told() {
-        const BUYER: NodeId = NodeId([3; 33]);
         let mut books = books(&[], &[]);
         let worker = books.get_mut(&Who::Worker(0)).expect("a worker");
         (worker.id, worker.vouchers) = (Some(WORKER), [(BUYER, 10)].into());

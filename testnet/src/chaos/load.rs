@@ -40,11 +40,11 @@ const MAX_ERRORS: usize = 32;
 
 /// A receipt that a client was shown, signed by both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Promise {
-    pub(super) buyer: Who,
-    pub(super) worker: NodeId,
-    pub(super) job: JobId,
-    pub(super) micro_usd: u64,
+pub(crate) struct Promise {
+    pub(crate) buyer: Who,
+    pub(crate) worker: NodeId,
+    pub(crate) job: JobId,
+    pub(crate) micro_usd: u64,
 }
 
 /// What became of all jobs.
@@ -99,18 +99,18 @@ enum End {
 
 /// Jobs of all clients.
 #[derive(Clone, Default)]
-pub(super) struct Load {
+pub(crate) struct Load {
     results: Arc<Mutex<Results>>,
     outages: Outages,
 }
 
 impl Load {
-    pub(super) fn new(outages: Outages) -> Self {
+    pub(crate) fn new(outages: Outages) -> Self {
         Load { outages, ..Load::default() }
     }
 
     /// Runs jobs on the node of `home` until `stop`; the job that runs then is waited for.
-    pub(super) async fn client(self, buyer: Who, home: PathBuf, first: usize, stop: watch::Receiver<bool>) {
+    pub(crate) async fn client(self, buyer: Who, home: PathBuf, first: usize, stop: watch::Receiver<bool>) {
         for tokens in TOKENS.into_iter().cycle().skip(first) {
             if *stop.borrow() {
                 return;
@@ -173,7 +173,7 @@ impl Load {
     }
 
     /// What became of all of them, and the receipts that were shown.
-    pub(super) fn report(&self) -> (JobsReport, Vec<Promise>) {
+    pub(crate) fn report(&self) -> (JobsReport, Vec<Promise>) {
         let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
         let mut report = results.report.clone();
         report.latency_ms = Some(Distribution::of(results.latencies.clone()));
@@ -194,7 +194,7 @@ fn without_numbers(error: &str) -> String {
 }
 
 /// One job of a node that must go well; why it did not.
-pub(super) async fn first(buyer: Who, home: &Path) -> Result<(), String> {
+pub(crate) async fn first(buyer: Who, home: &Path) -> Result<(), String> {
     let node = Client::connect(home).ok_or("its node does not run")?;
     match timeout(HUNG, ask(buyer, &node, 4)).await {
         Ok(End::Answered { tokens: 4, promise: Some(_) }) => Ok(()),

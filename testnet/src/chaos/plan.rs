@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// A node, or what belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Who {
+pub(crate) enum Who {
     Hub(usize),
     Worker(usize),
     Buyer(usize),
@@ -14,12 +14,12 @@ pub(super) enum Who {
 
 /// How many there are of each.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cast {
-    pub(super) hubs: usize,
-    pub(super) workers: usize,
-    pub(super) buyers: usize,
+pub(crate) struct Cast {
+    pub(crate) hubs: usize,
+    pub(crate) workers: usize,
+    pub(crate) buyers: usize,
     /// The workers and buyers with a disk of their own are the first so many of each.
-    pub(super) small_disks: usize,
+    pub(crate) small_disks: usize,
 }
 
 /// What goes wrong.
@@ -75,22 +75,22 @@ impl Fault {
 
 /// One fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Strike {
-    pub(super) at: Duration,
-    pub(super) lasts: Duration,
-    pub(super) fault: Fault,
-    pub(super) who: Who,
+pub(crate) struct Strike {
+    pub(crate) at: Duration,
+    pub(crate) lasts: Duration,
+    pub(crate) fault: Fault,
+    pub(crate) who: Who,
 }
 
 impl Strike {
-    pub(super) fn ends(&self) -> Duration {
+    pub(crate) fn ends(&self) -> Duration {
         self.at + self.lasts
     }
 }
 
 /// `kills` kills and half as many other faults, evenly over `time`, in the order of their beginnings. A node suffers one fault at
 /// a time; who suffers is chance, weighted towards those who have something to lose.
-pub(super) fn plan(seed: u64, time: Duration, kills: usize, cast: Cast) -> Vec<Strike> {
+pub(crate) fn plan(seed: u64, time: Duration, kills: usize, cast: Cast) -> Vec<Strike> {
     let mut dice = Dice::new(seed, 0);
     let others = kills.div_ceil(2).max(Fault::ALL.len());
     let total = kills + others;

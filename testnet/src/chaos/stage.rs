@@ -36,7 +36,7 @@ const GRACE_SECS: &str = "20";
 const HOG: usize = 4 << 20;
 
 /// When a node could not answer, from when to when.
-pub(super) type Outages = Arc<Mutex<BTreeMap<Who, Vec<(Instant, Option<Instant>)>>>>;
+pub(crate) type Outages = Arc<Mutex<BTreeMap<Who, Vec<(Instant, Option<Instant>)>>>>;
 
 /// One node.
 struct Member {
@@ -49,18 +49,18 @@ struct Member {
 }
 
 /// All of them.
-pub(super) struct Stage {
+pub(crate) struct Stage {
     members: BTreeMap<Who, Member>,
-    pub(super) outages: Outages,
+    pub(crate) outages: Outages,
     hog: Option<(tokio::task::JoinHandle<()>, Arc<std::sync::atomic::AtomicBool>)>,
     scratch: TempDir,
     /// Why there is no small disk, if there is none.
-    pub(super) no_small_disk: Option<String>,
+    pub(crate) no_small_disk: Option<String>,
 }
 
 impl Stage {
     /// Starts everybody. Asks for `cast.small_disks`, and tells how many there are.
-    pub(super) async fn build(binary: &Path, cast: &mut Cast) -> Result<Self, BenchError> {
+    pub(crate) async fn build(binary: &Path, cast: &mut Cast) -> Result<Self, BenchError> {
         let scratch = tempfile::Builder::new().prefix("infernet-").tempdir()?;
         let mut stage =
             Stage { members: BTreeMap::new(), outages: Outages::default(), hog: None, scratch, no_small_disk: None };
@@ -131,6 +131,14 @@ impl Stage {
         links.iter().enumerate().map(address).collect()
     }
 
+    /// The hubs' own addresses: for somebody who joins, and stays only while they do.
+    pub(crate) fn ways_in(&self) -> Result<Vec<String>, BenchError> {
+        let hubs = self.members.iter().filter(|(who, _)| matches!(who, Who::Hub(_)));
+        let address = |hub: &Member| hub.process.as_ref()?.status.listen.first().cloned();
+        let all: Option<Vec<String>> = hubs.map(|(_, hub)| address(hub)).collect();
+        all.ok_or_else(|| BenchError::Options("a hub has no address".into()))
+    }
+
     fn mesh_address(&self, who: Who) -> Result<SocketAddr, BenchError> {
         let listen = self.members.get(&who).and_then(|m| m.process.as_ref()).map(|p| p.status.listen.clone());
         let port = listen.unwrap_or_default().iter().find_map(|address| {
@@ -167,12 +175,12 @@ impl Stage {
     }
 
     /// Everybody's home, as this process sees it.
-    pub(super) fn homes(&self) -> BTreeMap<Who, PathBuf> {
+    pub(crate) fn homes(&self) -> BTreeMap<Who, PathBuf> {
         self.members.iter().map(|(who, member)| (*who, member.launch.home())).collect()
     }
 
     /// A fault begins.
-    pub(super) async fn begin(&mut self, strike: &Strike) -> Result<(), BenchError> {
+    pub(crate) async fn begin(&mut self, strike: &Strike) -> Result<(), BenchError> {
         if matches!(strike.fault, Fault::Kill | Fault::Freeze) {
             self.note_outage(strike.who);
         }
@@ -188,7 +196,7 @@ impl Stage {
     }
 
     /// It is over.
-    pub(super) async fn end(&mut self, strike: &Strike) -> Result<(), BenchError> {
+    pub(crate) async fn end(&mut self, strike: &Strike) -> Result<(), BenchError> {
         match strike.fault {
             Fault::Split => self.split(Link::mend),
             Fault::SlowDisk => self.leave_disk().await,
@@ -249,7 +257,7 @@ impl Stage {
     }
 
     /// Tells everybody to stop, and waits. Who did not end well, and how.
-    pub(super) async fn stop(&mut self, within: Duration) -> Vec<String> {
+    pub(crate) async fn stop(&mut self, within: Duration) -> Vec<String> {
         let mut wrong = Vec::new();
         for (who, member) in &mut self.members {
             let Some(process) = &mut member.process else { continue };

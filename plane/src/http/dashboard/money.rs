@@ -1,6 +1,6 @@
 //! What a client has, spent and earned, on a page and as CSV.
 
-use super::{Ask, Part, account, market::tile, words};
+use super::{Ask, Part, account, deposits, market::tile, words};
 use crate::{
     accounts::{Scope, wallet::iso},
     http::{caller::Caller, clients::EntryView, error::Refusal, jobs::pairs},
@@ -54,7 +54,15 @@ pub(super) async fn page(ask: &Ask<'_>, before: Option<u64>) -> Result<Vec<Part>
         @if let Some(next) = next { p { a href={ "/money?before=" (next) } { "Older" } } }
         p { a href="/money.csv" { "CSV" } }
     };
-    Ok(vec![Part::live("has", has), Part::live("entries", entries), Part::live("earned", earned(ask, &nodes))])
+    let mut parts = vec![Part::live("has", has)];
+    if let Some(cashier) = &ask.plane.cashier {
+        parts.push(Part::live("deposits", deposits::own(ask, cashier, &client.id).await?));
+        if client.admin {
+            parts.push(Part::live("chain", deposits::chain(cashier)));
+        }
+    }
+    parts.extend([Part::live("entries", entries), Part::live("earned", earned(ask, &nodes))]);
+    Ok(parts)
 }
 
 fn entry(entry: Entry) -> Markup {

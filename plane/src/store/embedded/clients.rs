@@ -59,11 +59,11 @@ struct Held {
     is_settled: bool,
 }
 
-fn client(id: &ClientId) -> Key {
+pub(super) fn client(id: &ClientId) -> Key {
     Key::of(CLIENT).last(&id.0)
 }
 
-fn identity(kind: &str, subject: &str) -> Key {
+pub(super) fn identity(kind: &str, subject: &str) -> Key {
     Key::of(IDENTITY).text(kind).last(subject)
 }
 
@@ -114,7 +114,7 @@ fn next_number(table: &Table, id: &ClientId) -> Result<u64, StoreError> {
 }
 
 /// Adds an entry, and returns the client as it is then. `None` if the reference was used, or the balance would not do.
-fn add(change: &mut Change<'_>, mut row: ClientRow, entry: &Entry) -> Result<Option<ClientRow>, StoreError> {
+pub(super) fn add(change: &mut Change<'_>, mut row: ClientRow, entry: &Entry) -> Result<Option<ClientRow>, StoreError> {
     let reference = reference(entry);
     let Some(balance) = row.balance_after(entry.amount) else { return Ok(None) };
     if change.table().has(&reference)? {

@@ -2,6 +2,7 @@
 
 use super::super::{CommandStatus, EntryKind, JobStatus, Pubkey, Role, StoreError};
 use infernet_wire::{
+    evm::EvmAddress,
     id::{Hash, NodeId},
     money::MicroUsd,
     time::UnixMillis,
@@ -89,6 +90,10 @@ impl<'a> Columns<'a> {
 
     pub(super) fn maybe_node(&self, column: &str) -> Result<Option<NodeId>, StoreError> {
         Ok(self.maybe_bytes(column)?.map(NodeId))
+    }
+
+    pub(super) fn evm(&self, column: &str) -> Result<EvmAddress, StoreError> {
+        self.bytes(column).map(EvmAddress)
     }
 
     pub(super) fn hash(&self, column: &str) -> Result<Hash, StoreError> {

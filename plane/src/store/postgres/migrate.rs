@@ -6,10 +6,11 @@ use infernet_wire::topic::NetworkId;
 use tracing::info;
 
 /// In order; the number of a step is its place. A step that was released is never changed.
-const STEPS: [(&str, &str); 3] = [
+const STEPS: [(&str, &str); 4] = [
     ("plane", include_str!("migrations/0001_plane.sql")),
     ("money", include_str!("migrations/0002_money.sql")),
     ("receipts", include_str!("migrations/0003_receipts.sql")),
+    ("onchain", include_str!("migrations/0004_onchain.sql")),
 ];
 
 /// Brings the database up to this program's schema, and makes sure that it is this network's.

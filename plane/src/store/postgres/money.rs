@@ -16,13 +16,13 @@ use deadpool_postgres::Transaction;
 use infernet_wire::{money::MicroUsd, time::UnixMillis};
 
 /// A client, locked until the transaction ends.
-async fn locked(step: &Transaction<'_>, id: &ClientId) -> Result<Option<ClientRow>, StoreError> {
+pub(super) async fn locked(step: &Transaction<'_>, id: &ClientId) -> Result<Option<ClientRow>, StoreError> {
     let statement = format!("select {CLIENT} from clients where id = $1 for update");
     row(step, &statement, &[&plain(&id.0)]).await?.as_ref().map(read_client).transpose()
 }
 
 /// Adds an entry of a client that is locked, so that its number is nobody else's; `false` if its reference was used or the balance would not do.
-async fn add(step: &Transaction<'_>, client: &ClientRow, entry: &Entry) -> Result<bool, StoreError> {
+pub(super) async fn add(step: &Transaction<'_>, client: &ClientRow, entry: &Entry) -> Result<bool, StoreError> {
     let Some(balance) = client.balance_after(entry.amount) else { return Ok(false) };
     let (id, key) = (plain(&client.id.0), entry.key.as_ref().map(|key| &key.as_bytes()[..]));
     let added = execute(
