@@ -15,7 +15,7 @@ use infernet_node::{
     market::{policy::Policy, pricing::Pricing},
     net::ReachConfig,
     node::{Node, Serve, Settings, StartError},
-    settlement::tabs::Credit,
+    settlement::{service, tabs::Credit},
     store::{self, StoreError},
 };
 use infernet_wire::{
@@ -54,6 +54,9 @@ pub enum ClusterError {
     /// A plane.
     #[error("a plane: {0}")]
     Plane(String),
+    /// Its account on a chain.
+    #[error("the account on the chain: {0}")]
+    Account(String),
     /// Something that must happen did not.
     #[error("{what} did not happen within {} s", .within.as_secs())]
     Timeout {
@@ -81,6 +84,8 @@ pub struct MemberSpec {
     pub reach: ReachConfig,
     /// A copy of every gossip payload.
     pub tap: Option<mpsc::Sender<(String, Vec<u8>)>>,
+    /// On which chain it pays and is paid.
+    pub settles: Option<service::Settings>,
 }
 
 /// What a worker sells.
@@ -92,6 +97,8 @@ pub struct Sells {
     pub price: Price,
     /// Jobs at once.
     pub slots: u16,
+    /// What anybody may owe it.
+    pub credit: MicroUsd,
     /// How long its engine may take.
     pub deadlines: Deadlines,
     /// When nothing is sold.
@@ -105,7 +112,7 @@ impl Sells {
     pub fn new(engine: impl Into<String>, price_in: u64, price_out: u64, slots: u16) -> Self {
         let price = Price { input: MicroUsd(price_in), output: MicroUsd(price_out) };
         let (engine, deadlines, policy) = (engine.into(), Deadlines::default(), Policy::default());
-        Sells { engine, price, slots, deadlines, policy, sensors: None }
+        Sells { engine, price, slots, credit: CREDIT, deadlines, policy, sensors: None }
     }
 
     /// The engine as `KIND=URL`.
@@ -132,6 +139,7 @@ impl MemberSpec {
             listens: true,
             reach: ReachConfig::default(),
             tap: None,
+            settles: None,
         }
     }
 
@@ -157,7 +165,7 @@ impl Member {
         let network: NetworkId = NETWORK.parse().unwrap_or_default();
         let store = store::open(home.path(), &network)?;
         let settings = Settings {
-            key,
+            key: key.clone(),
             former: Vec::new(),
             network,
             listen: if spec.listens { vec![loopback()] } else { Vec::new() },
@@ -170,7 +178,11 @@ impl Member {
             preferences: spec.preferences,
             tap: spec.tap,
         };
-        Ok(Member { node: Node::start(settings, store).await?, home })
+        let node = Node::start(settings, store).await?;
+        if let Some(settings) = spec.settles {
+            node.settle(settings, key).map_err(|error| ClusterError::Account(error.to_string()))?;
+        }
+        Ok(Member { node, home })
     }
 
     /// Its addresses, for others to start from.
@@ -222,7 +234,7 @@ fn serve(sells: Sells) -> Result<Serve, ClusterError> {
     if let Some(sensors) = sells.sensors {
         serve.sensors = sensors();
     }
-    Ok(Serve { policy: sells.policy, credit: Credit { free: CREDIT, ..Credit::default() }, ..serve })
+    Ok(Serve { policy: sells.policy, credit: Credit { free: sells.credit, ..Credit::default() }, ..serve })
 }
 
 /// Waits until `holds`, looking every few milliseconds.

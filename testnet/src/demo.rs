@@ -3,9 +3,12 @@
 //! Three workers with a real tiny language model behind them, at different prices and speeds, and a buyer; real libp2p, real
 //! QUIC, real signatures. It shows the auction, the answer as it streams, and the receipt both sides signed.
 
+mod settle;
+
 use crate::{
     cluster::{ClusterError, Member, MemberSpec, Sells},
     engine::{EngineError, EngineOptions, EngineServer},
+    evm::ChainError,
     plane::Beside,
     serve::signalled,
 };
@@ -15,11 +18,13 @@ use infernet_node::{
     control::{Control, ControlError},
     node::Node,
     report::{AuctionReport, ChatReport},
+    settlement::service::AccountError,
 };
 use infernet_wire::{
     chat::{ChatMessage, ChatRequest, Role},
     money::MicroUsd,
 };
+use settle::OnChain;
 use std::{collections::BTreeMap, io::Write, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
@@ -43,8 +48,17 @@ pub struct DemoOptions {
     pub json: bool,
     /// Keep the network running until Ctrl-C.
     pub stay: bool,
+    /// Pay on a chain of this machine.
+    pub settle: Option<Settle>,
     /// Use this engine, as `KIND=URL`, and this model of it instead of the embedded one.
     pub engine: Option<(String, String)>,
+}
+
+/// Where jobs are settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Settle {
+    /// Channels on an EVM chain: a real anvil.
+    Evm,
 }
 
 /// The demo can't go on.
@@ -62,6 +76,28 @@ pub enum DemoError {
     /// The control socket of `--stay`.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A node's account there.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// A transaction that should have worked.
+    #[error("a transaction to {what} did not work: {reason}")]
+    Transaction {
+        /// What it was for.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The chain says otherwise than the receipt.
+    #[error("the buyer has spent {spent:?} on the chain, and the receipt says {paid:?}")]
+    Books {
+        /// What the chain says; `None`: it has more than before.
+        spent: Option<MicroUsd>,
+        /// What the receipt says, if there is one.
+        paid: Option<MicroUsd>,
+    },
     /// The output.
     #[error("can't write: {0}")]
     Write(#[from] std::io::Error),
@@ -73,16 +109,25 @@ pub enum DemoError {
 /// Runs it. Output goes to `out` (answer or JSON) and `notes` (everything about it).
 pub async fn run(options: DemoOptions, out: &mut (dyn Write + Send), notes: &mut (dyn Write + Send)) -> Result<(), DemoError> {
     let mut say = |text: String| if options.json { Ok(()) } else { writeln!(notes, "{text}") };
-    let network = Network::start(&options, &mut say).await?;
+    let mut network = Network::start(&options, &mut say).await?;
     let model = network.model.clone();
     say(format!("\nasking {model:?}: {:?}\n", options.prompt))?;
     let report = ask(&network, &options, &mut say, out).await?;
-    if options.json {
-        writeln!(out, "{}", serde_json::to_string(&report).map_err(std::io::Error::other)?)?;
-    } else {
+    if !options.json {
         writeln!(out)?;
         receipt(&report, &mut say)?;
         network.tab(&report, &mut say)?;
+    }
+    let settled = match network.chain.take() {
+        Some(chain) => Some(chain.close(&network.buyer, &network.workers, &report, &mut say).await?),
+        None => None,
+    };
+    if options.json {
+        let mut report = serde_json::to_value(&report).map_err(std::io::Error::other)?;
+        if let (Some(settled), Some(fields)) = (settled, report.as_object_mut()) {
+            fields.insert("settlement".into(), settled);
+        }
+        writeln!(out, "{report}")?;
     }
     let signed = report.receipt.as_ref().is_some_and(|r| r.verified);
     if options.stay {
@@ -102,11 +147,17 @@ struct Network {
     plane: Beside,
     model: String,
     names: BTreeMap<String, &'static str>,
+    chain: Option<OnChain>,
 }
 
 impl Network {
     async fn start(options: &DemoOptions, say: &mut Say<'_>) -> Result<Self, DemoError> {
-        let buyer = Member::start(MemberSpec::buyer(Vec::new())).await?;
+        let mut chain = match options.settle {
+            Some(Settle::Evm) => Some(OnChain::start(say).await?),
+            None => None,
+        };
+        let settles = || chain.as_ref().map(|chain| chain.bank().settings()).transpose();
+        let buyer = Member::start(MemberSpec { settles: settles()?, ..MemberSpec::buyer(Vec::new()) }).await?;
         let bootstrap = buyer.addresses().await;
         say(format!(
             "buyer   {}  {}",
@@ -126,7 +177,12 @@ impl Network {
                     url
                 }
             };
-            let worker = Member::start(MemberSpec::worker(bootstrap.clone(), Sells::new(url, price_in, price_out, 4))).await?;
+            let mut sells = Sells::new(url, price_in, price_out, 4);
+            if chain.is_some() {
+                sells.credit = MicroUsd(0);
+            }
+            let spec = MemberSpec { settles: settles()?, ..MemberSpec::worker(bootstrap.clone(), sells) };
+            let worker = Member::start(spec).await?;
             let id = worker.node.id();
             let dollars = (MicroUsd(price_in), MicroUsd(price_out));
             say(format!(
@@ -146,7 +202,10 @@ impl Network {
         if options.engine.is_none() && ollama_answers().await {
             say(format!("an Ollama answers at {OLLAMA}: --engine ollama={OLLAMA} MODEL asks one of its models instead"))?;
         }
-        Ok(Network { buyer, workers, engines, plane, model, names })
+        if let Some(chain) = &mut chain {
+            chain.deposit(&buyer, &workers, say).await?;
+        }
+        Ok(Network { buyer, workers, engines, plane, model, names, chain })
     }
 
     fn name(&self, worker: &str) -> &'static str {
@@ -157,7 +216,10 @@ impl Network {
     fn tab(&self, report: &ChatReport, say: &mut Say<'_>) -> std::io::Result<()> {
         let Some(receipt) = &report.receipt else { return Ok(()) };
         let Some(worker) = self.workers.iter().find(|worker| worker.node.id() == receipt.worker) else { return Ok(()) };
-        let Ok(tab) = worker.node.tabs().sold_to(&self.buyer.node.id()) else { return Ok(()) };
+        let (tabs, us) = (worker.node.tabs(), self.buyer.node.id());
+        let channel = tabs.channels().from(&us).into_iter().next();
+        let tab = channel.map_or_else(|| tabs.sold_to(&us), |known| tabs.sold_on(&us, &known.terms.id()));
+        let Ok(tab) = tab else { return Ok(()) };
         let promised = MicroUsd(u64::try_from(tab.promised()).unwrap_or(u64::MAX));
         say(format!("paid as it streamed: vouchers of {promised} in all; what was not used pays for the next job"))
     }

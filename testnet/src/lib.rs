@@ -15,13 +15,14 @@
 //! | [`stranger`] | a member of the mesh that is no node |
 //! | [`pay`] | payments of buyers that are no nodes |
 //! | [`shim`] | TCP and UDP links that are worse than loopback |
-//! | [`evm`] | a real EVM chain, and the contract on it |
+//! | [`evm`], [`bank`] | a real EVM chain, and the contract on it; a token, and money for nodes |
 //! | [`svm`] | Solana's runtime in this process, behind the RPC of a cluster |
 //! | [`receipts`], [`scribe`] | receipts without a job, and a process that writes them until it is killed |
 //! | [`machine`] | what a number was measured on |
 //!
 //! Nothing depends on this crate. Fault injection is done from outside a node: by signals, by links, by its engine.
 
+pub mod bank;
 pub mod bench;
 pub mod chaos;
 pub mod circuit;

@@ -132,8 +132,11 @@ struct DemoArgs {
     #[arg(long)]
     json: bool,
     /// Keep the network running until Ctrl-C.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "settle")]
     stay: bool,
+    /// Pay on a chain that runs here, and show what everybody has before and after.
+    #[arg(long)]
+    settle: Option<demo::Settle>,
     /// Ask this model of a real engine instead of the embedded one, such as vllm=http://127.0.0.1:8000 my-model
     #[arg(long, num_args = 2, value_names = ["KIND=URL", "MODEL"])]
     engine: Vec<String>,
@@ -383,9 +386,9 @@ fn run(command: Command) -> anyhow::Result<()> {
     let stays = command.stays();
     let work = async {
         match command {
-            Command::Demo(DemoArgs { prompt, json, stay, engine }) => {
+            Command::Demo(DemoArgs { prompt, json, stay, settle, engine }) => {
                 let mut named = engine.into_iter();
-                let options = demo::DemoOptions { prompt, json, stay, engine: named.next().zip(named.next()) };
+                let options = demo::DemoOptions { prompt, json, stay, settle, engine: named.next().zip(named.next()) };
                 demo::run(options, &mut io::stdout(), &mut io::stderr()).await?;
             }
             Command::Api { json } => serve::run(json, &mut io::stdout()).await?,

@@ -3,7 +3,10 @@
 #![expect(clippy::panic, reason = "a failing test may panic")]
 
 use serde_json::Value;
-use std::process::{Command, Output};
+use std::{
+    io::Write,
+    process::{Command, Output},
+};
 
 fn demo(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_infernet-testnet")).arg("demo").args(args).output().expect("runs")
@@ -47,5 +50,28 @@ fn the_answer_is_on_stdout_and_its_story_on_stderr() {
     assert!(answer.contains("Paris") && !answer.contains("auction"), "{answer}");
     for part in ["worker", "plane   http://localhost:", "auction", "bids", "stream", "receipt", "both signatures verify"] {
         assert!(story.contains(part), "{part} in {story}");
+    }
+}
+
+#[test]
+fn a_job_is_paid_on_a_chain_to_the_micro_usd() {
+    if infernet_testnet::evm::anvil().is_none() {
+        let told = "SKIPPED: anvil is not installed (run testnet/contracts/build.sh install); no job was paid on a chain";
+        assert!(std::env::var_os("INFERNET_NEEDS_ANVIL").is_none(), "{told}");
+        return writeln!(std::io::stderr(), "{told}").expect("somebody listens");
+    }
+    let output = demo(&["What is the capital of France?", "--json", "--settle", "evm"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let value: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let amount = field(&value, "/receipt/amount_micro_usd").as_u64().expect("an amount");
+    let winner = field(&value, "/receipt/worker");
+    let rows = field(&value, "/settlement/balances").as_array().expect("balances");
+    let number = |row: &Value, path: &str| field(row, path).as_u64().expect("a number");
+    let gained = |row: &Value| number(row, "/after_micro_usd").checked_sub(number(row, "/before_micro_usd"));
+    let spent = number(&rows[0], "/before_micro_usd") - number(&rows[0], "/after_micro_usd");
+    assert_eq!((rows.len(), spent), (4, amount));
+    for row in &rows[1..] {
+        let due = if field(row, "/node") == winner { amount } else { 0 };
+        assert_eq!(gained(row), Some(due), "{row}");
     }
 }

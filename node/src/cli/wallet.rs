@@ -37,12 +37,12 @@ pub(super) enum WalletCommand {
         #[command(flatten)]
         patience: Patience,
     },
-    /// Want out of the channels to a worker: it has a day for its last voucher, then the rest comes back.
+    /// End the channels to a worker: it gets what its jobs came to, the rest comes back.
     Close {
         /// The worker's node id.
         worker: NodeId,
-        /// By the timed exit, without the worker.
-        #[arg(long, required = true)]
+        /// Without the worker: it has a day for its last voucher, then the rest comes back.
+        #[arg(long)]
         exit: bool,
         #[command(flatten)]
         patience: Patience,
@@ -102,7 +102,8 @@ pub(super) async fn run(context: &Context, command: WalletCommand) -> Result<(),
         WalletCommand::Balance => return balance(context).await,
         WalletCommand::Deposit { worker, usd, solana: true, .. } => return tranche::buy(context, worker, Some(usd)).await,
         WalletCommand::Deposit { worker, usd, patience, .. } => (WalletBody::Deposit { worker, micro_usd: usd }, patience),
-        WalletCommand::Close { worker, exit: _, patience } => (WalletBody::Exit { worker }, patience),
+        WalletCommand::Close { worker, exit: true, patience } => (WalletBody::Exit { worker }, patience),
+        WalletCommand::Close { worker, exit: false, patience } => (WalletBody::Close { worker }, patience),
         WalletCommand::Withdraw { address, usd, coin, patience } => {
             let micro_usd = if usd == "all" { None } else { Some(amount(&usd)?) };
             (WalletBody::Withdraw { to: address, micro_usd, coin }, patience)

@@ -40,6 +40,7 @@ pub(super) async fn act(State(node): State<Arc<Node>>, Json(body): Json<WalletBo
     let Some(account) = node.account() else { return no_chain() };
     let wanted = match body {
         WalletBody::Deposit { worker, micro_usd } => account.deposit(worker, MicroUsd(micro_usd)).await,
+        WalletBody::Close { worker } => account.close(worker, node.buyer()).await,
         WalletBody::Exit { worker } => account.exit(worker).await,
         WalletBody::Withdraw { to, micro_usd, coin } => account.withdraw(to, micro_usd.map(MicroUsd), coin).await,
         WalletBody::Payout => account.payout().await,

@@ -18,10 +18,13 @@ use super::{
     watch::Watch,
 };
 use crate::{
+    buyer::Buyer,
+    chat::client::Cause,
     clock,
     store::{Store, StoreError},
 };
 use infernet_wire::{
+    chat::Closing,
     evm::EvmAddress,
     id::{ChannelId, NodeId},
     key::NodeKey,
@@ -90,6 +93,9 @@ pub enum AccountError {
     /// A node has no channel with itself.
     #[error("that is this node: name the worker that is to be paid")]
     Ourselves,
+    /// The worker does not sign.
+    #[error("{0}; without the worker, the slow way out is --exit")]
+    Close(#[from] Box<Cause>),
     /// There is none.
     #[error("there is no open channel to that worker; `infernet wallet balance` shows all")]
     NoChannel,
@@ -271,6 +277,21 @@ impl Account {
         if wanted.is_empty() { Err(AccountError::NoChannel) } else { Ok(wanted) }
     }
 
+    /// Ends all channels to `worker` at once, at what its jobs came to, as both sides sign it: [`Buyer::close_channel`] asks the worker.
+    pub async fn close(&self, worker: NodeId, buyer: &Buyer) -> Result<Vec<u64>, AccountError> {
+        self.ready()?;
+        let (us, them) = (self.address(), worker.evm_address());
+        let ours = |known: &Known| known.terms.payer == us && known.terms.payee == them && known.exit_at != CLOSED;
+        let mut wanted = Vec::new();
+        for known in self.shared.tabs.channels().all().into_iter().filter(ours) {
+            let (ChannelTerms { chain, contract, .. }, channel) = (known.terms, known.terms.id());
+            let (closed, payer) = buyer.close_channel(worker, Closing { chain, contract, channel }).await.map_err(Box::new)?;
+            let purpose = Purpose::Close { channel, amount: closed.amount, payer, payee: closed.signature };
+            wanted.push(self.shared.want(purpose).await?);
+        }
+        if wanted.is_empty() { Err(AccountError::NoChannel) } else { Ok(wanted) }
+    }
+
     /// Sends so much of the channels' token, or of the coin, to `to`; `None`: all that is there when its turn comes.
     pub async fn withdraw(&self, to: EvmAddress, usd: Option<MicroUsd>, coin: bool) -> Result<Vec<u64>, AccountError> {
         let terms = &self.shared.terms;
@@ -294,7 +315,8 @@ impl Account {
         let mut wanted = Vec::new();
         for known in shared.tabs.channels().all() {
             let voucher = vouchers.get(&known.terms.id());
-            if let Some(purpose) = voucher.filter(|voucher| unredeemed(&known, voucher) > 0).map(redeems) {
+            let worth = voucher.filter(|voucher| unredeemed(&known, voucher) > 0);
+            if let Some(purpose) = worth.and_then(|voucher| redeems(&known, voucher)) {
                 wanted.push(shared.want(purpose).await?);
             }
         }
@@ -341,8 +363,9 @@ pub fn unredeemed(known: &Known, voucher: &SignedVoucher) -> u128 {
     if known.exit_at == CLOSED { 0 } else { voucher.amount.min(known.deposit).saturating_sub(known.redeemed) }
 }
 
-fn redeems(voucher: &SignedVoucher) -> Purpose {
-    Purpose::Redeem { channel: voucher.channel, amount: voucher.amount, voucher: ByteBuf::from(voucher.encode()) }
+fn redeems(known: &Known, voucher: &SignedVoucher) -> Option<Purpose> {
+    let voucher = voucher.for_contract(&known.terms.payer)?;
+    Some(Purpose::Redeem { channel: voucher.channel, amount: voucher.amount, voucher: ByteBuf::from(voucher.encode()) })
 }
 
 /// What `us` should do about a channel at a block's `time` by itself: redeem when the payer is on the way out or `worth` units are
@@ -356,7 +379,7 @@ pub fn due(us: &EvmAddress, known: &Known, voucher: Option<&SignedVoucher>, wort
     let voucher = voucher?;
     let unredeemed = unredeemed(known, voucher);
     let wanted = unredeemed > 0 && (*exit_at != 0 || worth > 0 && unredeemed >= worth);
-    wanted.then(|| redeems(voucher))
+    if wanted { redeems(known, voucher) } else { None }
 }
 
 /// Looks, wants, drives. Never ends.
@@ -529,21 +552,30 @@ mod tests {
     use super::*;
     use infernet_wire::{id::JobId, voucher::Voucher};
 
+    fn key(n: u8) -> NodeKey {
+        NodeKey::from_bytes(&[n; 32]).expect("a key")
+    }
+
+    fn address(n: u8) -> EvmAddress {
+        key(n).id().evm_address()
+    }
+
     fn known(payer: u8, payee: u8) -> Known {
         let contract = EvmAddress([9; 20]);
-        let (payer, payee) = (EvmAddress([payer; 20]), EvmAddress([payee; 20]));
+        let (payer, payee) = (address(payer), address(payee));
         let terms = ChannelTerms { chain: 5, contract, payer, payee, token: contract, salt: [1; 32] };
         Known { terms, deposit: 1_000, redeemed: 100, exit_at: 0, closing: false }
     }
 
     fn voucher(known: &Known, amount: u128) -> SignedVoucher {
         let ChannelTerms { chain, contract, .. } = known.terms;
-        SignedVoucher::simulated(Voucher { chain, contract, channel: known.terms.id(), job: JobId([1; 16]), amount })
+        let voucher = Voucher { chain, contract, channel: known.terms.id(), job: JobId([1; 16]), amount };
+        SignedVoucher::sign(&key(1), voucher).expect("signed")
     }
 
     #[test]
     fn a_worker_redeems_what_is_worth_it_and_all_when_the_buyer_wants_out() {
-        let (us, open) = (EvmAddress([2; 20]), known(1, 2));
+        let (us, open) = (address(2), known(1, 2));
         let amount = |known: &Known, amount, worth| {
             due(&us, known, Some(&voucher(known, amount)), worth, 0).and_then(|purpose| purpose.amount())
         };
@@ -560,7 +592,7 @@ mod tests {
 
     #[test]
     fn a_buyer_ends_its_own_exits_when_the_workers_time_is_over() {
-        let (us, open) = (EvmAddress([1; 20]), known(1, 2));
+        let (us, open) = (address(1), known(1, 2));
         let ends = |known: &Known, time| due(&us, known, None, 1, time).is_some();
         assert!(!ends(&open, 99));
         let leaving = Known { exit_at: 100, ..open };

@@ -130,6 +130,11 @@ pub enum WalletBody {
         /// How much.
         micro_usd: u64,
     },
+    /// End all channels to a worker at once: it signs, too.
+    Close {
+        /// To whom.
+        worker: NodeId,
+    },
     /// Want out of all channels to a worker.
     Exit {
         /// To whom.

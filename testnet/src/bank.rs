@@ -1,0 +1,69 @@
+//! A chain where nodes of this machine pay each other: a real anvil, `Channels`, a token of six decimals, and money for who asks.
+
+use crate::evm::{self, Anvil, CHAIN, ChainError, Program, act, at_once};
+use infernet_node::settlement::{
+    evm::{EvmSettings, wallet::Wallet},
+    service::Settings,
+};
+use infernet_wire::{
+    evm::{EvmAddress, address_word, word},
+    id::NodeId,
+    key::NodeKey,
+    money::MicroUsd,
+    settle::EvmTerms,
+};
+use std::time::Duration;
+
+/// Between two looks of a node at this chain: it is near.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A running chain; dropping it stops it.
+pub struct Bank {
+    anvil: Anvil,
+    terms: EvmTerms,
+    teller: Wallet,
+}
+
+impl Bank {
+    /// Starts a chain, and puts contract and token on it. Fails where there is no anvil.
+    pub async fn start() -> Result<Self, ChainError> {
+        let anvil = Anvil::start().await?;
+        let key = NodeKey::from_bytes(&[9; 32]).map_err(|error| ChainError::Start(error.to_string()))?;
+        let teller = anvil.wallet(&key, at_once()).await?;
+        let contract = Program::Channels.deploy(&teller).await?;
+        let token = Program::TestToken.deploy(&teller).await?;
+        Ok(Bank { anvil, terms: EvmTerms { chain: CHAIN, contract, token, rate: 1 }, teller })
+    }
+
+    /// Where channels are, and in what.
+    pub fn terms(&self) -> &EvmTerms {
+        &self.terms
+    }
+
+    /// The chain itself.
+    pub fn anvil(&self) -> &Anvil {
+        &self.anvil
+    }
+
+    /// Coins for gas, and so much of the token.
+    pub async fn fund(&self, node: &NodeId, amount: MicroUsd) -> Result<(), ChainError> {
+        let address = node.evm_address();
+        self.anvil.fund(&address).await?;
+        let mint =
+            evm::call(&self.terms.token, "mint(address,uint256)", &[address_word(&address), word(amount.0.into())], None);
+        act(&self.teller, mint).await.map(drop)
+    }
+
+    /// What an account has of the token.
+    pub async fn balance(&self, account: &EvmAddress) -> Result<MicroUsd, ChainError> {
+        let units = self.teller.balance(&self.terms.token, account).await?;
+        Ok(MicroUsd(u64::try_from(units).unwrap_or(u64::MAX)))
+    }
+
+    /// How a node settles here: at once, and only when it is told to.
+    pub fn settings(&self) -> Result<Settings, ChainError> {
+        let rpc = self.anvil.url().parse().map_err(ChainError::Start)?;
+        let evm = EvmSettings { rpc, terms: self.terms, depth: 1, max_gwei: 200 };
+        Ok(Settings { evm, payout_at: MicroUsd(0), payout_to: None, poll: POLL })
+    }
+}
