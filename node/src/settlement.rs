@@ -12,8 +12,8 @@
 //! | [`tab`] | what one node owes another, as vouchers say it: pure |
 //! | [`tabs`] | the tabs of a node, kept; a till for each job sold, a payer for each bought |
 //!
-//! A chat stream is paid on a tab as it runs. What a tab says is an IOU, or is covered: by the deposit of a channel, or by a tranche
-//! that was paid beforehand.
+//! A chat stream is paid on a tab as it runs. What a tab says is an IOU, or is covered: by the deposit of a channel, whose vouchers are
+//! money that [`service`] redeems, or by a tranche that was paid beforehand.
 
 pub mod channels;
 pub mod evm;

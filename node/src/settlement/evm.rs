@@ -12,6 +12,8 @@
 //! deep enough. A step has one nonce for ever, so whatever is sent again, and however often, at most one of its attempts is ever
 //! mined. It is kept before it is sent; after a crash the same bytes are sent once more.
 //!
+//! A node's own steps are [`super::steps`], driven by [`super::service`].
+//!
 //! **What is believed.** One RPC node is asked, and it can lie: it can hide a payment or invent one, never move money. The
 //! contract's code is compared with ours before a coin goes there. There is no web3 library below this: what is needed of one is
 //! two encodings and eight calls.

@@ -371,14 +371,15 @@ fn redeems(known: &Known, voucher: &SignedVoucher) -> Option<Purpose> {
 /// What `us` should do about a channel at a block's `time` by itself: redeem when the payer is on the way out or `worth` units are
 /// unredeemed (0: never for that), and end our own exits.
 pub fn due(us: &EvmAddress, known: &Known, voucher: Option<&SignedVoucher>, worth: u128, time: u64) -> Option<Purpose> {
-    let Known { terms, exit_at, .. } = known;
+    let Known { terms, exit_at, closing, .. } = known;
     if terms.payer == *us {
         let over = *exit_at != 0 && *exit_at != CLOSED && time >= *exit_at;
         return over.then(|| Purpose::FinishExit { channel: terms.id() });
     }
     let voucher = voucher?;
     let unredeemed = unredeemed(known, voucher);
-    let wanted = unredeemed > 0 && (*exit_at != 0 || worth > 0 && unredeemed >= worth);
+    // What both have signed is not spoiled by a redemption, unless the payer goes another way.
+    let wanted = unredeemed > 0 && (*exit_at != 0 || !closing && worth > 0 && unredeemed >= worth);
     if wanted { redeems(known, voucher) } else { None }
 }
 
@@ -583,6 +584,7 @@ mod tests {
         assert_eq!(amount(&open, 600, 500), Some(600));
         assert_eq!(amount(&open, 900, 0), None, "only by payout now");
         assert_eq!(amount(&open, 5_000, 901), None, "no more than the deposit");
+        assert_eq!(amount(&Known { closing: true, ..open }, 900, 1), None, "its end is signed");
         let leaving = Known { exit_at: 7, ..open };
         assert_eq!(amount(&leaving, 101, 500), Some(101));
         assert_eq!(amount(&leaving, 100, 500), None, "nothing new");

@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::path::Path;
 use tokio::time::timeout;
 
-/// In the chain's URL; anvil does not mind.
+/// In the chain's URL; anvil does not look at it.
 const SECRET: &str = "a-key-that-is-secret";
 
 /// What a node of this chain has in its file; the URL is in the environment.
@@ -23,7 +23,7 @@ fn configure(home: &Path, contract: &EvmAddress, token: &EvmAddress) {
 /// A node that lets nobody owe it anything.
 async fn start(home: &Path, anvil: &Anvil, extra: &[&str]) -> Started {
     let mut start = command(home, &[&["--json"], &super::START[..], extra].concat());
-    start.env_remove("INFERNET_FREE_CREDIT").env("INFERNET_EVM_RPC", format!("{}/{SECRET}", anvil.url()));
+    start.env_remove("INFERNET_FREE_CREDIT").env("INFERNET_EVM_RPC", format!("{}/?key={SECRET}", anvil.url()));
     Started::from(home, start).await
 }
 
@@ -95,12 +95,21 @@ async fn a_job_is_paid_from_a_deposit_and_the_worker_is_paid_out() {
     infernet(buyer_home.path(), &["wallet", "withdraw", cold, "0.25"]).await.fine();
     infernet(buyer_home.path(), &["wallet", "close", &worker_id, "--exit"]).await.fine();
 
+    // Another channel, another job, and its end by both sides' word: the worker gets what the job came to, the buyer the rest.
+    infernet(buyer_home.path(), &["wallet", "deposit", &worker_id, "0.50"]).await.fine();
+    let open = |told: &Value| told["channels"].as_array().is_some_and(|all| all.iter().any(|one| one["state"] == "open"));
+    until(worker_home.path(), &["wallet", "balance", "--json"], open).await;
+    let amount = infernet(buyer_home.path(), &asked).await.json()["receipt"]["amount_micro_usd"].as_u64().expect("an amount");
+    let steps = infernet(buyer_home.path(), &["wallet", "close", &worker_id, "--json"]).await.json();
+    assert_eq!((&steps[0]["what"], &steps[0]["stage"]), (&"close".into(), &"settled".into()), "{steps}");
+    assert_eq!(steps[0]["amount"], amount.to_string(), "{steps}");
+
     // The credential is in no output and no log.
     let mut shown = String::new();
     for home in [&worker_home, &buyer_home] {
         for args in [&["config", "show"][..], &["status"], &["wallet", "balance"], &["payout", "list"], &["doctor"]] {
             let mut asking = command(home.path(), args);
-            asking.env("INFERNET_EVM_RPC", format!("{}/{SECRET}", anvil.url()));
+            asking.env("INFERNET_EVM_RPC", format!("{}/?key={SECRET}", anvil.url()));
             let reply = ended(asking.spawn().expect("starts")).await;
             shown += &format!("{reply:?}");
         }
