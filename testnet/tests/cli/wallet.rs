@@ -13,17 +13,20 @@ use tokio::time::timeout;
 /// In the chain's URL; anvil does not look at it.
 const SECRET: &str = "a-key-that-is-secret";
 
-/// What a node of this chain has in its file; the URL is in the environment.
-fn configure(home: &Path, contract: &EvmAddress, token: &EvmAddress) {
-    let text =
-        format!("evm_chain = {CHAIN}\nevm_contract = \"{contract}\"\nevm_token = \"{token}\"\nevm_depth = 1\npayout_at = 0\n");
+/// What a node of this chain has in its file.
+fn configure(home: &Path, anvil: &Anvil, contract: &EvmAddress, token: &EvmAddress) {
+    let rpc = format!("evm_rpc = \"{}/?key={SECRET}\"\n", anvil.url());
+    let text = rpc
+        + &format!(
+            "evm_chain = {CHAIN}\nevm_contract = \"{contract}\"\nevm_token = \"{token}\"\nevm_depth = 1\npayout_at = 0\n"
+        );
     std::fs::write(home.join("config.toml"), text).expect("written");
 }
 
 /// A node that lets nobody owe it anything.
-async fn start(home: &Path, anvil: &Anvil, extra: &[&str]) -> Started {
+async fn start(home: &Path, extra: &[&str]) -> Started {
     let mut start = command(home, &[&["--json"], &super::START[..], extra].concat());
-    start.env_remove("INFERNET_FREE_CREDIT").env("INFERNET_EVM_RPC", format!("{}/?key={SECRET}", anvil.url()));
+    start.env_remove("INFERNET_FREE_CREDIT");
     Started::from(home, start).await
 }
 
@@ -46,10 +49,10 @@ async fn a_job_is_paid_from_a_deposit_and_the_worker_is_paid_out() {
     let contract = Program::Channels.deploy(&stranger).await.expect("deployed");
     let token = Program::TestToken.deploy(&stranger).await.expect("deployed");
     let (worker_home, buyer_home, engine) = (home(), home(), engine().await);
-    [&worker_home, &buyer_home].iter().for_each(|home| configure(home.path(), &contract, &token));
+    [&worker_home, &buyer_home].iter().for_each(|home| configure(home.path(), &anvil, &contract, &token));
     let backend = format!("ollama={}", engine.url());
-    let worker = start(worker_home.path(), &anvil, &["--backend", &backend, "--slots", "4"]).await;
-    let buyer = start(buyer_home.path(), &anvil, &["--no-serve", "--no-api", "--bootstrap", worker.address()]).await;
+    let worker = start(worker_home.path(), &["--backend", &backend, "--slots", "4"]).await;
+    let buyer = start(buyer_home.path(), &["--no-serve", "--no-api", "--bootstrap", worker.address()]).await;
     let worker_id = worker.status.id.to_string();
     for home in [&worker_home, &buyer_home] {
         let told = until(home.path(), &["wallet", "balance", "--json"], |told| told["chain"]["ready"] == true).await;
@@ -96,7 +99,7 @@ async fn a_job_is_paid_from_a_deposit_and_the_worker_is_paid_out() {
     infernet(buyer_home.path(), &["wallet", "close", &worker_id, "--exit"]).await.fine();
 
     // Another channel, another job, and its end by both sides' word: the worker gets what the job came to, the buyer the rest.
-    infernet(buyer_home.path(), &["wallet", "deposit", &worker_id, "0.50"]).await.fine();
+    infernet(buyer_home.path(), &["wallet", "deposit", &worker_id, "0.20"]).await.fine();
     let open = |told: &Value| told["channels"].as_array().is_some_and(|all| all.iter().any(|one| one["state"] == "open"));
     until(worker_home.path(), &["wallet", "balance", "--json"], open).await;
     let amount = infernet(buyer_home.path(), &asked).await.json()["receipt"]["amount_micro_usd"].as_u64().expect("an amount");
