@@ -143,6 +143,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Its account on an EVM chain; `None` if its money is promises alone.
     pub evm: Option<EvmSettings>,
+    /// Whether a chain is named, and no node of it: who would use the account can't.
+    pub evm_lacks_rpc: bool,
     /// Unredeemed money at which a channel is redeemed by itself; 0: never.
     pub payout_at: MicroUsd,
     /// Where what was redeemed on an EVM chain is sent.

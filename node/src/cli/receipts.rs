@@ -1,7 +1,7 @@
 //! `infernet receipts`: lists them, shows one whole, checks all. Whatever is read here has been verified here, whether it comes
 //! from the running node or from the disk.
 
-use super::{Context, dollars, exit, exit::Exit, query};
+use super::{Context, dollars, exit, exit::Exit, income::quoted, query};
 use crate::{
     config::{Config, Partial},
     control::client::Client,
@@ -36,6 +36,9 @@ pub(super) struct ReceiptsArgs {
     /// Network that the receipts are of [default: the running node's, else main]
     #[arg(long, global = true, value_name = "NAME")]
     network: Option<String>,
+    /// Print comma separated values, for a spreadsheet.
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
     #[command(subcommand)]
     command: Option<ReceiptsCommand>,
 }
@@ -155,6 +158,10 @@ pub(super) async fn run(context: &Context, args: ReceiptsArgs) -> Result<(), Exi
         Source::Disk => query::read_receipts(context, &network, limit),
     };
     match args.command {
+        None if args.csv => {
+            csv(context, &read(args.limit.unwrap_or(usize::MAX)).await?.0);
+            Ok(())
+        }
         None => list(context, &read(args.limit.unwrap_or(LISTED)).await?.0),
         Some(ReceiptsCommand::Verify) => {
             let (receipts, bad) = read(args.limit.unwrap_or(usize::MAX)).await?;
@@ -167,6 +174,32 @@ pub(super) async fn run(context: &Context, args: ReceiptsArgs) -> Result<(), Exi
             };
             show(context, &found, (&job, bad), &network)
         }
+    }
+}
+
+const COLUMNS: &str = "finished_unix_ms,job,worker,buyer,model,input_tokens,output_tokens,amount_micro_usd,paid_micro_usd,\
+    status,signed_by_both,channel";
+
+/// RFC 4180, with a header; amounts in micro-USD, so that no spreadsheet rounds them.
+fn csv(context: &Context, receipts: &[SignedReceipt]) {
+    context.print(COLUMNS);
+    for signed in receipts {
+        let receipt = signed.receipt();
+        let channel = receipt.paid_on.as_ref().map(|on| on.channel.to_string()).unwrap_or_default();
+        context.print(format!(
+            "{},{},{},{},{},{},{},{},{},{},{},{channel}",
+            receipt.finished.0,
+            receipt.job,
+            receipt.worker,
+            receipt.buyer,
+            quoted(&receipt.model),
+            receipt.input_tokens,
+            receipt.output_tokens,
+            receipt.amount.0,
+            receipt.paid.0,
+            receipt.status,
+            signed.countersign().is_some()
+        ));
     }
 }
 

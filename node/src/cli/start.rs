@@ -63,6 +63,10 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
         Some(account) => Some((account.clone(), identity::solana_key(&context.home)?)),
         None => None,
     };
+    if config.evm_lacks_rpc {
+        let fix = "evm_rpc is missing: write the URL of the chain's node into config.toml, or set INFERNET_EVM_RPC";
+        return Err(Exit::new(exit::CONFIG, fix));
+    }
     let account = config.evm.clone().map(|evm| service::Settings {
         evm,
         payout_at: config.payout_at,

@@ -31,10 +31,8 @@ impl Parser<'_> {
         let Some((first, _)) = said.iter().find(|(_, said)| *said) else { return Ok(None) };
         let missing = |key, fix: &str| self.bad(key, &"missing", format!("{first} says that there is a chain, so {fix}"));
         let rpc = p.evm_rpc.as_ref().map(|Secret(url)| self.endpoint(url)).transpose()?;
-        if rpc.is_none() && self.layers.file_alone {
-            return Ok(None);
-        }
-        let rpc = rpc.ok_or_else(|| missing("evm_rpc", "write the URL of its node, or set INFERNET_EVM_RPC"))?;
+        // Only who uses the account needs it: it may be in the environment of the node alone.
+        let Some(rpc) = rpc else { return Ok(None) };
         let chain = p.evm_chain.ok_or_else(|| missing("evm_chain", "write its id, such as 8453"))?;
         let contract = self.maybe("evm_contract", p.evm_contract.clone(), value::evm_address)?;
         let token = self.maybe("evm_token", p.evm_token.clone(), value::evm_address)?;
@@ -46,6 +44,11 @@ impl Parser<'_> {
             rate: self.within("evm_rate", rate.ok_or_else(|| missing("evm_rate", NO_RATE))?, 1, MAX_RATE)?.into(),
         };
         Ok(Some(EvmSettings { rpc, terms, depth, max_gwei }))
+    }
+
+    /// Whether there is a chain, and its node is not said.
+    pub(super) fn evm_lacks_rpc(p: &Partial) -> bool {
+        p.evm_rpc.is_none() && (p.evm_chain.is_some() || p.evm_contract.is_some())
     }
 
     /// A text that can't be used may be the secret all the same: it is not repeated.

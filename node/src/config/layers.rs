@@ -23,8 +23,6 @@ pub(super) struct Layers {
     pub(super) engines: EngineVariables,
     /// The variable that was read for a key, which has two names.
     variables: BTreeMap<&'static str, String>,
-    /// Only a file was read: what else is needed may be in the environment.
-    pub(super) file_alone: bool,
 }
 
 impl Layers {
@@ -35,7 +33,6 @@ impl Layers {
             partial: Partial::default(),
             engines: EngineVariables::default(),
             variables: BTreeMap::new(),
-            file_alone: false,
         }
     }
 
@@ -43,7 +40,7 @@ impl Layers {
     pub(super) fn of_text(text: &str) -> Result<Self, ConfigError> {
         let layers = Figment::from(Layer { name: DEFAULT_LAYER, values: Partial::default() }).merge(Toml::string(text));
         let partial = layers.extract::<Partial>().map_err(|error| refused(Path::new(CONFIG_FILE), &error))?;
-        Ok(Layers { layers, partial, file_alone: true, ..Layers::none() })
+        Ok(Layers { layers, partial, ..Layers::none() })
     }
 
     /// Reads the sources of `home`. The file need not exist.
@@ -63,7 +60,7 @@ impl Layers {
         let said = |key: &&'static str| Some((*key, partial::said(key, &env).ok()??.0));
         let variables = KEYS.iter().filter_map(said).collect();
         let engines = EngineVariables::read(env).map_err(bad_variable)?;
-        Ok(Layers { layers, partial, engines, variables, file_alone: false })
+        Ok(Layers { layers, partial, engines, variables })
     }
 
     /// Where the value of `key` came from: a flag, a variable, a file; `None` for the default.

@@ -113,7 +113,7 @@ impl Parser<'_> {
         let defaults = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let backend_is_guess = p.backend.is_none();
         let pricing = self.pricing(&p)?;
-        let evm = self.evm(&p)?;
+        let (evm, evm_lacks_rpc) = (self.evm(&p)?, Self::evm_lacks_rpc(&p));
         let solana = self.solana(&p)?;
         let idle_percent = self.within("idle_percent", p.idle_percent.unwrap_or(DEFAULT_IDLE_PERCENT), 1, 100)?;
         Ok(Config {
@@ -192,6 +192,7 @@ impl Parser<'_> {
                 MAX_HEARTBEAT_SECS,
             )?),
             evm,
+            evm_lacks_rpc,
             payout_at: self.money("payout_at", p.payout_at.unwrap_or(DEFAULT_PAYOUT_AT), MAX_SPEND)?,
             payout_evm: self.maybe("payout_evm", p.payout_evm, value::evm_address)?,
             solana,

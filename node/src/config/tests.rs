@@ -446,7 +446,8 @@ fn a_chain_is_said_as_a_whole_or_the_missing_key_is_named() {
     assert_eq!((evm.terms.token, evm.terms.rate), (EvmAddress::ZERO, 333_000_000));
     let check = |file: &str, expected: &[&str]| check(file, &[], Partial::default(), expected);
     check(&whole, &["evm_rate", "missing", "coin"]);
-    check("evm_chain = 1", &["evm_rpc", "missing", "INFERNET_EVM_RPC"]);
+    let lacking = Home::with(&format!("evm_chain = 1\nevm_contract = '{CONTRACT}'")).load(&[], Partial::default()).unwrap();
+    assert!(lacking.evm_lacks_rpc && lacking.evm.is_none(), "for a node's environment to say");
     check("evm_rpc = 'http://127.0.0.1:1'\nevm_chain = 1", &["evm_contract", "missing"]);
     check("evm_rpc = 'http://127.0.0.1:1'", &["evm_chain", "missing"]);
     check(&format!("{with_token}\nevm_depth = 0"), &["evm_depth", "from 1"]);

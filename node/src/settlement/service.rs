@@ -271,7 +271,7 @@ impl Account {
     pub async fn exit(&self, worker: NodeId) -> Result<Vec<u64>, AccountError> {
         self.ready()?;
         let mut wanted = Vec::new();
-        for known in self.shared.tabs.channels().to(&worker) {
+        for known in self.to(&worker).into_iter().filter(|known| known.exit_at == 0) {
             wanted.push(self.shared.want(Purpose::StartExit { channel: known.terms.id() }).await?);
         }
         if wanted.is_empty() { Err(AccountError::NoChannel) } else { Ok(wanted) }
@@ -280,16 +280,21 @@ impl Account {
     /// Ends all channels to `worker` at once, at what its jobs came to, as both sides sign it: [`Buyer::close_channel`] asks the worker.
     pub async fn close(&self, worker: NodeId, buyer: &Buyer) -> Result<Vec<u64>, AccountError> {
         self.ready()?;
-        let (us, them) = (self.address(), worker.evm_address());
-        let ours = |known: &Known| known.terms.payer == us && known.terms.payee == them && known.exit_at != CLOSED;
         let mut wanted = Vec::new();
-        for known in self.shared.tabs.channels().all().into_iter().filter(ours) {
+        for known in self.to(&worker) {
             let (ChannelTerms { chain, contract, .. }, channel) = (known.terms, known.terms.id());
             let (closed, payer) = buyer.close_channel(worker, Closing { chain, contract, channel }).await.map_err(Box::new)?;
             let purpose = Purpose::Close { channel, amount: closed.amount, payer, payee: closed.signature };
             wanted.push(self.shared.want(purpose).await?);
         }
         if wanted.is_empty() { Err(AccountError::NoChannel) } else { Ok(wanted) }
+    }
+
+    /// All channels to `worker` that are not closed, those whose end is signed included: it may have gone wrong.
+    fn to(&self, worker: &NodeId) -> Vec<Known> {
+        let (us, them) = (self.address(), worker.evm_address());
+        let ours = |known: &Known| known.terms.payer == us && known.terms.payee == them && known.exit_at != CLOSED;
+        self.shared.tabs.channels().all().into_iter().filter(ours).collect()
     }
 
     /// Sends so much of the channels' token, or of the coin, to `to`; `None`: all that is there when its turn comes.
@@ -444,6 +449,10 @@ impl Shared {
         let tabs = self.tabs.clone();
         let read = tokio::task::spawn_blocking(move || tabs.all_sold_on_channels()).await;
         let sold = read.map_err(|error| StoreError::Interrupted(error.to_string()))??;
+        // After a restart the chain alone has told of a channel.
+        for (_, channel, _) in sold.iter().filter(|(.., tab)| tab.is_closed()) {
+            self.tabs.channels().close(channel);
+        }
         Ok(sold.into_iter().filter_map(|(_, channel, tab)| Some((channel, *tab.highest()?))).collect())
     }
 

@@ -353,7 +353,8 @@ impl Tabs {
                 Entry::Occupied(tab) => tab.into_mut(),
                 Entry::Vacant(free) => free.insert(shared.kept(&place)?),
             };
-            let amount = tab.close()?.min(known.deposit);
+            // What was redeemed may be more than the jobs came to: a voucher pays a piece ahead.
+            let amount = tab.close()?.max(known.redeemed).min(known.deposit);
             (amount, shared.keep(Side::Sold, &place, tab.record()))
         };
         keeping.await?;
@@ -365,7 +366,8 @@ impl Tabs {
     /// Checks that `worker` asks for no more than we owe it on a channel, and signs the same.
     pub fn sign_closed(&self, worker: &NodeId, asked: &Closing, closed: &Closed) -> Result<EvmSignature, CloseRefused> {
         let tab = self.bought_on(worker, &asked.channel)?;
-        let owed = tab.settled();
+        let redeemed = self.shared.channels.get(&asked.channel).map_or(0, |known| known.redeemed);
+        let owed = tab.settled().max(redeemed);
         if closed.amount > owed {
             return Err(CloseRefused::TooMuch { wants: closed.amount, owed });
         }

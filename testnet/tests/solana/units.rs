@@ -42,7 +42,6 @@ async fn a_full_batch_of_new_accounts_fits_its_units_and_its_priority_fee_is_pai
     let paid: Vec<Address> = transfers.iter().map(|transfer| transfer.to).collect();
     // One lamport for each unit of the limit.
     let (units, fee) = takes(&scene, transfers, 1_000_000).await;
-    println!("compute units of five transfers to new accounts: {units}; fee {fee}");
     assert!(paid.iter().all(|wallet| scene.cluster.tokens(&scene.mint, wallet) == 5));
     assert!(fee > units, "the limit is above the {units} units that it takes, and is what is paid for: {fee}");
 }

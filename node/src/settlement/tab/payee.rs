@@ -380,6 +380,11 @@ impl PayeeTab {
         self.highest.as_ref()
     }
 
+    /// Whether its end is signed.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Whether no job runs.
     pub fn is_idle(&self) -> bool {
         self.jobs.is_empty()

@@ -134,6 +134,14 @@ fn a_channel_ends_at_what_its_jobs_came_to_and_never_opens_again() {
     assert_eq!(buyer.tabs.sign_closed(&them, &asked, &greedy), Err(CloseRefused::TooMuch { wants: 71, owed: 70 }));
     let forged = Closed { signature: close.sign(&stranger.key), ..closed };
     assert!(matches!(buyer.tabs.sign_closed(&them, &asked, &forged), Err(CloseRefused::Signature(_))));
+    // It has redeemed its voucher, which was a piece ahead: the chain takes no lower end.
+    let redeemed = Known { redeemed: 100, ..known };
+    assert!(seller.tabs.channels().put(redeemed));
+    let more = block_on(seller.tabs.sign_close(&us, &asked)).expect("signed");
+    assert_eq!(more.amount, 100);
+    assert!(buyer.tabs.sign_closed(&them, &asked, &more).is_err(), "not before the buyer sees it on the chain");
+    assert!(buyer.tabs.channels().put(redeemed));
+    assert!(buyer.tabs.sign_closed(&them, &asked, &more).is_ok());
     // A seller that was restarted since, and has the channel from the chain.
     let again = Side { tabs: tabs(&seller.key, &seller.store, MEANS), key: seller.key.clone(), store: seller.store.clone() };
     assert!(again.tabs.channels().put(known));
