@@ -271,7 +271,7 @@ impl Account {
     pub async fn exit(&self, worker: NodeId) -> Result<Vec<u64>, AccountError> {
         self.ready()?;
         let mut wanted = Vec::new();
-        for known in self.to(&worker).into_iter().filter(|known| known.exit_at == 0) {
+        for known in self.to(&worker) {
             wanted.push(self.shared.want(Purpose::StartExit { channel: known.terms.id() }).await?);
         }
         if wanted.is_empty() { Err(AccountError::NoChannel) } else { Ok(wanted) }
@@ -290,10 +290,10 @@ impl Account {
         if wanted.is_empty() { Err(AccountError::NoChannel) } else { Ok(wanted) }
     }
 
-    /// All channels to `worker` that are not closed, those whose end is signed included: it may have gone wrong.
+    /// All channels to `worker` that are not on their way out; those whose end is signed are among them, since it may have gone wrong.
     fn to(&self, worker: &NodeId) -> Vec<Known> {
         let (us, them) = (self.address(), worker.evm_address());
-        let ours = |known: &Known| known.terms.payer == us && known.terms.payee == them && known.exit_at != CLOSED;
+        let ours = |known: &Known| known.terms.payer == us && known.terms.payee == them && known.exit_at == 0;
         self.shared.tabs.channels().all().into_iter().filter(ours).collect()
     }
 
