@@ -4,6 +4,7 @@
 //! QUIC, real signatures. It shows the auction, the answer as it streams, and the receipt both sides signed.
 
 mod settle;
+mod tranche;
 
 use crate::{
     cluster::{ClusterError, Member, MemberSpec, Sells},
@@ -11,6 +12,7 @@ use crate::{
     evm::ChainError,
     plane::Beside,
     serve::signalled,
+    svm::SvmError,
 };
 use infernet_node::{
     buyer::{ChatError, ChatEvent, ChatOrder},
@@ -27,6 +29,7 @@ use infernet_wire::{
 use settle::OnChain;
 use std::{collections::BTreeMap, io::Write, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
+use tranche::OnSolana;
 
 /// What it asks when nobody says otherwise: something the tiny model was trained on.
 pub const DEFAULT_PROMPT: &str = "Tell me a story about a fox.";
@@ -59,6 +62,8 @@ pub struct DemoOptions {
 pub enum Settle {
     /// Channels on an EVM chain: a real anvil.
     Evm,
+    /// Prepaid tranches on Solana: its runtime, in this process.
+    Solana,
 }
 
 /// The demo can't go on.
@@ -79,6 +84,9 @@ pub enum DemoError {
     /// The chain.
     #[error(transparent)]
     Chain(#[from] ChainError),
+    /// Solana's runtime.
+    #[error(transparent)]
+    Svm(#[from] SvmError),
     /// A node's account there.
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -119,7 +127,8 @@ pub async fn run(options: DemoOptions, out: &mut (dyn Write + Send), notes: &mut
         network.tab(&report, &mut say)?;
     }
     let settled = match network.chain.take() {
-        Some(chain) => Some(chain.close(&network.buyer, &network.workers, &report, &mut say).await?),
+        Some(Chain::Evm(chain)) => Some(chain.close(&network.buyer, &network.workers, &report, &mut say).await?),
+        Some(Chain::Solana(chain)) => Some(chain.close(&network.buyer, &network.workers, &report, &mut say)?),
         None => None,
     };
     if options.json {
@@ -147,17 +156,29 @@ struct Network {
     plane: Beside,
     model: String,
     names: BTreeMap<String, &'static str>,
-    chain: Option<OnChain>,
+    chain: Option<Chain>,
+}
+
+enum Chain {
+    Evm(OnChain),
+    Solana(OnSolana),
 }
 
 impl Network {
     async fn start(options: &DemoOptions, say: &mut Say<'_>) -> Result<Self, DemoError> {
         let mut chain = match options.settle {
-            Some(Settle::Evm) => Some(OnChain::start(say).await?),
+            Some(Settle::Evm) => Some(Chain::Evm(OnChain::start(say).await?)),
+            Some(Settle::Solana) => Some(Chain::Solana(OnSolana::start(say).await?)),
             None => None,
         };
-        let settles = || chain.as_ref().map(|chain| chain.bank().settings()).transpose();
+        let settles = || match &chain {
+            Some(Chain::Evm(chain)) => chain.bank().settings().map(Some),
+            _ => Ok(None),
+        };
         let buyer = Member::start(MemberSpec { settles: settles()?, ..MemberSpec::buyer(Vec::new()) }).await?;
+        if let Some(Chain::Solana(chain)) = &chain {
+            chain.buys(&buyer)?;
+        }
         let bootstrap = buyer.addresses().await;
         say(format!(
             "buyer   {}  {}",
@@ -183,6 +204,9 @@ impl Network {
             }
             let spec = MemberSpec { settles: settles()?, ..MemberSpec::worker(bootstrap.clone(), sells) };
             let worker = Member::start(spec).await?;
+            if let Some(Chain::Solana(chain)) = &chain {
+                chain.sells(workers.len(), &worker)?;
+            }
             let id = worker.node.id();
             let dollars = (MicroUsd(price_in), MicroUsd(price_out));
             say(format!(
@@ -202,8 +226,10 @@ impl Network {
         if options.engine.is_none() && ollama_answers().await {
             say(format!("an Ollama answers at {OLLAMA}: --engine ollama={OLLAMA} MODEL asks one of its models instead"))?;
         }
-        if let Some(chain) = &mut chain {
-            chain.deposit(&buyer, &workers, say).await?;
+        match &mut chain {
+            Some(Chain::Evm(chain)) => chain.deposit(&buyer, &workers, say).await?,
+            Some(Chain::Solana(chain)) => chain.deposit(&buyer, &workers, say).await?,
+            None => {}
         }
         Ok(Network { buyer, workers, engines, plane, model, names, chain })
     }

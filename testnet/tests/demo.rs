@@ -75,3 +75,20 @@ fn a_job_is_paid_on_a_chain_to_the_micro_usd() {
         assert_eq!(gained(row), Some(due), "{row}");
     }
 }
+
+#[test]
+fn a_job_runs_on_a_tranche_that_was_paid_on_solana() {
+    let output = demo(&["What is the capital of France?", "--json", "--settle", "solana"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let value: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    let amount = field(&value, "/receipt/amount_micro_usd").as_u64().expect("an amount");
+    let winner = field(&value, "/receipt/worker");
+    let rows = field(&value, "/settlement/balances").as_array().expect("balances");
+    let number = |row: &Value, path: &str| field(row, path).as_u64().expect("a number");
+    let spent = number(&rows[0], "/before_micro_usd") - number(&rows[0], "/after_micro_usd");
+    assert_eq!((rows.len(), spent), (4, 3 * 50_000), "a tranche for each worker");
+    for row in &rows[1..] {
+        let used = if field(row, "/node") == winner { amount } else { 0 };
+        assert_eq!((number(row, "/after_micro_usd"), number(row, "/prepaid_micro_usd")), (50_000, 50_000 - used), "{row}");
+    }
+}

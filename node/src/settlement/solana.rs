@@ -1,10 +1,10 @@
-//! Prepaid tranches on Solana, in an SPL token such as USDC or in SOL.
+//! Prepaid tranches on Solana, in an SPL token such as USDC.
 //!
 //! | module | what it owns |
 //! |---|---|
 //! | [`payment`] | **pure**: one payment from the decision to its end, through blockhashes that die and nodes that lie |
 //! | [`transaction`] | transfers, their memos and the priority fee as one signed transaction |
-//! | [`verify`] | **pure**: the payee's side: does this transaction pay this tranche, and for the first time? |
+//! | [`verify`] | **pure**: the payee's side: does this transaction pay this tranche? |
 //! | [`key`] | the ed25519 key that pays, and its statement that it is the node's |
 //! | [`rpc`] | what a node of the cluster is asked |
 //! | [`wallet`] | looks at the chain, keeps and sends |

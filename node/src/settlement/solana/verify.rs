@@ -4,15 +4,14 @@
 //! transfer and its memo must stand in them. So a node can't invent a payment, change its amount or its destination. It can say
 //! that a transaction landed which did not; who fears that asks two nodes.
 //!
-//! A tranche counts once ([`Counted`]), whichever transaction pays it, and a transfer pays one tranche: that of the memo right
-//! after it.
+//! A transfer pays one tranche: that of the memo right after it. That a tranche counts once is seen to where the money is kept:
+//! [`PayeeTab::prepay`](crate::settlement::tab::PayeeTab::prepay).
 
 use super::{
     payment::Seen,
     transaction::{Address, Asset, Transfer, TxSignature, from_bytes, memo, token_account},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use solana_sdk::{
     message::{Message, compiled_instruction::CompiledInstruction},
@@ -21,12 +20,9 @@ use solana_sdk::{
 };
 use solana_system_interface::instruction::SystemInstruction;
 use spl_token_interface::instruction::TokenInstruction;
-use std::collections::BTreeMap;
 
 /// Characters of a chain's reason for a failure that are kept.
 const MAX_REASON_CHARS: usize = 200;
-/// Tranches that are remembered: a hundred megabytes of them.
-const MAX_COUNTED: usize = 1_000_000;
 
 /// What a tranche is expected to be paid with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,38 +68,12 @@ pub enum NotPaid {
         /// What the tranche costs.
         wanted: u64,
     },
-    /// It counted before.
-    #[error("the tranche was counted before, by transaction {0}")]
-    Counted(TxSignature),
-    /// There is no room to remember more.
-    #[error("{MAX_COUNTED} tranches were counted: take a new key for payments")]
-    Full,
 }
 
 impl NotPaid {
     /// Whether the same may be a payment later.
     pub fn retryable(&self) -> bool {
         matches!(self, NotPaid::NotFinal | NotPaid::Malformed)
-    }
-}
-
-/// The tranches that were paid, and by what: kept, so that none counts twice.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counted(BTreeMap<[u8; 32], TxSignature>);
-
-impl Counted {
-    /// Counts the tranche if `answer` shows it paid. What is counted is to be kept before it is served.
-    pub fn count(&mut self, expected: &Expected, signature: TxSignature, answer: &Value) -> Result<(), NotPaid> {
-        let hash = expected.transfer.hash;
-        if let Some(by) = self.0.get(&hash) {
-            return Err(NotPaid::Counted(*by));
-        }
-        if self.0.len() >= MAX_COUNTED {
-            return Err(NotPaid::Full);
-        }
-        verify(expected, signature, answer)?;
-        self.0.insert(hash, signature);
-        Ok(())
     }
 }
 
