@@ -160,14 +160,14 @@ struct Network {
 }
 
 enum Chain {
-    Evm(OnChain),
+    Evm(Box<OnChain>),
     Solana(OnSolana),
 }
 
 impl Network {
     async fn start(options: &DemoOptions, say: &mut Say<'_>) -> Result<Self, DemoError> {
         let mut chain = match options.settle {
-            Some(Settle::Evm) => Some(Chain::Evm(OnChain::start(say).await?)),
+            Some(Settle::Evm) => Some(Chain::Evm(Box::new(OnChain::start(say).await?))),
             Some(Settle::Solana) => Some(Chain::Solana(OnSolana::start(say).await?)),
             None => None,
         };
