@@ -53,6 +53,16 @@ fn the_answer_is_on_stdout_and_its_story_on_stderr() {
     }
 }
 
+fn number(row: &Value, path: &str) -> u64 {
+    field(row, path).as_u64().expect("a number")
+}
+
+/// What the job came to, who won it, and what everybody has, the buyer first.
+fn settled(value: &Value) -> (u64, &Value, &[Value]) {
+    let rows = field(value, "/settlement/balances").as_array().expect("balances");
+    (number(value, "/receipt/amount_micro_usd"), field(value, "/receipt/worker"), rows)
+}
+
 #[test]
 fn a_job_is_paid_on_a_chain_to_the_micro_usd() {
     if infernet_testnet::evm::anvil().is_none() {
@@ -63,10 +73,7 @@ fn a_job_is_paid_on_a_chain_to_the_micro_usd() {
     let output = demo(&["What is the capital of France?", "--json", "--settle", "evm"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let value: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-    let amount = field(&value, "/receipt/amount_micro_usd").as_u64().expect("an amount");
-    let winner = field(&value, "/receipt/worker");
-    let rows = field(&value, "/settlement/balances").as_array().expect("balances");
-    let number = |row: &Value, path: &str| field(row, path).as_u64().expect("a number");
+    let (amount, winner, rows) = settled(&value);
     let gained = |row: &Value| number(row, "/after_micro_usd").checked_sub(number(row, "/before_micro_usd"));
     let spent = number(&rows[0], "/before_micro_usd") - number(&rows[0], "/after_micro_usd");
     assert_eq!((rows.len(), spent), (4, amount));
@@ -81,10 +88,7 @@ fn a_job_runs_on_a_tranche_that_was_paid_on_solana() {
     let output = demo(&["What is the capital of France?", "--json", "--settle", "solana"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let value: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
-    let amount = field(&value, "/receipt/amount_micro_usd").as_u64().expect("an amount");
-    let winner = field(&value, "/receipt/worker");
-    let rows = field(&value, "/settlement/balances").as_array().expect("balances");
-    let number = |row: &Value, path: &str| field(row, path).as_u64().expect("a number");
+    let (amount, winner, rows) = settled(&value);
     let spent = number(&rows[0], "/before_micro_usd") - number(&rows[0], "/after_micro_usd");
     assert_eq!((rows.len(), spent), (4, 3 * 50_000), "a tranche for each worker");
     for row in &rows[1..] {

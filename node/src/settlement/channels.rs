@@ -169,13 +169,16 @@ impl Channels {
         self.book().known.values().copied().collect()
     }
 
-    fn between(&self, payer: EvmAddress, payee: EvmAddress) -> Vec<Known> {
+    /// Open channels that `us` and `other` have; who pays is told by their addresses. An address takes its time to find, and most
+    /// nodes are on no chain.
+    fn between(&self, other: &NodeId, sides: impl FnOnce(EvmAddress, EvmAddress) -> (EvmAddress, EvmAddress)) -> Vec<Known> {
+        let Some(means) = self.means() else { return Vec::new() };
+        let sides = sides(self.shared.us, other.evm_address());
         let book = self.book();
-        let Some(means) = book.means else { return Vec::new() };
         let ours = |known: &&Known| {
             let ChannelTerms { chain, contract, token, .. } = known.terms;
             (chain, contract, token) == (means.chain, means.contract, means.token)
-                && (known.terms.payer, known.terms.payee) == (payer, payee)
+                && (known.terms.payer, known.terms.payee) == sides
                 && known.is_open()
         };
         book.known.values().filter(ours).copied().collect()
@@ -183,14 +186,14 @@ impl Channels {
 
     /// Those on which we can pay `worker`, the one with the largest deposit first.
     pub fn to(&self, worker: &NodeId) -> Vec<Known> {
-        let mut open = self.between(self.shared.us, worker.evm_address());
+        let mut open = self.between(worker, |us, worker| (us, worker));
         open.sort_by_key(|known| std::cmp::Reverse(known.deposit));
         open
     }
 
     /// Those on which `buyer` can pay us.
     pub fn from(&self, buyer: &NodeId) -> Vec<Known> {
-        self.between(buyer.evm_address(), self.shared.us)
+        self.between(buyer, |us, buyer| (buyer, us))
     }
 
     /// The channel of a voucher of `buyer`, for a job whose accept says `rate`.

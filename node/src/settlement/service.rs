@@ -142,6 +142,8 @@ struct Shared {
     state: Mutex<State>,
     wake: Notify,
     poll: Duration,
+    /// An allowance is for the deposit right after it: nobody else's comes in between.
+    depositing: tokio::sync::Mutex<()>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -180,6 +182,7 @@ impl Account {
             state: Mutex::new(state),
             wake: Notify::new(),
             poll,
+            depositing: tokio::sync::Mutex::default(),
         };
         let account = Account { shared: Arc::new(shared) };
         let task = tokio::spawn(run(account.shared.clone(), watch));
@@ -242,6 +245,7 @@ impl Account {
         self.has(&terms.token, amount).await?;
         // Gas is paid in coin.
         self.has(&EvmAddress::ZERO, 1).await?;
+        let _alone = self.shared.depositing.lock().await;
         let there = tabs.channels().to(&worker).into_iter().next();
         let opening = self.steps().into_iter().find_map(|(number, entry)| match entry.purpose {
             Purpose::Open { worker: to, .. } if to == worker && !entry.is_done() => Some(number),

@@ -339,24 +339,9 @@ fn clients(who: Who, book: &Book, plane: &PlaneBooks, audit: &mut Audit) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const BUYER: NodeId = NodeId([3; 33]);
-    const WORKER: NodeId = NodeId([2; 33]);
+    use crate::chaos::books::samples::{BUYER, WORKER, entry};
 
     type Change = fn(&mut BTreeMap<Who, Book>, &mut PlaneBooks);
-
-    fn entry(job: u8) -> Entry {
-        Entry {
-            job: JobId([job; 16]),
-            worker: WORKER,
-            buyer: BUYER,
-            digest: Hash([job; 32]),
-            micro_usd: 10,
-            finished: UnixMillis(1),
-            completed: true,
-            countersigned: true,
-        }
-    }
 
     fn scene() -> (BTreeMap<Who, Book>, PlaneBooks) {
         let entries = vec![entry(1), entry(2)];

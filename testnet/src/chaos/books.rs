@@ -140,13 +140,14 @@ fn each_book(who: Who, book: &Book, balance: &mut Balance) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod samples {
     use super::*;
 
-    const WORKER: NodeId = NodeId([2; 33]);
-    const BUYER: NodeId = NodeId([3; 33]);
+    pub(crate) const WORKER: NodeId = NodeId([2; 33]);
+    pub(crate) const BUYER: NodeId = NodeId([3; 33]);
 
-    fn entry(job: u8) -> Entry {
+    /// A receipt of ten micro-USD that both have signed.
+    pub(crate) fn entry(job: u8) -> Entry {
         Entry {
             job: JobId([job; 16]),
             worker: WORKER,
@@ -158,6 +159,14 @@ mod tests {
             countersigned: true,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        samples::{BUYER, WORKER, entry},
+        *,
+    };
 
     fn books(buyer: &[Entry], worker: &[Entry]) -> BTreeMap<Who, Book> {
         let book = |entries: &[Entry]| Book { entries: entries.to_vec(), ..Book::default() };

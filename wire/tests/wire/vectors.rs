@@ -26,6 +26,15 @@ use serde_bytes::{ByteArray, ByteBuf};
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf};
 
+/// Frames as the files have them; each is read as it was written.
+fn shown(frames: &[Frame]) -> Vec<Value> {
+    let each = |frame: &Frame| {
+        assert_eq!(Frame::decode(&frame.encode()).as_ref(), Ok(frame));
+        json!({ "kind": frame.label(), "hex": hex::encode(frame.encode()) })
+    };
+    frames.iter().map(each).collect()
+}
+
 pub(crate) fn check_file(name: &str, actual: Value) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name);
     let text = serde_json::to_string_pretty(&actual).expect("JSON") + "\n";
@@ -316,13 +325,7 @@ fn requests_and_frames_of_every_ability() {
         Frame::Embedding(Embedding { seq: 3, index: 0, vector: Embedding::pack(&[1.0, -0.5]) }),
         Frame::Usage(Usage { input_tokens: 19, output_tokens: 2, finish: FinishReason::TOOL_CALLS }),
     ];
-    let shown: Vec<Value> = frames
-        .iter()
-        .map(|frame| {
-            assert_eq!(Frame::decode(&frame.encode()).as_ref(), Ok(frame));
-            json!({ "kind": frame.label(), "hex": hex::encode(frame.encode()) })
-        })
-        .collect();
+    let shown = shown(&frames);
     check_file("chat-abilities.json", json!({ "requests": requests, "frames": shown }));
 }
 
@@ -366,13 +369,7 @@ fn frames_of_a_resumed_stream() {
         Frame::Open(open(0, Some(70))),
         Frame::Error(StreamError { code: ErrorCode::REPLACED, retryable: false, message: "a newer stream goes on".into() }),
     ];
-    let shown: Vec<Value> = frames
-        .iter()
-        .map(|frame| {
-            assert_eq!(Frame::decode(&frame.encode()).as_ref(), Ok(frame));
-            json!({ "kind": frame.label(), "hex": hex::encode(frame.encode()) })
-        })
-        .collect();
+    let shown = shown(&frames);
     check_file("chat-resume.json", json!({ "frames": shown }));
     assert_eq!(open(7, Some(0)).resumes_at(), None, "a new job");
     assert_eq!(open(0, Some(70)).resumes_at(), Some(70));
@@ -404,13 +401,7 @@ fn frames_of_a_paid_stream() {
         Frame::Usage(Usage { input_tokens: 19, output_tokens: 3, finish: FinishReason::UNPAID }),
         Frame::Error(StreamError { code: ErrorCode::PAYMENT, retryable: false, message: "no credit".into() }),
     ];
-    let shown: Vec<Value> = frames
-        .iter()
-        .map(|frame| {
-            assert_eq!(Frame::decode(&frame.encode()).as_ref(), Ok(frame));
-            json!({ "kind": frame.label(), "hex": hex::encode(frame.encode()) })
-        })
-        .collect();
+    let shown = shown(&frames);
     check_file("chat-paid.json", json!({ "buyer_secret_key": hex::encode([1; 32]), "frames": shown }));
 }
 
@@ -420,13 +411,7 @@ fn chat_frames_of_a_channels_end() {
     let (chain, channel, amount) = (31_337, ChannelId([0x99; 32]), 159);
     let signature = Close { chain, contract, channel, amount }.sign(&key(2));
     let frames = [Frame::Close(Closing { chain, contract, channel }), Frame::Closed(Closed { amount, signature })];
-    let shown: Vec<Value> = frames
-        .iter()
-        .map(|frame| {
-            assert_eq!(Frame::decode(&frame.encode()).as_ref(), Ok(frame));
-            json!({ "kind": frame.label(), "hex": hex::encode(frame.encode()) })
-        })
-        .collect();
+    let shown = shown(&frames);
     check_file("chat-close.json", json!({ "worker_secret_key": hex::encode([2; 32]), "frames": shown }));
 }
 
