@@ -370,7 +370,10 @@ impl Node {
 
     /// Buys and sells tranches on Solana from now on. The first call counts.
     pub fn use_solana(&self, account: account::Account, key: &SolanaKey) -> Result<(), NotUsed> {
-        account.open(self.tabs.solana(), key, (self.id, &self.network), self.store.clone(), self.seller.is_some())
+        account.open(self.tabs.solana(), key, (self.id, &self.network), self.store.clone(), self.seller.is_some())?;
+        // Its ad may be out. Should its queue be full, it says so with the next one.
+        self.seller.as_ref().map(Seller::try_greet);
+        Ok(())
     }
 
     /// Takes note of what happens in it.

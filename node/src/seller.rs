@@ -58,7 +58,7 @@ pub struct Seller {
 enum Command {
     /// Something was heard.
     Input(Box<Input>),
-    /// A peer connected, and has not seen our ad.
+    /// A peer connected that has not seen our ad, or it says something new.
     Newcomer,
     /// A stream presents an accept.
     Claim { presented: Box<Presented>, from: NodeId, slot: mpsc::OwnedPermit<Command>, reply: oneshot::Sender<ClaimReply> },
@@ -198,7 +198,7 @@ impl Seller {
         self.commands.try_send(Command::Input(Box::new(input))).is_ok()
     }
 
-    /// Tells that a peer connected that has not seen our ad.
+    /// Tells that a peer connected that has not seen our ad, or that the ad says something new.
     pub fn try_greet(&self) -> bool {
         self.commands.try_send(Command::Newcomer).is_ok()
     }
