@@ -18,7 +18,7 @@ use crate::{
     evm::{EvmAddress, address_word, amount, keccak, typed_digest, word},
     hash,
     id::{ChannelId, EvmSignature, JobId, NodeId},
-    key::{self, NodeKey, RecoverError},
+    key::{self, NodeKey, RecoverError, Signer},
     limits,
     topic::NetworkId,
 };
@@ -224,11 +224,11 @@ impl UnverifiedVoucher {
 
     /// Checks that the node `payer` signed it, which is known and need not be found out: half of what [`UnverifiedVoucher::verify`]
     /// takes. The bit of the signature that helps to find it out is not looked at: see [`SignedVoucher::for_contract`].
-    pub fn verify_by(self, payer: &NodeId) -> Result<SignedVoucher, BadVoucher> {
-        match key::verify_compact(payer, &self.0.voucher.digest(), &self.0.signature) {
+    pub fn verify_by(self, payer: &Signer) -> Result<SignedVoucher, BadVoucher> {
+        match payer.verify_compact(&self.0.voucher.digest(), &self.0.signature) {
             Ok(()) => Ok(self.0),
             Err(RecoverError::HighS) => Err(BadVoucher::HighS),
-            Err(RecoverError::Bad(_)) => Err(BadVoucher::Signer { payer: payer.evm_address() }),
+            Err(RecoverError::Bad(_)) => Err(BadVoucher::Signer { payer: payer.id().evm_address() }),
         }
     }
 

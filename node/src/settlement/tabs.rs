@@ -11,7 +11,7 @@ use infernet_wire::{
     chat::{Closed, Closing, Payment},
     evm::EvmAddress,
     id::{ChannelId, EvmSignature, JobId, NodeId},
-    key::NodeKey,
+    key::{NodeKey, Signer},
     money::MicroUsd,
     settle::PaidOn,
     topic::NetworkId,
@@ -262,6 +262,7 @@ impl Tabs {
                 ((buyer, Some(claim.channel)), Cover::Deposit { units: known.deposit, rate }, Some(paid_on))
             }
         };
+        let signer = Signer::of(&buyer).map_err(|_| BadVoucher::Signer { payer: buyer.evm_address() })?;
         let mut payees = lock(&shared.payees);
         let tab = match payees.entry(place) {
             Entry::Occupied(tab) => tab.into_mut(),
@@ -275,7 +276,21 @@ impl Tabs {
         }
         opened?;
         let (tabs, left, none) = (self.clone(), SPARE_VOUCHERS + tokens / VOUCHER_TOKENS, MicroUsd(0));
-        Ok(Till { tabs, place, paid_on, job, left, taken: none, paid: none, on_the_way: none, keeping: None, open: true })
+        let agreed = named(paid_on, || ledger_channel(&shared.network, &buyer, &shared.key.id()));
+        Ok(Till {
+            tabs,
+            place,
+            signer,
+            agreed,
+            paid_on,
+            job,
+            left,
+            taken: none,
+            paid: none,
+            on_the_way: none,
+            keeping: None,
+            open: true,
+        })
     }
 
     /// What another job of `buyer` may cost, whichever way it pays. Nothing, if what it owes can't be read. Where tranches are taken it
@@ -461,6 +476,10 @@ pub struct Sale<'a> {
 pub struct Till {
     tabs: Tabs,
     place: Place,
+    /// Who pays.
+    signer: Signer,
+    /// Chain, contract and channel that its vouchers name.
+    agreed: (u64, EvmAddress, ChannelId),
     paid_on: Option<PaidOn>,
     job: JobId,
     /// Vouchers that are still looked at.
@@ -481,9 +500,7 @@ impl Till {
         let shared = &self.tabs.shared;
         let voucher = UnverifiedVoucher::decode(&payment.voucher)?;
         let claim = *voucher.claim();
-        let buyer = self.place.0;
-        let agreed = named(self.paid_on, || ledger_channel(&shared.network, &buyer, &shared.key.id()));
-        if (claim.chain, claim.contract, claim.channel) != agreed {
+        if (claim.chain, claim.contract, claim.channel) != self.agreed {
             return Err(BadPayment::Foreign);
         }
         if claim.job != self.job {
@@ -496,7 +513,7 @@ impl Till {
         self.left = self.left.checked_sub(1).ok_or(BadPayment::TooMany)?;
         // A voucher that is not above the highest is not looked at: it is the highest that counts.
         let is_higher = |amount: u128| lock(&shared.payees).get(&self.place).is_none_or(|tab| amount > tab.promised());
-        let verified = if is_higher(claim.amount) { Some(voucher.verify_by(&buyer)?) } else { None };
+        let verified = if is_higher(claim.amount) { Some(voucher.verify_by(&self.signer)?) } else { None };
         let mut payees = lock(&shared.payees);
         let tab = payees.get_mut(&self.place).ok_or(BadPayment::NoJob)?;
         if tab.take(&self.job, claim.amount, verified, payment.paid)? {

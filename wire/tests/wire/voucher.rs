@@ -6,7 +6,7 @@ use infernet_wire::{
     envelope::Refusal,
     evm::EvmAddress,
     id::{ChannelId, EvmSignature, JobId},
-    key::NodeKey,
+    key::{NodeKey, Signer},
     limits,
     voucher::{BadVoucher, ChannelTerms, Close, LEDGER, MAX_AMOUNT, SignedVoucher, UnverifiedVoucher, Voucher},
 };
@@ -27,6 +27,10 @@ fn bytes<const N: usize>(of: &Value, field: &str) -> [u8; N] {
 
 fn address(of: &Value, field: &str) -> EvmAddress {
     text(of, field).parse().unwrap()
+}
+
+fn signer(key: &NodeKey) -> Signer {
+    Signer::of(&key.id()).unwrap()
 }
 
 fn contract() -> EvmAddress {
@@ -212,19 +216,19 @@ fn a_known_payers_signature_is_good_whichever_bit_it_carries_and_the_contract_ge
         let signed = SignedVoucher::sign(&payer, Voucher { amount, ..voucher() }).unwrap();
         let mut bytes = signed.encode();
         let read = |bytes: &[u8]| UnverifiedVoucher::decode(bytes).unwrap();
-        assert_eq!(read(&bytes).verify_by(&payer.id()), Ok(signed));
+        assert_eq!(read(&bytes).verify_by(&signer(&payer)), Ok(signed));
         let wrong = BadVoucher::Signer { payer: other.id().evm_address() };
-        assert_eq!(read(&bytes).verify_by(&other.id()), Err(wrong));
+        assert_eq!(read(&bytes).verify_by(&signer(&other)), Err(wrong));
         // The bit that tells which of two keys signed is the highest of the signature's second half.
         let at = bytes.len() - 32;
         bytes[at] ^= 0x80;
         let flipped = read(&bytes);
         assert!(flipped.verify(&payer.id().evm_address()).is_err(), "the contract would refuse it");
-        let kept = flipped.verify_by(&payer.id()).unwrap();
+        let kept = flipped.verify_by(&signer(&payer)).unwrap();
         assert_eq!(kept.for_contract(&payer.id().evm_address()), Some(signed));
         assert_eq!(kept.for_contract(&other.id().evm_address()), None);
         bytes[at - 1] ^= 1;
-        assert!(read(&bytes).verify_by(&payer.id()).is_err());
+        assert!(read(&bytes).verify_by(&signer(&payer)).is_err());
     }
 }
 
@@ -236,5 +240,5 @@ fn a_high_s_is_refused_from_a_known_payer_too() {
     // The largest s that fits beside the bit, above half of the order.
     bytes[at..].fill(0xff);
     bytes[at] = 0x7f;
-    assert_eq!(UnverifiedVoucher::decode(&bytes).unwrap().verify_by(&key(1).id()), Err(BadVoucher::HighS));
+    assert_eq!(UnverifiedVoucher::decode(&bytes).unwrap().verify_by(&signer(&key(1))), Err(BadVoucher::HighS));
 }
