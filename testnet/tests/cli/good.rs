@@ -66,7 +66,8 @@ async fn short_lived_buyer_asks_and_keeps_its_receipt() {
     let worker = Started::worker(worker_home.path(), &engine).await;
     let reply = infernet(buyer_home.path(), &chat(&worker, "Hello")).await;
     assert_eq!((reply.code, reply.out.as_str()), (0, "Hello! How can I help you today?\n"), "{reply:?}");
-    for part in ["1 bid in", "answer comes direct quic", "first token", "signed by both"] {
+    // By QUIC, or on a machine too busy for that by the mesh.
+    for part in ["1 bid in", "answer comes direct", "first token", "signed by both"] {
         assert!(reply.err.contains(part), "{part} in {}", reply.err);
     }
     assert!(!reply.err.contains("How can I help"), "the answer is on stdout alone");

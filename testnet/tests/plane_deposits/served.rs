@@ -80,8 +80,15 @@ async fn clients_see_where_to_pay_and_what_came_and_the_operator_how_the_chain_i
     let (_, admins) = get("/money", &admin).await;
     assert!(admins.contains("The plane's account on chain 31337") && admins.contains("following"), "{admins}");
     let watch = running.watch_addr.expect("it is watched");
-    let metrics = http.get(format!("http://{watch}/metrics")).send().await.expect("an answer").text().await.expect("text");
-    assert!(metrics.contains("infernet_plane_chain_up 1") && metrics.contains("infernet_plane_deposits_total 1"), "{metrics}");
+    let metrics =
+        async || http.get(format!("http://{watch}/metrics")).send().await.expect("an answer").text().await.expect("text");
+    // It is told a moment after the books have it.
+    eventually("the metrics", || async {
+        let metrics = metrics().await;
+        metrics.contains("infernet_plane_chain_up 1") && metrics.contains("infernet_plane_deposits_total 1")
+    })
+    .await;
+    let metrics = metrics().await;
     for told in [chain, page, admins, metrics] {
         assert!(!told.contains("secret-secret"), "the endpoint's key is told to nobody");
     }
