@@ -24,9 +24,9 @@ use crate::{
     store::{Store, StoreError},
 };
 use infernet_wire::{
-    chat::Closing,
+    chat::{Closed, Closing},
     evm::EvmAddress,
-    id::{ChannelId, NodeId},
+    id::{ChannelId, EvmSignature, NodeId},
     key::NodeKey,
     money::MicroUsd,
     settle::EvmTerms,
@@ -288,10 +288,14 @@ impl Account {
         for known in self.to(&worker) {
             let (ChannelTerms { chain, contract, .. }, channel) = (known.terms, known.terms.id());
             let (closed, payer) = buyer.close_channel(worker, Closing { chain, contract, channel }).await.map_err(Box::new)?;
-            let purpose = Purpose::Close { channel, amount: closed.amount, payer, payee: closed.signature };
-            wanted.push(self.shared.want(purpose).await?);
+            wanted.push(self.end(channel, &closed, payer).await?);
         }
         if wanted.is_empty() { Err(AccountError::NoChannel) } else { Ok(wanted) }
+    }
+
+    /// Ends a channel as its worker has signed it, and `payer` besides. The number of the step.
+    pub async fn end(&self, channel: ChannelId, closed: &Closed, payer: EvmSignature) -> Result<u64, AccountError> {
+        self.shared.want(Purpose::Close { channel, amount: closed.amount, payer, payee: closed.signature }).await
     }
 
     /// All channels to `worker` that are not on their way out; those whose end is signed are among them, since it may have gone wrong.

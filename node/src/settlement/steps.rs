@@ -188,7 +188,7 @@ impl Purpose {
 }
 
 /// When a step is written to the journal. Whatever happens between two of these happens again after a crash, and does no harm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Persist {
     /// It is wanted.
     Wanted,
