@@ -13,7 +13,7 @@ pub mod account;
 mod life;
 pub mod stop;
 
-use crate::{bank::Bank, bench::BenchError, machine::Machine};
+use crate::{bank::Bank, bench::BenchError, evm::Program, machine::Machine};
 use infernet_node::clock;
 use life::Life;
 use serde::Serialize;
@@ -77,7 +77,8 @@ impl fmt::Display for CrashResult {
 /// Kills, and looks what is there. A life that goes wrong is the last.
 pub async fn run(options: CrashOptions, notes: &mut (dyn Write + Send)) -> Result<CrashResult, BenchError> {
     let (machine, started) = (Machine::here(), clock::instant());
-    let bank = Bank::start().await?;
+    // The strictest: what a killed deposit has left must be taken back.
+    let bank = Bank::start_with(Program::StrictToken).await?;
     let mut scene = life::Scene::new(bank, options.binary).await?;
     let (mut kills, mut complaints): (BTreeMap<Stop, u64>, _) = (BTreeMap::new(), Vec::new());
     let mut lives = 0;

@@ -8,7 +8,7 @@ use super::{
     channels::Known,
     evm::{
         EvmSettings,
-        contract::CLOSED,
+        contract::{self, CLOSED},
         rpc::{Rpc, RpcError},
         step::{Next, Step},
         wallet::{EvmError, Wallet},
@@ -497,11 +497,11 @@ impl Shared {
     async fn drive(&self) -> Result<(), EvmError> {
         loop {
             let Some((number, mut entry)) = lock(&self.steps).next() else { return Ok(()) };
-            let mut step = match entry.step.take() {
+            let mut step = match entry.turn().cloned() {
                 Some(step) => step,
-                None => match self.prepare(&mut entry.purpose).await {
+                None => match self.prepare(&mut entry).await {
                     Ok(step) => {
-                        self.keep(number, Entry { step: Some(step.clone()), ..entry.clone() }).await.map_err(EvmError::Keep)?;
+                        self.keep(number, entry.clone()).await.map_err(EvmError::Keep)?;
                         step
                     }
                     Err(error) if is_final(&entry.purpose, &error) => {
@@ -512,7 +512,7 @@ impl Shared {
                     Err(error) => return Err(error),
                 },
             };
-            let mut keep = |step: Step| self.keep(number, Entry { step: Some(step), ..entry.clone() });
+            let mut keep = |step: Step| self.keep(number, entry.with(step));
             match self.wallet.advance(&mut step, &mut keep).await? {
                 Next::Done => {}
                 Next::TooDear { base_fee } => return Err(EvmError::TooDear { base_fee }),
@@ -521,9 +521,10 @@ impl Shared {
         }
     }
 
-    async fn prepare(&self, purpose: &mut Purpose) -> Result<Step, EvmError> {
+    /// Puts the next transaction of an entry into it.
+    async fn prepare(&self, entry: &mut Entry) -> Result<Step, EvmError> {
         let contract = self.wallet.check_contract(&self.terms.contract).await?;
-        if let Purpose::Withdraw { token, amount, .. } = purpose
+        if let Purpose::Withdraw { token, amount, .. } = &mut entry.purpose
             && *amount == ALL
         {
             let there = self.wallet.balance(token, &self.wallet.address()).await?;
@@ -534,8 +535,28 @@ impl Shared {
                 return Err(EvmError::Refused("there is nothing to send"));
             }
         }
-        let call = purpose.call(&contract).ok_or(EvmError::Refused("the voucher that was kept can't be read"))?;
-        self.wallet.prepare(call).await
+        let call = entry.purpose.call(&contract).ok_or(EvmError::Refused("the voucher that was kept can't be read"))?;
+        let prepared = self.wallet.prepare(call).await;
+        if let (Err(EvmError::Rpc(RpcError::Refused { .. })), None) = (&prepared, &entry.clearing)
+            && let Some(step) = self.clear(&entry.purpose).await?
+        {
+            entry.clearing = Some(step.clone());
+            return Ok(step);
+        }
+        let step = prepared?;
+        entry.step = Some(step.clone());
+        Ok(step)
+    }
+
+    /// Some tokens, such as USDT, take no new allowance while there is one: what a deposit that came to nothing has left is taken back
+    /// first. Once, whatever the chain's node says then.
+    async fn clear(&self, purpose: &Purpose) -> Result<Option<Step>, EvmError> {
+        let Purpose::Approve { token, .. } = purpose else { return Ok(None) };
+        let spender = &self.terms.contract;
+        if self.wallet.allowance(token, spender).await? == 0 {
+            return Ok(None);
+        }
+        self.wallet.prepare(contract::approve(token, spender, 0)).await.map(Some)
     }
 
     fn note(&self, looked: Result<(u64, bool), EvmError>, driven: Result<(), EvmError>, read: Option<u64>) {

@@ -293,7 +293,8 @@ impl<'a> Life<'a> {
         };
         // What ended long ago is not in memory any more; it was counted when it was.
         let fresh = steps.iter().filter(|(number, _)| *number > party.last);
-        let mut nonces: Vec<u64> = fresh.filter_map(|(_, entry)| Some(entry.step.as_ref()?.nonce)).collect();
+        let sent = fresh.flat_map(|(_, entry)| entry.clearing.iter().chain(&entry.step));
+        let mut nonces: Vec<u64> = sent.map(|step| step.nonce).collect();
         nonces.sort_unstable();
         let expected: Vec<u64> = (party.sent..).take(nonces.len()).collect();
         if nonces != expected {

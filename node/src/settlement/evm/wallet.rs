@@ -162,9 +162,12 @@ impl Wallet {
         if *token == EvmAddress::ZERO {
             return Ok(self.rpc.quantity("eth_getBalance", json!([shown_address(account), "latest"])).await?);
         }
-        let answer = self.view(&contract::balance_of(token, account)).await?;
-        // More than 128 bits are enough for everybody.
-        Ok(answer.try_into().map_or(0, |word| contract::number(&word).unwrap_or(u128::MAX)))
+        Ok(amount(self.view(&contract::balance_of(token, account)).await?))
+    }
+
+    /// How much of a token `spender` may take from here.
+    pub async fn allowance(&self, token: &EvmAddress, spender: &EvmAddress) -> Result<u128, EvmError> {
+        Ok(amount(self.view(&contract::allowance(token, &self.address(), spender)).await?))
     }
 
     /// The first form of a payment: what it takes and where its place is. Keep it; nothing is sent yet.
@@ -286,6 +289,11 @@ impl Wallet {
         }
         shown_call
     }
+}
+
+/// A token's answer; more than 128 bits are enough for everybody.
+fn amount(answer: Vec<u8>) -> u128 {
+    answer.try_into().map_or(0, |word| contract::number(&word).unwrap_or(u128::MAX))
 }
 
 /// A revert of `Channels` in words.
