@@ -169,7 +169,7 @@ impl Account {
         if unreadable > 0 {
             warn!(unreadable, "steps in the journal can't be read: what they were for does not go on");
         }
-        let watch = Watch::new(wallet.clone(), evm.terms, tabs.channels().clone(), store.clone(), &others);
+        let watch = Watch::new(wallet.clone(), evm.terms, tabs.clone(), store.clone(), &others);
         let state = State { ready: false, error: None, waits: None, head: 0, read: watch.read() };
         let shared = Shared {
             wallet,

@@ -255,6 +255,8 @@ impl Tabs {
         let shared = &self.shared;
         let claim =
             payment.map(|payment| UnverifiedVoucher::decode(&payment.voucher)).transpose()?.map(|voucher| *voucher.claim());
+        // Until the job is on the tab nobody lets go of its channel.
+        let mut payees = lock(&shared.payees);
         let (place, cover, paid_on) = match claim.filter(|claim| claim.chain != LEDGER) {
             None => ((buyer, None), Cover::Credit(lock(&shared.credit).limit(&buyer)), None),
             Some(claim) => {
@@ -262,7 +264,6 @@ impl Tabs {
                 ((buyer, Some(claim.channel)), Cover::Deposit { units: known.deposit, rate }, Some(paid_on))
             }
         };
-        let mut payees = lock(&shared.payees);
         let tab = match payees.entry(place) {
             Entry::Occupied(tab) => tab.into_mut(),
             Entry::Vacant(free) => free.insert(shared.kept(&place)?),
@@ -374,6 +375,29 @@ impl Tabs {
         let close = Close { chain: asked.chain, contract: asked.contract, channel: asked.channel, amount: closed.amount };
         close.verify(&closed.signature, &worker.evm_address())?;
         Ok(close.sign(&self.shared.key))
+    }
+
+    /// Lets go of the channel that makes room for `newcomer` in a full book, if there is one: no job runs on it, its voucher says no more
+    /// than was redeemed, and there is less left in it. No job opens on it from then on.
+    pub fn make_room(&self, newcomer: &Known) -> Result<Option<ChannelId>, StoreError> {
+        let channels = &self.shared.channels;
+        // Most are turned away without a look into the store.
+        if channels.gives_way(newcomer, |_, _| false).is_none() {
+            return Ok(None);
+        }
+        let sold = self.all_sold_on_channels()?.into_iter();
+        let mut promised: BTreeMap<ChannelId, u128> = sold.map(|(_, channel, tab)| (channel, tab.promised())).collect();
+        let payees = lock(&self.shared.payees);
+        for ((_, channel), tab) in payees.iter() {
+            let needed = if tab.is_idle() { tab.promised() } else { u128::MAX };
+            if let Some(channel) = channel {
+                promised.insert(*channel, needed);
+            }
+        }
+        let is_needed = |id: &ChannelId, known: &Known| promised.get(id).is_some_and(|promised| *promised > known.redeemed);
+        let gone = channels.gives_way(newcomer, is_needed);
+        gone.inspect(|id| channels.remove(id));
+        Ok(gone)
     }
 
     /// A buyer's ledger as it is now, for whoever shows it.

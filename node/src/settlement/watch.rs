@@ -11,6 +11,7 @@ use super::{
         wallet::{EvmError, Wallet},
     },
     steps::{CHANNELS, CURSOR, Place},
+    tabs::Tabs,
 };
 use crate::store::Store;
 use infernet_wire::{codec, evm::address_word, id::ChannelId, settle::EvmTerms, voucher::ChannelTerms};
@@ -19,7 +20,7 @@ use std::{
     ops::Bound,
     sync::Arc,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 /// Blocks that a first start looks back: more than a day on chains of two seconds.
 const FIRST_LOOK: u64 = 50_000;
@@ -43,6 +44,7 @@ pub(super) struct Watch {
     contract: contract::Channels,
     terms: EvmTerms,
     book: Channels,
+    tabs: Tabs,
     store: Arc<dyn Store>,
     /// The last block that was read for new channels.
     read: Option<u64>,
@@ -54,14 +56,8 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Goes on from `records` of the journal: [`CURSOR`], and those from [`CHANNELS`] on.
-    pub(super) fn new(
-        wallet: Wallet,
-        terms: EvmTerms,
-        book: Channels,
-        store: Arc<dyn Store>,
-        records: &[(u64, Vec<u8>)],
-    ) -> Self {
-        let place = (terms.chain, terms.contract);
+    pub(super) fn new(wallet: Wallet, terms: EvmTerms, tabs: Tabs, store: Arc<dyn Store>, records: &[(u64, Vec<u8>)]) -> Self {
+        let (place, book) = ((terms.chain, terms.contract), tabs.channels().clone());
         let cursor = records.iter().find(|(number, _)| *number == CURSOR);
         let cursor = cursor.and_then(|(_, record)| codec::decode::<Cursor>(record).ok()).filter(|cursor| cursor.place == place);
         let read = cursor.map(|cursor| cursor.block);
@@ -75,7 +71,7 @@ impl Watch {
             }
         }
         let contract = contract::Channels(terms.contract);
-        Watch { wallet, contract, terms, book, store, read, kept: read.unwrap_or_default(), slots, asked: None }
+        Watch { wallet, contract, terms, book, tabs, store, read, kept: read.unwrap_or_default(), slots, asked: None }
     }
 
     /// The last block that was read for new channels.
@@ -129,18 +125,35 @@ impl Watch {
         let id = terms.id();
         let Some(there) = self.wallet.channel_at(&self.contract, &id, deep).await? else { return Ok(()) };
         let known = Known { terms, deposit: there.deposit, redeemed: there.redeemed, exit_at: there.exit_at, closing: false };
-        let taken: BTreeSet<u64> = self.slots.values().copied().collect();
-        let most = u64::try_from(MAX_CHANNELS).unwrap_or(u64::MAX);
-        let free = (CHANNELS..CHANNELS.saturating_add(most)).find(|slot| !taken.contains(slot));
         if there.exit_at == CLOSED || self.slots.contains_key(&id) {
             return Ok(());
         }
-        let Some(slot) = free.filter(|_| self.book.put(known)) else {
-            debug!(channel = %id, deposit = there.deposit, "a channel that is too small, or one too many");
+        if !self.book.put(known) && !self.put_instead(known).await? {
+            debug!(channel = %id, deposit = there.deposit, "a channel that is too small");
             return Ok(());
-        };
+        }
+        let Some(slot) = self.free_slot() else { return Ok(()) };
         self.slots.insert(id, slot);
         self.keep(slot, codec::encode(&known)).await
+    }
+
+    /// Puts it into a full book in the place of a smaller one; whether it is there.
+    async fn put_instead(&mut self, known: Known) -> Result<bool, EvmError> {
+        let tabs = self.tabs.clone();
+        let made = tokio::task::spawn_blocking(move || tabs.make_room(&known)).await;
+        let made = made.map_err(|error| EvmError::Keep(error.to_string()))?;
+        let Some(gone) = made.map_err(|error| EvmError::Keep(error.to_string()))? else { return Ok(false) };
+        // Its record is written over by the next that takes the slot.
+        self.slots.remove(&gone);
+        info!(channel = %gone, "the book is full: a channel made room for one with a larger deposit");
+        Ok(self.book.put(known))
+    }
+
+    /// A place in the journal that no channel has: there is one for each in the book.
+    fn free_slot(&self) -> Option<u64> {
+        let taken: BTreeSet<u64> = self.slots.values().copied().collect();
+        let most = u64::try_from(MAX_CHANNELS).unwrap_or(u64::MAX);
+        (CHANNELS..CHANNELS.saturating_add(most)).find(|slot| !taken.contains(slot))
     }
 
     /// How some of the channels are now; each has its turn.
