@@ -8,7 +8,7 @@ use super::{
     channels::Known,
     evm::{
         EvmSettings,
-        contract::{self, CLOSED},
+        contract::{self, CHALLENGE_SECS, CLOSED},
         rpc::{Rpc, RpcError},
         step::{Next, Step},
         wallet::{EvmError, Wallet},
@@ -50,6 +50,8 @@ use tracing::{debug, info, warn};
 pub const POLL: Duration = Duration::from_secs(4);
 /// What the node wants by itself and has failed is tried again after so long.
 const RETRY_MS: u64 = 60_000;
+/// Seconds that a buyer has to send what both have signed, until its worker redeems: as many as it would have on the slow way out.
+const TO_CLOSE: u64 = CHALLENGE_SECS;
 /// For the two questions of a report.
 const REPORT: Duration = Duration::from_secs(5);
 
@@ -327,7 +329,7 @@ impl Account {
         let vouchers = shared.vouchers().await?;
         let mut wanted = Vec::new();
         for known in shared.tabs.channels().all() {
-            let voucher = vouchers.get(&known.terms.id());
+            let voucher = vouchers.get(&known.terms.id()).map(|sold| &sold.voucher);
             let worth = voucher.filter(|voucher| unredeemed(&known, voucher) > 0);
             if let Some(purpose) = worth.and_then(|voucher| redeems(&known, voucher)) {
                 wanted.push(shared.want(purpose).await?);
@@ -396,6 +398,20 @@ pub fn due(us: &EvmAddress, known: &Known, voucher: Option<&SignedVoucher>, wort
     if wanted { redeems(known, voucher) } else { None }
 }
 
+/// The highest voucher of a channel, and since when its end is signed.
+#[derive(Debug, Clone, Copy)]
+struct Sold {
+    voucher: SignedVoucher,
+    closed: Option<UnixMillis>,
+}
+
+impl Sold {
+    /// Whether the buyer had its time to send that end, at a block's `time`.
+    fn is_given_up(&self, time: u64) -> bool {
+        self.closed.is_some_and(|at| time >= (at.0 / 1_000).saturating_add(TO_CLOSE))
+    }
+}
+
 /// Looks, wants, drives. Never ends.
 async fn run(shared: Arc<Shared>, mut watch: Watch) {
     let mut checked = false;
@@ -442,7 +458,11 @@ impl Shared {
         let worth = u128::from(self.payout_at.0).saturating_mul(self.terms.rate);
         let early = UnixMillis(clock::now().0.saturating_sub(RETRY_MS));
         for known in known {
-            let Some(purpose) = due(&us, &known, vouchers.get(&known.terms.id()), worth, time) else { continue };
+            let sold = vouchers.get(&known.terms.id());
+            // What both have signed and nobody has sent is spoiled by nothing any more; and no more comes that it would be worth to wait for.
+            let given_up = sold.is_some_and(|sold| sold.is_given_up(time));
+            let (known, worth) = if given_up { (Known { closing: false, ..known }, 1) } else { (known, worth) };
+            let Some(purpose) = due(&us, &known, sold.map(|sold| &sold.voucher), worth, time) else { continue };
             if !lock(&self.steps).failed_since(&purpose, early) {
                 let label = purpose.label();
                 let number = self.want(purpose).await.map_err(|error| EvmError::Keep(error.to_string()))?;
@@ -452,8 +472,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The highest voucher of each channel that was ever paid on.
-    async fn vouchers(&self) -> Result<BTreeMap<ChannelId, SignedVoucher>, StoreError> {
+    /// What came of each channel that was ever paid on.
+    async fn vouchers(&self) -> Result<BTreeMap<ChannelId, Sold>, StoreError> {
         let tabs = self.tabs.clone();
         let read = tokio::task::spawn_blocking(move || tabs.all_sold_on_channels()).await;
         let sold = read.map_err(|error| StoreError::Interrupted(error.to_string()))??;
@@ -461,7 +481,10 @@ impl Shared {
         for (_, channel, _) in sold.iter().filter(|(.., tab)| tab.is_closed()) {
             self.tabs.channels().close(channel);
         }
-        Ok(sold.into_iter().filter_map(|(_, channel, tab)| Some((channel, *tab.highest()?))).collect())
+        let sold = sold
+            .into_iter()
+            .filter_map(|(_, channel, tab)| Some((channel, Sold { voucher: *tab.highest()?, closed: tab.closed() })));
+        Ok(sold.collect())
     }
 
     /// Wants a step; its number, once it is on the disk.
@@ -628,6 +651,15 @@ mod tests {
         assert_eq!(amount(&leaving, 100, 500), None, "nothing new");
         assert_eq!(amount(&Known { exit_at: CLOSED, ..open }, 900, 1), None);
         assert_eq!(due(&us, &leaving, None, 1, 0), None);
+    }
+
+    #[test]
+    fn a_buyer_has_a_day_to_send_what_both_have_signed() {
+        let sold = |closed| Sold { voucher: voucher(&known(1, 2), 900), closed };
+        let day = 100_000 + TO_CLOSE;
+        let given_up = [day - 1, day].map(|time| sold(Some(UnixMillis(100_000_999))).is_given_up(time));
+        assert_eq!(given_up, [false, true]);
+        assert!(!sold(None).is_given_up(u64::MAX));
     }
 
     #[test]

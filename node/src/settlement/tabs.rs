@@ -5,7 +5,10 @@ use super::{
     solana::desk::Desk,
     tab::{Authorise, BadPayment, Cover, Funds, NoCredit, NotClosed, PayeeTab, PayerTab},
 };
-use crate::store::{Side, Store, StoreError, TabOf};
+use crate::{
+    clock,
+    store::{Side, Store, StoreError, TabOf},
+};
 use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
     chat::{Closed, Closing, Payment},
@@ -355,7 +358,7 @@ impl Tabs {
                 Entry::Vacant(free) => free.insert(shared.kept(&place)?),
             };
             // What was redeemed may be more than the jobs came to: a voucher pays a piece ahead.
-            let amount = tab.close()?.max(known.redeemed).min(known.deposit);
+            let amount = tab.close(clock::now())?.max(known.redeemed).min(known.deposit);
             (amount, shared.keep(Side::Sold, &place, tab.record()))
         };
         keeping.await?;
