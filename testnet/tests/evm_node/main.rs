@@ -3,6 +3,7 @@
 
 mod crash;
 mod gate;
+mod restored;
 mod strict;
 mod trade;
 mod trouble;

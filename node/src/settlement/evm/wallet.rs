@@ -109,6 +109,12 @@ impl Wallet {
         }
     }
 
+    /// Whether there was a contract in a block.
+    pub async fn has_code(&self, contract: &EvmAddress, block: u64) -> Result<bool, EvmError> {
+        let asked = json!([shown_address(contract), shown_quantity(block.into())]);
+        Ok(!self.rpc.bytes("eth_getCode", asked).await?.is_empty())
+    }
+
     /// Asks a contract without changing anything.
     pub async fn view(&self, call: &Call) -> Result<Vec<u8>, EvmError> {
         self.view_at(call, "latest").await
