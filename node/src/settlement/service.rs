@@ -10,6 +10,7 @@ use super::{
         EvmSettings,
         contract::{self, CHALLENGE_SECS, CLOSED},
         rpc::{Rpc, RpcError},
+        sole::Sole,
         step::{Next, Step},
         wallet::{EvmError, Wallet},
     },
@@ -144,6 +145,7 @@ struct Shared {
     state: Mutex<State>,
     wake: Notify,
     poll: Duration,
+    sole: Mutex<Sole>,
     /// An allowance is for the deposit right after it: nobody else's comes in between.
     depositing: tokio::sync::Mutex<()>,
 }
@@ -184,6 +186,7 @@ impl Account {
             state: Mutex::new(state),
             wake: Notify::new(),
             poll,
+            sole: Mutex::default(),
             depositing: tokio::sync::Mutex::default(),
         };
         let account = Account { shared: Arc::new(shared) };
@@ -247,6 +250,7 @@ impl Account {
         self.has(&terms.token, amount).await?;
         // Gas is paid in coin.
         self.has(&EvmAddress::ZERO, 1).await?;
+        self.alone().await?;
         let _alone = self.shared.depositing.lock().await;
         let there = tabs.channels().to(&worker).into_iter().next();
         let opening = self.steps().into_iter().find_map(|(number, entry)| match entry.purpose {
@@ -319,6 +323,7 @@ impl Account {
         if amount != ALL {
             self.has(&token, amount).await?;
         }
+        self.alone().await?;
         Ok(vec![self.shared.want(Purpose::Withdraw { to, token, amount }).await?])
     }
 
@@ -345,6 +350,16 @@ impl Account {
         let state = self.state();
         let why = || state.error.unwrap_or_else(|| "it is being read; try again in a moment".into());
         if state.ready { Ok(()) } else { Err(AccountError::NotReady(why())) }
+    }
+
+    /// Whether nobody else uses the account. If the chain's node does not say, what is wanted begins when it does. What the node wants by
+    /// itself is not held up: it is due, and each step happens at most once whoever else sends.
+    async fn alone(&self) -> Result<(), AccountError> {
+        let Shared { wallet, terms, steps, sole, .. } = &*self.shared;
+        let Ok(found) = wallet.used().await else { return Ok(()) };
+        let last = lock(steps).last_nonce(terms.chain);
+        lock(sole).check(wallet.address(), last, found, clock::now()).map_err(EvmError::from)?;
+        Ok(())
     }
 
     async fn has(&self, token: &EvmAddress, needed: u128) -> Result<(), AccountError> {

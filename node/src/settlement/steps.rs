@@ -376,6 +376,12 @@ impl Steps {
         self.entries.iter().find(|(_, entry)| !entry.is_done()).map(|(number, entry)| (*number, entry.clone()))
     }
 
+    /// The nonce of this account's last transaction on a chain, as far as it is ours.
+    pub fn last_nonce(&self, chain: u64) -> Option<u64> {
+        let here = self.entries.values().filter(|entry| entry.place.0 == chain);
+        here.flat_map(|entry| entry.clearing.iter().chain(&entry.step)).map(|step| step.nonce).max()
+    }
+
     /// One step.
     pub fn get(&self, number: u64) -> Option<&Entry> {
         self.entries.get(&number)

@@ -8,12 +8,14 @@ use crate::{
 use infernet_node::{
     settlement::{
         channels::{Known, MAX_CHANNELS, MIN_DEPOSIT},
+        evm::contract,
         service::AccountError,
         steps::CHANNELS,
     },
     store::MemoryStore,
 };
-use infernet_wire::{evm::EvmAddress, settle::EvmTerms, voucher::ChannelTerms};
+use infernet_testnet::evm::{act, at_once};
+use infernet_wire::{evm::EvmAddress, money::MicroUsd, settle::EvmTerms, voucher::ChannelTerms};
 use std::sync::Arc;
 
 #[tokio::test]
@@ -83,4 +85,28 @@ async fn a_book_full_of_cents_has_room_for_a_dollar_and_keeps_it_over_a_restart(
     eventually("it is kept", async || !worker.store.steps(CHANNELS).expect("read").is_empty()).await;
     let again = Party::start(key(2), worker.store.clone(), scene.settings(scene.anvil.url()));
     assert_eq!(again.channels().iter().map(|known| known.terms.id()).collect::<Vec<_>>(), [id]);
+}
+
+/// Such as a plane that sweeps with the node's key, or a copy of its home.
+#[tokio::test]
+async fn a_key_that_another_program_uses_begins_nothing_new_and_is_still_paid() {
+    let Some(scene) = Scene::new().await else { return };
+    scene.fund(&key(1), 9_000_000).await;
+    scene.fund(&key(2), 10).await;
+    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
+    let steps = buyer.account.deposit(worker.key.id(), DOLLAR).await.expect("wanted");
+    buyer.ended(&steps).await;
+    eventually("it is in the book", async || !worker.channels().is_empty()).await;
+    let steps = worker.account.withdraw(NOBODY, Some(MicroUsd(1)), false).await.expect("nobody else");
+    assert_eq!(worker.ended(&steps).await, ["settled"]);
+    let other = scene.anvil.wallet(&key(2), at_once()).await.expect("its account");
+    act(&other, contract::transfer(&scene.terms.token, &NOBODY, 1)).await.expect("sent");
+    let told = worker.account.withdraw(NOBODY, None, false).await.expect_err("shared").to_string();
+    assert!(told.contains("another program sends from") && told.contains("give it a key of its own"), "{told}");
+    let told = worker.account.deposit(buyer.key.id(), MicroUsd(10_000)).await.expect_err("shared");
+    assert!(matches!(told, AccountError::TooLittle { .. } | AccountError::Evm(_)), "{told}");
+    // What it is owed comes all the same.
+    worker.promised(&buyer.key, &worker.channels()[0].terms, 1_000_000);
+    eventually("it is redeemed", async || scene.balance(&worker.key).await == 1_000_008).await;
+    assert_eq!(worker.steps("withdraw").len(), 1, "nothing else was begun");
 }

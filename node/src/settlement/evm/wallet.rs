@@ -6,6 +6,7 @@
 use super::{
     contract::{self, Channel, Channels},
     rpc::{Receipt, Rpc, RpcError, quantity, shown, shown_address, shown_quantity},
+    sole::Shared,
     step::{Facts, Next, Rules, Stage, Step},
     transaction::{Call, TxHash},
 };
@@ -55,6 +56,9 @@ pub enum EvmError {
     /// The step could not be kept, so it was not sent.
     #[error("can't keep the payment's state, so it is not sent: {0}")]
     Keep(String),
+    /// Somebody else uses the account.
+    #[error(transparent)]
+    Shared(#[from] Shared),
     /// It takes longer than the caller wants to wait.
     #[error("the transaction is not confirmed within {} s; it goes on when the step is driven again", .0.as_secs())]
     TooLong(Duration),
@@ -186,7 +190,7 @@ impl Wallet {
             return Err(EvmError::TooMuchGas { needed });
         }
         // After what others sent with this key.
-        let nonce = self.nonce("pending").await?;
+        let nonce = self.used().await?;
         Ok(Step::new(self.rpc.chain(), call, nonce, needed))
     }
 
@@ -267,6 +271,11 @@ impl Wallet {
             Err(RpcError::Refused { .. }) => Ok(1_000_000_000),
             told => Ok(told?),
         }
+    }
+
+    /// The account's transactions, those on their way included.
+    pub async fn used(&self) -> Result<u64, EvmError> {
+        self.nonce("pending").await
     }
 
     async fn nonce(&self, at: &str) -> Result<u64, EvmError> {
