@@ -25,7 +25,10 @@ mod record;
 mod sled;
 
 pub use self::{
-    journal::test_disk::{Names, Tear, TestDisk},
+    journal::{
+        Disk,
+        test_disk::{Names, Tear, TestDisk},
+    },
     journaled::{JournaledStore, ReadReceipt},
     memory::MemoryStore,
 };
@@ -148,7 +151,16 @@ pub trait Store: Send + Sync {
 
 /// The store on disk under a node's home, one for each network.
 pub fn open(home: &Path, network: &NetworkId) -> Result<Arc<dyn Store>, StoreError> {
-    Ok(Arc::new(self::open::open(home, network)?))
+    open_through(home, network, |disk| disk)
+}
+
+/// The same, whose journal reaches the disk through what `through` makes of it: for who wants to see, or to stop, what is written.
+pub fn open_through(
+    home: &Path,
+    network: &NetworkId,
+    through: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
+) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(self::open::open(home, network, through)?))
 }
 
 /// On which side of a job this node is.

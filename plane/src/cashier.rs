@@ -15,7 +15,8 @@
 //! time, and it could invent one: name a node that you trust. On another chain, or for a token of other than six decimals, nothing is
 //! credited at all. A plane starts while its RPC node is down, and says so on `/metrics` and to its admins.
 //!
-//! **The hot account** is that of the key that the plane buys with, and one step of it is on its way at a time. Nothing here is
+//! **The hot account** is that of the key that the plane buys with, and one step of it is on its way at a time. The key is for nobody
+//! else: where the chain shows transactions that are not the plane's, nothing is swept, and the reason says what to do. Nothing here is
 //! given back to clients by the chain: that is their operator's to do.
 
 mod read;

@@ -27,11 +27,16 @@ pub struct Bank {
 impl Bank {
     /// Starts a chain, and puts contract and token on it. Fails where there is no anvil.
     pub async fn start() -> Result<Self, ChainError> {
+        Self::start_with(Program::TestToken).await
+    }
+
+    /// The same with another token, which anybody can mint.
+    pub async fn start_with(token: Program) -> Result<Self, ChainError> {
         let anvil = Anvil::start().await?;
         let key = NodeKey::from_bytes(&[9; 32]).map_err(|error| ChainError::Start(error.to_string()))?;
         let teller = anvil.wallet(&key, at_once()).await?;
         let contract = Program::Channels.deploy(&teller).await?;
-        let token = Program::TestToken.deploy(&teller).await?;
+        let token = token.deploy(&teller).await?;
         Ok(Bank { anvil, terms: EvmTerms { chain: CHAIN, contract, token, rate: 1 }, teller })
     }
 

@@ -189,6 +189,8 @@ pub enum Program {
     Channels,
     /// A token that anybody can mint, and that can misbehave.
     TestToken,
+    /// A token as strict as USDT.
+    StrictToken,
     /// An account with code, that calls back when coin arrives.
     Intruder,
 }
@@ -199,6 +201,7 @@ impl Program {
         let text = match self {
             Program::Channels => include_str!("../contracts/built/Channels.json"),
             Program::TestToken => include_str!("../contracts/built/TestToken.json"),
+            Program::StrictToken => include_str!("../contracts/built/StrictToken.json"),
             Program::Intruder => include_str!("../contracts/built/Intruder.json"),
         };
         let mut json: Value = serde_json::from_str(text).map_err(|error| ChainError::Built(error.to_string()))?;

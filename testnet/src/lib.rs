@@ -11,6 +11,7 @@
 //! | [`scripted`] | an engine without a model, for what the tiny one can't do |
 //! | [`audit`] | jobs of mesh buyers and web clients while things break, then all books to the micro-USD |
 //! | [`chaos`] | processes that are killed, frozen, cut off and starved under load, and whether the books balance |
+//! | [`crash`] | a node's money, in processes that are killed at every write of it, on a real EVM chain |
 //! | [`flood`] | a worker and a buyer under attack, and whether they come through |
 //! | [`sim`] | thousands of nodes on virtual time, from a seed, with the node's own deciders |
 //! | [`stranger`] | a member of the mesh that is no node |
@@ -29,6 +30,7 @@ pub mod bench;
 pub mod chaos;
 pub mod circuit;
 pub mod cluster;
+pub mod crash;
 pub mod demo;
 pub mod engine;
 pub mod evm;

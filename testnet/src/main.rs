@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use infernet_testnet::{
     audit,
     bench::{auction, dial, gas, node, plane, receipts, relay, stream, vouchers},
-    chaos, demo,
+    chaos, crash, demo,
     engine::{EngineOptions, EngineServer},
     flood, nat, scribe, serve,
     sim::{self, adversary, plant::Plant, report, scenario::Scenario},
@@ -61,6 +61,16 @@ enum Command {
     Sim(SimArgs),
     /// Processes that are killed, frozen, cut off and starved under load; the exit code tells whether the books balance.
     Chaos(ChaosArgs),
+    /// A node's money on an EVM chain, in processes that are killed at every write of it, many times over; the exit code tells whether
+    /// all was paid once.
+    Crash {
+        /// Lives of a channel, with 41 kills each; three of them crash at every moment of every write.
+        #[arg(long, default_value_t = 9)]
+        lives: u32,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Jobs of mesh buyers and of a plane's web clients while processes are killed, then all books to the micro-USD; the exit code tells
     /// whether they balance.
     Audit(AuditArgs),
@@ -107,6 +117,9 @@ enum Command {
         #[arg(long)]
         from: u64,
     },
+    /// A node's account, which does what stdin says and stops where that says, until it is killed.
+    #[command(hide = true)]
+    Account,
     /// `infernet-plane`, for processes that the testnet starts.
     #[command(name = "plane", hide = true, disable_help_flag = true)]
     PlaneProcess {
@@ -389,6 +402,13 @@ fn main() -> ExitCode {
                 ExitCode::from(2)
             }
         },
+        Command::Account => match crash::account::main(&mut io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "infernet-testnet: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         Command::PlaneProcess { args } => infernet_plane::cli::main([OsString::from("infernet-plane")].into_iter().chain(args)),
         Command::Relay { args } => infernet_relay::cli::main([OsString::from("infernet-relay")].into_iter().chain(args)),
         Command::Node { args } => infernet_node::cli::main([OsString::from("infernet")].into_iter().chain(args)),
@@ -448,6 +468,12 @@ fn run(command: Command) -> anyhow::Result<()> {
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "the network did not come through");
             }
+            Command::Crash { lives, json } => {
+                let binary = std::env::current_exe()?;
+                let result = crash::run(crash::CrashOptions { lives, binary }, &mut io::stderr()).await?;
+                print(&result, json)?;
+                anyhow::ensure!(result.is_well(), "not everything was paid once");
+            }
             Command::Audit(AuditArgs { jobs, secs, kills, seed, json }) => {
                 let (time, binary) = (Duration::from_secs(secs), std::env::current_exe()?);
                 let options = audit::AuditOptions { jobs, time, seed, kills, binary };
@@ -487,7 +513,11 @@ fn run(command: Command) -> anyhow::Result<()> {
             }
             Command::Scribe { home, from } => scribe::run(&home, from, io::stdout())?,
             // Handled before the runtime exists: the one makes its own, the other needs none.
-            Command::Node { .. } | Command::PlaneProcess { .. } | Command::Relay { .. } | Command::Sim(_) => {}
+            Command::Node { .. }
+            | Command::PlaneProcess { .. }
+            | Command::Relay { .. }
+            | Command::Account
+            | Command::Sim(_) => {}
         }
         Ok(())
     };

@@ -14,7 +14,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Channels in the book; one takes some two hundred bytes. Anybody can open one to us, for what its transaction costs.
+/// Channels in the book; one takes some two hundred bytes, and each is asked for on the chain every few minutes. Anybody can open one to
+/// us, for a cent and what its transaction costs: when the book is full a larger deposit takes the place of one that nobody needs, so that
+/// who wants to keep others out must deposit more than they do, four thousand times.
 pub const MAX_CHANNELS: usize = 4_096;
 /// Deposits below it are not worth the gas to redeem them, and do not get into the book.
 pub const MIN_DEPOSIT: MicroUsd = MicroUsd(10_000);
@@ -40,6 +42,11 @@ impl Known {
         self.exit_at == 0 && !self.closing
     }
 
+    /// What jobs may still be paid from it.
+    pub fn left(&self) -> u128 {
+        if self.is_open() { self.deposit.saturating_sub(self.redeemed) } else { 0 }
+    }
+
     /// Its part of an ad or an agreement, at `rate`.
     fn paid_on(&self, rate: u128) -> PaidOn {
         PaidOn { chain: self.terms.chain, contract: self.terms.contract, channel: self.terms.id(), rate }
@@ -54,7 +61,8 @@ pub enum BadChannel {
     NotTaken,
     /// It is not there, or not deep enough.
     #[error(
-        "this worker does not know that channel: a new one counts when its deposit is some blocks deep; try again in a minute"
+        "this worker does not know that channel: a new one counts when its deposit is some blocks deep; try again in a minute, or \
+         deposit more if it stays so: a worker whose book is full keeps the larger ones"
     )]
     Unknown,
     /// It is of somebody else.
@@ -86,6 +94,20 @@ impl BadChannel {
     }
 }
 
+/// Which of the book of `us` makes room for `newcomer`: of those that others opened, and that are not needed, the one with the least left,
+/// if that is less than the newcomer has. What we opened ourselves never makes room, and always gets some.
+fn gives_way<'a>(
+    us: &EvmAddress,
+    book: impl IntoIterator<Item = (&'a ChannelId, &'a Known)>,
+    newcomer: &Known,
+    is_needed: impl Fn(&ChannelId, &Known) -> bool,
+) -> Option<ChannelId> {
+    let is_ours = |known: &Known| known.terms.payer == *us;
+    let others = book.into_iter().filter(|(id, known)| !is_ours(known) && !is_needed(id, known));
+    let (id, least) = others.min_by_key(|(_, known)| known.left())?;
+    (is_ours(newcomer) || least.left() < newcomer.left()).then_some(*id)
+}
+
 /// The book; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Channels {
@@ -102,6 +124,13 @@ struct Shared {
 struct Book {
     means: Option<EvmTerms>,
     known: BTreeMap<ChannelId, Known>,
+}
+
+impl Book {
+    fn is_worth_it(&self, known: &Known) -> bool {
+        let rate = self.means.map_or(1, |means| means.rate);
+        known.deposit >= u128::from(MIN_DEPOSIT.0).saturating_mul(rate)
+    }
 }
 
 impl Channels {
@@ -139,12 +168,18 @@ impl Channels {
             *old = Known { closing: old.closing || known.closing, ..known };
             return true;
         }
-        let rate = book.means.map_or(1, |means| means.rate);
-        let fits = known.deposit >= u128::from(MIN_DEPOSIT.0).saturating_mul(rate) && book.known.len() < MAX_CHANNELS;
+        let fits = book.is_worth_it(&known) && book.known.len() < MAX_CHANNELS;
         if fits {
             book.known.insert(id, known);
         }
         fits
+    }
+
+    /// The channel that makes room for `newcomer`, if the book is full and there is one: it is not needed, and smaller. Nothing changes.
+    pub fn gives_way(&self, newcomer: &Known, is_needed: impl Fn(&ChannelId, &Known) -> bool) -> Option<ChannelId> {
+        let book = self.book();
+        let full = book.known.len() >= MAX_CHANNELS && book.is_worth_it(newcomer);
+        full.then(|| gives_way(&self.shared.us, &book.known, newcomer, is_needed)).flatten()
     }
 
     /// It is closed for ever, or was never there.
@@ -288,6 +323,32 @@ mod tests {
             channel.terms.salt[..8].copy_from_slice(&(salt as u64).to_be_bytes());
             assert_eq!(channels.put(channel), salt < MAX_CHANNELS);
         }
+    }
+
+    #[test]
+    fn the_smallest_that_nobody_needs_makes_room_for_a_larger_one() {
+        let (us, buyer) = (key(1), key(2));
+        let of = |deposit, salt| Known { deposit, ..known(&buyer, &us, salt) };
+        let [small, middle, large] = [of(20, 1), of(30, 2), of(40, 3)];
+        let ours = Known { deposit: 1, ..known(&us, &buyer, 4) };
+        let spent = Known { redeemed: 89, ..of(99, 5) };
+        let leaving = Known { exit_at: 7, ..of(99, 6) };
+        let goes = |book: &[Known], newcomer: &Known, needed: &[Known]| {
+            let book: BTreeMap<_, _> = book.iter().map(|known| (known.terms.id(), *known)).collect();
+            let is_needed = |id: &ChannelId, _: &Known| needed.iter().any(|known| known.terms.id() == *id);
+            let id = gives_way(&us.evm_address(), &book, newcomer, is_needed)?;
+            book.get(&id).copied()
+        };
+        let book = [large, small, middle];
+        assert_eq!(goes(&book, &of(21, 9), &[]), Some(small));
+        assert_eq!(goes(&book, &of(20, 9), &[]), None, "no larger");
+        assert_eq!(goes(&book, &of(41, 9), &[small]), Some(middle), "the smallest is needed");
+        assert_eq!(goes(&book, &of(99, 9), &book), None, "all are");
+        assert_eq!(goes(&[ours], &of(99, 9), &[]), None, "our own stays");
+        assert_eq!(goes(&book, &Known { deposit: 1, ..known(&us, &buyer, 9) }, &[]), Some(small), "and gets room");
+        assert_eq!(goes(&[small, spent], &of(15, 9), &[]), Some(spent), "what is spent does not count");
+        assert_eq!(goes(&[small, leaving], &of(15, 9), &[]), Some(leaving), "nor what is on its way out");
+        assert_eq!(goes(&[small], &Known { closing: true, ..of(99, 9) }, &[]), None, "of the newcomer either");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | [`transaction`] | EIP-1559 transactions: their bytes, hash and signature |
 //! | [`contract`] | the calls that `Channels` and tokens understand, and what they answer |
 //! | [`rpc`] | JSON-RPC over HTTP: deadlines, bounds, the right chain, no secret in any error |
+//! | [`sole`] | **pure**: whether somebody else uses the account |
 //! | [`wallet`] | thin: looks at the chain, lets the step decide, keeps it, sends |
 //!
 //! **One payment's way:** a call → [`wallet::Wallet::prepare`] (gas, nonce) → [`step::Step`], kept → signed, kept → sent → mined →
@@ -42,6 +43,7 @@ impl EvmSettings {
 
 pub mod contract;
 pub mod rpc;
+pub mod sole;
 pub mod step;
 pub mod transaction;
 pub mod wallet;

@@ -8,8 +8,9 @@ use super::{
     channels::Known,
     evm::{
         EvmSettings,
-        contract::CLOSED,
+        contract::{self, CHALLENGE_SECS, CLOSED},
         rpc::{Rpc, RpcError},
+        sole::Sole,
         step::{Next, Step},
         wallet::{EvmError, Wallet},
     },
@@ -24,9 +25,9 @@ use crate::{
     store::{Store, StoreError},
 };
 use infernet_wire::{
-    chat::Closing,
+    chat::{Closed, Closing},
     evm::EvmAddress,
-    id::{ChannelId, NodeId},
+    id::{ChannelId, EvmSignature, NodeId},
     key::NodeKey,
     money::MicroUsd,
     settle::EvmTerms,
@@ -50,6 +51,8 @@ use tracing::{debug, info, warn};
 pub const POLL: Duration = Duration::from_secs(4);
 /// What the node wants by itself and has failed is tried again after so long.
 const RETRY_MS: u64 = 60_000;
+/// Seconds that a buyer has to send what both have signed, until its worker redeems: as many as it would have on the slow way out.
+const TO_CLOSE: u64 = CHALLENGE_SECS;
 /// For the two questions of a report.
 const REPORT: Duration = Duration::from_secs(5);
 
@@ -142,6 +145,7 @@ struct Shared {
     state: Mutex<State>,
     wake: Notify,
     poll: Duration,
+    sole: Mutex<Sole>,
     /// An allowance is for the deposit right after it: nobody else's comes in between.
     depositing: tokio::sync::Mutex<()>,
 }
@@ -169,7 +173,7 @@ impl Account {
         if unreadable > 0 {
             warn!(unreadable, "steps in the journal can't be read: what they were for does not go on");
         }
-        let watch = Watch::new(wallet.clone(), evm.terms, tabs.channels().clone(), store.clone(), &others);
+        let watch = Watch::new(wallet.clone(), evm.terms, tabs.clone(), store.clone(), &others);
         let state = State { ready: false, error: None, waits: None, head: 0, read: watch.read() };
         let shared = Shared {
             wallet,
@@ -182,6 +186,7 @@ impl Account {
             state: Mutex::new(state),
             wake: Notify::new(),
             poll,
+            sole: Mutex::default(),
             depositing: tokio::sync::Mutex::default(),
         };
         let account = Account { shared: Arc::new(shared) };
@@ -245,6 +250,7 @@ impl Account {
         self.has(&terms.token, amount).await?;
         // Gas is paid in coin.
         self.has(&EvmAddress::ZERO, 1).await?;
+        self.alone().await?;
         let _alone = self.shared.depositing.lock().await;
         let there = tabs.channels().to(&worker).into_iter().next();
         let opening = self.steps().into_iter().find_map(|(number, entry)| match entry.purpose {
@@ -288,10 +294,14 @@ impl Account {
         for known in self.to(&worker) {
             let (ChannelTerms { chain, contract, .. }, channel) = (known.terms, known.terms.id());
             let (closed, payer) = buyer.close_channel(worker, Closing { chain, contract, channel }).await.map_err(Box::new)?;
-            let purpose = Purpose::Close { channel, amount: closed.amount, payer, payee: closed.signature };
-            wanted.push(self.shared.want(purpose).await?);
+            wanted.push(self.end(channel, &closed, payer).await?);
         }
         if wanted.is_empty() { Err(AccountError::NoChannel) } else { Ok(wanted) }
+    }
+
+    /// Ends a channel as its worker has signed it, and `payer` besides. The number of the step.
+    pub async fn end(&self, channel: ChannelId, closed: &Closed, payer: EvmSignature) -> Result<u64, AccountError> {
+        self.shared.want(Purpose::Close { channel, amount: closed.amount, payer, payee: closed.signature }).await
     }
 
     /// All channels to `worker` that are not on their way out; those whose end is signed are among them, since it may have gone wrong.
@@ -313,6 +323,7 @@ impl Account {
         if amount != ALL {
             self.has(&token, amount).await?;
         }
+        self.alone().await?;
         Ok(vec![self.shared.want(Purpose::Withdraw { to, token, amount }).await?])
     }
 
@@ -323,7 +334,7 @@ impl Account {
         let vouchers = shared.vouchers().await?;
         let mut wanted = Vec::new();
         for known in shared.tabs.channels().all() {
-            let voucher = vouchers.get(&known.terms.id());
+            let voucher = vouchers.get(&known.terms.id()).map(|sold| &sold.voucher);
             let worth = voucher.filter(|voucher| unredeemed(&known, voucher) > 0);
             if let Some(purpose) = worth.and_then(|voucher| redeems(&known, voucher)) {
                 wanted.push(shared.want(purpose).await?);
@@ -339,6 +350,16 @@ impl Account {
         let state = self.state();
         let why = || state.error.unwrap_or_else(|| "it is being read; try again in a moment".into());
         if state.ready { Ok(()) } else { Err(AccountError::NotReady(why())) }
+    }
+
+    /// Whether nobody else uses the account. If the chain's node does not say, what is wanted begins when it does. What the node wants by
+    /// itself is not held up: it is due, and each step happens at most once whoever else sends.
+    async fn alone(&self) -> Result<(), AccountError> {
+        let Shared { wallet, terms, steps, sole, .. } = &*self.shared;
+        let Ok(found) = wallet.used().await else { return Ok(()) };
+        let last = lock(steps).last_nonce(terms.chain);
+        lock(sole).check(wallet.address(), last, found, clock::now()).map_err(EvmError::from)?;
+        Ok(())
     }
 
     async fn has(&self, token: &EvmAddress, needed: u128) -> Result<(), AccountError> {
@@ -392,6 +413,20 @@ pub fn due(us: &EvmAddress, known: &Known, voucher: Option<&SignedVoucher>, wort
     if wanted { redeems(known, voucher) } else { None }
 }
 
+/// The highest voucher of a channel, and since when its end is signed.
+#[derive(Debug, Clone, Copy)]
+struct Sold {
+    voucher: SignedVoucher,
+    closed: Option<UnixMillis>,
+}
+
+impl Sold {
+    /// Whether the buyer had its time to send that end, at a block's `time`.
+    fn is_given_up(&self, time: u64) -> bool {
+        self.closed.is_some_and(|at| time >= (at.0 / 1_000).saturating_add(TO_CLOSE))
+    }
+}
+
 /// Looks, wants, drives. Never ends.
 async fn run(shared: Arc<Shared>, mut watch: Watch) {
     let mut checked = false;
@@ -438,7 +473,11 @@ impl Shared {
         let worth = u128::from(self.payout_at.0).saturating_mul(self.terms.rate);
         let early = UnixMillis(clock::now().0.saturating_sub(RETRY_MS));
         for known in known {
-            let Some(purpose) = due(&us, &known, vouchers.get(&known.terms.id()), worth, time) else { continue };
+            let sold = vouchers.get(&known.terms.id());
+            // What both have signed and nobody has sent is spoiled by nothing any more; and no more comes that it would be worth to wait for.
+            let given_up = sold.is_some_and(|sold| sold.is_given_up(time));
+            let (known, worth) = if given_up { (Known { closing: false, ..known }, 1) } else { (known, worth) };
+            let Some(purpose) = due(&us, &known, sold.map(|sold| &sold.voucher), worth, time) else { continue };
             if !lock(&self.steps).failed_since(&purpose, early) {
                 let label = purpose.label();
                 let number = self.want(purpose).await.map_err(|error| EvmError::Keep(error.to_string()))?;
@@ -448,8 +487,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The highest voucher of each channel that was ever paid on.
-    async fn vouchers(&self) -> Result<BTreeMap<ChannelId, SignedVoucher>, StoreError> {
+    /// What came of each channel that was ever paid on.
+    async fn vouchers(&self) -> Result<BTreeMap<ChannelId, Sold>, StoreError> {
         let tabs = self.tabs.clone();
         let read = tokio::task::spawn_blocking(move || tabs.all_sold_on_channels()).await;
         let sold = read.map_err(|error| StoreError::Interrupted(error.to_string()))??;
@@ -457,7 +496,10 @@ impl Shared {
         for (_, channel, _) in sold.iter().filter(|(.., tab)| tab.is_closed()) {
             self.tabs.channels().close(channel);
         }
-        Ok(sold.into_iter().filter_map(|(_, channel, tab)| Some((channel, *tab.highest()?))).collect())
+        let sold = sold
+            .into_iter()
+            .filter_map(|(_, channel, tab)| Some((channel, Sold { voucher: *tab.highest()?, closed: tab.closed() })));
+        Ok(sold.collect())
     }
 
     /// Wants a step; its number, once it is on the disk.
@@ -493,11 +535,11 @@ impl Shared {
     async fn drive(&self) -> Result<(), EvmError> {
         loop {
             let Some((number, mut entry)) = lock(&self.steps).next() else { return Ok(()) };
-            let mut step = match entry.step.take() {
+            let mut step = match entry.turn().cloned() {
                 Some(step) => step,
-                None => match self.prepare(&mut entry.purpose).await {
+                None => match self.prepare(&mut entry).await {
                     Ok(step) => {
-                        self.keep(number, Entry { step: Some(step.clone()), ..entry.clone() }).await.map_err(EvmError::Keep)?;
+                        self.keep(number, entry.clone()).await.map_err(EvmError::Keep)?;
                         step
                     }
                     Err(error) if is_final(&entry.purpose, &error) => {
@@ -508,7 +550,7 @@ impl Shared {
                     Err(error) => return Err(error),
                 },
             };
-            let mut keep = |step: Step| self.keep(number, Entry { step: Some(step), ..entry.clone() });
+            let mut keep = |step: Step| self.keep(number, entry.with(step));
             match self.wallet.advance(&mut step, &mut keep).await? {
                 Next::Done => {}
                 Next::TooDear { base_fee } => return Err(EvmError::TooDear { base_fee }),
@@ -517,9 +559,10 @@ impl Shared {
         }
     }
 
-    async fn prepare(&self, purpose: &mut Purpose) -> Result<Step, EvmError> {
+    /// Puts the next transaction of an entry into it.
+    async fn prepare(&self, entry: &mut Entry) -> Result<Step, EvmError> {
         let contract = self.wallet.check_contract(&self.terms.contract).await?;
-        if let Purpose::Withdraw { token, amount, .. } = purpose
+        if let Purpose::Withdraw { token, amount, .. } = &mut entry.purpose
             && *amount == ALL
         {
             let there = self.wallet.balance(token, &self.wallet.address()).await?;
@@ -530,8 +573,28 @@ impl Shared {
                 return Err(EvmError::Refused("there is nothing to send"));
             }
         }
-        let call = purpose.call(&contract).ok_or(EvmError::Refused("the voucher that was kept can't be read"))?;
-        self.wallet.prepare(call).await
+        let call = entry.purpose.call(&contract).ok_or(EvmError::Refused("the voucher that was kept can't be read"))?;
+        let prepared = self.wallet.prepare(call).await;
+        if let (Err(EvmError::Rpc(RpcError::Refused { .. })), None) = (&prepared, &entry.clearing)
+            && let Some(step) = self.clear(&entry.purpose).await?
+        {
+            entry.clearing = Some(step.clone());
+            return Ok(step);
+        }
+        let step = prepared?;
+        entry.step = Some(step.clone());
+        Ok(step)
+    }
+
+    /// Some tokens, such as USDT, take no new allowance while there is one: what a deposit that came to nothing has left is taken back
+    /// first. Once, whatever the chain's node says then.
+    async fn clear(&self, purpose: &Purpose) -> Result<Option<Step>, EvmError> {
+        let Purpose::Approve { token, .. } = purpose else { return Ok(None) };
+        let spender = &self.terms.contract;
+        if self.wallet.allowance(token, spender).await? == 0 {
+            return Ok(None);
+        }
+        self.wallet.prepare(contract::approve(token, spender, 0)).await.map(Some)
     }
 
     fn note(&self, looked: Result<(u64, bool), EvmError>, driven: Result<(), EvmError>, read: Option<u64>) {
@@ -603,6 +666,15 @@ mod tests {
         assert_eq!(amount(&leaving, 100, 500), None, "nothing new");
         assert_eq!(amount(&Known { exit_at: CLOSED, ..open }, 900, 1), None);
         assert_eq!(due(&us, &leaving, None, 1, 0), None);
+    }
+
+    #[test]
+    fn a_buyer_has_a_day_to_send_what_both_have_signed() {
+        let sold = |closed| Sold { voucher: voucher(&known(1, 2), 900), closed };
+        let day = 100_000 + TO_CLOSE;
+        let given_up = [day - 1, day].map(|time| sold(Some(UnixMillis(100_000_999))).is_given_up(time));
+        assert_eq!(given_up, [false, true]);
+        assert!(!sold(None).is_given_up(u64::MAX));
     }
 
     #[test]

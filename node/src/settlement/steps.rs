@@ -188,7 +188,7 @@ impl Purpose {
 }
 
 /// When a step is written to the journal. Whatever happens between two of these happens again after a crash, and does no harm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Persist {
     /// It is wanted.
     Wanted,
@@ -223,12 +223,36 @@ pub struct Entry {
     pub step: Option<Step>,
     /// Why it failed before anything was sent.
     pub refused: Option<String>,
+    /// What had to be out of the way first: an allowance that was left over.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clearing: Option<Step>,
 }
 
 impl Entry {
+    /// Wanted since now.
+    pub fn new(place: Place, purpose: Purpose, since: UnixMillis) -> Self {
+        Entry { place, purpose, since, step: None, refused: None, clearing: None }
+    }
+
     /// Whether nothing more comes of it.
     pub fn is_done(&self) -> bool {
         self.refused.is_some() || self.step.as_ref().is_some_and(Step::is_done)
+    }
+
+    /// The transaction whose turn it is.
+    pub fn turn(&self) -> Option<&Step> {
+        self.is_clearing().then_some(self.clearing.as_ref()).flatten().or(self.step.as_ref())
+    }
+
+    /// That transaction has come so far.
+    #[must_use]
+    pub fn with(&self, step: Step) -> Self {
+        let step = Some(step);
+        if self.is_clearing() { Entry { clearing: step, ..self.clone() } } else { Entry { step, ..self.clone() } }
+    }
+
+    fn is_clearing(&self) -> bool {
+        self.step.is_none() && self.clearing.as_ref().is_some_and(|step| !step.is_done())
     }
 
     /// How far it is, in a word for people.
@@ -257,7 +281,7 @@ impl Entry {
 
     /// At which point it was written last.
     pub fn at(&self) -> Persist {
-        match &self.step {
+        match self.step.as_ref().or(self.clearing.as_ref()) {
             _ if self.is_done() => Persist::Ended,
             None => Persist::Wanted,
             Some(Step { stage: Stage::Prepared, attempts, .. }) if attempts.is_empty() => Persist::Prepared,
@@ -321,7 +345,7 @@ impl Steps {
             return Wanted::Full;
         }
         self.last += 1;
-        self.entries.insert(self.last, Entry { place: self.place, purpose, since: now, step: None, refused: None });
+        self.entries.insert(self.last, Entry::new(self.place, purpose, now));
         Wanted::New(self.last)
     }
 
@@ -352,6 +376,12 @@ impl Steps {
         self.entries.iter().find(|(_, entry)| !entry.is_done()).map(|(number, entry)| (*number, entry.clone()))
     }
 
+    /// The nonce of this account's last transaction on a chain, as far as it is ours.
+    pub fn last_nonce(&self, chain: u64) -> Option<u64> {
+        let here = self.entries.values().filter(|entry| entry.place.0 == chain);
+        here.flat_map(|entry| entry.clearing.iter().chain(&entry.step)).map(|step| step.nonce).max()
+    }
+
     /// One step.
     pub fn get(&self, number: u64) -> Option<&Entry> {
         self.entries.get(&number)
@@ -366,6 +396,7 @@ impl Steps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settlement::evm::transaction::TxHash;
 
     const PLACE: Place = (5, EvmAddress([9; 20]));
 
@@ -388,6 +419,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_the_way_has_its_turn_first_and_is_no_end() {
+        let call = || contract::approve(&EvmAddress([8; 20]), &PLACE.1, 0);
+        let approve = Purpose::Approve { token: EvmAddress([8; 20]), amount: 5, channel: ChannelId([1; 32]) };
+        let wanted = Entry::new(PLACE, approve, UnixMillis(1));
+        let clearing = Entry { clearing: Some(Step::new(5, call(), 3, 50_000)), ..wanted.clone() };
+        assert_eq!((clearing.turn().map(|step| step.nonce), clearing.at()), (Some(3), Persist::Prepared));
+        let hash = TxHash([0; 32]);
+        let cleared = clearing.with(Step { stage: Stage::Confirmed { hash, block: 1 }, ..Step::new(5, call(), 3, 50_000) });
+        assert_eq!((cleared.turn(), cleared.is_done(), cleared.word()), (None, false, "prepared"));
+        let own = Entry { step: Some(Step::new(5, call(), 4, 50_000)), ..cleared };
+        assert_eq!((own.turn().map(|step| step.nonce), own.at()), (Some(4), Persist::Prepared));
+        let done = own.with(Step { stage: Stage::Confirmed { hash, block: 2 }, ..Step::new(5, call(), 4, 50_000) });
+        assert!(done.is_done() && done.clearing.is_some());
+        for entry in [&wanted, &clearing, &done] {
+            assert_eq!(codec::decode::<Entry>(&entry.record()).as_ref(), Ok(entry));
+        }
+    }
+
+    #[test]
     fn the_journal_tells_all_of_it_again() {
         let mut steps = Steps::new(PLACE);
         let withdraw = Purpose::Withdraw { to: EvmAddress([1; 20]), token: EvmAddress::ZERO, amount: u128::MAX };
@@ -407,7 +457,7 @@ mod tests {
         steps.want(redeem(1, 1), UnixMillis(1));
         for number in 2..2 * MAX_ENDED as u64 {
             let purpose = Purpose::StartExit { channel: ChannelId([0; 32]) };
-            steps.set(number, Entry { place: PLACE, purpose, since: UnixMillis(1), step: None, refused: Some("no".into()) });
+            steps.set(number, Entry { refused: Some("no".into()), ..Entry::new(PLACE, purpose, UnixMillis(1)) });
         }
         assert_eq!((steps.all().count(), steps.next().map(|(number, _)| number)), (MAX_ENDED + 1, Some(1)));
         let mut full = Steps::new(PLACE);

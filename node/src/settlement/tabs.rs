@@ -5,7 +5,10 @@ use super::{
     solana::desk::Desk,
     tab::{Authorise, BadPayment, Cover, Funds, NoCredit, NotClosed, PayeeTab, PayerTab},
 };
-use crate::store::{Side, Store, StoreError, TabOf};
+use crate::{
+    clock,
+    store::{Side, Store, StoreError, TabOf},
+};
 use futures::{FutureExt, future::BoxFuture};
 use infernet_wire::{
     chat::{Closed, Closing, Payment},
@@ -255,6 +258,9 @@ impl Tabs {
         let shared = &self.shared;
         let claim =
             payment.map(|payment| UnverifiedVoucher::decode(&payment.voucher)).transpose()?.map(|voucher| *voucher.claim());
+        let signer = Signer::of(&buyer).map_err(|_| BadVoucher::Signer { payer: buyer.evm_address() })?;
+        // Until the job is on the tab nobody lets go of its channel.
+        let mut payees = lock(&shared.payees);
         let (place, cover, paid_on) = match claim.filter(|claim| claim.chain != LEDGER) {
             None => ((buyer, None), Cover::Credit(lock(&shared.credit).limit(&buyer)), None),
             Some(claim) => {
@@ -262,8 +268,6 @@ impl Tabs {
                 ((buyer, Some(claim.channel)), Cover::Deposit { units: known.deposit, rate }, Some(paid_on))
             }
         };
-        let signer = Signer::of(&buyer).map_err(|_| BadVoucher::Signer { payer: buyer.evm_address() })?;
-        let mut payees = lock(&shared.payees);
         let tab = match payees.entry(place) {
             Entry::Occupied(tab) => tab.into_mut(),
             Entry::Vacant(free) => free.insert(shared.kept(&place)?),
@@ -369,7 +373,7 @@ impl Tabs {
                 Entry::Vacant(free) => free.insert(shared.kept(&place)?),
             };
             // What was redeemed may be more than the jobs came to: a voucher pays a piece ahead.
-            let amount = tab.close()?.max(known.redeemed).min(known.deposit);
+            let amount = tab.close(clock::now())?.max(known.redeemed).min(known.deposit);
             (amount, shared.keep(Side::Sold, &place, tab.record()))
         };
         keeping.await?;
@@ -389,6 +393,29 @@ impl Tabs {
         let close = Close { chain: asked.chain, contract: asked.contract, channel: asked.channel, amount: closed.amount };
         close.verify(&closed.signature, &worker.evm_address())?;
         Ok(close.sign(&self.shared.key))
+    }
+
+    /// Lets go of the channel that makes room for `newcomer` in a full book, if there is one: no job runs on it, its voucher says no more
+    /// than was redeemed, and there is less left in it. No job opens on it from then on.
+    pub fn make_room(&self, newcomer: &Known) -> Result<Option<ChannelId>, StoreError> {
+        let channels = &self.shared.channels;
+        // Most are turned away without a look into the store.
+        if channels.gives_way(newcomer, |_, _| false).is_none() {
+            return Ok(None);
+        }
+        let sold = self.all_sold_on_channels()?.into_iter();
+        let mut promised: BTreeMap<ChannelId, u128> = sold.map(|(_, channel, tab)| (channel, tab.promised())).collect();
+        let payees = lock(&self.shared.payees);
+        for ((_, channel), tab) in payees.iter() {
+            let needed = if tab.is_idle() { tab.promised() } else { u128::MAX };
+            if let Some(channel) = channel {
+                promised.insert(*channel, needed);
+            }
+        }
+        let is_needed = |id: &ChannelId, known: &Known| promised.get(id).is_some_and(|promised| *promised > known.redeemed);
+        let gone = channels.gives_way(newcomer, is_needed);
+        gone.inspect(|id| channels.remove(id));
+        Ok(gone)
     }
 
     /// A buyer's ledger as it is now, for whoever shows it.

@@ -1,16 +1,19 @@
 //! Keeps the book of channels as the chain has it: new ones by the logs of deep blocks, deposits as deep, exits by the newest block. Thin.
 //!
 //! How far the chain was read, and which channels there are, is in the journal, so that a restart reads only what came since. A node that
-//! starts for the first time looks back for a while: nobody opens a channel to a worker that nobody knows.
+//! starts for the first time is ready at once: nobody opens a channel to a worker that nobody knows. But its home may be a restored one,
+//! with the key and without the store. So it goes on to look back, some pages at a time, until the block that made the contract; how far
+//! that has come is in the journal, too.
 
 use super::{
     channels::{Channels, Known, MAX_CHANNELS},
     evm::{
         contract::{self, CLOSED, Channel},
-        rpc::{Log, MAX_LOG_BLOCKS},
+        rpc::{Log, MAX_LOG_BLOCKS, RpcError},
         wallet::{EvmError, Wallet},
     },
     steps::{CHANNELS, CURSOR, Place},
+    tabs::Tabs,
 };
 use crate::store::Store;
 use infernet_wire::{codec, evm::address_word, id::ChannelId, settle::EvmTerms, voucher::ChannelTerms};
@@ -19,15 +22,17 @@ use std::{
     ops::Bound,
     sync::Arc,
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-/// Blocks that a first start looks back: more than a day on chains of two seconds.
-const FIRST_LOOK: u64 = 50_000;
+/// Blocks that a first start looks back before it is ready: those of one question. A day's worth is found some seconds later.
+const FIRST_LOOK: u64 = MAX_LOG_BLOCKS;
+/// Blocks in one question at most, if the chain's node takes that many: as many as most public ones do.
+const MAX_SPAN: u64 = 10_000;
 /// Questions for logs in one look; the rest is read in the next.
 const MAX_SPANS: usize = 20;
 /// Channels that are asked for in one look. All have their turn within five minutes, and an exit takes a day.
 const MAX_ASKED: usize = 64;
-/// How far it was read is kept so often, in blocks: as much as one question reads.
+/// How far it was read is kept so often, in blocks: as much as a question usually reads.
 const KEEP_EVERY: u64 = MAX_LOG_BLOCKS;
 
 /// How far the chain was read.
@@ -35,6 +40,32 @@ const KEEP_EVERY: u64 = MAX_LOG_BLOCKS;
 struct Cursor {
     place: Place,
     block: u64,
+    /// Those before it are still to be read; 0: none.
+    #[serde(default)]
+    before: u64,
+}
+
+/// How many blocks are asked for at once. **Pure.**
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span(u64);
+
+impl Span {
+    /// There was an answer: some more, to see whether the limit has gone.
+    fn answered(&mut self) {
+        self.0 = self.0.saturating_add(self.0.div_ceil(8)).min(MAX_SPAN);
+    }
+
+    /// So many were too many, perhaps: half. Whether fewer can be asked for.
+    fn refused(&mut self) -> bool {
+        let one = self.0 <= 1;
+        self.0 = self.0.div_ceil(2);
+        !one
+    }
+}
+
+/// Whether fewer blocks may help: nodes say so in many words, or take too long, or answer with more than is read.
+fn is_too_much(error: &EvmError) -> bool {
+    matches!(error, EvmError::Rpc(RpcError::Refused { .. } | RpcError::Malformed { .. } | RpcError::Silent { .. }))
 }
 
 /// See the module.
@@ -43,10 +74,19 @@ pub(super) struct Watch {
     contract: contract::Channels,
     terms: EvmTerms,
     book: Channels,
+    tabs: Tabs,
     store: Arc<dyn Store>,
     /// The last block that was read for new channels.
     read: Option<u64>,
     kept: u64,
+    span: Span,
+    /// Blocks before this one are still to be read; 0: none.
+    before: u64,
+    span_back: Span,
+    /// The block that made the contract, once it was looked for.
+    made: Option<u64>,
+    /// Why it can't look back, as it was said last.
+    told: Option<String>,
     slots: BTreeMap<ChannelId, u64>,
     /// The last channel that was asked for.
     asked: Option<ChannelId>,
@@ -54,17 +94,11 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Goes on from `records` of the journal: [`CURSOR`], and those from [`CHANNELS`] on.
-    pub(super) fn new(
-        wallet: Wallet,
-        terms: EvmTerms,
-        book: Channels,
-        store: Arc<dyn Store>,
-        records: &[(u64, Vec<u8>)],
-    ) -> Self {
-        let place = (terms.chain, terms.contract);
+    pub(super) fn new(wallet: Wallet, terms: EvmTerms, tabs: Tabs, store: Arc<dyn Store>, records: &[(u64, Vec<u8>)]) -> Self {
+        let (place, book) = ((terms.chain, terms.contract), tabs.channels().clone());
         let cursor = records.iter().find(|(number, _)| *number == CURSOR);
         let cursor = cursor.and_then(|(_, record)| codec::decode::<Cursor>(record).ok()).filter(|cursor| cursor.place == place);
-        let read = cursor.map(|cursor| cursor.block);
+        let (read, before) = cursor.map(|cursor| (cursor.block, cursor.before)).unzip();
         let mut slots = BTreeMap::new();
         for (number, record) in records.iter().filter(|(number, _)| *number >= CHANNELS) {
             let Ok(known) = codec::decode::<Known>(record) else { continue };
@@ -75,7 +109,9 @@ impl Watch {
             }
         }
         let contract = contract::Channels(terms.contract);
-        Watch { wallet, contract, terms, book, store, read, kept: read.unwrap_or_default(), slots, asked: None }
+        let (kept, before, span) = (read.unwrap_or_default(), before.unwrap_or_default(), Span(MAX_LOG_BLOCKS));
+        let (span_back, made, told, asked) = (span, None, None, None);
+        Watch { wallet, contract, terms, book, tabs, store, read, kept, span, before, span_back, made, told, slots, asked }
     }
 
     /// The last block that was read for new channels.
@@ -87,13 +123,22 @@ impl Watch {
     pub(super) async fn look(&mut self) -> Result<((u64, u64), bool), EvmError> {
         let head = self.wallet.head().await?;
         let deep = self.wallet.deep(head.0);
-        let mut read = self.read.unwrap_or_else(|| deep.saturating_sub(FIRST_LOOK));
-        for _ in 0..MAX_SPANS {
-            if read >= deep {
-                break;
+        let mut read = match self.read {
+            Some(read) => read,
+            None => {
+                self.before = deep.saturating_sub(FIRST_LOOK);
+                self.before
             }
-            let to = deep.min(read.saturating_add(MAX_LOG_BLOCKS));
-            let found = self.opened(read + u64::from(self.read.is_some()), to).await?;
+        };
+        let mut left = MAX_SPANS;
+        while read < deep && left > 0 {
+            left -= 1;
+            let to = deep.min(read.saturating_add(self.span.0));
+            let found = match self.opened(read + u64::from(self.read.is_some()), to).await {
+                Err(error) if is_too_much(&error) && self.span.refused() => continue,
+                found => found?,
+            };
+            self.span.answered();
             let new = !found.is_empty();
             for terms in found.into_values() {
                 self.meet(terms, deep).await?;
@@ -106,7 +151,63 @@ impl Watch {
         }
         self.read.get_or_insert(read);
         self.ask_again(deep).await?;
+        if read >= deep {
+            // What can't be had of old blocks holds up nothing.
+            let why = self.look_back(deep, left).await.err().map(|error| error.to_string());
+            if let Some(why) = why.as_ref().filter(|_| why != self.told) {
+                warn!(before = self.before, "channels of older blocks are not found yet: {why}");
+            }
+            self.told = why;
+        }
         Ok((head, read >= deep))
+    }
+
+    /// Reads the blocks before those that were read, from the newest on, in `left` questions.
+    async fn look_back(&mut self, deep: u64, left: usize) -> Result<(), EvmError> {
+        if self.before == 0 {
+            return Ok(());
+        }
+        let made = match self.made {
+            Some(made) => made,
+            None => *self.made.insert(self.made(deep).await?),
+        };
+        for _ in 0..left {
+            if self.before <= made {
+                break;
+            }
+            let from = made.max(self.before.saturating_sub(self.span_back.0));
+            let found = match self.opened(from, self.before - 1).await {
+                Err(error) if is_too_much(&error) && self.span_back.refused() => continue,
+                found => found?,
+            };
+            self.span_back.answered();
+            for terms in found.into_values() {
+                self.meet(terms, deep).await?;
+            }
+            self.before = from;
+            self.keep_cursor(self.read.unwrap_or_default()).await?;
+        }
+        if self.before <= made {
+            self.before = 0;
+            self.keep_cursor(self.read.unwrap_or_default()).await?;
+            info!(made, "all blocks since the contract was made are read");
+        }
+        Ok(())
+    }
+
+    /// The block that made the contract; 0 if the chain's node does not say what there was in old blocks.
+    async fn made(&self, deep: u64) -> Result<u64, EvmError> {
+        let (mut without, mut with) = (0, deep);
+        while without + 1 < with {
+            let middle = without + (with - without) / 2;
+            match self.wallet.has_code(&self.terms.contract, middle).await {
+                Ok(true) => with = middle,
+                Ok(false) => without = middle,
+                Err(EvmError::Rpc(RpcError::Refused { .. })) => return Ok(0),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(with)
     }
 
     /// Channels in our token, to us and from us, that were opened in these blocks.
@@ -129,18 +230,35 @@ impl Watch {
         let id = terms.id();
         let Some(there) = self.wallet.channel_at(&self.contract, &id, deep).await? else { return Ok(()) };
         let known = Known { terms, deposit: there.deposit, redeemed: there.redeemed, exit_at: there.exit_at, closing: false };
-        let taken: BTreeSet<u64> = self.slots.values().copied().collect();
-        let most = u64::try_from(MAX_CHANNELS).unwrap_or(u64::MAX);
-        let free = (CHANNELS..CHANNELS.saturating_add(most)).find(|slot| !taken.contains(slot));
         if there.exit_at == CLOSED || self.slots.contains_key(&id) {
             return Ok(());
         }
-        let Some(slot) = free.filter(|_| self.book.put(known)) else {
-            debug!(channel = %id, deposit = there.deposit, "a channel that is too small, or one too many");
+        if !self.book.put(known) && !self.put_instead(known).await? {
+            debug!(channel = %id, deposit = there.deposit, "a channel that is too small");
             return Ok(());
-        };
+        }
+        let Some(slot) = self.free_slot() else { return Ok(()) };
         self.slots.insert(id, slot);
         self.keep(slot, codec::encode(&known)).await
+    }
+
+    /// Puts it into a full book in the place of a smaller one; whether it is there.
+    async fn put_instead(&mut self, known: Known) -> Result<bool, EvmError> {
+        let tabs = self.tabs.clone();
+        let made = tokio::task::spawn_blocking(move || tabs.make_room(&known)).await;
+        let made = made.map_err(|error| EvmError::Keep(error.to_string()))?;
+        let Some(gone) = made.map_err(|error| EvmError::Keep(error.to_string()))? else { return Ok(false) };
+        // Its record is written over by the next that takes the slot.
+        self.slots.remove(&gone);
+        info!(channel = %gone, "the book is full: a channel made room for one with a larger deposit");
+        Ok(self.book.put(known))
+    }
+
+    /// A place in the journal that no channel has: there is one for each in the book.
+    fn free_slot(&self) -> Option<u64> {
+        let taken: BTreeSet<u64> = self.slots.values().copied().collect();
+        let most = u64::try_from(MAX_CHANNELS).unwrap_or(u64::MAX);
+        (CHANNELS..CHANNELS.saturating_add(most)).find(|slot| !taken.contains(slot))
     }
 
     /// How some of the channels are now; each has its turn.
@@ -186,7 +304,7 @@ impl Watch {
 
     async fn keep_cursor(&mut self, block: u64) -> Result<(), EvmError> {
         let place = (self.terms.chain, self.terms.contract);
-        self.keep(CURSOR, codec::encode(&Cursor { place, block })).await?;
+        self.keep(CURSOR, codec::encode(&Cursor { place, block, before: self.before })).await?;
         self.kept = block;
         Ok(())
     }
@@ -195,5 +313,49 @@ impl Watch {
         let kept = self.store.keep_step(number, record).await;
         kept.inspect_err(|error| warn!("can't keep how far the chain was read: {error}"))
             .map_err(|error| EvmError::Keep(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use infernet_wire::evm::EvmAddress;
+
+    #[test]
+    fn a_span_finds_the_limit_of_a_node_and_comes_back_when_it_is_gone() {
+        let (mut span, mut refusals) = (Span(MAX_LOG_BLOCKS), 0);
+        let ask = |span: &mut Span, limit: u64| {
+            let fits = span.0 <= limit;
+            if fits {
+                span.answered()
+            } else {
+                assert!(span.refused())
+            }
+            !fits
+        };
+        for _ in 0..100 {
+            refusals += u32::from(ask(&mut span, 300));
+        }
+        assert!((150..=340).contains(&span.0) && refusals < 25, "{span:?}, {refusals}");
+        for _ in 0..100 {
+            ask(&mut span, u64::MAX);
+        }
+        assert_eq!(span.0, MAX_SPAN);
+        let halves = std::iter::repeat_with(|| span.refused()).take_while(|again| *again).count();
+        assert_eq!((halves, span.0), (14, 1), "one block is the least");
+        span.answered();
+        assert_eq!(span.0, 2);
+    }
+
+    #[test]
+    fn a_cursor_of_before_looks_back_no_further() {
+        #[derive(serde::Serialize)]
+        struct Fields {
+            place: Place,
+            block: u64,
+        }
+        let place = (5, EvmAddress([9; 20]));
+        let read = codec::decode::<Cursor>(&codec::encode(&Fields { place, block: 7 })).expect("a cursor");
+        assert_eq!((read.place, read.block, read.before), (place, 7, 0));
     }
 }

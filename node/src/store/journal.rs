@@ -21,8 +21,9 @@ mod mend;
 mod segment;
 pub(super) mod test_disk;
 
+pub use self::disk::Disk;
 pub(super) use self::{
-    disk::{Disk, RealDisk},
+    disk::RealDisk,
     frame::{JournalId, checksum},
 };
 

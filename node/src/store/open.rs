@@ -36,11 +36,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const BATCH: usize = 1_000;
 
 /// The store of `network` under `home`, made if need be.
-pub(super) fn open(home: &Path, network: &NetworkId) -> Result<DurableStore, StoreError> {
+pub(super) fn open(
+    home: &Path,
+    network: &NetworkId,
+    through: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
+) -> Result<DurableStore, StoreError> {
     let place = home.join(format!("journal-{network}"));
     let disk = RealDisk::open(place.clone()).map_err(|error| io_error(&place, &error))?;
     let lock = take_lock(home, &place)?;
-    open_on(Arc::new(disk), Some(lock), home, network, Sizes::default())
+    open_on(through(Arc::new(disk)), Some(lock), home, network, Sizes::default())
 }
 
 /// The same on any disk; the index is under `home`.

@@ -329,7 +329,7 @@ fn many_receipts_at_once_are_each_kept_once() {
 
 /// The store on disk, with what only tests may touch.
 fn durable(home: &Path) -> DurableStore {
-    super::open::open(home, &NetworkId::default()).expect("opens")
+    super::open::open(home, &NetworkId::default(), |disk| disk).expect("opens")
 }
 
 /// A home with twenty receipts, a spend record and an obeyed command.

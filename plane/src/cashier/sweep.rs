@@ -7,6 +7,7 @@ use crate::store::{PaymentRow, Store};
 use infernet_node::settlement::evm::{
     contract,
     rpc::{shown, shown_address, shown_quantity},
+    sole::Sole,
     step::{Stage, Step},
     wallet::{EvmError, Wallet},
 };
@@ -14,7 +15,7 @@ use infernet_wire::{evm::EvmAddress, money::MicroUsd, time::UnixMillis};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 use tracing::info;
@@ -97,12 +98,13 @@ pub(super) struct Sweeper {
     depth: u64,
     cold: EvmAddress,
     cap: MicroUsd,
+    sole: Mutex<Sole>,
 }
 
 impl Sweeper {
     pub(super) fn new(config: &CashierConfig, wallet: Wallet, store: Arc<dyn Store>, cold: EvmAddress, cap: MicroUsd) -> Self {
         let account = format!("{}:{}", config.chain, wallet.address());
-        Sweeper { wallet, store, account, token: config.token, depth: config.depth, cold, cap }
+        Sweeper { wallet, store, account, token: config.token, depth: config.depth, cold, cap, sole: Mutex::default() }
     }
 
     /// One look and what follows from it; what the account has, and the newest sweep.
@@ -116,11 +118,19 @@ impl Sweeper {
         let newest = balance(&self.wallet, &self.token, "latest").await?;
         if is_free(last.as_ref().map(|(row, payment)| (row, payment.step.stage)), now)
             && let Some(amount) = self.excess(newest).await?
+            && let () = self.alone(last.as_ref().map(|(_, payment)| payment.step.nonce), now).await?
             && let Some(begun) = self.prepare(last.as_ref().map_or(1, |(row, _)| row.number + 1), amount, now).await?
         {
             last = Some(begun);
         }
         Ok((micro(newest), last.map(|(row, payment)| shown_sweep(&row, &payment))))
+    }
+
+    /// Fails if somebody else uses the account: its sweeps would only take each other's numbers.
+    async fn alone(&self, last: Option<u64>, now: UnixMillis) -> Result<(), EvmError> {
+        let found = self.wallet.used().await?;
+        let mut sole = self.sole.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(sole.check(self.wallet.address(), last, found, now)?)
     }
 
     async fn newest(&self) -> Result<Option<(PaymentRow, Payment)>, CashierError> {

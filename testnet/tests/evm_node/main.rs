@@ -3,6 +3,8 @@
 
 mod crash;
 mod gate;
+mod restored;
+mod strict;
 mod trade;
 mod trouble;
 
@@ -52,11 +54,14 @@ fn key(n: u8) -> NodeKey {
 
 impl Scene {
     async fn new() -> Option<Self> {
-        // As a node does when it starts.
+        Self::with(Program::TestToken).await
+    }
+
+    async fn with(token: Program) -> Option<Self> {
         let anvil = evm::chain().await?;
         let stranger = anvil.wallet(&key(9), at_once()).await.expect("an account");
         let contract = Program::Channels.deploy(&stranger).await.expect("deployed");
-        let token = Program::TestToken.deploy(&stranger).await.expect("deployed");
+        let token = token.deploy(&stranger).await.expect("deployed");
         Some(Scene { anvil, terms: EvmTerms { chain: CHAIN, contract, token, rate: 1 }, stranger })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{CHALLENGE, DOLLAR, NOBODY, Party, Scene, eventually, key};
 use infernet_node::settlement::service::AccountError;
-use infernet_wire::money::MicroUsd;
+use infernet_wire::{chat::Closing, money::MicroUsd, settle::EvmTerms};
 
 fn dollars(n: u64) -> MicroUsd {
     MicroUsd(n * DOLLAR.0)
@@ -84,4 +84,34 @@ async fn a_worker_that_was_away_redeems_when_the_buyer_wants_out() {
     assert_eq!(buyer.ended(&steps).await, ["settled"]);
     let back = Party::start(key(2), store, scene.settings(scene.anvil.url()));
     eventually("in time", async || scene.balance(&back.key).await == 500_000).await;
+}
+
+/// The worker has signed the end of a channel, and the buyer sends it nowhere and says nothing more.
+#[tokio::test]
+async fn a_close_that_is_never_sent_is_redeemed_after_a_day_over_a_restart_too() {
+    let Some(scene) = Scene::new().await else { return };
+    scene.fund(&key(1), 9_000_000).await;
+    scene.fund(&key(2), 0).await;
+    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
+    let steps = buyer.account.deposit(worker.key.id(), dollars(5)).await.expect("wanted");
+    buyer.ended(&steps).await;
+    eventually("it is in the book", async || !worker.channels().is_empty()).await;
+    let (channel, EvmTerms { chain, contract, .. }) = (worker.channels()[0].terms, scene.terms);
+    // Less than a dollar, so that it is not redeemed before.
+    worker.promised(&buyer.key, &channel, 700_000);
+    let asked = Closing { chain, contract, channel: channel.id() };
+    let closed = worker.tabs.sign_close(&buyer.key.id(), &asked).await.expect("signed");
+    assert_eq!(closed.amount, 700_000);
+    drop(buyer);
+    let store = worker.store.clone();
+    drop(worker);
+    let back = Party::start(key(2), store, scene.settings(scene.anvil.url())).ready().await;
+    // It looks at the chain, and leaves it alone.
+    scene.anvil.pass(CHALLENGE / 2).await.expect("time");
+    let head = scene.stranger.head().await.expect("a block").0;
+    scene.anvil.mine(1).await.expect("a block");
+    eventually("it looks twice", async || back.account.state().head > head).await;
+    assert_eq!(back.steps("redeem").len(), 0);
+    scene.anvil.pass(CHALLENGE / 2 + 60).await.expect("time");
+    eventually("it is paid", async || scene.balance(&back.key).await == 700_000).await;
 }

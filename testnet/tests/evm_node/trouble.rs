@@ -5,8 +5,17 @@ use crate::{
     gate::{Gate, SECRET},
     key,
 };
-use infernet_node::{settlement::service::AccountError, store::MemoryStore};
-use infernet_wire::{evm::EvmAddress, settle::EvmTerms};
+use infernet_node::{
+    settlement::{
+        channels::{Known, MAX_CHANNELS, MIN_DEPOSIT},
+        evm::contract,
+        service::AccountError,
+        steps::CHANNELS,
+    },
+    store::MemoryStore,
+};
+use infernet_testnet::evm::{act, at_once};
+use infernet_wire::{evm::EvmAddress, money::MicroUsd, settle::EvmTerms, voucher::ChannelTerms};
 use std::sync::Arc;
 
 #[tokio::test]
@@ -53,4 +62,51 @@ async fn nothing_is_bought_or_sold_on_the_wrong_chain_or_contract() {
     assert_eq!(party.tabs.channels().means(), Some(good));
     scene.anvil.command("anvil_setChainId", serde_json::json!([5])).await.expect("changed");
     eventually("it sells on no chain", async || party.tabs.channels().means().is_none()).await;
+}
+
+#[tokio::test]
+async fn a_book_full_of_cents_has_room_for_a_dollar_and_keeps_it_over_a_restart() {
+    let Some(scene) = Scene::new().await else { return };
+    scene.fund(&key(1), 9_000_000).await;
+    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
+    let EvmTerms { chain, contract, token, .. } = scene.terms;
+    for n in 0..MAX_CHANNELS {
+        let mut salt = [0; 32];
+        salt[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        let terms = ChannelTerms { chain, contract, payer: NOBODY, payee: worker.account.address(), token, salt };
+        let cent = Known { terms, deposit: MIN_DEPOSIT.0.into(), redeemed: 0, exit_at: 0, closing: false };
+        assert!(worker.tabs.channels().put(cent));
+    }
+    let steps = buyer.account.deposit(worker.key.id(), DOLLAR).await.expect("wanted");
+    buyer.ended(&steps).await;
+    let id = buyer.account.steps()[1].1.purpose.channel().expect("a channel");
+    eventually("it is in the book", async || worker.tabs.channels().get(&id).is_some()).await;
+    assert_eq!(worker.channels().len(), MAX_CHANNELS);
+    eventually("it is kept", async || !worker.store.steps(CHANNELS).expect("read").is_empty()).await;
+    let again = Party::start(key(2), worker.store.clone(), scene.settings(scene.anvil.url()));
+    assert_eq!(again.channels().iter().map(|known| known.terms.id()).collect::<Vec<_>>(), [id]);
+}
+
+/// Such as a plane that sweeps with the node's key, or a copy of its home.
+#[tokio::test]
+async fn a_key_that_another_program_uses_begins_nothing_new_and_is_still_paid() {
+    let Some(scene) = Scene::new().await else { return };
+    scene.fund(&key(1), 9_000_000).await;
+    scene.fund(&key(2), 10).await;
+    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
+    let steps = buyer.account.deposit(worker.key.id(), DOLLAR).await.expect("wanted");
+    buyer.ended(&steps).await;
+    eventually("it is in the book", async || !worker.channels().is_empty()).await;
+    let steps = worker.account.withdraw(NOBODY, Some(MicroUsd(1)), false).await.expect("nobody else");
+    assert_eq!(worker.ended(&steps).await, ["settled"]);
+    let other = scene.anvil.wallet(&key(2), at_once()).await.expect("its account");
+    act(&other, contract::transfer(&scene.terms.token, &NOBODY, 1)).await.expect("sent");
+    let told = worker.account.withdraw(NOBODY, None, false).await.expect_err("shared").to_string();
+    assert!(told.contains("another program sends from") && told.contains("give it a key of its own"), "{told}");
+    let told = worker.account.deposit(buyer.key.id(), MicroUsd(10_000)).await.expect_err("shared");
+    assert!(matches!(told, AccountError::TooLittle { .. } | AccountError::Evm(_)), "{told}");
+    // What it is owed comes all the same.
+    worker.promised(&buyer.key, &worker.channels()[0].terms, 1_000_000);
+    eventually("it is redeemed", async || scene.balance(&worker.key).await == 1_000_008).await;
+    assert_eq!(worker.steps("withdraw").len(), 1, "nothing else was begun");
 }

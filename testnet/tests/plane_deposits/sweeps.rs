@@ -63,3 +63,25 @@ async fn an_account_without_gas_keeps_nobodys_deposit_waiting() {
     .await;
     reports(&cashier, "no reason any more", |report| report.sweep_reason.is_none()).await;
 }
+
+/// Such as a node that settles with a copy of the plane's key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plane_whose_key_another_program_uses_sweeps_nothing_and_says_why() {
+    let Some(scene) = Scene::new().await else { return };
+    let (cashier, _task) = sweeping(&scene).await;
+    scene.pay(20).await;
+    eventually("the first sweep", || async {
+        scene.anvil.mine(1).await.expect("a block");
+        is(&cashier.report().sweep, 1, "settled")
+    })
+    .await;
+    let other = scene.anvil.wallet(&key(3), at_once()).await.expect("its account");
+    act(&other, contract::transfer(&scene.token, &address(4), 1)).await.expect("sent");
+    scene.pay(20).await;
+    scene.anvil.mine(DEPTH).await.expect("blocks");
+    let told = reports(&cashier, "a reason", |report| report.sweep_reason.is_some()).await;
+    let why = told.sweep_reason.expect("a reason");
+    assert!(why.contains("another program sends from") && why.contains("give it a key of its own"), "{why}");
+    assert!(is(&told.sweep, 1, "settled"), "nothing more was begun");
+    assert_eq!(scene.held(&address(COLD)).await, 15 * DOLLAR);
+}

@@ -190,6 +190,12 @@ pub fn approve(token: &EvmAddress, spender: &EvmAddress, amount: u128) -> Call {
     Call { to: Some(*token), value: 0, data }
 }
 
+/// Asks how much of `token` `spender` may take from an account: one word.
+pub fn allowance(token: &EvmAddress, account: &EvmAddress, spender: &EvmAddress) -> Call {
+    let data = data("allowance(address,address)", &[address_word(account), address_word(spender)]);
+    Call { to: Some(*token), value: 0, data }
+}
+
 /// Sends `amount` of `token`.
 pub fn transfer(token: &EvmAddress, to: &EvmAddress, amount: u128) -> Call {
     Call { to: Some(*token), value: 0, data: data("transfer(address,uint256)", &[address_word(to), word(amount)]) }
@@ -209,6 +215,7 @@ mod tests {
         assert_eq!(hex::encode(selector("transfer(address,uint256)")), "a9059cbb");
         assert_eq!(hex::encode(selector("approve(address,uint256)")), "095ea7b3");
         assert_eq!(hex::encode(selector("balanceOf(address)")), "70a08231");
+        assert_eq!(hex::encode(selector("allowance(address,address)")), "dd62ed3e");
     }
 
     #[test]

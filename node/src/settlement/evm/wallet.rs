@@ -6,6 +6,7 @@
 use super::{
     contract::{self, Channel, Channels},
     rpc::{Receipt, Rpc, RpcError, quantity, shown, shown_address, shown_quantity},
+    sole::Shared,
     step::{Facts, Next, Rules, Stage, Step},
     transaction::{Call, TxHash},
 };
@@ -55,6 +56,9 @@ pub enum EvmError {
     /// The step could not be kept, so it was not sent.
     #[error("can't keep the payment's state, so it is not sent: {0}")]
     Keep(String),
+    /// Somebody else uses the account.
+    #[error(transparent)]
+    Shared(#[from] Shared),
     /// It takes longer than the caller wants to wait.
     #[error("the transaction is not confirmed within {} s; it goes on when the step is driven again", .0.as_secs())]
     TooLong(Duration),
@@ -107,6 +111,12 @@ impl Wallet {
         } else {
             Err(EvmError::NotOurContract { contract: *contract })
         }
+    }
+
+    /// Whether there was a contract in a block.
+    pub async fn has_code(&self, contract: &EvmAddress, block: u64) -> Result<bool, EvmError> {
+        let asked = json!([shown_address(contract), shown_quantity(block.into())]);
+        Ok(!self.rpc.bytes("eth_getCode", asked).await?.is_empty())
     }
 
     /// Asks a contract without changing anything.
@@ -162,9 +172,12 @@ impl Wallet {
         if *token == EvmAddress::ZERO {
             return Ok(self.rpc.quantity("eth_getBalance", json!([shown_address(account), "latest"])).await?);
         }
-        let answer = self.view(&contract::balance_of(token, account)).await?;
-        // More than 128 bits are enough for everybody.
-        Ok(answer.try_into().map_or(0, |word| contract::number(&word).unwrap_or(u128::MAX)))
+        Ok(amount(self.view(&contract::balance_of(token, account)).await?))
+    }
+
+    /// How much of a token `spender` may take from here.
+    pub async fn allowance(&self, token: &EvmAddress, spender: &EvmAddress) -> Result<u128, EvmError> {
+        Ok(amount(self.view(&contract::allowance(token, &self.address(), spender)).await?))
     }
 
     /// The first form of a payment: what it takes and where its place is. Keep it; nothing is sent yet.
@@ -177,7 +190,7 @@ impl Wallet {
             return Err(EvmError::TooMuchGas { needed });
         }
         // After what others sent with this key.
-        let nonce = self.nonce("pending").await?;
+        let nonce = self.used().await?;
         Ok(Step::new(self.rpc.chain(), call, nonce, needed))
     }
 
@@ -260,6 +273,11 @@ impl Wallet {
         }
     }
 
+    /// The account's transactions, those on their way included.
+    pub async fn used(&self) -> Result<u64, EvmError> {
+        self.nonce("pending").await
+    }
+
     async fn nonce(&self, at: &str) -> Result<u64, EvmError> {
         Ok(self.rpc.count("eth_getTransactionCount", json!([shown_address(&self.address()), at])).await?)
     }
@@ -286,6 +304,11 @@ impl Wallet {
         }
         shown_call
     }
+}
+
+/// A token's answer; more than 128 bits are enough for everybody.
+fn amount(answer: Vec<u8>) -> u128 {
+    answer.try_into().map_or(0, |word| contract::number(&word).unwrap_or(u128::MAX))
 }
 
 /// A revert of `Channels` in words.

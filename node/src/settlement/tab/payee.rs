@@ -5,6 +5,7 @@ use infernet_wire::{
     evm::amount,
     id::JobId,
     money::MicroUsd,
+    time::UnixMillis,
     voucher::{BadVoucher, SignedVoucher, UnverifiedVoucher},
 };
 use serde::{Deserialize, Serialize};
@@ -184,8 +185,8 @@ pub struct PayeeTab {
     prepayments: u64,
     jobs: BTreeMap<JobId, Job>,
     highest: Option<SignedVoucher>,
-    /// Its end is signed: what it came to is all that it ever comes to.
-    closed: bool,
+    /// Its end is signed, since when: what it came to is all that it ever comes to.
+    closed: Option<UnixMillis>,
 }
 
 /// What is on disk.
@@ -201,12 +202,16 @@ struct Record {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     voucher: Option<ByteBuf>,
     closed: bool,
+    /// Milliseconds; 0 if `closed` was written without.
+    #[serde(default)]
+    closed_at: u64,
 }
 
 impl PayeeTab {
     /// What [`PayeeTab::record`] tells after a stop. The voucher was checked before it was written. `None` if it is no record.
     pub fn recover(record: &[u8]) -> Option<Self> {
-        let Record { settled, cleared, carried, prepayments, voucher, closed } = codec::decode(record).ok()?;
+        let Record { settled, cleared, carried, prepayments, voucher, closed, closed_at } = codec::decode(record).ok()?;
+        let closed = closed.then_some(UnixMillis(closed_at));
         let highest = match voucher {
             Some(bytes) => Some(UnverifiedVoucher::decode(&bytes).ok()?.as_kept()),
             None => None,
@@ -227,13 +232,14 @@ impl PayeeTab {
             carried: self.carried,
             prepayments: self.prepayments,
             voucher: self.highest.as_ref().map(|voucher| ByteBuf::from(voucher.encode())),
-            closed: self.closed,
+            closed: self.closed.is_some(),
+            closed_at: self.closed.map_or(0, |at| at.0),
         })
     }
 
     /// Lets `job`, which may cost `most`, run on the tab if `cover` suffices for it and all others.
     pub fn open(&mut self, job: JobId, most: MicroUsd, cover: Cover) -> Result<(), NoCredit> {
-        if self.closed {
+        if self.is_closed() {
             return Err(NoCredit::Closed);
         }
         if self.left(cover) < most {
@@ -246,18 +252,19 @@ impl PayeeTab {
         Ok(())
     }
 
-    /// Ends the tab for ever. What all jobs came to, in units: what its end may be signed for, once that is durable.
-    pub fn close(&mut self) -> Result<u128, NotClosed> {
+    /// Ends the tab for ever. What all jobs came to, in units: what its end may be signed for, once that is durable. To sign it again is
+    /// no later end.
+    pub fn close(&mut self, now: UnixMillis) -> Result<u128, NotClosed> {
         if !self.is_idle() {
             return Err(NotClosed::Running(self.jobs.len()));
         }
-        self.closed = true;
+        self.closed.get_or_insert(now);
         Ok(self.settled)
     }
 
     /// What another job may cost.
     pub fn left(&self, cover: Cover) -> MicroUsd {
-        if self.closed {
+        if self.is_closed() {
             return MicroUsd(0);
         }
         let used = self.carried.saturating_add(self.settled).saturating_add(self.running(|job| job.most));
@@ -380,9 +387,14 @@ impl PayeeTab {
         self.highest.as_ref()
     }
 
+    /// Since when its end is signed.
+    pub fn closed(&self) -> Option<UnixMillis> {
+        self.closed
+    }
+
     /// Whether its end is signed.
     pub fn is_closed(&self) -> bool {
-        self.closed
+        self.closed.is_some()
     }
 
     /// Whether no job runs.

@@ -1,5 +1,8 @@
 use super::*;
-use crate::{settlement::channels::Known, store::MemoryStore};
+use crate::{
+    settlement::channels::{Known, MAX_CHANNELS},
+    store::MemoryStore,
+};
 use futures::executor::block_on;
 use infernet_wire::settle::EvmTerms;
 
@@ -148,4 +151,45 @@ fn a_channel_ends_at_what_its_jobs_came_to_and_never_opens_again() {
     let (_payer, till, _) = open(&buyer, &again, 9, 1);
     assert_eq!(till.err(), Some(NotOpened::NoCredit(NoCredit::Closed)));
     assert_eq!(block_on(again.tabs.sign_close(&us, &asked)), Ok(closed), "asked twice, it says the same");
+}
+
+#[test]
+fn a_channel_makes_room_unless_a_job_runs_on_it_or_its_voucher_is_not_redeemed() {
+    let (buyer, seller, known) = stage(MEANS, 200_000);
+    let (channels, stranger) = (seller.tabs.channels(), key_address(3));
+    let other = |deposit, n: usize| {
+        let mut terms = ChannelTerms { payer: stranger, ..known.terms };
+        terms.salt[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        Known { terms, deposit, ..known }
+    };
+    (1..MAX_CHANNELS).for_each(|n| assert!(channels.put(other(300_000, n))));
+    let mut next = MAX_CHANNELS;
+    let mut make_room = || {
+        next += 1;
+        let newcomer = other(400_000, next);
+        assert!(!channels.put(newcomer), "it is full");
+        let gone = seller.tabs.make_room(&newcomer).expect("read").expect("somebody");
+        assert!(channels.get(&gone).is_none() && channels.put(newcomer));
+        gone
+    };
+    let (_payer, till, payment) = open(&buyer, &seller, 1, 1);
+    let mut till = till.expect("covered");
+    assert_ne!(make_room(), known.terms.id(), "a job runs on it");
+    till.take(&payment).expect("good");
+    block_on(till.kept()).expect("kept");
+    till.close(MicroUsd(100), true);
+    assert_ne!(make_room(), known.terms.id(), "its voucher is worth something");
+    // A seller that was restarted since knows that from its store.
+    let again = tabs(&seller.key, &seller.store, MEANS);
+    channels.all().into_iter().for_each(|known| assert!(again.channels().put(known)));
+    assert_ne!(again.make_room(&other(400_000, 0)).expect("read"), Some(known.terms.id()));
+    assert!(channels.put(Known { redeemed: 100, ..known }));
+    assert_eq!(make_room(), known.terms.id(), "it is redeemed");
+    let (_payer, till, _) = open(&buyer, &seller, 2, 1);
+    assert_eq!(till.err().map(|error| error.label()), Some("unknown_channel"));
+    assert_eq!(seller.tabs.make_room(&other(300_000, 0)).expect("read"), None, "no larger than the others");
+}
+
+fn key_address(n: u8) -> EvmAddress {
+    NodeKey::from_bytes(&[n; 32]).expect("a key").id().evm_address()
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// A directory of files that grow at their end.
-pub(in crate::store) trait Disk: Send + Sync {
+pub trait Disk: Send + Sync {
     /// Where it is, for people.
     fn place(&self) -> &Path;
     /// The names in it, in no order.

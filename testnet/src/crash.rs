@@ -1,0 +1,104 @@
+//! `infernet-testnet crash`: a node's money, in processes that are killed at every write of it, on a real EVM chain.
+//!
+//! A **life** is that of two channels: a deposit, more of it, a voucher and its redemption, money sent away, an end that both sides
+//! signed; a deposit, and the slow way out. Each of its steps is killed with SIGKILL at each of its points ([`Persist`](infernet_node::settlement::steps::Persist)): a process
+//! of the node's own account, journal and driver stops there ([`stop`]), is killed, and the next one in the same home goes on and stops
+//! at the next point. Whether it stops before a write, behind it but before its sync, or behind that too goes by turns, so that three
+//! lives have all of them. Buyers live on from life to life; workers are new.
+//!
+//! After each step, and to the unit: every account has what it should, the contract holds the rest, every step is settled, there is one
+//! for each thing that was asked for, and the chain has as many transactions of an account as its journal.
+
+pub mod account;
+mod life;
+pub mod stop;
+
+use crate::{bank::Bank, bench::BenchError, evm::Program, machine::Machine};
+use infernet_node::clock;
+use life::Life;
+use serde::Serialize;
+use std::{collections::BTreeMap, fmt, io::Write, path::PathBuf};
+use stop::Stop;
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct CrashOptions {
+    /// Lives, one after the other.
+    pub lives: u32,
+    /// A program whose `account` subcommand is [`account::main`].
+    pub binary: PathBuf,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct CrashResult {
+    /// Where.
+    pub machine: Machine,
+    /// Lives.
+    pub lives: u32,
+    /// Seconds.
+    pub seconds: u64,
+    /// SIGKILLs.
+    pub kills: u64,
+    /// The same by where: the step, its point, and the moment of that write.
+    pub points: BTreeMap<String, u64>,
+    /// Transactions that were mined in the end.
+    pub transactions: u64,
+    /// What is wrong; empty if all was paid once.
+    pub complaints: Vec<String>,
+}
+
+impl CrashResult {
+    /// Whether all was paid once.
+    pub fn is_well(&self) -> bool {
+        self.complaints.is_empty()
+    }
+}
+
+impl fmt::Display for CrashResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.machine)?;
+        writeln!(
+            f,
+            "{} lives in {} s: {} processes killed at {} places, {} transactions",
+            self.lives,
+            self.seconds,
+            self.kills,
+            self.points.len(),
+            self.transactions
+        )?;
+        match self.complaints.as_slice() {
+            [] => write!(f, "well: everything was paid once, and nothing is missing"),
+            wrong => write!(f, "NOT well: {}", wrong.join("; ")),
+        }
+    }
+}
+
+/// Kills, and looks what is there. A life that goes wrong is the last.
+pub async fn run(options: CrashOptions, notes: &mut (dyn Write + Send)) -> Result<CrashResult, BenchError> {
+    let (machine, started) = (Machine::here(), clock::instant());
+    // The strictest: what a killed deposit has left must be taken back.
+    let bank = Bank::start_with(Program::StrictToken).await?;
+    let mut scene = life::Scene::new(bank, options.binary).await?;
+    let (mut kills, mut complaints): (BTreeMap<Stop, u64>, _) = (BTreeMap::new(), Vec::new());
+    let mut lives = 0;
+    for number in 0..options.lives {
+        lives += 1;
+        let lived = Life::new(&mut scene, number, &mut kills).await?.live().await;
+        let killed: u64 = kills.values().sum();
+        writeln!(notes, "life {lives}: {killed} processes killed, {} s", started.elapsed().as_secs())?;
+        if let Err(wrong) = lived {
+            complaints.push(format!("life {number}: {wrong}"));
+            break;
+        }
+    }
+    Ok(CrashResult {
+        machine,
+        lives,
+        seconds: started.elapsed().as_secs(),
+        kills: kills.values().sum(),
+        points: kills.into_iter().map(|(stop, n)| (stop.to_string(), n)).collect(),
+        transactions: scene.transactions(),
+        complaints,
+    })
+}

@@ -1,0 +1,344 @@
+//! One life: what is asked for, where it is killed, and what must then be there.
+
+use super::{
+    account::{JOB, Orders, Task},
+    stop::{Moment, STOPPED, Stop, Write},
+};
+use crate::{bank::Bank, bench::BenchError, evm::CHAIN};
+use infernet_node::settlement::{
+    evm::contract::CHALLENGE_SECS,
+    steps::{Entry, Persist},
+};
+use infernet_wire::{
+    chat::{Closed, Payment},
+    codec,
+    evm::EvmAddress,
+    id::ChannelId,
+    key::NodeKey,
+    money::MicroUsd,
+    voucher::{Close, SignedVoucher, Voucher},
+};
+use serde_bytes::ByteBuf;
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+/// What the buyer begins with: for more lives than anybody waits for.
+const FUNDS: MicroUsd = MicroUsd(10_000_000_000);
+/// What it puts into a channel, and what it adds.
+const DEPOSIT: MicroUsd = MicroUsd(1_000_000);
+const TOP_UP: MicroUsd = MicroUsd(500_000);
+/// What the worker's job came to.
+const SOLD: MicroUsd = MicroUsd(700_003);
+/// What the buyer sends away.
+const SENT: MicroUsd = MicroUsd(7);
+/// Into the channel that it leaves the slow way.
+const LEFT: MicroUsd = MicroUsd(300_000);
+/// To whom money is sent.
+const AWAY: EvmAddress = EvmAddress([0x11; 20]);
+/// How long a process may take, all its own deadlines included.
+const PATIENCE: Duration = Duration::from_secs(100);
+const SIGKILL: i32 = 9;
+
+/// All steps that are killed, in the order in which a life comes to them.
+const LABELS: [&str; 8] = ["approve", "open", "top_up", "redeem", "withdraw", "close", "start_exit", "finish_exit"];
+
+/// Why a life is over too early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Wrong {
+    /// It is not as it should be.
+    #[error("{0}")]
+    Found(String),
+    /// It can't be told.
+    #[error(transparent)]
+    Stage(#[from] BenchError),
+}
+
+/// A party's key and home, and how its account should be.
+struct Party {
+    key: NodeKey,
+    home: TempDir,
+    /// The number of its last step.
+    last: u64,
+    /// What it should have of the token.
+    has: u64,
+    /// Its transactions.
+    sent: u64,
+}
+
+impl Party {
+    async fn new(bank: &Bank, secret: [u8; 32], has: MicroUsd) -> Result<Self, BenchError> {
+        let key = NodeKey::from_bytes(&secret).map_err(|error| BenchError::Options(error.to_string()))?;
+        bank.fund(&key.id(), has).await?;
+        let home = tempfile::Builder::new().prefix("infernet-").tempdir()?;
+        Ok(Party { key, home, last: 0, has: has.0, sent: 0 })
+    }
+
+    fn address(&self) -> EvmAddress {
+        self.key.id().evm_address()
+    }
+}
+
+/// What is there for all lives.
+pub(super) struct Scene {
+    bank: Bank,
+    binary: PathBuf,
+    buyer: Party,
+    /// What the contract should hold, and what should have gone away.
+    held: u64,
+    away: u64,
+    /// Transactions of workers that are dead.
+    before: u64,
+}
+
+impl Scene {
+    pub(super) async fn new(bank: Bank, binary: PathBuf) -> Result<Self, BenchError> {
+        let buyer = Party::new(&bank, [1; 32], FUNDS).await?;
+        Ok(Scene { bank, binary, buyer, held: 0, away: 0, before: 0 })
+    }
+
+    pub(super) fn transactions(&self) -> u64 {
+        self.before + self.buyer.sent
+    }
+}
+
+/// Who does it.
+#[derive(Clone, Copy)]
+enum Who {
+    Buyer,
+    Worker,
+}
+
+/// One life.
+pub(super) struct Life<'a> {
+    scene: &'a mut Scene,
+    worker: Party,
+    number: u32,
+    kills: &'a mut BTreeMap<Stop, u64>,
+}
+
+impl<'a> Life<'a> {
+    pub(super) async fn new(scene: &'a mut Scene, number: u32, kills: &'a mut BTreeMap<Stop, u64>) -> Result<Self, BenchError> {
+        let mut secret = [2; 32];
+        secret[..4].copy_from_slice(&number.to_be_bytes());
+        let worker = Party::new(&scene.bank, secret, MicroUsd(0)).await?;
+        Ok(Life { scene, worker, number, kills })
+    }
+
+    /// From the first deposit to the last exit.
+    pub(super) async fn live(mut self) -> Result<(), Wrong> {
+        let worker = self.worker.key.id();
+        // Both are wanted before the first of them begins.
+        let (approve, open) = (self.stops("approve"), self.stops("open"));
+        let (wanted, begun): (Vec<_>, Vec<_>) = [approve, open].concat().into_iter().partition(Stop::is_wish);
+        let stops = [wanted, begun].concat();
+        let opened = self.act(Who::Buyer, Task::Deposit(worker, DEPOSIT), stops).await?;
+        self.deposited(DEPOSIT).await?;
+        let channel = opened.purpose.channel().ok_or_else(|| Wrong::Found("a deposit into no channel".into()))?;
+        self.act(Who::Buyer, Task::Deposit(worker, TOP_UP), self.stops("top_up")).await?;
+        self.deposited(TOP_UP).await?;
+
+        let voucher = Stop { write: Write::Voucher, moment: self.moment(0) };
+        let stops = [vec![voucher], self.stops("redeem")].concat();
+        let sold = Task::Sell(self.scene.buyer.key.id(), channel, self.payment(channel)?);
+        self.act(Who::Worker, sold, stops).await?;
+        self.paid_out(SOLD).await?;
+
+        self.act(Who::Buyer, Task::Withdraw(AWAY, SENT), self.stops("withdraw")).await?;
+        self.scene.buyer.has -= SENT.0;
+        self.scene.away += SENT.0;
+        self.check().await?;
+
+        self.act(Who::Buyer, self.close(channel), self.stops("close")).await?;
+        self.back(MicroUsd(DEPOSIT.0 + TOP_UP.0 - SOLD.0)).await?;
+
+        self.act(Who::Buyer, Task::Deposit(worker, LEFT), Vec::new()).await?;
+        self.deposited(LEFT).await?;
+        self.act(Who::Buyer, Task::Exit(worker), self.stops("start_exit")).await?;
+        self.check().await?;
+        self.scene.bank.anvil().pass(CHALLENGE_SECS + 1).await.map_err(BenchError::from)?;
+        self.act(Who::Buyer, Task::FinishExit, self.stops("finish_exit")).await?;
+        self.back(LEFT).await?;
+        self.scene.before += self.worker.sent;
+        Ok(())
+    }
+
+    async fn deposited(&mut self, amount: MicroUsd) -> Result<(), Wrong> {
+        self.scene.buyer.has -= amount.0;
+        self.scene.held += amount.0;
+        self.check().await
+    }
+
+    async fn paid_out(&mut self, amount: MicroUsd) -> Result<(), Wrong> {
+        self.scene.held -= amount.0;
+        self.worker.has += amount.0;
+        self.check().await
+    }
+
+    async fn back(&mut self, amount: MicroUsd) -> Result<(), Wrong> {
+        self.scene.held -= amount.0;
+        self.scene.buyer.has += amount.0;
+        self.check().await
+    }
+
+    /// The moment goes by turns: through the points of a step, from step to step, and from life to life.
+    fn moment(&self, turn: usize) -> Moment {
+        let turn = turn + usize::try_from(self.number).unwrap_or_default();
+        Moment::ALL.into_iter().cycle().nth(turn % Moment::ALL.len()).unwrap_or(Moment::Before)
+    }
+
+    /// One at each point of a step.
+    fn stops(&self, label: &str) -> Vec<Stop> {
+        let place = LABELS.iter().position(|known| *known == label).unwrap_or_default();
+        let stop =
+            |(point, at): (usize, Persist)| Stop { write: Write::Step(label.into(), at), moment: self.moment(place + point) };
+        Persist::ALL.into_iter().enumerate().map(stop).collect()
+    }
+
+    /// The buyer's voucher.
+    fn payment(&self, channel: ChannelId) -> Result<Payment, BenchError> {
+        let contract = self.scene.bank.terms().contract;
+        let voucher = Voucher { chain: CHAIN, contract, channel, job: JOB, amount: SOLD.0.into() };
+        let signed = SignedVoucher::sign(&self.scene.buyer.key, voucher);
+        let signed = signed.map_err(|error| BenchError::Options(error.to_string()))?;
+        Ok(Payment { voucher: ByteBuf::from(signed.encode()), paid: SOLD })
+    }
+
+    /// The end of a channel, as both sign it.
+    fn close(&self, channel: ChannelId) -> Task {
+        let contract = self.scene.bank.terms().contract;
+        let close = Close { chain: CHAIN, contract, channel, amount: SOLD.0.into() };
+        let closed = Closed { amount: close.amount, signature: close.sign(&self.worker.key) };
+        Task::Close(channel, closed, close.sign(&self.scene.buyer.key))
+    }
+
+    /// Does it in as many processes as it takes, of which each is killed at one of the `stops`, but the last. The one step that it came to.
+    async fn act(&mut self, who: Who, task: Task, stops: Vec<Stop>) -> Result<Entry, Wrong> {
+        for stop in stops {
+            let mut child = self.start(who, &task, Some(stop.clone())).await?;
+            let said = first_line(&mut child).await;
+            if said.as_deref() != Some(STOPPED) {
+                return Err(Wrong::Found(format!("it did not stop at: {stop}")));
+            }
+            // SIGKILL.
+            child.kill().await.map_err(BenchError::from)?;
+            let ended: ExitStatus = child.wait().await.map_err(BenchError::from)?;
+            if ended.signal() != Some(SIGKILL) {
+                return Err(Wrong::Found(format!("it was not killed at: {stop}, but {ended}")));
+            }
+            *self.kills.entry(stop).or_default() += 1;
+        }
+        let mut child = self.start(who, &task, None).await?;
+        let said = first_line(&mut child).await.and_then(|line| hex::decode(line).ok());
+        let steps: Option<Vec<(u64, Entry)>> = said.and_then(|said| codec::decode(&said).ok());
+        let ended = timeout(PATIENCE, child.wait()).await;
+        let (Some(steps), true) = (steps, matches!(ended, Ok(Ok(status)) if status.success())) else {
+            return Err(Wrong::Found(format!("the last process of {task:?} did not end well")));
+        };
+        self.look_through(who, &task, &steps)
+    }
+
+    async fn start(&self, who: Who, task: &Task, stop: Option<Stop>) -> Result<Child, BenchError> {
+        let party = self.party(who);
+        let orders = Orders {
+            key: ByteBuf::from(party.key.secret_bytes().to_vec()),
+            home: party.home.path().to_string_lossy().into_owned(),
+            rpc: self.scene.bank.anvil().url().into(),
+            terms: *self.scene.bank.terms(),
+            after: party.last,
+            task: task.clone(),
+            stop,
+        };
+        let mut command = Command::new(&self.scene.binary);
+        command.arg("account").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        if let Some(stdin) = &mut child.stdin {
+            // It stays open: a process that has stopped ends with it.
+            stdin.write_all(format!("{}\n", hex::encode(codec::encode(&orders))).as_bytes()).await?;
+        }
+        Ok(child)
+    }
+
+    fn party(&self, who: Who) -> &Party {
+        match who {
+            Who::Buyer => &self.scene.buyer,
+            Who::Worker => &self.worker,
+        }
+    }
+
+    /// Whether every step is settled, under a number of its own, and there is one new one that `task` comes to.
+    fn look_through(&mut self, who: Who, task: &Task, steps: &[(u64, Entry)]) -> Result<Entry, Wrong> {
+        if let Some((number, entry)) = steps.iter().find(|(_, entry)| entry.word() != "settled") {
+            return Err(Wrong::Found(format!("step {number} is {}: {entry:?}", entry.word())));
+        }
+        let party = match who {
+            Who::Buyer => &mut self.scene.buyer,
+            Who::Worker => &mut self.worker,
+        };
+        let new: Vec<_> =
+            steps.iter().filter(|(number, entry)| *number > party.last && task.comes_to(&entry.purpose)).collect();
+        let [(_, one)] = new.as_slice() else {
+            return Err(Wrong::Found(format!("{} steps for one {task:?}", new.len())));
+        };
+        // What ended long ago is not in memory any more; it was counted when it was.
+        let fresh = steps.iter().filter(|(number, _)| *number > party.last);
+        let sent = fresh.flat_map(|(_, entry)| entry.clearing.iter().chain(&entry.step));
+        let mut nonces: Vec<u64> = sent.map(|step| step.nonce).collect();
+        nonces.sort_unstable();
+        let expected: Vec<u64> = (party.sent..).take(nonces.len()).collect();
+        if nonces != expected {
+            return Err(Wrong::Found(format!("nonces {nonces:?} instead of {expected:?}")));
+        }
+        party.sent += u64::try_from(nonces.len()).unwrap_or_default();
+        party.last = steps.last().map_or(party.last, |(number, _)| *number);
+        Ok((*one).clone())
+    }
+
+    /// Whether everybody has what it should, and the chain no transaction that is not in a journal.
+    async fn check(&self) -> Result<(), Wrong> {
+        let Scene { bank, buyer, held, away, .. } = &*self.scene;
+        let should = [
+            ("the buyer", buyer.address(), buyer.has),
+            ("the worker", self.worker.address(), self.worker.has),
+            ("the contract", bank.terms().contract, *held),
+            ("who was sent money", AWAY, *away),
+        ];
+        for (who, account, should) in should {
+            let has = bank.balance(&account).await.map_err(BenchError::from)?.0;
+            if has != should {
+                return Err(Wrong::Found(format!("{who} has {has} units instead of {should}")));
+            }
+        }
+        for party in [buyer, &self.worker] {
+            let asked = json!([party.address().to_string(), "latest"]);
+            let rpc = bank.anvil().rpc().map_err(BenchError::from)?;
+            let sent = rpc.count("eth_getTransactionCount", asked).await;
+            let sent = sent.map_err(|error| BenchError::Options(error.to_string()))?;
+            if sent != party.sent {
+                return Err(Wrong::Found(format!(
+                    "{sent} transactions of {}, and {} in its journal",
+                    party.address(),
+                    party.sent
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn first_line(child: &mut Child) -> Option<String> {
+    let (mut line, mut said) = (String::new(), BufReader::new(child.stdout.as_mut()?));
+    timeout(PATIENCE, said.read_line(&mut line)).await.ok()?.ok()?;
+    Some(line.trim().to_owned())
+}
