@@ -399,6 +399,11 @@ impl Node {
         self.evm.settle(settings, key, self.store.clone())
     }
 
+    /// All ways in which it settles.
+    pub fn rails(&self) -> &Rails {
+        &self.rails
+    }
+
     /// Its account on an EVM chain, if it has one.
     pub fn account(&self) -> Option<&Account> {
         self.evm.account()

@@ -161,6 +161,15 @@ pub fn units(amount: MicroUsd, decimals: u8) -> Option<u64> {
     }
 }
 
+/// What `units` of the smallest unit of a token of dollars with these decimals are worth, rounded down.
+pub fn worth(units: u64, decimals: u8) -> MicroUsd {
+    let power = |n: u8| 10u64.checked_pow(n.into());
+    MicroUsd(match decimals.checked_sub(6) {
+        Some(more) => power(more).map_or(0, |scale| units / scale),
+        None => power(6 - decimals).and_then(|scale| units.checked_mul(scale)).unwrap_or(u64::MAX),
+    })
+}
+
 /// What stands in the chain beside the transfer that pays a tranche.
 pub fn tranche_hash(network: &NetworkId, buyer: &NodeId, worker: &NodeId, number: u64, amount: MicroUsd) -> Hash {
     let (number, amount) = (number.to_be_bytes(), amount.0.to_be_bytes());

@@ -41,17 +41,22 @@ fn node(context: &Context) -> Result<Client, Exit> {
     Client::connect(&context.home).ok_or_else(|| Exit::new(exit::FAILED, missing))
 }
 
-fn show(context: &Context, rows: &Vec<TrancheReport>) -> Result<(), Exit> {
+fn show(context: &Context, list: &Vec<TrancheReport>) -> Result<(), Exit> {
     if context.json {
-        return context.print_json(rows);
+        return context.print_json(list);
     }
-    if rows.is_empty() {
+    if list.is_empty() {
         context.note("no tranche was bought yet");
     }
-    for row in rows {
-        let amount = MicroUsd(row.micro_usd);
-        let state = row.failure.as_deref().unwrap_or(&row.state);
-        context.print(format!("{:<53} {:>4} {amount:>14} {state}", row.worker, row.number));
-    }
+    rows(context, list);
     Ok(())
+}
+
+/// A line for each.
+pub(super) fn rows(context: &Context, rows: &[TrancheReport]) {
+    for row in rows {
+        let (amount, state) = (MicroUsd(row.micro_usd), row.failure.as_deref().unwrap_or(&row.state));
+        let left = row.left_micro_usd.map(|left| format!(", {} left", MicroUsd(left))).unwrap_or_default();
+        context.print(format!("{:<53} {:>4} {amount:>14} {state}{left}", row.worker, row.number));
+    }
 }

@@ -90,7 +90,7 @@ fn address(text: &str) -> Result<SolanaAddress, String> {
 }
 
 /// An address whose key somebody can have.
-fn wallet(text: &str) -> Result<SolanaAddress, String> {
+pub(crate) fn wallet(text: &str) -> Result<SolanaAddress, String> {
     let fix = "write the address of a wallet: this one is of a program's account, such as one that holds a wallet's tokens";
     address(text).and_then(|address| if address.is_wallet() { Ok(address) } else { Err(fix.into()) })
 }

@@ -477,7 +477,7 @@ fn the_chains_credential_is_shown_nowhere() {
         );
     }
     // The file alone is half of it, and can still be written to.
-    write_payout(home.0.path(), &TOKEN.parse().unwrap()).unwrap();
+    write_payout(home.0.path(), "payout_evm", TOKEN).unwrap();
     let partial = Partial { evm_rpc: Some(Secret(secret.into())), ..Partial::default() };
     assert!(!format!("{partial:?}").contains(secret));
 }

@@ -8,11 +8,18 @@ mod evm;
 mod ledger;
 mod solana;
 
-pub use evm::Evm;
+pub use evm::{Evm, micro_usd};
 
 use super::tabs::Tabs;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use infernet_wire::{capability::CapabilityAd, envelope::Verified, id::NodeId, money::MicroUsd};
-use std::sync::Arc;
+use std::{future::ready, sync::Arc, time::Duration};
+
+/// For all questions about an account.
+const REPORT: Duration = Duration::from_secs(5);
 
 /// One way to settle. Every node has all of them; what its operator has not set up covers nothing and says nothing.
 pub trait Rail: Send + Sync {
@@ -28,8 +35,42 @@ pub trait Rail: Send + Sync {
     /// What another job of `buyer` may cost, paid by it.
     fn covers(&self, buyer: &NodeId) -> MicroUsd;
 
+    /// The node's account there, if it has one. Within [`REPORT`], whatever the chain's node does.
+    fn holdings(&self) -> BoxFuture<'_, Option<Holdings>> {
+        ready(None).boxed()
+    }
+
+    /// What it earns goes to this address from now on; why not, if it can't.
+    fn pay_to(&self, _address: &str) -> Result<(), String> {
+        Err(format!("{} pays to no address", self.name()))
+    }
+
     /// The node stops. What was begun goes on after the next start.
     fn stop(&self) {}
+}
+
+/// An account on a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holdings {
+    /// Its address.
+    pub address: String,
+    /// Why it can't be used now.
+    pub trouble: Option<String>,
+    /// Where what it earns goes; `None`: it stays.
+    pub payout_to: Option<String>,
+    /// First what fees are paid in, then what jobs are paid in, if that is something else; nothing if the chain's node does not tell.
+    pub balances: Vec<Balance>,
+}
+
+/// What an account has of something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balance {
+    /// Of what: a token's address, or the coin's name.
+    pub asset: String,
+    /// How much, in its smallest unit.
+    pub units: u128,
+    /// What that is worth, if jobs are paid in it.
+    pub worth: Option<MicroUsd>,
 }
 
 /// All of them; cheap to clone.
@@ -45,6 +86,17 @@ impl Rails {
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &dyn Rail> {
         self.0.iter().map(AsRef::as_ref)
+    }
+
+    /// The accounts that there are, by their rail.
+    pub async fn holdings(&self) -> Vec<(&'static str, Holdings)> {
+        let asked = self.iter().map(|rail| async { Some((rail.name(), rail.holdings().await?)) });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// The one of that name.
+    pub fn named(&self, name: &str) -> Option<&dyn Rail> {
+        self.iter().find(|rail| rail.name() == name)
     }
 
     /// Writes into an ad all the ways in which this node is paid.

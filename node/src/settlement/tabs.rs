@@ -397,9 +397,17 @@ impl Tabs {
 
     /// What we owe `worker` on a channel, likewise.
     pub fn bought_on(&self, worker: &NodeId, channel: &ChannelId) -> Result<PayerTab, StoreError> {
-        let place = (*worker, Some(*channel));
-        let open = lock(&self.shared.payers).get(&place).cloned();
-        open.map_or_else(|| self.shared.kept_payer(&place), Ok)
+        self.bought_at(&(*worker, Some(*channel)))
+    }
+
+    /// What we owe `worker` on the ledger, likewise.
+    pub fn bought_from(&self, worker: &NodeId) -> Result<PayerTab, StoreError> {
+        self.bought_at(&(*worker, None))
+    }
+
+    fn bought_at(&self, place: &Place) -> Result<PayerTab, StoreError> {
+        let open = lock(&self.shared.payers).get(place).cloned();
+        open.map_or_else(|| self.shared.kept_payer(place), Ok)
     }
 
     /// Who pays on which channel, and what came of it: of this node's present key.

@@ -11,7 +11,7 @@ use infernet_wire::{
     id::NodeId,
     limits,
     money::MicroUsd,
-    solana::{BadBinding, SolanaAddress, SolanaBinding, SolanaSignature, SolanaTerms, Tranche, tranche_hash, units},
+    solana::{BadBinding, SolanaAddress, SolanaBinding, SolanaSignature, SolanaTerms, Tranche, tranche_hash, units, worth},
     topic::NetworkId,
 };
 use proptest::prelude::*;
@@ -142,6 +142,10 @@ fn dollars_become_units_rounded_up_or_not_at_all() {
     assert_eq!(units(MicroUsd(1), 0), Some(1));
     assert_eq!(units(MicroUsd(u64::MAX), 7), None);
     assert_eq!(units(MicroUsd(1), 255), None);
+    assert_eq!(
+        [(7, 6), (1_999, 9), (1, 2), (u64::MAX, 0), (5, 255)].map(|(units, decimals)| worth(units, decimals).0),
+        [7, 1, 10_000, u64::MAX, 0]
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Channels on an EVM chain: deposits cover jobs, and an [`Account`] moves them.
 
-use super::Rail;
+use super::{Balance, Holdings, Rail};
 use crate::{
     settlement::{
         service::{Account, AccountError, Settings},
@@ -8,7 +8,15 @@ use crate::{
     },
     store::Store,
 };
-use infernet_wire::{capability::CapabilityAd, id::NodeId, key::NodeKey, money::MicroUsd};
+use futures::{FutureExt, future::BoxFuture};
+use infernet_wire::{
+    capability::CapabilityAd,
+    evm::{BadAddress, EvmAddress},
+    id::NodeId,
+    key::NodeKey,
+    money::MicroUsd,
+    settle::EvmTerms,
+};
 use std::sync::{Arc, OnceLock};
 use tokio::task::JoinHandle;
 
@@ -39,6 +47,20 @@ impl Evm {
     }
 }
 
+/// Whole micro-USD of a channel's units; the rest of one is nobody's wealth.
+pub fn micro_usd(units: u128, rate: u128) -> MicroUsd {
+    MicroUsd(u64::try_from(units / rate.max(1)).unwrap_or(u64::MAX))
+}
+
+fn balances(EvmTerms { token, rate, .. }: EvmTerms, coin: u128, tokens: u128) -> Vec<Balance> {
+    let what = |asset: String, units, worth| Balance { asset, units, worth };
+    let worth = Some(micro_usd(tokens, rate));
+    if token == EvmAddress::ZERO {
+        return vec![what("coin".into(), coin, worth)];
+    }
+    vec![what("coin".into(), coin, None), what(token.to_string(), tokens, worth)]
+}
+
 impl Rail for Evm {
     fn name(&self) -> &'static str {
         "evm"
@@ -50,6 +72,27 @@ impl Rail for Evm {
 
     fn covers(&self, buyer: &NodeId) -> MicroUsd {
         self.tabs.deposit_left(buyer)
+    }
+
+    fn holdings(&self) -> BoxFuture<'_, Option<Holdings>> {
+        async {
+            let account = self.account()?;
+            let (state, told) = (account.state(), account.balances().await);
+            let (balances, unknown) = match told {
+                Ok((coin, tokens)) => (balances(account.terms(), coin, tokens), None),
+                Err(why) => (Vec::new(), Some(why)),
+            };
+            let payout_to = account.payout_to().map(|to| to.to_string());
+            let trouble = state.error.or(unknown).or(state.waits);
+            Some(Holdings { address: account.address().to_string(), trouble, payout_to, balances })
+        }
+        .boxed()
+    }
+
+    fn pay_to(&self, address: &str) -> Result<(), String> {
+        let to = address.parse().map_err(|error: BadAddress| error.to_string())?;
+        self.account().ok_or("this node is on no EVM chain")?.set_payout_to(to);
+        Ok(())
     }
 
     fn stop(&self) {

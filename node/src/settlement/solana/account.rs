@@ -77,9 +77,10 @@ impl Account {
         let means = Means { network: network.clone(), buyer: us, mint, decimals, unit_price };
         desk.buys(Tranches::start(means, binding, wallet, store)?);
         if sells {
-            let (address, proof) = payout.map_or((binding.address, Some(binding.proof)), |cold| (cold, None));
-            let terms = SolanaTerms { address, proof, mint, decimals, tranche };
-            desk.sells(Payee { nodes, terms, network: network.clone(), us });
+            let terms = SolanaTerms { address: binding.address, proof: Some(binding.proof), mint, decimals, tranche };
+            let payee = Payee::new(nodes, binding, terms, network.clone(), us);
+            payout.into_iter().for_each(|cold| payee.pay_to(cold));
+            desk.sells(payee);
         }
         Ok(())
     }

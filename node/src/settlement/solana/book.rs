@@ -40,6 +40,9 @@ pub struct Bought {
     pub payment: Payment,
     /// Whether a job was opened with it, so that the worker has counted it.
     pub taken: bool,
+    /// What the worker has taken before it.
+    #[serde(default)]
+    pub before: MicroUsd,
 }
 
 /// What is to be kept: a step's number, and its bytes.
@@ -131,16 +134,19 @@ impl Book {
             return Err(NotBegun::Token { theirs: terms.mint, decimals: terms.decimals, ours: means.mint });
         }
         let moved = units(amount, means.decimals).filter(|units| *units > 0).ok_or(NotBegun::Amount(amount))?;
-        let (step, number) = match self.of(&worker) {
+        let (step, number, before) = match self.of(&worker) {
             None if self.0.len() >= MAX_WORKERS => return Err(NotBegun::Full),
-            None => (self.0.last_key_value().map_or(FIRST_STEP, |(last, _)| last + 1), 1),
-            Some((step, bought)) => (step, bought.following()?),
+            None => (self.0.last_key_value().map_or(FIRST_STEP, |(last, _)| last + 1), 1, MicroUsd(0)),
+            Some((step, bought)) => {
+                let (number, before) = bought.following()?;
+                (step, number, before)
+            }
         };
         let hash = tranche_hash(&means.network, &means.buyer, &worker, number, amount).0;
         let asset = Asset::Token { mint: means.mint, decimals: means.decimals };
         let order =
             Order { transfers: vec![Transfer { to: terms.address, asset, amount: moved, hash }], unit_price: means.unit_price };
-        Ok((step, Bought { worker, number, amount, order, payment: Payment::default(), taken: false }))
+        Ok((step, Bought { worker, number, amount, order, payment: Payment::default(), taken: false, before }))
     }
 
     /// Begins a tranche, or tells how far it is. What is returned is to be kept.
@@ -184,11 +190,17 @@ impl Bought {
         }
     }
 
-    /// The number of the one after it.
-    fn following(&self) -> Result<u64, NotBegun> {
+    /// What the worker was prepaid in all.
+    pub fn prepaid(&self) -> MicroUsd {
+        let this = self.paid_by().map_or(0, |_| self.amount.0);
+        MicroUsd(self.before.0.saturating_add(this))
+    }
+
+    /// The number of the one after it, and what was taken by then.
+    fn following(&self) -> Result<(u64, MicroUsd), NotBegun> {
         match &self.payment.stage {
-            Stage::Failed { .. } | Stage::GivenUp => Ok(self.number),
-            Stage::Finalized { .. } if self.taken => Ok(self.number.saturating_add(1)),
+            Stage::Failed { .. } | Stage::GivenUp => Ok((self.number, self.before)),
+            Stage::Finalized { .. } if self.taken => Ok((self.number.saturating_add(1), self.prepaid())),
             _ => Err(NotBegun::Open { number: self.number, amount: self.amount, state: self.state() }),
         }
     }
@@ -244,6 +256,7 @@ mod tests {
         assert!(book.taken(&worker, 1).is_some());
         assert_eq!((book.taken(&worker, 1), book.to_show(&worker), open(&book)), (None, None, Ok(2)));
         assert_eq!(begun(&mut book, worker), step, "the same step in the journal");
+        assert_eq!(book.of(&worker).map(|(_, bought)| bought.prepaid()), Some(DOLLAR), "the second is not paid yet");
     }
 
     #[test]

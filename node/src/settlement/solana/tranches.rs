@@ -75,6 +75,11 @@ impl Tranches {
         self.shared.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Who buys, and in what.
+    pub fn means(&self) -> &Means {
+        &self.shared.means
+    }
+
     /// The wallet that pays.
     pub fn wallet(&self) -> &Wallet {
         &self.shared.wallet

@@ -182,6 +182,8 @@ pub struct PayeeTab {
     carried: u128,
     /// How many prepayments were counted: each once, in their order.
     prepayments: u64,
+    /// What they came to.
+    prepaid: u64,
     jobs: BTreeMap<JobId, Job>,
     highest: Option<SignedVoucher>,
     /// Its end is signed: what it came to is all that it ever comes to.
@@ -201,17 +203,19 @@ struct Record {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     voucher: Option<ByteBuf>,
     closed: bool,
+    #[serde(default)]
+    prepaid: u64,
 }
 
 impl PayeeTab {
     /// What [`PayeeTab::record`] tells after a stop. The voucher was checked before it was written. `None` if it is no record.
     pub fn recover(record: &[u8]) -> Option<Self> {
-        let Record { settled, cleared, carried, prepayments, voucher, closed } = codec::decode(record).ok()?;
+        let Record { settled, cleared, carried, prepayments, voucher, closed, prepaid } = codec::decode(record).ok()?;
         let highest = match voucher {
             Some(bytes) => Some(UnverifiedVoucher::decode(&bytes).ok()?.as_kept()),
             None => None,
         };
-        Some(PayeeTab { settled, cleared, carried, prepayments, jobs: BTreeMap::new(), highest, closed })
+        Some(PayeeTab { settled, cleared, carried, prepayments, prepaid, jobs: BTreeMap::new(), highest, closed })
     }
 
     /// The first tab under a new key, for a buyer who owed so much under the one before.
@@ -228,6 +232,7 @@ impl PayeeTab {
             prepayments: self.prepayments,
             voucher: self.highest.as_ref().map(|voucher| ByteBuf::from(voucher.encode())),
             closed: self.closed,
+            prepaid: self.prepaid,
         })
     }
 
@@ -334,6 +339,7 @@ impl PayeeTab {
         let next = self.prepayments.checked_add(1) == Some(number);
         if next {
             self.prepayments = number;
+            self.prepaid = self.prepaid.saturating_add(amount.0);
             self.clear(amount);
         }
         next
@@ -342,6 +348,11 @@ impl PayeeTab {
     /// How many prepayments were counted.
     pub fn prepayments(&self) -> u64 {
         self.prepayments
+    }
+
+    /// What they came to.
+    pub fn prepaid(&self) -> MicroUsd {
+        MicroUsd(self.prepaid)
     }
 
     /// What was paid for `job`.
