@@ -13,8 +13,8 @@ use infernet_wire::{evm::EvmAddress, id::NodeId, money::MicroUsd};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 
-/// A deposit asks the chain's node some questions first.
-const ASKED: Duration = Duration::from_secs(60);
+/// A deposit or a tranche asks the chain's nodes some questions first.
+pub(super) const ASKED: Duration = Duration::from_secs(60);
 /// Between two looks at a step.
 const LOOK: Duration = Duration::from_millis(500);
 /// A transaction is mined and deep within minutes, if its gas is paid well enough; afterwards it goes on by itself.

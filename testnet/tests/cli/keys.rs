@@ -1,7 +1,7 @@
 //! The key through a node's life: backed up, brought back, encrypted, replaced.
 
 use super::{START, Started, chat, command, ended, engine, home, infernet, mistakes::check};
-use infernet_node::control::Control;
+use infernet_node::{control::Control, identity};
 use infernet_testnet::cluster::{Member, MemberSpec};
 use serde_json::Value;
 use std::{
