@@ -11,7 +11,7 @@ use infernet_wire::{
     envelope::Verified,
     id::NodeId,
     money::MicroUsd,
-    solana::{BadSolanaText, worth},
+    solana::{BadSolanaText, Coin},
 };
 use tokio::time::timeout;
 
@@ -19,13 +19,17 @@ pub(super) struct Solana(pub(super) Tabs);
 
 /// What the wallet that pays has; why not, if the cluster's nodes do not say.
 async fn balances(tranches: &Tranches) -> Result<Vec<Balance>, String> {
-    let (wallet, means) = (tranches.wallet(), tranches.means());
-    let asked = async { Ok((wallet.lamports().await?, wallet.tokens(&means.mint).await?)) };
+    let wallet = tranches.wallet();
+    let (coin, sol) = (tranches.means().coin, "SOL".to_owned());
+    let what = |asset, units: u64, worth| Balance { asset, units: units.into(), worth };
+    let asked = async {
+        let lamports = wallet.lamports().await?;
+        let Coin::Token { mint, .. } = coin else { return Ok(vec![what(sol, lamports, Some(coin.worth(lamports)))]) };
+        let tokens = wallet.tokens(&mint).await?;
+        Ok(vec![what(sol, lamports, None), what(mint.to_string(), tokens, Some(coin.worth(tokens)))])
+    };
     let told = timeout(REPORT, asked).await.map_err(|_| "the cluster's nodes take too long".to_owned())?;
-    let (lamports, tokens) = told.map_err(|error: SolanaError| error.to_string())?;
-    let sol = Balance { asset: "SOL".into(), units: lamports.into(), worth: None };
-    let worth = Some(worth(tokens, means.decimals));
-    Ok(vec![sol, Balance { asset: means.mint.to_string(), units: tokens.into(), worth }])
+    told.map_err(|error: SolanaError| error.to_string())
 }
 
 impl Rail for Solana {

@@ -6,7 +6,7 @@
 
 use super::{
     rpc::Rpc,
-    transaction::{Address, Asset, Transfer, TxSignature},
+    transaction::{Address, Transfer, TxSignature},
     verify::{Expected, NotPaid, verify},
 };
 use crate::{
@@ -18,7 +18,7 @@ use infernet_wire::{
     envelope::Refusal,
     id::NodeId,
     money::MicroUsd,
-    solana::{BadBinding, SolanaBinding, SolanaTerms, Tranche},
+    solana::{BadBinding, Coin, SolanaBinding, SolanaTerms, Tranche},
     topic::NetworkId,
 };
 use std::{
@@ -49,9 +49,12 @@ pub enum NotCounted {
         /// Which should.
         next: u64,
     },
-    /// More than can be counted.
-    #[error("a tranche of {0} is more than can be counted")]
+    /// More than can be counted, or nothing.
+    #[error("a tranche of {0} is more than can be counted, or worth nothing here")]
     Amount(MicroUsd),
+    /// Paid in something else.
+    #[error("this worker takes {0}: its ad says so")]
+    Coin(Coin),
     /// The key that paid is not the buyer's.
     #[error(transparent)]
     Binding(#[from] BadBinding),
@@ -83,7 +86,7 @@ impl NotCounted {
     pub fn label(&self) -> &'static str {
         match self {
             NotCounted::NotTaken => "no_solana",
-            NotCounted::Malformed(_) | NotCounted::Amount(_) => "bad_tranche",
+            NotCounted::Malformed(_) | NotCounted::Amount(_) | NotCounted::Coin(_) => "bad_tranche",
             NotCounted::Order { .. } => "tranche_order",
             NotCounted::Binding(_) => "bad_binding",
             NotCounted::NotPaid(NotPaid::NotFinal) => "not_final",
@@ -162,10 +165,10 @@ impl Payee {
             return Err(NotCounted::Order { found, next });
         }
         tranche.payer.verify(&self.network, buyer)?;
-        let expected = self.expected(buyer, tranche)?;
+        let (expected, worth) = self.expected(buyer, tranche)?;
         timeout(LOOK, self.look(expected, tranche.transaction)).await.map_err(|_| NotCounted::Silent)??;
         // Another job may have been faster: then it is counted, and not twice.
-        tabs.prepay(buyer, tranche.number, tranche.amount).await?;
+        tabs.prepay(buyer, tranche.number, worth).await?;
         Ok(())
     }
 
@@ -184,12 +187,23 @@ impl Payee {
         told
     }
 
-    fn expected(&self, buyer: &NodeId, tranche: &Tranche) -> Result<Expected, NotCounted> {
+    /// What must be on the chain, and what it counts for: SOL that was paid at another rate than is asked for now, no more than it is
+    /// worth now. The buyer's price may have been of the ad before, so its money is not lost.
+    fn expected(&self, buyer: &NodeId, tranche: &Tranche) -> Result<(Expected, MicroUsd), NotCounted> {
         let terms = self.terms();
-        let SolanaTerms { address, mint, decimals, .. } = terms;
-        let amount = terms.units(tranche.amount).ok_or(NotCounted::Amount(tranche.amount))?;
+        let (agreed, now) = match (tranche.rate, terms.coin()) {
+            (None, now @ Coin::Token { .. }) => (now, now),
+            (Some(rate), now @ Coin::Sol { .. }) => (Coin::Sol { rate }, now),
+            (_, now) => return Err(NotCounted::Coin(now)),
+        };
+        let refused = NotCounted::Amount(tranche.amount);
+        let Some(amount) = agreed.units(tranche.amount) else { return Err(refused) };
+        let worth = now.worth(amount).min(tranche.amount);
+        if worth == MicroUsd(0) {
+            return Err(refused);
+        }
         let hash = tranche.hash(&self.network, buyer, &self.us).0;
-        let transfer = Transfer { to: address, asset: Asset::Token { mint, decimals }, amount, hash };
-        Ok(Expected { payer: tranche.payer.address, transfer })
+        let transfer = Transfer { to: terms.address, asset: now.into(), amount, hash };
+        Ok((Expected { payer: tranche.payer.address, transfer }, worth))
     }
 }
