@@ -21,6 +21,7 @@ mod model;
 mod money;
 mod operator;
 mod pages;
+mod payout;
 mod progress;
 mod query;
 mod receipts;
@@ -119,7 +120,7 @@ enum Command {
     /// Show what was earned on channels, redeem it, and say where it goes.
     Payout {
         #[command(subcommand)]
-        command: wallet::PayoutCommand,
+        command: payout::PayoutCommand,
     },
     /// Make, list and remove keys of this node's API.
     ApiKey {
@@ -273,7 +274,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             Command::Credit { command } => credit::run(&context, command).await,
             Command::Tranche { command } => tranche::run(&context, command).await,
             Command::Wallet { command } => wallet::run(&context, command).await,
-            Command::Payout { command } => wallet::payout(&context, command).await,
+            Command::Payout { command } => payout::run(&context, command).await,
             Command::Key { command } => key::run(&context, command).await,
             Command::Service { command } => service::run(&context, command).await,
             Command::Operator { command } => operator::run(&context, command).await,

@@ -36,6 +36,8 @@ pub use self::{
     variables::{UnknownVariable, is_variable, unknown_variables},
 };
 
+pub(crate) use self::solana::wallet as solana_wallet;
+
 use self::layers::Layers;
 use crate::{
     backend::{BackendSpec, BadSpec, EngineVariables},
@@ -270,8 +272,8 @@ pub fn write_credit(home: &Path, credit: &Credit) -> Result<PathBuf, ConfigError
 }
 
 /// Writes where payouts go into the file of `home`, see [`write_models`].
-pub fn write_payout(home: &Path, to: &EvmAddress) -> Result<PathBuf, ConfigError> {
-    rewrite(home, |text| toml_text::with_text(text, "payout_evm", &to.to_string()))
+pub fn write_payout(home: &Path, key: &str, to: &str) -> Result<PathBuf, ConfigError> {
+    rewrite(home, |text| toml_text::with_text(text, key, to))
 }
 
 /// Replaces the file of `home` by what `change` makes of it, unless no node could start with that; its path.

@@ -17,9 +17,9 @@ pub use self::{
     solana::{SOLANA_KEY_FILE, existing_solana_key, solana_key},
 };
 
-use self::sealed::Unsealed;
-use crate::clock;
-use infernet_wire::{id::NodeId, key::NodeKey};
+use self::{sealed::Unsealed, solana::write_solana};
+use crate::{clock, settlement::solana::key::SolanaKey};
+use infernet_wire::{id::NodeId, key::NodeKey, solana::SolanaAddress};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read, Write},
@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 /// The key's file in a home.
 pub const KEY_FILE: &str = "identity.key";
 
-/// What is read of a key file at most: a sealed line is some 350 bytes, and a backup has comments above it.
+/// What is read of a key file at most: a sealed line is some 350 bytes, and a backup has two, with comments above them.
 const MAX_KEY_FILE_BYTES: u64 = 4 * 1024;
 /// Permission bits of group and others.
 const OTHERS: u32 = 0o077;
@@ -132,6 +132,16 @@ pub enum IdentityError {
         /// Whose should be.
         restored: NodeId,
     },
+    /// Likewise the key of another wallet.
+    #[error("{} holds the key of the wallet {found}, not of {restored}: move it away first, or name another --home", path.display())]
+    OtherWallet {
+        /// The key file.
+        path: PathBuf,
+        /// Whose it is.
+        found: SolanaAddress,
+        /// Whose should be.
+        restored: SolanaAddress,
+    },
     /// The disk or its permissions.
     #[error("can't {action} {}: {source}", path.display())]
     Io {
@@ -185,29 +195,65 @@ pub fn public(home: &Path) -> Result<(NodeId, bool), IdentityError> {
     Ok((secret.id().ok_or_else(malformed)?, matches!(secret, Secret::Sealed(_))))
 }
 
-/// Writes `key` to `file`, which must not exist, sealed under `passphrase`. `day` is for the reader.
-pub fn backup(key: &NodeKey, file: &Path, passphrase: &str, day: &str) -> Result<(), IdentityError> {
-    let head = format!("# Backup of the infernet key of {}, {day}.\n# `infernet key restore FILE` brings it back.\n", key.id());
-    write_new(file, &Zeroizing::new(format!("{head}{}\n", sealed::seal(key, passphrase))))
+/// Writes `key`, and that of the node's wallet on Solana, to `file`, which must not exist, sealed under `passphrase`. `day` is for the
+/// reader.
+pub fn backup(
+    key: &NodeKey,
+    solana: Option<&SolanaKey>,
+    file: &Path,
+    passphrase: &str,
+    day: &str,
+) -> Result<(), IdentityError> {
+    let mut text =
+        format!("# Backup of the infernet key of {}, {day}.\n# `infernet key restore FILE` brings it back.\n", key.id());
+    text += &(sealed::seal(key, passphrase) + "\n");
+    if let Some(solana) = solana {
+        text += &(sealed::seal_solana(solana, passphrase) + "\n");
+    }
+    write_new(file, &Zeroizing::new(text))
 }
 
-/// Brings the key of a backup into `home`, which has none or this one. Returns whose it is.
+/// Brings the keys of a backup into `home`, which has none or these. Returns whose they are.
 pub fn restore(
     home: &Path,
     file: &Path,
     ask: impl FnOnce() -> Result<Passphrase, IdentityError>,
-) -> Result<NodeId, IdentityError> {
+) -> Result<(NodeId, Option<SolanaAddress>), IdentityError> {
     // First, so that a mistake leaves no home behind.
-    let key = Secret::of_backup(file)?.open(file, ask)?;
+    let (key, solana) = open_backup(file, ask)?;
     make_home(home)?;
     check_home(home)?;
+    // Both are compared before one is written.
+    check_place(home, &key, solana.as_ref())?;
+    written_once(write_whole(home, KEY_FILE, &key_file(&key, None)))?;
+    if let Some(solana) = &solana {
+        written_once(write_solana(home, solana))?;
+    }
+    check_place(home, &key, solana.as_ref())?;
+    Ok((key.id(), solana.map(|solana| solana.address())))
+}
+
+/// Refuses a home with other keys than these.
+fn check_place(home: &Path, key: &NodeKey, solana: Option<&SolanaKey>) -> Result<(), IdentityError> {
     let path = home.join(KEY_FILE);
-    match write_whole(home, KEY_FILE, &key_file(&key, None)) {
-        Err(IdentityError::Exists { .. }) => match public(home)?.0 {
-            found if found == key.id() => Ok(found),
-            found => Err(IdentityError::OtherKey { path, found, restored: key.id() }),
-        },
-        done => done.map(|()| key.id()),
+    match public(home) {
+        Err(IdentityError::Missing { .. }) => {}
+        Ok((found, _)) if found == key.id() => {}
+        Ok((found, _)) => return Err(IdentityError::OtherKey { path, found, restored: key.id() }),
+        Err(error) => return Err(error),
+    }
+    let Some(restored) = solana.map(SolanaKey::address) else { return Ok(()) };
+    match existing_solana_key(home)?.map(|found| found.address()).filter(|found| *found != restored) {
+        Some(found) => Err(IdentityError::OtherWallet { path: home.join(SOLANA_KEY_FILE), found, restored }),
+        None => Ok(()),
+    }
+}
+
+/// What is there already is compared, not replaced.
+fn written_once(written: Result<(), IdentityError>) -> Result<(), IdentityError> {
+    match written {
+        Err(IdentityError::Exists { .. }) => Ok(()),
+        done => done,
     }
 }
 
@@ -231,38 +277,17 @@ enum Secret {
 impl Secret {
     /// What a node's key file holds: nobody else may read it, even if it is sealed.
     fn read(path: &Path) -> Result<Self, IdentityError> {
-        let (secret, mode) = Self::look(path)?;
+        let (text, mode) = read_key(path)?;
         Self::unexposed(path, mode)?;
-        secret.map_err(|reason| IdentityError::Malformed { path: path.into(), reason })
-    }
-
-    /// What a backup holds. A sealed one may lie where others can read it: that is what its passphrase is for.
-    fn of_backup(path: &Path) -> Result<Self, IdentityError> {
-        let (secret, mode) = Self::look(path).map_err(|error| match error {
-            IdentityError::Missing { path } => IdentityError::NoBackup { path },
-            IdentityError::Malformed { path, reason } => IdentityError::NotBackup { path, reason },
-            other => other,
-        })?;
-        let secret = secret.map_err(|reason| IdentityError::NotBackup { path: path.into(), reason })?;
-        if matches!(secret, Secret::Plain(_)) {
-            Self::unexposed(path, mode)?;
-        }
-        Ok(secret)
+        Self::parse(&text).map_err(|reason| IdentityError::Malformed { path: path.into(), reason })
     }
 
     fn unexposed(path: &Path, mode: u32) -> Result<(), IdentityError> {
         if mode & OTHERS == 0 { Ok(()) } else { Err(IdentityError::Exposed { path: path.into(), mode: mode & 0o7777 }) }
     }
 
-    /// What the file at `path` holds, or why that is no key, and its permission bits.
-    fn look(path: &Path) -> Result<(Result<Self, &'static str>, u32), IdentityError> {
-        let (text, mode) = read_key(path)?;
-        Ok((Self::parse(&text), mode))
-    }
-
     fn parse(text: &[u8]) -> Result<Self, &'static str> {
-        let lines = std::str::from_utf8(text).ok().into_iter().flat_map(str::lines);
-        match lines.map(str::trim).find(|line| line.starts_with(sealed::MAGIC)) {
+        match sealed_line(text, sealed::MAGIC) {
             Some(line) => Ok(Secret::Sealed(line.into())),
             None => plain(text).map(Secret::Plain),
         }
@@ -282,6 +307,34 @@ impl Secret {
             Secret::Sealed(line) => {
                 sealed::open(&line, &ask()?).map_err(|reason| IdentityError::Sealed { path: path.into(), reason })
             }
+        }
+    }
+}
+
+/// The line of a file that begins with `magic`.
+fn sealed_line<'a>(text: &'a [u8], magic: &str) -> Option<&'a str> {
+    std::str::from_utf8(text).ok()?.lines().map(str::trim).find(|line| line.starts_with(magic))
+}
+
+/// What a backup holds. A sealed one may lie where others can read it: that is what its passphrase is for.
+fn open_backup(
+    path: &Path,
+    ask: impl FnOnce() -> Result<Passphrase, IdentityError>,
+) -> Result<(NodeKey, Option<SolanaKey>), IdentityError> {
+    let not = |reason| IdentityError::NotBackup { path: path.into(), reason };
+    let (text, mode) = read_key(path).map_err(|error| match error {
+        IdentityError::Missing { path } => IdentityError::NoBackup { path },
+        IdentityError::Malformed { reason, .. } => not(reason),
+        other => other,
+    })?;
+    let failed = |reason| IdentityError::Sealed { path: path.into(), reason };
+    match Secret::parse(&text).map_err(not)? {
+        Secret::Plain(key) => Secret::unexposed(path, mode).map(|()| (key, None)),
+        Secret::Sealed(line) => {
+            let passphrase = ask()?;
+            let key = sealed::open(&line, &passphrase).map_err(failed)?;
+            let solana = sealed_line(&text, sealed::SOLANA).map(|line| sealed::open_solana(line, &passphrase));
+            Ok((key, solana.transpose().map_err(failed)?))
         }
     }
 }

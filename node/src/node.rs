@@ -38,10 +38,10 @@ use crate::{
     report::ChatReport,
     seller::{self, Places, Seller},
     settlement::{
+        rail::{Evm, Rails},
         service::{self, Account, AccountError},
         solana::{
             account::{self, NotUsed},
-            desk::Desk,
             key::SolanaKey,
         },
         tabs::{Credit, Tabs},
@@ -184,7 +184,8 @@ pub struct Node {
     store: Arc<dyn Store>,
     tabs: Tabs,
     purse: OnceLock<Purse>,
-    account: OnceLock<(Account, JoinHandle<()>)>,
+    evm: Arc<Evm>,
+    rails: Rails,
     dropped: Arc<AtomicU64>,
     chat_tally: Tally,
     metrics: Metrics,
@@ -217,6 +218,8 @@ impl Node {
         let ledger = Ledger::new(store.clone(), net.clone(), us.clone());
         let credit = settings.serve.as_ref().map(|serve| serve.credit.clone()).unwrap_or_default();
         let tabs = Tabs::new(settings.key.clone(), &settings.former, network.clone(), store.clone(), credit);
+        let evm = Arc::new(Evm::new(tabs.clone()));
+        let rails = Rails::new(&tabs, evm.clone());
         let client = chat::client::Buyer {
             key: settings.key.clone(),
             network: settings.network.clone(),
@@ -244,6 +247,7 @@ impl Node {
                     store: store.clone(),
                     ledger,
                     tabs: tabs.clone(),
+                    rails: rails.clone(),
                     tally: chat_tally.clone(),
                     metrics: metrics.clone(),
                     jobs,
@@ -258,8 +262,8 @@ impl Node {
             None => None,
         };
         let dropped = Arc::new(AtomicU64::new(0));
-        let desk = tabs.solana().clone();
-        let dispatch = Dispatch { buyer: buyer.clone(), seller: seller.clone(), desk, dropped: dropped.clone(), peers: 0 };
+        let dispatch =
+            Dispatch { buyer: buyer.clone(), seller: seller.clone(), rails: rails.clone(), dropped: dropped.clone(), peers: 0 };
         let span = info_span!("node", me = %id.short());
         tasks.push(tokio::spawn(dispatch.run(events).instrument(span)));
         tasks.push(tokio::spawn(recall::run(us.clone(), store.clone(), today, buyer.clone(), seller.clone())));
@@ -278,7 +282,8 @@ impl Node {
             store,
             tabs,
             purse: OnceLock::new(),
-            account: OnceLock::new(),
+            evm,
+            rails,
             dropped,
             chat_tally,
             metrics,
@@ -391,16 +396,17 @@ impl Node {
 
     /// Settles on an EVM chain from now on, with its `key`. The first call counts.
     pub fn settle(&self, settings: service::Settings, key: NodeKey) -> Result<(), AccountError> {
-        let (account, task) = Account::spawn(settings, key, self.store.clone(), self.tabs.clone())?;
-        if let Err((_, second)) = self.account.set((account, task)) {
-            second.abort();
-        }
-        Ok(())
+        self.evm.settle(settings, key, self.store.clone())
+    }
+
+    /// All ways in which it settles.
+    pub fn rails(&self) -> &Rails {
+        &self.rails
     }
 
     /// Its account on an EVM chain, if it has one.
     pub fn account(&self) -> Option<&Account> {
-        self.account.get().map(|(account, _)| account)
+        self.evm.account()
     }
 
     /// Buys one job within the node's caps, for its operator; see [`Buyer::chat`].
@@ -471,7 +477,8 @@ impl Node {
         save_ad_sequences(&self.net, &*self.store).await;
         self.endpoint.close().await;
         self.tabs.close().await;
-        self.tasks.iter().chain(self.account.get().map(|(_, task)| task)).for_each(JoinHandle::abort);
+        self.rails.iter().for_each(|rail| rail.stop());
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.net.clone().shutdown().await;
         let store = self.store.clone();
         let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
@@ -521,6 +528,7 @@ struct Worker {
     store: Arc<dyn Store>,
     ledger: Ledger,
     tabs: Tabs,
+    rails: Rails,
     tally: Tally,
     metrics: Metrics,
     jobs: Jobs,
@@ -540,7 +548,7 @@ impl Worker {
         let settings = seller::Settings {
             key: self.key.clone(),
             network: self.network.clone(),
-            tabs: self.tabs.clone(),
+            rails: self.rails,
             slots: serve.slots,
             pricing: serve.pricing.clone(),
             policy: serve.policy,
@@ -604,7 +612,7 @@ fn sensed(reading: &Reading) -> Sensed {
 struct Dispatch {
     buyer: Buyer,
     seller: Option<Seller>,
-    desk: Desk,
+    rails: Rails,
     dropped: Arc<AtomicU64>,
     peers: usize,
 }
@@ -623,7 +631,7 @@ impl Dispatch {
         use net::Event;
         match event {
             Event::Ad(ad) => {
-                self.desk.heard(ad.signer(), ad.solana);
+                self.rails.iter().for_each(|rail| rail.heard(&ad));
                 let sold = self.sell(seller_market::Input::Ad(ad.clone()));
                 self.buyer.try_tell(buyer_market::Input::Ad(ad)) && sold
             }

@@ -21,7 +21,7 @@ use crate::{
         seller::{self as market, Claim, Input, Output},
     },
     net::Net,
-    settlement::tabs::Tabs,
+    settlement::rail::Rails,
     store::Store,
 };
 use infernet_wire::{
@@ -145,8 +145,8 @@ pub struct Settings {
     pub key: NodeKey,
     /// The network.
     pub network: NetworkId,
-    /// What buyers owe, and may.
-    pub tabs: Tabs,
+    /// What buyers may buy for, and how they pay.
+    pub rails: Rails,
     /// Jobs at once.
     pub slots: u16,
     /// How prices follow the load, and how many jobs of each model run at once.
@@ -348,7 +348,7 @@ impl Task {
     fn handle(&mut self, input: Input) {
         if let Input::Offer(offer) = &input {
             self.look_at_store();
-            self.market.set_credit_left(self.settings.tabs.credit_left(&offer.signer()));
+            self.market.set_credit_left(self.settings.rails.covers(&offer.signer()));
         }
         for output in self.market.handle(input, clock::now()) {
             match output {
@@ -457,7 +457,7 @@ impl Task {
         let price = |model: &ModelAd| ModelAd { price: self.market.price_now(model.price), ..model.clone() };
         let mut models: Vec<ModelAd> = self.ad.next().unwrap_or_default().iter().map(price).collect();
         loop {
-            let ad = CapabilityAd {
+            let mut ad = CapabilityAd {
                 sequence,
                 issued: now,
                 expires: now.after(limits::AD_TTL_MS),
@@ -466,9 +466,10 @@ impl Task {
                 slots: self.settings.slots,
                 chat: self.settings.places.chat.clone(),
                 mesh: self.settings.places.mesh.clone(),
-                evm: self.settings.tabs.channels().means().into_iter().collect(),
-                solana: self.settings.tabs.solana().terms(),
+                evm: Vec::new(),
+                solana: None,
             };
+            self.settings.rails.advertise(&mut ad);
             match self.settings.key.sign(&self.settings.network, ad) {
                 Err(infernet_wire::envelope::Refusal::TooLarge | infernet_wire::envelope::Refusal::Field("models"))
                     if models.len() > 1 =>

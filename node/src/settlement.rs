@@ -7,6 +7,7 @@
 //! | [`service`] | the account on that chain while the node runs: what is due is wanted, and steps are driven |
 //! | [`steps`] | **pure**: what is wanted, under way and done on that chain, as the journal has it |
 //! | `watch` | thin: reads the chain into the book of channels |
+//! | [`rail`] | what ledger, EVM and Solana have in common, for whoever need not tell them apart |
 //! | [`solana`] | prepaid tranches in SPL tokens or SOL: transactions, what becomes of each, and whether a tranche was paid |
 //! | [`json_rpc`] | questions to a chain's node, within deadlines and bounds, without its key in any error |
 //! | [`tab`] | what one node owes another, as vouchers say it: pure |
@@ -18,6 +19,7 @@
 pub mod channels;
 pub mod evm;
 pub mod json_rpc;
+pub mod rail;
 pub mod service;
 pub mod solana;
 pub mod steps;

@@ -211,7 +211,12 @@ fn solana(data: &[u8]) {
     }
     if let Ok(terms) = codec::decode::<SolanaTerms>(data) {
         one_form(&terms);
-        let _ = (terms.check(), terms.units(MicroUsd(u64::MAX)), terms.verify(&network(), &key().id()));
+        let _ = (
+            terms.check(),
+            terms.coin().units(MicroUsd(u64::MAX)),
+            terms.coin().worth(u64::MAX),
+            terms.verify(&network(), &key().id()),
+        );
     }
     if let Ok(tranche) = codec::decode::<Tranche>(data) {
         one_form(&tranche);

@@ -66,7 +66,20 @@ macro_rules! base58_text {
 base58_text!(SolanaAddress, Address);
 base58_text!(SolanaSignature, Signature);
 
+/// Of a SOL.
+const SOL_DECIMALS: u8 = 9;
+/// What [`Coin::Sol`]'s rate may be at most: a SOL that is worth a tenth of a cent.
+pub const MAX_SOL_RATE: u64 = 1_000_000_000_000;
+
+/// Whether a rate can be one.
+pub fn check_rate(rate: u64) -> bool {
+    (1..=MAX_SOL_RATE).contains(&rate)
+}
+
 impl SolanaAddress {
+    /// SOL where a mint is named: the address of the program that moves it, which can be no mint.
+    pub const SOL: Self = SolanaAddress([0; 32]);
+
     /// Whether somebody can have its key: a point of the curve, and none of the few weak ones. Accounts of programs, such as those
     /// that hold a wallet's tokens, are off the curve: what is sent to one of these as if it was a wallet may be lost.
     pub fn is_wallet(&self) -> bool {
@@ -114,6 +127,64 @@ impl SolanaBinding {
     }
 }
 
+/// In what tranches are paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coin {
+    /// A token, worth a dollar for each of its whole units, such as USDC.
+    Token {
+        /// Which.
+        mint: SolanaAddress,
+        /// The mint's decimals.
+        decimals: u8,
+    },
+    /// SOL.
+    Sol {
+        /// Lamports for a dollar: for a micro-USD they would be six or seven, which is no price.
+        rate: u64,
+    },
+}
+
+/// Micro-USD in a dollar.
+const DOLLAR: u128 = 1_000_000;
+
+impl Coin {
+    /// `amount` in its smallest unit, rounded up; `None` if that does not fit in 64 bits.
+    pub fn units(&self, amount: MicroUsd) -> Option<u64> {
+        match self {
+            Coin::Token { decimals, .. } => units(amount, *decimals),
+            Coin::Sol { rate } => u64::try_from((u128::from(amount.0) * u128::from(*rate)).div_ceil(DOLLAR)).ok(),
+        }
+    }
+
+    /// What `units` of it are worth, rounded down.
+    pub fn worth(&self, units: u64) -> MicroUsd {
+        match self {
+            Coin::Token { decimals, .. } => worth(units, *decimals),
+            Coin::Sol { rate } => {
+                let micro = (u128::from(units) * DOLLAR).checked_div((*rate).into()).unwrap_or_default();
+                MicroUsd(u64::try_from(micro).unwrap_or(u64::MAX))
+            }
+        }
+    }
+
+    /// What is agreed besides the coin itself; `None` for a token, of which a dollar is a dollar.
+    pub fn rate(&self) -> Option<u64> {
+        match self {
+            Coin::Token { .. } => None,
+            Coin::Sol { rate } => Some(*rate),
+        }
+    }
+}
+
+impl fmt::Display for Coin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Coin::Token { mint, decimals } => write!(f, "the token {mint} with {decimals} decimals"),
+            Coin::Sol { rate } => write!(f, "SOL at {rate} lamports for a dollar"),
+        }
+    }
+}
+
 /// How a worker wants to be paid on Solana.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SolanaTerms {
@@ -122,17 +193,37 @@ pub struct SolanaTerms {
     /// Its half of the [`SolanaBinding`], unless it is a cold address.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub proof: Option<SolanaSignature>,
-    /// The token, worth a dollar for each of its whole units, such as USDC.
+    /// The token, see [`Coin::Token`]; [`SolanaAddress::SOL`] for SOL.
     pub mint: SolanaAddress,
-    /// The mint's decimals.
+    /// The mint's decimals; nine for SOL.
     pub decimals: u8,
     /// What the worker would like to be paid at once: less costs more in fees, more is a greater risk for the buyer.
     pub tranche: MicroUsd,
+    /// Lamports for a dollar, if it is SOL, see [`Coin::Sol`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rate: Option<u64>,
 }
 
 impl SolanaTerms {
+    /// A wallet that is paid in `coin`.
+    pub fn new(SolanaBinding { address, proof }: SolanaBinding, coin: Coin, tranche: MicroUsd) -> Self {
+        let (mint, decimals) = match coin {
+            Coin::Token { mint, decimals } => (mint, decimals),
+            Coin::Sol { .. } => (SolanaAddress::SOL, SOL_DECIMALS),
+        };
+        SolanaTerms { address, proof: Some(proof), mint, decimals, tranche, rate: coin.rate() }
+    }
+
+    /// In what it is paid.
+    pub fn coin(&self) -> Coin {
+        self.rate.map_or(Coin::Token { mint: self.mint, decimals: self.decimals }, |rate| Coin::Sol { rate })
+    }
+
     /// Checks what can be checked without knowing whose they are.
     pub fn check(&self) -> Result<(), Refusal> {
+        let is_sol = (self.mint, self.decimals) == (SolanaAddress::SOL, SOL_DECIMALS);
+        field::ensure(self.rate.is_none_or(|rate| is_sol && check_rate(rate)), "solana.rate")?;
+        field::ensure(self.rate.is_some() || self.mint != SolanaAddress::SOL, "solana.mint")?;
         field::ensure(self.decimals <= limits::MAX_SOLANA_DECIMALS, "solana.decimals")?;
         field::ensure(self.tranche > MicroUsd(0), "solana.tranche")?;
         field::ensure(self.address != self.mint, "solana.address")
@@ -146,11 +237,6 @@ impl SolanaTerms {
         let binding = |proof| SolanaBinding { address: self.address, proof };
         self.proof.map_or(Ok(()), |proof| binding(proof).verify(network, worker))
     }
-
-    /// `amount` in the token's smallest unit, rounded up; `None` if that does not fit in 64 bits.
-    pub fn units(&self, amount: MicroUsd) -> Option<u64> {
-        units(amount, self.decimals)
-    }
 }
 
 /// `amount` in the smallest unit of a token of dollars with these decimals, rounded up; `None` if that does not fit in 64 bits.
@@ -161,10 +247,27 @@ pub fn units(amount: MicroUsd, decimals: u8) -> Option<u64> {
     }
 }
 
-/// What stands in the chain beside the transfer that pays a tranche.
-pub fn tranche_hash(network: &NetworkId, buyer: &NodeId, worker: &NodeId, number: u64, amount: MicroUsd) -> Hash {
-    let (number, amount) = (number.to_be_bytes(), amount.0.to_be_bytes());
+/// What `units` of the smallest unit of a token of dollars with these decimals are worth, rounded down.
+pub fn worth(units: u64, decimals: u8) -> MicroUsd {
+    let power = |n: u8| 10u64.checked_pow(n.into());
+    MicroUsd(match decimals.checked_sub(6) {
+        Some(more) => power(more).map_or(0, |scale| units / scale),
+        None => power(6 - decimals).and_then(|scale| units.checked_mul(scale)).unwrap_or(u64::MAX),
+    })
+}
+
+/// What stands in the chain beside the transfer that pays a tranche; `rate` is that of its [`Coin`], so its buyer has signed it.
+pub fn tranche_hash(
+    network: &NetworkId,
+    buyer: &NodeId,
+    worker: &NodeId,
+    number: u64,
+    amount: MicroUsd,
+    rate: Option<u64>,
+) -> Hash {
+    let (number, amount, rate) = (number.to_be_bytes(), amount.0.to_be_bytes(), rate.map(u64::to_be_bytes));
     let parts: [&[u8]; 5] = [network.as_str().as_bytes(), buyer.as_bytes(), worker.as_bytes(), &number, &amount];
+    let parts: Vec<&[u8]> = parts.into_iter().chain(rate.as_ref().map(<[u8; 8]>::as_slice)).collect();
     hash::tagged("infernet/solana-tranche/1", &parts)
 }
 
@@ -179,17 +282,21 @@ pub struct Tranche {
     pub transaction: SolanaSignature,
     /// Whose key paid.
     pub payer: SolanaBinding,
+    /// At how many lamports for a dollar, if it is SOL, as the worker's ad said then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rate: Option<u64>,
 }
 
 impl Tranche {
     /// Checks what can be checked without knowing whose it is.
     pub fn check(&self) -> Result<(), Refusal> {
         field::ensure(self.number > 0, "tranche.number")?;
+        field::ensure(self.rate.is_none_or(check_rate), "tranche.rate")?;
         field::ensure(self.amount > MicroUsd(0), "tranche.amount")
     }
 
     /// What must stand beside its transfer.
     pub fn hash(&self, network: &NetworkId, buyer: &NodeId, worker: &NodeId) -> Hash {
-        tranche_hash(network, buyer, worker, self.number, self.amount)
+        tranche_hash(network, buyer, worker, self.number, self.amount, self.rate)
     }
 }

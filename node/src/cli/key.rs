@@ -6,13 +6,13 @@ use crate::{
     config::{Config, Partial},
     control::{Control, client::Client},
     date::{self, Day},
-    identity::{self, IdentityError, KEY_FILE, SOLANA_KEY_FILE, Source},
+    identity::{self, IdentityError, KEY_FILE, Source},
 };
 use clap::Subcommand;
-use infernet_wire::{id::NodeId, key::NodeKey};
+use infernet_wire::{id::NodeId, key::NodeKey, solana::SolanaAddress};
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a passphrase is asked for.
 const THIS_KEY: &str = "this node's key";
@@ -152,23 +152,24 @@ async fn show(context: &Context) -> Result<(), Exit> {
 fn backup(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), Exit> {
     let key = context.key()?;
     let chosen = passphrase.choose("the backup")?;
-    identity::backup(&key, &file, &chosen, &Day::of(clock::now()).to_string())?;
+    let solana = identity::existing_solana_key(&context.home)?;
+    identity::backup(&key, solana.as_ref(), &file, &chosen, &Day::of(clock::now()).to_string())?;
     context.note("keep file and passphrase apart: whoever has both has the key, and whoever loses one has no backup");
-    let solana = context.home.join(SOLANA_KEY_FILE);
-    if solana.exists() {
-        context.note(format!(
-            "the wallet on Solana has a key of its own, which is not in this backup: copy {} too",
-            solana.display()
-        ));
+    let wallet = solana.map(|key| key.address());
+    if let Some(address) = &wallet {
+        context.note(format!("the key of the wallet on Solana is in it too, {address}"));
     }
-    context.tell(&key.id(), Some(&file))
+    context.tell_both(&key.id(), wallet, &file)
 }
 
 fn restore(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), Exit> {
     context.may_make_key()?;
-    let id = identity::restore(&context.home, &file, || passphrase.ask(&file.display().to_string()))?;
+    let (id, wallet) = identity::restore(&context.home, &file, || passphrase.ask(&file.display().to_string()))?;
     context.note(format!("the key is in {}", context.home.display()));
-    context.tell(&id, Some(&context.home.join(KEY_FILE)))
+    if let Some(address) = &wallet {
+        context.note(format!("and the key of the wallet on Solana, {address}"));
+    }
+    context.tell_both(&id, wallet, &context.home.join(KEY_FILE))
 }
 
 fn rewrite(context: &Context, passphrase: &Source, encrypt: bool) -> Result<(), Exit> {
@@ -184,7 +185,7 @@ fn rewrite(context: &Context, passphrase: &Source, encrypt: bool) -> Result<(), 
     } else {
         "the key file is in plain, readable by its owner alone"
     });
-    context.tell(&key.id(), Some(&path))
+    context.tell(&key.id(), &path)
 }
 
 fn rotate(context: &Context, passphrase: &Source) -> Result<(), Exit> {
@@ -217,12 +218,20 @@ pub(super) struct KeyFileReport {
     id: NodeId,
     /// The file that was written.
     file: Option<PathBuf>,
+    /// The address of its wallet on Solana, in base58; absent if no key of one is in the backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    solana: Option<String>,
 }
 
 impl Context {
-    fn tell(&self, id: &NodeId, file: Option<&PathBuf>) -> Result<(), Exit> {
+    fn tell(&self, id: &NodeId, file: &Path) -> Result<(), Exit> {
+        self.tell_both(id, None, file)
+    }
+
+    fn tell_both(&self, id: &NodeId, wallet: Option<SolanaAddress>, file: &Path) -> Result<(), Exit> {
         if self.json {
-            return self.print_json(&KeyFileReport { id: *id, file: file.cloned() });
+            let solana = wallet.map(|address| address.to_string());
+            return self.print_json(&KeyFileReport { id: *id, file: Some(file.into()), solana });
         }
         self.print(id.to_string());
         Ok(())

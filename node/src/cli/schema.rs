@@ -85,6 +85,7 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("wallet close", schema_for!(Vec<StepReport>)),
         ("wallet withdraw", schema_for!(Vec<StepReport>)),
         ("payout set evm", schema_for!(Row)),
+        ("payout set solana", schema_for!(Row)),
         ("payout list", schema_for!(WalletReport)),
         ("payout now", schema_for!(Vec<StepReport>)),
         ("key show", schema_for!(key::KeyReport)),

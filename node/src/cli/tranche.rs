@@ -1,10 +1,12 @@
 //! `infernet tranche`: what this node has prepaid on Solana, and one more.
 
-use super::{Context, exit, exit::Exit, setup::micro_usd};
-use crate::control::{
-    client::Client,
-    schema::{ErrorReport, TrancheBody, TrancheReport},
+use super::{
+    Context, exit,
+    exit::Exit,
+    setup::micro_usd,
+    wallet::{self, ASKED},
 };
+use crate::control::schema::{TrancheBody, TrancheReport};
 use clap::Subcommand;
 use infernet_wire::{id::NodeId, money::MicroUsd};
 
@@ -24,7 +26,10 @@ pub(super) enum TrancheCommand {
 
 pub(super) async fn run(context: &Context, command: TrancheCommand) -> Result<(), Exit> {
     match command {
-        TrancheCommand::List => show(context, &node(context)?.get::<Vec<TrancheReport>>("tranche").await?),
+        TrancheCommand::List => {
+            let told = wallet::node(context)?.ask(ASKED, "tranche").await?;
+            show(context, &told.map_err(|error| Exit::new(error.exit, error.message))?)
+        }
         TrancheCommand::Buy { worker, usd } => buy(context, worker, usd).await,
     }
 }
@@ -32,26 +37,26 @@ pub(super) async fn run(context: &Context, command: TrancheCommand) -> Result<()
 /// Prepays so many micro-USD, or what the worker would like.
 pub(super) async fn buy(context: &Context, worker: NodeId, micro_usd: Option<u64>) -> Result<(), Exit> {
     let body = serde_json::to_string(&TrancheBody { worker, micro_usd }).map_err(|error| Exit::new(exit::FAILED, error))?;
-    let rows: Result<Vec<TrancheReport>, ErrorReport> = node(context)?.post("tranche", body).await?;
+    let rows = wallet::node(context)?.post_within(ASKED, "tranche", body).await?;
     show(context, &rows.map_err(|error| Exit::new(error.exit, error.message))?)
 }
 
-fn node(context: &Context) -> Result<Client, Exit> {
-    let missing = "no node runs in this home: tranches are paid by the running node (`infernet start`)";
-    Client::connect(&context.home).ok_or_else(|| Exit::new(exit::FAILED, missing))
-}
-
-fn show(context: &Context, rows: &Vec<TrancheReport>) -> Result<(), Exit> {
+fn show(context: &Context, list: &Vec<TrancheReport>) -> Result<(), Exit> {
     if context.json {
-        return context.print_json(rows);
+        return context.print_json(list);
     }
-    if rows.is_empty() {
+    if list.is_empty() {
         context.note("no tranche was bought yet");
     }
-    for row in rows {
-        let amount = MicroUsd(row.micro_usd);
-        let state = row.failure.as_deref().unwrap_or(&row.state);
-        context.print(format!("{:<53} {:>4} {amount:>14} {state}", row.worker, row.number));
-    }
+    rows(context, list);
     Ok(())
+}
+
+/// A line for each.
+pub(super) fn rows(context: &Context, rows: &[TrancheReport]) {
+    for row in rows {
+        let (amount, state) = (MicroUsd(row.micro_usd), row.failure.as_deref().unwrap_or(&row.state));
+        let left = row.left_micro_usd.map(|left| format!(", {} left", MicroUsd(left))).unwrap_or_default();
+        context.print(format!("{:<53} {:>4} {amount:>14} {state}{left}", row.worker, row.number));
+    }
 }

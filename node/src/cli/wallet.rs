@@ -1,11 +1,11 @@
-//! `infernet wallet` and `infernet payout`: the account of the running node on an EVM chain.
+//! `infernet wallet`: the accounts of the running node.
 
 use super::{Context, exit, exit::Exit, money, setup::micro_usd, tranche};
 use crate::{
-    clock, config,
+    clock,
     control::{
         client::Client,
-        schema::{ChainReport, ChannelReport, StepReport, WalletBody, WalletReport},
+        schema::{AccountReport, BalanceReport, ChainReport, ChannelReport, StepReport, WalletBody, WalletReport},
     },
 };
 use clap::{Args, Subcommand};
@@ -13,8 +13,8 @@ use infernet_wire::{evm::EvmAddress, id::NodeId, money::MicroUsd};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 
-/// A deposit asks the chain's node some questions first.
-const ASKED: Duration = Duration::from_secs(60);
+/// A deposit or a tranche asks the chain's nodes some questions first.
+pub(super) const ASKED: Duration = Duration::from_secs(60);
 /// Between two looks at a step.
 const LOOK: Duration = Duration::from_millis(500);
 /// A transaction is mined and deep within minutes, if its gas is paid well enough; afterwards it goes on by itself.
@@ -61,35 +61,6 @@ pub(super) enum WalletCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum PayoutCommand {
-    /// Say where payouts go; at once, and in config.toml.
-    Set {
-        #[command(subcommand)]
-        to: PayoutTo,
-    },
-    /// Show what was earned on each channel, what of it was redeemed, and all steps.
-    List {
-        /// Print the steps as comma separated values, for a spreadsheet.
-        #[arg(long, conflicts_with = "json")]
-        csv: bool,
-    },
-    /// Redeem all that is redeemable, and send it to the payout address if there is one.
-    Now {
-        #[command(flatten)]
-        patience: Patience,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum PayoutTo {
-    /// To an account on the EVM chain.
-    Evm {
-        /// Its address, with its checksum.
-        address: EvmAddress,
-    },
-}
-
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Patience {
     /// Don't wait until it is settled; it goes on by itself.
@@ -112,23 +83,15 @@ pub(super) async fn run(context: &Context, command: WalletCommand) -> Result<(),
     act(context, &body, patience).await
 }
 
-pub(super) async fn payout(context: &Context, command: PayoutCommand) -> Result<(), Exit> {
-    match command {
-        PayoutCommand::Set { to: PayoutTo::Evm { address } } => set(context, address).await,
-        PayoutCommand::List { csv } => list(context, csv).await,
-        PayoutCommand::Now { patience } => act(context, &WalletBody::Payout, patience).await,
-    }
-}
-
 fn amount(usd: &str) -> Result<u64, Exit> {
     micro_usd(usd).map_err(|why| Exit::new(exit::USAGE, format!("{usd:?} is no amount: {why}, or all")))
 }
 
-fn node(context: &Context) -> Result<Client, Exit> {
+pub(super) fn node(context: &Context) -> Result<Client, Exit> {
     Client::connect(&context.home).ok_or_else(|| Exit::not_running(&context.home))
 }
 
-async fn report(node: &Client) -> Result<WalletReport, Exit> {
+pub(super) async fn report(node: &Client) -> Result<WalletReport, Exit> {
     node.ask(ASKED, "wallet").await?.map_err(|error| Exit::new(error.exit, error.message))
 }
 
@@ -137,24 +100,7 @@ async fn post(node: &Client, body: &WalletBody) -> Result<Vec<StepReport>, Exit>
     node.post_within(ASKED, "wallet", body).await?.map_err(|error| Exit::new(error.exit, error.message))
 }
 
-async fn set(context: &Context, to: EvmAddress) -> Result<(), Exit> {
-    let path = config::write_payout(&context.home, &to)?;
-    if let Some(node) = Client::connect(&context.home) {
-        // A node on no chain has nothing to be told.
-        let _ = post(&node, &WalletBody::PayTo { to }).await;
-    }
-    if context.json {
-        return context.print_json(&config::Row {
-            key: "payout_evm".into(),
-            value: to.to_string().into(),
-            origin: path.display().to_string(),
-        });
-    }
-    context.print(format!("payouts go to {to}"));
-    Ok(())
-}
-
-async fn act(context: &Context, body: &WalletBody, patience: Patience) -> Result<(), Exit> {
+pub(super) async fn act(context: &Context, body: &WalletBody, patience: Patience) -> Result<(), Exit> {
     let node = node(context)?;
     let mut steps = post(&node, body).await?;
     if steps.is_empty() {
@@ -178,7 +124,7 @@ async fn act(context: &Context, body: &WalletBody, patience: Patience) -> Result
         sleep(LOOK).await;
         let numbers: Vec<u64> = steps.iter().map(|step| step.number).collect();
         let told = report(&node).await?;
-        if let Some(why) = told.chain.error.or(told.chain.waits)
+        if let Some(why) = told.chain.and_then(|chain| chain.error.or(chain.waits))
             && shown.insert(0, (why.clone(), None)) != Some((why.clone(), None))
         {
             context.note(format!("waits: {why}"));
@@ -195,7 +141,7 @@ async fn act(context: &Context, body: &WalletBody, patience: Patience) -> Result
 }
 
 /// A step in a line.
-fn line(step: &StepReport) -> String {
+pub(super) fn line(step: &StepReport) -> String {
     let reason = step.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let hash = step.transaction.as_ref().map(|hash| format!(" ({hash})")).unwrap_or_default();
     format!("{} {}: {}{reason}{hash}", step.number, step.what.replace('_', " "), step.stage)
@@ -206,15 +152,31 @@ async fn balance(context: &Context) -> Result<(), Exit> {
     if context.json {
         return context.print_json(&told);
     }
-    context.print(format!("address   {}", told.chain.address));
-    context.print(format!("chain     {}: {}", told.chain.chain, state(&told.chain)));
-    context.print(format!("contract  {}", told.chain.contract));
-    let unknown = || "unknown".to_owned();
-    context.print(format!("coin      {} (smallest units)", told.coin.clone().unwrap_or_else(unknown)));
-    let worth = told.token_micro_usd.map_or_else(unknown, money::dollars);
-    context.print(format!("token     {worth} {}", told.chain.token.as_deref().unwrap_or("(the coin)")));
-    table(context, &told.channels);
+    if let Some(chain) = &told.chain {
+        context.print(format!("address   {}", chain.address));
+        context.print(format!("chain     {}: {}", chain.chain, state(chain)));
+        context.print(format!("contract  {}", chain.contract));
+        let unknown = || "unknown".to_owned();
+        context.print(format!("coin      {} (smallest units)", told.coin.clone().unwrap_or_else(unknown)));
+        let worth = told.token_micro_usd.map_or_else(unknown, money::dollars);
+        context.print(format!("token     {worth} {}", chain.token.as_deref().unwrap_or("(the coin)")));
+        table(context, &told.channels);
+    }
+    // What the EVM chain's is, is above.
+    told.accounts.iter().filter(|account| account.rail != "evm").for_each(|account| holdings(context, account));
+    tranche::rows(context, &told.tranches);
     Ok(())
+}
+
+fn holdings(context: &Context, account: &AccountReport) {
+    context.print(format!("{:<9} {}", account.rail, account.address));
+    if let Some(why) = &account.trouble {
+        context.print(format!("{:<9} {why}", "waits"));
+    }
+    for BalanceReport { asset, units, micro_usd } in &account.balances {
+        let worth = micro_usd.map_or_else(|| format!("{units} (smallest units of)"), money::dollars);
+        context.print(format!("{:<9} {worth} {asset}", "has"));
+    }
 }
 
 /// How it goes with the chain, in words.
@@ -226,7 +188,7 @@ pub(super) fn state(chain: &ChainReport) -> String {
     }
 }
 
-fn table(context: &Context, channels: &[ChannelReport]) {
+pub(super) fn table(context: &Context, channels: &[ChannelReport]) {
     if channels.is_empty() {
         return context.note("no channels");
     }
@@ -250,36 +212,4 @@ fn table(context: &Context, channels: &[ChannelReport]) {
         let cells = cells.map(|micro| MicroUsd(micro).to_string());
         columns(if channel.sold { "sold" } else { "bought" }, &with, cells, &channel.state);
     }
-}
-
-async fn list(context: &Context, csv: bool) -> Result<(), Exit> {
-    let mut told = report(&node(context)?).await?;
-    told.channels.retain(|channel| channel.sold);
-    if context.json {
-        return context.print_json(&told);
-    }
-    if csv {
-        context.print("number,what,channel,amount,stage,reason,transaction,since");
-        for step in &told.steps {
-            let text = |text: &Option<String>| super::income::quoted(text.as_deref().unwrap_or_default());
-            let (channel, reason, transaction) = (text(&step.channel), text(&step.reason), text(&step.transaction));
-            let amount = step.amount.as_deref().unwrap_or_default();
-            context.print(format!(
-                "{},{},{channel},{amount},{},{reason},{transaction},{}",
-                step.number, step.what, step.stage, step.since
-            ));
-        }
-        return Ok(());
-    }
-    context.note(format!("chain {}: {}", told.chain.chain, state(&told.chain)));
-    if let Some(why) = &told.chain.waits {
-        context.note(format!("waits: {why}"));
-    }
-    context.note(match &told.payout_to {
-        Some(to) => format!("payouts go to {to}"),
-        None => "payouts stay with this node's key; `infernet payout set evm ADDRESS` sends them elsewhere".into(),
-    });
-    table(context, &told.channels);
-    told.steps.iter().for_each(|step| context.print(line(step)));
-    Ok(())
 }

@@ -234,6 +234,10 @@ fn text() -> String {
 # solana_mint = "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"
 # solana_decimals = {DEFAULT_DECIMALS}
 
+# With solana_mint = "SOL", tranches are in SOL, at so many lamports for a dollar: what a worker asks, and the most that a buyer pays. An
+# example, for a SOL of 150 dollars:
+# solana_rate = 6666667
+
 # What is paid at once, in micro-USD; it is what can be lost. And what a million compute units may cost above the base fee, in lamports.
 # solana_tranche = {DEFAULT_TRANCHE}
 # solana_priority_fee = {DEFAULT_PRIORITY_FEE}

@@ -149,10 +149,12 @@ keys! {
     solana_rpc: Vec<Secret>,
     /// Which cluster: `mainnet-beta`, `devnet`, `testnet`, or the hash of its first block. Default `mainnet-beta`.
     solana_cluster: String,
-    /// The token of dollars that is paid in, by its mint's address. Default USDC, where that is known.
+    /// The token of dollars that is paid in, by its mint's address, or `SOL`. Default USDC, where that is known.
     solana_mint: String,
     /// Decimals of the token. Default 6.
     solana_decimals: u16,
+    /// Lamports for a dollar, with `SOL`: what a worker asks, and the most that a buyer pays. No default.
+    solana_rate: u64,
     /// What is paid at once, in micro-USD: what can be lost. Default 50 000, five cents.
     solana_tranche: u64,
     /// What a million compute units may cost above the base fee, in lamports. Default 10 000.

@@ -13,7 +13,7 @@ use crate::settlement::{
 use infernet_wire::{
     limits,
     money::MicroUsd,
-    solana::{BadSolanaText, SolanaAddress},
+    solana::{BadSolanaText, Coin, MAX_SOL_RATE, SolanaAddress},
 };
 
 /// The cluster where money is real.
@@ -28,6 +28,10 @@ pub(super) const DEFAULT_PRIORITY_FEE: u64 = 10_000;
 const MAX_PRIORITY_FEE: u64 = 100_000_000;
 /// A hundred dollars: a tranche is what can be lost.
 const MAX_TRANCHE: u64 = 100_000_000;
+
+/// SOL where a token's mint is named.
+const SOL: &str = "SOL";
+const NO_RATE: &str = "write how many lamports a dollar is, such as 6666667 if a SOL costs 150 dollars";
 
 /// Clusters by name: the hash of the first block, and USDC there.
 const CLUSTERS: [(&str, &str, Option<&str>); 3] = [
@@ -45,19 +49,24 @@ impl Parser<'_> {
         let fee = p.solana_priority_fee.unwrap_or(DEFAULT_PRIORITY_FEE);
         let unit_price = self.within("solana_priority_fee", fee, 0, MAX_PRIORITY_FEE)?;
         let (genesis, usdc) = self.one("solana_cluster", p.solana_cluster.as_deref().unwrap_or(DEFAULT_CLUSTER), cluster)?;
-        let mint = self.maybe("solana_mint", p.solana_mint.clone(), address)?;
+        let named = self.maybe("solana_mint", p.solana_mint.clone(), mint)?;
+        let rate = p.solana_rate.map(|rate| self.within("solana_rate", rate, 1, MAX_SOL_RATE)).transpose()?;
         let payout = self.maybe("payout_solana", p.payout_solana.clone(), wallet)?;
         let rpc = self.endpoints(p.solana_rpc.as_deref().unwrap_or_default())?;
         if rpc.is_empty() {
             return Ok(None);
         }
-        let fix = "write the address of the token of dollars that this cluster has";
-        let mint = mint.or(usdc).ok_or_else(|| self.bad("solana_mint", &"missing", fix))?;
+        let fix = "write the address of the token of dollars that this cluster has, or SOL";
+        let coin = match (named.or(usdc.map(Mint::Token)), rate) {
+            (Some(Mint::Token(mint)), _) => Coin::Token { mint, decimals: u8::try_from(decimals).unwrap_or(DEFAULT_DECIMALS) },
+            (Some(Mint::Sol), Some(rate)) => Coin::Sol { rate },
+            (Some(Mint::Sol), None) => return Err(self.bad("solana_rate", &"missing", NO_RATE)),
+            (None, _) => return Err(self.bad("solana_mint", &"missing", fix)),
+        };
         Ok(Some(Account {
             rpc,
             genesis,
-            mint,
-            decimals: u8::try_from(decimals).unwrap_or(DEFAULT_DECIMALS),
+            coin,
             tranche: MicroUsd(tranche),
             unit_price,
             payout,
@@ -85,12 +94,30 @@ fn cluster(text: &str) -> Result<(Genesis, Option<SolanaAddress>), String> {
     Ok((genesis, usdc.and_then(|usdc| usdc.parse().ok())))
 }
 
+/// `solana_mint` as it is written.
+pub(super) fn mint_text(coin: &Coin) -> String {
+    match coin {
+        Coin::Token { mint, .. } => mint.to_string(),
+        Coin::Sol { .. } => SOL.into(),
+    }
+}
+
+/// What `solana_mint` names.
+enum Mint {
+    Token(SolanaAddress),
+    Sol,
+}
+
+fn mint(text: &str) -> Result<Mint, String> {
+    if text == SOL { Ok(Mint::Sol) } else { address(text).map(Mint::Token).map_err(|error| format!("{error}, or {SOL}")) }
+}
+
 fn address(text: &str) -> Result<SolanaAddress, String> {
     text.parse().map_err(|error: BadSolanaText| error.to_string())
 }
 
 /// An address whose key somebody can have.
-fn wallet(text: &str) -> Result<SolanaAddress, String> {
+pub(crate) fn wallet(text: &str) -> Result<SolanaAddress, String> {
     let fix = "write the address of a wallet: this one is of a program's account, such as one that holds a wallet's tokens";
     address(text).and_then(|address| if address.is_wallet() { Ok(address) } else { Err(fix.into()) })
 }

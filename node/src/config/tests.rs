@@ -1,7 +1,7 @@
 //! Every way to configure, and every mistake, as the operator reads it.
 
 use super::{parse::DEFAULT_MAX_PEERS, show::rows_over, *};
-use infernet_wire::limits;
+use infernet_wire::{limits, solana::Coin};
 use std::{fs, net::IpAddr};
 
 struct Home(tempfile::TempDir);
@@ -477,7 +477,7 @@ fn the_chains_credential_is_shown_nowhere() {
         );
     }
     // The file alone is half of it, and can still be written to.
-    write_payout(home.0.path(), &TOKEN.parse().unwrap()).unwrap();
+    write_payout(home.0.path(), "payout_evm", TOKEN).unwrap();
     let partial = Partial { evm_rpc: Some(Secret(secret.into())), ..Partial::default() };
     assert!(!format!("{partial:?}").contains(secret));
 }
@@ -488,14 +488,19 @@ fn solana_is_said_by_its_urls_and_the_rest_has_defaults_or_is_named() {
     let file = format!("solana_rpc = ['https://rpc.example/{secret}', 'http://127.0.0.1:1']");
     let account = |file: &str| Home::with(file).load(&[], Partial::default()).unwrap().solana;
     let solana = account(&file).expect("a wallet");
-    assert_eq!((solana.rpc.len(), solana.decimals, solana.tranche.0, solana.payout), (2, 6, 50_000, None));
-    assert_eq!(solana.mint.to_string(), "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v");
+    assert_eq!((solana.rpc.len(), solana.tranche.0, solana.payout), (2, 50_000, None));
+    let usdc = "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v".parse().unwrap();
+    assert_eq!(solana.coin, Coin::Token { mint: usdc, decimals: 6 });
+    let in_sol = account(&format!("{file}\nsolana_mint = 'SOL'\nsolana_rate = 6666667")).expect("a wallet");
+    assert_eq!(in_sol.coin, Coin::Sol { rate: 6_666_667 });
     assert!(!format!("{solana:?}").contains(secret));
     assert_eq!(account("solana_tranche = 5"), None);
     let check = |more: &str, expected: &[&str]| check(&format!("{file}\n{more}"), &[], Partial::default(), expected);
     check("solana_cluster = 'testnet'", &["solana_mint", "missing"]);
     check("solana_cluster = 'main'", &["solana_cluster", "mainnet-beta"]);
     check("solana_mint = '0x12'", &["solana_mint", "base58"]);
+    check("solana_mint = 'SOL'", &["solana_rate", "missing", "lamports"]);
+    check("solana_mint = 'SOL'\nsolana_rate = 0", &["solana_rate", "from 1"]);
     check("solana_decimals = 13", &["solana_decimals", "to 12"]);
     check("solana_tranche = 0", &["solana_tranche", "from 1"]);
     // The account that holds the tokens of a wallet, in place of the wallet.

@@ -2,7 +2,9 @@
 
 mod wallet;
 
-pub use wallet::{ChainReport, ChannelReport, StepReport, WalletBody, WalletReport};
+pub use wallet::{
+    AccountReport, BalanceReport, ChainReport, ChannelReport, PayoutBody, PrepaidReport, StepReport, WalletBody, WalletReport,
+};
 
 use crate::{
     buyer::{ChatEvent, ChatOrder},
@@ -561,6 +563,9 @@ pub struct TrancheReport {
     /// Why it moved nothing, as the chain says.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failure: Option<String>,
+    /// What no job has used yet of all that the worker was prepaid, in micro-USD, as this node knows it; absent before a tranche is paid.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub left_micro_usd: Option<u64>,
 }
 
 /// A tranche to buy.

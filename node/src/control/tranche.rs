@@ -4,7 +4,15 @@ use super::schema::{ErrorReport, TrancheBody, TrancheReport};
 use crate::{
     cli::exit,
     node::Node,
-    settlement::solana::{book::Bought, payment::Stage, tranches::NotBought},
+    settlement::{
+        solana::{
+            book::Bought,
+            payment::Stage,
+            tranches::{NotBought, Tranches},
+        },
+        tabs::Tabs,
+    },
+    store::StoreError,
 };
 use axum::{
     Json,
@@ -29,10 +37,19 @@ pub(super) async fn buy(State(node): State<Arc<Node>>, Json(body): Json<TrancheB
 }
 
 fn rows(node: &Node) -> Result<Vec<TrancheReport>, NotBought> {
-    Ok(node.tabs().solana().tranches()?.all().iter().map(row).collect())
+    node.tabs().solana().tranches()?;
+    Ok(bought(node.tabs())?)
 }
 
-fn row(bought: &Bought) -> TrancheReport {
+/// The newest of each worker; none without a wallet.
+pub(super) fn bought(tabs: &Tabs) -> Result<Vec<TrancheReport>, StoreError> {
+    let all = tabs.solana().tranches().map(Tranches::all).unwrap_or_default();
+    all.iter().map(|bought| Ok(row(bought, tabs.bought_from(&bought.worker)?.settled()))).collect()
+}
+
+/// `used`: what all jobs of that worker came to on the ledger.
+fn row(bought: &Bought, used: u128) -> TrancheReport {
+    let left = u128::from(bought.prepaid().0).saturating_sub(used);
     let failure = match &bought.payment.stage {
         Stage::Failed { reason, .. } => Some(reason.clone()),
         _ => None,
@@ -44,6 +61,7 @@ fn row(bought: &Bought) -> TrancheReport {
         state: bought.state().into(),
         transaction: bought.payment.attempts.last().map(|attempt| attempt.signature.to_string()),
         failure,
+        left_micro_usd: bought.paid_by().map(|_| u64::try_from(left).unwrap_or(u64::MAX)),
     }
 }
 

@@ -1,14 +1,23 @@
-//! The node's account on an EVM chain: `/v0/wallet`.
+//! The node's accounts: `/v0/wallet`. What it is asked to do is for the EVM chain; tranches are [`super::tranche`]'s.
 
-use super::schema::{ChainReport, ChannelReport, ErrorReport, StepReport, WalletBody, WalletReport};
+use super::{
+    schema::{
+        AccountReport, BalanceReport, ChainReport, ChannelReport, ErrorReport, PayoutBody, PrepaidReport, StepReport,
+        WalletBody, WalletReport,
+    },
+    tranche,
+};
 use crate::{
     cli::exit,
     node::Node,
+    seller::Seller,
     settlement::{
         channels::Known,
         evm::contract::CLOSED,
+        rail::{Balance, Holdings, micro_usd},
         service::{self, Account, AccountError},
         steps::{ALL, Entry},
+        tab::{Cover, PayeeTab},
         tabs::Tabs,
     },
     store::StoreError,
@@ -28,8 +37,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 /// `GET`: all that there is to know.
 pub(super) async fn show(State(node): State<Arc<Node>>) -> Response {
-    let Some(account) = node.account() else { return no_chain() };
-    match report(account, node.tabs()).await {
+    let accounts = node.rails().holdings().await;
+    if accounts.is_empty() {
+        return no_chain();
+    }
+    match report(&node, accounts).await {
         Ok(report) => Json(report).into_response(),
         Err(error) => failed(&error.into()),
     }
@@ -44,10 +56,6 @@ pub(super) async fn act(State(node): State<Arc<Node>>, Json(body): Json<WalletBo
         WalletBody::Exit { worker } => account.exit(worker).await,
         WalletBody::Withdraw { to, micro_usd, coin } => account.withdraw(to, micro_usd.map(MicroUsd), coin).await,
         WalletBody::Payout => account.payout().await,
-        WalletBody::PayTo { to } => {
-            account.set_payout_to(to);
-            Ok(Vec::new())
-        }
     };
     match wanted {
         Ok(numbers) => {
@@ -55,6 +63,19 @@ pub(super) async fn act(State(node): State<Arc<Node>>, Json(body): Json<WalletBo
             Json(steps.map(|(number, entry)| step(number, &entry)).collect::<Vec<_>>()).into_response()
         }
         Err(error) => failed(&error),
+    }
+}
+
+/// `POST /v0/payout`: payouts go there from now on.
+pub(super) async fn pay_to(State(node): State<Arc<Node>>, Json(PayoutBody { rail, to }): Json<PayoutBody>) -> Response {
+    let paid = node.rails().named(&rail).ok_or_else(|| format!("there is no rail {rail:?}"));
+    match paid.and_then(|rail| rail.pay_to(&to)) {
+        Ok(()) => {
+            // Its ad may say where it is paid. Should its queue be full, the next one does.
+            node.seller().map(Seller::try_greet);
+            Json(()).into_response()
+        }
+        Err(why) => refused(StatusCode::CONFLICT, exit::FAILED, why),
     }
 }
 
@@ -86,25 +107,61 @@ struct Tab {
     redeemable: u128,
 }
 
-async fn report(account: &Account, tabs: &Tabs) -> Result<WalletReport, StoreError> {
+async fn report(node: &Node, accounts: Vec<(&'static str, Holdings)>) -> Result<WalletReport, StoreError> {
+    let evm = accounts.iter().find(|(rail, _)| *rail == "evm").map(|(_, holdings)| holdings);
+    let on_chain = match node.account().zip(evm) {
+        Some((account, holdings)) => on_chain(account, holdings, node.tabs()).await?,
+        None => WalletReport::default(),
+    };
+    let tabs = node.tabs().clone();
+    let read = tokio::task::spawn_blocking(move || Ok((tranche::bought(&tabs)?, prepaid(&tabs)?))).await;
+    let (tranches, prepaid) = read.map_err(|error| StoreError::Interrupted(error.to_string()))??;
+    let accounts = accounts.into_iter().map(|(rail, holdings)| account_row(rail, holdings)).collect();
+    Ok(WalletReport { accounts, tranches, prepaid, ..on_chain })
+}
+
+fn account_row(rail: &str, holdings: Holdings) -> AccountReport {
+    let Holdings { address, trouble, payout_to, balances } = holdings;
+    let row = |Balance { asset, units, worth }: Balance| BalanceReport {
+        asset,
+        units: units.to_string(),
+        micro_usd: worth.map(|worth| worth.0),
+    };
+    AccountReport { rail: rail.into(), address, trouble, payout_to, balances: balances.into_iter().map(row).collect() }
+}
+
+/// What buyers have prepaid. One whose tranches are on the way shows none yet.
+fn prepaid(tabs: &Tabs) -> Result<Vec<PrepaidReport>, StoreError> {
+    let row = |(buyer, tab): (NodeId, PayeeTab)| PrepaidReport {
+        buyer,
+        tranches: tab.prepayments(),
+        micro_usd: tab.prepaid().0,
+        left_micro_usd: tab.left(Cover::Credit(MicroUsd(0))).0.min(tab.prepaid().0),
+    };
+    Ok(tabs.all_sold()?.into_iter().filter(|(_, tab)| tab.prepayments() > 0).map(row).collect())
+}
+
+/// The EVM chain's part.
+async fn on_chain(account: &Account, holdings: &Holdings, tabs: &Tabs) -> Result<WalletReport, StoreError> {
     let (book, reading) = (tabs.channels().clone(), tabs.clone());
     let read = tokio::task::spawn_blocking(move || on_channels(&reading)).await;
     let mut of = read.map_err(|error| StoreError::Interrupted(error.to_string()))??;
     let rate = account.terms().rate;
     let known = book.all();
-    let balances = account.balances().await;
-    let (coin, token) = balances.as_ref().map_or((None, None), |(coin, token)| (Some(*coin), Some(*token)));
+    let (coin, token) = (holdings.balances.first(), holdings.balances.last());
     let mut chain = chain(account, known.len());
-    chain.error = chain.error.or(balances.err());
+    // What its balances can't be read for.
+    chain.error = chain.error.or_else(|| holdings.trouble.clone().filter(|_| token.is_none()));
     let channels = known.iter().map(|known| channel(&book.us(), known, of.remove(&known.terms.id()).unwrap_or_default(), rate));
     Ok(WalletReport {
         channels: channels.collect(),
-        chain,
-        coin: coin.map(|coin| coin.to_string()),
-        token: token.map(|token| token.to_string()),
-        token_micro_usd: token.map(|token| micro(token, rate)),
+        chain: Some(chain),
+        coin: coin.map(|coin| coin.units.to_string()),
+        token: token.map(|token| token.units.to_string()),
+        token_micro_usd: token.and_then(|token| token.worth).map(|worth| worth.0),
         payout_to: account.payout_to().map(|to| to.to_string()),
         steps: account.steps().iter().map(|(number, entry)| step(*number, entry)).collect(),
+        ..WalletReport::default()
     })
 }
 
@@ -135,19 +192,14 @@ fn channel(us: &EvmAddress, known: &Known, tab: Tab, rate: u128) -> ChannelRepor
         sold,
         with: if sold { terms.payer } else { terms.payee }.to_string(),
         node: tab.node,
-        deposit_micro_usd: micro(*deposit, rate),
-        promised_micro_usd: micro(tab.promised, rate),
-        came_to_micro_usd: micro(tab.came_to, rate),
-        redeemed_micro_usd: micro(*redeemed, rate),
-        redeemable_micro_usd: micro(tab.redeemable, rate),
+        deposit_micro_usd: micro_usd(*deposit, rate).0,
+        promised_micro_usd: micro_usd(tab.promised, rate).0,
+        came_to_micro_usd: micro_usd(tab.came_to, rate).0,
+        redeemed_micro_usd: micro_usd(*redeemed, rate).0,
+        redeemable_micro_usd: micro_usd(tab.redeemable, rate).0,
         state: state.into(),
         exit_at: Some(*exit_at).filter(|at| ![0, CLOSED].contains(at)),
     }
-}
-
-/// Whole micro-USD; the rest of one is nobody's wealth.
-fn micro(units: u128, rate: u128) -> u64 {
-    u64::try_from(units / rate.max(1)).unwrap_or(u64::MAX)
 }
 
 fn step(number: u64, entry: &Entry) -> StepReport {
@@ -166,8 +218,8 @@ fn step(number: u64, entry: &Entry) -> StepReport {
 }
 
 fn no_chain() -> Response {
-    let message = "this node is on no chain: write evm_chain, evm_contract and evm_token into config.toml, set INFERNET_EVM_RPC, and \
-                   start it again";
+    let message = "this node is on no chain: write evm_chain, evm_contract and evm_token into config.toml, set INFERNET_EVM_RPC, or \
+                   write solana_rpc, and start it again";
     refused(StatusCode::CONFLICT, exit::CONFIG, message.into())
 }
 

@@ -1,5 +1,5 @@
 //! The node's key on Solana: `<home>/solana.key`, made when it is first needed. The file is as `solana-keygen` writes it, 64 numbers
-//! in brackets, so that any wallet of Solana's takes it over, and a copy of it is its backup. It is kept as the node's own key is:
+//! in brackets, so that any wallet of Solana's takes it over. A backup of the node's key holds it too. It is kept as the node's own key is:
 //! whole or not at all, readable by its owner alone. It is not sealed: hold in it what may be lost, as in any hot wallet.
 
 use super::{IdentityError, Secret, check_home, read_key, write_whole};
@@ -15,14 +15,18 @@ pub fn solana_key(home: &Path) -> Result<SolanaKey, IdentityError> {
     if let Some(key) = existing_solana_key(home)? {
         return Ok(key);
     }
-    let key = SolanaKey::from_bytes(&Zeroizing::new(clock::random()));
-    let numbers: Vec<String> = key.to_keypair_bytes().iter().map(u8::to_string).collect();
-    match write_whole(home, SOLANA_KEY_FILE, &Zeroizing::new(format!("[{}]\n", numbers.join(",")))) {
+    match write_solana(home, &SolanaKey::from_bytes(&Zeroizing::new(clock::random()))) {
         // Another process was faster: its key stays.
         Err(IdentityError::Exists { .. }) => {}
         done => done?,
     }
     existing_solana_key(home)?.ok_or_else(|| IdentityError::Missing { path: home.join(SOLANA_KEY_FILE) })
+}
+
+/// Writes the key of `home`, which must have none.
+pub(super) fn write_solana(home: &Path, key: &SolanaKey) -> Result<(), IdentityError> {
+    let numbers: Vec<String> = key.to_keypair_bytes().iter().map(u8::to_string).collect();
+    write_whole(home, SOLANA_KEY_FILE, &Zeroizing::new(format!("[{}]\n", numbers.join(","))))
 }
 
 /// The key of `home`, if there is one.

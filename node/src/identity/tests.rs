@@ -114,25 +114,56 @@ fn a_backup_brings_the_key_back_and_overwrites_nothing() {
     let (home, elsewhere) = (home(), self::home());
     let key = init(home.path()).unwrap();
     let file = elsewhere.path().join("backup");
-    backup(&key, &file, PASSPHRASE, "2026-11-25").unwrap();
+    backup(&key, None, &file, PASSPHRASE, "2026-11-25").unwrap();
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.contains("key restore") && text.contains(&key.id().to_string()), "{text}");
     assert!(!text.contains(&hex::encode(*key.secret_bytes())), "the key is sealed");
     assert_eq!(mode(&file), 0o600);
-    assert!(backup(&key, &file, PASSPHRASE, "").unwrap_err().to_string().contains("exists already"));
+    assert!(backup(&key, None, &file, PASSPHRASE, "").unwrap_err().to_string().contains("exists already"));
 
     let restored = elsewhere.path().join("home");
     assert!(restore(&restored, &file, given("wrong horse")).unwrap_err().to_string().contains("passphrase is wrong"));
     assert!(!restored.join(KEY_FILE).exists());
-    assert_eq!(restore(&restored, &file, given(PASSPHRASE)).unwrap(), key.id());
+    assert_eq!(restore(&restored, &file, given(PASSPHRASE)).unwrap().0, key.id());
     assert_eq!((load(&restored).unwrap().id(), mode(&restored.join(KEY_FILE))), (key.id(), 0o600));
-    assert_eq!(restore(&restored, &file, given(PASSPHRASE)).unwrap(), key.id(), "twice is once");
+    assert_eq!(restore(&restored, &file, given(PASSPHRASE)).unwrap().0, key.id(), "twice is once");
 
     let other = self::home();
     let theirs = init(other.path()).unwrap().id();
     let error = restore(other.path(), &file, given(PASSPHRASE)).unwrap_err().to_string();
     assert!(error.contains(&theirs.to_string()) && error.contains("move it away"), "{error}");
     assert_eq!(load(other.path()).unwrap().id(), theirs);
+}
+
+#[test]
+fn the_wallets_key_goes_along_and_overwrites_nothing() {
+    let (home, elsewhere) = (home(), self::home());
+    let (key, wallet) = (init(home.path()).unwrap(), solana_key(home.path()).unwrap());
+    let file = elsewhere.path().join("backup");
+    backup(&key, Some(&wallet), &file, PASSPHRASE, "2026-11-25").unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains(&wallet.address().to_string()) && !text.contains(&hex::encode(*wallet.seed())), "{text}");
+
+    let restored = elsewhere.path().join("home");
+    let both = (key.id(), Some(wallet.address()));
+    assert!(restore(&restored, &file, given("wrong horse")).is_err() && !restored.exists());
+    assert_eq!(restore(&restored, &file, given(PASSPHRASE)).unwrap(), both);
+    assert_eq!(existing_solana_key(&restored).unwrap().map(|key| key.address()), both.1);
+    assert_eq!(mode(&restored.join(SOLANA_KEY_FILE)), 0o600);
+    assert_eq!(restore(&restored, &file, given(PASSPHRASE)).unwrap(), both, "twice is once");
+
+    // Of a home with another wallet, neither key is touched, nor is one made.
+    let other = self::home();
+    let theirs = solana_key(other.path()).unwrap().address();
+    let error = restore(other.path(), &file, given(PASSPHRASE)).unwrap_err().to_string();
+    assert!(error.contains(&theirs.to_string()) && error.contains("move it away"), "{error}");
+    assert_eq!(existing_solana_key(other.path()).unwrap().map(|key| key.address()), Some(theirs));
+    assert!(!other.path().join(KEY_FILE).exists());
+
+    // A line that was changed is noticed before anything is written.
+    let new = elsewhere.path().join("new");
+    fs::write(&file, text.replace("infernet-solana-1 id=", "infernet-solana-1 id=1")).unwrap();
+    assert!(restore(&new, &file, given(PASSPHRASE)).unwrap_err().to_string().contains("was changed") && !new.exists());
 }
 
 #[test]
@@ -154,9 +185,9 @@ fn what_can_not_be_restored_is_told_with_the_way_out() {
     let plain = fs::read_to_string(home.path().join(KEY_FILE)).unwrap();
     check(Some(&plain), 0o644, &["0644", "chmod 600"]);
     fs::remove_file(&file).unwrap();
-    backup(&key, &file, PASSPHRASE, "2026-11-25").unwrap();
+    backup(&key, None, &file, PASSPHRASE, "2026-11-25").unwrap();
     chmod(&file, 0o644);
-    assert_eq!(restore(&new, &file, given(PASSPHRASE)).unwrap(), key.id(), "it is sealed, so others may see it");
+    assert_eq!(restore(&new, &file, given(PASSPHRASE)).unwrap().0, key.id(), "it is sealed, so others may see it");
 }
 
 #[test]

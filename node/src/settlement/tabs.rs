@@ -297,17 +297,21 @@ impl Tabs {
         })
     }
 
-    /// What another job of `buyer` may cost, whichever way it pays. Nothing, if what it owes can't be read. Where tranches are taken it
-    /// may come with one, which nobody has seen yet: whether it does shows when the job is opened.
+    /// What another job of `buyer` may cost on its credit, and on what it has prepaid. Nothing, if what it owes can't be read.
     pub fn credit_left(&self, buyer: &NodeId) -> MicroUsd {
-        let left = |place: Place, cover| self.sold_at(&place).map_or(MicroUsd(0), |tab| tab.left(cover));
-        let credit = left((*buyer, None), Cover::Credit(lock(&self.shared.credit).limit(buyer)));
-        let credit = credit.max(self.solana().terms().map_or(MicroUsd(0), |terms| terms.tranche));
+        let credit = Cover::Credit(lock(&self.shared.credit).limit(buyer));
+        self.left(&(*buyer, None), credit)
+    }
+
+    /// What another job of `buyer` may cost on the channel that has most, likewise.
+    pub fn deposit_left(&self, buyer: &NodeId) -> MicroUsd {
         let rate = self.shared.channels.means().map_or(1, |means| means.rate);
-        let deposits = self.shared.channels.from(buyer).into_iter();
-        deposits
-            .map(|known| left((*buyer, Some(known.terms.id())), Cover::Deposit { units: known.deposit, rate }))
-            .fold(credit, Ord::max)
+        let left = |known: Known| self.left(&(*buyer, Some(known.terms.id())), Cover::Deposit { units: known.deposit, rate });
+        self.shared.channels.from(buyer).into_iter().map(left).max().unwrap_or_default()
+    }
+
+    fn left(&self, place: &Place, cover: Cover) -> MicroUsd {
+        self.sold_at(place).map_or(MicroUsd(0), |tab| tab.left(cover))
     }
 
     /// Where `job` of `worker`, which may cost `most`, is paid from, if its accept says `rate`: the first channel whose deposit suffices,
@@ -435,9 +439,17 @@ impl Tabs {
 
     /// What we owe `worker` on a channel, likewise.
     pub fn bought_on(&self, worker: &NodeId, channel: &ChannelId) -> Result<PayerTab, StoreError> {
-        let place = (*worker, Some(*channel));
-        let open = lock(&self.shared.payers).get(&place).cloned();
-        open.map_or_else(|| self.shared.kept_payer(&place), Ok)
+        self.bought_at(&(*worker, Some(*channel)))
+    }
+
+    /// What we owe `worker` on the ledger, likewise.
+    pub fn bought_from(&self, worker: &NodeId) -> Result<PayerTab, StoreError> {
+        self.bought_at(&(*worker, None))
+    }
+
+    fn bought_at(&self, place: &Place) -> Result<PayerTab, StoreError> {
+        let open = lock(&self.shared.payers).get(place).cloned();
+        open.map_or_else(|| self.shared.kept_payer(place), Ok)
     }
 
     /// Who pays on which channel, and what came of it: of this node's present key.

@@ -17,7 +17,7 @@ use infernet_node::{
         tab::Cover,
     },
 };
-use infernet_wire::money::MicroUsd;
+use infernet_wire::{money::MicroUsd, solana::Coin};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -60,8 +60,7 @@ impl OnSolana {
         let settings = Account {
             rpc: vec![self.endpoint.url().parse().map_err(account)?],
             genesis: self.cluster.genesis(),
-            mint: self.mint,
-            decimals: 6,
+            coin: Coin::Token { mint: self.mint, decimals: 6 },
             tranche: TRANCHE,
             unit_price: 0,
             payout,

@@ -1,7 +1,7 @@
 //! The key through a node's life: backed up, brought back, encrypted, replaced.
 
 use super::{START, Started, chat, command, ended, engine, home, infernet, mistakes::check};
-use infernet_node::control::Control;
+use infernet_node::{control::Control, identity};
 use infernet_testnet::cluster::{Member, MemberSpec};
 use serde_json::Value;
 use std::{
@@ -59,6 +59,7 @@ async fn a_backup_survives_the_machine() {
     let words = passphrase(first.path(), PASSPHRASE);
     infernet(first.path(), &["init"]).await.fine();
     let id = id(first.path()).await;
+    let wallet = identity::solana_key(first.path()).expect("a key").address().to_string();
     let secret = fs::read_to_string(first.path().join("identity.key")).expect("a file");
     let backup = infernet(first.path(), &["key", "backup", text(&file), "--passphrase-file", text(&words)]).await;
     assert_eq!(backup.fine().trim(), id);
@@ -67,7 +68,9 @@ async fn a_backup_survives_the_machine() {
 
     let restore = ["key", "restore", text(&file), "--passphrase-file", text(&words)];
     let restored = infernet(second.path(), &[&restore[..], &["--json"]].concat()).await.json();
-    assert_eq!(restored["id"], id.as_str());
+    assert_eq!((&restored["id"], &restored["solana"]), (&id.as_str().into(), &wallet.as_str().into()));
+    let files = [&first, &second].map(|home| fs::read(home.path().join("solana.key")).expect("a file"));
+    assert_eq!(files[0], files[1]);
     assert_eq!(fs::read_to_string(second.path().join("identity.key")).expect("a file"), secret);
 
     check(first.path(), &["key", "backup", text(&file), "--passphrase-file", text(&words)], 3, &["exists already"]).await;

@@ -15,6 +15,7 @@ mod service;
 mod setup;
 mod signals;
 mod terminal;
+mod tranches;
 mod tui;
 mod wallet;
 

@@ -24,13 +24,13 @@ fn configure(home: &Path, anvil: &Anvil, contract: &EvmAddress, token: &EvmAddre
 }
 
 /// A node that lets nobody owe it anything.
-async fn start(home: &Path, extra: &[&str]) -> Started {
+pub(super) async fn start(home: &Path, extra: &[&str]) -> Started {
     let mut start = command(home, &[&["--json"], &super::START[..], extra].concat());
     start.env_remove("INFERNET_FREE_CREDIT");
     Started::from(home, start).await
 }
 
-async fn until(home: &Path, args: &[&str], holds: impl Fn(&Value) -> bool) -> Value {
+pub(super) async fn until(home: &Path, args: &[&str], holds: impl Fn(&Value) -> bool) -> Value {
     let asking = async {
         loop {
             let told = infernet(home, args).await.json();

@@ -11,7 +11,7 @@ use infernet_node::{
             key::SolanaKey,
             payment::{Payment, Stage},
             tranches::{NotBought, Tranches},
-            transaction::{Order, Transfer},
+            transaction::{Asset, Order, Transfer},
         },
         tabs::Credit,
     },
@@ -26,7 +26,7 @@ use infernet_wire::{
     id::NodeId,
     key::NodeKey,
     money::MicroUsd,
-    solana::{SolanaTerms, Tranche, tranche_hash, units},
+    solana::{Coin, SolanaTerms, Tranche, tranche_hash, units},
     topic::NetworkId,
 };
 use std::time::Duration;
@@ -47,6 +47,12 @@ struct Market {
 impl Market {
     async fn new() -> Self {
         let scene = Scene::new(1).await;
+        let coin = Coin::Token { mint: scene.mint, decimals: 6 };
+        Self::at(scene, coin, TRANCHE).await
+    }
+
+    /// Both pay and are paid in `coin`.
+    async fn at(scene: Scene, coin: Coin, tranche: MicroUsd) -> Self {
         let engine = ScriptedEngine::start().await.expect("an engine");
         let worker = MemberSpec::worker(Vec::new(), Sells::new(engine.url(), 1_000_000, 10_000_000, 2));
         let worker = Member::start(worker).await.expect("a worker");
@@ -55,9 +61,8 @@ impl Market {
         let account = Account {
             rpc: vec![scene.nodes[0].url().parse().expect("a URL")],
             genesis: scene.cluster.genesis(),
-            mint: scene.mint,
-            decimals: 6,
-            tranche: TRANCHE,
+            coin,
+            tranche,
             unit_price: 0,
             payout: Some(scene.payee),
             rules: FAST,
@@ -144,7 +149,7 @@ async fn the_worker_counts_no_tranche_but_the_next_paid_one_of_that_buyer() {
     let (scene, buyer) = (&market.scene, market.buyer.node.id());
     let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
     let payer = scene.payer.bind(&network, &buyer);
-    let hash = |number, amount| tranche_hash(&network, &buyer, &market.worker_id(), number, amount).0;
+    let hash = |number, amount| tranche_hash(&network, &buyer, &market.worker_id(), number, amount, None).0;
     let desk = market.worker.node.tabs().solana();
     let count = async |who: &NodeId, tranche: Tranche| {
         desk.count(market.worker.node.tabs(), who, &tranche).await.map_err(|error| (error.label(), error.retryable()))
@@ -153,7 +158,7 @@ async fn the_worker_counts_no_tranche_but_the_next_paid_one_of_that_buyer() {
         let transfer = Transfer { hash: hash(number, amount), ..scene.transfer(units(amount, 6).expect("fits")) };
         let (order, mut payment) = (Order { transfers: vec![transfer], unit_price: 0 }, Payment::default());
         scene.wallet().advance(&order, &mut payment, &mut crate::keeps).await.expect("sent");
-        Tranche { number, amount, transaction: payment.attempts[0].signature, payer }
+        Tranche { number, amount, transaction: payment.attempts[0].signature, payer, rate: None }
     };
     let first = pay(1, TRANCHE).await;
     assert_eq!(count(&buyer, first).await, Err(("not_final", true)));
@@ -196,9 +201,10 @@ async fn a_tranche_on_its_way_goes_on_after_a_restart() {
     let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
     let store = infernet_node::store::open(home.path(), &network).expect("a store");
     let [us, worker] = [1, 2].map(|n| NodeKey::from_bytes(&[n; 32]).expect("a key").id());
-    let terms = SolanaTerms { address: scene.payee, proof: None, mint: scene.mint, decimals: 6, tranche: TRANCHE };
+    let terms = SolanaTerms { address: scene.payee, proof: None, mint: scene.mint, decimals: 6, tranche: TRANCHE, rate: None };
     let start = || {
-        let means = Means { network: network.clone(), buyer: us, mint: scene.mint, decimals: 6, unit_price: 0 };
+        let means =
+            Means { network: network.clone(), buyer: us, coin: Coin::Token { mint: scene.mint, decimals: 6 }, unit_price: 0 };
         Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started")
     };
     scene.nodes[0].set(Faults { holds: true, ..Faults::default() });
@@ -222,4 +228,66 @@ async fn a_tranche_on_its_way_goes_on_after_a_restart() {
     let _clock = scene.cluster.tick(1, Duration::from_millis(2));
     eventually("the tranche to be final", SOON, || async { tranches.to_show(&worker).is_some() }).await.expect("final");
     assert_eq!((scene.paid(), scene.cluster.landed().len()), (50_000, 1));
+}
+
+/// A SOL is worth 150 dollars.
+const RATE: u64 = 6_666_667;
+
+#[tokio::test]
+async fn a_job_runs_on_a_tranche_in_sol_at_the_workers_rate() {
+    let tranche = MicroUsd(200_000);
+    let market = Market::at(Scene::new(1).await, Coin::Sol { rate: RATE }, tranche).await;
+    let (cluster, payee) = (&market.scene.cluster, market.scene.payee);
+    let desk = market.buyer.node.tabs().solana();
+    let too_small = desk.buy(market.worker_id(), Some(MicroUsd(50_000))).await.expect_err("an empty wallet");
+    assert!(too_small.to_string().contains("890880 lamports"), "{too_small}");
+    let before = cluster.lamports(&market.scene.payer.address());
+    assert_eq!(market.buys().await, 1);
+    // A fifth of a dollar, rounded up, and the fee of one signature.
+    assert_eq!(cluster.lamports(&payee), 1_333_334);
+    assert_eq!(before - cluster.lamports(&market.scene.payer.address()), 1_333_334 + 5_000);
+    assert_eq!(desk.to_show(&market.worker_id()).and_then(|shown| shown.rate), Some(RATE));
+    market.job().await.expect("runs");
+    let tab = market.worker.node.tabs().sold_to(&market.buyer.node.id()).expect("a tab");
+    assert_eq!((tab.prepayments(), tab.prepaid()), (1, tranche));
+    // A wallet that is there takes less, too.
+    desk.buy(market.worker_id(), Some(MicroUsd(50_000))).await.expect("begun");
+    market.paid().await;
+    assert_eq!(cluster.lamports(&payee), 1_333_334 + 333_334);
+}
+
+/// The worker's price may have changed on the way, and a buyer may claim any rate: what was paid counts for what it is worth.
+#[tokio::test]
+async fn sol_counts_for_what_was_paid_and_no_more() {
+    let market = Market::at(Scene::new(1).await, Coin::Sol { rate: RATE }, MicroUsd(200_000)).await;
+    let (scene, buyer) = (&market.scene, market.buyer.node.id());
+    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
+    let desk = market.worker.node.tabs().solana();
+    let show = async |number: u64, amount: MicroUsd, rate: u64, lamports: u64| {
+        let hash = tranche_hash(&network, &buyer, &market.worker_id(), number, amount, Some(rate)).0;
+        let transfer = Transfer { hash, asset: Asset::Sol, amount: lamports, ..scene.transfer(1) };
+        let (order, mut payment) = (Order { transfers: vec![transfer], unit_price: 0 }, Payment::default());
+        scene.wallet().advance(&order, &mut payment, &mut crate::keeps).await.expect("sent");
+        scene.cluster.advance(40);
+        let payer = scene.payer.bind(&network, &buyer);
+        let transaction = payment.attempts[0].signature;
+        let tranche = Tranche { number, amount, transaction, payer, rate: Some(rate) };
+        let counted = desk.count(market.worker.node.tabs(), &buyer, &tranche).await;
+        let tab = market.worker.node.tabs().sold_to(&buyer).expect("a tab");
+        (counted.map_err(|error| error.label()), tab.prepaid())
+    };
+    let dollar = MicroUsd(1_000_000);
+    assert_eq!(show(1, dollar, RATE, RATE - 1).await, (Err("not_paid"), MicroUsd(0)), "less than it says");
+    assert_eq!(show(1, dollar, 1, 2_000_000).await, (Err("bad_tranche"), MicroUsd(0)), "a lamport is no dollar");
+    assert_eq!(show(1, dollar, RATE / 2, RATE / 2).await, (Ok(()), MicroUsd(499_999)), "half the rate, half of it");
+    assert_eq!(show(2, dollar, RATE * 2, RATE * 2).await, (Ok(()), MicroUsd(1_499_999)), "no more than it says");
+    // A token is not SOL, whatever it is worth.
+    let transfer =
+        Transfer { hash: tranche_hash(&network, &buyer, &market.worker_id(), 3, dollar, None).0, ..scene.transfer(9) };
+    let (order, mut payment) = (Order { transfers: vec![transfer], unit_price: 0 }, Payment::default());
+    scene.wallet().advance(&order, &mut payment, &mut crate::keeps).await.expect("sent");
+    let (payer, transaction) = (scene.payer.bind(&network, &buyer), payment.attempts[0].signature);
+    let token = Tranche { number: 3, amount: dollar, transaction, payer, rate: None };
+    let told = desk.count(market.worker.node.tabs(), &buyer, &token).await.expect_err("not taken").to_string();
+    assert!(told.contains("SOL"), "{told}");
 }

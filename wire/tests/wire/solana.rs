@@ -11,7 +11,10 @@ use infernet_wire::{
     id::NodeId,
     limits,
     money::MicroUsd,
-    solana::{BadBinding, SolanaAddress, SolanaBinding, SolanaSignature, SolanaTerms, Tranche, tranche_hash, units},
+    solana::{
+        BadBinding, Coin, MAX_SOL_RATE, SolanaAddress, SolanaBinding, SolanaSignature, SolanaTerms, Tranche, tranche_hash,
+        units, worth,
+    },
     topic::NetworkId,
 };
 use proptest::prelude::*;
@@ -35,25 +38,35 @@ fn bound(n: u8, network: &NetworkId, node: &NodeId) -> SolanaBinding {
 }
 
 fn terms() -> SolanaTerms {
-    let SolanaBinding { address, proof } = bound(3, &network(), &key(2).id());
-    SolanaTerms { address, proof: Some(proof), mint: USDC.parse().unwrap(), decimals: 6, tranche: MicroUsd(50_000) }
+    let coin = Coin::Token { mint: USDC.parse().unwrap(), decimals: 6 };
+    SolanaTerms::new(bound(3, &network(), &key(2).id()), coin, MicroUsd(50_000))
+}
+
+/// A SOL is worth 150 dollars.
+const RATE: u64 = 6_666_667;
+
+fn in_sol() -> SolanaTerms {
+    SolanaTerms::new(bound(3, &network(), &key(2).id()), Coin::Sol { rate: RATE }, MicroUsd(200_000))
 }
 
 fn tranche() -> Tranche {
     let payer = bound(4, &network(), &key(1).id());
-    Tranche { number: 7, amount: MicroUsd(50_000), transaction: SolanaSignature([9; 64]), payer }
+    Tranche { number: 7, amount: MicroUsd(50_000), transaction: SolanaSignature([9; 64]), payer, rate: None }
 }
 
 #[test]
 fn solana() {
     let (binding, tranche) = (bound(3, &network(), &key(2).id()), tranche());
     let cold = SolanaTerms { proof: None, ..terms() };
-    for terms in [terms(), cold] {
+    let sold = Tranche { rate: Some(RATE), ..tranche };
+    for terms in [terms(), cold, in_sol()] {
         assert_eq!((terms.check(), terms.verify(&network(), &key(2).id())), (Ok(()), Ok(())));
         assert_eq!(codec::decode::<SolanaTerms>(&codec::encode(&terms)), Ok(terms));
     }
     assert_eq!((tranche.check(), tranche.payer.verify(&network(), &key(1).id())), (Ok(()), Ok(())));
-    assert_eq!(codec::decode::<Tranche>(&codec::encode(&tranche)), Ok(tranche));
+    for tranche in [tranche, sold] {
+        assert_eq!(codec::decode::<Tranche>(&codec::encode(&tranche)), Ok(tranche));
+    }
     check_file(
         "solana.json",
         json!({
@@ -73,6 +86,13 @@ fn solana() {
                 "body": tranche,
                 "cbor": hex::encode(codec::encode(&tranche)),
                 "hash": tranche.hash(&network(), &key(1).id(), &key(2).id()),
+            },
+            "terms_in_sol": { "body": in_sol(), "cbor": hex::encode(codec::encode(&in_sol())) },
+            "tranche_in_sol": {
+                "lamports": in_sol().coin().units(sold.amount),
+                "body": sold,
+                "cbor": hex::encode(codec::encode(&sold)),
+                "hash": sold.hash(&network(), &key(1).id(), &key(2).id()),
             },
         }),
     );
@@ -110,6 +130,11 @@ fn terms_that_could_lose_money_are_refused() {
     check(SolanaTerms { decimals: limits::MAX_SOLANA_DECIMALS + 1, ..terms() }, "solana.decimals");
     check(SolanaTerms { tranche: MicroUsd(0), ..terms() }, "solana.tranche");
     check(SolanaTerms { address: terms().mint, ..terms() }, "solana.address");
+    check(SolanaTerms { rate: Some(RATE), ..terms() }, "solana.rate");
+    check(SolanaTerms { rate: Some(0), ..in_sol() }, "solana.rate");
+    check(SolanaTerms { rate: Some(MAX_SOL_RATE + 1), ..in_sol() }, "solana.rate");
+    check(SolanaTerms { decimals: 6, ..in_sol() }, "solana.rate");
+    check(SolanaTerms { rate: None, ..in_sol() }, "solana.mint");
     // The account that holds a wallet's tokens is not a wallet: nobody has its key.
     let program = (0u8..).map(|n| SolanaAddress([n; 32])).find(|address| !address.is_wallet()).unwrap();
     let lost = SolanaTerms { address: program, proof: None, ..terms() };
@@ -122,13 +147,16 @@ fn terms_that_could_lose_money_are_refused() {
 fn a_tranche_has_a_number_and_an_amount_and_one_hash() {
     assert_eq!(Tranche { number: 0, ..tranche() }.check(), Err(Refusal::Field("tranche.number")));
     assert_eq!(Tranche { amount: MicroUsd(0), ..tranche() }.check(), Err(Refusal::Field("tranche.amount")));
+    assert_eq!(Tranche { rate: Some(0), ..tranche() }.check(), Err(Refusal::Field("tranche.rate")));
     let [a, b] = [key(1).id(), key(2).id()];
-    let hash = tranche_hash(&network(), &a, &b, 1, MicroUsd(5));
+    let hash = tranche_hash(&network(), &a, &b, 1, MicroUsd(5), None);
     for other in [
-        tranche_hash(&NetworkId::default(), &a, &b, 1, MicroUsd(5)),
-        tranche_hash(&network(), &b, &a, 1, MicroUsd(5)),
-        tranche_hash(&network(), &a, &b, 2, MicroUsd(5)),
-        tranche_hash(&network(), &a, &b, 1, MicroUsd(6)),
+        tranche_hash(&NetworkId::default(), &a, &b, 1, MicroUsd(5), None),
+        tranche_hash(&network(), &b, &a, 1, MicroUsd(5), None),
+        tranche_hash(&network(), &a, &b, 2, MicroUsd(5), None),
+        tranche_hash(&network(), &a, &b, 1, MicroUsd(6), None),
+        tranche_hash(&network(), &a, &b, 1, MicroUsd(5), Some(1)),
+        tranche_hash(&network(), &a, &b, 1, MicroUsd(5), Some(2)),
     ] {
         assert_ne!(hash, other);
     }
@@ -142,6 +170,22 @@ fn dollars_become_units_rounded_up_or_not_at_all() {
     assert_eq!(units(MicroUsd(1), 0), Some(1));
     assert_eq!(units(MicroUsd(u64::MAX), 7), None);
     assert_eq!(units(MicroUsd(1), 255), None);
+    assert_eq!(
+        [(7, 6), (1_999, 9), (1, 2), (u64::MAX, 0), (5, 255)].map(|(units, decimals)| worth(units, decimals).0),
+        [7, 1, 10_000, u64::MAX, 0]
+    );
+}
+
+#[test]
+fn dollars_become_lamports_at_a_rate_that_tells_a_cent_from_the_next() {
+    let at = |rate| Coin::Sol { rate };
+    assert_eq!([50_000, 1, 0].map(|micro| at(RATE).units(MicroUsd(micro))), [333_334, 7, 0].map(Some));
+    assert_eq!([333_334, 333_333, 6, 0].map(|lamports| at(RATE).worth(lamports).0), [50_000, 49_999, 0, 0]);
+    assert_eq!((at(MAX_SOL_RATE).units(MicroUsd(u64::MAX)), at(1).worth(u64::MAX)), (None, MicroUsd(u64::MAX)));
+    for (amount, rate) in [(1, 1), (12_345, 6_543_210), (1 << 40, 3)] {
+        let units = at(rate).units(MicroUsd(amount)).unwrap();
+        assert!(at(rate).worth(units) >= MicroUsd(amount), "who pays the units has paid the amount");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! A node's account on an EVM chain.
+//! A node's accounts: what it has on each chain, channels on the EVM chain, tranches on Solana.
 
+use super::TrancheReport;
 use infernet_wire::{evm::EvmAddress, id::NodeId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,8 +43,11 @@ pub struct ChainReport {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WalletReport {
-    /// How it goes with the chain.
-    pub chain: ChainReport,
+    /// What the node has on each chain.
+    pub accounts: Vec<AccountReport>,
+    /// How it goes with the EVM chain; absent if the node is on none, and then all is absent or empty down to `steps`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainReport>,
     /// The chain's coin that the node has, in its smallest unit, in decimal; absent if the chain's node does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coin: Option<String>,
@@ -60,6 +64,53 @@ pub struct WalletReport {
     pub channels: Vec<ChannelReport>,
     /// Steps that are open, and the last that are not, in order.
     pub steps: Vec<StepReport>,
+    /// The newest tranche on Solana that was bought of each worker.
+    pub tranches: Vec<TrancheReport>,
+    /// What buyers have prepaid on Solana.
+    pub prepaid: Vec<PrepaidReport>,
+}
+
+/// What a node has on a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccountReport {
+    /// `evm` or `solana`.
+    pub rail: String,
+    /// The account's address.
+    pub address: String,
+    /// Why it can't be used now; absent if all is well.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trouble: Option<String>,
+    /// Where what it earns goes; absent if it stays.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub payout_to: Option<String>,
+    /// What it has: first what fees are paid in, then what jobs are paid in. Empty if the chain's node does not say.
+    pub balances: Vec<BalanceReport>,
+}
+
+/// What an account has of something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BalanceReport {
+    /// A token's address, `coin` for that of the EVM chain, or `SOL`.
+    pub asset: String,
+    /// How much, in its smallest unit, in decimal.
+    pub units: String,
+    /// What it is worth, in micro-USD; absent if jobs are not paid in it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub micro_usd: Option<u64>,
+}
+
+/// What a buyer has prepaid this worker on Solana.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PrepaidReport {
+    /// The buyer.
+    #[schemars(with = "String")]
+    pub buyer: NodeId,
+    /// How many tranches.
+    pub tranches: u64,
+    /// What they came to, in micro-USD.
+    pub micro_usd: u64,
+    /// What no job has used yet, in micro-USD.
+    pub left_micro_usd: u64,
 }
 
 /// A channel.
@@ -151,9 +202,13 @@ pub enum WalletBody {
     },
     /// Redeem all, and send it to the payout address.
     Payout,
-    /// Payouts go there from now on.
-    PayTo {
-        /// Where to.
-        to: EvmAddress,
-    },
+}
+
+/// Where payouts go from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayoutBody {
+    /// On which rail.
+    pub rail: String,
+    /// Where to, as the rail writes it.
+    pub to: String,
 }

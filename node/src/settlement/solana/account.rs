@@ -17,7 +17,7 @@ use crate::{
 use infernet_wire::{
     id::NodeId,
     money::MicroUsd,
-    solana::{SolanaAddress, SolanaTerms},
+    solana::{Coin, SolanaAddress, SolanaTerms},
     topic::NetworkId,
 };
 use std::{sync::Arc, time::Duration};
@@ -32,10 +32,8 @@ pub struct Account {
     pub rpc: Vec<Endpoint>,
     /// Which cluster.
     pub genesis: Genesis,
-    /// The token of dollars that is paid in, such as USDC.
-    pub mint: SolanaAddress,
-    /// Its decimals.
-    pub decimals: u8,
+    /// What is paid in, such as USDC; with SOL, what a dollar is to a worker, and at most to a buyer.
+    pub coin: Coin,
     /// What is paid at once.
     pub tranche: MicroUsd,
     /// The priority fee, see [`super::transaction::Order::unit_price`].
@@ -69,17 +67,17 @@ impl Account {
         store: Arc<dyn Store>,
         sells: bool,
     ) -> Result<(), NotUsed> {
-        let Account { rpc, genesis, mint, decimals, tranche, unit_price, payout, rules, poll } = self;
+        let Account { rpc, genesis, coin, tranche, unit_price, payout, rules, poll } = self;
         let nodes = rpc.into_iter().map(|endpoint| Rpc::new(endpoint, genesis)).collect::<Result<Vec<_>, _>>();
         let nodes = nodes.map_err(SolanaError::from)?;
         let wallet = Wallet::new(nodes.clone(), key.clone(), rules, poll)?;
         let binding = key.bind(network, &us);
-        let means = Means { network: network.clone(), buyer: us, mint, decimals, unit_price };
+        let means = Means { network: network.clone(), buyer: us, coin, unit_price };
         desk.buys(Tranches::start(means, binding, wallet, store)?);
         if sells {
-            let (address, proof) = payout.map_or((binding.address, Some(binding.proof)), |cold| (cold, None));
-            let terms = SolanaTerms { address, proof, mint, decimals, tranche };
-            desk.sells(Payee { nodes, terms, network: network.clone(), us });
+            let payee = Payee::new(nodes, binding, SolanaTerms::new(binding, coin, tranche), network.clone(), us);
+            payout.into_iter().for_each(|cold| payee.pay_to(cold));
+            desk.sells(payee);
         }
         Ok(())
     }

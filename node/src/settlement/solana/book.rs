@@ -7,14 +7,14 @@
 
 use super::{
     payment::{Payment, Stage},
-    transaction::{Asset, Order, Transfer, TxSignature},
+    transaction::{Order, Transfer, TxSignature},
 };
 use crate::settlement::steps::FOREIGN;
 use infernet_wire::{
     codec,
     id::NodeId,
     money::MicroUsd,
-    solana::{SolanaAddress, SolanaTerms, tranche_hash, units},
+    solana::{Coin, SolanaTerms, tranche_hash},
     topic::NetworkId,
 };
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,12 @@ pub struct Bought {
     pub payment: Payment,
     /// Whether a job was opened with it, so that the worker has counted it.
     pub taken: bool,
+    /// What the worker has taken before it.
+    #[serde(default)]
+    pub before: MicroUsd,
+    /// Lamports for a dollar, if it is SOL.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rate: Option<u64>,
 }
 
 /// What is to be kept: a step's number, and its bytes.
@@ -58,17 +64,23 @@ pub enum NotBegun {
         /// How far it is, in words.
         state: &'static str,
     },
-    /// Another token than ours.
-    #[error(
-        "the worker takes the token {theirs} with {decimals} decimals, not {ours}: see `solana_mint` and `solana_decimals`"
-    )]
-    Token {
+    /// Another coin than ours.
+    #[error("the worker takes {theirs}, and this node pays in {ours}: see `solana_mint` and `solana_decimals`")]
+    Coin {
         /// The worker's.
-        theirs: SolanaAddress,
-        /// Its decimals, as the worker says.
-        decimals: u8,
+        theirs: Coin,
         /// Ours.
-        ours: SolanaAddress,
+        ours: Coin,
+    },
+    /// The worker counts a SOL for less than we do.
+    #[error(
+        "the worker wants {theirs} lamports for a dollar, and this node gives {ours} at most: see `solana_rate`, or buy of another"
+    )]
+    Rate {
+        /// What it wants.
+        theirs: u64,
+        /// What we give.
+        ours: u64,
     },
     /// Nothing, or more than a transaction can move.
     #[error("a tranche of {0} can't be paid")]
@@ -85,12 +97,22 @@ pub struct Means {
     pub network: NetworkId,
     /// Who buys.
     pub buyer: NodeId,
-    /// The token that is paid in.
-    pub mint: SolanaAddress,
-    /// Its decimals.
-    pub decimals: u8,
+    /// In what; the most that is given for a dollar, if that is SOL.
+    pub coin: Coin,
     /// The priority fee, see [`Order::unit_price`].
     pub unit_price: u64,
+}
+
+impl Means {
+    /// In what a worker with these terms is paid: at its rate, if that is not beyond ours.
+    fn agreed(&self, terms: &SolanaTerms) -> Result<Coin, NotBegun> {
+        match (terms.coin(), self.coin) {
+            (Coin::Sol { rate: theirs }, Coin::Sol { rate: ours }) if theirs > ours => Err(NotBegun::Rate { theirs, ours }),
+            (theirs @ Coin::Sol { .. }, Coin::Sol { .. }) => Ok(theirs),
+            (theirs, ours) if theirs == ours => Ok(ours),
+            (theirs, ours) => Err(NotBegun::Coin { theirs, ours }),
+        }
+    }
 }
 
 /// All of them.
@@ -127,20 +149,22 @@ impl Book {
         terms: &SolanaTerms,
         amount: MicroUsd,
     ) -> Result<(u64, Bought), NotBegun> {
-        if (terms.mint, terms.decimals) != (means.mint, means.decimals) {
-            return Err(NotBegun::Token { theirs: terms.mint, decimals: terms.decimals, ours: means.mint });
-        }
-        let moved = units(amount, means.decimals).filter(|units| *units > 0).ok_or(NotBegun::Amount(amount))?;
-        let (step, number) = match self.of(&worker) {
+        let coin = means.agreed(terms)?;
+        let moved = coin.units(amount).filter(|units| *units > 0).ok_or(NotBegun::Amount(amount))?;
+        let (step, number, before) = match self.of(&worker) {
             None if self.0.len() >= MAX_WORKERS => return Err(NotBegun::Full),
-            None => (self.0.last_key_value().map_or(FIRST_STEP, |(last, _)| last + 1), 1),
-            Some((step, bought)) => (step, bought.following()?),
+            None => (self.0.last_key_value().map_or(FIRST_STEP, |(last, _)| last + 1), 1, MicroUsd(0)),
+            Some((step, bought)) => {
+                let (number, before) = bought.following()?;
+                (step, number, before)
+            }
         };
-        let hash = tranche_hash(&means.network, &means.buyer, &worker, number, amount).0;
-        let asset = Asset::Token { mint: means.mint, decimals: means.decimals };
+        let rate = coin.rate();
+        let hash = tranche_hash(&means.network, &means.buyer, &worker, number, amount, rate).0;
+        let asset = coin.into();
         let order =
             Order { transfers: vec![Transfer { to: terms.address, asset, amount: moved, hash }], unit_price: means.unit_price };
-        Ok((step, Bought { worker, number, amount, order, payment: Payment::default(), taken: false }))
+        Ok((step, Bought { worker, number, amount, order, payment: Payment::default(), taken: false, before, rate }))
     }
 
     /// Begins a tranche, or tells how far it is. What is returned is to be kept.
@@ -151,9 +175,9 @@ impl Book {
     }
 
     /// What to show a worker: a tranche that is paid, and that no job was opened with yet.
-    pub fn to_show(&self, worker: &NodeId) -> Option<(u64, MicroUsd, TxSignature)> {
+    pub fn to_show(&self, worker: &NodeId) -> Option<(&Bought, TxSignature)> {
         let (_, bought) = self.of(worker)?;
-        Some((bought.number, bought.amount, bought.paid_by().filter(|_| !bought.taken)?))
+        Some((bought, bought.paid_by().filter(|_| !bought.taken)?))
     }
 
     /// A job was opened with it. What is returned is to be kept; `None` if that is known, or it is another's.
@@ -184,11 +208,17 @@ impl Bought {
         }
     }
 
-    /// The number of the one after it.
-    fn following(&self) -> Result<u64, NotBegun> {
+    /// What the worker was prepaid in all.
+    pub fn prepaid(&self) -> MicroUsd {
+        let this = self.paid_by().map_or(0, |_| self.amount.0);
+        MicroUsd(self.before.0.saturating_add(this))
+    }
+
+    /// The number of the one after it, and what was taken by then.
+    fn following(&self) -> Result<(u64, MicroUsd), NotBegun> {
         match &self.payment.stage {
-            Stage::Failed { .. } | Stage::GivenUp => Ok(self.number),
-            Stage::Finalized { .. } if self.taken => Ok(self.number.saturating_add(1)),
+            Stage::Failed { .. } | Stage::GivenUp => Ok((self.number, self.before)),
+            Stage::Finalized { .. } if self.taken => Ok((self.number.saturating_add(1), self.prepaid())),
             _ => Err(NotBegun::Open { number: self.number, amount: self.amount, state: self.state() }),
         }
     }
@@ -199,7 +229,10 @@ mod tests {
     use super::*;
     use infernet_wire::key::NodeKey;
 
+    use infernet_wire::solana::SolanaAddress;
+
     const MINT: SolanaAddress = SolanaAddress([8; 32]);
+    const TOKEN: Coin = Coin::Token { mint: MINT, decimals: 6 };
     const DOLLAR: MicroUsd = MicroUsd(1_000_000);
 
     fn node(n: u8) -> NodeId {
@@ -207,11 +240,18 @@ mod tests {
     }
 
     fn means() -> Means {
-        Means { network: NetworkId::default(), buyer: node(1), mint: MINT, decimals: 6, unit_price: 0 }
+        Means { network: NetworkId::default(), buyer: node(1), coin: TOKEN, unit_price: 0 }
     }
 
     fn terms() -> SolanaTerms {
-        SolanaTerms { address: SolanaAddress([2; 32]), proof: None, mint: MINT, decimals: 6, tranche: MicroUsd(50_000) }
+        SolanaTerms {
+            address: SolanaAddress([2; 32]),
+            proof: None,
+            mint: MINT,
+            decimals: 6,
+            tranche: MicroUsd(50_000),
+            rate: None,
+        }
     }
 
     fn begun(book: &mut Book, worker: NodeId) -> u64 {
@@ -239,11 +279,15 @@ mod tests {
         assert_eq!(book.to_show(&worker), None);
         ends(&mut book, step, paid());
         assert!(matches!(open(&book), Err(NotBegun::Open { number: 1, .. })));
-        assert_eq!(book.to_show(&worker), Some((1, DOLLAR, TxSignature([5; 64]))));
+        assert_eq!(
+            book.to_show(&worker).map(|(bought, paid_by)| (bought.number, bought.amount, paid_by)),
+            Some((1, DOLLAR, TxSignature([5; 64])))
+        );
         assert_eq!(book.taken(&worker, 2), None);
         assert!(book.taken(&worker, 1).is_some());
         assert_eq!((book.taken(&worker, 1), book.to_show(&worker), open(&book)), (None, None, Ok(2)));
         assert_eq!(begun(&mut book, worker), step, "the same step in the journal");
+        assert_eq!(book.of(&worker).map(|(_, bought)| bought.prepaid()), Some(DOLLAR), "the second is not paid yet");
     }
 
     #[test]
@@ -269,12 +313,30 @@ mod tests {
         assert_eq!((&again, again.running().len()), (&book, 1));
     }
 
+    fn in_sol(rate: u64) -> SolanaTerms {
+        SolanaTerms { mint: SolanaAddress::SOL, decimals: 9, rate: Some(rate), ..terms() }
+    }
+
+    #[test]
+    fn sol_is_paid_at_the_workers_rate_up_to_ours() {
+        let means = Means { coin: Coin::Sol { rate: 7_000_000 }, ..means() };
+        let next = |terms: SolanaTerms| Book::default().next(&means, node(2), &terms, DOLLAR).map(|(_, bought)| bought);
+        let paid = |rate| next(in_sol(rate)).map(|bought| (bought.order.transfers[0].amount, bought.rate));
+        assert_eq!(paid(6_500_000), Ok((6_500_000, Some(6_500_000))));
+        assert_eq!(paid(7_000_000), Ok((7_000_000, Some(7_000_000))));
+        assert_eq!(paid(7_000_001), Err(NotBegun::Rate { theirs: 7_000_001, ours: 7_000_000 }));
+        assert!(matches!(next(terms()), Err(NotBegun::Coin { .. })));
+        let hash = |rate| next(in_sol(rate)).map(|bought| bought.order.transfers[0].hash);
+        assert_ne!(hash(6_500_000), hash(6_500_001), "the rate is in the memo");
+    }
+
     #[test]
     fn another_token_or_amount_than_can_be_paid_is_refused() {
         let next = |terms: SolanaTerms, amount| Book::default().next(&means(), node(2), &terms, amount).map(drop);
         let other = SolanaTerms { mint: SolanaAddress([9; 32]), ..terms() };
-        assert!(matches!(next(other, DOLLAR), Err(NotBegun::Token { .. })));
-        assert!(matches!(next(SolanaTerms { decimals: 9, ..terms() }, DOLLAR), Err(NotBegun::Token { .. })));
+        assert!(matches!(next(other, DOLLAR), Err(NotBegun::Coin { .. })));
+        assert!(matches!(next(SolanaTerms { decimals: 9, ..terms() }, DOLLAR), Err(NotBegun::Coin { .. })));
+        assert!(matches!(next(in_sol(5), DOLLAR), Err(NotBegun::Coin { .. })));
         assert_eq!(next(terms(), MicroUsd(0)), Err(NotBegun::Amount(MicroUsd(0))));
     }
 }

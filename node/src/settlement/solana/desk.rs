@@ -8,7 +8,7 @@ use crate::settlement::tabs::Tabs;
 use infernet_wire::{
     id::NodeId,
     money::MicroUsd,
-    solana::{SolanaTerms, Tranche},
+    solana::{SolanaAddress, SolanaTerms, Tranche},
 };
 use std::{
     collections::BTreeMap,
@@ -50,7 +50,12 @@ impl Desk {
 
     /// What the ad says.
     pub fn terms(&self) -> Option<SolanaTerms> {
-        self.parts.sold.get().map(|payee| payee.terms)
+        self.parts.sold.get().map(Payee::terms)
+    }
+
+    /// This worker is paid there from now on; `false` if it takes no tranches.
+    pub fn pay_to(&self, to: SolanaAddress) -> bool {
+        self.parts.sold.get().map(|payee| payee.pay_to(to)).is_some()
     }
 
     /// A worker's ad was heard. Of interest to those who buy.

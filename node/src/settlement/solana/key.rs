@@ -32,6 +32,11 @@ impl SolanaKey {
         Zeroizing::new(self.0.to_bytes())
     }
 
+    /// What [`SolanaKey::from_bytes`] makes it of.
+    pub fn seed(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(*self.0.secret_bytes())
+    }
+
     /// The wallet's address.
     pub fn address(&self) -> Address {
         Address(self.0.pubkey().to_bytes())

@@ -6,7 +6,7 @@
 
 use super::{
     rpc::Rpc,
-    transaction::{Asset, Transfer},
+    transaction::{Address, Transfer, TxSignature},
     verify::{Expected, NotPaid, verify},
 };
 use crate::{
@@ -18,12 +18,17 @@ use infernet_wire::{
     envelope::Refusal,
     id::NodeId,
     money::MicroUsd,
-    solana::{BadBinding, SolanaTerms, Tranche},
+    solana::{BadBinding, Coin, SolanaBinding, SolanaTerms, Tranche},
     topic::NetworkId,
 };
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::time::timeout;
 
+/// Wallets at which tranches still count after the worker has named another: a tranche may be on its way there.
+const MAX_FORMER: usize = 4;
 /// What a job waits for the chain's nodes: it is before the first token.
 const LOOK: Duration = Duration::from_secs(3);
 
@@ -44,9 +49,12 @@ pub enum NotCounted {
         /// Which should.
         next: u64,
     },
-    /// More than can be counted.
-    #[error("a tranche of {0} is more than can be counted")]
+    /// More than can be counted, or nothing.
+    #[error("a tranche of {0} is more than can be counted, or worth nothing here")]
     Amount(MicroUsd),
+    /// Paid in something else.
+    #[error("this worker takes {0}: its ad says so")]
+    Coin(Coin),
     /// The key that paid is not the buyer's.
     #[error(transparent)]
     Binding(#[from] BadBinding),
@@ -78,7 +86,7 @@ impl NotCounted {
     pub fn label(&self) -> &'static str {
         match self {
             NotCounted::NotTaken => "no_solana",
-            NotCounted::Malformed(_) | NotCounted::Amount(_) => "bad_tranche",
+            NotCounted::Malformed(_) | NotCounted::Amount(_) | NotCounted::Coin(_) => "bad_tranche",
             NotCounted::Order { .. } => "tranche_order",
             NotCounted::Binding(_) => "bad_binding",
             NotCounted::NotPaid(NotPaid::NotFinal) => "not_final",
@@ -90,11 +98,7 @@ impl NotCounted {
 }
 
 /// Checks that `signature` pays what is expected, as **all** of `nodes` show it: a lone one could claim what never was.
-pub async fn check_paid(
-    nodes: &[Rpc],
-    expected: &Expected,
-    signature: super::transaction::TxSignature,
-) -> Result<(), NotCounted> {
+pub async fn check_paid(nodes: &[Rpc], expected: &Expected, signature: TxSignature) -> Result<(), NotCounted> {
     let ask = async |node: &Rpc| {
         node.check_cluster().await?;
         verify(expected, signature, &node.transaction(&signature).await?).map_err(NotCounted::from)
@@ -103,19 +107,52 @@ pub async fn check_paid(
 }
 
 /// How a worker is paid beforehand, and where it looks that up.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Payee {
-    /// Nodes of the cluster.
-    pub nodes: Vec<Rpc>,
-    /// What its ad says.
-    pub terms: SolanaTerms,
-    /// The network.
-    pub network: NetworkId,
-    /// The worker.
-    pub us: NodeId,
+    nodes: Vec<Rpc>,
+    /// The worker's own wallet, at which tranches always count.
+    own: SolanaBinding,
+    paid: Mutex<Paid>,
+    network: NetworkId,
+    us: NodeId,
+}
+
+#[derive(Debug)]
+struct Paid {
+    terms: SolanaTerms,
+    /// The newest first.
+    former: Vec<Address>,
 }
 
 impl Payee {
+    /// The worker `us`, which looks tranches up at `nodes`. Its ad says `terms`; they are those of its `own` wallet until
+    /// [`Payee::pay_to`] says otherwise.
+    pub fn new(nodes: Vec<Rpc>, own: SolanaBinding, terms: SolanaTerms, network: NetworkId, us: NodeId) -> Self {
+        Payee { nodes, own, paid: Mutex::new(Paid { terms, former: Vec::new() }), network, us }
+    }
+
+    fn paid(&self) -> MutexGuard<'_, Paid> {
+        // Every change is complete before the lock is given back.
+        self.paid.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its ad says.
+    pub fn terms(&self) -> SolanaTerms {
+        self.paid().terms
+    }
+
+    /// It is paid there from now on.
+    pub fn pay_to(&self, to: Address) {
+        let mut paid = self.paid();
+        let before = paid.terms.address;
+        if before != to {
+            paid.former.retain(|former| ![before, to].contains(former));
+            paid.former.insert(0, before);
+            paid.former.truncate(MAX_FORMER);
+        }
+        paid.terms = SolanaTerms { address: to, proof: (to == self.own.address).then_some(self.own.proof), ..paid.terms };
+    }
+
     /// Counts a tranche that `buyer` shows, if it is paid, and waits until that is on disk. What was counted before is well.
     pub async fn count(&self, tabs: &Tabs, buyer: &NodeId, tranche: &Tranche) -> Result<(), NotCounted> {
         tranche.check()?;
@@ -128,18 +165,45 @@ impl Payee {
             return Err(NotCounted::Order { found, next });
         }
         tranche.payer.verify(&self.network, buyer)?;
-        let expected = self.expected(buyer, tranche)?;
-        timeout(LOOK, check_paid(&self.nodes, &expected, tranche.transaction)).await.map_err(|_| NotCounted::Silent)??;
+        let (expected, worth) = self.expected(buyer, tranche)?;
+        timeout(LOOK, self.look(expected, tranche.transaction)).await.map_err(|_| NotCounted::Silent)??;
         // Another job may have been faster: then it is counted, and not twice.
-        tabs.prepay(buyer, tranche.number, tranche.amount).await?;
+        tabs.prepay(buyer, tranche.number, worth).await?;
         Ok(())
     }
 
-    fn expected(&self, buyer: &NodeId, tranche: &Tranche) -> Result<Expected, NotCounted> {
-        let SolanaTerms { address, mint, decimals, .. } = self.terms;
-        let amount = self.terms.units(tranche.amount).ok_or(NotCounted::Amount(tranche.amount))?;
+    /// Whether it is paid to a wallet of ours.
+    async fn look(&self, expected: Expected, signature: TxSignature) -> Result<(), NotCounted> {
+        let told = check_paid(&self.nodes, &expected, signature).await;
+        let Err(NotCounted::NotPaid(NotPaid::Destination(_))) = told else { return told };
+        let former = self.paid().former.clone();
+        for to in former.into_iter().chain([self.own.address]) {
+            let expected = Expected { transfer: Transfer { to, ..expected.transfer }, ..expected };
+            match check_paid(&self.nodes, &expected, signature).await {
+                Err(NotCounted::NotPaid(NotPaid::Destination(_))) => {}
+                found => return found,
+            }
+        }
+        told
+    }
+
+    /// What must be on the chain, and what it counts for: SOL that was paid at another rate than is asked for now, no more than it is
+    /// worth now. The buyer's price may have been of the ad before, so its money is not lost.
+    fn expected(&self, buyer: &NodeId, tranche: &Tranche) -> Result<(Expected, MicroUsd), NotCounted> {
+        let terms = self.terms();
+        let (agreed, now) = match (tranche.rate, terms.coin()) {
+            (None, now @ Coin::Token { .. }) => (now, now),
+            (Some(rate), now @ Coin::Sol { .. }) => (Coin::Sol { rate }, now),
+            (_, now) => return Err(NotCounted::Coin(now)),
+        };
+        let refused = NotCounted::Amount(tranche.amount);
+        let Some(amount) = agreed.units(tranche.amount) else { return Err(refused) };
+        let worth = now.worth(amount).min(tranche.amount);
+        if worth == MicroUsd(0) {
+            return Err(refused);
+        }
         let hash = tranche.hash(&self.network, buyer, &self.us).0;
-        let transfer = Transfer { to: address, asset: Asset::Token { mint, decimals }, amount, hash };
-        Ok(Expected { payer: tranche.payer.address, transfer })
+        let transfer = Transfer { to: terms.address, asset: now.into(), amount, hash };
+        Ok((Expected { payer: tranche.payer.address, transfer }, worth))
     }
 }

@@ -75,6 +75,11 @@ impl Tranches {
         self.shared.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Who buys, and in what.
+    pub fn means(&self) -> &Means {
+        &self.shared.means
+    }
+
     /// The wallet that pays.
     pub fn wallet(&self) -> &Wallet {
         &self.shared.wallet
@@ -107,8 +112,9 @@ impl Tranches {
 
     /// What to show a worker when a job is opened with it.
     pub fn to_show(&self, worker: &NodeId) -> Option<Tranche> {
-        let (number, amount, transaction) = self.book().to_show(worker)?;
-        Some(Tranche { number, amount, transaction, payer: self.shared.binding })
+        let book = self.book();
+        let (Bought { number, amount, rate, .. }, transaction) = book.to_show(worker)?;
+        Some(Tranche { number: *number, amount: *amount, transaction, payer: self.shared.binding, rate: *rate })
     }
 
     /// The worker has opened a job with that tranche. Kept in the background: shown once more, it is not counted once more.

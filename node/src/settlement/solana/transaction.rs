@@ -7,6 +7,7 @@
 pub use infernet_wire::solana::{SolanaAddress as Address, SolanaSignature as TxSignature};
 
 use super::key::SolanaKey;
+use infernet_wire::solana::Coin;
 use serde::{Deserialize, Serialize};
 use solana_compute_budget_interface::ComputeBudgetInstruction;
 use solana_sdk::{
@@ -54,6 +55,15 @@ pub enum Asset {
     },
     /// SOL, in lamports.
     Sol,
+}
+
+impl From<Coin> for Asset {
+    fn from(coin: Coin) -> Self {
+        match coin {
+            Coin::Token { mint, decimals } => Asset::Token { mint, decimals },
+            Coin::Sol { .. } => Asset::Sol,
+        }
+    }
 }
 
 /// One transfer.

@@ -20,6 +20,8 @@ use tracing::{debug, warn};
 /// Lamports that a payment may take besides what it pays: an account of tokens that has to be made (2 039 280), the fee of a
 /// signature (5 000), and a priority fee.
 const FEES: u64 = 2_200_000;
+/// What a wallet must hold, or nothing at all: what Solana asks for an account without data.
+const RENT: u64 = 890_880;
 /// Nodes of a cluster that are asked. Each look asks all of them: two of two operators are what safety needs.
 pub const MAX_NODES: usize = 4;
 
@@ -47,6 +49,16 @@ pub enum SolanaError {
         /// What it takes.
         wanted: u64,
     },
+    /// Too little for a wallet that does not exist yet.
+    #[error(
+        "{to} is empty, and Solana opens no wallet with less than {RENT} lamports, which {amount} are not: pay more at once"
+    )]
+    Rent {
+        /// Whose.
+        to: Address,
+        /// What would be paid.
+        amount: u64,
+    },
     /// The payment could not be kept, so it was not sent.
     #[error("can't keep the payment's state, so it is not sent: {0}")]
     Keep(String),
@@ -61,7 +73,7 @@ impl SolanaError {
         match self {
             SolanaError::Rpc(error) => !matches!(error, RpcError::WrongChain { .. }),
             SolanaError::NoFunds { .. } | SolanaError::Keep(_) | SolanaError::TooLong(_) => true,
-            SolanaError::Order(_) | SolanaError::Nodes(_) => false,
+            SolanaError::Order(_) | SolanaError::Nodes(_) | SolanaError::Rent { .. } => false,
         }
     }
 }
@@ -101,7 +113,13 @@ impl Wallet {
         for transfer in &order.transfers {
             let wanted = of(transfer.asset).fold(0, |sum: u64, transfer| sum.saturating_add(transfer.amount));
             match transfer.asset {
-                Asset::Sol => sol = FEES.saturating_add(wanted),
+                Asset::Sol => {
+                    let (to, amount) = (transfer.to, transfer.amount);
+                    if amount < RENT && self.lamports_of(&to).await?.saturating_add(amount) < RENT {
+                        return Err(SolanaError::Rent { to, amount });
+                    }
+                    sol = FEES.saturating_add(wanted);
+                }
                 Asset::Token { mint, .. } => {
                     let found = self.tokens(&mint).await?;
                     if found < wanted {
@@ -123,8 +141,11 @@ impl Wallet {
 
     /// What the wallet has, in lamports, as the poorest node tells.
     pub async fn lamports(&self) -> Result<u64, SolanaError> {
-        let wallet = self.address();
-        let told = try_join_all(self.nodes.iter().map(|node| node.lamports(&wallet))).await?;
+        self.lamports_of(&self.address()).await
+    }
+
+    async fn lamports_of(&self, wallet: &Address) -> Result<u64, SolanaError> {
+        let told = try_join_all(self.nodes.iter().map(|node| node.lamports(wallet))).await?;
         Ok(told.into_iter().min().unwrap_or_default())
     }
 

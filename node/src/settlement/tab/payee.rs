@@ -183,6 +183,8 @@ pub struct PayeeTab {
     carried: u128,
     /// How many prepayments were counted: each once, in their order.
     prepayments: u64,
+    /// What they came to.
+    prepaid: u64,
     jobs: BTreeMap<JobId, Job>,
     highest: Option<SignedVoucher>,
     /// Its end is signed, since when: what it came to is all that it ever comes to.
@@ -205,18 +207,21 @@ struct Record {
     /// Milliseconds; 0 if `closed` was written without.
     #[serde(default)]
     closed_at: u64,
+    #[serde(default)]
+    prepaid: u64,
 }
 
 impl PayeeTab {
     /// What [`PayeeTab::record`] tells after a stop. The voucher was checked before it was written. `None` if it is no record.
     pub fn recover(record: &[u8]) -> Option<Self> {
-        let Record { settled, cleared, carried, prepayments, voucher, closed, closed_at } = codec::decode(record).ok()?;
+        let Record { settled, cleared, carried, prepayments, voucher, closed, closed_at, prepaid } =
+            codec::decode(record).ok()?;
         let closed = closed.then_some(UnixMillis(closed_at));
         let highest = match voucher {
             Some(bytes) => Some(UnverifiedVoucher::decode(&bytes).ok()?.as_kept()),
             None => None,
         };
-        Some(PayeeTab { settled, cleared, carried, prepayments, jobs: BTreeMap::new(), highest, closed })
+        Some(PayeeTab { settled, cleared, carried, prepayments, prepaid, jobs: BTreeMap::new(), highest, closed })
     }
 
     /// The first tab under a new key, for a buyer who owed so much under the one before.
@@ -234,6 +239,7 @@ impl PayeeTab {
             voucher: self.highest.as_ref().map(|voucher| ByteBuf::from(voucher.encode())),
             closed: self.closed.is_some(),
             closed_at: self.closed.map_or(0, |at| at.0),
+            prepaid: self.prepaid,
         })
     }
 
@@ -341,6 +347,7 @@ impl PayeeTab {
         let next = self.prepayments.checked_add(1) == Some(number);
         if next {
             self.prepayments = number;
+            self.prepaid = self.prepaid.saturating_add(amount.0);
             self.clear(amount);
         }
         next
@@ -349,6 +356,11 @@ impl PayeeTab {
     /// How many prepayments were counted.
     pub fn prepayments(&self) -> u64 {
         self.prepayments
+    }
+
+    /// What they came to.
+    pub fn prepaid(&self) -> MicroUsd {
+        MicroUsd(self.prepaid)
     }
 
     /// What was paid for `job`.

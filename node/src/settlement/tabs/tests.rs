@@ -1,6 +1,9 @@
 use super::*;
 use crate::{
-    settlement::channels::{Known, MAX_CHANNELS},
+    settlement::{
+        channels::{Known, MAX_CHANNELS},
+        rail::{Evm, Rails},
+    },
     store::MemoryStore,
 };
 use futures::executor::block_on;
@@ -43,6 +46,11 @@ fn job(n: u8) -> JobId {
     JobId([n; 16])
 }
 
+/// What `buyer` may buy for, however it pays.
+fn covered(seller: &Side, buyer: &Side) -> MicroUsd {
+    Rails::new(&seller.tabs, Arc::new(Evm::new(seller.tabs.clone()))).covers(&buyer.key.id())
+}
+
 fn open(buyer: &Side, seller: &Side, n: u8, rate: u128) -> (Payer, Result<Till, NotOpened>, Payment) {
     let mut payer = buyer.tabs.payer(seller.key.id(), job(n), MOST, rate);
     let payment = block_on(payer.pay(MicroUsd(100))).expect("pays");
@@ -54,7 +62,7 @@ fn open(buyer: &Side, seller: &Side, n: u8, rate: u128) -> (Payer, Result<Till, 
 #[test]
 fn a_job_without_credit_is_paid_from_a_channel_at_its_rate() {
     let (buyer, seller, known) = stage(EvmTerms { rate: 400, ..MEANS }, 40_000_000);
-    assert_eq!(seller.tabs.credit_left(&buyer.key.id()), MicroUsd(100_000), "the deposit, and no credit");
+    assert_eq!(covered(&seller, &buyer), MicroUsd(100_000), "the deposit, and no credit");
     let (mut payer, till, payment) = open(&buyer, &seller, 1, 400);
     let mut till = till.expect("covered");
     till.take(&payment).expect("good");
@@ -101,7 +109,7 @@ fn jobs_side_by_side_use_a_deposit_once() {
     let (buyer, seller, _) = stage(MEANS, 100_000);
     let (first, till, _) = open(&buyer, &seller, 1, 1);
     let till = till.expect("covered");
-    assert_eq!(seller.tabs.credit_left(&buyer.key.id()), MicroUsd(40_000));
+    assert_eq!(covered(&seller, &buyer), MicroUsd(40_000));
     let second = buyer.tabs.payer(seller.key.id(), job(2), MOST, 1);
     assert_eq!(second.paid_on(), None, "what the first may cost is set aside");
     drop(second);

@@ -1,0 +1,140 @@
+//! Money on Solana, with the real commands and Solana's own runtime: a tranche, the job that it pays for, and where it arrives.
+
+use super::{
+    DEADLINE, MODEL, engine, home, infernet,
+    mistakes::check,
+    wallet::{start, until},
+};
+use infernet_node::{
+    identity,
+    settlement::solana::{key::SolanaKey, transaction::Asset},
+};
+use infernet_testnet::svm::{Clock, Cluster, Faults, Node};
+use infernet_wire::solana::SolanaAddress;
+use serde_json::Value;
+use std::{path::Path, time::Duration};
+use tokio::time::timeout;
+
+/// Final within a second, and a blockhash lives for three.
+const BLOCK: Duration = Duration::from_millis(20);
+/// In the cluster's URL; nobody looks at it.
+const SECRET: &str = "a-key-that-is-secret";
+/// What the buyer has.
+const PURSE: u64 = 1_000_000;
+
+/// A cluster with a token, one endpoint and a clock.
+struct Chain {
+    cluster: Cluster,
+    endpoint: Node,
+    _clock: Clock,
+    mint: SolanaAddress,
+}
+
+impl Chain {
+    async fn start() -> Self {
+        let cluster = Cluster::new();
+        let Asset::Token { mint, .. } = cluster.token(7, 6).expect("a token") else { panic!("a token") };
+        let (endpoint, clock) = (cluster.node().await.expect("an endpoint"), cluster.tick(1, BLOCK));
+        Chain { cluster, endpoint, _clock: clock, mint }
+    }
+
+    /// What a node of this cluster has in its file; its wallet.
+    fn configure(&self, home: &Path) -> SolanaAddress {
+        let (url, genesis, mint) = (self.endpoint.url(), self.cluster.genesis(), self.mint);
+        let text =
+            format!("solana_rpc = [\"{url}/?key={SECRET}\"]\nsolana_cluster = \"{genesis}\"\nsolana_mint = \"{mint}\"\n");
+        std::fs::write(home.join("config.toml"), text).expect("written");
+        identity::solana_key(home).expect("a key").address()
+    }
+
+    fn fund(&self, wallet: &SolanaAddress) {
+        self.cluster.airdrop(wallet, 10_000_000_000);
+        self.cluster.give(&self.mint, wallet, PURSE).expect("tokens");
+    }
+}
+
+#[tokio::test]
+async fn a_tranche_pays_for_a_job_and_arrives_where_the_worker_says() {
+    let chain = Chain::start().await;
+    let (worker_home, buyer_home, engine) = (home(), home(), engine().await);
+    chain.configure(worker_home.path());
+    let wallet = chain.configure(buyer_home.path());
+    chain.fund(&wallet);
+    let backend = format!("ollama={}", engine.url());
+    let worker = start(worker_home.path(), &["--backend", &backend, "--slots", "4"]).await;
+    let buyer = start(buyer_home.path(), &["--no-serve", "--no-api", "--bootstrap", worker.address()]).await;
+    let worker_id = worker.status.id.to_string();
+
+    // Where the worker is paid: a wallet, not the account that holds its tokens.
+    let cold = SolanaKey::from_bytes(&[41; 32]).address();
+    let program = SolanaAddress([2; 32]).to_string();
+    check(worker_home.path(), &["payout", "set", "solana", &program], 2, &["address of a wallet"]).await;
+    check(worker_home.path(), &["payout", "set", "solana", "0x12"], 2, &["base58"]).await;
+    let row = infernet(worker_home.path(), &["payout", "set", "solana", &cold.to_string(), "--json"]).await.json();
+    assert_eq!((&row["key"], &row["value"]), (&"payout_solana".into(), &cold.to_string().into()));
+    let list = ["payout", "list", "--json"];
+    let told = infernet(worker_home.path(), &list).await.json();
+    assert_eq!(told["accounts"][0]["payout_to"], cold.to_string(), "{told}");
+
+    let balance = ["wallet", "balance", "--json"];
+    let told = infernet(buyer_home.path(), &balance).await.json();
+    let account = &told["accounts"][0];
+    assert_eq!((&account["rail"], &account["address"]), (&"solana".into(), &wallet.to_string().into()), "{told}");
+    assert_eq!((&account["balances"][0]["asset"], &account["balances"][1]["micro_usd"]), (&"SOL".into(), &PURSE.into()));
+    assert!(told["chain"].is_null(), "{told}");
+
+    let heard = async { while infernet(buyer_home.path(), &["models", "--json"]).await.json() == Value::Array(Vec::new()) {} };
+    timeout(DEADLINE, heard).await.expect("hears of the worker in time");
+    assert_eq!(infernet(buyer_home.path(), &["tranche", "list", "--json"]).await.json(), Value::Array(Vec::new()));
+    check(buyer_home.path(), &["tranche", "buy", &worker_id, "5"], 1, &["1000000", "5000000", "send it some"]).await;
+    check(buyer_home.path(), &["tranche", "buy", &buyer.status.id.to_string()], 1, &["takes no tranches"]).await;
+    let rows = infernet(buyer_home.path(), &["tranche", "buy", &worker_id, "--json"]).await.json();
+    assert_eq!((&rows[0]["worker"], &rows[0]["micro_usd"]), (&worker_id.as_str().into(), &50_000.into()), "{rows}");
+    let is = |state: &'static str| move |told: &Value| told[0]["state"] == state;
+    let rows = until(buyer_home.path(), &["tranche", "list", "--json"], is("paid and waiting for a job")).await;
+    assert_eq!(rows[0]["left_micro_usd"], 50_000, "{rows}");
+    check(buyer_home.path(), &["tranche", "buy", &worker_id], 1, &["tranche 1", "waiting for a job"]).await;
+
+    // A job, on nobody's credit.
+    let asked = ["chat", "Hello", "--model", MODEL, "--temperature", "0", "--json"];
+    let told = infernet(buyer_home.path(), &asked).await.json();
+    let left = told["receipt"]["amount_micro_usd"].as_u64().and_then(|amount| 50_000_u64.checked_sub(amount));
+    let rows = until(buyer_home.path(), &["tranche", "list", "--json"], is("taken")).await;
+    assert_eq!(rows[0]["left_micro_usd"].as_u64(), left, "{rows}");
+    let arrived = until(worker_home.path(), &list, |told| told["prepaid"][0]["left_micro_usd"].as_u64() == left).await;
+    let row = &arrived["prepaid"][0];
+    assert_eq!((&row["buyer"], &row["tranches"]), (&buyer.status.id.to_string().into(), &1.into()), "{arrived}");
+    assert_eq!((row["micro_usd"].as_u64(), chain.cluster.tokens(&chain.mint, &cold)), (Some(50_000), 50_000));
+
+    // The next, by the other name of the same command.
+    let rows = infernet(buyer_home.path(), &["wallet", "deposit", &worker_id, "0.02", "--solana", "--json"]).await.json();
+    assert_eq!((&rows[0]["number"], &rows[0]["micro_usd"]), (&2.into(), &20_000.into()), "{rows}");
+    until(buyer_home.path(), &["tranche", "list", "--json"], is("paid and waiting for a job")).await;
+    assert_eq!(chain.cluster.tokens(&chain.mint, &cold), 70_000);
+
+    // For people, and without what is secret; a node of the cluster that is silent holds nobody up.
+    let mut shown = infernet(worker_home.path(), &["payout", "list"]).await.fine();
+    assert!(shown.contains("PREPAID") && shown.contains(&buyer.status.id.to_string()), "{shown}");
+    let text = infernet(buyer_home.path(), &["wallet", "balance"]).await.fine();
+    assert!(["solana", " SOL", "$0.93", "left"].iter().all(|word| text.contains(word)), "{text}");
+    chain.endpoint.set(Faults { silent: true, ..Faults::default() });
+    let told = infernet(buyer_home.path(), &balance).await.json();
+    assert!(told["accounts"][0]["trouble"].is_string() && told["tranches"][0]["number"] == 2, "{told}");
+    shown += &format!("{text}{told}");
+    buyer.stop().await;
+    worker.stop().await;
+    for home in [&worker_home, &buyer_home] {
+        shown += &std::fs::read_to_string(home.path().join("infernet.log")).expect("a log");
+    }
+    assert!(!shown.contains(SECRET), "{shown}");
+}
+
+#[tokio::test]
+async fn without_a_wallet_tranches_say_what_to_do() {
+    let home = home();
+    check(home.path(), &["tranche", "list"], 11, &["infernet start"]).await;
+    let node = start(home.path(), &["--no-serve"]).await;
+    check(home.path(), &["tranche", "list"], 3, &["solana_rpc"]).await;
+    check(home.path(), &["wallet", "balance"], 3, &["solana_rpc", "evm_chain"]).await;
+    node.stop().await;
+}
