@@ -191,7 +191,7 @@ async fn rebuild(settings: Settings, look: Duration, json: bool) -> Result<(), E
         return Err(Exit(1, "no node was found: name one with --bootstrap".into()));
     }
     tokio::time::sleep(look).await;
-    let nodes = rebuild::nodes(follower.net(), &index).await;
+    let nodes = rebuild::nodes(follower.net(), &index).await.into_iter().map(|seen| seen.node).collect();
     let reader = Reader { net: follower.net().clone(), network, store, index: index.clone() };
     let told = reader.read_whole(nodes).await;
     follower.stop(Duration::from_secs(10)).await;

@@ -3,8 +3,8 @@
 //! **Three ways in**, of which each makes up for what another misses, since the index takes anything twice:
 //! 1. gossip, as it comes;
 //! 2. the store, at the start and every few seconds: what was heard before, and what other instances on the same store hear;
-//! 3. nodes' own receipts, read when a node is first seen and every hour ([`crate::rebuild`]): what was said while we were not
-//!    there.
+//! 3. nodes' own receipts, read when a node comes, soon again, and every hour ([`crate::rebuild`]): what was said while we were
+//!    not there, or while it could not be heard.
 //!
 //! Gossip waits for nobody: a receipt that the store can't take now waits in a bounded queue, is tried again for a while, and
 //! is then missing in the store, and counted. The index has it at once; the third way brings it to the store within the hour.
@@ -207,7 +207,8 @@ async fn page(reader: Reader) {
         if new > 0 {
             info!(new, "receipts that were missed were found on nodes");
         }
+        visits.iter().for_each(|visit| rounds.ended(visit.node, visit.newest, visit.ended, visit.at));
         let now = clock::now();
-        visits.into_iter().for_each(|visit| rounds.ended(visit.node, visit.newest, visit.ended, now));
+        visits.iter().flat_map(|visit| &visit.unsigned).for_each(|buyer| rounds.ask(buyer, now));
     }
 }

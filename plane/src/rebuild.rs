@@ -7,7 +7,7 @@
 
 pub mod rounds;
 
-pub use rounds::{Ended, Rounds, Wish};
+pub use rounds::{Ended, Rounds, Seen, Wish};
 
 use crate::{
     index::{Event, Index},
@@ -26,7 +26,11 @@ use infernet_wire::{
     time::UnixMillis,
     topic::NetworkId,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -69,7 +73,7 @@ impl Rebuilt {
 }
 
 /// What came of a visit to one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
     /// Which.
     pub node: NodeId,
@@ -79,15 +83,21 @@ pub struct Visit {
     pub newest: Option<UnixMillis>,
     /// How the visit ended.
     pub ended: Ended,
+    /// When.
+    pub at: UnixMillis,
+    /// Who bought what the node alone has signed, as far as that is new.
+    pub unsigned: BTreeSet<NodeId>,
 }
 
 /// Who may have receipts: those we are connected to, and those that have said what they serve.
-pub async fn nodes(net: &Net, index: &Index) -> Vec<NodeId> {
-    let connected: BTreeSet<NodeId> = net.peers().await.into_iter().map(|peer| peer.id).collect();
+pub async fn nodes(net: &Net, index: &Index) -> Vec<Seen> {
+    let connected: BTreeMap<NodeId, UnixMillis> =
+        net.peers().await.into_iter().map(|peer| (peer.id, peer.connected_since)).collect();
     let advertised: Vec<NodeId> = index.read(|book| book.ads().map(|ad| ad.worker).collect());
-    let others: Vec<NodeId> = advertised.into_iter().filter(|id| !connected.contains(id)).collect();
+    let others: Vec<NodeId> = advertised.into_iter().filter(|id| !connected.contains_key(id)).collect();
     // Those that we are connected to first: they surely answer. Of the others there are as many as ads are kept.
-    connected.into_iter().chain(others).filter(|id| *id != net.id()).collect()
+    let all = connected.into_iter().chain(others.into_iter().map(|id| (id, UnixMillis(0))));
+    all.filter(|(id, _)| *id != net.id()).map(|(node, since)| Seen { node, since }).collect()
 }
 
 /// Reads nodes' receipts into a store and an index. Cheap to clone.
@@ -132,12 +142,14 @@ impl Reader {
     }
 
     async fn visit(&self, wish: Wish) -> Visit {
-        let mut visit = Visit { node: wish.node, told: Rebuilt::default(), newest: None, ended: Ended::Silent };
+        let (told, unsigned) = (Rebuilt::default(), BTreeSet::new());
+        let mut visit = Visit { node: wish.node, told, newest: None, ended: Ended::Silent, at: UnixMillis(0), unsigned };
         if let Some(from) = wish.from {
             visit.ended = Ended::More(from);
         }
         // What was read by then is kept, and the next visit goes on from there.
         let _ = timeout(VISIT, self.pages(wish, &mut visit)).await;
+        visit.at = clock::now();
         visit
     }
 
@@ -152,7 +164,7 @@ impl Reader {
                     return;
                 }
             };
-            let Taken { told, places, own } = match self.take(node, &page).await {
+            let Taken { told, places, own, unsigned } = match self.take(node, &page).await {
                 Ok(taken) => taken,
                 Err(error) => {
                     warn!("receipts can't be written, so no more are read: {error}");
@@ -161,6 +173,7 @@ impl Reader {
                 }
             };
             visit.told.add(told);
+            visit.unsigned.extend(unsigned);
             let (oldest, newest) = (places.first().copied(), places.last().copied());
             visit.newest = visit.newest.max(newest.map(|place| place.finished));
             // Places fall from page to page: a node that turns in circles lies, too.
@@ -208,17 +221,23 @@ impl Reader {
         let good: Vec<SignedReceipt> = signed.into_iter().filter(|receipt| is_of(receipt, &node)).collect();
         let put = |receipt: SignedReceipt| {
             let store = self.store.clone();
-            async move { store.put_receipt(&receipt).await }
+            async move { store.put_receipt(&receipt).await.map(|put| (receipt, put)) }
         };
         let puts = stream::iter(good.clone()).map(put).buffer_unordered(PUTS_AT_ONCE);
-        let puts: Vec<Result<ReceiptPut, StoreError>> = puts.collect().await;
+        let puts: Vec<Result<(SignedReceipt, ReceiptPut), StoreError>> = puts.collect().await;
+        let mut unsigned = BTreeSet::new();
         for put in puts {
-            told.new += u64::from(put? != ReceiptPut::Known);
+            let (receipt, put) = put?;
+            let is_new = put != ReceiptPut::Known;
+            told.new += u64::from(is_new);
+            if is_new && receipt.countersign().is_none() {
+                unsigned.insert(receipt.receipt().buyer);
+            }
         }
         good.iter().for_each(|receipt| {
             self.index.fold(Event::from(receipt));
         });
-        Ok(Taken { told, places, own: good.len() })
+        Ok(Taken { told, places, own: good.len(), unsigned })
     }
 }
 
@@ -229,6 +248,8 @@ struct Taken {
     places: Vec<Place>,
     /// How many are of the node that told them.
     own: usize,
+    /// Who bought what is new and only its worker has signed: at most one of each receipt.
+    unsigned: BTreeSet<NodeId>,
 }
 
 /// A receipt that its signers have signed, for this network, of a job that has ended.

@@ -2,16 +2,22 @@
 
 use crate::evm::{self, Anvil, CHAIN, ChainError, Program, act, at_once};
 use infernet_node::settlement::{
-    evm::{EvmSettings, wallet::Wallet},
+    evm::{
+        EvmSettings,
+        contract::{self, Channel, Channels},
+        rpc::{Log, MAX_LOG_BLOCKS},
+        wallet::Wallet,
+    },
     service::Settings,
 };
 use infernet_wire::{
     evm::{EvmAddress, address_word, word},
-    id::NodeId,
+    id::{ChannelId, NodeId},
     key::NodeKey,
     money::MicroUsd,
     settle::EvmTerms,
 };
+use serde_json::json;
 use std::time::Duration;
 
 /// Between two looks of a node at this chain: it is near.
@@ -63,6 +69,29 @@ impl Bank {
     pub async fn balance(&self, account: &EvmAddress) -> Result<MicroUsd, ChainError> {
         let units = self.teller.balance(&self.terms.token, account).await?;
         Ok(MicroUsd(u64::try_from(units).unwrap_or(u64::MAX)))
+    }
+
+    /// Sends so much of the token from the account of `key`, which has coins for gas.
+    pub async fn send(&self, key: &NodeKey, to: &EvmAddress, amount: MicroUsd) -> Result<(), ChainError> {
+        let wallet = Wallet::new(self.anvil.rpc()?, key.clone(), at_once(), POLL);
+        act(&wallet, contract::transfer(&self.terms.token, to, amount.0.into())).await.map(drop)
+    }
+
+    /// A channel as it is now; `None` if it was never opened.
+    pub async fn channel(&self, id: &ChannelId) -> Result<Option<Channel>, ChainError> {
+        Ok(self.teller.channel(&Channels(self.terms.contract), id).await?)
+    }
+
+    /// All that a contract ever logged, by its topics.
+    pub async fn logs(&self, of: &EvmAddress, topics: &[Option<[u8; 32]>]) -> Result<Vec<Log>, ChainError> {
+        let rpc = self.anvil.rpc()?;
+        let (head, mut logs, mut from) = (rpc.count("eth_blockNumber", json!([])).await?, Vec::new(), 0);
+        while from <= head {
+            let to = head.min(from + MAX_LOG_BLOCKS - 1);
+            logs.extend(rpc.logs(of, topics, (from, to)).await?);
+            from = to + 1;
+        }
+        Ok(logs)
     }
 
     /// How a node settles here: at once, and only when it is told to.

@@ -16,6 +16,7 @@
 //! no receipt that anybody was shown is missing anywhere.
 
 pub(crate) mod books;
+pub(crate) mod kept;
 pub(crate) mod load;
 pub(crate) mod plan;
 pub(crate) mod stage;
@@ -24,28 +25,13 @@ pub use books::Balance;
 pub use load::JobsReport;
 pub use plan::Fault;
 
-use crate::{bench::BenchError, cluster::NETWORK, machine::Machine};
-use books::{Book, Entry};
-use infernet_node::{
-    clock, identity,
-    settlement::{tab::PayerTab, tabs},
-    store::{self, Page, Position, Side, StoreError},
-};
-use infernet_wire::{
-    receipt::{JobStatus, SignedReceipt},
-    topic::NetworkId,
-};
+use crate::{bench::BenchError, machine::Machine};
+use infernet_node::clock;
 use load::Load;
 use plan::{Cast, Strike, Who};
 use serde::Serialize;
-use stage::Stage;
-use std::{
-    collections::BTreeMap,
-    fmt,
-    io::Write,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use stage::{Setup, Stage};
+use std::{collections::BTreeMap, fmt, io::Write, path::PathBuf, time::Duration};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -155,7 +141,7 @@ pub async fn run(options: ChaosOptions, notes: &mut (dyn Write + Send)) -> Resul
     }
     let machine = Machine::here();
     let mut cast = Cast { hubs: HUBS, workers: options.workers, buyers: options.buyers, small_disks: 1 };
-    let mut stage = Stage::build(&options.binary, &mut cast).await?;
+    let mut stage = Stage::build(&options.binary, &mut cast, Setup::default()).await?;
     let homes = stage.homes();
     all_answer(&homes).await?;
     let (stop, stopped) = watch::channel(false);
@@ -178,7 +164,7 @@ pub async fn run(options: ChaosOptions, notes: &mut (dyn Write + Send)) -> Resul
     }
     complaints.extend(stage.stop(STOP).await);
     let (jobs, promises) = load.report();
-    let balance = books::balance(&read_all(&homes)?, &promises);
+    let balance = books::balance(&kept::read_all(&homes)?, &promises);
     complaints.extend(balance.complaints.iter().cloned());
     complaints.extend(complaints_about(&jobs));
     let mut faults = BTreeMap::new();
@@ -254,53 +240,4 @@ pub(crate) async fn play(
         }
     }
     Ok(())
-}
-
-pub(crate) fn read_all(homes: &BTreeMap<Who, PathBuf>) -> Result<BTreeMap<Who, Book>, BenchError> {
-    homes.iter().map(|(who, home)| Ok((*who, read_one(*who, home)?))).collect()
-}
-
-pub(crate) fn read_one(who: Who, home: &Path) -> Result<Book, BenchError> {
-    read(home).map_err(|error| BenchError::Options(format!("can't read the books of {who:?}: {error}")))
-}
-
-/// What the node of `home` has kept; it must have ended.
-fn read(home: &Path) -> Result<Book, StoreError> {
-    let network: NetworkId = NETWORK.parse().unwrap_or_default();
-    let store = store::open(home, &network)?;
-    let (mut entries, mut page) = (Vec::new(), Page::newest(store::MAX_PAGE));
-    loop {
-        let receipts = store.receipts(page)?;
-        entries.extend(receipts.iter().map(entry));
-        match receipts.last() {
-            Some(last) => page.before = Some(Position::of(last)),
-            None => break,
-        }
-    }
-    let id = identity::public(home).ok().map(|(id, _)| id);
-    let (mut vouchers, mut promised) = (BTreeMap::new(), BTreeMap::new());
-    if let Some(me) = &id {
-        for (buyer, tab) in tabs::all_kept(&*store, &[*me])? {
-            vouchers.insert(buyer, u64::try_from(tab.promised()).unwrap_or(u64::MAX));
-        }
-        for (of, record) in store.tabs(Side::Bought, me, None)? {
-            let promise = PayerTab::recover(&record).map_or(0, |tab| tab.promised());
-            promised.insert(of.other, u64::try_from(promise).unwrap_or(u64::MAX));
-        }
-    }
-    Ok(Book { id, entries, unreadable: store.counts()?.unreadable, vouchers, promised })
-}
-
-fn entry(signed: &SignedReceipt) -> Entry {
-    let receipt = signed.receipt();
-    Entry {
-        job: receipt.job,
-        worker: receipt.worker,
-        buyer: receipt.buyer,
-        digest: receipt.digest(),
-        micro_usd: receipt.amount.0,
-        finished: receipt.finished,
-        completed: receipt.status == JobStatus::COMPLETED,
-        countersigned: signed.countersign().is_some(),
-    }
 }

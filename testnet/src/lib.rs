@@ -9,7 +9,7 @@
 //! | [`serve`] | a small network with an OpenAI endpoint, to point a client at |
 //! | [`up`] | a network of processes that stays, to break by hand |
 //! | [`scripted`] | an engine without a model, for what the tiny one can't do |
-//! | [`audit`] | jobs of mesh buyers and web clients while things break, then all books to the micro-USD |
+//! | [`audit`] | jobs of mesh buyers and web clients while things break, then all books, and a chain's, to the micro-USD |
 //! | [`chaos`] | processes that are killed, frozen, cut off and starved under load, and whether the books balance |
 //! | [`crash`] | a node's money, in processes that are killed at every write of it, on a real EVM chain |
 //! | [`flood`] | a worker and a buyer under attack, and whether they come through |

@@ -238,6 +238,9 @@ struct AuditArgs {
     /// Which faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Mesh buyers pay, and web clients deposit, on a chain that runs here, whose balances are audited, too.
+    #[arg(long)]
+    settle: Option<audit::Settle>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -474,9 +477,9 @@ fn run(command: Command) -> anyhow::Result<()> {
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "not everything was paid once");
             }
-            Command::Audit(AuditArgs { jobs, secs, kills, seed, json }) => {
+            Command::Audit(AuditArgs { jobs, secs, kills, seed, settle, json }) => {
                 let (time, binary) = (Duration::from_secs(secs), std::env::current_exe()?);
-                let options = audit::AuditOptions { jobs, time, seed, kills, binary };
+                let options = audit::AuditOptions { jobs, time, seed, kills, settle, binary };
                 let result = audit::run(options, &mut io::stderr()).await?;
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "the books do not balance");

@@ -165,6 +165,24 @@ async fn a_plane_with_an_empty_store_finds_what_was_said_before_it_came() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_a_plane_hears_of_through_others_is_asked_where_its_ad_says() {
+    let hub = Member::start(MemberSpec::buyer(Vec::new())).await.expect("a hub");
+    let engine = ScriptedEngine::start().await.expect("an engine");
+    let sells = Sells::new(engine.url(), PRICE, PRICE, 8);
+    let worker = Member::start(MemberSpec::worker(hub.addresses().await, sells)).await.expect("a worker");
+    let buyer = Member::start(MemberSpec::buyer(hub.addresses().await)).await.expect("a buyer");
+    buyer.knows(CHAT_MODEL, 1, SOON).await.expect("the worker's ad");
+    let mesh = Mesh { _engine: engine, worker, buyer };
+    mesh.done("one").await;
+    // Only the worker can tell of it.
+    mesh.buyer.node.shutdown(SOON).await;
+    let home = tempfile::tempdir().expect("a directory");
+    let plane = start(home.path(), hub.addresses().await, |settings| settings.buys = false).await;
+    has_settled(&plane, 1).await;
+    plane.stop(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plane_that_lost_its_store_makes_the_same_index_again() {
     let mesh = Mesh::start().await;
     let home = tempfile::tempdir().expect("a directory");

@@ -7,16 +7,17 @@
 //! | what a job cost its client, the receipts of that job | jobs without a receipt, listed as [`Loose`] |
 //!
 //! Vouchers may say more than receipts, for jobs whose buyer or worker was gone before the receipt: never more than the buyer has
-//! promised, and what is beyond the receipts is at most what [`Hurt`] explains. A plane that was killed has missed some receipts.
+//! promised, and what is beyond the receipts is at most what [`Hurt`] explains. What a chain must have is in [`super::chain`].
 
+use super::chain::{self, ChainBooks, Holding, OnChain};
 use crate::chaos::{
     books::{Book, Entry},
     plan::Who,
 };
 use infernet_node::settlement::tab::STEP;
 use infernet_wire::{
+    evm::EvmAddress,
     id::{Hash, JobId, NodeId},
-    time::UnixMillis,
 };
 use serde::Serialize;
 use std::{
@@ -52,6 +53,9 @@ pub struct Account {
     pub drops: u64,
     #[serde(skip)]
     pub(super) charges: Vec<Charge>,
+    /// What it deposits from, where deposits are taken.
+    #[serde(skip)]
+    pub(super) wallet: Option<EvmAddress>,
 }
 
 /// What was done to whom: it explains what has no receipt.
@@ -80,8 +84,6 @@ pub(super) struct PlaneBooks {
     pub(super) volume: u64,
     /// The digests of what is settled.
     pub(super) known: BTreeSet<Hash>,
-    /// When it could not hear what was published.
-    pub(super) away: Vec<(UnixMillis, UnixMillis)>,
     pub(super) accounts: Vec<Account>,
 }
 
@@ -100,9 +102,7 @@ pub struct Pair {
     pub credits: u64,
     /// What the plane's index has of the pair.
     pub volume: u64,
-    /// What it has not: receipts of the time when the plane was killed. It reads them from the nodes within the hour.
-    pub missed: u64,
-    /// The worker's highest voucher.
+    /// The worker's highest voucher, of all channels together.
     pub voucher: u64,
     /// The most that the buyer knows to have promised.
     pub promised: u64,
@@ -110,6 +110,8 @@ pub struct Pair {
     pub unacknowledged: u64,
     /// See above.
     pub unacknowledged_amount: u64,
+    /// What the chain has of it, if it trades on channels; else it is on the worker's credit.
+    pub chain: Option<OnChain>,
 }
 
 /// Something that has no receipt of both, and what it comes to.
@@ -134,6 +136,10 @@ pub struct Audit {
     pub plane_debits: u64,
     /// What its clients paid.
     pub drops: u64,
+    /// Who had and has what on the chain, if one is settled on.
+    pub holdings: Vec<Holding>,
+    /// What of it is in the contract.
+    pub contract: u64,
     /// What has no receipt of both.
     pub loose: Vec<Loose>,
     /// What does not fit.
@@ -144,8 +150,8 @@ impl fmt::Display for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<10} {:<10} {:>8} {:>10} {:>10} {:>10} {:>10} {:>14}",
-            "buyer", "worker", "receipts", "debits", "credits", "volume", "voucher", "unacknowledged"
+            "{:<10} {:<10} {:<8} {:>8} {:>10} {:>10} {:>10} {:>10} {:>14}",
+            "buyer", "worker", "paid by", "receipts", "debits", "credits", "volume", "voucher", "unacknowledged"
         )?;
         let mut sum = Pair { buyer: "all".into(), ..Pair::default() };
         for pair in &self.pairs {
@@ -154,11 +160,11 @@ impl fmt::Display for Audit {
             sum.debits += pair.debits;
             sum.credits += pair.credits;
             sum.volume += pair.volume;
-            sum.missed += pair.missed;
             sum.voucher += pair.voucher;
             sum.unacknowledged_amount += pair.unacknowledged_amount;
         }
         row(f, &sum)?;
+        self.on_chain(f)?;
         writeln!(f, "{:<21} {:>8} {:>10} {:>10} {:>10}", "client", "jobs", "given", "balance", "dropped")?;
         for account in &self.accounts {
             let Account { name, given, balance, drops, charges, .. } = account;
@@ -166,8 +172,8 @@ impl fmt::Display for Audit {
         }
         writeln!(
             f,
-            "the plane bought {} for its clients, who paid {}; its index has {} in all, and missed {} while it was away",
-            self.plane_debits, self.drops, self.volume, sum.missed
+            "the plane bought {} for its clients, who paid {}; its index has {} in all",
+            self.plane_debits, self.drops, self.volume
         )?;
         self.loose
             .iter()
@@ -175,33 +181,61 @@ impl fmt::Display for Audit {
     }
 }
 
+impl Audit {
+    fn on_chain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.holdings.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "{:<21} {:>8} {:>10} {:>10} {:>10} {:>10}",
+            "on channels", "channels", "deposited", "paid", "returned", "left"
+        )?;
+        for Pair { buyer, worker, chain, .. } in &self.pairs {
+            let Some(OnChain { channels, deposited, paid, returned, left }) = chain else { continue };
+            writeln!(f, "{buyer:<10} {worker:<10} {channels:>8} {deposited:>10} {paid:>10} {returned:>10} {left:>10}")?;
+        }
+        writeln!(f, "{:<21} {:>8} {:>10} {:>10}", "on the chain", "", "before", "after")?;
+        for Holding { name, before, after, .. } in &self.holdings {
+            writeln!(f, "{name:<21} {:>8} {before:>10} {after:>10}", "")?;
+        }
+        writeln!(f, "{:<21} {:>8} {:>10} {:>10}", "the contract", "", 0, self.contract)
+    }
+}
+
 fn row(f: &mut fmt::Formatter<'_>, pair: &Pair) -> fmt::Result {
-    let Pair { buyer, worker, receipts, debits, credits, volume, voucher, unacknowledged_amount, .. } = pair;
+    let Pair { buyer, worker, receipts, debits, credits, volume, voucher, unacknowledged_amount, chain, .. } = pair;
+    let paid_by = match chain {
+        _ if worker.is_empty() => "",
+        Some(_) => "channel",
+        None => "credit",
+    };
     writeln!(
         f,
-        "{buyer:<10} {worker:<10} {receipts:>8} {debits:>10} {credits:>10} {volume:>10} {voucher:>10} {unacknowledged_amount:>14}"
+        "{buyer:<10} {worker:<10} {paid_by:<8} {receipts:>8} {debits:>10} {credits:>10} {volume:>10} {voucher:>10} {unacknowledged_amount:>14}"
     )
 }
 
 type Side<'a> = BTreeMap<(JobId, NodeId), &'a Entry>;
 
 /// Compares everything. The plane's node is the buyer with the highest number.
-pub(super) fn audit(books: &BTreeMap<Who, Book>, plane: &PlaneBooks, hurt: &Hurt) -> Audit {
+pub(super) fn audit(books: &BTreeMap<Who, Book>, plane: &PlaneBooks, chain: Option<&ChainBooks>, hurt: &Hurt) -> Audit {
     let mut audit = Audit { volume: plane.volume, accounts: plane.accounts.clone(), ..Audit::default() };
+    if let Some(chain) = chain {
+        (audit.holdings, audit.contract) = (chain.holdings.clone(), chain.contract);
+        audit.complaints = chain::whole(chain, books, &plane.accounts);
+    }
     let buyers = books.iter().filter(|(who, _)| matches!(who, Who::Buyer(_)));
     for (buyer, bought) in buyers {
         for (worker, sold) in books.iter().filter(|(who, _)| matches!(who, Who::Worker(_))) {
             if let (Some(b), Some(w)) = (bought.id, sold.id) {
-                pair((*buyer, b, bought), (*worker, w, sold), plane, hurt, &mut audit);
+                pair((*buyer, b, bought), (*worker, w, sold), (plane, chain), hurt, &mut audit);
             }
         }
     }
-    let [settled, missed] =
-        [|pair: &Pair| pair.debits, |pair: &Pair| pair.missed].map(|of| audit.pairs.iter().map(of).sum::<u64>());
-    if plane.volume + missed != settled {
-        audit
-            .complaints
-            .push(format!("the plane's volume is {}, all debits come to {settled}, of which it missed {missed}", plane.volume));
+    let settled: u64 = audit.pairs.iter().map(|pair| pair.debits).sum();
+    if plane.volume != settled {
+        audit.complaints.push(format!("the plane's volume is {}, all debits come to {settled}", plane.volume));
     }
     if let Some((who, book)) = books.iter().rfind(|(who, _)| matches!(who, Who::Buyer(_))) {
         clients(*who, book, plane, &mut audit);
@@ -212,7 +246,7 @@ pub(super) fn audit(books: &BTreeMap<Who, Book>, plane: &PlaneBooks, hurt: &Hurt
 fn pair(
     (buyer, b, bought): (Who, NodeId, &Book),
     (worker, w, sold): (Who, NodeId, &Book),
-    plane: &PlaneBooks,
+    (plane, chain): (&PlaneBooks, Option<&ChainBooks>),
     hurt: &Hurt,
     audit: &mut Audit,
 ) {
@@ -229,9 +263,10 @@ fn pair(
     for (key, entry) in &ours {
         pair.receipts += 1;
         pair.debits += entry.micro_usd;
-        let was_away = plane.away.iter().any(|(from, to)| (*from..=*to).contains(&entry.finished));
-        if was_away && !plane.known.contains(&entry.digest) {
-            pair.missed += entry.micro_usd;
+        if !plane.known.contains(&entry.digest) {
+            let both = theirs.get(key).is_some_and(|theirs| theirs.countersigned);
+            let who = if both { "both sides have" } else { "its buyer alone has" };
+            audit.complaints.push(format!("job {}: the plane does not know its receipt, which {who} whole", entry.job));
         }
         match theirs.get(key) {
             Some(same) if same.digest == entry.digest => pair.credits += same.micro_usd,
@@ -243,17 +278,28 @@ fn pair(
     pair.unacknowledged = alone.len() as u64;
     pair.unacknowledged_amount = alone.iter().map(|entry| entry.micro_usd).sum();
     pair.volume = plane.indexed.get(&(b, w)).copied().unwrap_or_default();
-    pair.voucher = sold.vouchers.get(&b).copied().unwrap_or_default();
-    pair.promised = bought.promised.get(&w).copied().unwrap_or_default();
+    let on_ledger = sold.vouchers.get(&b).copied().unwrap_or_default();
+    let (sold_on, bought_on) = (sold.sold.iter(), bought.bought.iter());
+    let vouchers = sold_on.filter(|((buyer, _), _)| *buyer == b).map(|(_, tab)| tab.voucher);
+    let promises = bought_on.filter(|((worker, _), _)| *worker == w).map(|(_, promised)| promised);
+    pair.voucher = on_ledger + vouchers.sum::<u64>();
+    pair.promised = bought.promised.get(&w).copied().unwrap_or_default() + promises.sum::<u64>();
     let name = format!("{} and {}", pair.buyer, pair.worker);
     let mut must = |fits: bool, text: String| {
         if !fits {
             audit.complaints.push(format!("{name}: {text}"))
         }
     };
+    if let Some(chain) = chain {
+        let (on, mut complaints) = chain::pair(chain, (b, bought), (w, sold));
+        if on.channels > 0 {
+            complaints.extend(chain::receipts(&pair, &on, on_ledger));
+            pair.chain = Some(on);
+        }
+        complaints.into_iter().for_each(|text| must(false, text));
+    }
     must(pair.debits == pair.credits, format!("debits of {} and credits of {}", pair.debits, pair.credits));
-    let seen = pair.debits - pair.missed;
-    must(seen == pair.volume, format!("debits of {seen} that the plane could hear of, and a volume of {}", pair.volume));
+    must(pair.debits == pair.volume, format!("debits of {}, and a volume of {}", pair.debits, pair.volume));
     let most = hurt.most(buyer, pair.unacknowledged);
     let beyond = pair.voucher.saturating_sub(pair.debits);
     must(beyond <= most, format!("a voucher of {beyond} beyond the receipts, where {most} can be explained"));
@@ -282,7 +328,7 @@ fn clients(who: Who, book: &Book, plane: &PlaneBooks, audit: &mut Audit) {
     let cost_of = |job: &JobId| settled.iter().filter(|entry| entry.job == *job).map(|entry| entry.micro_usd).sum::<u64>();
     let (mut charged, mut without) = (BTreeSet::new(), Vec::new());
     for account in &plane.accounts {
-        let Account { name, given, balance, reserved, drops, charges } = account;
+        let Account { name, given, balance, reserved, drops, charges, .. } = account;
         let mut must = |fits: bool, text: String| {
             if !fits {
                 audit.complaints.push(format!("{name}: {text}"))
@@ -349,17 +395,17 @@ mod tests {
         let sold = Book { id: Some(WORKER), entries, vouchers: [(BUYER, 20)].into(), ..Book::default() };
         let charge = |job: u8| Charge { job: format!("job_{job}"), cost: 10, receipt: Some(Hash([job; 32])), error: None };
         let charges = vec![charge(1), charge(2)];
-        let account = Account { name: "web".into(), given: 100, balance: 80, reserved: 0, drops: 20, charges };
-        let known = [Hash([1; 32]), Hash([2; 32])].into();
+        let account = Account { name: "web".into(), given: 100, balance: 80, reserved: 0, drops: 20, charges, wallet: None };
         let indexed = [((BUYER, WORKER), 20)].into();
-        let plane = PlaneBooks { indexed, volume: 20, known, away: Vec::new(), accounts: vec![account] };
+        let known = [Hash([1; 32]), Hash([2; 32])].into();
+        let plane = PlaneBooks { indexed, volume: 20, known, accounts: vec![account] };
         ([(Who::Buyer(0), bought), (Who::Worker(0), sold)].into(), plane)
     }
 
     fn complaints(change: impl FnOnce(&mut BTreeMap<Who, Book>, &mut PlaneBooks)) -> Vec<String> {
         let (mut books, mut plane) = scene();
         change(&mut books, &mut plane);
-        audit(&books, &plane, &Hurt::default()).complaints
+        audit(&books, &plane, None, &Hurt::default()).complaints
     }
 
     fn book(books: &mut BTreeMap<Who, Book>, who: Who) -> &mut Book {
@@ -369,7 +415,7 @@ mod tests {
     #[test]
     fn books_that_agree_have_no_complaint() {
         let (books, plane) = scene();
-        let audit = audit(&books, &plane, &Hurt::default());
+        let audit = audit(&books, &plane, None, &Hurt::default());
         assert_eq!((audit.complaints, audit.loose), (vec![], vec![]));
         assert_eq!((audit.plane_debits, audit.drops, audit.volume), (20, 20, 20));
         assert_eq!((audit.pairs[0].debits, audit.pairs[0].credits, audit.pairs[0].receipts), (20, 20, 2));
@@ -377,7 +423,7 @@ mod tests {
 
     #[test]
     fn every_micro_usd_that_is_elsewhere_is_told() {
-        let checks: [(&str, Change); 12] = [
+        let checks: [(&str, Change); 13] = [
             ("another amount", |books, _| book(books, Who::Worker(0)).entries[0].micro_usd = 11),
             ("no receipt", |books, _| book(books, Who::Worker(0)).entries.truncate(1)),
             ("another receipt", |books, _| book(books, Who::Worker(0)).entries[0].digest = Hash([9; 32])),
@@ -385,6 +431,7 @@ mod tests {
             ("too little promised", |books, _| book(books, Who::Buyer(0)).promised = [(WORKER, 19)].into()),
             ("a pair's volume", |_, plane| plane.indexed = [((BUYER, WORKER), 19)].into()),
             ("the volume", |_, plane| plane.volume = 21),
+            ("a receipt that the plane missed", |_, plane| _ = plane.known.pop_first()),
             ("a voucher beyond receipts", |books, _| {
                 book(books, Who::Worker(0)).vouchers = [(BUYER, 21)].into();
                 book(books, Who::Buyer(0)).promised = [(WORKER, 21)].into();
@@ -407,7 +454,7 @@ mod tests {
             account.charges[1] =
                 Charge { cost, receipt: None, error: Some("instance_lost".into()), ..account.charges[1].clone() };
             (account.drops, account.balance) = (10 + cost, 90 - cost);
-            audit(&books, &plane, &Hurt::default())
+            audit(&books, &plane, None, &Hurt::default())
         };
         let few = lost(7);
         assert_eq!(few.complaints, [""; 0]);

@@ -4,11 +4,13 @@ use super::ledger::{Account, Charge, PlaneBooks};
 use crate::{bench::BenchError, cluster::NETWORK};
 use infernet_node::clock;
 use infernet_plane::{
+    accounts::{self, Proven},
     follow,
+    http::HttpConfig,
     index::Index,
-    store::{EmbeddedStore, EntryKind, JobQuery, MAX_PAGE, Store, StoreError},
+    store::{Clients, EmbeddedStore, EntryKind, JobQuery, MAX_PAGE, Store, StoreError},
 };
-use infernet_wire::time::UnixMillis;
+use infernet_wire::{evm::EvmAddress, id::NodeId};
 use reqwest::{Client, RequestBuilder, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,8 +28,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a plane that was started may need to hear all gossip: connections, then heartbeats of gossipsub.
-const JOIN_MS: u64 = 15_000;
+/// Where the node that it buys through is, in its home.
+const BUYER: &str = "buyer";
 /// Web clients.
 pub(super) const CLIENTS: usize = 2;
 /// What each has: ten dollars.
@@ -55,18 +57,25 @@ pub struct WebReport {
     pub lost: u64,
 }
 
+/// How a plane takes deposits.
+pub(super) struct Till {
+    /// Its flags for that.
+    pub(super) flags: Vec<String>,
+    /// Where each client pays from.
+    pub(super) wallets: Vec<EvmAddress>,
+}
+
 /// The plane, which may be killed and started again at the same address.
 pub(super) struct Plane {
     binary: PathBuf,
     home: TempDir,
+    flags: Vec<String>,
     bootstrap: Vec<String>,
     listen: String,
     child: Option<Child>,
     keys: Vec<String>,
     http: Client,
     report: Arc<Mutex<WebReport>>,
-    /// When it was away, and for how long after that it heard only a part of the gossip.
-    away: Vec<(UnixMillis, UnixMillis)>,
 }
 
 /// Jobs of its clients.
@@ -83,25 +92,41 @@ fn failed(what: &str, error: &dyn std::fmt::Display) -> BenchError {
 }
 
 impl Plane {
-    pub(super) async fn start(binary: &Path, bootstrap: Vec<String>) -> Result<Self, BenchError> {
+    /// Its home, with its clients. Each has ten dollars, or what it pays in from its wallet, where there is a `till`.
+    pub(super) async fn new(binary: &Path, till: Option<Till>) -> Result<Self, BenchError> {
         let home = tempfile::Builder::new().prefix("infernet-plane-").tempdir()?;
         let http = Client::builder().no_proxy().timeout(HUNG).build().map_err(|error| failed("a client", &error))?;
         let mut plane = Plane {
             binary: binary.to_owned(),
             home,
-            bootstrap,
+            flags: till.as_ref().map(|till| till.flags.clone()).unwrap_or_default(),
+            bootstrap: Vec::new(),
             listen: "127.0.0.1:0".into(),
             child: None,
             keys: Vec::new(),
             http,
             report: Arc::default(),
-            away: Vec::new(),
         };
+        let balance = if till.is_some() { 0 } else { BALANCE };
         for n in 0..CLIENTS {
-            plane.make_client(&format!("web-{n}")).await?;
+            plane.make_client(&format!("web-{n}"), balance).await?;
         }
-        plane.begin().await?;
+        if let Some(till) = till {
+            plane.give_wallets(&till.wallets).await.map_err(|error| failed("a client's wallet", &error))?;
+        }
         Ok(plane)
+    }
+
+    /// Starts it for the first time.
+    pub(super) async fn start(&mut self, bootstrap: Vec<String>) -> Result<(), BenchError> {
+        self.bootstrap = bootstrap;
+        self.begin().await
+    }
+
+    /// The node that it buys through, whose account is the plane's, too.
+    pub(super) fn id(&self) -> Result<NodeId, BenchError> {
+        let key = infernet_plane::server::key(self.home.path(), BUYER);
+        key.map(|key| key.id()).map_err(|error| failed("the plane's key", &error))
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -112,12 +137,30 @@ impl Plane {
         command
     }
 
-    async fn make_client(&mut self, name: &str) -> Result<(), BenchError> {
-        let output = self.command(&["client", name, "--grant", &BALANCE.to_string()]).output().await?;
+    async fn make_client(&mut self, name: &str, balance: u64) -> Result<(), BenchError> {
+        let output = self.command(&["client", name, "--grant", &balance.to_string()]).output().await?;
         let made: Value = serde_json::from_slice(&output.stdout).map_err(|error| failed("a client of the plane", &error))?;
         let key = made.get("key").and_then(Value::as_str);
         self.keys.push(key.ok_or_else(|| failed("a client of the plane", &made))?.to_owned());
         Ok(())
+    }
+
+    /// Clients sign in by these, too, each by one. The plane does not run yet.
+    async fn give_wallets(&self, wallets: &[EvmAddress]) -> Result<(), String> {
+        let store = self.store().map_err(|error| error.to_string())?;
+        let clients = Clients::clients(&store, None, MAX_PAGE).await.map_err(|error| error.to_string())?;
+        for (n, wallet) in wallets.iter().enumerate() {
+            let name = format!("web-{n}");
+            let client = clients.iter().find(|client| client.name == name).ok_or("there is no such client")?;
+            let proven = Proven { kind: "evm", subject: hex::encode(wallet.0), data: String::new(), label: name };
+            let signed_in = accounts::sign_in(&store, &HttpConfig::default(), proven, Some(&client.id)).await;
+            signed_in.map_err(|refusal| refusal.message)?;
+        }
+        Ok(())
+    }
+
+    fn store(&self) -> Result<EmbeddedStore, StoreError> {
+        EmbeddedStore::open(&self.home.path().join("store"), &NETWORK.parse().unwrap_or_default())
     }
 
     /// Starts the process, which must listen in time.
@@ -125,7 +168,7 @@ impl Plane {
         let bootstrap = self.bootstrap.join(",");
         let anywhere = ["start", "--watch-listen", "none", "--p2p-listen", "/ip4/127.0.0.1/tcp/0"];
         let args = [&anywhere[..], &["--listen", &self.listen, "--bootstrap", &bootstrap]].concat();
-        let mut child = self.command(&args).spawn()?;
+        let mut child = self.command(&args).args(&self.flags).spawn()?;
         let stdout = child.stdout.take().ok_or_else(|| failed("the plane", &"it has no output"))?;
         let mut lines = BufReader::new(stdout).lines();
         let line = timeout(START, lines.next_line()).await.map_err(|_| failed("the plane", &"it does not start in time"))??;
@@ -138,15 +181,11 @@ impl Plane {
 
     /// SIGKILL, and a new process at once.
     pub(super) async fn again(&mut self) -> Result<(), BenchError> {
-        // A job's receipt comes after its end.
-        let from = UnixMillis(clock::now().0.saturating_sub(JOIN_MS));
         if let Some(mut child) = self.child.take() {
             // Fails only if it has ended already.
             let _ = child.kill().await;
         }
-        self.begin().await?;
-        self.away.push((from, clock::now().after(JOIN_MS)));
-        Ok(())
+        self.begin().await
     }
 
     pub(super) fn load(&self) -> Load {
@@ -173,11 +212,7 @@ impl Plane {
         let ends = clock::instant() + within;
         for key in &self.keys {
             loop {
-                let asked = self.http.get(format!("http://{}/api/v1/me", self.listen)).bearer_auth(key).send().await;
-                let me: Value = match asked {
-                    Ok(response) => response.json().await.unwrap_or_default(),
-                    Err(_) => Value::Null,
-                };
+                let me = self.ask("/api/v1/me", key).await;
                 if me.get("reserved_micro_usd").and_then(Value::as_u64) == Some(0) {
                     break;
                 }
@@ -188,6 +223,50 @@ impl Plane {
             }
         }
         Ok(())
+    }
+
+    /// Until each client was credited what it has sent.
+    pub(super) async fn credits(&self, sent: &[u64], within: Duration) -> Result<(), String> {
+        let ends = clock::instant() + within;
+        for (key, sent) in self.keys.iter().zip(sent) {
+            loop {
+                let told = self.ask("/api/v1/user/deposits", key).await;
+                let rows = told.get("deposits").and_then(Value::as_array).cloned().unwrap_or_default();
+                let credited: u64 = rows.iter().filter_map(|row| row.get("amount_micro_usd")?.as_u64()).sum();
+                if credited >= *sent {
+                    break;
+                }
+                if clock::instant() >= ends {
+                    return Err(format!("a client has sent {sent}, and {credited} came within {} s", within.as_secs()));
+                }
+                sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// What it answers; null if it does not.
+    async fn ask(&self, path: &str, key: &str) -> Value {
+        match self.http.get(format!("http://{}{path}", self.listen)).bearer_auth(key).send().await {
+            Ok(response) => response.json().await.unwrap_or_default(),
+            Err(_) => Value::Null,
+        }
+    }
+
+    /// Until its volume is `micro_usd` at least: what it did not hear it reads from nodes, some time after they or it have come.
+    pub(super) async fn knows(&self, micro_usd: u64, within: Duration) -> Result<(), String> {
+        let ends = clock::instant() + within;
+        loop {
+            let told = self.ask("/api/v1/overview", self.keys.first().map_or("", String::as_str)).await;
+            let volume = told.get("volume").and_then(Value::as_u64);
+            if volume >= Some(micro_usd) {
+                return Ok(());
+            }
+            if clock::instant() >= ends {
+                return Err(format!("of {micro_usd} micro-USD the plane knows {volume:?} after {} s", within.as_secs()));
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     /// Tells it to stop; what is wrong with how it did.
@@ -203,7 +282,7 @@ impl Plane {
 
     /// The home of the node that it buys through.
     pub(super) fn buyer(&self) -> PathBuf {
-        self.home.path().join("buyer")
+        self.home.path().join(BUYER)
     }
 
     /// What the plane keeps; it must have ended.
@@ -212,7 +291,7 @@ impl Plane {
     }
 
     async fn read(&self) -> Result<PlaneBooks, StoreError> {
-        let store = EmbeddedStore::open(&self.home.path().join("store"), &NETWORK.parse().unwrap_or_default())?;
+        let store = self.store()?;
         let index = Index::default();
         follow::catch_up(&store, &index, 0).await?;
         let indexed = index.read(|book| {
@@ -220,16 +299,16 @@ impl Plane {
             let of = |worker| book.ledger().buyers_of(worker).map(move |(buyer, sums)| ((*buyer, *worker), sums.charged().0));
             workers.flat_map(of).collect()
         });
+        let volume = index.read(|book| book.ledger().all().charged().0);
+        let mut accounts = Vec::new();
+        for row in Clients::clients(&store, None, MAX_PAGE).await? {
+            accounts.push(account(&store, row).await?);
+        }
         let known = index.read(|book| {
             let settled = book.ledger().newest().filter(|receipt| receipt.is_settled);
             settled.map(|receipt| receipt.digest).collect()
         });
-        let volume = index.read(|book| book.ledger().all().charged().0);
-        let mut accounts = Vec::new();
-        for row in infernet_plane::store::Clients::clients(&store, None, MAX_PAGE).await? {
-            accounts.push(account(&store, row).await?);
-        }
-        Ok(PlaneBooks { indexed, volume, known, away: self.away.clone(), accounts })
+        Ok(PlaneBooks { indexed, volume, known, accounts })
     }
 }
 
@@ -260,7 +339,10 @@ async fn account(store: &dyn Store, row: infernet_plane::store::ClientRow) -> Re
             error: job.error.map(|error| error.code),
         }));
     }
-    Ok(Account { name: row.name, given, balance: row.balance.0, reserved: row.reserved.0, drops, charges })
+    let identities = store.identities(&row.id).await?;
+    let address = |subject: &str| Some(EvmAddress(hex::decode(subject).ok()?.try_into().ok()?));
+    let wallet = identities.iter().filter(|identity| identity.kind == "evm").find_map(|identity| address(&identity.subject));
+    Ok(Account { name: row.name, given, balance: row.balance.0, reserved: row.reserved.0, drops, charges, wallet })
 }
 
 impl Load {

@@ -1,10 +1,7 @@
 //! Whether the books balance: pure, over what every node has kept.
 
 use super::{load::Promise, plan::Who};
-use infernet_wire::{
-    id::{Hash, JobId, NodeId},
-    time::UnixMillis,
-};
+use infernet_wire::id::{ChannelId, Hash, JobId, NodeId};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +13,6 @@ pub(crate) struct Entry {
     pub(crate) buyer: NodeId,
     pub(crate) digest: Hash,
     pub(crate) micro_usd: u64,
-    /// When its job ended.
-    pub(crate) finished: UnixMillis,
     pub(crate) completed: bool,
     pub(crate) countersigned: bool,
 }
@@ -29,10 +24,29 @@ pub(crate) struct Book {
     pub(crate) id: Option<NodeId>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) unreadable: u64,
-    /// The highest voucher of each buyer, in micro-USD.
+    /// The highest voucher of each buyer on the ledger, in micro-USD.
     pub(crate) vouchers: BTreeMap<NodeId, u64>,
-    /// What it may have promised to each worker, in micro-USD.
+    /// What it may have promised to each worker there, in micro-USD.
     pub(crate) promised: BTreeMap<NodeId, u64>,
+    /// What came of each buyer's channels.
+    pub(crate) sold: BTreeMap<(NodeId, ChannelId), Sold>,
+    /// What it may have promised to each worker on each channel, in micro-USD.
+    pub(crate) bought: BTreeMap<(NodeId, ChannelId), u64>,
+    /// What its steps have put into each channel, in micro-USD.
+    pub(crate) deposited: BTreeMap<ChannelId, u64>,
+    /// Steps on a chain that have not ended.
+    pub(crate) open_steps: usize,
+}
+
+/// A channel that a worker is paid on, in micro-USD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sold {
+    /// The highest voucher.
+    pub(crate) voucher: u64,
+    /// What its jobs came to.
+    pub(crate) came_to: u64,
+    /// Whether the worker has signed its end.
+    pub(crate) is_closed: bool,
 }
 
 /// What the books come to.
@@ -154,7 +168,6 @@ pub(crate) mod samples {
             buyer: BUYER,
             digest: Hash([job; 32]),
             micro_usd: 10,
-            finished: UnixMillis(1),
             completed: true,
             countersigned: true,
         }

@@ -1,6 +1,9 @@
 //! The nodes, their links and engines, and what is done to them.
 
-use super::plan::{Cast, Fault, Strike, Who};
+use super::{
+    kept,
+    plan::{Cast, Fault, Strike, Who},
+};
 use crate::{
     bench::{BenchError, engine::EngineProcess},
     cluster::{
@@ -10,6 +13,7 @@ use crate::{
     shim::{Link, Quality},
 };
 use infernet_node::clock;
+use infernet_wire::id::NodeId;
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use std::{
     collections::BTreeMap,
@@ -35,6 +39,25 @@ const GRACE_SECS: &str = "20";
 /// What keeps a disk busy is written in pieces of this, over and over into the same place.
 const HOG: usize = 4 << 20;
 
+/// How buyers and workers are started.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Setup {
+    /// They listen, and whoever joins finds them; else their links to the hubs are their only ways.
+    pub(crate) is_open: bool,
+    /// What else is in each one's config.toml.
+    pub(crate) config: String,
+    /// More flags of workers.
+    pub(crate) worker: Vec<String>,
+    /// They settle on a chain: it is counted how many steps there a kill has met.
+    pub(crate) on_chain: bool,
+}
+
+impl Setup {
+    fn given(&self, launch: Launch) -> Result<Launch, ClusterError> {
+        if self.is_open { launch.listening().configured(&self.config) } else { launch.dialling_only() }
+    }
+}
+
 /// When a node could not answer, from when to when.
 pub(crate) type Outages = Arc<Mutex<BTreeMap<Who, Vec<(Instant, Option<Instant>)>>>>;
 
@@ -46,6 +69,8 @@ struct Member {
     mesh: Vec<Link>,
     chat: Option<Link>,
     engine: Option<(EngineProcess, Link)>,
+    /// Where it is found by whoever looks for it, whichever process it is.
+    door: Option<Link>,
 }
 
 /// All of them.
@@ -56,14 +81,24 @@ pub(crate) struct Stage {
     scratch: TempDir,
     /// Why there is no small disk, if there is none.
     pub(crate) no_small_disk: Option<String>,
+    setup: Setup,
+    /// Steps on a chain that were under way on nodes when they were killed.
+    pub(crate) steps_met: usize,
 }
 
 impl Stage {
     /// Starts everybody. Asks for `cast.small_disks`, and tells how many there are.
-    pub(crate) async fn build(binary: &Path, cast: &mut Cast) -> Result<Self, BenchError> {
+    pub(crate) async fn build(binary: &Path, cast: &mut Cast, setup: Setup) -> Result<Self, BenchError> {
         let scratch = tempfile::Builder::new().prefix("infernet-").tempdir()?;
-        let mut stage =
-            Stage { members: BTreeMap::new(), outages: Outages::default(), hog: None, scratch, no_small_disk: None };
+        let mut stage = Stage {
+            members: BTreeMap::new(),
+            outages: Outages::default(),
+            hog: None,
+            scratch,
+            no_small_disk: None,
+            setup,
+            steps_met: 0,
+        };
         for n in 0..cast.hubs {
             let links = stage.links_to_hubs(n).await?;
             let launch = Launch::new(binary, &stage.through(&links)?, &["--no-serve"])?.listening();
@@ -75,7 +110,8 @@ impl Stage {
         for n in 0..cast.buyers {
             let links = stage.links_to_hubs(cast.hubs).await?;
             let launch = Launch::new(binary, &stage.through(&links)?, &["--no-serve", "--grace-secs", GRACE_SECS])?;
-            let launch = stage.with_disk(launch, n, cast).await?.dialling_only()?;
+            let launch = stage.with_disk(launch, n, cast).await?;
+            let launch = stage.setup.given(launch)?;
             stage.enter(Who::Buyer(n), launch, links, None, None).await?;
         }
         Ok(stage)
@@ -91,9 +127,11 @@ impl Stage {
         let price = PRICE * (n as u64 + 1);
         let mut flags = Sells::new(format!("http://{}", to_engine.addr()), price, price, SLOTS).flags();
         flags.extend(["--chat-advertise", &outside, "--grace-secs", GRACE_SECS].map(str::to_owned));
+        flags.extend(self.setup.worker.iter().cloned());
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let launch = Launch::new(binary, &self.through(&links)?, &flags)?;
-        let launch = self.with_disk(launch, n, cast).await?.dialling_only()?;
+        let launch = self.with_disk(launch, n, cast).await?;
+        let launch = self.setup.given(launch)?;
         self.enter(Who::Worker(n), launch, links, Some(chat), Some((engine, to_engine))).await
     }
 
@@ -131,12 +169,18 @@ impl Stage {
         links.iter().enumerate().map(address).collect()
     }
 
-    /// The hubs' own addresses: for somebody who joins, and stays only while they do.
+    /// For somebody who joins: where those with a door are, and the hubs' own addresses, which last while they do.
     pub(crate) fn ways_in(&self) -> Result<Vec<String>, BenchError> {
-        let hubs = self.members.iter().filter(|(who, _)| matches!(who, Who::Hub(_)));
-        let address = |hub: &Member| hub.process.as_ref()?.status.listen.first().cloned();
-        let all: Option<Vec<String>> = hubs.map(|(_, hub)| address(hub)).collect();
-        all.ok_or_else(|| BenchError::Options("a hub has no address".into()))
+        let address = |member: &Member| {
+            let status = &member.process.as_ref()?.status;
+            match &member.door {
+                Some(door) => Some(format!("/ip4/{}/tcp/{}/p2p/{}", door.addr().ip(), door.addr().port(), status.id)),
+                None => status.listen.first().cloned(),
+            }
+        };
+        let open = self.members.iter().filter(|(who, member)| matches!(who, Who::Hub(_)) || member.door.is_some());
+        let all: Option<Vec<String>> = open.map(|(_, member)| address(member)).collect();
+        all.ok_or_else(|| BenchError::Options("somebody has no address".into()))
     }
 
     fn mesh_address(&self, who: Who) -> Result<SocketAddr, BenchError> {
@@ -156,7 +200,11 @@ impl Stage {
         chat: Option<Link>,
         engine: Option<(EngineProcess, Link)>,
     ) -> Result<(), BenchError> {
-        self.members.insert(who, Member { launch, process: None, mesh, chat, engine });
+        let has_door = self.setup.is_open && !matches!(who, Who::Hub(_));
+        // It leads somewhere once the process listens.
+        let nowhere = (Ipv4Addr::LOCALHOST, 0).into();
+        let door = if has_door { Some(Link::tcp(nowhere, Quality::default()).await?) } else { None };
+        self.members.insert(who, Member { launch, process: None, mesh, chat, engine, door });
         Ok(self.start(who).await?)
     }
 
@@ -168,6 +216,11 @@ impl Stage {
             link.aim(address);
         }
         member.process = Some(process);
+        if let Ok(address) = self.mesh_address(who)
+            && let Some(door) = self.members.get(&who).and_then(|member| member.door.as_ref())
+        {
+            door.aim(address);
+        }
         if let (Who::Hub(n), Ok(address)) = (who, self.mesh_address(who)) {
             self.members.values().filter_map(|member| member.mesh.get(n)).for_each(|link| link.aim(address));
         }
@@ -177,6 +230,12 @@ impl Stage {
     /// Everybody's home, as this process sees it.
     pub(crate) fn homes(&self) -> BTreeMap<Who, PathBuf> {
         self.members.iter().map(|(who, member)| (*who, member.launch.home())).collect()
+    }
+
+    /// Who those are that run.
+    pub(crate) fn ids(&self) -> BTreeMap<Who, NodeId> {
+        let running = self.members.iter().filter_map(|(who, member)| Some((*who, member.process.as_ref()?.status.id)));
+        running.collect()
     }
 
     /// A fault begins.
@@ -190,6 +249,9 @@ impl Stage {
             _ => {
                 let Some(member) = self.members.get_mut(&strike.who) else { return Ok(()) };
                 member.suffer(strike.fault).await?;
+                if strike.fault == Fault::Kill && self.setup.on_chain {
+                    self.steps_met += kept::open_steps(strike.who, &member.launch.home())?;
+                }
             }
         }
         Ok(())

@@ -57,7 +57,12 @@ impl Launch {
 
     /// It listens nowhere: what it reaches, and what reaches it, goes by its bootstrap addresses.
     pub fn dialling_only(self) -> Result<Self, ClusterError> {
-        std::fs::write(self.home().join("config.toml"), "listen = []\n").map_err(ClusterError::Home)?;
+        self.configured("listen = []\n")
+    }
+
+    /// This is all of its config.toml.
+    pub fn configured(self, text: &str) -> Result<Self, ClusterError> {
+        std::fs::write(self.home().join("config.toml"), text).map_err(ClusterError::Home)?;
         Ok(self)
     }
 

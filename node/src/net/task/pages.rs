@@ -82,8 +82,10 @@ impl NetTask {
         reply: oneshot::Sender<Result<Vec<u8>, PageError>>,
     ) {
         match peer_id(&peer) {
-            Some(peer) if self.pages.asked.len() < MAX_ASKED => {
-                let id = self.swarm.behaviour_mut().receipts.send_request(&peer, request.encode());
+            Some(id) if self.pages.asked.len() < MAX_ASKED => {
+                let places = self.advertised(&peer);
+                let asking = &mut self.swarm.behaviour_mut().receipts;
+                let id = asking.send_request_with_addresses(&id, request.encode(), places);
                 self.pages.asked.insert(id, reply);
             }
             Some(_) => tell(reply, Err(PageError::Busy)),

@@ -214,11 +214,15 @@ impl NetTask {
 
     /// Dials at `addresses`, at those of its newest ad, and where the DHT knows it.
     pub(super) fn dial_worker(&mut self, peer: &NodeId, id: PeerId, mut addresses: Vec<Multiaddr>) -> Result<(), DialError> {
-        addresses.extend(self.places.get(peer).into_iter().flatten().cloned());
-        addresses.truncate(2 * limits::MAX_ADDRESSES);
-        let addresses = addresses.iter().map(without_peer).collect();
+        addresses.truncate(limits::MAX_ADDRESSES);
+        let addresses = addresses.iter().map(without_peer).chain(self.advertised(peer)).collect();
         let opts = DialOpts::peer_id(id).condition(PeerCondition::DisconnectedAndNotDialing);
         self.swarm.dial(opts.addresses(addresses).extend_addresses_through_behaviour().build())
+    }
+
+    /// Where `peer` is by its newest ad: an ad has [`limits::MAX_ADDRESSES`] at most.
+    pub(super) fn advertised(&self, peer: &NodeId) -> Vec<Multiaddr> {
+        self.places.get(peer).into_iter().flatten().map(without_peer).collect()
     }
 
     /// Tells those who wait for `peer` how it is.
