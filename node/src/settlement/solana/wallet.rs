@@ -192,9 +192,13 @@ impl Wallet {
             Next::Sign(recent) => {
                 let signed = order.sign(&self.key, &recent.blockhash)?;
                 let (signature, raw) = (signed.signature, signed.raw);
-                let at = clock::now();
+                let (at, unsigned) = (clock::now(), payment.clone());
                 payment.signed(Attempt { signature, blockhash: recent.blockhash, last_valid: recent.last_valid, at, raw });
-                keep(payment.clone()).await.map_err(SolanaError::Keep)?;
+                if let Err(why) = keep(payment.clone()).await {
+                    // Else it would be sent the next time round: what is not kept is as if it was not signed.
+                    *payment = unsigned;
+                    return Err(SolanaError::Keep(why));
+                }
                 self.send(payment).await;
             }
             Next::Send => self.send(payment).await,
