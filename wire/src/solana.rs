@@ -5,7 +5,8 @@
 //! network"; the other half is the node's own signature over the message that carries it. Whoever pays, or is paid, checks both. A
 //! payee may name a cold address, whose key is nowhere near: then the ad's signature alone says where its money goes.
 //!
-//! **A tranche** is money that a buyer pays a worker before its jobs. The two count theirs: 1, 2, 3 … Its [`tranche_hash`] stands in
+//! **A tranche** is money that a buyer pays a worker before its jobs, in a token of dollars, or in SOL at a rate that both have signed:
+//! the worker in its ad, the buyer in the transaction, whose memo covers it. The two count theirs: 1, 2, 3 … Its [`tranche_hash`] stands in
 //! the chain beside the transfer, so that a transfer pays one tranche of one buyer to one worker on one network, and no other. What
 //! either side can lose by the other is one tranche.
 

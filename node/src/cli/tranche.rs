@@ -21,6 +21,9 @@ pub(super) enum TrancheCommand {
         /// Dollars, such as 0.05 [default: what the worker would like]
         #[arg(value_parser = micro_usd)]
         usd: Option<u64>,
+        /// Prepay this one too, in the same transaction if it fits; may be given several times.
+        #[arg(long, value_name = "WORKER")]
+        also: Vec<NodeId>,
     },
 }
 
@@ -30,13 +33,14 @@ pub(super) async fn run(context: &Context, command: TrancheCommand) -> Result<()
             let told = wallet::node(context)?.ask(ASKED, "tranche").await?;
             show(context, &told.map_err(|error| Exit::new(error.exit, error.message))?)
         }
-        TrancheCommand::Buy { worker, usd } => buy(context, worker, usd).await,
+        TrancheCommand::Buy { worker, usd, also } => buy(context, worker, usd, also).await,
     }
 }
 
-/// Prepays so many micro-USD, or what the worker would like.
-pub(super) async fn buy(context: &Context, worker: NodeId, micro_usd: Option<u64>) -> Result<(), Exit> {
-    let body = serde_json::to_string(&TrancheBody { worker, micro_usd }).map_err(|error| Exit::new(exit::FAILED, error))?;
+/// Prepays each so many micro-USD, or what it would like.
+pub(super) async fn buy(context: &Context, worker: NodeId, micro_usd: Option<u64>, also: Vec<NodeId>) -> Result<(), Exit> {
+    let body =
+        serde_json::to_string(&TrancheBody { worker, micro_usd, also }).map_err(|error| Exit::new(exit::FAILED, error))?;
     let rows = wallet::node(context)?.post_within(ASKED, "tranche", body).await?;
     show(context, &rows.map_err(|error| Exit::new(error.exit, error.message))?)
 }

@@ -71,7 +71,9 @@ pub(super) struct Patience {
 pub(super) async fn run(context: &Context, command: WalletCommand) -> Result<(), Exit> {
     let (body, patience) = match command {
         WalletCommand::Balance => return balance(context).await,
-        WalletCommand::Deposit { worker, usd, solana: true, .. } => return tranche::buy(context, worker, Some(usd)).await,
+        WalletCommand::Deposit { worker, usd, solana: true, .. } => {
+            return tranche::buy(context, worker, Some(usd), Vec::new()).await;
+        }
         WalletCommand::Deposit { worker, usd, patience, .. } => (WalletBody::Deposit { worker, micro_usd: usd }, patience),
         WalletCommand::Close { worker, exit: true, patience } => (WalletBody::Exit { worker }, patience),
         WalletCommand::Close { worker, exit: false, patience } => (WalletBody::Close { worker }, patience),

@@ -576,6 +576,9 @@ pub struct TrancheBody {
     pub worker: NodeId,
     /// How much, in micro-USD; what the worker would like if nothing is said.
     pub micro_usd: Option<u64>,
+    /// And of whom else, all or none.
+    #[serde(default)]
+    pub also: Vec<NodeId>,
 }
 
 /// An error, in one sentence.

@@ -28,9 +28,10 @@ pub(super) async fn list(State(node): State<Arc<Node>>) -> Response {
     answer(rows(&node))
 }
 
-/// `POST`: one more of a worker. It is paid in the background.
+/// `POST`: one more of each worker. They are paid in the background.
 pub(super) async fn buy(State(node): State<Arc<Node>>, Json(body): Json<TrancheBody>) -> Response {
-    match node.tabs().solana().buy(body.worker, body.micro_usd.map(MicroUsd)).await {
+    let workers = [&[body.worker], &body.also[..]].concat();
+    match node.tabs().solana().buy_of(&workers, body.micro_usd.map(MicroUsd)).await {
         Ok(_) => answer(rows(&node)),
         Err(error) => answer(Err(error)),
     }

@@ -1,4 +1,4 @@
-//! Prepaid tranches on Solana, in an SPL token such as USDC.
+//! Prepaid tranches on Solana, in an SPL token such as USDC or in SOL.
 //!
 //! | module | what it owns |
 //! |---|---|

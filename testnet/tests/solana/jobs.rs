@@ -7,11 +7,13 @@ use infernet_node::{
     settlement::{
         solana::{
             account::Account,
-            book::{Means, NotBegun},
+            book::{Book, Bought, FIRST_STEP, Means, NotBegun, Wanted, together},
             key::SolanaKey,
+            payee::check_paid,
             payment::{Payment, Stage},
             tranches::{NotBought, Tranches},
             transaction::{Asset, Order, Transfer},
+            verify::Expected,
         },
         tabs::Credit,
     },
@@ -29,7 +31,7 @@ use infernet_wire::{
     solana::{Coin, SolanaTerms, Tranche, tranche_hash, units},
     topic::NetworkId,
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -202,6 +204,7 @@ async fn a_tranche_on_its_way_goes_on_after_a_restart() {
     let store = infernet_node::store::open(home.path(), &network).expect("a store");
     let [us, worker] = [1, 2].map(|n| NodeKey::from_bytes(&[n; 32]).expect("a key").id());
     let terms = SolanaTerms { address: scene.payee, proof: None, mint: scene.mint, decimals: 6, tranche: TRANCHE, rate: None };
+    let wanted = [Wanted { worker, terms, amount: TRANCHE }];
     let start = || {
         let means =
             Means { network: network.clone(), buyer: us, coin: Coin::Token { mint: scene.mint, decimals: 6 }, unit_price: 0 };
@@ -214,7 +217,7 @@ async fn a_tranche_on_its_way_goes_on_after_a_restart() {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
                 let tranches = start();
-                assert_eq!(tranches.buy(worker, &terms, TRANCHE).await.expect("begun"), 1);
+                assert_eq!(tranches.buy(&wanted).await.expect("begun"), [1]);
                 let sent = || async { matches!(tranches.all()[0].payment.stage, Stage::Sent { .. }) };
                 eventually("the payment to be sent", SOON, sent).await.expect("sent");
             });
@@ -290,4 +293,124 @@ async fn sol_counts_for_what_was_paid_and_no_more() {
     let token = Tranche { number: 3, amount: dollar, transaction, payer, rate: None };
     let told = desk.count(market.worker.node.tabs(), &buyer, &token).await.expect_err("not taken").to_string();
     assert!(told.contains("SOL"), "{told}");
+}
+
+/// Seven workers, five of whose tranches fit one transaction; the process ends while they are on their way, and the next goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn tranches_of_several_workers_share_a_transaction_and_are_paid_once() {
+    let scene = Scene::new(1).await;
+    let home = tempfile::tempdir().expect("a folder");
+    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
+    let store = infernet_node::store::open(home.path(), &network).expect("a store");
+    let us = NodeKey::from_bytes(&[1; 32]).expect("a key").id();
+    let coin = Coin::Token { mint: scene.mint, decimals: 6 };
+    let wanted: Vec<Wanted> = (50..57)
+        .map(|n| {
+            let worker = NodeKey::from_bytes(&[n; 32]).expect("a key").id();
+            let own = SolanaKey::from_bytes(&[n; 32]).bind(&network, &worker);
+            Wanted { worker, terms: SolanaTerms::new(own, coin, TRANCHE), amount: TRANCHE }
+        })
+        .collect();
+    let start = || {
+        let means = Means { network: network.clone(), buyer: us, coin, unit_price: 10_000 };
+        Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started")
+    };
+    scene.nodes[0].set(Faults { holds: true, ..Faults::default() });
+    std::thread::scope(|scope| {
+        let process = scope.spawn(|| {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            runtime.block_on(async {
+                let tranches = start();
+                assert_eq!(tranches.buy(&wanted).await.expect("begun"), [1; 7]);
+                let is_sent = |payment: &Payment| matches!(payment.stage, Stage::Sent { .. });
+                let sent = || async { tranches.all().iter().all(|bought| is_sent(&bought.payment)) };
+                eventually("the payments to be sent", SOON, sent).await.expect("sent");
+                let again = tranches.buy(&wanted[6..]).await.expect_err("one at a time");
+                assert!(matches!(again, NotBought::NotBegun(NotBegun::Open { number: 1, .. })), "{again}");
+            });
+        });
+        tokio::task::block_in_place(|| process.join().expect("no panic"));
+    });
+    scene.nodes[0].set(Faults::default());
+    scene.cluster.release();
+    let tranches = start();
+    let _clock = scene.cluster.tick(1, Duration::from_millis(2));
+    let paid = || async { wanted.iter().all(|one| tranches.to_show(&one.worker).is_some()) };
+    eventually("the tranches to be final", SOON, paid).await.expect("final");
+    let signatures: BTreeSet<_> =
+        wanted.iter().filter_map(|one| tranches.to_show(&one.worker)).map(|tranche| tranche.transaction).collect();
+    assert_eq!((signatures.len(), scene.cluster.landed().len()), (2, 2), "five and two");
+    assert!(wanted.iter().all(|one| scene.cluster.tokens(&scene.mint, &one.terms.address) == TRANCHE.0));
+    // Each worker finds its own in it.
+    for Wanted { worker, terms, .. } in &wanted {
+        let tranche = tranches.to_show(worker).expect("paid");
+        let transfer =
+            Transfer { to: terms.address, asset: coin.into(), amount: TRANCHE.0, hash: tranche.hash(&network, &us, worker).0 };
+        let expected = Expected { payer: scene.payer.address(), transfer };
+        check_paid(&scene.rpcs(), &expected, tranche.transaction).await.expect("paid");
+    }
+    // All or none.
+    let stranger = SolanaKey::from_bytes(&[60; 32]).bind(&network, &us);
+    let forged = Wanted { terms: SolanaTerms::new(stranger, coin, TRANCHE), ..wanted[0] };
+    let none = tranches.buy(&[forged, wanted[1]]).await.expect_err("another's wallet");
+    assert!(matches!(&none, NotBought::Among { worker, .. } if *worker == wanted[0].worker), "{none}");
+    assert_eq!(scene.cluster.landed().len(), 2);
+}
+
+/// The worker names another wallet while a tranche is on its way to the one before.
+#[tokio::test]
+async fn a_tranche_to_the_wallet_before_still_counts() {
+    let market = Market::new().await;
+    market.buys().await;
+    let rail = market.worker.node.rails().named("solana").expect("a rail");
+    let other = SolanaKey::from_bytes(&[42; 32]).address();
+    rail.pay_to("0x12").expect_err("no address");
+    rail.pay_to(&other.to_string()).expect("an address");
+    assert_eq!(market.worker.node.tabs().solana().terms().map(|terms| (terms.address, terms.proof)), Some((other, None)));
+    market.job().await.expect("runs");
+    assert_eq!((market.prepayments(), market.scene.paid()), (1, TRANCHE.0));
+    let told = market.buyer.node.rails().holdings().await;
+    let [("solana", holdings)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((&holdings.trouble, holdings.balances.len()), (&None, 2), "{holdings:?}");
+    assert_eq!(holdings.balances[1].worth, Some(MicroUsd(crate::TOKENS - TRANCHE.0)));
+}
+
+/// The process ended when one of two copies of what was signed was on disk: the other has it too before the chain is asked anything.
+#[tokio::test]
+async fn copies_of_a_payment_are_the_same_before_it_goes_on() {
+    let scene = Scene::new(1).await;
+    let home = tempfile::tempdir().expect("a folder");
+    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
+    let store = infernet_node::store::open(home.path(), &network).expect("a store");
+    let us = NodeKey::from_bytes(&[1; 32]).expect("a key").id();
+    let coin = Coin::Token { mint: scene.mint, decimals: 6 };
+    let means = Means { network: network.clone(), buyer: us, coin, unit_price: 0 };
+    let wanted = [50, 51].map(|n| {
+        let worker = NodeKey::from_bytes(&[n; 32]).expect("a key").id();
+        let own = SolanaKey::from_bytes(&[n; 32]).bind(&network, &worker);
+        Wanted { worker, terms: SolanaTerms::new(own, coin, TRANCHE), amount: TRANCHE }
+    });
+    let mut book = Book::default();
+    let batch = together(book.next(&means, &wanted).expect("begun"), |_| true).remove(0);
+    let (order, mut signed) = (batch[0].1.order.clone(), Payment::default());
+    scene.nodes[0].set(Faults { drops: true, ..Faults::default() });
+    scene.wallet().advance(&order, &mut signed, &mut crate::keeps).await.expect("signed");
+    scene.nodes[0].set(Faults { silent: true, ..Faults::default() });
+    for ((step, bought), payment) in batch.into_iter().zip([signed.clone(), Payment::default()]) {
+        let (step, bytes) = book.put(step, Bought { payment, ..bought });
+        store.keep_step(step, bytes).await.expect("kept");
+    }
+    let tranches = Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started");
+    let same = || async {
+        let kept = Book::recover(store.steps(FIRST_STEP).expect("steps"));
+        kept.all().all(|bought| bought.payment.attempts == signed.attempts)
+    };
+    eventually("both copies to be the same", SOON, same).await.expect("kept");
+    assert_eq!(scene.cluster.landed().len(), 0);
+    scene.nodes[0].set(Faults::default());
+    let _clock = scene.cluster.tick(1, Duration::from_millis(2));
+    let paid = || async { wanted.iter().all(|one| tranches.to_show(&one.worker).is_some()) };
+    eventually("both to be final", SOON, paid).await.expect("final");
+    assert!(wanted.iter().all(|one| scene.cluster.tokens(&scene.mint, &one.terms.address) == TRANCHE.0));
+    assert_eq!(scene.cluster.landed().len(), 1);
 }

@@ -125,6 +125,28 @@ async fn a_payer_that_is_killed_at_every_point_pays_once() {
 }
 
 /// What was not kept was not sent.
+/// A disk that was full for a moment: what was signed meanwhile is on no disk, so it must not be sent when there is room again either.
+#[tokio::test]
+async fn what_was_signed_and_not_kept_is_never_sent() {
+    let scene = Scene::new(1).await;
+    let (wallet, order, mut payment) = (scene.wallet(), scene.order(400), Payment::default());
+    let mut full = |_| async { Err::<(), _>("full".to_owned()) };
+    for _ in 0..3 {
+        let told = wallet.advance(&order, &mut payment, &mut full).await;
+        assert!(matches!(told, Err(SolanaError::Keep(_))), "{told:?}");
+        assert_eq!((payment.clone(), scene.cluster.landed().len()), (Payment::default(), 0));
+    }
+    let kept = RefCell::new(Payment::default());
+    let mut keep = |payment: Payment| {
+        kept.replace(payment);
+        async { Ok(()) }
+    };
+    wallet.advance(&order, &mut payment, &mut keep).await.expect("sent");
+    let signature = scene.cluster.landed()[0].signature;
+    assert!(kept.borrow().attempts.iter().any(|attempt| attempt.signature == signature));
+    assert_eq!((scene.cluster.landed().len(), scene.paid()), (1, 400));
+}
+
 #[tokio::test]
 async fn a_full_disk_pays_nothing() {
     let scene = Scene::new(1).await;

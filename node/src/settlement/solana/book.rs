@@ -4,6 +4,11 @@
 //! more than one is ever at stake. The two count them, 1, 2, 3 …; one that ended without paying gives its number to the next.
 //!
 //! A tranche is one step in the journal, and all tranches of a worker are the same one, so the journal does not grow with them.
+//!
+//! **Several in one transaction.** Tranches of several workers that are bought at once share an order and its payment, as far as they fit.
+//! Each step has a copy of both, and what is signed is on disk in all of them before it is sent; after a crash they are made the same
+//! first, by the longest. So each has all that may have been sent, [`Book::running`] drives each order once, and one of which copies
+//! are missing was never signed.
 
 use super::{
     payment::{Payment, Stage},
@@ -47,6 +52,20 @@ pub struct Bought {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rate: Option<u64>,
 }
+
+/// A tranche that is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Of whom.
+    pub worker: NodeId,
+    /// What its ad says.
+    pub terms: SolanaTerms,
+    /// How much.
+    pub amount: MicroUsd,
+}
+
+/// A tranche and its step.
+pub type Begun = (u64, Bought);
 
 /// What is to be kept: a step's number, and its bytes.
 pub type Step = (u64, Vec<u8>);
@@ -123,7 +142,18 @@ impl Book {
     /// What was kept. Steps that can't be read are those of a newer version, and are left alone.
     pub fn recover(steps: impl IntoIterator<Item = Step>) -> Self {
         let read = |(number, bytes): Step| Some((number, codec::decode::<Bought>(&bytes).ok()?));
-        Book(steps.into_iter().filter(|(number, _)| *number >= FIRST_STEP).filter_map(read).collect())
+        let mut book: BTreeMap<_, _> = steps.into_iter().filter(|(number, _)| *number >= FIRST_STEP).filter_map(read).collect();
+        // Nothing was signed, since not all of them were kept.
+        let copies = |order: &Order| book.values().filter(|bought| bought.order == *order).count();
+        let partial =
+            |bought: &Bought| bought.payment.attempts.is_empty() && copies(&bought.order) < bought.order.transfers.len();
+        let never: Vec<u64> = book.iter().filter(|(_, bought)| partial(bought)).map(|(step, _)| *step).collect();
+        for step in never {
+            if let Some(bought) = book.get_mut(&step) {
+                bought.payment.stage = Stage::GivenUp;
+            }
+        }
+        Book(book)
     }
 
     /// The newest tranche of a worker, and its step.
@@ -131,9 +161,16 @@ impl Book {
         self.0.iter().find(|(_, bought)| bought.worker == *worker).map(|(step, bought)| (*step, bought))
     }
 
-    /// Those whose payments go on.
-    pub fn running(&self) -> Vec<(u64, Bought)> {
-        self.0.iter().filter(|(_, bought)| !bought.payment.is_done()).map(|(step, bought)| (*step, bought.clone())).collect()
+    /// Those whose payments go on, by their transactions.
+    pub fn running(&self) -> Vec<Vec<Begun>> {
+        let mut all: Vec<Vec<Begun>> = Vec::new();
+        for (step, bought) in self.0.iter().filter(|(_, bought)| !bought.payment.is_done()) {
+            match all.iter_mut().find(|batch| batch.iter().any(|(_, other)| other.order == bought.order)) {
+                Some(batch) => batch.push((*step, bought.clone())),
+                None => all.push(vec![(*step, bought.clone())]),
+            }
+        }
+        all
     }
 
     /// All of them.
@@ -141,19 +178,28 @@ impl Book {
         self.0.values()
     }
 
-    /// What the next tranche of a worker would be; [`Book::put`] begins it.
-    pub fn next(
-        &self,
-        means: &Means,
-        worker: NodeId,
-        terms: &SolanaTerms,
-        amount: MicroUsd,
-    ) -> Result<(u64, Bought), NotBegun> {
-        let coin = means.agreed(terms)?;
+    /// What the next tranches of some workers would be, each with an order of its own; [`Book::put`] begins them. If one can't be
+    /// begun, none is: whose that is, and why.
+    pub fn next(&self, means: &Means, wanted: &[Wanted]) -> Result<Vec<Begun>, (NodeId, NotBegun)> {
+        let mut free = self.0.last_key_value().map_or(FIRST_STEP, |(last, _)| last + 1);
+        let mut begun: Vec<Begun> = Vec::new();
+        for wanted in wanted {
+            let next = self.next_of(means, wanted, free).map_err(|why| (wanted.worker, why))?;
+            free = free.max(next.0 + 1);
+            begun.push(next);
+        }
+        if self.0.len() + begun.iter().filter(|(step, _)| !self.0.contains_key(step)).count() > MAX_WORKERS {
+            return Err((begun.last().map_or(means.buyer, |(_, last)| last.worker), NotBegun::Full));
+        }
+        Ok(begun)
+    }
+
+    fn next_of(&self, means: &Means, wanted: &Wanted, free: u64) -> Result<Begun, NotBegun> {
+        let Wanted { worker, terms, amount } = *wanted;
+        let coin = means.agreed(&terms)?;
         let moved = coin.units(amount).filter(|units| *units > 0).ok_or(NotBegun::Amount(amount))?;
         let (step, number, before) = match self.of(&worker) {
-            None if self.0.len() >= MAX_WORKERS => return Err(NotBegun::Full),
-            None => (self.0.last_key_value().map_or(FIRST_STEP, |(last, _)| last + 1), 1, MicroUsd(0)),
+            None => (free, 1, MicroUsd(0)),
             Some((step, bought)) => {
                 let (number, before) = bought.following()?;
                 (step, number, before)
@@ -172,6 +218,12 @@ impl Book {
         let bytes = codec::encode(&bought);
         self.0.insert(step, bought);
         (step, bytes)
+    }
+
+    /// It could not be kept, so nothing of it is ever signed.
+    pub fn give_up(&mut self, step: u64, bought: Bought) {
+        let payment = Payment { stage: Stage::GivenUp, ..Payment::default() };
+        self.0.insert(step, Bought { payment, ..bought });
     }
 
     /// What to show a worker: a tranche that is paid, and that no job was opened with yet.
@@ -224,12 +276,40 @@ impl Bought {
     }
 }
 
+/// Puts tranches into as few orders as `fits` lets, in their turn.
+pub fn together(begun: Vec<Begun>, fits: impl Fn(&Order) -> bool) -> Vec<Vec<Begun>> {
+    let mut all: Vec<(Order, Vec<Begun>)> = Vec::new();
+    for (step, bought) in begun {
+        let longer = |order: &Order| {
+            let transfers = order.transfers.iter().chain(&bought.order.transfers).copied().collect();
+            Order { transfers, ..*order }
+        };
+        match all.last_mut().and_then(|(order, batch)| Some((Some(longer(order)).filter(&fits)?, order, batch))) {
+            Some((longer, order, batch)) => {
+                *order = longer;
+                batch.push((step, bought));
+            }
+            None => all.push((bought.order.clone(), vec![(step, bought)])),
+        }
+    }
+    let share = |(order, batch): (Order, Vec<Begun>)| {
+        batch.into_iter().map(|(step, bought)| (step, Bought { order: order.clone(), ..bought })).collect()
+    };
+    all.into_iter().map(share).collect()
+}
+
+/// The payment of tranches that share one: the longest copy, since each is kept before anything is sent.
+pub fn payment_of(batch: &[Begun]) -> Payment {
+    batch.iter().map(|(_, bought)| &bought.payment).max_by_key(|payment| payment.attempts.len()).cloned().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use infernet_wire::key::NodeKey;
 
-    use infernet_wire::solana::SolanaAddress;
+    use super::super::{payment::Attempt, transaction::Blockhash};
+    use infernet_wire::{solana::SolanaAddress, time::UnixMillis};
 
     const MINT: SolanaAddress = SolanaAddress([8; 32]);
     const TOKEN: Coin = Coin::Token { mint: MINT, decimals: 6 };
@@ -254,8 +334,13 @@ mod tests {
         }
     }
 
+    fn next(book: &Book, means: &Means, worker: NodeId, terms: SolanaTerms, amount: MicroUsd) -> Result<Begun, NotBegun> {
+        let begun = book.next(means, &[Wanted { worker, terms, amount }]).map_err(|(_, why)| why)?;
+        Ok(begun.into_iter().next().expect("one"))
+    }
+
     fn begun(book: &mut Book, worker: NodeId) -> u64 {
-        let (step, bought) = book.next(&means(), worker, &terms(), DOLLAR).expect("begun");
+        let (step, bought) = next(book, &means(), worker, terms(), DOLLAR).expect("begun");
         book.put(step, bought);
         step
     }
@@ -274,7 +359,7 @@ mod tests {
     fn the_next_tranche_begins_when_the_one_before_was_taken() {
         let (mut book, worker) = (Book::default(), node(2));
         let step = begun(&mut book, worker);
-        let open = |book: &Book| book.next(&means(), worker, &terms(), DOLLAR).map(|(_, next)| next.number);
+        let open = |book: &Book| next(book, &means(), worker, terms(), DOLLAR).map(|(_, next)| next.number);
         assert!(matches!(open(&book), Err(NotBegun::Open { number: 1, state: "on its way", .. })));
         assert_eq!(book.to_show(&worker), None);
         ends(&mut book, step, paid());
@@ -296,7 +381,7 @@ mod tests {
             let (mut book, worker) = (Book::default(), node(2));
             let step = begun(&mut book, worker);
             ends(&mut book, step, stage);
-            assert_eq!(book.next(&means(), worker, &terms(), DOLLAR).expect("begun").1.number, 1);
+            assert_eq!(next(&book, &means(), worker, terms(), DOLLAR).expect("begun").1.number, 1);
         }
     }
 
@@ -320,7 +405,7 @@ mod tests {
     #[test]
     fn sol_is_paid_at_the_workers_rate_up_to_ours() {
         let means = Means { coin: Coin::Sol { rate: 7_000_000 }, ..means() };
-        let next = |terms: SolanaTerms| Book::default().next(&means, node(2), &terms, DOLLAR).map(|(_, bought)| bought);
+        let next = |terms| next(&Book::default(), &means, node(2), terms, DOLLAR).map(|(_, bought)| bought);
         let paid = |rate| next(in_sol(rate)).map(|bought| (bought.order.transfers[0].amount, bought.rate));
         assert_eq!(paid(6_500_000), Ok((6_500_000, Some(6_500_000))));
         assert_eq!(paid(7_000_000), Ok((7_000_000, Some(7_000_000))));
@@ -332,11 +417,75 @@ mod tests {
 
     #[test]
     fn another_token_or_amount_than_can_be_paid_is_refused() {
-        let next = |terms: SolanaTerms, amount| Book::default().next(&means(), node(2), &terms, amount).map(drop);
+        let next = |terms, amount| next(&Book::default(), &means(), node(2), terms, amount).map(drop);
         let other = SolanaTerms { mint: SolanaAddress([9; 32]), ..terms() };
         assert!(matches!(next(other, DOLLAR), Err(NotBegun::Coin { .. })));
         assert!(matches!(next(SolanaTerms { decimals: 9, ..terms() }, DOLLAR), Err(NotBegun::Coin { .. })));
         assert!(matches!(next(in_sol(5), DOLLAR), Err(NotBegun::Coin { .. })));
         assert_eq!(next(terms(), MicroUsd(0)), Err(NotBegun::Amount(MicroUsd(0))));
+    }
+
+    /// Three tranches, at most two in an order.
+    fn batched(book: &mut Book) -> Vec<Vec<Begun>> {
+        let wanted = [2, 3, 4].map(|n| Wanted { worker: node(n), terms: terms(), amount: DOLLAR });
+        let begun = book.next(&means(), &wanted).expect("begun");
+        let batches = together(begun, |order| order.transfers.len() <= 2);
+        batches.iter().flatten().cloned().for_each(|(step, bought)| drop(book.put(step, bought)));
+        batches
+    }
+
+    fn kept(book: &Book) -> Vec<Step> {
+        book.0.iter().map(|(step, bought)| (*step, codec::encode(bought))).collect()
+    }
+
+    fn attempt(n: u8) -> Attempt {
+        let (signature, at) = (TxSignature([n; 64]), UnixMillis(1));
+        Attempt { signature, blockhash: Blockhash([n; 32]), last_valid: 9, at, raw: vec![n] }
+    }
+
+    #[test]
+    fn several_share_a_transaction_as_far_as_they_fit() {
+        let mut book = Book::default();
+        let batches = batched(&mut book);
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+        let hashes = |batch: &[Begun]| batch[0].1.order.transfers.iter().map(|transfer| transfer.hash).collect::<Vec<_>>();
+        assert_eq!((hashes(&batches[0]).len(), hashes(&batches[1]).len()), (2, 1));
+        assert_eq!(batches[0][0].1.order, batches[0][1].1.order);
+        assert_eq!(book.running(), batches, "each order is driven once");
+        assert_eq!(Book::recover(kept(&book)).running(), batches, "after a restart too");
+        // If one can't be begun, none is.
+        let wanted = [5, 2].map(|n| Wanted { worker: node(n), terms: terms(), amount: DOLLAR });
+        assert!(matches!(book.next(&means(), &wanted), Err((worker, NotBegun::Open { .. })) if worker == node(2)));
+    }
+
+    #[test]
+    fn a_batch_of_which_a_copy_is_missing_was_never_signed_and_never_will_be() {
+        let mut book = Book::default();
+        batched(&mut book);
+        let all = kept(&book);
+        for lost in 0..2 {
+            let some = all.iter().enumerate().filter(|(at, _)| *at != lost).map(|(_, step)| step.clone());
+            let again = Book::recover(some);
+            assert_eq!(again.running().iter().map(Vec::len).collect::<Vec<_>>(), [1], "the one in an order of its own");
+            assert!(next(&again, &means(), node(2), terms(), DOLLAR).is_ok_and(|(_, bought)| bought.number == 1));
+        }
+    }
+
+    #[test]
+    fn of_copies_that_differ_the_longest_is_driven() {
+        let mut book = Book::default();
+        let first = batched(&mut book)[0][0].0;
+        let second = book.running()[0][1].0;
+        let mut bought = book.0.get(&second).expect("begun").clone();
+        bought.payment.signed(attempt(1));
+        book.put(second, bought);
+        let again = Book::recover(kept(&book));
+        let batch = &again.running()[0];
+        assert_eq!(batch.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [first, second]);
+        assert_eq!(payment_of(batch).attempts, [attempt(1)]);
+        // One that has ended is left alone, and the other goes on with what it has.
+        let mut book = again;
+        ends(&mut book, first, paid());
+        assert_eq!(book.running()[0].iter().map(|(step, _)| *step).collect::<Vec<_>>(), [second]);
     }
 }

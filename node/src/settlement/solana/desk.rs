@@ -1,6 +1,7 @@
 //! Where jobs meet Solana. Every node has a desk; it is empty until a wallet is configured, and then jobs show and count tranches.
 
 use super::{
+    book::Wanted,
     payee::{NotCounted, Payee},
     tranches::{NotBought, Tranches},
 };
@@ -11,7 +12,7 @@ use infernet_wire::{
     solana::{SolanaAddress, SolanaTerms, Tranche},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -78,9 +79,23 @@ impl Desk {
 
     /// Begins to buy a tranche of a worker; its number. Without an amount it is as large as the worker would like.
     pub async fn buy(&self, worker: NodeId, amount: Option<MicroUsd>) -> Result<u64, NotBought> {
+        let numbers = self.buy_of(&[worker], amount).await?;
+        Ok(numbers.first().copied().unwrap_or_default())
+    }
+
+    /// The same of several workers, all or none, in as few transactions as they fit into; who is named twice counts once.
+    pub async fn buy_of(&self, workers: &[NodeId], amount: Option<MicroUsd>) -> Result<Vec<u64>, NotBought> {
         let tranches = self.tranches()?;
-        let terms = self.terms_of(&worker).ok_or(NotBought::NotTaken)?;
-        tranches.buy(worker, &terms, amount.unwrap_or(terms.tranche)).await
+        let workers: BTreeSet<NodeId> = workers.iter().copied().collect();
+        let mut wanted = Vec::new();
+        for worker in &workers {
+            let terms = self.terms_of(worker).ok_or_else(|| match workers.len() {
+                1 => NotBought::NotTaken,
+                _ => NotBought::Among { worker: *worker, why: Box::new(NotBought::NotTaken) },
+            })?;
+            wanted.push(Wanted { worker: *worker, terms, amount: amount.unwrap_or(terms.tranche) });
+        }
+        tranches.buy(&wanted).await
     }
 
     /// What to show a worker when a job is opened with it.

@@ -2,24 +2,27 @@
 //! [`super::payment`] how they are paid.
 
 use super::{
-    book::{Book, Bought, FIRST_STEP, Means, NotBegun, Step},
+    book::{self, Begun, Book, Bought, FIRST_STEP, Means, NotBegun, Step, Wanted},
     payment::Payment,
+    transaction::Order,
     wallet::{SolanaError, Wallet},
 };
 use crate::store::{MAX_PAGE, Store, StoreError};
+use futures::future::try_join_all;
 use infernet_wire::{
     id::NodeId,
-    money::MicroUsd,
-    solana::{BadBinding, SolanaBinding, SolanaTerms, Tranche},
+    solana::{BadBinding, SolanaBinding, Tranche},
 };
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tracing::{info, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 /// After which a payment that does not end is told of once more.
 const TELL: Duration = Duration::from_secs(300);
+/// Workers that are paid at once: some seven transactions, which land within the same half minute.
+pub const MAX_AT_ONCE: usize = 32;
 /// After a full disk or a wrong endpoint.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -44,6 +47,17 @@ pub enum NotBought {
     /// It can't be kept.
     #[error("can't keep the tranche, so it is not paid: {0}")]
     Store(#[from] StoreError),
+    /// Of one worker among several, and so of none.
+    #[error("nothing is bought, for of {worker}: {why}")]
+    Among {
+        /// Which.
+        worker: NodeId,
+        /// Why.
+        why: Box<NotBought>,
+    },
+    /// Too many.
+    #[error("tranches of {0} workers at once: name {MAX_AT_ONCE} at most")]
+    TooMany(usize),
 }
 
 /// A handle to all tranches that this node has bought. Cheap to clone.
@@ -66,7 +80,7 @@ impl Tranches {
         let book = Mutex::new(Book::recover(all_steps(&*store)?));
         let tranches = Tranches { shared: Arc::new(Shared { means, binding, wallet, store, book }) };
         let running = tranches.book().running();
-        running.into_iter().for_each(|(step, bought)| tranches.pay(step, bought));
+        running.into_iter().for_each(|batch| tranches.pay(batch));
         Ok(tranches)
     }
 
@@ -90,24 +104,40 @@ impl Tranches {
         self.book().all().cloned().collect()
     }
 
-    /// Begins to buy `amount` of a worker, whose ad says `terms`; its number. The payment goes on in the background.
-    pub async fn buy(&self, worker: NodeId, terms: &SolanaTerms, amount: MicroUsd) -> Result<u64, NotBought> {
-        let means = &self.shared.means;
-        terms.verify(&means.network, &worker)?;
-        let (_, wanted) = self.book().next(means, worker, terms, amount)?;
-        self.shared.wallet.check_funds(&wanted.order).await?;
-        let (begun, keeping) = {
-            let mut book = self.book();
-            // Another one may have been begun in the meantime.
-            let (step, bought) = book.next(means, worker, terms, amount)?;
-            let kept = book.put(step, bought.clone());
-            ((step, bought), self.keep(kept))
+    /// Begins to buy tranches, all or none; their numbers. The payments go on in the background, as few as they fit into.
+    pub async fn buy(&self, wanted: &[Wanted]) -> Result<Vec<u64>, NotBought> {
+        if wanted.len() > MAX_AT_ONCE {
+            return Err(NotBought::TooMany(wanted.len()));
+        }
+        let Shared { means, wallet, .. } = &*self.shared;
+        let among = |worker, why: NotBought| match wanted {
+            [_] => why,
+            _ => NotBought::Among { worker, why: Box::new(why) },
         };
-        let number = begun.1.number;
-        keeping.await?;
-        info!(worker = %worker.short(), number, %amount, "buying a tranche on Solana");
-        self.pay(begun.0, begun.1);
-        Ok(number)
+        for Wanted { worker, terms, .. } in wanted {
+            terms.verify(&means.network, worker).map_err(|why| among(*worker, why.into()))?;
+        }
+        let next = |book: &Book| book.next(means, wanted).map_err(|(worker, why)| among(worker, why.into()));
+        let transfers = next(&self.book())?.iter().flat_map(|(_, bought)| bought.order.transfers.clone()).collect();
+        wallet.check_funds(&Order { transfers, unit_price: means.unit_price }).await?;
+        let (batches, keeping) = {
+            let mut book = self.book();
+            // Others may have been begun in the meantime.
+            let batches = book::together(next(&book)?, |order| order.fits(&wallet.address()));
+            let kept = batches.iter().flatten().map(|(step, bought)| book.put(*step, bought.clone()));
+            let keeping: Vec<_> = kept.map(|step| self.keep(step)).collect();
+            (batches, keeping)
+        };
+        if let Err(error) = try_join_all(keeping).await {
+            batches.into_iter().flatten().for_each(|(step, bought)| self.book().give_up(step, bought));
+            return Err(error.into());
+        }
+        let numbers = batches.iter().flatten().map(|(_, bought)| bought.number).collect();
+        for (_, Bought { worker, number, amount, .. }) in batches.iter().flatten() {
+            info!(worker = %worker.short(), number, %amount, "buying a tranche on Solana");
+        }
+        batches.into_iter().for_each(|batch| self.pay(batch));
+        Ok(numbers)
     }
 
     /// What to show a worker when a job is opened with it.
@@ -132,29 +162,46 @@ impl Tranches {
         self.shared.store.keep_step(number, bytes)
     }
 
-    /// Pays it in the background, however long it takes.
-    fn pay(&self, step: u64, bought: Bought) {
+    /// Pays them in the background, with one transaction, however long it takes.
+    fn pay(&self, batch: Vec<Begun>) {
         let tranches = self.clone();
-        tokio::spawn(async move { tranches.drive(step, bought).await });
+        tokio::spawn(async move { tranches.drive(&batch).await });
     }
 
-    async fn drive(&self, step: u64, bought: Bought) {
-        let Bought { order, mut payment, worker, number, .. } = bought.clone();
+    async fn drive(&self, batch: &[Begun]) {
+        let Some((_, Bought { order, worker, number, .. })) = batch.first() else { return };
+        let (mut payment, span) =
+            (book::payment_of(batch), info_span!("tranche", worker = %worker.short(), number, of = batch.len()));
         let keep = |payment: Payment| {
-            let kept = self.book().put(step, Bought { payment, ..bought.clone() });
-            let keeping = self.keep(kept);
-            async move { keeping.await.map_err(|error| error.to_string()) }
+            let kept: Vec<Step> = {
+                let mut book = self.book();
+                let put = |(step, bought): &Begun| book.put(*step, Bought { payment: payment.clone(), ..bought.clone() });
+                batch.iter().map(put).collect()
+            };
+            let keeping: Vec<_> = kept.into_iter().map(|step| self.keep(step)).collect();
+            // All of them: see the book.
+            async move { try_join_all(keeping).await.map(drop).map_err(|error| error.to_string()) }
         };
-        loop {
-            match self.shared.wallet.drive(&order, &mut payment, TELL, keep).await {
-                Ok(end) => return info!(worker = %worker.short(), number, ?end, "a tranche has ended"),
-                Err(SolanaError::TooLong(_)) => warn!(number, stage = ?payment.stage, "a tranche is not final yet"),
-                Err(error) => {
-                    warn!(number, %error, "can't pay a tranche now");
-                    tokio::time::sleep(RETRY).await;
+        let driving = async {
+            // After a crash copies may differ; what one alone has must not be sent.
+            while batch.iter().any(|(_, bought)| bought.payment != payment)
+                && let Err(error) = keep(payment.clone()).await
+            {
+                warn!(%error, "can't keep a tranche, so it waits");
+                tokio::time::sleep(RETRY).await;
+            }
+            loop {
+                match self.shared.wallet.drive(order, &mut payment, TELL, keep).await {
+                    Ok(end) => return info!(?end, "a tranche has ended"),
+                    Err(SolanaError::TooLong(_)) => warn!(stage = ?payment.stage, "a tranche is not final yet"),
+                    Err(error) => {
+                        warn!(%error, "can't pay a tranche now");
+                        tokio::time::sleep(RETRY).await;
+                    }
                 }
             }
-        }
+        };
+        driving.instrument(span).await;
     }
 }
 

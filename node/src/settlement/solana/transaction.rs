@@ -135,6 +135,13 @@ impl Order {
         Ok(Signed { signature: TxSignature((*signature).into()), raw })
     }
 
+    /// Whether it is one transaction of `payer` that validators take.
+    pub fn fits(&self, payer: &Address) -> bool {
+        let payer = key(payer);
+        let unsigned = self.instructions(&payer).map(|all| Transaction::new_unsigned(Message::new(&all, Some(&payer))));
+        unsigned.is_ok_and(|transaction| to_bytes(&transaction).len() <= MAX_BYTES)
+    }
+
     fn instructions(&self, payer: &Pubkey) -> Result<Vec<Instruction>, OrderError> {
         if self.transfers.is_empty() {
             return Err(OrderError::Empty);
@@ -229,6 +236,10 @@ mod tests {
         let batch = |count: u8, asset| sign((1..=count).map(|n| transfer(n, asset)).collect(), 1);
         let most = |asset| (1..30).take_while(|count| batch(*count, asset).is_ok()).last();
         assert_eq!((most(MINT), most(Asset::Sol)), (Some(5), Some(7)));
+        let payer = SolanaKey::from_bytes(&[3; 32]).address();
+        let fits =
+            |count: u8| Order { transfers: (1..=count).map(|n| transfer(n, MINT)).collect(), unit_price: 1 }.fits(&payer);
+        assert_eq!([0, 1, 5, 6].map(fits), [false, true, true, false]);
         assert!(matches!(batch(20, MINT), Err(OrderError::TooLong { found }) if found > MAX_BYTES));
         assert_eq!(sign(vec![], 0), Err(OrderError::Empty));
         let nothing = Transfer { amount: 0, ..transfer(2, MINT) };

@@ -10,7 +10,7 @@ use super::{
     key::SolanaKey,
     payment::{Attempt, Facts, Next, Payment, Rules, Stage, merged},
     rpc::Rpc,
-    transaction::{Address, Asset, Order, OrderError, token_account},
+    transaction::{Address, Asset, Order, OrderError, Transfer, token_account},
 };
 use crate::{clock, settlement::json_rpc::RpcError};
 use futures::future::{join_all, try_join_all};
@@ -109,16 +109,15 @@ impl Wallet {
         let wallet = self.address();
         let short = |asset: String, found, wanted| Err(SolanaError::NoFunds { wallet, asset, found, wanted });
         let of = |wanted: Asset| order.transfers.iter().filter(move |transfer| transfer.asset == wanted);
-        let mut sol = FEES;
-        for transfer in &order.transfers {
-            let wanted = of(transfer.asset).fold(0, |sum: u64, transfer| sum.saturating_add(transfer.amount));
-            match transfer.asset {
+        let mut sol = FEES.saturating_mul(u64::try_from(order.transfers.len()).unwrap_or(u64::MAX));
+        let mut assets: Vec<Asset> = order.transfers.iter().map(|transfer| transfer.asset).collect();
+        assets.dedup();
+        for asset in assets {
+            let wanted = of(asset).fold(0, |sum: u64, transfer| sum.saturating_add(transfer.amount));
+            match asset {
                 Asset::Sol => {
-                    let (to, amount) = (transfer.to, transfer.amount);
-                    if amount < RENT && self.lamports_of(&to).await?.saturating_add(amount) < RENT {
-                        return Err(SolanaError::Rent { to, amount });
-                    }
-                    sol = FEES.saturating_add(wanted);
+                    sol = sol.saturating_add(wanted);
+                    try_join_all(of(asset).map(|transfer| self.check_rent(transfer))).await?;
                 }
                 Asset::Token { mint, .. } => {
                     let found = self.tokens(&mint).await?;
@@ -142,6 +141,14 @@ impl Wallet {
     /// What the wallet has, in lamports, as the poorest node tells.
     pub async fn lamports(&self) -> Result<u64, SolanaError> {
         self.lamports_of(&self.address()).await
+    }
+
+    /// Checks that a wallet that is paid in SOL will have what Solana asks.
+    async fn check_rent(&self, &Transfer { to, amount, .. }: &Transfer) -> Result<(), SolanaError> {
+        if amount >= RENT || self.lamports_of(&to).await?.saturating_add(amount) >= RENT {
+            return Ok(());
+        }
+        Err(SolanaError::Rent { to, amount })
     }
 
     async fn lamports_of(&self, wallet: &Address) -> Result<u64, SolanaError> {
@@ -192,9 +199,13 @@ impl Wallet {
             Next::Sign(recent) => {
                 let signed = order.sign(&self.key, &recent.blockhash)?;
                 let (signature, raw) = (signed.signature, signed.raw);
-                let at = clock::now();
+                let (at, unsigned) = (clock::now(), payment.clone());
                 payment.signed(Attempt { signature, blockhash: recent.blockhash, last_valid: recent.last_valid, at, raw });
-                keep(payment.clone()).await.map_err(SolanaError::Keep)?;
+                if let Err(why) = keep(payment.clone()).await {
+                    // Else it would be sent the next time round: what is not kept is as if it was not signed.
+                    *payment = unsigned;
+                    return Err(SolanaError::Keep(why));
+                }
                 self.send(payment).await;
             }
             Next::Send => self.send(payment).await,
