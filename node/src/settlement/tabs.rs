@@ -148,11 +148,10 @@ impl Shared {
     }
 
     fn kept(&self, place: &Place) -> Result<PayeeTab, StoreError> {
-        if place.1.is_none() {
-            return kept(&*self.store, &self.us, &place.0);
-        }
-        let kept = self.store.tab(&self.of(Side::Sold, place))?;
-        Ok(kept.as_deref().and_then(PayeeTab::recover).unwrap_or_default())
+        let Some(channel) = place.1 else { return kept(&*self.store, &self.us, &place.0) };
+        let kept = self.store.tab(&self.of(Side::Sold, place))?.as_deref().and_then(PayeeTab::recover);
+        let redeemed = || self.channels.get(&channel).map_or(0, |known| known.redeemed);
+        Ok(kept.unwrap_or_else(|| PayeeTab::redeemed(redeemed())))
     }
 
     fn kept_payer(&self, place: &Place) -> Result<PayerTab, StoreError> {

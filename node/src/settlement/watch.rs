@@ -3,7 +3,8 @@
 //! How far the chain was read, and which channels there are, is in the journal, so that a restart reads only what came since. A node that
 //! starts for the first time is ready at once: nobody opens a channel to a worker that nobody knows. But its home may be a restored one,
 //! with the key and without the store. So it goes on to look back, some pages at a time, until the block that made the contract; how far
-//! that has come is in the journal, too.
+//! that has come is in the journal, too. What was promised on a channel that we opened before this store began nobody knows any more: it can
+//! be closed or left, and pays for no more jobs.
 
 use super::{
     channels::{Channels, Known, MAX_CHANNELS},
@@ -43,6 +44,9 @@ struct Cursor {
     /// Those before it are still to be read; 0: none.
     #[serde(default)]
     before: u64,
+    /// The block that was the newest deep one when this store began.
+    #[serde(default)]
+    began: u64,
 }
 
 /// How many blocks are asked for at once. **Pure.**
@@ -82,6 +86,8 @@ pub(super) struct Watch {
     span: Span,
     /// Blocks before this one are still to be read; 0: none.
     before: u64,
+    /// The newest deep block when this store began.
+    began: u64,
     span_back: Span,
     /// The block that made the contract, once it was looked for.
     made: Option<u64>,
@@ -99,6 +105,7 @@ impl Watch {
         let cursor = records.iter().find(|(number, _)| *number == CURSOR);
         let cursor = cursor.and_then(|(_, record)| codec::decode::<Cursor>(record).ok()).filter(|cursor| cursor.place == place);
         let (read, before) = cursor.map(|cursor| (cursor.block, cursor.before)).unzip();
+        let began = cursor.map_or(0, |cursor| cursor.began);
         let mut slots = BTreeMap::new();
         for (number, record) in records.iter().filter(|(number, _)| *number >= CHANNELS) {
             let Ok(known) = codec::decode::<Known>(record) else { continue };
@@ -111,7 +118,24 @@ impl Watch {
         let contract = contract::Channels(terms.contract);
         let (kept, before, span) = (read.unwrap_or_default(), before.unwrap_or_default(), Span(MAX_LOG_BLOCKS));
         let (span_back, made, told, asked) = (span, None, None, None);
-        Watch { wallet, contract, terms, book, tabs, store, read, kept, span, before, span_back, made, told, slots, asked }
+        Watch {
+            wallet,
+            contract,
+            terms,
+            book,
+            tabs,
+            store,
+            read,
+            kept,
+            span,
+            before,
+            began,
+            span_back,
+            made,
+            told,
+            slots,
+            asked,
+        }
     }
 
     /// The last block that was read for new channels.
@@ -126,11 +150,11 @@ impl Watch {
         let mut read = match self.read {
             Some(read) => read,
             None => {
-                self.before = deep.saturating_sub(FIRST_LOOK);
+                (self.before, self.began) = (deep.saturating_sub(FIRST_LOOK), deep);
                 self.before
             }
         };
-        let mut left = MAX_SPANS;
+        let (first, mut left) = (self.read.is_none(), MAX_SPANS);
         while read < deep && left > 0 {
             left -= 1;
             let to = deep.min(read.saturating_add(self.span.0));
@@ -140,8 +164,8 @@ impl Watch {
             };
             self.span.answered();
             let new = !found.is_empty();
-            for terms in found.into_values() {
-                self.meet(terms, deep).await?;
+            for (terms, block) in found.into_values() {
+                self.meet(terms, block, deep).await?;
             }
             read = to;
             self.read = Some(read);
@@ -150,6 +174,10 @@ impl Watch {
             }
         }
         self.read.get_or_insert(read);
+        if first {
+            // Before anything is wanted here, which waits until it is ready.
+            self.keep_cursor(read).await?;
+        }
         self.ask_again(deep).await?;
         if read >= deep {
             // What can't be had of old blocks holds up nothing.
@@ -181,8 +209,8 @@ impl Watch {
                 found => found?,
             };
             self.span_back.answered();
-            for terms in found.into_values() {
-                self.meet(terms, deep).await?;
+            for (terms, block) in found.into_values() {
+                self.meet(terms, block, deep).await?;
             }
             self.before = from;
             self.keep_cursor(self.read.unwrap_or_default()).await?;
@@ -210,8 +238,8 @@ impl Watch {
         Ok(with)
     }
 
-    /// Channels in our token, to us and from us, that were opened in these blocks.
-    async fn opened(&self, from: u64, to: u64) -> Result<BTreeMap<ChannelId, ChannelTerms>, EvmError> {
+    /// Channels in our token, to us and from us, that were opened in these blocks, and in which of them.
+    async fn opened(&self, from: u64, to: u64) -> Result<BTreeMap<ChannelId, (ChannelTerms, u64)>, EvmError> {
         let address = self.wallet.address();
         let us = Some(address_word(&address));
         let ours = |terms: &ChannelTerms| terms.token == self.terms.token && [terms.payer, terms.payee].contains(&address);
@@ -219,17 +247,22 @@ impl Watch {
         let mut found = BTreeMap::new();
         for topics in [vec![event, None, None, us], vec![event, None, us]] {
             let logs = self.wallet.rpc().logs(&self.terms.contract, &topics, (from, to)).await?;
-            let read = |log: &Log| contract::read_opened(self.terms.chain, &self.terms.contract, &log.topics, &log.data);
-            found.extend(logs.iter().filter_map(read).filter(ours).map(|terms| (terms.id(), terms)));
+            let read = |log: &Log| {
+                let terms =
+                    contract::read_opened(self.terms.chain, &self.terms.contract, &log.topics, &log.data).filter(ours)?;
+                Some((terms.id(), (terms, log.block)))
+            };
+            found.extend(logs.iter().filter_map(read));
         }
         Ok(found)
     }
 
     /// Takes a new channel into the book, and keeps it.
-    async fn meet(&mut self, terms: ChannelTerms, deep: u64) -> Result<(), EvmError> {
+    async fn meet(&mut self, terms: ChannelTerms, block: u64, deep: u64) -> Result<(), EvmError> {
         let id = terms.id();
         let Some(there) = self.wallet.channel_at(&self.contract, &id, deep).await? else { return Ok(()) };
-        let known = Known { terms, deposit: there.deposit, redeemed: there.redeemed, exit_at: there.exit_at, closing: false };
+        let closing = terms.payer == self.wallet.address() && block <= self.began;
+        let known = Known { terms, deposit: there.deposit, redeemed: there.redeemed, exit_at: there.exit_at, closing };
         if there.exit_at == CLOSED || self.slots.contains_key(&id) {
             return Ok(());
         }
@@ -304,7 +337,7 @@ impl Watch {
 
     async fn keep_cursor(&mut self, block: u64) -> Result<(), EvmError> {
         let place = (self.terms.chain, self.terms.contract);
-        self.keep(CURSOR, codec::encode(&Cursor { place, block, before: self.before })).await?;
+        self.keep(CURSOR, codec::encode(&Cursor { place, block, before: self.before, began: self.began })).await?;
         self.kept = block;
         Ok(())
     }
@@ -356,6 +389,6 @@ mod tests {
         }
         let place = (5, EvmAddress([9; 20]));
         let read = codec::decode::<Cursor>(&codec::encode(&Fields { place, block: 7 })).expect("a cursor");
-        assert_eq!((read.place, read.block, read.before), (place, 7, 0));
+        assert_eq!((read.place, read.block, read.before, read.began), (place, 7, 0, 0));
     }
 }

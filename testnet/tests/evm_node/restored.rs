@@ -40,6 +40,8 @@ async fn a_restored_home_finds_its_channels_however_old_and_goes_on_after_a_rest
     eventually("it is found", async || again.channels().iter().any(|known| known.deposit == 1_000_000)).await;
     let read_again = gate.logs(|logs| logs.given.iter().filter(|(from, _)| (reached + MOST..OLD).contains(from)).count());
     assert_eq!(read_again, 0, "what was read stays read: {reached}");
+    // What was promised on it nobody knows: no job is paid from it, and a deposit opens another.
+    assert!(again.tabs.channels().to(&key(2).id()).is_empty());
     // And it can be left.
     let steps = again.account.exit(key(2).id()).await.expect("wanted");
     assert_eq!(again.ended(&steps).await, ["settled"]);

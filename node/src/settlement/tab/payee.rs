@@ -229,6 +229,11 @@ impl PayeeTab {
         PayeeTab { carried: owed.0.into(), ..Self::default() }
     }
 
+    /// The first tab on a channel on which so much was redeemed: its record is lost, and what was redeemed was sold.
+    pub fn redeemed(units: u128) -> Self {
+        PayeeTab { settled: units, ..Self::default() }
+    }
+
     /// What is to be durable before a payment counts. After a crash the jobs that run are over, and came to what was paid.
     pub fn record(&self) -> Vec<u8> {
         codec::encode(&Record {

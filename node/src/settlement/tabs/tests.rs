@@ -198,6 +198,32 @@ fn a_channel_makes_room_unless_a_job_runs_on_it_or_its_voucher_is_not_redeemed()
     assert_eq!(seller.tabs.make_room(&other(300_000, 0)).expect("read"), None, "no larger than the others");
 }
 
+#[test]
+fn a_seller_that_lost_its_store_gives_nothing_again_for_what_was_redeemed() {
+    let (buyer, seller, known) = stage(MEANS, 1_000_000);
+    let job_of = |buyer: &Side, seller: &Side, n: u8| {
+        let (payer, till, payment) = open(buyer, seller, n, 1);
+        let mut till = till.expect("covered");
+        let taken = till.take(&payment);
+        if taken.is_ok() {
+            block_on(till.kept()).expect("kept");
+            till.close(MicroUsd(100), true);
+            payer.close(Some(MicroUsd(100)));
+        }
+        taken
+    };
+    assert_eq!(job_of(&buyer, &seller, 1), Ok(()));
+    // It has redeemed that; then its home was restored from its key.
+    let lost = side(2, MEANS);
+    assert!(lost.tabs.channels().put(Known { redeemed: 100, ..known }));
+    let forgetful = side(1, MEANS);
+    assert!(forgetful.tabs.channels().put(known));
+    let again = job_of(&forgetful, &lost, 2).expect_err("the same voucher");
+    assert!(matches!(again, BadPayment::NotCovered { .. }), "{again}");
+    assert_eq!(job_of(&buyer, &lost, 3), Ok(()), "one that goes on where it was");
+    assert_eq!(lost.tabs.sold_on(&buyer.key.id(), &known.terms.id()).expect("kept").settled_units(), 200);
+}
+
 fn key_address(n: u8) -> EvmAddress {
     NodeKey::from_bytes(&[n; 32]).expect("a key").id().evm_address()
 }
