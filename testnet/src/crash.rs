@@ -42,6 +42,8 @@ pub struct CrashResult {
     pub kills: u64,
     /// The same by where: the step, its point, and the moment of that write.
     pub points: BTreeMap<String, u64>,
+    /// Places that no process came to: it was past them in the one before.
+    pub passed: u64,
     /// Transactions that were mined in the end.
     pub transactions: u64,
     /// What is wrong; empty if all was paid once.
@@ -60,11 +62,12 @@ impl fmt::Display for CrashResult {
         writeln!(f, "{}", self.machine)?;
         writeln!(
             f,
-            "{} lives in {} s: {} processes killed at {} places, {} transactions",
+            "{} lives in {} s: {} processes killed at {} places, {} passed by, {} transactions",
             self.lives,
             self.seconds,
             self.kills,
             self.points.len(),
+            self.passed,
             self.transactions
         )?;
         match self.complaints.as_slice() {
@@ -98,6 +101,7 @@ pub async fn run(options: CrashOptions, notes: &mut (dyn Write + Send)) -> Resul
         seconds: started.elapsed().as_secs(),
         kills: kills.values().sum(),
         points: kills.into_iter().map(|(stop, n)| (stop.to_string(), n)).collect(),
+        passed: scene.passed(),
         transactions: scene.transactions(),
         complaints,
     })

@@ -52,8 +52,8 @@ pub struct Orders {
     pub after: u64,
     /// What to do.
     pub task: Task,
-    /// Where to stop; `None`: nowhere.
-    pub stop: Option<Stop>,
+    /// Where to stop: at whichever comes first.
+    pub stops: Vec<Stop>,
 }
 
 /// What there is to do.
@@ -101,10 +101,10 @@ pub fn main(out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 async fn run(orders: Orders) -> anyhow::Result<Vec<(u64, Entry)>> {
-    let Orders { key, home, rpc, terms, after, task, stop } = orders;
+    let Orders { key, home, rpc, terms, after, task, stops } = orders;
     let key = NodeKey::from_bytes(key.as_slice().try_into()?)?;
     let network = NetworkId::default();
-    let store = stop::open(Path::new(&home), &network, stop)?;
+    let store = stop::open(Path::new(&home), &network, stops)?;
     let tabs = Tabs::new(key.clone(), &[], network, store.clone(), Credit::default());
     let evm = EvmSettings { rpc: rpc.parse().map_err(anyhow::Error::msg)?, terms, depth: 1, max_gwei: 200 };
     let settings = Settings { evm, payout_at: PAYOUT_AT, payout_to: None, poll: POLL };

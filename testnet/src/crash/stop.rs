@@ -1,4 +1,4 @@
-//! A store that stops its process dead at one write: before it, when it is in the file and not synced, or when it is on the disk.
+//! A store that stops its process dead at a write: before it, when it is in the file and not synced, or when it is on the disk.
 //! Nothing of the node knows of it: the store and the disk that it is given are wrapped.
 
 use futures::{FutureExt, future::BoxFuture};
@@ -22,8 +22,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// What a process says when it has stopped.
-pub const STOPPED: &str = "stopped";
+/// What a process says when it has stopped; at which of its stops comes behind it.
+pub const STOPPED: &str = "stopped ";
 
 /// A write that matters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -78,50 +78,45 @@ pub struct Stop {
     pub moment: Moment,
 }
 
-impl Stop {
-    /// Whether it is where a step is wanted.
-    pub fn is_wish(&self) -> bool {
-        matches!(self.write, Write::Step(_, Persist::Wanted))
-    }
-}
-
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}", self.write, self.moment)
     }
 }
 
-/// The store under `home`, in a process that stops there.
-pub fn open(home: &Path, network: &NetworkId, stop: Option<Stop>) -> Result<Arc<dyn Store>, StoreError> {
-    let trap = Arc::new(Trap { stop, armed: Mutex::default() });
+/// The store under `home`, in a process that stops at whichever of these comes first.
+pub fn open(home: &Path, network: &NetworkId, stops: Vec<Stop>) -> Result<Arc<dyn Store>, StoreError> {
+    let trap = Arc::new(Trap { stops, armed: Mutex::default() });
     let below = trap.clone();
     let store = open_through(home, network, move |disk| Arc::new(StoppingDisk { disk, trap: below }))?;
     Ok(Arc::new(StoppingStore { store, trap }))
 }
 
 struct Trap {
-    stop: Option<Stop>,
-    /// The record whose append the disk stops behind.
-    armed: Mutex<Option<Vec<u8>>>,
+    stops: Vec<Stop>,
+    /// The record whose append the disk stops behind, and at which stop that is.
+    armed: Mutex<Option<(Vec<u8>, usize)>>,
 }
 
 impl Trap {
-    fn moment_of(&self, write: Option<Write>) -> Option<Moment> {
-        self.stop.as_ref().filter(|stop| Some(&stop.write) == write.as_ref()).map(|stop| stop.moment)
+    fn at(&self, write: Option<Write>) -> Option<(usize, Moment)> {
+        let here = |(_, stop): &(usize, &Stop)| Some(&stop.write) == write.as_ref();
+        self.stops.iter().enumerate().find(here).map(|(at, stop)| (at, stop.moment))
     }
 
-    fn arm(&self, record: Vec<u8>) {
-        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+    fn arm(&self, record: Vec<u8>, at: usize) {
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = Some((record, at));
     }
 
-    fn is_armed_for(&self, appended: &[u8]) -> bool {
+    fn is_armed_for(&self, appended: &[u8]) -> Option<usize> {
         let armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
-        armed.as_ref().is_some_and(|record| appended.windows(record.len()).any(|part| part == record))
+        let (record, at) = armed.as_ref()?;
+        appended.windows(record.len()).any(|part| part == record).then_some(*at)
     }
 
     /// Says so, and waits to be killed. Should nobody be left who could, stdin ends.
-    fn halt(&self) -> ! {
-        let _ = writeln!(io::stdout(), "{STOPPED}").and_then(|()| io::stdout().flush());
+    fn halt(&self, at: usize) -> ! {
+        let _ = writeln!(io::stdout(), "{STOPPED}{at}").and_then(|()| io::stdout().flush());
         let _ = io::stdin().read_to_end(&mut Vec::new());
         process::exit(1)
     }
@@ -135,7 +130,7 @@ struct StoppingDisk {
 impl Disk for StoppingDisk {
     fn append(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.disk.append(name, bytes)?;
-        if self.trap.is_armed_for(bytes) { self.trap.halt() } else { Ok(()) }
+        self.trap.is_armed_for(bytes).map_or(Ok(()), |at| self.trap.halt(at))
     }
 
     fn place(&self) -> &Path {
@@ -184,18 +179,18 @@ type Keeping = BoxFuture<'static, Result<(), StoreError>>;
 
 impl StoppingStore {
     fn keep(&self, write: Option<Write>, record: Vec<u8>, keep: impl FnOnce(&dyn Store, Vec<u8>) -> Keeping) -> Keeping {
-        match self.trap.moment_of(write) {
+        match self.trap.at(write) {
             None => keep(&*self.store, record),
-            Some(Moment::Before) => self.trap.halt(),
-            Some(Moment::Written) => {
-                self.trap.arm(record.clone());
+            Some((at, Moment::Before)) => self.trap.halt(at),
+            Some((at, Moment::Written)) => {
+                self.trap.arm(record.clone(), at);
                 keep(&*self.store, record)
             }
-            Some(Moment::Kept) => {
+            Some((at, Moment::Kept)) => {
                 let (kept, trap) = (keep(&*self.store, record), self.trap.clone());
                 async move {
                     kept.await?;
-                    trap.halt()
+                    trap.halt(at)
                 }
                 .boxed()
             }
