@@ -237,7 +237,7 @@ impl Cash {
     /// Until nobody has a step under way.
     async fn rest(&self) -> Result<(), BenchError> {
         for (who, (_, home)) in &self.nodes {
-            let rests = |told: WalletReport| told.chain.ready && told.chain.open_steps == 0;
+            let rests = |told: WalletReport| told.chain.is_some_and(|chain| chain.ready && chain.open_steps == 0);
             let what = format!("the end of all steps of {who:?}");
             eventually(&what, MOVED, || async { told(home).await.is_ok_and(rests) }).await?;
         }
