@@ -86,7 +86,7 @@ pub enum IdentityError {
         reason: &'static str,
     },
     /// The file holds no key for Solana.
-    #[error("{} is not a key as solana-keygen writes it: restore it from your copy; without it, what its wallet holds is lost", path.display())]
+    #[error("{} is not a key as solana-keygen writes it: move it away, then put your copy there or run `infernet key restore FILE`; without it, what its wallet holds is lost", path.display())]
     NotSolana {
         /// The key file.
         path: PathBuf,

@@ -150,12 +150,13 @@ fn strikes(options: &AuditOptions, cast: Cast) -> Vec<Strike> {
     all.into_iter().filter(wanted).map(|strike| Strike { lasts: strike.lasts.min(Duration::from_secs(3)), ..strike }).collect()
 }
 
-/// What all of `struck` and the plane's kills explain; `amid` of them struck while jobs ran.
-fn hurt(struck: &[Strike], amid: usize, plane_kills: u64) -> Hurt {
+/// What those that struck `amid` jobs and the plane's kills explain: who is killed before the first job or after the last promises nothing
+/// more.
+fn hurt(amid: &[Strike], plane_kills: u64) -> Hurt {
     let mut kills = BTreeMap::from([(Who::Buyer(BUYERS), plane_kills)]);
-    struck.iter().filter(|strike| strike.fault == Fault::Kill).for_each(|strike| *kills.entry(strike.who).or_default() += 1);
+    amid.iter().filter(|strike| strike.fault == Fault::Kill).for_each(|strike| *kills.entry(strike.who).or_default() += 1);
     // As many as each has clients: a fault may meet all of them.
-    Hurt { kills, broken: (amid as u64 + plane_kills) * CLIENTS.max(web::CLIENTS) as u64 }
+    Hurt { kills, broken: (amid.len() as u64 + plane_kills) * CLIENTS.max(web::CLIENTS) as u64 }
 }
 
 /// Everybody can be asked for receipts by whoever meets them.
@@ -254,15 +255,15 @@ impl Scene {
         Ok(complaints)
     }
 
-    /// All books; `amid` strikes met jobs.
-    async fn audit(&self, amid: usize) -> Result<Audit, BenchError> {
+    /// All books; `amid` are the strikes that met jobs.
+    async fn audit(&self, amid: &[Strike]) -> Result<Audit, BenchError> {
         let mut books = kept::read_all(&self.homes)?;
         books.insert(Who::Buyer(BUYERS), kept::read_one(Who::Buyer(BUYERS), &self.plane.buyer())?);
         let chain = match &self.cash {
             Some(cash) => Some(cash.books().await?),
             None => None,
         };
-        let hurt = hurt(&self.struck, amid, self.kills.into());
+        let hurt = hurt(amid, self.kills.into());
         Ok(ledger::audit(&books, &self.plane.books().await?, chain.as_ref(), &hurt))
     }
 }
@@ -286,7 +287,7 @@ pub async fn run(options: AuditOptions, notes: &mut (dyn Write + Send)) -> Resul
         complaints.push(format!("a job did not end within {} s", LAST.as_secs()));
     }
     complaints.extend(scene.end(notes).await?);
-    let audit = scene.audit(strikes.len()).await?;
+    let audit = scene.audit(&strikes).await?;
     complaints.extend(audit.complaints.iter().cloned());
     let mut faults = BTreeMap::new();
     scene.struck.iter().for_each(|strike| *faults.entry(strike.fault).or_default() += 1);

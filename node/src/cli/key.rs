@@ -151,8 +151,8 @@ async fn show(context: &Context) -> Result<(), Exit> {
 
 fn backup(context: &Context, file: PathBuf, passphrase: &Source) -> Result<(), Exit> {
     let key = context.key()?;
-    let chosen = passphrase.choose("the backup")?;
     let solana = identity::existing_solana_key(&context.home)?;
+    let chosen = passphrase.choose("the backup")?;
     identity::backup(&key, solana.as_ref(), &file, &chosen, &Day::of(clock::now()).to_string())?;
     context.note("keep file and passphrase apart: whoever has both has the key, and whoever loses one has no backup");
     let wallet = solana.map(|key| key.address());

@@ -16,11 +16,12 @@ use crate::{
     control::Control,
     doctor,
     engines::{EngineReport, Engines, Probed},
-    identity, logfile, metrics,
+    identity::{self, SOLANA_KEY_FILE},
+    logfile, metrics,
     node::{Node, Serve, Settings},
     plane_client::{self, Planes},
     seller,
-    settlement::{service, tabs::Credit},
+    settlement::{service, solana::key::SolanaKey, tabs::Credit},
     store, why,
 };
 use infernet_wire::{id::NodeId, key::NodeKey};
@@ -60,7 +61,7 @@ pub(super) async fn run(context: &Context, args: NodeArgs) -> Result<(), Exit> {
     let former = identity::former(&context.home, &key.id(), &config.network)?;
     let named = config.bootstrap.clone();
     let solana = match &config.solana {
-        Some(account) => Some((account.clone(), identity::solana_key(&context.home)?)),
+        Some(account) => Some((account.clone(), solana_key(context)?)),
         None => None,
     };
     if config.evm_lacks_rpc {
@@ -119,6 +120,20 @@ async fn watch_named(node: &Node, named: &[Multiaddr]) {
 }
 
 /// Lets running jobs end, and tells how many are left.
+/// The key of the node's wallet on Solana. Whoever has a backup is told of a new one.
+fn solana_key(context: &Context) -> Result<SolanaKey, Exit> {
+    let is_new = identity::existing_solana_key(&context.home)?.is_none();
+    let key = identity::solana_key(&context.home)?;
+    if is_new {
+        let (address, file) = (key.address(), context.home.join(SOLANA_KEY_FILE));
+        context.note(format!(
+            "made a wallet on Solana, {address}, in {}: no backup of before holds it, run `infernet key backup FILE`",
+            file.display()
+        ));
+    }
+    Ok(key)
+}
+
 async fn close(context: &Context, node: &Node, grace: Duration) {
     let (begin, mut left) = (clock::instant(), node.jobs().await);
     context.note(match left {

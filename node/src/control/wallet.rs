@@ -49,7 +49,7 @@ pub(super) async fn show(State(node): State<Arc<Node>>) -> Response {
 
 /// `POST`: wants steps, and tells which.
 pub(super) async fn act(State(node): State<Arc<Node>>, Json(body): Json<WalletBody>) -> Response {
-    let Some(account) = node.account() else { return no_chain() };
+    let Some(account) = node.account() else { return no_evm() };
     let wanted = match body {
         WalletBody::Deposit { worker, micro_usd } => account.deposit(worker, MicroUsd(micro_usd)).await,
         WalletBody::Close { worker } => account.close(worker, node.buyer()).await,
@@ -220,6 +220,12 @@ fn step(number: u64, entry: &Entry) -> StepReport {
 fn no_chain() -> Response {
     let message = "this node is on no chain: write evm_chain, evm_contract and evm_token into config.toml, set INFERNET_EVM_RPC, or \
                    write solana_rpc, and start it again";
+    refused(StatusCode::CONFLICT, exit::CONFIG, message.into())
+}
+
+fn no_evm() -> Response {
+    let message = "this node is on no EVM chain: write evm_chain, evm_contract and evm_token into config.toml, set INFERNET_EVM_RPC, and \
+                   start it again; on Solana, `infernet tranche buy WORKER` pays";
     refused(StatusCode::CONFLICT, exit::CONFIG, message.into())
 }
 

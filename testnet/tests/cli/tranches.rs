@@ -1,8 +1,9 @@
 //! Money on Solana, with the real commands and Solana's own runtime: a tranche, the job that it pays for, and where it arrives.
 
 use super::{
-    DEADLINE, MODEL, engine, home, infernet,
+    DEADLINE, MODEL, START, command, ended, engine, first_bytes, home, infernet,
     mistakes::check,
+    signal,
     wallet::{start, until},
 };
 use infernet_node::{
@@ -139,4 +140,19 @@ async fn without_a_wallet_tranches_say_what_to_do() {
     check(home.path(), &["tranche", "list"], 3, &["solana_rpc"]).await;
     check(home.path(), &["wallet", "balance"], 3, &["solana_rpc", "evm_chain"]).await;
     node.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_has_a_backup_is_told_of_a_new_wallet() {
+    let home = home();
+    std::fs::write(home.path().join("config.toml"), "solana_rpc = [\"http://127.0.0.1:1\"]\n").expect("written");
+    for is_new in [true, false] {
+        let mut child = command(home.path(), &[&START[..], &["--no-serve"]].concat()).spawn().expect("starts");
+        let _open = first_bytes(&mut child).await;
+        signal(&child, "TERM");
+        let reply = ended(child).await;
+        let wallet = identity::existing_solana_key(home.path()).expect("readable").expect("a key").address();
+        let told = reply.err.contains(&format!("made a wallet on Solana, {wallet}")) && reply.err.contains("key backup FILE");
+        assert_eq!((reply.code, told), (0, is_new), "{reply:?}");
+    }
 }
