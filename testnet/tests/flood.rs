@@ -18,5 +18,7 @@ async fn a_flood_leaves_memory_flat_and_honest_jobs_unharmed() {
     for attack in ["sly gossip said", "crude gossip said", "bogus bids", "half-open streams", "half-open TCP connections"] {
         assert!(result.attacks.get(attack).is_some_and(|n| *n > 10), "{attack}: {result}");
     }
-    assert!(result.worker_counters.keys().any(|name| name == "gossip.author_quota"), "{result}");
+    // Which quota is met first, and where, depends on how fast the attackers get to run.
+    let mut counters = result.worker_counters.keys().chain(result.buyer_counters.keys());
+    assert!(counters.any(|name| name == "gossip.author_quota"), "{result}");
 }
