@@ -7,7 +7,7 @@
 use crate::id::bytes_id;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha3::{Digest, Keccak256};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::LazyLock};
 
 bytes_id!(
     /// An account or contract on an EVM chain. Shown with its checksum, as EIP-55 writes it.
@@ -104,23 +104,23 @@ pub fn address_word(address: &EvmAddress) -> [u8; 32] {
     word
 }
 
-/// What a wallet signs for `contract` on `chain`: `keccak(0x1901 ‖ domain ‖ keccak(keccak(kind) ‖ fields))` (EIP-712). `kind` is the
+/// What a wallet signs for `contract` on `chain`: `keccak(0x1901 ‖ domain ‖ keccak(kind ‖ fields))` (EIP-712). `kind` is the hash of the
 /// type as EIP-712 writes it, `fields` its members, a word each.
-pub fn typed_digest(chain: u64, contract: &EvmAddress, kind: &str, fields: &[[u8; 32]]) -> [u8; 32] {
-    let kind = keccak(&[kind.as_bytes()]);
-    let parts: Vec<&[u8]> = std::iter::once(&kind).chain(fields).map(|word| &word[..]).collect();
+pub fn typed_digest(chain: u64, contract: &EvmAddress, kind: &[u8; 32], fields: &[[u8; 32]]) -> [u8; 32] {
+    let parts: Vec<&[u8]> = std::iter::once(kind).chain(fields).map(|word| &word[..]).collect();
     keccak(&[&[0x19, 0x01], &domain(chain, contract), &keccak(&parts)])
 }
 
 fn domain(chain: u64, contract: &EvmAddress) -> [u8; 32] {
     const KIND: &[u8] = b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
-    keccak(&[
-        &keccak(&[KIND]),
-        &keccak(&[b"infernet channels"]),
-        &keccak(&[b"1"]),
-        &word(chain.into()),
-        &address_word(contract),
-    ])
+    // Half of all hashing of a voucher, and always the same: type, name and version.
+    static ALIKE: LazyLock<[u8; 96]> = LazyLock::new(|| {
+        let mut alike = [0; 96];
+        let words = [KIND, b"infernet channels", b"1"].map(|text| keccak(&[text]));
+        alike.copy_from_slice(words.as_flattened());
+        alike
+    });
+    keccak(&[&*ALIKE, &word(chain.into()), &address_word(contract)])
 }
 
 /// How an amount of 128 bits is written, since CBOR's integers end at 64: sixteen bytes, big-endian; in JSON a text, which no reader

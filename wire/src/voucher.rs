@@ -23,15 +23,15 @@ use crate::{
     topic::NetworkId,
 };
 use serde::{Deserialize, Serialize};
-use std::ops::Deref;
+use std::{ops::Deref, sync::LazyLock};
 
 /// The chain id of vouchers that no chain settles.
 pub const LEDGER: u64 = 0;
 /// The largest amount: what the contract keeps, 96 bits. It is 79 billion coins of 18 decimals.
 pub const MAX_AMOUNT: u128 = (1 << 96) - 1;
 
-const VOUCHER: &str = "Voucher(bytes32 channel,bytes16 job,uint96 amount)";
-const CLOSE: &str = "Close(bytes32 channel,uint96 amount)";
+static VOUCHER: LazyLock<[u8; 32]> = LazyLock::new(|| keccak(&[b"Voucher(bytes32 channel,bytes16 job,uint96 amount)"]));
+static CLOSE: LazyLock<[u8; 32]> = LazyLock::new(|| keccak(&[b"Close(bytes32 channel,uint96 amount)"]));
 
 /// What a buyer promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ impl Voucher {
         let mut job = [0; 32];
         // Fixed bytes are left-aligned, unlike numbers (EIP-712, encodeData).
         job[..16].copy_from_slice(&self.job.0);
-        typed_digest(self.chain, &self.contract, VOUCHER, &[self.channel.0, job, word(self.amount)])
+        typed_digest(self.chain, &self.contract, &VOUCHER, &[self.channel.0, job, word(self.amount)])
     }
 
     /// Checks what can be checked without knowing the channel.
@@ -85,7 +85,7 @@ pub struct Close {
 impl Close {
     /// What is signed.
     pub fn digest(&self) -> [u8; 32] {
-        typed_digest(self.chain, &self.contract, CLOSE, &[self.channel.0, word(self.amount)])
+        typed_digest(self.chain, &self.contract, &CLOSE, &[self.channel.0, word(self.amount)])
     }
 
     /// One side's agreement.
