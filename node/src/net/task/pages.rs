@@ -125,6 +125,11 @@ impl NetTask {
             // The stream is closed without an answer.
             return self.counters.add("receipts", "malformed");
         };
+        if self.pages.keeper.is_none() {
+            // Relays and planes: whoever was told to come again would do so for ever.
+            self.counters.add("receipts", "none_kept");
+            return self.send_page(channel, Page::none());
+        }
         let page = if self.pages.may_ask(peer) { self.pages.look_up(request) } else { None };
         let Some(page) = page else {
             self.counters.add("receipts", "busy");
