@@ -40,7 +40,7 @@ pub async fn run(network: NetworkId, store: Arc<dyn Store>, mut asked: mpsc::Rec
 /// The page; `None` if the store can't be read.
 fn page(store: &dyn Store, network: &NetworkId, request: &PageRequest) -> Option<Page> {
     if request.network != *network {
-        return Some(Page { is_last: true, ..Page::default() });
+        return Some(Page::none());
     }
     let limit = usize::from(request.limit).clamp(1, limits::MAX_PAGE_RECEIPTS);
     let before = request.before.map(|place| Position { finished: place.finished, job: place.job, worker: place.worker });

@@ -21,6 +21,7 @@ use infernet_wire::{
     money::{MicroUsd, Price},
     offer::{JobOffer, SelectionRule},
     receipt::{Countersign, JobReceipt, JobStatus, SignedReceipt},
+    receipt_page::{Page, PageRequest},
     time::UnixMillis,
     topic::{self, NetworkId},
 };
@@ -537,6 +538,20 @@ async fn chat_streams_opened_in_one_moment_are_all_taken_and_arrive_with_their_s
     assert_eq!(seen.len(), STREAMS);
     assert_eq!(worker.count("chat_streams.dropped").await, 0);
     drop(opened);
+}
+
+#[tokio::test]
+async fn who_keeps_no_receipts_says_at_once_that_there_are_none() {
+    let hub = hub(1, TCP).await;
+    let reader = leaf(2, &hub).await;
+    reader.connected().await;
+    // More than a keeper would answer in one moment.
+    for _ in 0..30 {
+        let request = PageRequest { network: network(), limit: 10, before: None };
+        let page = soon("a page", reader.net.receipt_page(hub.id(), request)).await.expect("an answer");
+        assert_eq!(page, Page::none());
+    }
+    assert_eq!((hub.count("receipts.none_kept").await, hub.count("receipts.busy").await), (30, 0));
 }
 
 #[tokio::test]

@@ -17,9 +17,10 @@ pub use self::tally::{Tally, Told};
 use self::keep::Keeper;
 use crate::{
     index::{Event, Index},
-    rebuild::{self, Reader, Rounds},
+    rebuild::{self, Reader, Rounds, Visit},
     store::{KEPT_MS, MAX_FACTS, Store, StoreError},
 };
+use futures::{StreamExt, stream::FuturesUnordered};
 use infernet_node::{
     clock,
     net::{self, Net, NetConfig, NetError},
@@ -27,7 +28,11 @@ use infernet_node::{
 use infernet_wire::{key::NodeKey, time::UnixMillis, topic::NetworkId};
 use libp2p::Multiaddr;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, sleep},
+};
 use tracing::{Instrument, info, info_span, warn};
 
 /// How often the store is asked for what other instances have heard.
@@ -199,16 +204,33 @@ async fn forget(store: Arc<dyn Store>) {
 async fn page(reader: Reader) {
     let newest = reader.index.read(|book| book.ledger().newest().map(|receipt| receipt.finished).next());
     let mut rounds = Rounds::new(newest.unwrap_or_default());
+    let slots = Semaphore::new(rebuild::NODES_AT_ONCE);
+    let mut visits = FuturesUnordered::new();
+    let mut look = interval(LOOK_FOR_NODES);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        sleep(LOOK_FOR_NODES).await;
-        let there = rebuild::nodes(&reader.net, &reader.index).await;
-        let visits = reader.read(rounds.due(there, clock::now())).await;
-        let new: u64 = visits.iter().map(|visit| visit.told.new).sum();
-        if new > 0 {
-            info!(new, "receipts that were missed were found on nodes");
+        tokio::select! {
+            biased;
+            Some(visit) = visits.next() => visited(&mut rounds, &visit),
+            _ = look.tick() => {
+                let there = rebuild::nodes(&reader.net, &reader.index).await;
+                visits.extend(rounds.due(there, clock::now()).into_iter().map(|wish| {
+                    let (reader, slots) = (&reader, &slots);
+                    async move {
+                        let _slot = slots.acquire().await;
+                        reader.visit(wish).await
+                    }
+                }));
+            }
         }
-        visits.iter().for_each(|visit| rounds.ended(visit.node, visit.newest, visit.ended, visit.at));
-        let now = clock::now();
-        visits.iter().flat_map(|visit| &visit.unsigned).for_each(|buyer| rounds.ask(buyer, now));
     }
+}
+
+/// What one visit tells is heard when it ends: another may take minutes.
+fn visited(rounds: &mut Rounds, visit: &Visit) {
+    if visit.told.new > 0 {
+        info!(node = visit.node.short(), new = visit.told.new, "receipts that were missed were found on a node");
+    }
+    rounds.ended(visit.node, visit.newest, visit.ended, visit.at);
+    visit.unsigned.iter().for_each(|buyer| rounds.ask(buyer, visit.at));
 }

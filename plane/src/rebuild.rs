@@ -10,7 +10,7 @@ pub mod rounds;
 pub use rounds::{Ended, Rounds, Seen, Wish};
 
 use crate::{
-    index::{Event, Index},
+    index::{AdFact, Event, Index},
     store::{ReceiptPut, Store, StoreError},
 };
 use futures::{StreamExt, stream};
@@ -35,7 +35,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 /// Nodes that are paged at once: each lets us have some five pages a second.
-const NODES_AT_ONCE: usize = 8;
+pub const NODES_AT_ONCE: usize = 8;
 /// Receipts of one node that are written at once, so that they share the store's syncs.
 const PUTS_AT_ONCE: usize = 16;
 /// Pages of one visit to a node: fifty thousand receipts. Then others have a turn.
@@ -44,8 +44,10 @@ const MAX_PAGES: usize = 500;
 const MAX_FOREIGN: u64 = 1_000;
 /// The longest visit to a node.
 const VISIT: Duration = Duration::from_secs(5 * 60);
-/// How often a node that is busy is asked again for one page.
-const MAX_WAITS: usize = 60;
+/// Buyers that one visit can name: as many as are read at once. What more there are is read within the hour.
+const MAX_BUYERS: usize = 64;
+/// How often a node that is busy is asked again for one page: a minute at most.
+const MAX_WAITS: usize = 12;
 /// The longest that one is waited for between.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -89,15 +91,20 @@ pub struct Visit {
     pub unsigned: BTreeSet<NodeId>,
 }
 
-/// Who may have receipts: those we are connected to, and those that have said what they serve.
+/// Who may have receipts: those we are connected to, and those that say what they serve.
 pub async fn nodes(net: &Net, index: &Index) -> Vec<Seen> {
-    let connected: BTreeMap<NodeId, UnixMillis> =
-        net.peers().await.into_iter().map(|peer| (peer.id, peer.connected_since)).collect();
-    let advertised: Vec<NodeId> = index.read(|book| book.ads().map(|ad| ad.worker).collect());
-    let others: Vec<NodeId> = advertised.into_iter().filter(|id| !connected.contains_key(id)).collect();
-    // Those that we are connected to first: they surely answer. Of the others there are as many as ads are kept.
-    let all = connected.into_iter().chain(others.into_iter().map(|id| (id, UnixMillis(0))));
-    all.filter(|(id, _)| *id != net.id()).map(|(node, since)| Seen { node, since }).collect()
+    let connected = net.peers().await.into_iter().map(|peer| (peer.id, peer.connected_since)).collect();
+    let mut nodes = index.read(|book| there(connected, book.ads(), clock::now()));
+    nodes.retain(|seen| seen.node != net.id());
+    nodes
+}
+
+/// An ad that is over names nobody: its worker may be gone for ever, and the index keeps it.
+fn there<'a>(connected: BTreeMap<NodeId, UnixMillis>, ads: impl Iterator<Item = &'a AdFact>, now: UnixMillis) -> Vec<Seen> {
+    let advertised = ads.filter(|ad| ad.expires > now).map(|ad| (ad.worker, UnixMillis(0)));
+    let mut all: BTreeMap<NodeId, UnixMillis> = advertised.collect();
+    all.extend(connected);
+    all.into_iter().map(|(node, since)| Seen { node, since }).collect()
 }
 
 /// Reads nodes' receipts into a store and an index. Cheap to clone.
@@ -125,7 +132,7 @@ impl Reader {
                 match visit.ended {
                     Ended::More(from) => left.push(Wish { from: Some(from), ..Wish::all(visit.node) }),
                     Ended::Whole => all.nodes += 1,
-                    Ended::Silent | Ended::Liar => all.failed += 1,
+                    Ended::Silent(_) | Ended::Liar => all.failed += 1,
                 }
             }
         }
@@ -141,12 +148,10 @@ impl Reader {
         stream::iter(wishes).map(one).buffer_unordered(NODES_AT_ONCE).collect().await
     }
 
-    async fn visit(&self, wish: Wish) -> Visit {
-        let (told, unsigned) = (Rebuilt::default(), BTreeSet::new());
-        let mut visit = Visit { node: wish.node, told, newest: None, ended: Ended::Silent, at: UnixMillis(0), unsigned };
-        if let Some(from) = wish.from {
-            visit.ended = Ended::More(from);
-        }
+    /// A visit to one node, of five minutes at most.
+    pub async fn visit(&self, wish: Wish) -> Visit {
+        let (told, unsigned, ended) = (Rebuilt::default(), BTreeSet::new(), Ended::Silent(wish.from));
+        let mut visit = Visit { node: wish.node, told, newest: None, ended, at: UnixMillis(0), unsigned };
         // What was read by then is kept, and the next visit goes on from there.
         let _ = timeout(VISIT, self.pages(wish, &mut visit)).await;
         visit.at = clock::now();
@@ -160,7 +165,7 @@ impl Reader {
                 Ok(page) => page,
                 Err(error) => {
                     debug!(node = node.short(), "its receipts can't be read: {error}");
-                    visit.ended = Ended::Silent;
+                    visit.ended = Ended::Silent(before);
                     return;
                 }
             };
@@ -168,12 +173,13 @@ impl Reader {
                 Ok(taken) => taken,
                 Err(error) => {
                     warn!("receipts can't be written, so no more are read: {error}");
-                    visit.ended = Ended::Silent;
+                    visit.ended = Ended::Silent(before);
                     return;
                 }
             };
             visit.told.add(told);
-            visit.unsigned.extend(unsigned);
+            let room = MAX_BUYERS.saturating_sub(visit.unsigned.len());
+            visit.unsigned.extend(unsigned.into_iter().take(room));
             let (oldest, newest) = (places.first().copied(), places.last().copied());
             visit.newest = visit.newest.max(newest.map(|place| place.finished));
             // Places fall from page to page: a node that turns in circles lies, too.
@@ -261,4 +267,21 @@ fn verified(bytes: &[u8], network: &NetworkId, now: UnixMillis) -> Option<Signed
 fn is_of(receipt: &SignedReceipt, node: &NodeId) -> bool {
     let body = receipt.receipt();
     body.worker == *node || body.buyer == *node
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::tests::{ad, node};
+
+    #[test]
+    fn who_is_connected_or_advertises_now_may_have_receipts() {
+        let facts = [ad(1, 1, 0, "m", 1), ad(2, 1, 0, "m", 1), ad(3, 1, 60_000, "m", 1)];
+        let ads = facts.iter().map(|event| if let Event::Ad(ad) = event { ad } else { panic!("an ad") });
+        let over = if let Event::Ad(ad) = &facts[0] { ad.expires } else { panic!("an ad") };
+        let since = UnixMillis(7);
+        let seen = there(BTreeMap::from([(node(2), since), (node(4), since)]), ads, over);
+        let expected = [(2, since), (3, UnixMillis(0)), (4, since)].map(|(n, since)| Seen { node: node(n), since });
+        assert_eq!(seen, expected);
+    }
 }

@@ -98,6 +98,11 @@ impl Page {
         page
     }
 
+    /// There are none, or no more.
+    pub fn none() -> Self {
+        Page { is_last: true, ..Page::default() }
+    }
+
     /// Asked too often.
     pub fn busy(wait_ms: u32) -> Self {
         Page { wait_ms: wait_ms.max(1), ..Page::default() }

@@ -6,7 +6,7 @@ use super::{
 };
 use infernet_wire::{id::NodeId, limits, topic};
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol, autonat, connection_limits,
+    PeerId, StreamProtocol, autonat, connection_limits,
     connection_limits::ConnectionLimits,
     dcutr,
     gossipsub::{self, IdentTopic, IdentityTransform, MessageAuthenticity, ValidationMode, WhitelistSubscriptionFilter},
@@ -89,10 +89,10 @@ impl Behaviour {
     pub(super) fn new(keypair: &Keypair, config: &NetConfig, circuits: relay::client::Behaviour) -> Result<Self, NetError> {
         let me = keypair.public().to_peer_id();
         // In a test network on one machine, its own addresses are all there are.
-        let least = if is_local(&config.listen) { discovery::Reach::Host } else { discovery::Reach::World };
+        let least = if discovery::is_local(&config.listen) { discovery::Reach::Host } else { discovery::Reach::World };
         let punches = config.reach.mode != Mode::RelayOnly && !config.dial_back;
         let listens = config.reach.mode.listens() && !config.listen.is_empty();
-        let maps = config.reach.upnp && listens && !is_local(&config.listen);
+        let maps = config.reach.upnp && listens && !discovery::is_local(&config.listen);
         Ok(Behaviour {
             limits: limits(config.max_peers),
             gossip: gossip(keypair, config.max_peers)?,
@@ -200,11 +200,6 @@ fn kad(me: PeerId, serves: bool) -> kad::Behaviour<MemoryStore> {
     // Not by what libp2p calls an external address: those are what we tell, not what is proved.
     kad.set_mode(Some(if serves { kad::Mode::Server } else { kad::Mode::Client }));
     kad
-}
-
-/// Whether all of `addresses` are of this machine alone; not if there are none.
-fn is_local(addresses: &[Multiaddr]) -> bool {
-    !addresses.is_empty() && addresses.iter().all(|address| discovery::reach(address) == Some(discovery::Reach::Host))
 }
 
 /// Without multicast (containers, some clouds) the node lives on without mDNS.

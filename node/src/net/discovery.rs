@@ -170,6 +170,24 @@ fn has_known_transport(address: &Multiaddr) -> bool {
     }
 }
 
+/// Whether all of `addresses` are of this machine alone; not if there are none.
+pub(super) fn is_local(addresses: &[Multiaddr]) -> bool {
+    !addresses.is_empty() && addresses.iter().all(|address| reach(address) == Some(Reach::Host))
+}
+
+/// From how near addresses are taken that an ad names: anybody can sign one, and would have us dial our own machine. Only a test
+/// network is all there; who listens nowhere is in one if it begins in one.
+pub(super) fn least_of_ads(listen: &[Multiaddr], bootstrap: &[Multiaddr]) -> Reach {
+    let own = if listen.is_empty() { bootstrap } else { listen };
+    if is_local(own) { Reach::Host } else { Reach::Site }
+}
+
+/// Of those, from how near one is dialled that we have not chosen: on our network only if we have peers there.
+pub(super) fn least_of_unchosen<'a>(ads: Reach, mut remotes: impl Iterator<Item = &'a Multiaddr>) -> Reach {
+    let has_neighbours = remotes.any(|remote| reach(remote) == Some(Reach::Site));
+    if ads == Reach::Host || has_neighbours { ads } else { Reach::World }
+}
+
 /// `None` if it can't be reached at all, or nobody knows.
 pub(super) fn reach(address: &Multiaddr) -> Option<Reach> {
     match address.iter().next()? {
@@ -307,5 +325,21 @@ mod tests {
         check("/ip4/198.51.100.7/tcp/0", world, false);
         check("/ip4/198.51.100.7/udp/1", world, false);
         check("/ip4/198.51.100.7/tcp/1/ws", world, false);
+    }
+
+    #[test]
+    fn an_ad_sends_nobody_to_its_own_machine_nor_to_a_network_where_it_has_no_peers() {
+        let (world, site, host) = ("/ip4/198.51.100.7/tcp/1", "/ip4/10.0.0.7/tcp/1", "/ip4/127.0.0.1/tcp/1");
+        let list = |texts: &[&str]| texts.iter().map(|text| address(text)).collect::<Vec<_>>();
+        let least = |listen: &[&str], bootstrap: &[&str]| least_of_ads(&list(listen), &list(bootstrap));
+        assert_eq!(least(&["/ip4/0.0.0.0/tcp/1", host], &[host]), Reach::Site);
+        assert_eq!(least(&[], &[host, world]), Reach::Site);
+        assert_eq!(least(&[], &[]), Reach::Site);
+        assert_eq!(least(&[host], &[world]), Reach::Host, "a test network");
+        assert_eq!(least(&[], &[host]), Reach::Host, "a leaf of one");
+        let unchosen = |ads, remotes: &[&str]| least_of_unchosen(ads, list(remotes).iter());
+        assert_eq!(unchosen(Reach::Site, &[world, host]), Reach::World);
+        assert_eq!(unchosen(Reach::Site, &[world, site]), Reach::Site);
+        assert_eq!(unchosen(Reach::Host, &[]), Reach::Host);
     }
 }

@@ -212,6 +212,11 @@ impl Peers {
         self.0.get(id).map(|peer| peer.info.clone())
     }
 
+    /// Where those who are connected are.
+    pub(super) fn remotes(&self) -> impl Iterator<Item = &Multiaddr> {
+        self.0.values().map(|peer| &peer.info.remote)
+    }
+
     /// Where a peer is connected from or to.
     pub(super) fn remote(&self, id: &NodeId) -> Option<&Multiaddr> {
         self.0.get(id).map(|peer| &peer.info.remote)

@@ -86,6 +86,8 @@ pub(super) struct NetTask {
     reserving: HashMap<ListenerId, PeerId>,
     /// Where workers say in their ads that they are.
     places: Generations<NodeId, Vec<Multiaddr>>,
+    /// From how near they may be.
+    least: discovery::Reach,
     callers: Vec<reaching::Caller>,
     serves: bool,
     ends: Ends,
@@ -100,6 +102,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
     let mut swarm = transport::swarm(&keypair, circuits, Behaviour::new(&keypair, &config, relay)?)?;
     let listen: &[Multiaddr] = if config.reach.mode.listens() { &config.listen } else { &[] };
     let backlog = transport::listen(&mut swarm, listen).await?;
+    let least = discovery::least_of_ads(&config.listen, &config.bootstrap);
     let me = key.id();
     let seeds = config.known_peers.into_iter().chain(config.bootstrap);
     let setup = Setup {
@@ -127,6 +130,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
         reach: Reach::new(setup),
         reserving: HashMap::new(),
         places: Generations::new(reaching::PLACES, limits::AD_TTL_MS),
+        least,
         callers: Vec::new(),
         serves: config.serves,
         ends,

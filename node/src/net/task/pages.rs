@@ -4,6 +4,7 @@ use super::{NetTask, tell};
 use crate::{
     clock,
     net::{
+        discovery,
         peers::{node_id, peer_id},
         quota::{Quota, Rate},
         receipts::{self, Asked, PATIENCE, PageError},
@@ -83,7 +84,10 @@ impl NetTask {
     ) {
         match peer_id(&peer) {
             Some(id) if self.pages.asked.len() < MAX_ASKED => {
-                let places = self.advertised(&peer);
+                // Nobody has chosen this one: an ad is enough to be asked.
+                let least = discovery::least_of_unchosen(self.least, self.peers.remotes());
+                let mut places = self.advertised(&peer);
+                places.retain(|place| discovery::reach(place) >= Some(least));
                 let asking = &mut self.swarm.behaviour_mut().receipts;
                 let id = asking.send_request_with_addresses(&id, request.encode(), places);
                 self.pages.asked.insert(id, reply);
@@ -121,6 +125,11 @@ impl NetTask {
             // The stream is closed without an answer.
             return self.counters.add("receipts", "malformed");
         };
+        if self.pages.keeper.is_none() {
+            // Relays and planes: whoever was told to come again would do so for ever.
+            self.counters.add("receipts", "none_kept");
+            return self.send_page(channel, Page::none());
+        }
         let page = if self.pages.may_ask(peer) { self.pages.look_up(request) } else { None };
         let Some(page) = page else {
             self.counters.add("receipts", "busy");

@@ -186,7 +186,7 @@ impl NetTask {
     /// Where a worker says in its ad that it is.
     pub(super) fn learn_place(&mut self, ad: &Verified<CapabilityAd>) {
         let addresses = ad.mesh.iter().filter_map(|address| address.as_str().parse().ok());
-        let addresses: Vec<Multiaddr> = addresses.filter(|address| discovery::reach(address).is_some()).collect();
+        let addresses: Vec<Multiaddr> = addresses.filter(|address| discovery::reach(address) >= Some(self.least)).collect();
         self.places.insert(ad.signer(), addresses, clock::now());
     }
 
