@@ -14,7 +14,8 @@ use infernet_wire::{id::NodeId, money::MicroUsd};
 pub(super) enum TrancheCommand {
     /// Show the newest tranche of each worker.
     List,
-    /// Prepay a worker on Solana; its next job shows it the tranche, as soon as it is final (half a minute).
+    /// Prepay a worker on Solana; its next job shows it the tranche, as soon as it is final (half a minute). If the node is
+    /// stopped before it has signed the payment, the tranche is given up, and has to be bought again.
     Buy {
         /// The worker's node id.
         worker: NodeId,

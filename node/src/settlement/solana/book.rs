@@ -7,8 +7,10 @@
 //!
 //! **Several in one transaction.** Tranches of several workers that are bought at once share an order and its payment, as far as they fit.
 //! Each step has a copy of both, and what is signed is on disk in all of them before it is sent; after a crash they are made the same
-//! first, by the longest. So each has all that may have been sent, [`Book::running`] drives each order once, and one of which copies
-//! are missing was never signed.
+//! first, by the longest. So each has all that may have been sent, and [`Book::running`] drives each order once.
+//!
+//! **What was not signed when the process ended is given up**: nothing of it can land, and whoever still wants it asks again. So what
+//! could not be kept, and was told to be not bought, isn't paid after a restart.
 
 use super::{
     payment::{Payment, Stage},
@@ -139,21 +141,15 @@ impl Means {
 pub struct Book(BTreeMap<u64, Bought>);
 
 impl Book {
-    /// What was kept. Steps that can't be read are those of a newer version, and are left alone.
+    /// What was kept; what was not signed is given up. Steps that can't be read are those of a newer version, and are left alone.
     pub fn recover(steps: impl IntoIterator<Item = Step>) -> Self {
         let read = |(number, bytes): Step| Some((number, codec::decode::<Bought>(&bytes).ok()?));
-        let mut book: BTreeMap<_, _> = steps.into_iter().filter(|(number, _)| *number >= FIRST_STEP).filter_map(read).collect();
-        // Nothing was signed, since not all of them were kept.
-        let copies = |order: &Order| book.values().filter(|bought| bought.order == *order).count();
-        let partial =
-            |bought: &Bought| bought.payment.attempts.is_empty() && copies(&bought.order) < bought.order.transfers.len();
-        let never: Vec<u64> = book.iter().filter(|(_, bought)| partial(bought)).map(|(step, _)| *step).collect();
-        for step in never {
-            if let Some(bought) = book.get_mut(&step) {
-                bought.payment.stage = Stage::GivenUp;
-            }
-        }
-        Book(book)
+        let book: BTreeMap<_, _> = steps.into_iter().filter(|(number, _)| *number >= FIRST_STEP).filter_map(read).collect();
+        let mut book = Book(book);
+        // It may have been told that they can't be kept, or the copies of others may be missing.
+        let unsigned = book.running().into_iter().filter(|batch| payment_of(batch).attempts.is_empty());
+        unsigned.flatten().for_each(|(step, bought)| book.give_up(step, bought));
+        book
     }
 
     /// The newest tranche of a worker, and its step.
@@ -220,7 +216,7 @@ impl Book {
         (step, bytes)
     }
 
-    /// It could not be kept, so nothing of it is ever signed.
+    /// Nothing of it was signed, and nothing ever is. That needs no record: [`Book::recover`] finds the same.
     pub fn give_up(&mut self, step: u64, bought: Bought) {
         let payment = Payment { stage: Stage::GivenUp, ..Payment::default() };
         self.0.insert(step, Bought { payment, ..bought });
@@ -351,6 +347,12 @@ mod tests {
         book.put(step, bought);
     }
 
+    fn signs(book: &mut Book, step: u64) {
+        let mut bought = book.0.get(&step).expect("begun").clone();
+        bought.payment.signed(attempt(1));
+        book.put(step, bought);
+    }
+
     fn paid() -> Stage {
         Stage::Finalized { signature: TxSignature([5; 64]), slot: 9 }
     }
@@ -391,6 +393,7 @@ mod tests {
         let (one, two) = (begun(&mut book, node(2)), begun(&mut book, node(3)));
         assert_ne!(one, two);
         ends(&mut book, one, paid());
+        signs(&mut book, two);
         let kept: Vec<Step> = book.0.iter().map(|(step, bought)| (*step, codec::encode(bought))).collect();
         // Steps of other chains, and of newer versions.
         let others = [(1, kept[0].1.clone()), (FIRST_STEP + 9, vec![0xff])];
@@ -452,23 +455,43 @@ mod tests {
         assert_eq!((hashes(&batches[0]).len(), hashes(&batches[1]).len()), (2, 1));
         assert_eq!(batches[0][0].1.order, batches[0][1].1.order);
         assert_eq!(book.running(), batches, "each order is driven once");
-        assert_eq!(Book::recover(kept(&book)).running(), batches, "after a restart too");
+        batches.iter().flatten().for_each(|(step, _)| signs(&mut book, *step));
+        assert_eq!(Book::recover(kept(&book)).running(), book.running(), "after a restart too");
         // If one can't be begun, none is.
         let wanted = [5, 2].map(|n| Wanted { worker: node(n), terms: terms(), amount: DOLLAR });
         assert!(matches!(book.next(&means(), &wanted), Err((worker, NotBegun::Open { .. })) if worker == node(2)));
     }
 
     #[test]
-    fn a_batch_of_which_a_copy_is_missing_was_never_signed_and_never_will_be() {
+    fn what_was_not_signed_is_given_up_after_a_restart() {
         let mut book = Book::default();
-        batched(&mut book);
+        let batches = batched(&mut book);
+        signs(&mut book, batches[1][0].0);
         let all = kept(&book);
-        for lost in 0..2 {
-            let some = all.iter().enumerate().filter(|(at, _)| *at != lost).map(|(_, step)| step.clone());
+        // All are there, or one of the copies that could not be kept is missing.
+        for lost in [None, Some(0), Some(1)] {
+            let some = all.iter().enumerate().filter(|(at, _)| Some(*at) != lost).map(|(_, step)| step.clone());
             let again = Book::recover(some);
-            assert_eq!(again.running().iter().map(Vec::len).collect::<Vec<_>>(), [1], "the one in an order of its own");
+            let running: Vec<u64> = again.running().iter().flatten().map(|(step, _)| *step).collect();
+            assert_eq!(running, [batches[1][0].0], "the one that was signed, without {lost:?}");
             assert!(next(&again, &means(), node(2), terms(), DOLLAR).is_ok_and(|(_, bought)| bought.number == 1));
         }
+    }
+
+    #[test]
+    fn a_copy_of_a_batch_that_has_ended_does_not_stand_for_one_that_is_missing() {
+        let mut book = Book::default();
+        let order = |batches: Vec<Vec<Begun>>| batches[0][0].1.order.clone();
+        let (first, failed) =
+            (order(batched(&mut book)), Stage::Failed { signature: TxSignature([1; 64]), reason: "no".into() });
+        for step in kept(&book).iter().map(|(step, _)| *step) {
+            signs(&mut book, step);
+            ends(&mut book, step, failed.clone());
+        }
+        let ended = kept(&book);
+        assert_eq!(order(batched(&mut book)), first, "the same workers, at the same amounts");
+        let again = Book::recover([kept(&book)[0].clone(), ended[1].clone(), ended[2].clone()]);
+        assert!(again.running().is_empty(), "{again:?}");
     }
 
     #[test]
@@ -476,9 +499,7 @@ mod tests {
         let mut book = Book::default();
         let first = batched(&mut book)[0][0].0;
         let second = book.running()[0][1].0;
-        let mut bought = book.0.get(&second).expect("begun").clone();
-        bought.payment.signed(attempt(1));
-        book.put(second, bought);
+        signs(&mut book, second);
         let again = Book::recover(kept(&book));
         let batch = &again.running()[0];
         assert_eq!(batch.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [first, second]);
