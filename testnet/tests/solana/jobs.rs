@@ -140,6 +140,14 @@ async fn there_is_one_tranche_at_a_time_and_only_of_workers_that_take_them() {
     assert!(matches!(again, NotBought::NotBegun(NotBegun::Open { number: 1, .. })), "{again}");
     let unknown = market.buyer.node.tabs().solana().buy(market.buyer.node.id(), None).await.expect_err("sells nothing");
     assert!(matches!(unknown, NotBought::NotTaken), "{unknown}");
+    // What an ad would like beyond our own tranche is paid only if the buyer says so.
+    let (dear, desk) = (NodeKey::from_bytes(&[9; 32]).expect("a key").id(), market.buyer.node.tabs().solana());
+    let terms = desk.terms_of(&market.worker_id()).expect("heard");
+    desk.heard(dear, Some(SolanaTerms { tranche: MicroUsd(50_001), ..terms }));
+    let told = desk.buy(dear, None).await.expect_err("too dear").to_string();
+    assert!(["$0.050001", "$0.050000", "name the dollars"].iter().all(|word| told.contains(word)), "{told}");
+    let told = desk.buy_of(&[market.worker_id(), dear], None).await.expect_err("too dear");
+    assert!(matches!(&told, NotBought::Among { worker, .. } if *worker == dear), "{told}");
     assert_eq!(market.scene.cluster.landed().len(), 1);
 }
 
@@ -206,8 +214,13 @@ async fn a_tranche_on_its_way_goes_on_after_a_restart() {
     let terms = SolanaTerms { address: scene.payee, proof: None, mint: scene.mint, decimals: 6, tranche: TRANCHE, rate: None };
     let wanted = [Wanted { worker, terms, amount: TRANCHE }];
     let start = || {
-        let means =
-            Means { network: network.clone(), buyer: us, coin: Coin::Token { mint: scene.mint, decimals: 6 }, unit_price: 0 };
+        let means = Means {
+            network: network.clone(),
+            buyer: us,
+            coin: Coin::Token { mint: scene.mint, decimals: 6 },
+            tranche: TRANCHE,
+            unit_price: 0,
+        };
         Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started")
     };
     scene.nodes[0].set(Faults { holds: true, ..Faults::default() });
@@ -312,7 +325,7 @@ async fn tranches_of_several_workers_share_a_transaction_and_are_paid_once() {
         })
         .collect();
     let start = || {
-        let means = Means { network: network.clone(), buyer: us, coin, unit_price: 10_000 };
+        let means = Means { network: network.clone(), buyer: us, coin, tranche: TRANCHE, unit_price: 10_000 };
         Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started")
     };
     scene.nodes[0].set(Faults { holds: true, ..Faults::default() });
@@ -384,7 +397,7 @@ async fn copies_of_a_payment_are_the_same_before_it_goes_on() {
     let store = infernet_node::store::open(home.path(), &network).expect("a store");
     let us = NodeKey::from_bytes(&[1; 32]).expect("a key").id();
     let coin = Coin::Token { mint: scene.mint, decimals: 6 };
-    let means = Means { network: network.clone(), buyer: us, coin, unit_price: 0 };
+    let means = Means { network: network.clone(), buyer: us, coin, tranche: TRANCHE, unit_price: 0 };
     let wanted = [50, 51].map(|n| {
         let worker = NodeKey::from_bytes(&[n; 32]).expect("a key").id();
         let own = SolanaKey::from_bytes(&[n; 32]).bind(&network, &worker);

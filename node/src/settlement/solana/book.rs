@@ -103,6 +103,16 @@ pub enum NotBegun {
         /// What we give.
         ours: u64,
     },
+    /// The worker would like more than we pay unasked.
+    #[error(
+        "the worker would like {theirs} at once, and this node pays {ours} unasked: name the dollars, or see `solana_tranche`"
+    )]
+    Dear {
+        /// What it would like.
+        theirs: MicroUsd,
+        /// What we pay.
+        ours: MicroUsd,
+    },
     /// Nothing, or more than a transaction can move.
     #[error("a tranche of {0} can't be paid")]
     Amount(MicroUsd),
@@ -120,11 +130,19 @@ pub struct Means {
     pub buyer: NodeId,
     /// In what; the most that is given for a dollar, if that is SOL.
     pub coin: Coin,
+    /// The most that is paid at once if no amount is named: a worker's ad may ask for any.
+    pub tranche: MicroUsd,
     /// The priority fee, see [`Order::unit_price`].
     pub unit_price: u64,
 }
 
 impl Means {
+    /// What a worker with these terms is paid if no amount is named: what it would like, if that is not beyond ours.
+    pub fn unasked(&self, terms: &SolanaTerms) -> Result<MicroUsd, NotBegun> {
+        let (theirs, ours) = (terms.tranche, self.tranche);
+        if theirs > ours { Err(NotBegun::Dear { theirs, ours }) } else { Ok(theirs) }
+    }
+
     /// In what a worker with these terms is paid: at its rate, if that is not beyond ours.
     fn agreed(&self, terms: &SolanaTerms) -> Result<Coin, NotBegun> {
         match (terms.coin(), self.coin) {
@@ -316,7 +334,7 @@ mod tests {
     }
 
     fn means() -> Means {
-        Means { network: NetworkId::default(), buyer: node(1), coin: TOKEN, unit_price: 0 }
+        Means { network: NetworkId::default(), buyer: node(1), coin: TOKEN, tranche: MicroUsd(50_000), unit_price: 0 }
     }
 
     fn terms() -> SolanaTerms {
@@ -416,6 +434,13 @@ mod tests {
         assert!(matches!(next(terms()), Err(NotBegun::Coin { .. })));
         let hash = |rate| next(in_sol(rate)).map(|bought| bought.order.transfers[0].hash);
         assert_ne!(hash(6_500_000), hash(6_500_001), "the rate is in the memo");
+    }
+
+    #[test]
+    fn unasked_a_worker_is_paid_no_more_than_our_own_tranche() {
+        let of = |micro: u64| means().unasked(&SolanaTerms { tranche: MicroUsd(micro), ..terms() });
+        assert_eq!((of(1), of(50_000)), (Ok(MicroUsd(1)), Ok(MicroUsd(50_000))));
+        assert_eq!(of(50_001), Err(NotBegun::Dear { theirs: MicroUsd(50_001), ours: MicroUsd(50_000) }));
     }
 
     #[test]
