@@ -382,6 +382,7 @@ async fn a_tranche_to_the_wallet_before_still_counts() {
     assert_eq!(market.worker.node.tabs().solana().terms().map(|terms| (terms.address, terms.proof)), Some((other, None)));
     market.job().await.expect("runs");
     assert_eq!((market.prepayments(), market.scene.paid()), (1, TRANCHE.0));
+    assert_eq!(market.scene.nodes[0].asked("getTransaction"), 1, "once for all wallets");
     let told = market.buyer.node.rails().holdings().await;
     let [("solana", holdings)] = &told[..] else { panic!("{told:?}") };
     assert_eq!((&holdings.trouble, holdings.balances.len()), (&None, 2), "{holdings:?}");

@@ -21,6 +21,7 @@ use infernet_wire::{
     solana::{BadBinding, Coin, SolanaBinding, SolanaTerms, Tranche},
     topic::NetworkId,
 };
+use serde_json::Value;
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -99,11 +100,20 @@ impl NotCounted {
 
 /// Checks that `signature` pays what is expected, as **all** of `nodes` show it: a lone one could claim what never was.
 pub async fn check_paid(nodes: &[Rpc], expected: &Expected, signature: TxSignature) -> Result<(), NotCounted> {
+    Ok(pays(&shown(nodes, &signature).await?, expected, signature)?)
+}
+
+/// What each of `nodes` shows of a transaction.
+async fn shown(nodes: &[Rpc], signature: &TxSignature) -> Result<Vec<Value>, RpcError> {
     let ask = async |node: &Rpc| {
         node.check_cluster().await?;
-        verify(expected, signature, &node.transaction(&signature).await?).map_err(NotCounted::from)
+        node.transaction(signature).await
     };
-    try_join_all(nodes.iter().map(ask)).await.map(drop)
+    try_join_all(nodes.iter().map(ask)).await
+}
+
+fn pays(shown: &[Value], expected: &Expected, signature: TxSignature) -> Result<(), NotPaid> {
+    shown.iter().try_for_each(|answer| verify(expected, signature, answer))
 }
 
 /// How a worker is paid beforehand, and where it looks that up.
@@ -172,19 +182,17 @@ impl Payee {
         Ok(())
     }
 
-    /// Whether it is paid to a wallet of ours.
+    /// Whether it is paid to a wallet of ours. Each node is asked once, however many wallets there are.
     async fn look(&self, expected: Expected, signature: TxSignature) -> Result<(), NotCounted> {
-        let told = check_paid(&self.nodes, &expected, signature).await;
-        let Err(NotCounted::NotPaid(NotPaid::Destination(_))) = told else { return told };
+        let shown = shown(&self.nodes, &signature).await?;
         let former = self.paid().former.clone();
-        for to in former.into_iter().chain([self.own.address]) {
-            let expected = Expected { transfer: Transfer { to, ..expected.transfer }, ..expected };
-            match check_paid(&self.nodes, &expected, signature).await {
-                Err(NotCounted::NotPaid(NotPaid::Destination(_))) => {}
-                found => return found,
-            }
-        }
-        told
+        let others = former.into_iter().chain([self.own.address]);
+        let to = |to| Expected { transfer: Transfer { to, ..expected.transfer }, ..expected };
+        let told = pays(&shown, &expected, signature);
+        let elsewhere = |told: &Result<(), NotPaid>| matches!(told, Err(NotPaid::Destination(_)));
+        let found = || others.map(|other| pays(&shown, &to(other), signature)).find(|told| !elsewhere(told));
+        let found = if elsewhere(&told) { found() } else { None };
+        Ok(found.unwrap_or(told)?)
     }
 
     /// What must be on the chain, and what it counts for: SOL that was paid at another rate than is asked for now, no more than it is
