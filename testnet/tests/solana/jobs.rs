@@ -7,12 +7,13 @@ use infernet_node::{
     settlement::{
         solana::{
             account::Account,
-            book::{Book, Bought, FIRST_STEP, Means, NotBegun, Wanted, together},
+            book::{Book, Bought, FIRST_STEP, Means, NotBegun, WALLETS_STEP, Wanted, together},
+            desk::Desk,
             key::SolanaKey,
             payee::check_paid,
             payment::{Payment, Stage},
             tranches::{NotBought, Tranches},
-            transaction::{Asset, Order, Transfer},
+            transaction::{Address, Asset, Order, Transfer},
             verify::Expected,
         },
         tabs::Credit,
@@ -25,6 +26,7 @@ use infernet_testnet::{
     svm::Faults,
 };
 use infernet_wire::{
+    codec,
     id::NodeId,
     key::NodeKey,
     money::MicroUsd,
@@ -37,6 +39,20 @@ use tokio::sync::{mpsc, watch};
 const SOON: Duration = Duration::from_secs(60);
 /// Enough for some jobs of the script.
 const TRANCHE: MicroUsd = MicroUsd(50_000);
+
+/// Which both use.
+fn account(scene: &Scene, coin: Coin, tranche: MicroUsd) -> Account {
+    Account {
+        rpc: vec![scene.nodes[0].url().parse().expect("a URL")],
+        genesis: scene.cluster.genesis(),
+        coin,
+        tranche,
+        unit_price: 0,
+        payout: Some(scene.payee),
+        rules: FAST,
+        poll: Duration::from_millis(20),
+    }
+}
 
 /// A buyer and a worker, both with a wallet, and nobody else.
 struct Market {
@@ -60,16 +76,7 @@ impl Market {
         let worker = Member::start(worker).await.expect("a worker");
         worker.node.tabs().set_credit(Credit::default());
         let buyer = Member::start(MemberSpec::buyer(worker.addresses().await)).await.expect("a buyer");
-        let account = Account {
-            rpc: vec![scene.nodes[0].url().parse().expect("a URL")],
-            genesis: scene.cluster.genesis(),
-            coin,
-            tranche,
-            unit_price: 0,
-            payout: Some(scene.payee),
-            rules: FAST,
-            poll: Duration::from_millis(20),
-        };
+        let account = account(&scene, coin, tranche);
         worker.node.use_solana(account.clone(), &SolanaKey::from_bytes(&[40; 32])).expect("a desk");
         buyer.node.use_solana(account, &scene.payer).expect("a desk");
         let market = Market { scene, _engine: engine, worker, buyer };
@@ -77,6 +84,12 @@ impl Market {
         let heard = || async { market.buyer.node.tabs().solana().terms_of(&market.worker.node.id()).is_some() };
         eventually("the ad with the worker's terms", SOON, heard).await.expect("heard");
         market
+    }
+
+    /// A worker's, which is paid there.
+    fn account(&self, payout: Option<Address>) -> Account {
+        let coin = Coin::Token { mint: self.scene.mint, decimals: 6 };
+        Account { payout, ..account(&self.scene, coin, TRANCHE) }
     }
 
     fn worker_id(&self) -> NodeId {
@@ -387,6 +400,36 @@ async fn a_tranche_to_the_wallet_before_still_counts() {
     let [("solana", holdings)] = &told[..] else { panic!("{told:?}") };
     assert_eq!((&holdings.trouble, holdings.balances.len()), (&None, 2), "{holdings:?}");
     assert_eq!(holdings.balances[1].worth, Some(MicroUsd(crate::TOKENS - TRANCHE.0)));
+}
+
+/// The worker names another wallet, and starts again, before the job that shows the tranche.
+#[tokio::test]
+async fn a_tranche_to_the_wallet_before_counts_after_a_restart() {
+    let market = Market::new().await;
+    market.buys().await;
+    let (scene, worker, buyer) = (&market.scene, market.worker_id(), market.buyer.node.id());
+    let tranche = market.buyer.node.tabs().solana().to_show(&worker).expect("paid");
+    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
+    let (homes, key) = ([(); 2].map(|()| tempfile::tempdir().expect("a folder")), SolanaKey::from_bytes(&[40; 32]));
+    let [store, fresh] = [0, 1].map(|n| infernet_node::store::open(homes[n].path(), &network).expect("a store"));
+    let open = |store: &std::sync::Arc<dyn infernet_node::store::Store>, payout| {
+        let desk = Desk::default();
+        let account = market.account(payout);
+        account.open(&desk, &key, (worker, &network), store.clone(), true).expect("a desk");
+        desk
+    };
+    let count = async |desk: Desk| desk.count(market.worker.node.tabs(), &buyer, &tranche).await.map_err(|error| error.label());
+    let [second, third] = [42, 43].map(|n| Some(SolanaKey::from_bytes(&[n; 32]).address()));
+    for (payout, named) in [(Some(scene.payee), 1), (second, 2), (None, 2), (third, 3), (third, 3)] {
+        drop(open(&store, payout));
+        let kept = || async {
+            let steps = store.steps(WALLETS_STEP).expect("steps");
+            steps.first().is_some_and(|(_, bytes)| codec::decode::<Vec<Address>>(bytes).is_ok_and(|kept| kept.len() == named))
+        };
+        eventually("the wallets to be kept", SOON, kept).await.expect("kept");
+    }
+    assert_eq!(count(open(&fresh, third)).await, Err("not_paid"), "never paid there");
+    assert_eq!((count(open(&store, third)).await, market.prepayments()), (Ok(()), 1));
 }
 
 /// The process ended when one of two copies of what was signed was on disk: the other has it too before the chain is asked anything.

@@ -73,10 +73,10 @@ impl Account {
         let wallet = Wallet::new(nodes.clone(), key.clone(), rules, poll)?;
         let binding = key.bind(network, &us);
         let means = Means { network: network.clone(), buyer: us, coin, tranche, unit_price };
-        desk.buys(Tranches::start(means, binding, wallet, store)?);
+        desk.buys(Tranches::start(means, binding, wallet, store.clone())?);
         if sells {
-            let payee = Payee::new(nodes, binding, SolanaTerms::new(binding, coin, tranche), network.clone(), us);
-            payout.into_iter().for_each(|cold| payee.pay_to(cold));
+            let payee = Payee::new(nodes, binding, SolanaTerms::new(binding, coin, tranche), (us, network.clone()), store)?;
+            payee.pay_to(payout.unwrap_or(binding.address));
             desk.sells(payee);
         }
         Ok(())

@@ -29,6 +29,8 @@ use std::collections::BTreeMap;
 
 /// Steps in the journal from this number on are ours.
 pub const FIRST_STEP: u64 = FOREIGN;
+/// But this one, which is the payee's: tranches are counted up to it, and never get there.
+pub const WALLETS_STEP: u64 = u64::MAX;
 /// Workers that tranches were bought of. A record takes about a kilobyte.
 const MAX_WORKERS: usize = 4_096;
 
@@ -162,7 +164,8 @@ impl Book {
     /// What was kept; what was not signed is given up. Steps that can't be read are those of a newer version, and are left alone.
     pub fn recover(steps: impl IntoIterator<Item = Step>) -> Self {
         let read = |(number, bytes): Step| Some((number, codec::decode::<Bought>(&bytes).ok()?));
-        let book: BTreeMap<_, _> = steps.into_iter().filter(|(number, _)| *number >= FIRST_STEP).filter_map(read).collect();
+        let book: BTreeMap<_, _> =
+            steps.into_iter().filter(|(number, _)| (FIRST_STEP..WALLETS_STEP).contains(number)).filter_map(read).collect();
         let mut book = Book(book);
         // It may have been told that they can't be kept, or the copies of others may be missing.
         let unsigned = book.running().into_iter().filter(|batch| payment_of(batch).attempts.is_empty());
