@@ -71,6 +71,8 @@ pub const MAX_VOUCHER_BYTES: usize = 192;
 
 /// Decimals of a token that is paid in on Solana: with more, a tranche of a million dollars does not fit in 64 bits. USDC has 6.
 pub const MAX_SOLANA_DECIMALS: u8 = 12;
+/// What a worker may like to be paid at once, in micro-USD. A hundred dollars: a tranche is what can be lost.
+pub const MAX_SOLANA_TRANCHE: u64 = 100_000_000;
 /// Longest address or signature in base58: 64 bytes take 88 digits at most.
 pub const MAX_BASE58_BYTES: usize = 88;
 

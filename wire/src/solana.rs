@@ -226,7 +226,7 @@ impl SolanaTerms {
         field::ensure(self.rate.is_none_or(|rate| is_sol && check_rate(rate)), "solana.rate")?;
         field::ensure(self.rate.is_some() || self.mint != SolanaAddress::SOL, "solana.mint")?;
         field::ensure(self.decimals <= limits::MAX_SOLANA_DECIMALS, "solana.decimals")?;
-        field::ensure(self.tranche > MicroUsd(0), "solana.tranche")?;
+        field::ensure((1..=limits::MAX_SOLANA_TRANCHE).contains(&self.tranche.0), "solana.tranche")?;
         field::ensure(self.address != self.mint, "solana.address")
     }
 

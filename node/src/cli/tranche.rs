@@ -14,11 +14,12 @@ use infernet_wire::{id::NodeId, money::MicroUsd};
 pub(super) enum TrancheCommand {
     /// Show the newest tranche of each worker.
     List,
-    /// Prepay a worker on Solana; its next job shows it the tranche, as soon as it is final (half a minute).
+    /// Prepay a worker on Solana; its next job shows it the tranche, as soon as it is final (half a minute). If the node is
+    /// stopped before it has signed the payment, the tranche is given up, and has to be bought again.
     Buy {
         /// The worker's node id.
         worker: NodeId,
-        /// Dollars, such as 0.05 [default: what the worker would like]
+        /// Dollars, such as 0.05 [default: what the worker would like, up to `solana_tranche`]
         #[arg(value_parser = micro_usd)]
         usd: Option<u64>,
         /// Prepay this one too, in the same transaction if it fits; may be given several times.
@@ -37,7 +38,7 @@ pub(super) async fn run(context: &Context, command: TrancheCommand) -> Result<()
     }
 }
 
-/// Prepays each so many micro-USD, or what it would like.
+/// Prepays each so many micro-USD, or what it would like, up to `solana_tranche`.
 pub(super) async fn buy(context: &Context, worker: NodeId, micro_usd: Option<u64>, also: Vec<NodeId>) -> Result<(), Exit> {
     let body =
         serde_json::to_string(&TrancheBody { worker, micro_usd, also }).map_err(|error| Exit::new(exit::FAILED, error))?;

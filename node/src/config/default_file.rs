@@ -238,7 +238,8 @@ fn text() -> String {
 # example, for a SOL of 150 dollars:
 # solana_rate = 6666667
 
-# What is paid at once, in micro-USD; it is what can be lost. And what a million compute units may cost above the base fee, in lamports.
+# What is paid at once, in micro-USD: what a worker would like, and the most that a buyer pays who names no amount; it is what can be
+# lost. And what a million compute units may cost above the base fee, in lamports.
 # solana_tranche = {DEFAULT_TRANCHE}
 # solana_priority_fee = {DEFAULT_PRIORITY_FEE}
 

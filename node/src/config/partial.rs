@@ -155,7 +155,7 @@ keys! {
     solana_decimals: u16,
     /// Lamports for a dollar, with `SOL`: what a worker asks, and the most that a buyer pays. No default.
     solana_rate: u64,
-    /// What is paid at once, in micro-USD: what can be lost. Default 50 000, five cents.
+    /// What is paid at once, in micro-USD, and the most that is paid if no amount is named: what can be lost. Default 50 000, five cents.
     solana_tranche: u64,
     /// What a million compute units may cost above the base fee, in lamports. Default 10 000.
     solana_priority_fee: u64,

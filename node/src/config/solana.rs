@@ -26,8 +26,6 @@ pub(super) const DEFAULT_TRANCHE: u64 = 50_000;
 pub(super) const DEFAULT_PRIORITY_FEE: u64 = 10_000;
 /// A hundredth of a SOL for a transfer: whoever allows more has mistaken the unit.
 const MAX_PRIORITY_FEE: u64 = 100_000_000;
-/// A hundred dollars: a tranche is what can be lost.
-const MAX_TRANCHE: u64 = 100_000_000;
 
 /// SOL where a token's mint is named.
 const SOL: &str = "SOL";
@@ -43,7 +41,8 @@ const CLUSTERS: [(&str, &str, Option<&str>); 3] = [
 impl Parser<'_> {
     /// `None` if no key says where Solana is.
     pub(super) fn solana(&self, p: &Partial) -> Result<Option<Account>, ConfigError> {
-        let tranche = self.within("solana_tranche", p.solana_tranche.unwrap_or(DEFAULT_TRANCHE), 1, MAX_TRANCHE)?;
+        let tranche =
+            self.within("solana_tranche", p.solana_tranche.unwrap_or(DEFAULT_TRANCHE), 1, limits::MAX_SOLANA_TRANCHE)?;
         let decimals = p.solana_decimals.unwrap_or(DEFAULT_DECIMALS.into());
         let decimals = self.within("solana_decimals", decimals, 0, limits::MAX_SOLANA_DECIMALS.into())?;
         let fee = p.solana_priority_fee.unwrap_or(DEFAULT_PRIORITY_FEE);

@@ -574,7 +574,7 @@ pub struct TrancheReport {
 pub struct TrancheBody {
     /// Of whom.
     pub worker: NodeId,
-    /// How much, in micro-USD; what the worker would like if nothing is said.
+    /// How much, in micro-USD; what the worker would like, up to `solana_tranche`, if nothing is said.
     pub micro_usd: Option<u64>,
     /// And of whom else, all or none.
     #[serde(default)]

@@ -35,6 +35,7 @@ pub struct Faults {
 /// An endpoint; dropping it ends it.
 pub struct Node {
     faults: Arc<Mutex<Faults>>,
+    asked: Arc<Mutex<Vec<String>>>,
     url: String,
     serving: AbortHandle,
 }
@@ -51,6 +52,11 @@ impl Node {
         &self.url
     }
 
+    /// How often it was asked that.
+    pub fn asked(&self, method: &str) -> usize {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|asked| *asked == method).count()
+    }
+
     /// What is wrong with it from now on.
     pub fn set(&self, faults: Faults) {
         *self.faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
@@ -60,6 +66,7 @@ impl Node {
 #[derive(Clone)]
 struct Endpoint {
     cluster: Cluster,
+    asked: Arc<Mutex<Vec<String>>>,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -69,10 +76,11 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let faults = Arc::new(Mutex::new(Faults::default()));
-        let endpoint = Endpoint { cluster: self.clone(), faults: faults.clone() };
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let endpoint = Endpoint { cluster: self.clone(), asked: asked.clone(), faults: faults.clone() };
         let app = Router::new().route("/", post(answer)).with_state(endpoint);
         let serving = tokio::spawn(async move { axum::serve(listener, app).await }).abort_handle();
-        Ok(Node { faults, url, serving })
+        Ok(Node { faults, asked, url, serving })
     }
 }
 
@@ -82,6 +90,7 @@ async fn answer(extract::State(endpoint): extract::State<Endpoint>, Json(asked):
         future::pending::<()>().await;
     }
     let method = asked.get("method").and_then(Value::as_str).unwrap_or_default();
+    endpoint.asked.lock().unwrap_or_else(PoisonError::into_inner).push(method.to_owned());
     let params = asked.get("params").cloned().unwrap_or_default();
     let told = endpoint.cluster.lock().answer(&faults, method, &Params(params));
     Json(match told {

@@ -7,12 +7,13 @@ use infernet_node::{
     settlement::{
         solana::{
             account::Account,
-            book::{Book, Bought, FIRST_STEP, Means, NotBegun, Wanted, together},
+            book::{Book, Bought, FIRST_STEP, Means, NotBegun, WALLETS_STEP, Wanted, together},
+            desk::Desk,
             key::SolanaKey,
             payee::check_paid,
             payment::{Payment, Stage},
             tranches::{NotBought, Tranches},
-            transaction::{Asset, Order, Transfer},
+            transaction::{Address, Asset, Order, Transfer},
             verify::Expected,
         },
         tabs::Credit,
@@ -25,6 +26,7 @@ use infernet_testnet::{
     svm::Faults,
 };
 use infernet_wire::{
+    codec,
     id::NodeId,
     key::NodeKey,
     money::MicroUsd,
@@ -37,6 +39,20 @@ use tokio::sync::{mpsc, watch};
 const SOON: Duration = Duration::from_secs(60);
 /// Enough for some jobs of the script.
 const TRANCHE: MicroUsd = MicroUsd(50_000);
+
+/// Which both use.
+fn account(scene: &Scene, coin: Coin, tranche: MicroUsd) -> Account {
+    Account {
+        rpc: vec![scene.nodes[0].url().parse().expect("a URL")],
+        genesis: scene.cluster.genesis(),
+        coin,
+        tranche,
+        unit_price: 0,
+        payout: Some(scene.payee),
+        rules: FAST,
+        poll: Duration::from_millis(20),
+    }
+}
 
 /// A buyer and a worker, both with a wallet, and nobody else.
 struct Market {
@@ -60,16 +76,7 @@ impl Market {
         let worker = Member::start(worker).await.expect("a worker");
         worker.node.tabs().set_credit(Credit::default());
         let buyer = Member::start(MemberSpec::buyer(worker.addresses().await)).await.expect("a buyer");
-        let account = Account {
-            rpc: vec![scene.nodes[0].url().parse().expect("a URL")],
-            genesis: scene.cluster.genesis(),
-            coin,
-            tranche,
-            unit_price: 0,
-            payout: Some(scene.payee),
-            rules: FAST,
-            poll: Duration::from_millis(20),
-        };
+        let account = account(&scene, coin, tranche);
         worker.node.use_solana(account.clone(), &SolanaKey::from_bytes(&[40; 32])).expect("a desk");
         buyer.node.use_solana(account, &scene.payer).expect("a desk");
         let market = Market { scene, _engine: engine, worker, buyer };
@@ -77,6 +84,12 @@ impl Market {
         let heard = || async { market.buyer.node.tabs().solana().terms_of(&market.worker.node.id()).is_some() };
         eventually("the ad with the worker's terms", SOON, heard).await.expect("heard");
         market
+    }
+
+    /// A worker's, which is paid there.
+    fn account(&self, payout: Option<Address>) -> Account {
+        let coin = Coin::Token { mint: self.scene.mint, decimals: 6 };
+        Account { payout, ..account(&self.scene, coin, TRANCHE) }
     }
 
     fn worker_id(&self) -> NodeId {
@@ -140,6 +153,14 @@ async fn there_is_one_tranche_at_a_time_and_only_of_workers_that_take_them() {
     assert!(matches!(again, NotBought::NotBegun(NotBegun::Open { number: 1, .. })), "{again}");
     let unknown = market.buyer.node.tabs().solana().buy(market.buyer.node.id(), None).await.expect_err("sells nothing");
     assert!(matches!(unknown, NotBought::NotTaken), "{unknown}");
+    // What an ad would like beyond our own tranche is paid only if the buyer says so.
+    let (dear, desk) = (NodeKey::from_bytes(&[9; 32]).expect("a key").id(), market.buyer.node.tabs().solana());
+    let terms = desk.terms_of(&market.worker_id()).expect("heard");
+    desk.heard(dear, Some(SolanaTerms { tranche: MicroUsd(50_001), ..terms }));
+    let told = desk.buy(dear, None).await.expect_err("too dear").to_string();
+    assert!(["$0.050001", "$0.050000", "name the dollars"].iter().all(|word| told.contains(word)), "{told}");
+    let told = desk.buy_of(&[market.worker_id(), dear], None).await.expect_err("too dear");
+    assert!(matches!(&told, NotBought::Among { worker, .. } if *worker == dear), "{told}");
     assert_eq!(market.scene.cluster.landed().len(), 1);
 }
 
@@ -206,8 +227,13 @@ async fn a_tranche_on_its_way_goes_on_after_a_restart() {
     let terms = SolanaTerms { address: scene.payee, proof: None, mint: scene.mint, decimals: 6, tranche: TRANCHE, rate: None };
     let wanted = [Wanted { worker, terms, amount: TRANCHE }];
     let start = || {
-        let means =
-            Means { network: network.clone(), buyer: us, coin: Coin::Token { mint: scene.mint, decimals: 6 }, unit_price: 0 };
+        let means = Means {
+            network: network.clone(),
+            buyer: us,
+            coin: Coin::Token { mint: scene.mint, decimals: 6 },
+            tranche: TRANCHE,
+            unit_price: 0,
+        };
         Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started")
     };
     scene.nodes[0].set(Faults { holds: true, ..Faults::default() });
@@ -312,7 +338,7 @@ async fn tranches_of_several_workers_share_a_transaction_and_are_paid_once() {
         })
         .collect();
     let start = || {
-        let means = Means { network: network.clone(), buyer: us, coin, unit_price: 10_000 };
+        let means = Means { network: network.clone(), buyer: us, coin, tranche: TRANCHE, unit_price: 10_000 };
         Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started")
     };
     scene.nodes[0].set(Faults { holds: true, ..Faults::default() });
@@ -369,10 +395,41 @@ async fn a_tranche_to_the_wallet_before_still_counts() {
     assert_eq!(market.worker.node.tabs().solana().terms().map(|terms| (terms.address, terms.proof)), Some((other, None)));
     market.job().await.expect("runs");
     assert_eq!((market.prepayments(), market.scene.paid()), (1, TRANCHE.0));
+    assert_eq!(market.scene.nodes[0].asked("getTransaction"), 1, "once for all wallets");
     let told = market.buyer.node.rails().holdings().await;
     let [("solana", holdings)] = &told[..] else { panic!("{told:?}") };
     assert_eq!((&holdings.trouble, holdings.balances.len()), (&None, 2), "{holdings:?}");
     assert_eq!(holdings.balances[1].worth, Some(MicroUsd(crate::TOKENS - TRANCHE.0)));
+}
+
+/// The worker names another wallet, and starts again, before the job that shows the tranche.
+#[tokio::test]
+async fn a_tranche_to_the_wallet_before_counts_after_a_restart() {
+    let market = Market::new().await;
+    market.buys().await;
+    let (scene, worker, buyer) = (&market.scene, market.worker_id(), market.buyer.node.id());
+    let tranche = market.buyer.node.tabs().solana().to_show(&worker).expect("paid");
+    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
+    let (homes, key) = ([(); 2].map(|()| tempfile::tempdir().expect("a folder")), SolanaKey::from_bytes(&[40; 32]));
+    let [store, fresh] = [0, 1].map(|n| infernet_node::store::open(homes[n].path(), &network).expect("a store"));
+    let open = |store: &std::sync::Arc<dyn infernet_node::store::Store>, payout| {
+        let desk = Desk::default();
+        let account = market.account(payout);
+        account.open(&desk, &key, (worker, &network), store.clone(), true).expect("a desk");
+        desk
+    };
+    let count = async |desk: Desk| desk.count(market.worker.node.tabs(), &buyer, &tranche).await.map_err(|error| error.label());
+    let [second, third] = [42, 43].map(|n| Some(SolanaKey::from_bytes(&[n; 32]).address()));
+    for (payout, named) in [(Some(scene.payee), 1), (second, 2), (None, 2), (third, 3), (third, 3)] {
+        drop(open(&store, payout));
+        let kept = || async {
+            let steps = store.steps(WALLETS_STEP).expect("steps");
+            steps.first().is_some_and(|(_, bytes)| codec::decode::<Vec<Address>>(bytes).is_ok_and(|kept| kept.len() == named))
+        };
+        eventually("the wallets to be kept", SOON, kept).await.expect("kept");
+    }
+    assert_eq!(count(open(&fresh, third)).await, Err("not_paid"), "never paid there");
+    assert_eq!((count(open(&store, third)).await, market.prepayments()), (Ok(()), 1));
 }
 
 /// The process ended when one of two copies of what was signed was on disk: the other has it too before the chain is asked anything.
@@ -384,7 +441,7 @@ async fn copies_of_a_payment_are_the_same_before_it_goes_on() {
     let store = infernet_node::store::open(home.path(), &network).expect("a store");
     let us = NodeKey::from_bytes(&[1; 32]).expect("a key").id();
     let coin = Coin::Token { mint: scene.mint, decimals: 6 };
-    let means = Means { network: network.clone(), buyer: us, coin, unit_price: 0 };
+    let means = Means { network: network.clone(), buyer: us, coin, tranche: TRANCHE, unit_price: 0 };
     let wanted = [50, 51].map(|n| {
         let worker = NodeKey::from_bytes(&[n; 32]).expect("a key").id();
         let own = SolanaKey::from_bytes(&[n; 32]).bind(&network, &worker);

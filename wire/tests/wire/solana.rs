@@ -129,6 +129,7 @@ fn terms_that_could_lose_money_are_refused() {
     let check = |terms: SolanaTerms, field| assert_eq!(terms.check(), Err(Refusal::Field(field)));
     check(SolanaTerms { decimals: limits::MAX_SOLANA_DECIMALS + 1, ..terms() }, "solana.decimals");
     check(SolanaTerms { tranche: MicroUsd(0), ..terms() }, "solana.tranche");
+    check(SolanaTerms { tranche: MicroUsd(limits::MAX_SOLANA_TRANCHE + 1), ..terms() }, "solana.tranche");
     check(SolanaTerms { address: terms().mint, ..terms() }, "solana.address");
     check(SolanaTerms { rate: Some(RATE), ..terms() }, "solana.rate");
     check(SolanaTerms { rate: Some(0), ..in_sol() }, "solana.rate");

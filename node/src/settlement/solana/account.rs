@@ -34,7 +34,7 @@ pub struct Account {
     pub genesis: Genesis,
     /// What is paid in, such as USDC; with SOL, what a dollar is to a worker, and at most to a buyer.
     pub coin: Coin,
-    /// What is paid at once.
+    /// What is paid at once: what a worker would like, and at most what a buyer pays that names no amount.
     pub tranche: MicroUsd,
     /// The priority fee, see [`super::transaction::Order::unit_price`].
     pub unit_price: u64,
@@ -72,11 +72,11 @@ impl Account {
         let nodes = nodes.map_err(SolanaError::from)?;
         let wallet = Wallet::new(nodes.clone(), key.clone(), rules, poll)?;
         let binding = key.bind(network, &us);
-        let means = Means { network: network.clone(), buyer: us, coin, unit_price };
-        desk.buys(Tranches::start(means, binding, wallet, store)?);
+        let means = Means { network: network.clone(), buyer: us, coin, tranche, unit_price };
+        desk.buys(Tranches::start(means, binding, wallet, store.clone())?);
         if sells {
-            let payee = Payee::new(nodes, binding, SolanaTerms::new(binding, coin, tranche), network.clone(), us);
-            payout.into_iter().for_each(|cold| payee.pay_to(cold));
+            let payee = Payee::new(nodes, binding, SolanaTerms::new(binding, coin, tranche), (us, network.clone()), store)?;
+            payee.pay_to(payout.unwrap_or(binding.address));
             desk.sells(payee);
         }
         Ok(())

@@ -7,8 +7,10 @@
 //!
 //! **Several in one transaction.** Tranches of several workers that are bought at once share an order and its payment, as far as they fit.
 //! Each step has a copy of both, and what is signed is on disk in all of them before it is sent; after a crash they are made the same
-//! first, by the longest. So each has all that may have been sent, [`Book::running`] drives each order once, and one of which copies
-//! are missing was never signed.
+//! first, by the longest. So each has all that may have been sent, and [`Book::running`] drives each order once.
+//!
+//! **What was not signed when the process ended is given up**: nothing of it can land, and whoever still wants it asks again. So what
+//! could not be kept, and was told to be not bought, isn't paid after a restart.
 
 use super::{
     payment::{Payment, Stage},
@@ -27,6 +29,8 @@ use std::collections::BTreeMap;
 
 /// Steps in the journal from this number on are ours.
 pub const FIRST_STEP: u64 = FOREIGN;
+/// But this one, which is the payee's: tranches are counted up to it, and never get there.
+pub const WALLETS_STEP: u64 = u64::MAX;
 /// Workers that tranches were bought of. A record takes about a kilobyte.
 const MAX_WORKERS: usize = 4_096;
 
@@ -101,6 +105,16 @@ pub enum NotBegun {
         /// What we give.
         ours: u64,
     },
+    /// The worker would like more than we pay unasked.
+    #[error(
+        "the worker would like {theirs} at once, and this node pays {ours} unasked: name the dollars, or see `solana_tranche`"
+    )]
+    Dear {
+        /// What it would like.
+        theirs: MicroUsd,
+        /// What we pay.
+        ours: MicroUsd,
+    },
     /// Nothing, or more than a transaction can move.
     #[error("a tranche of {0} can't be paid")]
     Amount(MicroUsd),
@@ -118,11 +132,19 @@ pub struct Means {
     pub buyer: NodeId,
     /// In what; the most that is given for a dollar, if that is SOL.
     pub coin: Coin,
+    /// The most that is paid at once if no amount is named: a worker's ad may ask for any.
+    pub tranche: MicroUsd,
     /// The priority fee, see [`Order::unit_price`].
     pub unit_price: u64,
 }
 
 impl Means {
+    /// What a worker with these terms is paid if no amount is named: what it would like, if that is not beyond ours.
+    pub fn unasked(&self, terms: &SolanaTerms) -> Result<MicroUsd, NotBegun> {
+        let (theirs, ours) = (terms.tranche, self.tranche);
+        if theirs > ours { Err(NotBegun::Dear { theirs, ours }) } else { Ok(theirs) }
+    }
+
     /// In what a worker with these terms is paid: at its rate, if that is not beyond ours.
     fn agreed(&self, terms: &SolanaTerms) -> Result<Coin, NotBegun> {
         match (terms.coin(), self.coin) {
@@ -139,21 +161,16 @@ impl Means {
 pub struct Book(BTreeMap<u64, Bought>);
 
 impl Book {
-    /// What was kept. Steps that can't be read are those of a newer version, and are left alone.
+    /// What was kept; what was not signed is given up. Steps that can't be read are those of a newer version, and are left alone.
     pub fn recover(steps: impl IntoIterator<Item = Step>) -> Self {
         let read = |(number, bytes): Step| Some((number, codec::decode::<Bought>(&bytes).ok()?));
-        let mut book: BTreeMap<_, _> = steps.into_iter().filter(|(number, _)| *number >= FIRST_STEP).filter_map(read).collect();
-        // Nothing was signed, since not all of them were kept.
-        let copies = |order: &Order| book.values().filter(|bought| bought.order == *order).count();
-        let partial =
-            |bought: &Bought| bought.payment.attempts.is_empty() && copies(&bought.order) < bought.order.transfers.len();
-        let never: Vec<u64> = book.iter().filter(|(_, bought)| partial(bought)).map(|(step, _)| *step).collect();
-        for step in never {
-            if let Some(bought) = book.get_mut(&step) {
-                bought.payment.stage = Stage::GivenUp;
-            }
-        }
-        Book(book)
+        let book: BTreeMap<_, _> =
+            steps.into_iter().filter(|(number, _)| (FIRST_STEP..WALLETS_STEP).contains(number)).filter_map(read).collect();
+        let mut book = Book(book);
+        // It may have been told that they can't be kept, or the copies of others may be missing.
+        let unsigned = book.running().into_iter().filter(|batch| payment_of(batch).attempts.is_empty());
+        unsigned.flatten().for_each(|(step, bought)| book.give_up(step, bought));
+        book
     }
 
     /// The newest tranche of a worker, and its step.
@@ -220,7 +237,7 @@ impl Book {
         (step, bytes)
     }
 
-    /// It could not be kept, so nothing of it is ever signed.
+    /// Nothing of it was signed, and nothing ever is. That needs no record: [`Book::recover`] finds the same.
     pub fn give_up(&mut self, step: u64, bought: Bought) {
         let payment = Payment { stage: Stage::GivenUp, ..Payment::default() };
         self.0.insert(step, Bought { payment, ..bought });
@@ -320,7 +337,7 @@ mod tests {
     }
 
     fn means() -> Means {
-        Means { network: NetworkId::default(), buyer: node(1), coin: TOKEN, unit_price: 0 }
+        Means { network: NetworkId::default(), buyer: node(1), coin: TOKEN, tranche: MicroUsd(50_000), unit_price: 0 }
     }
 
     fn terms() -> SolanaTerms {
@@ -348,6 +365,12 @@ mod tests {
     fn ends(book: &mut Book, step: u64, stage: Stage) {
         let mut bought = book.0.get(&step).expect("begun").clone();
         bought.payment.stage = stage;
+        book.put(step, bought);
+    }
+
+    fn signs(book: &mut Book, step: u64) {
+        let mut bought = book.0.get(&step).expect("begun").clone();
+        bought.payment.signed(attempt(1));
         book.put(step, bought);
     }
 
@@ -391,6 +414,7 @@ mod tests {
         let (one, two) = (begun(&mut book, node(2)), begun(&mut book, node(3)));
         assert_ne!(one, two);
         ends(&mut book, one, paid());
+        signs(&mut book, two);
         let kept: Vec<Step> = book.0.iter().map(|(step, bought)| (*step, codec::encode(bought))).collect();
         // Steps of other chains, and of newer versions.
         let others = [(1, kept[0].1.clone()), (FIRST_STEP + 9, vec![0xff])];
@@ -413,6 +437,13 @@ mod tests {
         assert!(matches!(next(terms()), Err(NotBegun::Coin { .. })));
         let hash = |rate| next(in_sol(rate)).map(|bought| bought.order.transfers[0].hash);
         assert_ne!(hash(6_500_000), hash(6_500_001), "the rate is in the memo");
+    }
+
+    #[test]
+    fn unasked_a_worker_is_paid_no_more_than_our_own_tranche() {
+        let of = |micro: u64| means().unasked(&SolanaTerms { tranche: MicroUsd(micro), ..terms() });
+        assert_eq!((of(1), of(50_000)), (Ok(MicroUsd(1)), Ok(MicroUsd(50_000))));
+        assert_eq!(of(50_001), Err(NotBegun::Dear { theirs: MicroUsd(50_001), ours: MicroUsd(50_000) }));
     }
 
     #[test]
@@ -452,23 +483,43 @@ mod tests {
         assert_eq!((hashes(&batches[0]).len(), hashes(&batches[1]).len()), (2, 1));
         assert_eq!(batches[0][0].1.order, batches[0][1].1.order);
         assert_eq!(book.running(), batches, "each order is driven once");
-        assert_eq!(Book::recover(kept(&book)).running(), batches, "after a restart too");
+        batches.iter().flatten().for_each(|(step, _)| signs(&mut book, *step));
+        assert_eq!(Book::recover(kept(&book)).running(), book.running(), "after a restart too");
         // If one can't be begun, none is.
         let wanted = [5, 2].map(|n| Wanted { worker: node(n), terms: terms(), amount: DOLLAR });
         assert!(matches!(book.next(&means(), &wanted), Err((worker, NotBegun::Open { .. })) if worker == node(2)));
     }
 
     #[test]
-    fn a_batch_of_which_a_copy_is_missing_was_never_signed_and_never_will_be() {
+    fn what_was_not_signed_is_given_up_after_a_restart() {
         let mut book = Book::default();
-        batched(&mut book);
+        let batches = batched(&mut book);
+        signs(&mut book, batches[1][0].0);
         let all = kept(&book);
-        for lost in 0..2 {
-            let some = all.iter().enumerate().filter(|(at, _)| *at != lost).map(|(_, step)| step.clone());
+        // All are there, or one of the copies that could not be kept is missing.
+        for lost in [None, Some(0), Some(1)] {
+            let some = all.iter().enumerate().filter(|(at, _)| Some(*at) != lost).map(|(_, step)| step.clone());
             let again = Book::recover(some);
-            assert_eq!(again.running().iter().map(Vec::len).collect::<Vec<_>>(), [1], "the one in an order of its own");
+            let running: Vec<u64> = again.running().iter().flatten().map(|(step, _)| *step).collect();
+            assert_eq!(running, [batches[1][0].0], "the one that was signed, without {lost:?}");
             assert!(next(&again, &means(), node(2), terms(), DOLLAR).is_ok_and(|(_, bought)| bought.number == 1));
         }
+    }
+
+    #[test]
+    fn a_copy_of_a_batch_that_has_ended_does_not_stand_for_one_that_is_missing() {
+        let mut book = Book::default();
+        let order = |batches: Vec<Vec<Begun>>| batches[0][0].1.order.clone();
+        let (first, failed) =
+            (order(batched(&mut book)), Stage::Failed { signature: TxSignature([1; 64]), reason: "no".into() });
+        for step in kept(&book).iter().map(|(step, _)| *step) {
+            signs(&mut book, step);
+            ends(&mut book, step, failed.clone());
+        }
+        let ended = kept(&book);
+        assert_eq!(order(batched(&mut book)), first, "the same workers, at the same amounts");
+        let again = Book::recover([kept(&book)[0].clone(), ended[1].clone(), ended[2].clone()]);
+        assert!(again.running().is_empty(), "{again:?}");
     }
 
     #[test]
@@ -476,9 +527,7 @@ mod tests {
         let mut book = Book::default();
         let first = batched(&mut book)[0][0].0;
         let second = book.running()[0][1].0;
-        let mut bought = book.0.get(&second).expect("begun").clone();
-        bought.payment.signed(attempt(1));
-        book.put(second, bought);
+        signs(&mut book, second);
         let again = Book::recover(kept(&book));
         let batch = &again.running()[0];
         assert_eq!(batch.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [first, second]);

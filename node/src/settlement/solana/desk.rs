@@ -77,7 +77,8 @@ impl Desk {
         self.parts.heard.lock().unwrap_or_else(PoisonError::into_inner).get(worker).copied()
     }
 
-    /// Begins to buy a tranche of a worker; its number. Without an amount it is as large as the worker would like.
+    /// Begins to buy a tranche of a worker; its number. Without an amount it is as large as the worker would like,
+    /// up to our own.
     pub async fn buy(&self, worker: NodeId, amount: Option<MicroUsd>) -> Result<u64, NotBought> {
         let numbers = self.buy_of(&[worker], amount).await?;
         Ok(numbers.first().copied().unwrap_or_default())
@@ -89,11 +90,13 @@ impl Desk {
         let workers: BTreeSet<NodeId> = workers.iter().copied().collect();
         let mut wanted = Vec::new();
         for worker in &workers {
-            let terms = self.terms_of(worker).ok_or_else(|| match workers.len() {
-                1 => NotBought::NotTaken,
-                _ => NotBought::Among { worker: *worker, why: Box::new(NotBought::NotTaken) },
-            })?;
-            wanted.push(Wanted { worker: *worker, terms, amount: amount.unwrap_or(terms.tranche) });
+            let among = |why: NotBought| match workers.len() {
+                1 => why,
+                _ => NotBought::Among { worker: *worker, why: Box::new(why) },
+            };
+            let terms = self.terms_of(worker).ok_or(NotBought::NotTaken).map_err(among)?;
+            let amount = amount.map_or_else(|| tranches.means().unasked(&terms), Ok).map_err(|why| among(why.into()))?;
+            wanted.push(Wanted { worker: *worker, terms, amount });
         }
         tranches.buy(&wanted).await
     }

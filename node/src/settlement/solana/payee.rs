@@ -5,29 +5,34 @@
 //! Each other costs its buyer a slot while it is looked up, so nobody can have many questions asked.
 
 use super::{
+    book::WALLETS_STEP,
     rpc::Rpc,
     transaction::{Address, Transfer, TxSignature},
     verify::{Expected, NotPaid, verify},
 };
 use crate::{
     settlement::{json_rpc::RpcError, tabs::Tabs},
-    store::StoreError,
+    store::{Store, StoreError},
 };
 use futures::future::try_join_all;
 use infernet_wire::{
+    codec,
     envelope::Refusal,
     id::NodeId,
     money::MicroUsd,
     solana::{BadBinding, Coin, SolanaBinding, SolanaTerms, Tranche},
     topic::NetworkId,
 };
+use serde_json::Value;
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::time::timeout;
+use tracing::warn;
 
-/// Wallets at which tranches still count after the worker has named another: a tranche may be on its way there.
+/// Wallets at which tranches still count after the worker has named another, since a tranche may be on its way there, or wait for a
+/// job. A wallet is named anew when one is lost, and a tranche is used long before that has happened four times.
 const MAX_FORMER: usize = 4;
 /// What a job waits for the chain's nodes: it is before the first token.
 const LOOK: Duration = Duration::from_secs(3);
@@ -99,25 +104,33 @@ impl NotCounted {
 
 /// Checks that `signature` pays what is expected, as **all** of `nodes` show it: a lone one could claim what never was.
 pub async fn check_paid(nodes: &[Rpc], expected: &Expected, signature: TxSignature) -> Result<(), NotCounted> {
+    Ok(pays(&shown(nodes, &signature).await?, expected, signature)?)
+}
+
+/// What each of `nodes` shows of a transaction.
+async fn shown(nodes: &[Rpc], signature: &TxSignature) -> Result<Vec<Value>, RpcError> {
     let ask = async |node: &Rpc| {
         node.check_cluster().await?;
-        verify(expected, signature, &node.transaction(&signature).await?).map_err(NotCounted::from)
+        node.transaction(signature).await
     };
-    try_join_all(nodes.iter().map(ask)).await.map(drop)
+    try_join_all(nodes.iter().map(ask)).await
+}
+
+fn pays(shown: &[Value], expected: &Expected, signature: TxSignature) -> Result<(), NotPaid> {
+    shown.iter().try_for_each(|answer| verify(expected, signature, answer))
 }
 
 /// How a worker is paid beforehand, and where it looks that up.
-#[derive(Debug)]
 pub struct Payee {
     nodes: Vec<Rpc>,
     /// The worker's own wallet, at which tranches always count.
     own: SolanaBinding,
     paid: Mutex<Paid>,
+    store: Arc<dyn Store>,
     network: NetworkId,
     us: NodeId,
 }
 
-#[derive(Debug)]
 struct Paid {
     terms: SolanaTerms,
     /// The newest first.
@@ -126,9 +139,17 @@ struct Paid {
 
 impl Payee {
     /// The worker `us`, which looks tranches up at `nodes`. Its ad says `terms`; they are those of its `own` wallet until
-    /// [`Payee::pay_to`] says otherwise.
-    pub fn new(nodes: Vec<Rpc>, own: SolanaBinding, terms: SolanaTerms, network: NetworkId, us: NodeId) -> Self {
-        Payee { nodes, own, paid: Mutex::new(Paid { terms, former: Vec::new() }), network, us }
+    /// [`Payee::pay_to`] says otherwise. `store` has the wallets that were named before.
+    pub fn new(
+        nodes: Vec<Rpc>,
+        own: SolanaBinding,
+        terms: SolanaTerms,
+        (us, network): (NodeId, NetworkId),
+        store: Arc<dyn Store>,
+    ) -> Result<Self, StoreError> {
+        let kept = store.steps(WALLETS_STEP)?.into_iter().next();
+        let former = kept.and_then(|(_, bytes)| codec::decode(&bytes).ok()).unwrap_or_default();
+        Ok(Payee { nodes, own, paid: Mutex::new(Paid { terms, former }), store, network, us })
     }
 
     fn paid(&self) -> MutexGuard<'_, Paid> {
@@ -141,16 +162,23 @@ impl Payee {
         self.paid().terms
     }
 
-    /// It is paid there from now on.
+    /// It is paid there from now on. Kept in the background, so that a tranche counts there after a restart too.
     pub fn pay_to(&self, to: Address) {
-        let mut paid = self.paid();
-        let before = paid.terms.address;
-        if before != to {
-            paid.former.retain(|former| ![before, to].contains(former));
-            paid.former.insert(0, before);
-            paid.former.truncate(MAX_FORMER);
-        }
-        paid.terms = SolanaTerms { address: to, proof: (to == self.own.address).then_some(self.own.proof), ..paid.terms };
+        let own = self.own.address;
+        let keeping = {
+            let mut paid = self.paid();
+            let before = [paid.terms.address].into_iter().chain(paid.former.iter().copied());
+            let former: Vec<_> = before.filter(|before| ![to, own].contains(before)).take(MAX_FORMER).collect();
+            let named: Vec<_> = [to].into_iter().chain(former.iter().copied()).filter(|named| *named != own).collect();
+            paid.former = former;
+            paid.terms = SolanaTerms { address: to, proof: (to == own).then_some(self.own.proof), ..paid.terms };
+            self.store.keep_step(WALLETS_STEP, codec::encode(&named))
+        };
+        tokio::spawn(async move {
+            if let Err(error) = keeping.await {
+                warn!("can't keep where tranches are paid to: {error}");
+            }
+        });
     }
 
     /// Counts a tranche that `buyer` shows, if it is paid, and waits until that is on disk. What was counted before is well.
@@ -172,19 +200,17 @@ impl Payee {
         Ok(())
     }
 
-    /// Whether it is paid to a wallet of ours.
+    /// Whether it is paid to a wallet of ours. Each node is asked once, however many wallets there are.
     async fn look(&self, expected: Expected, signature: TxSignature) -> Result<(), NotCounted> {
-        let told = check_paid(&self.nodes, &expected, signature).await;
-        let Err(NotCounted::NotPaid(NotPaid::Destination(_))) = told else { return told };
+        let shown = shown(&self.nodes, &signature).await?;
         let former = self.paid().former.clone();
-        for to in former.into_iter().chain([self.own.address]) {
-            let expected = Expected { transfer: Transfer { to, ..expected.transfer }, ..expected };
-            match check_paid(&self.nodes, &expected, signature).await {
-                Err(NotCounted::NotPaid(NotPaid::Destination(_))) => {}
-                found => return found,
-            }
-        }
-        told
+        let others = former.into_iter().chain([self.own.address]);
+        let to = |to| Expected { transfer: Transfer { to, ..expected.transfer }, ..expected };
+        let told = pays(&shown, &expected, signature);
+        let elsewhere = |told: &Result<(), NotPaid>| matches!(told, Err(NotPaid::Destination(_)));
+        let found = || others.map(|other| pays(&shown, &to(other), signature)).find(|told| !elsewhere(told));
+        let found = if elsewhere(&told) { found() } else { None };
+        Ok(found.unwrap_or(told)?)
     }
 
     /// What must be on the chain, and what it counts for: SOL that was paid at another rate than is asked for now, no more than it is

@@ -99,7 +99,7 @@ pub enum Stage {
         /// What the chain says.
         reason: String,
     },
-    /// [`MAX_ATTEMPTS`] expired. Nothing was paid, and nothing of it ever will be.
+    /// [`MAX_ATTEMPTS`] expired, or nothing was signed before the process ended. Nothing was paid, and nothing of it ever will be.
     GivenUp,
 }
 

@@ -75,7 +75,7 @@ struct Shared {
 }
 
 impl Tranches {
-    /// What `store` has of them; their payments go on at once.
+    /// What `store` has of them; payments that were signed go on at once, others are given up.
     pub fn start(means: Means, binding: SolanaBinding, wallet: Wallet, store: Arc<dyn Store>) -> Result<Self, StoreError> {
         let book = Mutex::new(Book::recover(all_steps(&*store)?));
         let tranches = Tranches { shared: Arc::new(Shared { means, binding, wallet, store, book }) };
@@ -104,7 +104,8 @@ impl Tranches {
         self.book().all().cloned().collect()
     }
 
-    /// Begins to buy tranches, all or none; their numbers. The payments go on in the background, as few as they fit into.
+    /// Begins to buy tranches, all or none; their numbers. The payments go on in the background, as few as they fit into, and after a
+    /// restart too, if they were signed by then.
     pub async fn buy(&self, wanted: &[Wanted]) -> Result<Vec<u64>, NotBought> {
         if wanted.len() > MAX_AT_ONCE {
             return Err(NotBought::TooMany(wanted.len()));
