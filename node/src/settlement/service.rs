@@ -5,7 +5,7 @@
 //! disk when it answers. A chain's node that is away, on another chain, or without our contract holds everything up and loses nothing.
 
 use super::{
-    channels::Known,
+    channels::{Known, least},
     evm::{
         EvmSettings,
         contract::{self, CHALLENGE_SECS, CLOSED},
@@ -37,6 +37,7 @@ use infernet_wire::{
 use serde_bytes::ByteBuf;
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -53,6 +54,8 @@ pub const POLL: Duration = Duration::from_secs(4);
 const RETRY_MS: u64 = 60_000;
 /// Seconds that a buyer has to send what both have signed, until its worker redeems: as many as it would have on the slow way out.
 const TO_CLOSE: u64 = CHALLENGE_SECS;
+/// Channels outside the book that one payout asks for; the next goes on with the others. It takes some seconds.
+const MAX_OUTSIDE: usize = 64;
 /// For the two questions of a report.
 const REPORT: Duration = Duration::from_secs(5);
 
@@ -146,6 +149,8 @@ struct Shared {
     wake: Notify,
     poll: Duration,
     sole: Mutex<Sole>,
+    /// The last channel outside the book that a payout asked for.
+    outside: Mutex<Option<ChannelId>>,
     /// An allowance is for the deposit right after it: nobody else's comes in between.
     depositing: tokio::sync::Mutex<()>,
 }
@@ -173,7 +178,7 @@ impl Account {
         if unreadable > 0 {
             warn!(unreadable, "steps in the journal can't be read: what they were for does not go on");
         }
-        let watch = Watch::new(wallet.clone(), evm.terms, tabs.clone(), store.clone(), &others);
+        let watch = Watch::new(wallet.clone(), evm.terms, payout_at, tabs.clone(), store.clone(), &others);
         let state = State { ready: false, error: None, waits: None, head: 0, read: watch.read() };
         let shared = Shared {
             wallet,
@@ -187,6 +192,7 @@ impl Account {
             wake: Notify::new(),
             poll,
             sole: Mutex::default(),
+            outside: Mutex::default(),
             depositing: tokio::sync::Mutex::default(),
         };
         let account = Account { shared: Arc::new(shared) };
@@ -332,11 +338,15 @@ impl Account {
         self.ready()?;
         let shared = &self.shared;
         let vouchers = shared.vouchers().await?;
+        let outside = shared.outside(&vouchers).await?;
         let mut wanted = Vec::new();
+        for purpose in outside {
+            wanted.push(shared.want(purpose).await?);
+        }
         for known in shared.tabs.channels().all() {
             let voucher = vouchers.get(&known.terms.id()).map(|sold| &sold.voucher);
             let worth = voucher.filter(|voucher| unredeemed(&known, voucher) > 0);
-            if let Some(purpose) = worth.and_then(|voucher| redeems(&known, voucher)) {
+            if let Some(purpose) = worth.and_then(|voucher| redeems(&known.terms.payer, voucher)) {
                 wanted.push(shared.want(purpose).await?);
             }
         }
@@ -393,8 +403,8 @@ pub fn unredeemed(known: &Known, voucher: &SignedVoucher) -> u128 {
     if known.exit_at == CLOSED { 0 } else { voucher.amount.min(known.deposit).saturating_sub(known.redeemed) }
 }
 
-fn redeems(known: &Known, voucher: &SignedVoucher) -> Option<Purpose> {
-    let voucher = voucher.for_contract(&known.terms.payer)?;
+fn redeems(payer: &EvmAddress, voucher: &SignedVoucher) -> Option<Purpose> {
+    let voucher = voucher.for_contract(payer)?;
     Some(Purpose::Redeem { channel: voucher.channel, amount: voucher.amount, voucher: ByteBuf::from(voucher.encode()) })
 }
 
@@ -410,7 +420,7 @@ pub fn due(us: &EvmAddress, known: &Known, voucher: Option<&SignedVoucher>, wort
     let unredeemed = unredeemed(known, voucher);
     // What both have signed is not spoiled by a redemption, unless the payer goes another way.
     let wanted = unredeemed > 0 && (*exit_at != 0 || !closing && worth > 0 && unredeemed >= worth);
-    if wanted { redeems(known, voucher) } else { None }
+    if wanted { redeems(&terms.payer, voucher) } else { None }
 }
 
 /// The highest voucher of a channel, and since when its end is signed.
@@ -485,6 +495,25 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// What vouchers pay whose channel is not in the book: it made room for a larger one, or is closed.
+    async fn outside(&self, vouchers: &BTreeMap<ChannelId, Sold>) -> Result<Vec<Purpose>, EvmError> {
+        let (book, EvmTerms { chain, contract, rate, .. }) = (self.tabs.channels(), self.terms);
+        let worth =
+            |voucher: &SignedVoucher| (voucher.chain, voucher.contract) == (chain, contract) && voucher.amount >= least(rate);
+        let asked = *lock(&self.outside);
+        let after = vouchers.range((asked.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let turn = after.chain(asked.map(|asked| vouchers.range(..=asked)).into_iter().flatten());
+        let turn = turn.filter(|(id, sold)| book.get(id).is_none() && worth(&sold.voucher)).take(MAX_OUTSIDE);
+        let (mut due, contract) = (Vec::new(), contract::Channels(contract));
+        for (id, Sold { voucher, .. }) in turn {
+            let there = self.wallet.channel(&contract, id).await?;
+            let pays = there.filter(|there| there.exit_at != CLOSED && voucher.amount.min(there.deposit) > there.redeemed);
+            due.extend(pays.and_then(|there| redeems(&there.payer, voucher)));
+            *lock(&self.outside) = Some(*id);
+        }
+        Ok(due)
     }
 
     /// What came of each channel that was ever paid on.

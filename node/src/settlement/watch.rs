@@ -7,7 +7,7 @@
 //! be closed or left, and pays for no more jobs.
 
 use super::{
-    channels::{Channels, Known, MAX_CHANNELS},
+    channels::{Channels, Known, MAX_CHANNELS, least},
     evm::{
         contract::{self, CLOSED, Channel},
         rpc::{Log, MAX_LOG_BLOCKS, RpcError},
@@ -17,7 +17,7 @@ use super::{
     tabs::Tabs,
 };
 use crate::store::Store;
-use infernet_wire::{codec, evm::address_word, id::ChannelId, settle::EvmTerms, voucher::ChannelTerms};
+use infernet_wire::{codec, evm::address_word, id::ChannelId, money::MicroUsd, settle::EvmTerms, voucher::ChannelTerms};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -94,13 +94,22 @@ pub(super) struct Watch {
     /// Why it can't look back, as it was said last.
     told: Option<String>,
     slots: BTreeMap<ChannelId, u64>,
+    /// A channel keeps its place in a full book for so many unredeemed units: what is redeemed by itself soon, or by the operator.
+    worth: u128,
     /// The last channel that was asked for.
     asked: Option<ChannelId>,
 }
 
 impl Watch {
-    /// Goes on from `records` of the journal: [`CURSOR`], and those from [`CHANNELS`] on.
-    pub(super) fn new(wallet: Wallet, terms: EvmTerms, tabs: Tabs, store: Arc<dyn Store>, records: &[(u64, Vec<u8>)]) -> Self {
+    /// Goes on from `records` of the journal: [`CURSOR`], and those from [`CHANNELS`] on. At `payout_at` a channel is redeemed; 0: never.
+    pub(super) fn new(
+        wallet: Wallet,
+        terms: EvmTerms,
+        payout_at: MicroUsd,
+        tabs: Tabs,
+        store: Arc<dyn Store>,
+        records: &[(u64, Vec<u8>)],
+    ) -> Self {
         let (place, book) = ((terms.chain, terms.contract), tabs.channels().clone());
         let cursor = records.iter().find(|(number, _)| *number == CURSOR);
         let cursor = cursor.and_then(|(_, record)| codec::decode::<Cursor>(record).ok()).filter(|cursor| cursor.place == place);
@@ -118,6 +127,7 @@ impl Watch {
         let contract = contract::Channels(terms.contract);
         let (kept, before, span) = (read.unwrap_or_default(), before.unwrap_or_default(), Span(MAX_LOG_BLOCKS));
         let (span_back, made, told, asked) = (span, None, None, None);
+        let worth = if payout_at.0 == 0 { least(terms.rate) } else { u128::from(payout_at.0).saturating_mul(terms.rate) };
         Watch {
             wallet,
             contract,
@@ -134,6 +144,7 @@ impl Watch {
             made,
             told,
             slots,
+            worth,
             asked,
         }
     }
@@ -277,8 +288,8 @@ impl Watch {
 
     /// Puts it into a full book in the place of a smaller one; whether it is there.
     async fn put_instead(&mut self, known: Known) -> Result<bool, EvmError> {
-        let tabs = self.tabs.clone();
-        let made = tokio::task::spawn_blocking(move || tabs.make_room(&known)).await;
+        let (tabs, worth) = (self.tabs.clone(), self.worth);
+        let made = tokio::task::spawn_blocking(move || tabs.make_room(&known, worth)).await;
         let made = made.map_err(|error| EvmError::Keep(error.to_string()))?;
         let Some(gone) = made.map_err(|error| EvmError::Keep(error.to_string()))? else { return Ok(false) };
         // Its record is written over by the next that takes the slot.
