@@ -469,8 +469,9 @@ impl Shared {
             *checked = false;
         }
         let ((head, time), all) = looked?;
+        // An exit that is known is met whatever holds up the rest.
         self.want_due(time).await?;
-        Ok((head, all))
+        Ok((head, all?))
     }
 
     async fn want_due(&self, time: u64) -> Result<(), EvmError> {

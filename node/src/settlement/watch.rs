@@ -10,7 +10,7 @@ use super::{
     channels::{Channels, Known, MAX_CHANNELS, least},
     evm::{
         contract::{self, CLOSED, Channel},
-        rpc::{Log, MAX_LOG_BLOCKS, RpcError},
+        rpc::{Log, MAX_LOG_BLOCKS, RpcError, Unusable},
         wallet::{EvmError, Wallet},
     },
     steps::{CHANNELS, CURSOR, Place},
@@ -70,6 +70,23 @@ impl Span {
 /// Whether fewer blocks may help: nodes say so in many words, or take too long, or answer with more than is read.
 fn is_too_much(error: &EvmError) -> bool {
     matches!(error, EvmError::Rpc(RpcError::Refused { .. } | RpcError::Malformed { .. } | RpcError::Silent { .. }))
+}
+
+/// Logs that were `found`, `None` if fewer blocks are to be asked for. One block's that are too many for us are none: no channel of
+/// ours that is in there is known, which is better than to stand still in front of it.
+fn had<T: Default>(found: Result<T, EvmError>, span: &mut Span, (from, to): (u64, u64)) -> Result<Option<T>, EvmError> {
+    match found {
+        Err(error) if is_too_much(&error) && span.refused() => Ok(None),
+        Err(error @ EvmError::Rpc(RpcError::Malformed { with: Unusable::TooLong { .. }, .. })) => {
+            warn!(from, to, "channels that were opened here are not known: {error}");
+            Ok(Some(T::default()))
+        }
+        found => {
+            let found = found?;
+            span.answered();
+            Ok(Some(found))
+        }
+    }
 }
 
 /// See the module.
@@ -155,9 +172,20 @@ impl Watch {
     }
 
     /// Looks at the chain. Its newest block's number and time, and whether all that is deep was read.
-    pub(super) async fn look(&mut self) -> Result<((u64, u64), bool), EvmError> {
+    pub(super) async fn look(&mut self) -> Result<((u64, u64), Result<bool, EvmError>), EvmError> {
         let head = self.wallet.head().await?;
         let deep = self.wallet.deep(head.0);
+        // Exits first: anybody can make logs that hold up the rest.
+        let asked = self.ask_again(deep).await;
+        let all = match asked {
+            Ok(()) => self.read_on(deep).await,
+            Err(error) => Err(error),
+        };
+        Ok((head, all))
+    }
+
+    /// Reads blocks up to `deep`; whether that was all.
+    async fn read_on(&mut self, deep: u64) -> Result<bool, EvmError> {
         let mut read = match self.read {
             Some(read) => read,
             None => {
@@ -169,11 +197,8 @@ impl Watch {
         while read < deep && left > 0 {
             left -= 1;
             let to = deep.min(read.saturating_add(self.span.0));
-            let found = match self.opened(read + u64::from(self.read.is_some()), to).await {
-                Err(error) if is_too_much(&error) && self.span.refused() => continue,
-                found => found?,
-            };
-            self.span.answered();
+            let blocks = (read + u64::from(self.read.is_some()), to);
+            let Some(found) = had(self.opened(blocks).await, &mut self.span, blocks)? else { continue };
             let new = !found.is_empty();
             for (terms, block) in found.into_values() {
                 self.meet(terms, block, deep).await?;
@@ -189,7 +214,6 @@ impl Watch {
             // Before anything is wanted here, which waits until it is ready.
             self.keep_cursor(read).await?;
         }
-        self.ask_again(deep).await?;
         if read >= deep {
             // What can't be had of old blocks holds up nothing.
             let why = self.look_back(deep, left).await.err().map(|error| error.to_string());
@@ -198,7 +222,7 @@ impl Watch {
             }
             self.told = why;
         }
-        Ok((head, read >= deep))
+        Ok(read >= deep)
     }
 
     /// Reads the blocks before those that were read, from the newest on, in `left` questions.
@@ -215,11 +239,8 @@ impl Watch {
                 break;
             }
             let from = made.max(self.before.saturating_sub(self.span_back.0));
-            let found = match self.opened(from, self.before - 1).await {
-                Err(error) if is_too_much(&error) && self.span_back.refused() => continue,
-                found => found?,
-            };
-            self.span_back.answered();
+            let blocks = (from, self.before - 1);
+            let Some(found) = had(self.opened(blocks).await, &mut self.span_back, blocks)? else { continue };
             for (terms, block) in found.into_values() {
                 self.meet(terms, block, deep).await?;
             }
@@ -250,14 +271,14 @@ impl Watch {
     }
 
     /// Channels in our token, to us and from us, that were opened in these blocks, and in which of them.
-    async fn opened(&self, from: u64, to: u64) -> Result<BTreeMap<ChannelId, (ChannelTerms, u64)>, EvmError> {
+    async fn opened(&self, blocks: (u64, u64)) -> Result<BTreeMap<ChannelId, (ChannelTerms, u64)>, EvmError> {
         let address = self.wallet.address();
         let us = Some(address_word(&address));
         let ours = |terms: &ChannelTerms| terms.token == self.terms.token && [terms.payer, terms.payee].contains(&address);
         let event = Some(contract::opened());
         let mut found = BTreeMap::new();
         for topics in [vec![event, None, None, us], vec![event, None, us]] {
-            let logs = self.wallet.rpc().logs(&self.terms.contract, &topics, (from, to)).await?;
+            let logs = self.wallet.rpc().logs(&self.terms.contract, &topics, blocks).await?;
             let read = |log: &Log| {
                 let terms =
                     contract::read_opened(self.terms.chain, &self.terms.contract, &log.topics, &log.data).filter(ours)?;
@@ -389,6 +410,19 @@ mod tests {
         assert_eq!((halves, span.0), (14, 1), "one block is the least");
         span.answered();
         assert_eq!(span.0, 2);
+    }
+
+    #[test]
+    fn one_block_with_too_many_logs_is_passed_over_and_one_that_is_not_told_is_not() {
+        let (node, method) = (String::new(), "eth_getLogs");
+        let had = |with, span: u64| {
+            let (found, mut span) = (Err(RpcError::Malformed { node: node.clone(), method, with }.into()), Span(span));
+            super::had::<Vec<u8>>(found, &mut span, (7, 7)).ok().map(|had| (had, span.0))
+        };
+        let long = Unusable::TooLong { most: 1 };
+        assert_eq!([2, 1].map(|span| had(long, span)), [Some((None, 1)), Some((Some(vec![]), 1))]);
+        assert_eq!([2, 1].map(|span| had(Unusable::Other, span)), [Some((None, 1)), None]);
+        assert!(matches!(super::had(Ok(vec![5]), &mut Span(8), (7, 7)), Ok(Some(found)) if found == [5]));
     }
 
     #[test]
