@@ -302,9 +302,15 @@ impl Watch {
             debug!(channel = %id, deposit = there.deposit, "a channel that is too small");
             return Ok(());
         }
+        self.enter(&known).await
+    }
+
+    /// Keeps a channel of the book. One that is not on the disk has no slot: it is met again, and the cursor stays before it.
+    async fn enter(&mut self, known: &Known) -> Result<(), EvmError> {
         let Some(slot) = self.free_slot() else { return Ok(()) };
-        self.slots.insert(id, slot);
-        self.keep(slot, codec::encode(&known)).await
+        self.keep(slot, codec::encode(known)).await?;
+        self.slots.insert(known.terms.id(), slot);
+        Ok(())
     }
 
     /// Puts it into a full book in the place of a smaller one; whether it is there.
@@ -384,7 +390,48 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infernet_wire::evm::EvmAddress;
+    use crate::{
+        settlement::{
+            evm::{rpc::Rpc, step::Rules},
+            tabs::Credit,
+        },
+        store::{JournaledStore, TestDisk},
+    };
+    use infernet_wire::{evm::EvmAddress, key::NodeKey, receipt::SignedReceipt, topic::NetworkId};
+    use std::time::Duration;
+
+    const TERMS: EvmTerms = EvmTerms { chain: 5, contract: EvmAddress([9; 20]), token: EvmAddress([8; 20]), rate: 1 };
+
+    /// A watch whose chain's node nobody asks.
+    fn watch(store: Arc<dyn Store>) -> Watch {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let key = NodeKey::from_bytes(&[2; 32]).expect("a key");
+        let rpc = Rpc::new("http://127.0.0.1:1".parse().expect("a URL"), TERMS.chain).expect("a client");
+        let wallet = Wallet::new(rpc, key.clone(), Rules::default(), Duration::ZERO);
+        let tabs = Tabs::new(key, &[], NetworkId::default(), store.clone(), Credit::default());
+        let records = store.steps(0).expect("read");
+        Watch::new(wallet, TERMS, MicroUsd(0), tabs, store, &records)
+    }
+
+    fn known(token: EvmAddress, salt: u8) -> Known {
+        let EvmTerms { chain, contract, .. } = TERMS;
+        let terms =
+            ChannelTerms { chain, contract, payer: EvmAddress([1; 20]), payee: EvmAddress([2; 20]), token, salt: [salt; 32] };
+        Known { terms, deposit: 1_000_000, redeemed: 0, exit_at: 0, closing: false }
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_is_not_on_the_disk_is_met_again() {
+        let disk = TestDisk::default();
+        let open = JournaledStore::open(disk.clone(), &NetworkId::default(), [7; 16], SignedReceipt::decode_stored);
+        let mut watch = watch(Arc::new(open.expect("opens")));
+        disk.crash_at(disk.operations());
+        let channel = known(TERMS.token, 1);
+        for _ in 0..2 {
+            assert!(matches!(watch.enter(&channel).await, Err(EvmError::Keep(_))));
+            assert!(watch.slots.is_empty(), "it has no place yet");
+        }
+    }
 
     #[test]
     fn a_span_finds_the_limit_of_a_node_and_comes_back_when_it_is_gone() {
