@@ -89,6 +89,14 @@ fn had<T: Default>(found: Result<T, EvmError>, span: &mut Span, (from, to): (u64
     }
 }
 
+/// What a log tells of a new channel.
+struct Opened {
+    terms: ChannelTerms,
+    block: u64,
+    /// The first.
+    deposit: u128,
+}
+
 /// See the module.
 pub(super) struct Watch {
     wallet: Wallet,
@@ -200,7 +208,9 @@ impl Watch {
             let blocks = (read + u64::from(self.read.is_some()), to);
             let Some(found) = had(self.opened(blocks).await, &mut self.span, blocks)? else { continue };
             let new = !found.is_empty();
-            for (terms, block) in found.into_values() {
+            // What is new has what it was opened with; dust is worth no question, and anybody can make as much as fits into a block.
+            let least = least(self.terms.rate);
+            for Opened { terms, block, .. } in found.into_values().filter(|opened| opened.deposit >= least) {
                 self.meet(terms, block, deep).await?;
             }
             read = to;
@@ -241,7 +251,7 @@ impl Watch {
             let from = made.max(self.before.saturating_sub(self.span_back.0));
             let blocks = (from, self.before - 1);
             let Some(found) = had(self.opened(blocks).await, &mut self.span_back, blocks)? else { continue };
-            for (terms, block) in found.into_values() {
+            for Opened { terms, block, .. } in found.into_values() {
                 self.meet(terms, block, deep).await?;
             }
             self.before = from;
@@ -271,7 +281,7 @@ impl Watch {
     }
 
     /// Channels in our token, to us and from us, that were opened in these blocks, and in which of them.
-    async fn opened(&self, blocks: (u64, u64)) -> Result<BTreeMap<ChannelId, (ChannelTerms, u64)>, EvmError> {
+    async fn opened(&self, blocks: (u64, u64)) -> Result<BTreeMap<ChannelId, Opened>, EvmError> {
         let address = self.wallet.address();
         let us = Some(address_word(&address));
         let ours = |terms: &ChannelTerms| terms.token == self.terms.token && [terms.payer, terms.payee].contains(&address);
@@ -280,9 +290,8 @@ impl Watch {
         for topics in [vec![event, None, None, us], vec![event, None, us]] {
             let logs = self.wallet.rpc().logs(&self.terms.contract, &topics, blocks).await?;
             let read = |log: &Log| {
-                let terms =
-                    contract::read_opened(self.terms.chain, &self.terms.contract, &log.topics, &log.data).filter(ours)?;
-                Some((terms.id(), (terms, log.block)))
+                let (terms, deposit) = contract::read_opened(self.terms.chain, &self.terms.contract, &log.topics, &log.data)?;
+                ours(&terms).then(|| (terms.id(), Opened { terms, block: log.block, deposit }))
             };
             found.extend(logs.iter().filter_map(read));
         }
@@ -292,10 +301,13 @@ impl Watch {
     /// Takes a new channel into the book, and keeps it.
     async fn meet(&mut self, terms: ChannelTerms, block: u64, deep: u64) -> Result<(), EvmError> {
         let id = terms.id();
+        if self.slots.contains_key(&id) {
+            return Ok(());
+        }
         let Some(there) = self.wallet.channel_at(&self.contract, &id, deep).await? else { return Ok(()) };
         let closing = terms.payer == self.wallet.address() && block <= self.began;
         let known = Known { terms, deposit: there.deposit, redeemed: there.redeemed, exit_at: there.exit_at, closing };
-        if there.exit_at == CLOSED || self.slots.contains_key(&id) {
+        if there.exit_at == CLOSED {
             return Ok(());
         }
         if !self.book.put(known) && !self.put_instead(known).await? {
