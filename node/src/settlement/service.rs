@@ -15,6 +15,7 @@ use super::{
         wallet::{EvmError, Wallet},
     },
     steps::{ALL, CHANNELS, Entry, FOREIGN, Purpose, Steps, Wanted},
+    tab::PayeeTab,
     tabs::Tabs,
     watch::Watch,
 };
@@ -151,6 +152,7 @@ struct Shared {
     sole: Mutex<Sole>,
     /// The last channel outside the book that a payout asked for.
     outside: Mutex<Option<ChannelId>>,
+    started: UnixMillis,
     /// An allowance is for the deposit right after it: nobody else's comes in between.
     depositing: tokio::sync::Mutex<()>,
 }
@@ -193,6 +195,7 @@ impl Account {
             poll,
             sole: Mutex::default(),
             outside: Mutex::default(),
+            started: clock::now(),
             depositing: tokio::sync::Mutex::default(),
         };
         let account = Account { shared: Arc::new(shared) };
@@ -431,6 +434,12 @@ struct Sold {
 }
 
 impl Sold {
+    fn of(tab: &PayeeTab, started: UnixMillis) -> Option<Self> {
+        // Older records don't say when: the buyer has its time from `started` on.
+        let closed = tab.closed().map(|at| if at.0 == 0 { started } else { at });
+        Some(Sold { voucher: *tab.highest()?, closed })
+    }
+
     /// Whether the buyer had its time to send that end, at a block's `time`.
     fn is_given_up(&self, time: u64) -> bool {
         self.closed.is_some_and(|at| time >= (at.0 / 1_000).saturating_add(TO_CLOSE))
@@ -487,7 +496,8 @@ impl Shared {
             let sold = vouchers.get(&known.terms.id());
             // What both have signed and nobody has sent is spoiled by nothing any more; and no more comes that it would be worth to wait for.
             let given_up = sold.is_some_and(|sold| sold.is_given_up(time));
-            let (known, worth) = if given_up { (Known { closing: false, ..known }, 1) } else { (known, worth) };
+            let (known, worth) =
+                if given_up { (Known { closing: false, ..known }, least(self.terms.rate)) } else { (known, worth) };
             let Some(purpose) = due(&us, &known, sold.map(|sold| &sold.voucher), worth, time) else { continue };
             if !lock(&self.steps).failed_since(&purpose, early) {
                 let label = purpose.label();
@@ -526,9 +536,7 @@ impl Shared {
         for (_, channel, _) in sold.iter().filter(|(.., tab)| tab.is_closed()) {
             self.tabs.channels().close(channel);
         }
-        let sold = sold
-            .into_iter()
-            .filter_map(|(_, channel, tab)| Some((channel, Sold { voucher: *tab.highest()?, closed: tab.closed() })));
+        let sold = sold.iter().filter_map(|(_, channel, tab)| Some((*channel, Sold::of(tab, self.started)?)));
         Ok(sold.collect())
     }
 
@@ -657,6 +665,7 @@ fn is_final(purpose: &Purpose, error: &EvmError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settlement::tab::Cover;
     use infernet_wire::{id::JobId, voucher::Voucher};
 
     fn key(n: u8) -> NodeKey {
@@ -705,6 +714,19 @@ mod tests {
         let given_up = [day - 1, day].map(|time| sold(Some(UnixMillis(100_000_999))).is_given_up(time));
         assert_eq!(given_up, [false, true]);
         assert!(!sold(None).is_given_up(u64::MAX));
+    }
+
+    #[test]
+    fn an_end_that_was_signed_nobody_knows_when_was_signed_at_the_start() {
+        let (known, job) = (known(1, 2), JobId([1; 16]));
+        let mut tab = PayeeTab::default();
+        tab.open(job, MicroUsd(900), Cover::Deposit { units: 1_000, rate: 1 }).expect("covered");
+        tab.take(&job, 900, Some(voucher(&known, 900)), MicroUsd(900)).expect("taken");
+        tab.settle(&job, MicroUsd(900), true);
+        let closed = |tab: &PayeeTab| Sold::of(tab, UnixMillis(7)).and_then(|sold| sold.closed);
+        assert_eq!(closed(&tab), None);
+        tab.close(UnixMillis(0)).expect("idle");
+        assert_eq!(closed(&tab), Some(UnixMillis(7)));
     }
 
     #[test]
