@@ -21,6 +21,11 @@ pub const MAX_CHANNELS: usize = 4_096;
 /// Deposits below it are not worth the gas to redeem them, and do not get into the book.
 pub const MIN_DEPOSIT: MicroUsd = MicroUsd(10_000);
 
+/// [`MIN_DEPOSIT`] in units, at `rate` for a micro-USD.
+pub fn least(rate: u128) -> u128 {
+    u128::from(MIN_DEPOSIT.0).saturating_mul(rate)
+}
+
 /// A channel of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
@@ -129,7 +134,7 @@ struct Book {
 impl Book {
     fn is_worth_it(&self, known: &Known) -> bool {
         let rate = self.means.map_or(1, |means| means.rate);
-        known.deposit >= u128::from(MIN_DEPOSIT.0).saturating_mul(rate)
+        known.deposit >= least(rate)
     }
 }
 

@@ -14,6 +14,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(15);
 /// The longest answer that is read: a block's header with its transactions' hashes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// The same for logs: those of one block must fit, whoever fills it. An opening is a kilobyte of JSON and costs fifty thousand gas:
+/// that is a block of eight hundred million.
+pub const MAX_LOGS_BYTES: usize = 16 * MAX_ANSWER_BYTES;
 /// Characters of a node's message that are kept: two sentences.
 const MAX_MESSAGE_CHARS: usize = 300;
 
@@ -45,6 +48,20 @@ impl FromStr for Endpoint {
     }
 }
 
+/// What an answer is that can't be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Not what was asked for.
+    #[error("something else")]
+    Other,
+    /// Longer than is read.
+    #[error("more than {} MiB", .most >> 20)]
+    TooLong {
+        /// Bytes that are read.
+        most: usize,
+    },
+}
+
 /// Why a chain's node did not tell what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RpcError {
@@ -65,13 +82,15 @@ pub enum RpcError {
         /// Which.
         node: String,
     },
-    /// It answers with something else.
-    #[error("the chain's node at {node} answers {method} with something else")]
+    /// It answers with something else, or too much.
+    #[error("the chain's node at {node} answers {method} with {with}")]
     Malformed {
         /// Which.
         node: String,
         /// What it was asked.
         method: &'static str,
+        /// What it answers.
+        with: Unusable,
     },
     /// It answers with another status: a wrong key, too many questions.
     #[error("the chain's node at {node} answers with HTTP {status}; is its key right, and is its limit not used up?")]
@@ -149,12 +168,17 @@ impl JsonRpc {
 
     /// Asks `method`, and returns the result.
     pub async fn ask(&self, method: &'static str, params: Value) -> Result<Value, RpcError> {
+        self.ask_for(MAX_ANSWER_BYTES, method, params).await
+    }
+
+    /// The same, and reads so many bytes at most.
+    pub async fn ask_for(&self, most: usize, method: &'static str, params: Value) -> Result<Value, RpcError> {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let answered = async {
             let response = self.client.post(self.endpoint.0.clone()).json(&body).send().await;
             let response = response.map_err(|error| self.unreachable(error))?;
             let status = response.status();
-            let read = self.read(response, method).await?;
+            let read = self.read(response, most, method).await?;
             match serde_json::from_slice::<Answer>(&read) {
                 Ok(Answer { error: Some(failure), .. }) => Err(self.refused(method, &failure)),
                 Ok(answer) if status.is_success() => Ok(answer.result),
@@ -165,11 +189,11 @@ impl JsonRpc {
         timeout(ANSWER, answered).await.map_err(|_| RpcError::Silent { node: self.node() })?
     }
 
-    async fn read(&self, mut response: Response, method: &'static str) -> Result<Vec<u8>, RpcError> {
+    async fn read(&self, mut response: Response, most: usize, method: &'static str) -> Result<Vec<u8>, RpcError> {
         let mut read = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
-            if read.len() + chunk.len() > MAX_ANSWER_BYTES {
-                return Err(self.malformed(method));
+            if read.len() + chunk.len() > most {
+                return Err(RpcError::Malformed { node: self.node(), method, with: Unusable::TooLong { most } });
             }
             read.extend_from_slice(&chunk);
         }
@@ -196,7 +220,7 @@ impl JsonRpc {
 
     /// The answer to `method` makes no sense.
     pub fn malformed(&self, method: &'static str) -> RpcError {
-        RpcError::Malformed { node: self.node(), method }
+        RpcError::Malformed { node: self.node(), method, with: Unusable::Other }
     }
 
     fn unreachable(&self, error: reqwest::Error) -> RpcError {

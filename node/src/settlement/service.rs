@@ -5,7 +5,7 @@
 //! disk when it answers. A chain's node that is away, on another chain, or without our contract holds everything up and loses nothing.
 
 use super::{
-    channels::Known,
+    channels::{Known, least},
     evm::{
         EvmSettings,
         contract::{self, CHALLENGE_SECS, CLOSED},
@@ -15,6 +15,7 @@ use super::{
         wallet::{EvmError, Wallet},
     },
     steps::{ALL, CHANNELS, Entry, FOREIGN, Purpose, Steps, Wanted},
+    tab::PayeeTab,
     tabs::Tabs,
     watch::Watch,
 };
@@ -37,6 +38,7 @@ use infernet_wire::{
 use serde_bytes::ByteBuf;
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -53,6 +55,8 @@ pub const POLL: Duration = Duration::from_secs(4);
 const RETRY_MS: u64 = 60_000;
 /// Seconds that a buyer has to send what both have signed, until its worker redeems: as many as it would have on the slow way out.
 const TO_CLOSE: u64 = CHALLENGE_SECS;
+/// Channels outside the book that one payout asks for; the next goes on with the others. It takes some seconds.
+const MAX_OUTSIDE: usize = 64;
 /// For the two questions of a report.
 const REPORT: Duration = Duration::from_secs(5);
 
@@ -146,6 +150,9 @@ struct Shared {
     wake: Notify,
     poll: Duration,
     sole: Mutex<Sole>,
+    /// The last channel outside the book that a payout asked for.
+    outside: Mutex<Option<ChannelId>>,
+    started: UnixMillis,
     /// An allowance is for the deposit right after it: nobody else's comes in between.
     depositing: tokio::sync::Mutex<()>,
 }
@@ -173,7 +180,7 @@ impl Account {
         if unreadable > 0 {
             warn!(unreadable, "steps in the journal can't be read: what they were for does not go on");
         }
-        let watch = Watch::new(wallet.clone(), evm.terms, tabs.clone(), store.clone(), &others);
+        let watch = Watch::new(wallet.clone(), evm.terms, payout_at, tabs.clone(), store.clone(), &others);
         let state = State { ready: false, error: None, waits: None, head: 0, read: watch.read() };
         let shared = Shared {
             wallet,
@@ -187,6 +194,8 @@ impl Account {
             wake: Notify::new(),
             poll,
             sole: Mutex::default(),
+            outside: Mutex::default(),
+            started: clock::now(),
             depositing: tokio::sync::Mutex::default(),
         };
         let account = Account { shared: Arc::new(shared) };
@@ -332,11 +341,15 @@ impl Account {
         self.ready()?;
         let shared = &self.shared;
         let vouchers = shared.vouchers().await?;
+        let outside = shared.outside(&vouchers).await?;
         let mut wanted = Vec::new();
+        for purpose in outside {
+            wanted.push(shared.want(purpose).await?);
+        }
         for known in shared.tabs.channels().all() {
             let voucher = vouchers.get(&known.terms.id()).map(|sold| &sold.voucher);
             let worth = voucher.filter(|voucher| unredeemed(&known, voucher) > 0);
-            if let Some(purpose) = worth.and_then(|voucher| redeems(&known, voucher)) {
+            if let Some(purpose) = worth.and_then(|voucher| redeems(&known.terms.payer, voucher)) {
                 wanted.push(shared.want(purpose).await?);
             }
         }
@@ -393,8 +406,8 @@ pub fn unredeemed(known: &Known, voucher: &SignedVoucher) -> u128 {
     if known.exit_at == CLOSED { 0 } else { voucher.amount.min(known.deposit).saturating_sub(known.redeemed) }
 }
 
-fn redeems(known: &Known, voucher: &SignedVoucher) -> Option<Purpose> {
-    let voucher = voucher.for_contract(&known.terms.payer)?;
+fn redeems(payer: &EvmAddress, voucher: &SignedVoucher) -> Option<Purpose> {
+    let voucher = voucher.for_contract(payer)?;
     Some(Purpose::Redeem { channel: voucher.channel, amount: voucher.amount, voucher: ByteBuf::from(voucher.encode()) })
 }
 
@@ -410,7 +423,7 @@ pub fn due(us: &EvmAddress, known: &Known, voucher: Option<&SignedVoucher>, wort
     let unredeemed = unredeemed(known, voucher);
     // What both have signed is not spoiled by a redemption, unless the payer goes another way.
     let wanted = unredeemed > 0 && (*exit_at != 0 || !closing && worth > 0 && unredeemed >= worth);
-    if wanted { redeems(known, voucher) } else { None }
+    if wanted { redeems(&terms.payer, voucher) } else { None }
 }
 
 /// The highest voucher of a channel, and since when its end is signed.
@@ -421,6 +434,12 @@ struct Sold {
 }
 
 impl Sold {
+    fn of(tab: &PayeeTab, started: UnixMillis) -> Option<Self> {
+        // Older records don't say when: the buyer has its time from `started` on.
+        let closed = tab.closed().map(|at| if at.0 == 0 { started } else { at });
+        Some(Sold { voucher: *tab.highest()?, closed })
+    }
+
     /// Whether the buyer had its time to send that end, at a block's `time`.
     fn is_given_up(&self, time: u64) -> bool {
         self.closed.is_some_and(|at| time >= (at.0 / 1_000).saturating_add(TO_CLOSE))
@@ -459,8 +478,9 @@ impl Shared {
             *checked = false;
         }
         let ((head, time), all) = looked?;
+        // An exit that is known is met whatever holds up the rest.
         self.want_due(time).await?;
-        Ok((head, all))
+        Ok((head, all?))
     }
 
     async fn want_due(&self, time: u64) -> Result<(), EvmError> {
@@ -476,7 +496,8 @@ impl Shared {
             let sold = vouchers.get(&known.terms.id());
             // What both have signed and nobody has sent is spoiled by nothing any more; and no more comes that it would be worth to wait for.
             let given_up = sold.is_some_and(|sold| sold.is_given_up(time));
-            let (known, worth) = if given_up { (Known { closing: false, ..known }, 1) } else { (known, worth) };
+            let (known, worth) =
+                if given_up { (Known { closing: false, ..known }, least(self.terms.rate)) } else { (known, worth) };
             let Some(purpose) = due(&us, &known, sold.map(|sold| &sold.voucher), worth, time) else { continue };
             if !lock(&self.steps).failed_since(&purpose, early) {
                 let label = purpose.label();
@@ -485,6 +506,25 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// What vouchers pay whose channel is not in the book: it made room for a larger one, or is closed.
+    async fn outside(&self, vouchers: &BTreeMap<ChannelId, Sold>) -> Result<Vec<Purpose>, EvmError> {
+        let (book, EvmTerms { chain, contract, rate, .. }) = (self.tabs.channels(), self.terms);
+        let worth =
+            |voucher: &SignedVoucher| (voucher.chain, voucher.contract) == (chain, contract) && voucher.amount >= least(rate);
+        let asked = *lock(&self.outside);
+        let after = vouchers.range((asked.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let turn = after.chain(asked.map(|asked| vouchers.range(..=asked)).into_iter().flatten());
+        let turn = turn.filter(|(id, sold)| book.get(id).is_none() && worth(&sold.voucher)).take(MAX_OUTSIDE);
+        let (mut due, contract) = (Vec::new(), contract::Channels(contract));
+        for (id, Sold { voucher, .. }) in turn {
+            let there = self.wallet.channel(&contract, id).await?;
+            let pays = there.filter(|there| there.exit_at != CLOSED && voucher.amount.min(there.deposit) > there.redeemed);
+            due.extend(pays.and_then(|there| redeems(&there.payer, voucher)));
+            *lock(&self.outside) = Some(*id);
+        }
+        Ok(due)
     }
 
     /// What came of each channel that was ever paid on.
@@ -496,9 +536,7 @@ impl Shared {
         for (_, channel, _) in sold.iter().filter(|(.., tab)| tab.is_closed()) {
             self.tabs.channels().close(channel);
         }
-        let sold = sold
-            .into_iter()
-            .filter_map(|(_, channel, tab)| Some((channel, Sold { voucher: *tab.highest()?, closed: tab.closed() })));
+        let sold = sold.iter().filter_map(|(_, channel, tab)| Some((*channel, Sold::of(tab, self.started)?)));
         Ok(sold.collect())
     }
 
@@ -627,6 +665,7 @@ fn is_final(purpose: &Purpose, error: &EvmError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settlement::tab::Cover;
     use infernet_wire::{id::JobId, voucher::Voucher};
 
     fn key(n: u8) -> NodeKey {
@@ -675,6 +714,19 @@ mod tests {
         let given_up = [day - 1, day].map(|time| sold(Some(UnixMillis(100_000_999))).is_given_up(time));
         assert_eq!(given_up, [false, true]);
         assert!(!sold(None).is_given_up(u64::MAX));
+    }
+
+    #[test]
+    fn an_end_that_was_signed_nobody_knows_when_was_signed_at_the_start() {
+        let (known, job) = (known(1, 2), JobId([1; 16]));
+        let mut tab = PayeeTab::default();
+        tab.open(job, MicroUsd(900), Cover::Deposit { units: 1_000, rate: 1 }).expect("covered");
+        tab.take(&job, 900, Some(voucher(&known, 900)), MicroUsd(900)).expect("taken");
+        tab.settle(&job, MicroUsd(900), true);
+        let closed = |tab: &PayeeTab| Sold::of(tab, UnixMillis(7)).and_then(|sold| sold.closed);
+        assert_eq!(closed(&tab), None);
+        tab.close(UnixMillis(0)).expect("idle");
+        assert_eq!(closed(&tab), Some(UnixMillis(7)));
     }
 
     #[test]

@@ -398,24 +398,25 @@ impl Tabs {
         Ok(close.sign(&self.shared.key))
     }
 
-    /// Lets go of the channel that makes room for `newcomer` in a full book, if there is one: no job runs on it, its voucher says no more
-    /// than was redeemed, and there is less left in it. No job opens on it from then on.
-    pub fn make_room(&self, newcomer: &Known) -> Result<Option<ChannelId>, StoreError> {
+    /// Lets go of the channel that makes room for `newcomer` in a full book, if there is one: no job runs on it, its voucher would pay
+    /// less than `worth` units, and there is less left in it. No job opens on it from then on.
+    pub fn make_room(&self, newcomer: &Known, worth: u128) -> Result<Option<ChannelId>, StoreError> {
         let channels = &self.shared.channels;
         // Most are turned away without a look into the store.
         if channels.gives_way(newcomer, |_, _| false).is_none() {
             return Ok(None);
         }
         let sold = self.all_sold_on_channels()?.into_iter();
-        let mut promised: BTreeMap<ChannelId, u128> = sold.map(|(_, channel, tab)| (channel, tab.promised())).collect();
+        let mut tabs: BTreeMap<ChannelId, (u128, bool)> =
+            sold.map(|(_, channel, tab)| (channel, (tab.promised(), tab.is_idle()))).collect();
         let payees = lock(&self.shared.payees);
-        for ((_, channel), tab) in payees.iter() {
-            let needed = if tab.is_idle() { tab.promised() } else { u128::MAX };
-            if let Some(channel) = channel {
-                promised.insert(*channel, needed);
-            }
-        }
-        let is_needed = |id: &ChannelId, known: &Known| promised.get(id).is_some_and(|promised| *promised > known.redeemed);
+        let open = payees.iter().filter_map(|((_, channel), tab)| Some(((*channel)?, (tab.promised(), tab.is_idle()))));
+        tabs.extend(open);
+        let is_needed = |id: &ChannelId, known: &Known| {
+            // A voucher may say more than is there: to promise costs nothing.
+            let pays = |promised: u128| promised.min(known.deposit).saturating_sub(known.redeemed);
+            tabs.get(id).is_some_and(|(promised, idle)| !idle || pays(*promised) >= worth)
+        };
         let gone = channels.gives_way(newcomer, is_needed);
         gone.inspect(|id| channels.remove(id));
         Ok(gone)

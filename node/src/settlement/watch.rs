@@ -7,17 +7,17 @@
 //! be closed or left, and pays for no more jobs.
 
 use super::{
-    channels::{Channels, Known, MAX_CHANNELS},
+    channels::{Channels, Known, MAX_CHANNELS, least},
     evm::{
         contract::{self, CLOSED, Channel},
-        rpc::{Log, MAX_LOG_BLOCKS, RpcError},
+        rpc::{Log, MAX_LOG_BLOCKS, RpcError, Unusable},
         wallet::{EvmError, Wallet},
     },
     steps::{CHANNELS, CURSOR, Place},
     tabs::Tabs,
 };
 use crate::store::Store;
-use infernet_wire::{codec, evm::address_word, id::ChannelId, settle::EvmTerms, voucher::ChannelTerms};
+use infernet_wire::{codec, evm::address_word, id::ChannelId, money::MicroUsd, settle::EvmTerms, voucher::ChannelTerms};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -72,6 +72,31 @@ fn is_too_much(error: &EvmError) -> bool {
     matches!(error, EvmError::Rpc(RpcError::Refused { .. } | RpcError::Malformed { .. } | RpcError::Silent { .. }))
 }
 
+/// Logs that were `found`, `None` if fewer blocks are to be asked for. One block's that are too many for us are none: no channel of
+/// ours that is in there is known, which is better than to stand still in front of it.
+fn had<T: Default>(found: Result<T, EvmError>, span: &mut Span, (from, to): (u64, u64)) -> Result<Option<T>, EvmError> {
+    match found {
+        Err(error) if is_too_much(&error) && span.refused() => Ok(None),
+        Err(error @ EvmError::Rpc(RpcError::Malformed { with: Unusable::TooLong { .. }, .. })) => {
+            warn!(from, to, "channels that were opened here are not known: {error}");
+            Ok(Some(T::default()))
+        }
+        found => {
+            let found = found?;
+            span.answered();
+            Ok(Some(found))
+        }
+    }
+}
+
+/// What a log tells of a new channel.
+struct Opened {
+    terms: ChannelTerms,
+    block: u64,
+    /// The first.
+    deposit: u128,
+}
+
 /// See the module.
 pub(super) struct Watch {
     wallet: Wallet,
@@ -94,13 +119,22 @@ pub(super) struct Watch {
     /// Why it can't look back, as it was said last.
     told: Option<String>,
     slots: BTreeMap<ChannelId, u64>,
+    /// A channel keeps its place in a full book for so many unredeemed units: what is redeemed by itself soon, or by the operator.
+    worth: u128,
     /// The last channel that was asked for.
     asked: Option<ChannelId>,
 }
 
 impl Watch {
-    /// Goes on from `records` of the journal: [`CURSOR`], and those from [`CHANNELS`] on.
-    pub(super) fn new(wallet: Wallet, terms: EvmTerms, tabs: Tabs, store: Arc<dyn Store>, records: &[(u64, Vec<u8>)]) -> Self {
+    /// Goes on from `records` of the journal: [`CURSOR`], and those from [`CHANNELS`] on. At `payout_at` a channel is redeemed; 0: never.
+    pub(super) fn new(
+        wallet: Wallet,
+        terms: EvmTerms,
+        payout_at: MicroUsd,
+        tabs: Tabs,
+        store: Arc<dyn Store>,
+        records: &[(u64, Vec<u8>)],
+    ) -> Self {
         let (place, book) = ((terms.chain, terms.contract), tabs.channels().clone());
         let cursor = records.iter().find(|(number, _)| *number == CURSOR);
         let cursor = cursor.and_then(|(_, record)| codec::decode::<Cursor>(record).ok()).filter(|cursor| cursor.place == place);
@@ -118,6 +152,7 @@ impl Watch {
         let contract = contract::Channels(terms.contract);
         let (kept, before, span) = (read.unwrap_or_default(), before.unwrap_or_default(), Span(MAX_LOG_BLOCKS));
         let (span_back, made, told, asked) = (span, None, None, None);
+        let worth = if payout_at.0 == 0 { least(terms.rate) } else { u128::from(payout_at.0).saturating_mul(terms.rate) };
         Watch {
             wallet,
             contract,
@@ -134,6 +169,7 @@ impl Watch {
             made,
             told,
             slots,
+            worth,
             asked,
         }
     }
@@ -144,9 +180,20 @@ impl Watch {
     }
 
     /// Looks at the chain. Its newest block's number and time, and whether all that is deep was read.
-    pub(super) async fn look(&mut self) -> Result<((u64, u64), bool), EvmError> {
+    pub(super) async fn look(&mut self) -> Result<((u64, u64), Result<bool, EvmError>), EvmError> {
         let head = self.wallet.head().await?;
         let deep = self.wallet.deep(head.0);
+        // Exits first: anybody can make logs that hold up the rest.
+        let asked = self.ask_again(deep).await;
+        let all = match asked {
+            Ok(()) => self.read_on(deep).await,
+            Err(error) => Err(error),
+        };
+        Ok((head, all))
+    }
+
+    /// Reads blocks up to `deep`; whether that was all.
+    async fn read_on(&mut self, deep: u64) -> Result<bool, EvmError> {
         let mut read = match self.read {
             Some(read) => read,
             None => {
@@ -158,13 +205,12 @@ impl Watch {
         while read < deep && left > 0 {
             left -= 1;
             let to = deep.min(read.saturating_add(self.span.0));
-            let found = match self.opened(read + u64::from(self.read.is_some()), to).await {
-                Err(error) if is_too_much(&error) && self.span.refused() => continue,
-                found => found?,
-            };
-            self.span.answered();
+            let blocks = (read + u64::from(self.read.is_some()), to);
+            let Some(found) = had(self.opened(blocks).await, &mut self.span, blocks)? else { continue };
             let new = !found.is_empty();
-            for (terms, block) in found.into_values() {
+            // What is new has what it was opened with; dust is worth no question, and anybody can make as much as fits into a block.
+            let least = least(self.terms.rate);
+            for Opened { terms, block, .. } in found.into_values().filter(|opened| opened.deposit >= least) {
                 self.meet(terms, block, deep).await?;
             }
             read = to;
@@ -178,7 +224,6 @@ impl Watch {
             // Before anything is wanted here, which waits until it is ready.
             self.keep_cursor(read).await?;
         }
-        self.ask_again(deep).await?;
         if read >= deep {
             // What can't be had of old blocks holds up nothing.
             let why = self.look_back(deep, left).await.err().map(|error| error.to_string());
@@ -187,7 +232,7 @@ impl Watch {
             }
             self.told = why;
         }
-        Ok((head, read >= deep))
+        Ok(read >= deep)
     }
 
     /// Reads the blocks before those that were read, from the newest on, in `left` questions.
@@ -204,12 +249,9 @@ impl Watch {
                 break;
             }
             let from = made.max(self.before.saturating_sub(self.span_back.0));
-            let found = match self.opened(from, self.before - 1).await {
-                Err(error) if is_too_much(&error) && self.span_back.refused() => continue,
-                found => found?,
-            };
-            self.span_back.answered();
-            for (terms, block) in found.into_values() {
+            let blocks = (from, self.before - 1);
+            let Some(found) = had(self.opened(blocks).await, &mut self.span_back, blocks)? else { continue };
+            for Opened { terms, block, .. } in found.into_values() {
                 self.meet(terms, block, deep).await?;
             }
             self.before = from;
@@ -239,18 +281,17 @@ impl Watch {
     }
 
     /// Channels in our token, to us and from us, that were opened in these blocks, and in which of them.
-    async fn opened(&self, from: u64, to: u64) -> Result<BTreeMap<ChannelId, (ChannelTerms, u64)>, EvmError> {
+    async fn opened(&self, blocks: (u64, u64)) -> Result<BTreeMap<ChannelId, Opened>, EvmError> {
         let address = self.wallet.address();
         let us = Some(address_word(&address));
         let ours = |terms: &ChannelTerms| terms.token == self.terms.token && [terms.payer, terms.payee].contains(&address);
         let event = Some(contract::opened());
         let mut found = BTreeMap::new();
         for topics in [vec![event, None, None, us], vec![event, None, us]] {
-            let logs = self.wallet.rpc().logs(&self.terms.contract, &topics, (from, to)).await?;
+            let logs = self.wallet.rpc().logs(&self.terms.contract, &topics, blocks).await?;
             let read = |log: &Log| {
-                let terms =
-                    contract::read_opened(self.terms.chain, &self.terms.contract, &log.topics, &log.data).filter(ours)?;
-                Some((terms.id(), (terms, log.block)))
+                let (terms, deposit) = contract::read_opened(self.terms.chain, &self.terms.contract, &log.topics, &log.data)?;
+                ours(&terms).then(|| (terms.id(), Opened { terms, block: log.block, deposit }))
             };
             found.extend(logs.iter().filter_map(read));
         }
@@ -260,25 +301,34 @@ impl Watch {
     /// Takes a new channel into the book, and keeps it.
     async fn meet(&mut self, terms: ChannelTerms, block: u64, deep: u64) -> Result<(), EvmError> {
         let id = terms.id();
+        if self.slots.contains_key(&id) {
+            return Ok(());
+        }
         let Some(there) = self.wallet.channel_at(&self.contract, &id, deep).await? else { return Ok(()) };
         let closing = terms.payer == self.wallet.address() && block <= self.began;
         let known = Known { terms, deposit: there.deposit, redeemed: there.redeemed, exit_at: there.exit_at, closing };
-        if there.exit_at == CLOSED || self.slots.contains_key(&id) {
+        if there.exit_at == CLOSED {
             return Ok(());
         }
         if !self.book.put(known) && !self.put_instead(known).await? {
             debug!(channel = %id, deposit = there.deposit, "a channel that is too small");
             return Ok(());
         }
+        self.enter(&known).await
+    }
+
+    /// Keeps a channel of the book. One that is not on the disk has no slot: it is met again, and the cursor stays before it.
+    async fn enter(&mut self, known: &Known) -> Result<(), EvmError> {
         let Some(slot) = self.free_slot() else { return Ok(()) };
-        self.slots.insert(id, slot);
-        self.keep(slot, codec::encode(&known)).await
+        self.keep(slot, codec::encode(known)).await?;
+        self.slots.insert(known.terms.id(), slot);
+        Ok(())
     }
 
     /// Puts it into a full book in the place of a smaller one; whether it is there.
     async fn put_instead(&mut self, known: Known) -> Result<bool, EvmError> {
-        let tabs = self.tabs.clone();
-        let made = tokio::task::spawn_blocking(move || tabs.make_room(&known)).await;
+        let (tabs, worth) = (self.tabs.clone(), self.worth);
+        let made = tokio::task::spawn_blocking(move || tabs.make_room(&known, worth)).await;
         let made = made.map_err(|error| EvmError::Keep(error.to_string()))?;
         let Some(gone) = made.map_err(|error| EvmError::Keep(error.to_string()))? else { return Ok(false) };
         // Its record is written over by the next that takes the slot.
@@ -352,7 +402,48 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use infernet_wire::evm::EvmAddress;
+    use crate::{
+        settlement::{
+            evm::{rpc::Rpc, step::Rules},
+            tabs::Credit,
+        },
+        store::{JournaledStore, TestDisk},
+    };
+    use infernet_wire::{evm::EvmAddress, key::NodeKey, receipt::SignedReceipt, topic::NetworkId};
+    use std::time::Duration;
+
+    const TERMS: EvmTerms = EvmTerms { chain: 5, contract: EvmAddress([9; 20]), token: EvmAddress([8; 20]), rate: 1 };
+
+    /// A watch whose chain's node nobody asks.
+    fn watch(store: Arc<dyn Store>) -> Watch {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let key = NodeKey::from_bytes(&[2; 32]).expect("a key");
+        let rpc = Rpc::new("http://127.0.0.1:1".parse().expect("a URL"), TERMS.chain).expect("a client");
+        let wallet = Wallet::new(rpc, key.clone(), Rules::default(), Duration::ZERO);
+        let tabs = Tabs::new(key, &[], NetworkId::default(), store.clone(), Credit::default());
+        let records = store.steps(0).expect("read");
+        Watch::new(wallet, TERMS, MicroUsd(0), tabs, store, &records)
+    }
+
+    fn known(token: EvmAddress, salt: u8) -> Known {
+        let EvmTerms { chain, contract, .. } = TERMS;
+        let terms =
+            ChannelTerms { chain, contract, payer: EvmAddress([1; 20]), payee: EvmAddress([2; 20]), token, salt: [salt; 32] };
+        Known { terms, deposit: 1_000_000, redeemed: 0, exit_at: 0, closing: false }
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_is_not_on_the_disk_is_met_again() {
+        let disk = TestDisk::default();
+        let open = JournaledStore::open(disk.clone(), &NetworkId::default(), [7; 16], SignedReceipt::decode_stored);
+        let mut watch = watch(Arc::new(open.expect("opens")));
+        disk.crash_at(disk.operations());
+        let channel = known(TERMS.token, 1);
+        for _ in 0..2 {
+            assert!(matches!(watch.enter(&channel).await, Err(EvmError::Keep(_))));
+            assert!(watch.slots.is_empty(), "it has no place yet");
+        }
+    }
 
     #[test]
     fn a_span_finds_the_limit_of_a_node_and_comes_back_when_it_is_gone() {
@@ -378,6 +469,19 @@ mod tests {
         assert_eq!((halves, span.0), (14, 1), "one block is the least");
         span.answered();
         assert_eq!(span.0, 2);
+    }
+
+    #[test]
+    fn one_block_with_too_many_logs_is_passed_over_and_one_that_is_not_told_is_not() {
+        let (node, method) = (String::new(), "eth_getLogs");
+        let had = |with, span: u64| {
+            let (found, mut span) = (Err(RpcError::Malformed { node: node.clone(), method, with }.into()), Span(span));
+            super::had::<Vec<u8>>(found, &mut span, (7, 7)).ok().map(|had| (had, span.0))
+        };
+        let long = Unusable::TooLong { most: 1 };
+        assert_eq!([2, 1].map(|span| had(long, span)), [Some((None, 1)), Some((Some(vec![]), 1))]);
+        assert_eq!([2, 1].map(|span| had(Unusable::Other, span)), [Some((None, 1)), None]);
+        assert!(matches!(super::had(Ok(vec![5]), &mut Span(8), (7, 7)), Ok(Some(found)) if found == [5]));
     }
 
     #[test]

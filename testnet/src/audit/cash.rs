@@ -282,8 +282,8 @@ fn hear(channels: &mut BTreeMap<ChannelId, Channel>, contract: &EvmAddress, log:
     let (words, []) = log.data.as_chunks::<32>() else { return None };
     let number = |n: usize| contract::number(words.get(n)?).map(units);
     if *event == contract::opened() {
-        let terms = contract::read_opened(CHAIN, contract, &log.topics, &log.data)?;
-        let (payer, payee, deposits) = (terms.payer, terms.payee, vec![number(1)?]);
+        let (terms, deposit) = contract::read_opened(CHAIN, contract, &log.topics, &log.data)?;
+        let (payer, payee, deposits) = (terms.payer, terms.payee, vec![units(deposit)]);
         let channel = Channel { id, payer, payee, deposits, redemptions: Vec::new(), closed: None, deposit: 0, redeemed: 0 };
         return channels.insert(id, channel).is_none().then_some(());
     }

@@ -86,6 +86,24 @@ async fn a_worker_that_was_away_redeems_when_the_buyer_wants_out() {
     eventually("in time", async || scene.balance(&back.key).await == 500_000).await;
 }
 
+#[tokio::test]
+async fn a_channel_that_made_room_is_redeemed_by_the_next_payout() {
+    let Some(scene) = Scene::new().await else { return };
+    scene.fund(&key(1), 9_000_000).await;
+    scene.fund(&key(2), 0).await;
+    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
+    let steps = buyer.account.deposit(worker.key.id(), dollars(1)).await.expect("wanted");
+    buyer.ended(&steps).await;
+    eventually("it is in the book", async || !worker.channels().is_empty()).await;
+    let terms = worker.channels()[0].terms;
+    worker.promised(&buyer.key, &terms, 500_000);
+    worker.tabs.channels().remove(&terms.id());
+    let steps = worker.account.payout().await.expect("wanted");
+    assert_eq!(worker.ended(&steps).await, ["settled"]);
+    assert_eq!(scene.balance(&worker.key).await, 500_000);
+    assert_eq!(worker.account.payout().await.expect("nothing more"), []);
+}
+
 /// The worker has signed the end of a channel, and the buyer sends it nowhere and says nothing more.
 #[tokio::test]
 async fn a_close_that_is_never_sent_is_redeemed_after_a_day_over_a_restart_too() {

@@ -113,14 +113,15 @@ pub fn opened() -> [u8; 32] {
     keccak(&[b"Opened(bytes32,address,address,address,uint96,bytes32)"])
 }
 
-/// Whom the channel of a log of [`opened`] binds; `None` if it is none, or its id is not that of its terms.
-pub fn read_opened(chain: u64, contract: &EvmAddress, topics: &[[u8; 32]], data: &[u8]) -> Option<ChannelTerms> {
+/// Whom the channel of a log of [`opened`] binds, and its first deposit; `None` if it is none, or its id is not that of its terms.
+pub fn read_opened(chain: u64, contract: &EvmAddress, topics: &[[u8; 32]], data: &[u8]) -> Option<(ChannelTerms, u128)> {
     let [event, id, payer, payee] = topics else { return None };
     let (words, []) = data.as_chunks::<32>() else { return None };
-    let [token, _, salt] = words else { return None };
+    let [token, deposit, salt] = words else { return None };
     let (payer, payee, token) = (address(payer)?, address(payee)?, address(token)?);
     let terms = ChannelTerms { chain, contract: *contract, payer, payee, token, salt: *salt };
-    (*event == opened() && terms.id().0 == *id).then_some(terms)
+    let deposit = number(deposit)?;
+    (*event == opened() && terms.id().0 == *id).then_some((terms, deposit))
 }
 
 /// The coin that goes along: nothing if `token` is one.
@@ -233,6 +234,16 @@ mod tests {
         words[5][24..].fill(0xff);
         let closed = Channel::read(words.as_flattened()).flatten().expect("a channel");
         assert_eq!((closed.exit_at, closed.left()), (CLOSED, 0));
+    }
+
+    #[test]
+    fn an_opening_says_whom_the_channel_binds_and_what_is_in_it() {
+        let [contract, payer, payee, token] = [9, 1, 2, 8].map(|n| EvmAddress([n; 20]));
+        let terms = ChannelTerms { chain: 5, contract, payer, payee, token, salt: [3; 32] };
+        let topics = [opened(), terms.id().0, address_word(&payer), address_word(&payee)];
+        let data = [address_word(&token), word(7), [3; 32]];
+        let read = |chain| read_opened(chain, &contract, &topics, data.as_flattened());
+        assert_eq!((read(5), read(6)), (Some((terms, 7)), None));
     }
 
     #[test]

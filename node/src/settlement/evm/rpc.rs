@@ -1,8 +1,8 @@
 //! JSON-RPC to an EVM chain's node: how it writes numbers, bytes and receipts.
 
-pub use crate::settlement::json_rpc::{Endpoint, RpcError};
+pub use crate::settlement::json_rpc::{Endpoint, RpcError, Unusable};
 
-use crate::settlement::json_rpc::{JsonRpc, hex_bytes as bytes};
+use crate::settlement::json_rpc::{JsonRpc, MAX_LOGS_BYTES, hex_bytes as bytes};
 use infernet_wire::evm::EvmAddress;
 use serde_json::{Value, json};
 
@@ -137,7 +137,7 @@ impl Rpc {
         let [from_block, to_block] = [from, to].map(|block| shown_quantity(block.into()));
         let filter =
             json!({ "address": shown_address(contract), "topics": topics, "fromBlock": from_block, "toBlock": to_block });
-        let result = self.ask(METHOD, json!([filter])).await?;
+        let result = self.rpc.ask_for(MAX_LOGS_BYTES, METHOD, json!([filter])).await?;
         let ours = |log: &Value| log.get("address").and_then(bytes).is_some_and(|address| address == contract.0);
         let read = |log: &Value| Log::read(log).filter(|read| ours(log) && (from..=to).contains(&read.block));
         let read = result.as_array().and_then(|logs| logs.iter().map(read).collect::<Option<Vec<_>>>());

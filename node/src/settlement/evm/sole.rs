@@ -36,11 +36,11 @@ impl Sole {
     pub fn check(&mut self, account: EvmAddress, last: Option<u64>, found: u64, now: UnixMillis) -> Result<(), Shared> {
         // Who has made none can't tell what was before.
         let Some(ours) = last.map(|last| last.saturating_add(1)).filter(|ours| found > *ours) else { return Ok(()) };
-        let since = match self.noticed {
-            Some((seen, since)) if seen >= found => since,
-            _ => now,
-        };
-        self.noticed = Some((found, since));
+        // Behind one address there may be several nodes, some of them late: the most that was ever found counts.
+        let (_, since) = *self.noticed.insert(match self.noticed {
+            Some((seen, since)) if seen >= found => (seen, since),
+            _ => (found, now),
+        });
         if now.since(since) >= QUIET_MS { Ok(()) } else { Err(Shared { account, found, ours }) }
     }
 }
@@ -64,5 +64,13 @@ mod tests {
         assert_eq!(at(Some(3), 6, 2 * QUIET_MS + 1), Ok(()), "quiet for long enough");
         assert_eq!(at(Some(6), 7, 2 * QUIET_MS + 2), Ok(()));
         assert_eq!(at(Some(6), 8, 2 * QUIET_MS + 3), Err(7));
+    }
+
+    #[test]
+    fn nodes_that_disagree_do_not_look_like_somebody_who_goes_on() {
+        let mut sole = Sole::default();
+        let mut at = |found, now| sole.check(EvmAddress([1; 20]), Some(3), found, UnixMillis(now)).is_ok();
+        assert_eq!([(6, 1), (5, 2), (6, 3)].map(|(found, now)| at(found, now)), [false; 3]);
+        assert_eq!([(6, QUIET_MS), (6, QUIET_MS + 1)].map(|(found, now)| at(found, now)), [false, true]);
     }
 }

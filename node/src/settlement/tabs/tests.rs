@@ -162,7 +162,7 @@ fn a_channel_ends_at_what_its_jobs_came_to_and_never_opens_again() {
 }
 
 #[test]
-fn a_channel_makes_room_unless_a_job_runs_on_it_or_its_voucher_is_not_redeemed() {
+fn a_channel_makes_room_unless_a_job_runs_on_it_or_its_voucher_is_worth_a_payout() {
     let (buyer, seller, known) = stage(MEANS, 200_000);
     let (channels, stranger) = (seller.tabs.channels(), key_address(3));
     let other = |deposit, n: usize| {
@@ -176,7 +176,7 @@ fn a_channel_makes_room_unless_a_job_runs_on_it_or_its_voucher_is_not_redeemed()
         next += 1;
         let newcomer = other(400_000, next);
         assert!(!channels.put(newcomer), "it is full");
-        let gone = seller.tabs.make_room(&newcomer).expect("read").expect("somebody");
+        let gone = seller.tabs.make_room(&newcomer, 100).expect("read").expect("somebody");
         assert!(channels.get(&gone).is_none() && channels.put(newcomer));
         gone
     };
@@ -190,12 +190,34 @@ fn a_channel_makes_room_unless_a_job_runs_on_it_or_its_voucher_is_not_redeemed()
     // A seller that was restarted since knows that from its store.
     let again = tabs(&seller.key, &seller.store, MEANS);
     channels.all().into_iter().for_each(|known| assert!(again.channels().put(known)));
-    assert_ne!(again.make_room(&other(400_000, 0)).expect("read"), Some(known.terms.id()));
-    assert!(channels.put(Known { redeemed: 100, ..known }));
-    assert_eq!(make_room(), known.terms.id(), "it is redeemed");
+    assert_ne!(again.make_room(&other(400_000, 0), 100).expect("read"), Some(known.terms.id()));
+    assert!(channels.put(Known { redeemed: 1, ..known }));
+    assert_eq!(make_room(), known.terms.id(), "the rest is not");
     let (_payer, till, _) = open(&buyer, &seller, 2, 1);
     assert_eq!(till.err().map(|error| error.label()), Some("unknown_channel"));
-    assert_eq!(seller.tabs.make_room(&other(300_000, 0)).expect("read"), None, "no larger than the others");
+    assert_eq!(seller.tabs.make_room(&other(300_000, 0), 100).expect("read"), None, "no larger than the others");
+}
+
+#[test]
+fn a_promise_of_more_than_the_deposit_keeps_no_place() {
+    let (buyer, seller, known) = stage(MEANS, 60_000);
+    let channels = seller.tabs.channels();
+    let (_payer, till, _) = open(&buyer, &seller, 1, 1);
+    let mut till = till.expect("covered");
+    let ChannelTerms { chain, contract, .. } = known.terms;
+    let all = Voucher { chain, contract, channel: known.terms.id(), job: job(1), amount: (1 << 96) - 1 };
+    let all = SignedVoucher::sign(&buyer.key, all).expect("signed");
+    till.take(&Payment { voucher: ByteBuf::from(all.encode()), paid: MicroUsd(1) }).expect("good");
+    block_on(till.kept()).expect("kept");
+    till.close(MicroUsd(1), true);
+    let other = |n: usize| {
+        let mut terms = ChannelTerms { payer: key_address(3), ..known.terms };
+        terms.salt[..8].copy_from_slice(&(n as u64).to_be_bytes());
+        Known { terms, deposit: 300_000, ..known }
+    };
+    (1..MAX_CHANNELS).for_each(|n| assert!(channels.put(other(n))));
+    assert_eq!(seller.tabs.make_room(&other(0), 60_000).expect("read"), None, "it pays as much");
+    assert_eq!(seller.tabs.make_room(&other(0), 60_001).expect("read"), Some(known.terms.id()));
 }
 
 #[test]
