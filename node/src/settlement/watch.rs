@@ -7,13 +7,13 @@
 //! be closed or left, and pays for no more jobs.
 
 use super::{
-    channels::{Channels, Known, MAX_CHANNELS, least},
+    channels::{Channels, Known, least},
     evm::{
         contract::{self, CLOSED, Channel},
         rpc::{Log, MAX_LOG_BLOCKS, RpcError, Unusable},
         wallet::{EvmError, Wallet},
     },
-    steps::{CHANNELS, CURSOR, Place},
+    steps::{CHANNELS, CURSOR, FOREIGN, Place},
     tabs::Tabs,
 };
 use crate::store::Store;
@@ -119,6 +119,8 @@ pub(super) struct Watch {
     /// Why it can't look back, as it was said last.
     told: Option<String>,
     slots: BTreeMap<ChannelId, u64>,
+    /// Records of channels that are not in the book: of another chain, contract or token, which the node may settle in again.
+    foreign: BTreeSet<u64>,
     /// A channel keeps its place in a full book for so many unredeemed units: what is redeemed by itself soon, or by the operator.
     worth: u128,
     /// The last channel that was asked for.
@@ -140,13 +142,13 @@ impl Watch {
         let cursor = cursor.and_then(|(_, record)| codec::decode::<Cursor>(record).ok()).filter(|cursor| cursor.place == place);
         let (read, before) = cursor.map(|cursor| (cursor.block, cursor.before)).unzip();
         let began = cursor.map_or(0, |cursor| cursor.began);
-        let mut slots = BTreeMap::new();
-        for (number, record) in records.iter().filter(|(number, _)| *number >= CHANNELS) {
-            let Ok(known) = codec::decode::<Known>(record) else { continue };
-            if (known.terms.chain, known.terms.contract, known.terms.token) == (place.0, place.1, terms.token)
-                && book.put(known)
-            {
-                slots.insert(known.terms.id(), *number);
+        let (mut slots, mut foreign) = (BTreeMap::new(), BTreeSet::new());
+        let is_ours =
+            |known: &Known| (known.terms.chain, known.terms.contract, known.terms.token) == (place.0, place.1, terms.token);
+        for (number, record) in records.iter().filter(|(number, record)| *number >= CHANNELS && !record.is_empty()) {
+            match codec::decode::<Known>(record) {
+                Ok(known) if is_ours(&known) && book.put(known) => _ = slots.insert(known.terms.id(), *number),
+                _ => _ = foreign.insert(*number),
             }
         }
         let contract = contract::Channels(terms.contract);
@@ -169,6 +171,7 @@ impl Watch {
             made,
             told,
             slots,
+            foreign,
             worth,
             asked,
         }
@@ -337,11 +340,10 @@ impl Watch {
         Ok(self.book.put(known))
     }
 
-    /// A place in the journal that no channel has: there is one for each in the book.
+    /// A place in the journal that no channel has: there is one for each in the book, beside those of others.
     fn free_slot(&self) -> Option<u64> {
-        let taken: BTreeSet<u64> = self.slots.values().copied().collect();
-        let most = u64::try_from(MAX_CHANNELS).unwrap_or(u64::MAX);
-        (CHANNELS..CHANNELS.saturating_add(most)).find(|slot| !taken.contains(slot))
+        let taken: BTreeSet<u64> = self.slots.values().chain(&self.foreign).copied().collect();
+        (CHANNELS..FOREIGN).find(|slot| !taken.contains(slot))
     }
 
     /// How some of the channels are now; each has its turn.
@@ -407,7 +409,7 @@ mod tests {
             evm::{rpc::Rpc, step::Rules},
             tabs::Credit,
         },
-        store::{JournaledStore, TestDisk},
+        store::{JournaledStore, MemoryStore, TestDisk},
     };
     use infernet_wire::{evm::EvmAddress, key::NodeKey, receipt::SignedReceipt, topic::NetworkId};
     use std::time::Duration;
@@ -443,6 +445,25 @@ mod tests {
             assert!(matches!(watch.enter(&channel).await, Err(EvmError::Keep(_))));
             assert!(watch.slots.is_empty(), "it has no place yet");
         }
+    }
+
+    #[tokio::test]
+    async fn channels_of_another_token_keep_their_records() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let other = known(EvmAddress::ZERO, 1);
+        let records = [codec::encode(&other), Vec::new(), codec::encode(&known(TERMS.token, 2)), vec![0xff]];
+        for (n, record) in (CHANNELS..).zip(records) {
+            store.put_step(n, record).expect("kept");
+        }
+        let mut watch = watch(store.clone());
+        for salt in [3, 4] {
+            let channel = known(TERMS.token, salt);
+            assert!(watch.book.put(channel));
+            watch.enter(&channel).await.expect("kept");
+        }
+        let slots: BTreeSet<u64> = watch.slots.values().map(|slot| slot - CHANNELS).collect();
+        assert_eq!(slots, BTreeSet::from([1, 2, 4]), "the empty one, its own, and one behind all");
+        assert_eq!(store.steps(CHANNELS).expect("read")[0].1, codec::encode(&other));
     }
 
     #[test]
