@@ -1,7 +1,7 @@
 //! Money on Solana, with the real commands and Solana's own runtime: a tranche, the job that it pays for, and where it arrives.
 
 use super::{
-    DEADLINE, MODEL, START, command, ended, engine, first_bytes, home, infernet,
+    DEADLINE, MODEL, START, command, ended, engine, home, infernet,
     mistakes::check,
     signal,
     wallet::{start, until},
@@ -14,7 +14,10 @@ use infernet_testnet::svm::{Clock, Cluster, Faults, Node};
 use infernet_wire::solana::SolanaAddress;
 use serde_json::Value;
 use std::{path::Path, time::Duration};
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::timeout,
+};
 
 /// Final within a second, and a blockhash lives for three.
 const BLOCK: Duration = Duration::from_millis(20);
@@ -148,11 +151,18 @@ async fn whoever_has_a_backup_is_told_of_a_new_wallet() {
     std::fs::write(home.path().join("config.toml"), "solana_rpc = [\"http://127.0.0.1:1\"]\n").expect("written");
     for is_new in [true, false] {
         let mut child = command(home.path(), &[&START[..], &["--no-serve"]].concat()).spawn().expect("starts");
-        let _open = first_bytes(&mut child).await;
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let mut said = String::new();
+        let ready = async {
+            while !said.contains("sells nothing") {
+                said += &lines.next_line().await.expect("reads").expect("a line");
+            }
+        };
+        timeout(DEADLINE, ready).await.expect("is ready in time");
         signal(&child, "TERM");
         let reply = ended(child).await;
         let wallet = identity::existing_solana_key(home.path()).expect("readable").expect("a key").address();
-        let told = reply.err.contains(&format!("made a wallet on Solana, {wallet}")) && reply.err.contains("key backup FILE");
-        assert_eq!((reply.code, told), (0, is_new), "{reply:?}");
+        let told = said.contains(&format!("made a wallet on Solana, {wallet}")) && said.contains("key backup FILE");
+        assert_eq!((reply.code, told), (0, is_new), "{said}");
     }
 }
