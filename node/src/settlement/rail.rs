@@ -35,7 +35,7 @@ pub trait Rail: Send + Sync {
     /// What another job of `buyer` may cost, paid by it.
     fn covers(&self, buyer: &NodeId) -> MicroUsd;
 
-    /// The node's account there, if it has one. Within [`REPORT`], whatever the chain's node does.
+    /// The node's account there, if it has one. Within five seconds, whatever the chain's node does.
     fn holdings(&self) -> BoxFuture<'_, Option<Holdings>> {
         ready(None).boxed()
     }
