@@ -112,12 +112,12 @@ enum Command {
         #[command(subcommand)]
         command: tranche::TrancheCommand,
     },
-    /// Show and move the money of the running node on an EVM chain.
+    /// Show the money of the running node, and move what is on an EVM chain.
     Wallet {
         #[command(subcommand)]
         command: wallet::WalletCommand,
     },
-    /// Show what was earned on channels, redeem it, and say where it goes.
+    /// Show what was earned on chains, redeem it, and say where it goes.
     Payout {
         #[command(subcommand)]
         command: payout::PayoutCommand,

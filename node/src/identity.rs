@@ -249,7 +249,7 @@ fn check_place(home: &Path, key: &NodeKey, solana: Option<&SolanaKey>) -> Result
     }
 }
 
-/// What is there already is compared, not replaced.
+/// What is there already, or another process wrote first, stays.
 fn written_once(written: Result<(), IdentityError>) -> Result<(), IdentityError> {
     match written {
         Err(IdentityError::Exists { .. }) => Ok(()),
@@ -383,10 +383,7 @@ fn key_file(key: &NodeKey, passphrase: Option<&str>) -> Zeroizing<String> {
 
 /// Writes a new key. If another process is faster, its key stays.
 fn create(home: &Path) -> Result<(), IdentityError> {
-    match write_whole(home, KEY_FILE, &key_file(&new_key(), None)) {
-        Err(IdentityError::Exists { .. }) => Ok(()),
-        done => done,
-    }
+    written_once(write_whole(home, KEY_FILE, &key_file(&new_key(), None)))
 }
 
 fn draft(home: &Path) -> PathBuf {

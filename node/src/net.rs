@@ -313,7 +313,7 @@ impl Net {
         self.ask(|reply| Command::Answer { buyer, answer: Box::new(answer), reply }).await.unwrap_or(Route::Nowhere)
     }
 
-    /// A page of `peer`'s receipts, not verified. `peer` need not be connected if the DHT knows where it is.
+    /// A page of `peer`'s receipts, not verified. `peer` need not be connected if its ad says, or the DHT knows, where it is.
     pub async fn receipt_page(&self, peer: NodeId, request: PageRequest) -> Result<Page, receipts::PageError> {
         let asked = self.ask(|reply| Command::ReceiptPage { peer, request, reply }).await;
         let bytes = asked.unwrap_or(Err(receipts::PageError::Stopped))?;

@@ -140,7 +140,7 @@ impl Reader {
     }
 
     /// A visit to each.
-    pub async fn read(&self, wishes: Vec<Wish>) -> Vec<Visit> {
+    async fn read(&self, wishes: Vec<Wish>) -> Vec<Visit> {
         let one = |wish: Wish| {
             let reader = self.clone();
             async move { reader.visit(wish).await }
@@ -229,21 +229,18 @@ impl Reader {
             let store = self.store.clone();
             async move { store.put_receipt(&receipt).await.map(|put| (receipt, put)) }
         };
-        let puts = stream::iter(good.clone()).map(put).buffer_unordered(PUTS_AT_ONCE);
-        let puts: Vec<Result<(SignedReceipt, ReceiptPut), StoreError>> = puts.collect().await;
+        let puts: Vec<Result<_, StoreError>> = stream::iter(good).map(put).buffer_unordered(PUTS_AT_ONCE).collect().await;
+        let puts = puts.into_iter().collect::<Result<Vec<(SignedReceipt, ReceiptPut)>, StoreError>>()?;
         let mut unsigned = BTreeSet::new();
-        for put in puts {
-            let (receipt, put) = put?;
-            let is_new = put != ReceiptPut::Known;
+        for (receipt, put) in &puts {
+            let is_new = *put != ReceiptPut::Known;
             told.new += u64::from(is_new);
             if is_new && receipt.countersign().is_none() {
                 unsigned.insert(receipt.receipt().buyer);
             }
-        }
-        good.iter().for_each(|receipt| {
             self.index.fold(Event::from(receipt));
-        });
-        Ok(Taken { told, places, own: good.len(), unsigned })
+        }
+        Ok(Taken { told, places, own: puts.len(), unsigned })
     }
 }
 

@@ -29,7 +29,7 @@ pub struct CrashOptions {
     pub binary: PathBuf,
 }
 
-/// Places that may be passed by in one life, where the disk is slower than the chain's node.
+/// So many places passed by in a life, on average, are too many. Some are, where the disk is slower than the chain's node.
 const PASSED: u64 = 4;
 
 /// What came of it.

@@ -155,15 +155,20 @@ impl Anvil {
     }
 }
 
-/// A chain, or `None` where there is none to start, which is said, and is a failure where `INFERNET_NEEDS_ANVIL` is set.
-pub async fn chain() -> Option<Anvil> {
-    if anvil().is_none() {
-        let told = "SKIPPED: anvil is not installed (run testnet/contracts/build.sh install); the contract was not tested";
+/// Whether there is a chain to start. If not, what was not tested is said, and is a failure where `INFERNET_NEEDS_ANVIL` is set.
+pub fn can_start(untested: &str) -> bool {
+    let can = anvil().is_some();
+    if !can {
+        let told = format!("SKIPPED: anvil is not installed (run testnet/contracts/build.sh install); {untested}");
         assert!(std::env::var_os("INFERNET_NEEDS_ANVIL").is_none(), "{told}");
         writeln!(std::io::stderr(), "{told}").expect("somebody listens");
-        return None;
     }
-    Some(Anvil::start().await.expect("a chain"))
+    can
+}
+
+/// A chain, or `None` where there is none: see [`can_start`].
+pub async fn chain(untested: &str) -> Option<Anvil> {
+    if can_start(untested) { Some(Anvil::start().await.expect("a chain")) } else { None }
 }
 
 /// Rules for a chain where nothing is ever undone: a transaction counts in its first block.

@@ -515,7 +515,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 anyhow::ensure!(result.is_well(), "not every pair came together");
             }
             Command::Scribe { home, from } => scribe::run(&home, from, io::stdout())?,
-            // Handled before the runtime exists: the one makes its own, the other needs none.
+            // Handled before the runtime exists: they make their own, or need none.
             Command::Node { .. }
             | Command::PlaneProcess { .. }
             | Command::Relay { .. }

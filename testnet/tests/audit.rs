@@ -30,7 +30,7 @@ async fn every_micro_usd_is_accounted_for_while_processes_are_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chain_pays_every_voucher_once_while_processes_are_killed_amid_jobs_and_payments() {
-    if evm::chain().await.is_none() {
+    if !evm::can_start("no voucher was paid on a chain") {
         return;
     }
     let result = audited(Some(Settle::Evm)).await;

@@ -109,7 +109,7 @@ async fn set(context: &Context, buyer: &str, limit: MicroUsd) -> Result<Vec<Cred
     let Credit { free, limits } = credit;
     let body = CreditBody { free: free.0, limits: limits.into_iter().map(|(buyer, limit)| (buyer, limit.0)).collect() };
     let answer = node.post("credit", serde_json::to_string(&body).map_err(|error| Exit::new(exit::FAILED, error))?).await?;
-    answer.map_err(|error| Exit::new(error.exit, error.message))
+    Ok(answer?)
 }
 
 async fn paid(context: &Context, buyer: NodeId, amount: MicroUsd) -> Result<Vec<CreditReport>, Exit> {
@@ -124,5 +124,5 @@ async fn paid(context: &Context, buyer: NodeId, amount: MicroUsd) -> Result<Vec<
     let body = ClearBody { buyer, micro_usd: amount.0 };
     let answer =
         node.post("credit/paid", serde_json::to_string(&body).map_err(|error| Exit::new(exit::FAILED, error))?).await?;
-    answer.map_err(|error| Exit::new(error.exit, error.message))
+    Ok(answer?)
 }

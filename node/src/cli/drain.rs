@@ -64,7 +64,7 @@ pub(super) async fn resume(context: &Context) -> Result<(), Exit> {
 async fn order(context: &Context, what: &str) -> Result<Client, Exit> {
     let node = Client::connect(&context.home).ok_or_else(|| Exit::not_running(&context.home))?;
     let obeyed = node.post::<DrainReport>(what, String::new()).await?;
-    obeyed.map_err(|error| Exit::new(error.exit, error.message))?;
+    obeyed?;
     Ok(node)
 }
 

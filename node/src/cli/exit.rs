@@ -109,6 +109,12 @@ pub fn of_chat(error: &ChatError) -> u8 {
     }
 }
 
+impl From<ErrorReport> for Exit {
+    fn from(error: ErrorReport) -> Self {
+        Exit::new(error.exit, error.message)
+    }
+}
+
 impl From<ConfigError> for Exit {
     fn from(error: ConfigError) -> Self {
         Exit::new(CONFIG, error)

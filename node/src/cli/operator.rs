@@ -171,7 +171,7 @@ async fn send(context: &Context, command: String, no_wait: bool) -> Result<(), E
     let node = Client::connect(&context.home).ok_or_else(|| Exit::not_running(&context.home))?;
     let path = format!("command?wait={}", !no_wait);
     let obeyed = context.during("the node is at it", node.post_within(DOWNLOAD, &path, hex.trim().to_owned())).await?;
-    let report: CommandReport = obeyed.map_err(|error| Exit::new(error.exit, error.message))?;
+    let report: CommandReport = obeyed?;
     if context.json {
         return context.print_json(&report);
     }

@@ -66,7 +66,7 @@ async fn set(context: &Context, rail: &str, to: String) -> Result<(), Exit> {
     if let Some(node) = Client::connect(&context.home) {
         let body = PayoutBody { rail: rail.into(), to: to.clone() };
         let body = serde_json::to_string(&body).map_err(|error| Exit::new(exit::FAILED, error))?;
-        // A node that is not there has nothing to be told.
+        // One that has no account there, or sells nothing there, refuses: what is in the file holds from its next start.
         let _: Result<(), ErrorReport> = node.post("payout", body).await?;
     }
     if context.json {

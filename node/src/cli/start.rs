@@ -119,7 +119,6 @@ async fn watch_named(node: &Node, named: &[Multiaddr]) {
     std::future::pending().await
 }
 
-/// Lets running jobs end, and tells how many are left.
 /// The key of the node's wallet on Solana. Whoever has a backup is told of a new one.
 fn solana_key(context: &Context) -> Result<SolanaKey, Exit> {
     let is_new = identity::existing_solana_key(&context.home)?.is_none();
@@ -134,6 +133,7 @@ fn solana_key(context: &Context) -> Result<SolanaKey, Exit> {
     Ok(key)
 }
 
+/// Lets running jobs end, and tells how many are left.
 async fn close(context: &Context, node: &Node, grace: Duration) {
     let (begin, mut left) = (clock::instant(), node.jobs().await);
     context.note(match left {

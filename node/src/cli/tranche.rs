@@ -30,10 +30,7 @@ pub(super) enum TrancheCommand {
 
 pub(super) async fn run(context: &Context, command: TrancheCommand) -> Result<(), Exit> {
     match command {
-        TrancheCommand::List => {
-            let told = wallet::node(context)?.ask(ASKED, "tranche").await?;
-            show(context, &told.map_err(|error| Exit::new(error.exit, error.message))?)
-        }
+        TrancheCommand::List => show(context, &wallet::node(context)?.ask(ASKED, "tranche").await??),
         TrancheCommand::Buy { worker, usd, also } => buy(context, worker, usd, also).await,
     }
 }
@@ -42,8 +39,7 @@ pub(super) async fn run(context: &Context, command: TrancheCommand) -> Result<()
 pub(super) async fn buy(context: &Context, worker: NodeId, micro_usd: Option<u64>, also: Vec<NodeId>) -> Result<(), Exit> {
     let body =
         serde_json::to_string(&TrancheBody { worker, micro_usd, also }).map_err(|error| Exit::new(exit::FAILED, error))?;
-    let rows = wallet::node(context)?.post_within(ASKED, "tranche", body).await?;
-    show(context, &rows.map_err(|error| Exit::new(error.exit, error.message))?)
+    show(context, &wallet::node(context)?.post_within(ASKED, "tranche", body).await??)
 }
 
 fn show(context: &Context, list: &Vec<TrancheReport>) -> Result<(), Exit> {

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum WalletCommand {
-    /// Show the account: address, balances, channels.
+    /// Show the accounts: addresses, balances, channels, tranches.
     Balance,
     /// Open a channel to a worker with so many dollars, or add to it.
     Deposit {
@@ -94,12 +94,12 @@ pub(super) fn node(context: &Context) -> Result<Client, Exit> {
 }
 
 pub(super) async fn report(node: &Client) -> Result<WalletReport, Exit> {
-    node.ask(ASKED, "wallet").await?.map_err(|error| Exit::new(error.exit, error.message))
+    Ok(node.ask(ASKED, "wallet").await??)
 }
 
 async fn post(node: &Client, body: &WalletBody) -> Result<Vec<StepReport>, Exit> {
     let body = serde_json::to_string(body).map_err(|error| Exit::new(exit::FAILED, error))?;
-    node.post_within(ASKED, "wallet", body).await?.map_err(|error| Exit::new(error.exit, error.message))
+    Ok(node.post_within(ASKED, "wallet", body).await??)
 }
 
 pub(super) async fn act(context: &Context, body: &WalletBody, patience: Patience) -> Result<(), Exit> {
@@ -125,7 +125,7 @@ pub(super) async fn act(context: &Context, body: &WalletBody, patience: Patience
         }
         sleep(LOOK).await;
         let numbers: Vec<u64> = steps.iter().map(|step| step.number).collect();
-        let told = report(&node).await?;
+        let told: WalletReport = node.ask(ASKED, "wallet/steps").await??;
         if let Some(why) = told.chain.and_then(|chain| chain.error.or(chain.waits))
             && shown.insert(0, (why.clone(), None)) != Some((why.clone(), None))
         {

@@ -1,6 +1,9 @@
 //! Tranches that this node has prepaid on Solana: `/v0/tranche`.
 
-use super::schema::{ErrorReport, TrancheBody, TrancheReport};
+use super::{
+    schema::{TrancheBody, TrancheReport},
+    wallet::refused,
+};
 use crate::{
     cli::exit,
     node::Node,
@@ -17,7 +20,6 @@ use crate::{
 use axum::{
     Json,
     extract::State,
-    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use infernet_wire::money::MicroUsd;
@@ -25,21 +27,23 @@ use std::sync::Arc;
 
 /// `GET`: the newest of each worker.
 pub(super) async fn list(State(node): State<Arc<Node>>) -> Response {
-    answer(rows(&node))
+    answer(rows(&node).await)
 }
 
 /// `POST`: one more of each worker. They are paid in the background.
 pub(super) async fn buy(State(node): State<Arc<Node>>, Json(body): Json<TrancheBody>) -> Response {
     let workers = [&[body.worker], &body.also[..]].concat();
     match node.tabs().solana().buy_of(&workers, body.micro_usd.map(MicroUsd)).await {
-        Ok(_) => answer(rows(&node)),
+        Ok(_) => answer(rows(&node).await),
         Err(error) => answer(Err(error)),
     }
 }
 
-fn rows(node: &Node) -> Result<Vec<TrancheReport>, NotBought> {
+async fn rows(node: &Node) -> Result<Vec<TrancheReport>, NotBought> {
     node.tabs().solana().tranches()?;
-    Ok(bought(node.tabs())?)
+    let tabs = node.tabs().clone();
+    let read = tokio::task::spawn_blocking(move || bought(&tabs)).await;
+    Ok(read.map_err(|error| StoreError::Interrupted(error.to_string()))??)
 }
 
 /// The newest of each worker; none without a wallet.
@@ -69,7 +73,6 @@ fn row(bought: &Bought, used: u128) -> TrancheReport {
 fn answer(result: Result<Vec<TrancheReport>, NotBought>) -> Response {
     result.map(|rows| Json(rows).into_response()).unwrap_or_else(|error| {
         let exit = if matches!(error, NotBought::NoWallet) { exit::CONFIG } else { exit::FAILED };
-        let report = ErrorReport { exit, message: error.to_string(), partial: None };
-        (StatusCode::CONFLICT, Json(report)).into_response()
+        refused(exit, error.to_string())
     })
 }

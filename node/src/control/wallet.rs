@@ -14,10 +14,10 @@ use crate::{
     settlement::{
         channels::Known,
         evm::contract::CLOSED,
-        rail::{Balance, Holdings, micro_usd},
+        rail::{Balance, Holdings},
         service::{self, Account, AccountError},
         steps::{ALL, Entry},
-        tab::{Cover, PayeeTab},
+        tab::{Cover, PayeeTab, micro_usd},
         tabs::Tabs,
     },
     store::StoreError,
@@ -45,6 +45,13 @@ pub(super) async fn show(State(node): State<Arc<Node>>) -> Response {
         Ok(report) => Json(report).into_response(),
         Err(error) => failed(&error.into()),
     }
+}
+
+/// `GET /v0/wallet/steps`: how far they are. No chain is asked: whoever waits looks twice a second.
+pub(super) async fn steps(State(node): State<Arc<Node>>) -> Response {
+    let Some(account) = node.account() else { return no_evm() };
+    let chain = Some(chain(account, node.tabs().channels().all().len()));
+    Json(WalletReport { chain, steps: all_steps(account), ..WalletReport::default() }).into_response()
 }
 
 /// `POST`: wants steps, and tells which.
@@ -75,7 +82,7 @@ pub(super) async fn pay_to(State(node): State<Arc<Node>>, Json(PayoutBody { rail
             node.seller().map(Seller::try_greet);
             Json(()).into_response()
         }
-        Err(why) => refused(StatusCode::CONFLICT, exit::FAILED, why),
+        Err(why) => refused(exit::FAILED, why),
     }
 }
 
@@ -160,7 +167,7 @@ async fn on_chain(account: &Account, holdings: &Holdings, tabs: &Tabs) -> Result
         token: token.map(|token| token.units.to_string()),
         token_micro_usd: token.and_then(|token| token.worth).map(|worth| worth.0),
         payout_to: account.payout_to().map(|to| to.to_string()),
-        steps: account.steps().iter().map(|(number, entry)| step(*number, entry)).collect(),
+        steps: all_steps(account),
         ..WalletReport::default()
     })
 }
@@ -202,6 +209,10 @@ fn channel(us: &EvmAddress, known: &Known, tab: Tab, rate: u128) -> ChannelRepor
     }
 }
 
+fn all_steps(account: &Account) -> Vec<StepReport> {
+    account.steps().iter().map(|(number, entry)| step(*number, entry)).collect()
+}
+
 fn step(number: u64, entry: &Entry) -> StepReport {
     let transaction = entry.step.as_ref().and_then(|step| Some(step.attempts.last()?.hash.to_string()));
     StepReport {
@@ -220,19 +231,19 @@ fn step(number: u64, entry: &Entry) -> StepReport {
 fn no_chain() -> Response {
     let message = "this node is on no chain: write evm_chain, evm_contract and evm_token into config.toml, set INFERNET_EVM_RPC, or \
                    write solana_rpc, and start it again";
-    refused(StatusCode::CONFLICT, exit::CONFIG, message.into())
+    refused(exit::CONFIG, message.into())
 }
 
 fn no_evm() -> Response {
     let message = "this node is on no EVM chain: write evm_chain, evm_contract and evm_token into config.toml, set INFERNET_EVM_RPC, and \
                    start it again; on Solana, `infernet tranche buy WORKER` pays";
-    refused(StatusCode::CONFLICT, exit::CONFIG, message.into())
+    refused(exit::CONFIG, message.into())
 }
 
 fn failed(error: &AccountError) -> Response {
-    refused(StatusCode::CONFLICT, exit::FAILED, error.to_string())
+    refused(exit::FAILED, error.to_string())
 }
 
-fn refused(status: StatusCode, exit: u8, message: String) -> Response {
-    (status, Json(ErrorReport { exit, message, partial: None })).into_response()
+pub(super) fn refused(exit: u8, message: String) -> Response {
+    (StatusCode::CONFLICT, Json(ErrorReport { exit, message, partial: None })).into_response()
 }

@@ -2,7 +2,7 @@
 //! in brackets, so that any wallet of Solana's takes it over. A backup of the node's key holds it too. It is kept as the node's own key is:
 //! whole or not at all, readable by its owner alone. It is not sealed: hold in it what may be lost, as in any hot wallet.
 
-use super::{IdentityError, Secret, check_home, read_key, write_whole};
+use super::{IdentityError, Secret, check_home, read_key, write_whole, written_once};
 use crate::{clock, settlement::solana::key::SolanaKey};
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -15,11 +15,7 @@ pub fn solana_key(home: &Path) -> Result<SolanaKey, IdentityError> {
     if let Some(key) = existing_solana_key(home)? {
         return Ok(key);
     }
-    match write_solana(home, &SolanaKey::from_bytes(&Zeroizing::new(clock::random()))) {
-        // Another process was faster: its key stays.
-        Err(IdentityError::Exists { .. }) => {}
-        done => done?,
-    }
+    written_once(write_solana(home, &SolanaKey::from_bytes(&Zeroizing::new(clock::random()))))?;
     existing_solana_key(home)?.ok_or_else(|| IdentityError::Missing { path: home.join(SOLANA_KEY_FILE) })
 }
 

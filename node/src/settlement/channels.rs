@@ -1,6 +1,7 @@
 //! The payment channels of this node, as the chain has them: the book that jobs are taken and paid against. Whoever watches the chain
 //! writes it; nothing here asks one.
 
+use super::tab::units;
 use infernet_wire::{
     evm::EvmAddress,
     id::{ChannelId, NodeId},
@@ -11,6 +12,7 @@ use infernet_wire::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -23,7 +25,7 @@ pub const MIN_DEPOSIT: MicroUsd = MicroUsd(10_000);
 
 /// [`MIN_DEPOSIT`] in units, at `rate` for a micro-USD.
 pub fn least(rate: u128) -> u128 {
-    u128::from(MIN_DEPOSIT.0).saturating_mul(rate)
+    units(MIN_DEPOSIT, rate)
 }
 
 /// A channel of this node.
@@ -97,6 +99,12 @@ impl BadChannel {
             BadChannel::Rate { .. } => "rate",
         }
     }
+}
+
+/// All of `map`, from behind `asked` on and around, so that each has its turn.
+pub(super) fn turn<V>(map: &BTreeMap<ChannelId, V>, asked: Option<ChannelId>) -> impl Iterator<Item = (&ChannelId, &V)> {
+    let after = map.range((asked.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+    after.chain(asked.map(|asked| map.range(..=asked)).into_iter().flatten())
 }
 
 /// Which of the book of `us` makes room for `newcomer`: of those that others opened, and that are not needed, the one with the least left,
@@ -237,7 +245,7 @@ impl Channels {
     }
 
     /// The channel of a voucher of `buyer`, for a job whose accept says `rate`.
-    pub fn check(&self, buyer: &NodeId, claim: &Voucher, rate: u128) -> Result<(Known, PaidOn), BadChannel> {
+    pub fn check(&self, buyer: &EvmAddress, claim: &Voucher, rate: u128) -> Result<(Known, PaidOn), BadChannel> {
         let means = self.means().ok_or(BadChannel::NotTaken)?;
         if (claim.chain, claim.contract) != (means.chain, means.contract) {
             return Err(BadChannel::NotTaken);
@@ -247,7 +255,7 @@ impl Channels {
         if (chain, contract, token) != (means.chain, means.contract, means.token) {
             return Err(BadChannel::NotTaken);
         }
-        if (payer, payee) != (buyer.evm_address(), self.shared.us) {
+        if (payer, payee) != (*buyer, self.shared.us) {
             return Err(BadChannel::NotOurs);
         }
         if !known.is_open() {
@@ -302,7 +310,7 @@ mod tests {
             job: JobId([1; 16]),
             amount: 1,
         };
-        let check = |claim: Voucher, rate| channels.check(&buyer, &claim, rate).map(|(known, _)| known);
+        let check = |claim: Voucher, rate| channels.check(&buyer.evm_address(), &claim, rate).map(|(known, _)| known);
         assert_eq!(check(claim(&ours), 2), Ok(ours));
         assert_eq!(check(claim(&ours), 1), Err(BadChannel::Rate { found: 1, wanted: 2 }));
         assert_eq!(check(claim(&others), 2), Err(BadChannel::NotOurs));

@@ -17,7 +17,7 @@
 //!
 //! **What is believed.** One RPC node is asked, and it can lie: it can hide a payment or invent one, never move money. The
 //! contract's code is compared with ours before a coin goes there. There is no web3 library below this: what is needed of one is
-//! two encodings and eight calls.
+//! two encodings and a dozen calls.
 
 use infernet_wire::settle::EvmTerms;
 

@@ -8,7 +8,7 @@ mod evm;
 mod ledger;
 mod solana;
 
-pub use evm::{Evm, micro_usd};
+pub use evm::Evm;
 
 use super::tabs::Tabs;
 use futures::{
@@ -19,7 +19,7 @@ use infernet_wire::{capability::CapabilityAd, envelope::Verified, id::NodeId, mo
 use std::{future::ready, sync::Arc, time::Duration};
 
 /// For all questions about an account.
-const REPORT: Duration = Duration::from_secs(5);
+pub(super) const REPORT: Duration = Duration::from_secs(5);
 
 /// One way to settle. Every node has all of them; what its operator has not set up covers nothing and says nothing.
 pub trait Rail: Send + Sync {
@@ -42,7 +42,7 @@ pub trait Rail: Send + Sync {
 
     /// What it earns goes to this address from now on; why not, if it can't.
     fn pay_to(&self, _address: &str) -> Result<(), String> {
-        Err(format!("{} pays to no address", self.name()))
+        Err(format!("{} pays to no address: name evm or solana", self.name()))
     }
 
     /// The node stops. What was begun goes on after the next start.

@@ -5,7 +5,7 @@
 //! disk when it answers. A chain's node that is away, on another chain, or without our contract holds everything up and loses nothing.
 
 use super::{
-    channels::{Known, least},
+    channels::{Known, least, turn},
     evm::{
         EvmSettings,
         contract::{self, CHALLENGE_SECS, CLOSED},
@@ -14,8 +14,9 @@ use super::{
         step::{Next, Step},
         wallet::{EvmError, Wallet},
     },
+    rail::REPORT,
     steps::{ALL, CHANNELS, Entry, FOREIGN, Purpose, Steps, Wanted},
-    tab::PayeeTab,
+    tab::{PayeeTab, units},
     tabs::Tabs,
     watch::Watch,
 };
@@ -38,7 +39,6 @@ use infernet_wire::{
 use serde_bytes::ByteBuf;
 use std::{
     collections::BTreeMap,
-    ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -57,8 +57,6 @@ const RETRY_MS: u64 = 60_000;
 const TO_CLOSE: u64 = CHALLENGE_SECS;
 /// Channels outside the book that one payout asks for; the next goes on with the others. It takes some seconds.
 const MAX_OUTSIDE: usize = 64;
-/// For the two questions of a report.
-const REPORT: Duration = Duration::from_secs(5);
 
 /// How an account is run.
 #[derive(Debug, Clone)]
@@ -255,12 +253,12 @@ impl Account {
         }
         self.ready()?;
         wallet.check_contract(&terms.contract).await?;
-        let amount = u128::from(usd.0).saturating_mul(terms.rate);
+        let amount = units(usd, terms.rate);
         self.has(&terms.token, amount).await?;
         // Gas is paid in coin.
         self.has(&EvmAddress::ZERO, 1).await?;
         self.alone().await?;
-        let _alone = self.shared.depositing.lock().await;
+        let _turn = self.shared.depositing.lock().await;
         let there = tabs.channels().to(&worker).into_iter().next();
         let opening = self.steps().into_iter().find_map(|(number, entry)| match entry.purpose {
             Purpose::Open { worker: to, .. } if to == worker && !entry.is_done() => Some(number),
@@ -327,7 +325,7 @@ impl Account {
         let amount = match usd {
             None => ALL,
             Some(_) if token != terms.token => return Err(AccountError::NoPrice),
-            Some(usd) => u128::from(usd.0).saturating_mul(terms.rate),
+            Some(usd) => units(usd, terms.rate),
         };
         if amount != ALL {
             self.has(&token, amount).await?;
@@ -341,11 +339,7 @@ impl Account {
         self.ready()?;
         let shared = &self.shared;
         let vouchers = shared.vouchers().await?;
-        let outside = shared.outside(&vouchers).await?;
-        let mut wanted = Vec::new();
-        for purpose in outside {
-            wanted.push(shared.want(purpose).await?);
-        }
+        let mut wanted = shared.outside(&vouchers).await?;
         for known in shared.tabs.channels().all() {
             let voucher = vouchers.get(&known.terms.id()).map(|sold| &sold.voucher);
             let worth = voucher.filter(|voucher| unredeemed(&known, voucher) > 0);
@@ -490,7 +484,7 @@ impl Shared {
         }
         let kept = |error: StoreError| EvmError::Keep(error.to_string());
         let vouchers = self.vouchers().await.map_err(kept)?;
-        let worth = u128::from(self.payout_at.0).saturating_mul(self.terms.rate);
+        let worth = units(self.payout_at, self.terms.rate);
         let early = UnixMillis(clock::now().0.saturating_sub(RETRY_MS));
         for known in known {
             let sold = vouchers.get(&known.terms.id());
@@ -508,23 +502,23 @@ impl Shared {
         Ok(())
     }
 
-    /// What vouchers pay whose channel is not in the book: it made room for a larger one, or is closed.
-    async fn outside(&self, vouchers: &BTreeMap<ChannelId, Sold>) -> Result<Vec<Purpose>, EvmError> {
+    /// Wants what vouchers pay whose channel is not in the book: it made room for a larger one, or is closed.
+    async fn outside(&self, vouchers: &BTreeMap<ChannelId, Sold>) -> Result<Vec<u64>, AccountError> {
         let (book, EvmTerms { chain, contract, rate, .. }) = (self.tabs.channels(), self.terms);
         let worth =
             |voucher: &SignedVoucher| (voucher.chain, voucher.contract) == (chain, contract) && voucher.amount >= least(rate);
         let asked = *lock(&self.outside);
-        let after = vouchers.range((asked.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
-        let turn = after.chain(asked.map(|asked| vouchers.range(..=asked)).into_iter().flatten());
-        let turn = turn.filter(|(id, sold)| book.get(id).is_none() && worth(&sold.voucher)).take(MAX_OUTSIDE);
-        let (mut due, contract) = (Vec::new(), contract::Channels(contract));
-        for (id, Sold { voucher, .. }) in turn {
+        let turn = turn(vouchers, asked).filter(|(id, sold)| book.get(id).is_none() && worth(&sold.voucher));
+        let (mut wanted, contract) = (Vec::new(), contract::Channels(contract));
+        for (id, Sold { voucher, .. }) in turn.take(MAX_OUTSIDE) {
             let there = self.wallet.channel(&contract, id).await?;
-            let pays = there.filter(|there| there.exit_at != CLOSED && voucher.amount.min(there.deposit) > there.redeemed);
-            due.extend(pays.and_then(|there| redeems(&there.payer, voucher)));
+            let pays = there.filter(|there| there.unredeemed(voucher.amount) > 0);
+            if let Some(purpose) = pays.and_then(|there| redeems(&there.payer, voucher)) {
+                wanted.push(self.want(purpose).await?);
+            }
             *lock(&self.outside) = Some(*id);
         }
-        Ok(due)
+        Ok(wanted)
     }
 
     /// What came of each channel that was ever paid on.

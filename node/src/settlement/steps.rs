@@ -241,7 +241,7 @@ impl Entry {
 
     /// The transaction whose turn it is.
     pub fn turn(&self) -> Option<&Step> {
-        self.is_clearing().then_some(self.clearing.as_ref()).flatten().or(self.step.as_ref())
+        self.clearing.as_ref().filter(|_| self.is_clearing()).or(self.step.as_ref())
     }
 
     /// That transaction has come so far.

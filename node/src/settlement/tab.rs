@@ -32,7 +32,17 @@ mod payer;
 pub use payee::{BadPayment, Cover, NoCredit, NotClosed, PayeeTab};
 pub use payer::{Authorise, Funds, PayerTab, STEP};
 
-use infernet_wire::limits;
+use infernet_wire::{limits, money::MicroUsd};
+
+/// What `amount` is, at so many units for a micro-USD. No amount is more units than can be counted, at no rate that may be agreed.
+pub fn units(amount: MicroUsd, rate: u128) -> u128 {
+    u128::from(amount.0).saturating_mul(rate)
+}
+
+/// Whole micro-USD of so many units; the rest of one is nobody's wealth.
+pub fn micro_usd(units: u128, rate: u128) -> MicroUsd {
+    MicroUsd(u64::try_from(units.checked_div(rate).unwrap_or_default()).unwrap_or(u64::MAX))
+}
 
 /// When a buyer pays how much: the piece that comes, once what it has paid for has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::{
     channels::{BadChannel, Channels, Known},
     solana::desk::Desk,
-    tab::{Authorise, BadPayment, Cover, Funds, NoCredit, NotClosed, PayeeTab, PayerTab},
+    tab::{Authorise, BadPayment, Cover, Funds, NoCredit, NotClosed, PayeeTab, PayerTab, units},
 };
 use crate::{
     clock,
@@ -257,13 +257,14 @@ impl Tabs {
         let shared = &self.shared;
         let claim =
             payment.map(|payment| UnverifiedVoucher::decode(&payment.voucher)).transpose()?.map(|voucher| *voucher.claim());
+        let claim = claim.filter(|claim| claim.chain != LEDGER).map(|claim| (claim, buyer.evm_address()));
         let signer = Signer::of(&buyer).map_err(|_| BadVoucher::Signer { payer: buyer.evm_address() })?;
         // Until the job is on the tab nobody lets go of its channel.
         let mut payees = lock(&shared.payees);
-        let (place, cover, paid_on) = match claim.filter(|claim| claim.chain != LEDGER) {
+        let (place, cover, paid_on) = match claim {
             None => ((buyer, None), Cover::Credit(lock(&shared.credit).limit(&buyer)), None),
-            Some(claim) => {
-                let (known, paid_on) = shared.channels.check(&buyer, &claim, rate)?;
+            Some((claim, payer)) => {
+                let (known, paid_on) = shared.channels.check(&payer, &claim, rate)?;
                 ((buyer, Some(claim.channel)), Cover::Deposit { units: known.deposit, rate }, Some(paid_on))
             }
         };
@@ -316,7 +317,7 @@ impl Tabs {
     /// Where `job` of `worker`, which may cost `most`, is paid from, if its accept says `rate`: the first channel whose deposit suffices,
     /// else the ledger.
     pub fn payer(&self, worker: NodeId, job: JobId, most: MicroUsd, rate: u128) -> Payer {
-        let needed = u128::from(most.0).saturating_mul(rate);
+        let needed = units(most, rate);
         let mut payers = lock(&self.shared.payers);
         let mut reserve = |(known, paid_on): (Known, PaidOn)| {
             let (place, funds) = ((worker, Some(paid_on.channel)), Funds { rate, most: known.deposit });

@@ -7,20 +7,20 @@
 //! be closed or left, and pays for no more jobs.
 
 use super::{
-    channels::{Channels, Known, least},
+    channels::{Channels, Known, least, turn},
     evm::{
         contract::{self, CLOSED, Channel},
         rpc::{Log, MAX_LOG_BLOCKS, RpcError, Unusable},
         wallet::{EvmError, Wallet},
     },
     steps::{CHANNELS, CURSOR, FOREIGN, Place},
+    tab::units,
     tabs::Tabs,
 };
 use crate::store::Store;
 use infernet_wire::{codec, evm::address_word, id::ChannelId, money::MicroUsd, settle::EvmTerms, voucher::ChannelTerms};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Bound,
     sync::Arc,
 };
 use tracing::{debug, info, warn};
@@ -33,7 +33,7 @@ const MAX_SPAN: u64 = 10_000;
 const MAX_SPANS: usize = 20;
 /// Channels that are asked for in one look. All have their turn within five minutes, and an exit takes a day.
 const MAX_ASKED: usize = 64;
-/// How far it was read is kept so often, in blocks: as much as a question usually reads.
+/// How far it was read is kept so often, in blocks: what is read again after a crash, but for one question.
 const KEEP_EVERY: u64 = MAX_LOG_BLOCKS;
 
 /// How far the chain was read.
@@ -154,7 +154,7 @@ impl Watch {
         let contract = contract::Channels(terms.contract);
         let (kept, before, span) = (read.unwrap_or_default(), before.unwrap_or_default(), Span(MAX_LOG_BLOCKS));
         let (span_back, made, told, asked) = (span, None, None, None);
-        let worth = if payout_at.0 == 0 { least(terms.rate) } else { u128::from(payout_at.0).saturating_mul(terms.rate) };
+        let worth = if payout_at.0 == 0 { least(terms.rate) } else { units(payout_at, terms.rate) };
         Watch {
             wallet,
             contract,
@@ -219,13 +219,13 @@ impl Watch {
             read = to;
             self.read = Some(read);
             if new || read >= self.kept.saturating_add(KEEP_EVERY) {
-                self.keep_cursor(read).await?;
+                self.keep_cursor().await?;
             }
         }
         self.read.get_or_insert(read);
         if first {
             // Before anything is wanted here, which waits until it is ready.
-            self.keep_cursor(read).await?;
+            self.keep_cursor().await?;
         }
         if read >= deep {
             // What can't be had of old blocks holds up nothing.
@@ -258,11 +258,11 @@ impl Watch {
                 self.meet(terms, block, deep).await?;
             }
             self.before = from;
-            self.keep_cursor(self.read.unwrap_or_default()).await?;
+            self.keep_cursor().await?;
         }
         if self.before <= made {
             self.before = 0;
-            self.keep_cursor(self.read.unwrap_or_default()).await?;
+            self.keep_cursor().await?;
             info!(made, "all blocks since the contract was made are read");
         }
         Ok(())
@@ -348,12 +348,7 @@ impl Watch {
 
     /// How some of the channels are now; each has its turn.
     async fn ask_again(&mut self, deep: u64) -> Result<(), EvmError> {
-        let ids: Vec<ChannelId> = {
-            let after = self.asked.map_or(Bound::Unbounded, Bound::Excluded);
-            let before = self.asked.map(|asked| self.slots.range(..=asked));
-            let turn = self.slots.range((after, Bound::Unbounded)).chain(before.into_iter().flatten());
-            turn.map(|(id, _)| *id).take(MAX_ASKED).collect()
-        };
+        let ids: Vec<ChannelId> = { turn(&self.slots, self.asked).map(|(id, _)| *id).take(MAX_ASKED).collect() };
         for id in ids {
             let Some(known) = self.book.get(&id) else { continue };
             if let Some(now) = self.wallet.channel(&self.contract, &id).await? {
@@ -387,7 +382,8 @@ impl Watch {
         self.keep(slot, Vec::new()).await
     }
 
-    async fn keep_cursor(&mut self, block: u64) -> Result<(), EvmError> {
+    async fn keep_cursor(&mut self) -> Result<(), EvmError> {
+        let block = self.read.unwrap_or_default();
         let place = (self.terms.chain, self.terms.contract);
         self.keep(CURSOR, codec::encode(&Cursor { place, block, before: self.before, began: self.began })).await?;
         self.kept = block;

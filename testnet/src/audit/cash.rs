@@ -5,7 +5,10 @@
 //! last one wants out of the first of its, workers redeem what is left, and the last channel stays open. Nodes are killed as soon
 //! as they have said that they will do these, and must then do them, once.
 
-use super::chain::{ChainBooks, Channel, Holding};
+use super::{
+    chain::{ChainBooks, Channel, Holding},
+    web::failed,
+};
 use crate::{
     bank::Bank,
     bench::BenchError,
@@ -74,16 +77,12 @@ pub(super) struct Cash {
     before: Vec<Holding>,
 }
 
-fn gone(what: &str, why: &str) -> BenchError {
-    BenchError::Options(format!("{what}: {why}"))
-}
-
 impl Cash {
     /// A chain, on which `clients` web clients have wallets.
     pub(super) async fn start(clients: usize) -> Result<Self, BenchError> {
         let wallet = |n: usize| NodeKey::from_bytes(&[u8::try_from(n + 32).unwrap_or(u8::MAX); 32]);
         let wallets = (0..clients).map(wallet).collect::<Result<_, _>>();
-        let wallets = wallets.map_err(|error| gone("a wallet", &error.to_string()))?;
+        let wallets = wallets.map_err(|error| failed("a wallet", &error))?;
         let (bank, plane) = (Bank::start().await?, EvmAddress::ZERO);
         Ok(Cash { bank, nodes: BTreeMap::new(), plane, wallets, before: Vec::new() })
     }
@@ -248,17 +247,17 @@ impl Cash {
         let topics = [Some(transfer::topic()), None, Some(address_word(&self.plane))];
         let logs = self.bank.logs(&self.bank.terms().token, &topics).await?;
         let read = |log: &Log| transfer::read(log).and_then(|sent| Some((sent.from, u64::try_from(sent.value).ok()?)));
-        logs.iter().map(read).collect::<Option<_>>().ok_or_else(|| gone("a token's log", "it is no transfer"))
+        logs.iter().map(read).collect::<Option<_>>().ok_or_else(|| failed("a token's log", &"it is no transfer"))
     }
 
     /// All that the chain has.
     pub(super) async fn books(&self) -> Result<ChainBooks, BenchError> {
         let (terms, mut channels) = (self.bank.terms(), BTreeMap::new());
         for log in self.bank.logs(&terms.contract, &[]).await? {
-            hear(&mut channels, &terms.contract, &log).ok_or_else(|| gone("the contract's log", "it can't be read"))?;
+            hear(&mut channels, &terms.contract, &log).ok_or_else(|| failed("the contract's log", &"it can't be read"))?;
         }
         for (id, channel) in &mut channels {
-            let state = self.bank.channel(id).await?.ok_or_else(|| gone("a channel", "its contract does not know it"))?;
+            let state = self.bank.channel(id).await?.ok_or_else(|| failed("a channel", &"its contract does not know it"))?;
             (channel.deposit, channel.redeemed) = (units(state.deposit), units(state.redeemed));
         }
         let mut holdings = self.before.clone();
@@ -340,7 +339,7 @@ async fn wanted(home: &Path, body: &WalletBody) -> Result<(), BenchError> {
     loop {
         match want(home, body).await {
             Ok(_) => return Ok(()),
-            Err(why) if clock::instant() >= ends => return Err(gone(&format!("{body:?}"), &why)),
+            Err(why) if clock::instant() >= ends => return Err(failed(&format!("{body:?}"), &why)),
             Err(_) => sleep(AGAIN).await,
         }
     }

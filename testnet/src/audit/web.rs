@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -87,8 +87,12 @@ pub(super) struct Load {
     report: Arc<Mutex<WebReport>>,
 }
 
-fn failed(what: &str, error: &dyn std::fmt::Display) -> BenchError {
+pub(super) fn failed(what: &str, error: &dyn std::fmt::Display) -> BenchError {
     BenchError::Options(format!("{what}: {error}"))
+}
+
+fn number(told: &Value, field: &str) -> Option<u64> {
+    told.get(field)?.as_u64()
 }
 
 impl Plane {
@@ -207,20 +211,27 @@ impl Plane {
         }
     }
 
+    /// Until what it tells `key` at `path` fits; what it told last, if that is not in time.
+    async fn until(&self, path: &str, key: &str, ends: Instant, fits: impl Fn(&Value) -> bool) -> Result<(), Value> {
+        loop {
+            let told = self.ask(path, key).await;
+            if fits(&told) {
+                return Ok(());
+            }
+            if clock::instant() >= ends {
+                return Err(told);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
     /// Until nothing is reserved for anybody: jobs of an instance that was killed are ended when their leases are over.
     pub(super) async fn rests(&self, within: Duration) -> Result<(), String> {
         let ends = clock::instant() + within;
+        let rests = |me: &Value| number(me, "reserved_micro_usd") == Some(0);
         for key in &self.keys {
-            loop {
-                let me = self.ask("/api/v1/me", key).await;
-                if me.get("reserved_micro_usd").and_then(Value::as_u64) == Some(0) {
-                    break;
-                }
-                if clock::instant() >= ends {
-                    return Err(format!("something is still reserved after {} s", within.as_secs()));
-                }
-                sleep(PAUSE).await;
-            }
+            let rested = self.until("/api/v1/me", key, ends, rests).await;
+            rested.map_err(|_| format!("something is still reserved after {} s", within.as_secs()))?;
         }
         Ok(())
     }
@@ -228,19 +239,16 @@ impl Plane {
     /// Until each client was credited what it has sent.
     pub(super) async fn credits(&self, sent: &[u64], within: Duration) -> Result<(), String> {
         let ends = clock::instant() + within;
+        let credited = |told: &Value| -> u64 {
+            let rows = told.get("deposits").and_then(Value::as_array).into_iter().flatten();
+            rows.filter_map(|row| number(row, "amount_micro_usd")).sum()
+        };
         for (key, sent) in self.keys.iter().zip(sent) {
-            loop {
-                let told = self.ask("/api/v1/user/deposits", key).await;
-                let rows = told.get("deposits").and_then(Value::as_array).cloned().unwrap_or_default();
-                let credited: u64 = rows.iter().filter_map(|row| row.get("amount_micro_usd")?.as_u64()).sum();
-                if credited >= *sent {
-                    break;
-                }
-                if clock::instant() >= ends {
-                    return Err(format!("a client has sent {sent}, and {credited} came within {} s", within.as_secs()));
-                }
-                sleep(PAUSE).await;
-            }
+            let came = self.until("/api/v1/user/deposits", key, ends, |told| credited(told) >= *sent).await;
+            came.map_err(|told| {
+                let (came, secs) = (credited(&told), within.as_secs());
+                format!("a client has sent {sent}, and {came} came within {secs} s")
+            })?;
         }
         Ok(())
     }
@@ -255,18 +263,12 @@ impl Plane {
 
     /// Until its volume is `micro_usd` at least: what it did not hear it reads from nodes, some time after they or it have come.
     pub(super) async fn knows(&self, micro_usd: u64, within: Duration) -> Result<(), String> {
-        let ends = clock::instant() + within;
-        loop {
-            let told = self.ask("/api/v1/overview", self.keys.first().map_or("", String::as_str)).await;
-            let volume = told.get("volume").and_then(Value::as_u64);
-            if volume >= Some(micro_usd) {
-                return Ok(());
-            }
-            if clock::instant() >= ends {
-                return Err(format!("of {micro_usd} micro-USD the plane knows {volume:?} after {} s", within.as_secs()));
-            }
-            sleep(PAUSE).await;
-        }
+        let (ends, key) = (clock::instant() + within, self.keys.first().map_or("", String::as_str));
+        let volume = |told: &Value| number(told, "volume");
+        let knows = self.until("/api/v1/overview", key, ends, |told| volume(told) >= Some(micro_usd)).await;
+        knows.map_err(|told| {
+            format!("of {micro_usd} micro-USD the plane knows {:?} after {} s", volume(&told), within.as_secs())
+        })
     }
 
     /// Tells it to stop; what is wrong with how it did.

@@ -86,6 +86,11 @@ pub(crate) struct Stage {
     pub(crate) steps_met: usize,
 }
 
+/// A bootstrap address: `id` behind `link`.
+fn way(link: &Link, id: &NodeId) -> String {
+    format!("/ip4/{}/tcp/{}/p2p/{id}", link.addr().ip(), link.addr().port())
+}
+
 impl Stage {
     /// Starts everybody. Asks for `cast.small_disks`, and tells how many there are.
     pub(crate) async fn build(binary: &Path, cast: &mut Cast, setup: Setup) -> Result<Self, BenchError> {
@@ -161,10 +166,9 @@ impl Stage {
     /// The hubs' addresses behind `links`, as bootstrap addresses.
     fn through(&self, links: &[Link]) -> Result<Vec<String>, BenchError> {
         let address = |(n, link): (usize, &Link)| {
-            let status = self.members.get(&Who::Hub(n)).and_then(|hub| hub.process.as_ref()).map(|process| &process.status);
-            let id = status.and_then(|s| s.listen.first()?.split_once("/p2p/").map(|(_, id)| id.to_owned()));
-            let id = id.ok_or_else(|| BenchError::Options("a hub has no address".into()))?;
-            Ok(format!("/ip4/{}/tcp/{}/p2p/{id}", link.addr().ip(), link.addr().port()))
+            let hub = self.members.get(&Who::Hub(n)).and_then(|hub| hub.process.as_ref());
+            let hub = hub.ok_or_else(|| BenchError::Options("a hub does not run".into()))?;
+            Ok(way(link, &hub.status.id))
         };
         links.iter().enumerate().map(address).collect()
     }
@@ -174,7 +178,7 @@ impl Stage {
         let address = |member: &Member| {
             let status = &member.process.as_ref()?.status;
             match &member.door {
-                Some(door) => Some(format!("/ip4/{}/tcp/{}/p2p/{}", door.addr().ip(), door.addr().port(), status.id)),
+                Some(door) => Some(way(door, &status.id)),
                 None => status.listen.first().cloned(),
             }
         };
@@ -216,12 +220,11 @@ impl Stage {
             link.aim(address);
         }
         member.process = Some(process);
-        if let Ok(address) = self.mesh_address(who)
-            && let Some(door) = self.members.get(&who).and_then(|member| member.door.as_ref())
-        {
+        let Ok(address) = self.mesh_address(who) else { return Ok(()) };
+        if let Some(door) = self.members.get(&who).and_then(|member| member.door.as_ref()) {
             door.aim(address);
         }
-        if let (Who::Hub(n), Ok(address)) = (who, self.mesh_address(who)) {
+        if let Who::Hub(n) = who {
             self.members.values().filter_map(|member| member.mesh.get(n)).for_each(|link| link.aim(address));
         }
         Ok(())

@@ -23,7 +23,6 @@ use infernet_wire::{
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::{
-    future::Future,
     io::{self, Write},
     path::Path,
     time::Duration,
@@ -109,16 +108,7 @@ async fn run(orders: Orders) -> anyhow::Result<Vec<(u64, Entry)>> {
     let evm = EvmSettings { rpc: rpc.parse().map_err(anyhow::Error::msg)?, terms, depth: 1, max_gwei: 200 };
     let settings = Settings { evm, payout_at: PAYOUT_AT, payout_to: None, poll: POLL };
     let (account, _driver) = Account::spawn(settings, key.clone(), store.clone(), tabs.clone())?;
-    within(
-        "the chain is read",
-        async {
-            while !account.state().ready {
-                sleep(POLL).await
-            }
-        },
-        &account,
-    )
-    .await?;
+    until("the chain is read", || account.state().ready, &account).await?;
     let asked = || account.steps().iter().any(|(number, entry)| *number > after && task.comes_to(&entry.purpose));
     if !asked() {
         match &task {
@@ -131,16 +121,7 @@ async fn run(orders: Orders) -> anyhow::Result<Vec<(u64, Entry)>> {
         }
     }
     let ended = || asked() && account.steps().iter().all(|(_, entry)| entry.is_done());
-    within(
-        "the steps end",
-        async {
-            while !ended() {
-                sleep(POLL).await
-            }
-        },
-        &account,
-    )
-    .await?;
+    until("the steps end", ended, &account).await?;
     store.flush()?;
     Ok(account.steps())
 }
@@ -161,9 +142,13 @@ async fn sell(tabs: &Tabs, buyer: NodeId, channel: &ChannelId, payment: &Payment
 /// The job that is sold.
 pub const JOB: JobId = JobId([7; 16]);
 
-async fn within(what: &str, wait: impl Future<Output = ()>, account: &Account) -> anyhow::Result<()> {
-    let done = timeout(PATIENCE, wait).await;
-    done.map_err(|_| {
+async fn until(what: &str, holds: impl Fn() -> bool, account: &Account) -> anyhow::Result<()> {
+    let waiting = async {
+        while !holds() {
+            sleep(POLL).await
+        }
+    };
+    timeout(PATIENCE, waiting).await.map_err(|_| {
         let State { error, waits, .. } = account.state();
         anyhow::anyhow!("{what}: not within {} s; {error:?} {waits:?} {:?}", PATIENCE.as_secs(), account.steps())
     })

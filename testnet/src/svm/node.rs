@@ -6,6 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use infernet_node::settlement::solana::transaction::{Address, TxSignature};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     future,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -35,7 +36,7 @@ pub struct Faults {
 /// An endpoint; dropping it ends it.
 pub struct Node {
     faults: Arc<Mutex<Faults>>,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Mutex<BTreeMap<String, usize>>>,
     url: String,
     serving: AbortHandle,
 }
@@ -54,7 +55,7 @@ impl Node {
 
     /// How often it was asked that.
     pub fn asked(&self, method: &str) -> usize {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|asked| *asked == method).count()
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).get(method).copied().unwrap_or_default()
     }
 
     /// What is wrong with it from now on.
@@ -66,7 +67,7 @@ impl Node {
 #[derive(Clone)]
 struct Endpoint {
     cluster: Cluster,
-    asked: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Mutex<BTreeMap<String, usize>>>,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -76,7 +77,7 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let faults = Arc::new(Mutex::new(Faults::default()));
-        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let asked = Arc::<Mutex<BTreeMap<String, usize>>>::default();
         let endpoint = Endpoint { cluster: self.clone(), asked: asked.clone(), faults: faults.clone() };
         let app = Router::new().route("/", post(answer)).with_state(endpoint);
         let serving = tokio::spawn(async move { axum::serve(listener, app).await }).abort_handle();
@@ -90,7 +91,7 @@ async fn answer(extract::State(endpoint): extract::State<Endpoint>, Json(asked):
         future::pending::<()>().await;
     }
     let method = asked.get("method").and_then(Value::as_str).unwrap_or_default();
-    endpoint.asked.lock().unwrap_or_else(PoisonError::into_inner).push(method.to_owned());
+    *endpoint.asked.lock().unwrap_or_else(PoisonError::into_inner).entry(method.to_owned()).or_default() += 1;
     let params = asked.get("params").cloned().unwrap_or_default();
     let told = endpoint.cluster.lock().answer(&faults, method, &Params(params));
     Json(match told {

@@ -44,7 +44,7 @@ pub(super) async fn until(home: &Path, args: &[&str], holds: impl Fn(&Value) -> 
 
 #[tokio::test]
 async fn a_job_is_paid_from_a_deposit_and_the_worker_is_paid_out() {
-    let Some(anvil) = evm::chain().await else { return };
+    let Some(anvil) = evm::chain("the wallet was not tested").await else { return };
     let stranger = anvil.wallet(&NodeKey::from_bytes(&[9; 32]).expect("a key"), at_once()).await.expect("an account");
     let contract = Program::Channels.deploy(&stranger).await.expect("deployed");
     let token = Program::TestToken.deploy(&stranger).await.expect("deployed");

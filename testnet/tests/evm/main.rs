@@ -51,7 +51,7 @@ fn key(n: u8) -> NodeKey {
 
 impl Scene {
     async fn new() -> Option<Self> {
-        let anvil = evm::chain().await?;
+        let anvil = evm::chain("the contract was not tested").await?;
         let [payer, payee, stranger] = [key(2), key(3), key(4)];
         let wallet = async |key| anvil.wallet(&key, at_once()).await.expect("an account");
         let (payer, payee, stranger) = (wallet(payer).await, wallet(payee).await, wallet(stranger).await);

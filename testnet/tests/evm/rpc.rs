@@ -70,7 +70,7 @@ async fn what_is_no_answer_is_refused_in_a_sentence() {
 #[tokio::test]
 async fn an_answer_without_end_is_not_read_to_its_end() {
     let endless = || Body::from_stream(stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from_static(&[b' '; 64 * 1024]))));
-    check(move |_, _| endless().into_response(), "with something else").await;
+    check(move |_, _| endless().into_response(), "answers eth_chainId with more than 1 MiB").await;
 }
 
 /// What a lying node can do: nothing to a step's nonce, its bytes or the money; only to what is believed, and that only after a time.

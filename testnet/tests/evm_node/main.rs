@@ -58,7 +58,7 @@ impl Scene {
     }
 
     async fn with(token: Program) -> Option<Self> {
-        let anvil = evm::chain().await?;
+        let anvil = evm::chain("accounts on a chain were not tested").await?;
         let stranger = anvil.wallet(&key(9), at_once()).await.expect("an account");
         let contract = Program::Channels.deploy(&stranger).await.expect("deployed");
         let token = token.deploy(&stranger).await.expect("deployed");
@@ -84,6 +84,22 @@ impl Scene {
 
     fn party(&self, key: NodeKey) -> Party {
         Party::start(key, Arc::new(MemoryStore::default()), self.settings(self.anvil.url()))
+    }
+
+    /// A buyer with nine dollars and a worker with none, who both have read the chain.
+    async fn parties(&self) -> (Party, Party) {
+        self.fund(&key(1), 9_000_000).await;
+        self.fund(&key(2), 0).await;
+        (self.party(key(1)).ready().await, self.party(key(2)).ready().await)
+    }
+
+    /// The same, with a channel between them that is in the worker's book.
+    async fn trading(&self, deposit: MicroUsd) -> (Party, Party) {
+        let (buyer, worker) = self.parties().await;
+        let steps = buyer.account.deposit(worker.key.id(), deposit).await.expect("wanted");
+        assert_eq!(buyer.ended(&steps).await, ["settled", "settled"], "approve, open");
+        eventually("it is in the book", async || !worker.channels().is_empty()).await;
+        (buyer, worker)
     }
 }
 

@@ -43,12 +43,7 @@ async fn and_pays_no_gas_for_that_where_it_does_not() {
 #[tokio::test]
 async fn what_returns_nothing_is_redeemed_and_sent_away_all_the_same() {
     let Some(scene) = Scene::with(Program::StrictToken).await else { return };
-    scene.fund(&key(1), 9_000_000).await;
-    scene.fund(&key(2), 0).await;
-    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
-    let steps = buyer.account.deposit(worker.key.id(), DOLLAR).await.expect("wanted");
-    assert_eq!(buyer.ended(&steps).await, ["settled", "settled"]);
-    eventually("it is in the book", async || !worker.channels().is_empty()).await;
+    let (buyer, worker) = scene.trading(DOLLAR).await;
     worker.promised(&buyer.key, &worker.channels()[0].terms, 700_000);
     worker.account.set_payout_to(NOBODY);
     let steps = worker.account.payout().await.expect("wanted");

@@ -11,9 +11,7 @@ fn dollars(n: u64) -> MicroUsd {
 #[tokio::test]
 async fn a_deposit_is_seen_redeemed_by_itself_and_what_is_left_comes_back() {
     let Some(scene) = Scene::new().await else { return };
-    scene.fund(&key(1), 9_000_000).await;
-    scene.fund(&key(2), 0).await;
-    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
+    let (buyer, worker) = scene.parties().await;
     let told = buyer.account.deposit(worker.key.id(), dollars(10)).await.expect_err("too much");
     assert!(matches!(told, AccountError::TooLittle { found: 9_000_000, needed: 10_000_000, .. }), "{told}");
 
@@ -49,12 +47,7 @@ async fn a_deposit_is_seen_redeemed_by_itself_and_what_is_left_comes_back() {
 #[tokio::test]
 async fn a_payout_redeems_what_there_is_and_sends_it_away() {
     let Some(scene) = Scene::new().await else { return };
-    scene.fund(&key(1), 9_000_000).await;
-    scene.fund(&key(2), 0).await;
-    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
-    let steps = buyer.account.deposit(worker.key.id(), dollars(1)).await.expect("wanted");
-    buyer.ended(&steps).await;
-    eventually("it is in the book", async || !worker.channels().is_empty()).await;
+    let (buyer, worker) = scene.trading(dollars(1)).await;
     worker.promised(&buyer.key, &worker.channels()[0].terms, 700_000);
     assert!(worker.account.payout_to().is_none());
     worker.account.set_payout_to(NOBODY);
@@ -71,12 +64,7 @@ async fn a_payout_redeems_what_there_is_and_sends_it_away() {
 #[tokio::test]
 async fn a_worker_that_was_away_redeems_when_the_buyer_wants_out() {
     let Some(scene) = Scene::new().await else { return };
-    scene.fund(&key(1), 9_000_000).await;
-    scene.fund(&key(2), 0).await;
-    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
-    let steps = buyer.account.deposit(worker.key.id(), dollars(1)).await.expect("wanted");
-    buyer.ended(&steps).await;
-    eventually("it is in the book", async || !worker.channels().is_empty()).await;
+    let (buyer, worker) = scene.trading(dollars(1)).await;
     worker.promised(&buyer.key, &worker.channels()[0].terms, 500_000);
     let store = worker.store.clone();
     drop(worker);
@@ -89,12 +77,7 @@ async fn a_worker_that_was_away_redeems_when_the_buyer_wants_out() {
 #[tokio::test]
 async fn a_channel_that_made_room_is_redeemed_by_the_next_payout() {
     let Some(scene) = Scene::new().await else { return };
-    scene.fund(&key(1), 9_000_000).await;
-    scene.fund(&key(2), 0).await;
-    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
-    let steps = buyer.account.deposit(worker.key.id(), dollars(1)).await.expect("wanted");
-    buyer.ended(&steps).await;
-    eventually("it is in the book", async || !worker.channels().is_empty()).await;
+    let (buyer, worker) = scene.trading(dollars(1)).await;
     let terms = worker.channels()[0].terms;
     worker.promised(&buyer.key, &terms, 500_000);
     worker.tabs.channels().remove(&terms.id());
@@ -108,12 +91,7 @@ async fn a_channel_that_made_room_is_redeemed_by_the_next_payout() {
 #[tokio::test]
 async fn a_close_that_is_never_sent_is_redeemed_after_a_day_over_a_restart_too() {
     let Some(scene) = Scene::new().await else { return };
-    scene.fund(&key(1), 9_000_000).await;
-    scene.fund(&key(2), 0).await;
-    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
-    let steps = buyer.account.deposit(worker.key.id(), dollars(5)).await.expect("wanted");
-    buyer.ended(&steps).await;
-    eventually("it is in the book", async || !worker.channels().is_empty()).await;
+    let (buyer, worker) = scene.trading(dollars(5)).await;
     let (channel, EvmTerms { chain, contract, .. }) = (worker.channels()[0].terms, scene.terms);
     // Less than a dollar, so that it is not redeemed before.
     worker.promised(&buyer.key, &channel, 700_000);

@@ -91,12 +91,8 @@ async fn a_book_full_of_cents_has_room_for_a_dollar_and_keeps_it_over_a_restart(
 #[tokio::test]
 async fn a_key_that_another_program_uses_begins_nothing_new_and_is_still_paid() {
     let Some(scene) = Scene::new().await else { return };
-    scene.fund(&key(1), 9_000_000).await;
+    let (buyer, worker) = scene.trading(DOLLAR).await;
     scene.fund(&key(2), 20_000).await;
-    let (buyer, worker) = (scene.party(key(1)).ready().await, scene.party(key(2)).ready().await);
-    let steps = buyer.account.deposit(worker.key.id(), DOLLAR).await.expect("wanted");
-    buyer.ended(&steps).await;
-    eventually("it is in the book", async || !worker.channels().is_empty()).await;
     let steps = worker.account.withdraw(NOBODY, Some(MicroUsd(1)), false).await.expect("nobody else");
     assert_eq!(worker.ended(&steps).await, ["settled"]);
     let other = scene.anvil.wallet(&key(2), at_once()).await.expect("its account");

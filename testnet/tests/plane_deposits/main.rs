@@ -22,7 +22,7 @@ use infernet_wire::{
     key::NodeKey,
     money::MicroUsd,
 };
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tempfile::TempDir;
 
 /// For everything that must happen, on a busy machine.
@@ -42,17 +42,6 @@ fn address(n: u8) -> EvmAddress {
     key(n).id().evm_address()
 }
 
-/// A chain, or `None` where there is none to start, which is said, and is a failure where `INFERNET_NEEDS_ANVIL` is set.
-async fn chain() -> Option<Anvil> {
-    if evm::anvil().is_none() {
-        let told = "SKIPPED: anvil is not installed (run testnet/contracts/build.sh install); deposits were not tested";
-        assert!(std::env::var_os("INFERNET_NEEDS_ANVIL").is_none(), "{told}");
-        writeln!(std::io::stderr(), "{told}").expect("somebody listens");
-        return None;
-    }
-    Some(Anvil::start().await.expect("a chain"))
-}
-
 /// A chain with a token, a wallet that has a thousand dollars, and a store.
 struct Scene {
     anvil: Anvil,
@@ -66,7 +55,7 @@ struct Scene {
 impl Scene {
     /// The client's wallet is that of `key(2)`, the plane's account that of `key(3)`.
     async fn new() -> Option<Self> {
-        let anvil = chain().await?;
+        let anvil = evm::chain("deposits were not tested").await?;
         let wallet = anvil.wallet(&key(2), at_once()).await.expect("an account");
         let token = Program::TestToken.deploy(&wallet).await.expect("deployed");
         let thousand = [address_word(&wallet.address()), word(u128::from(1_000 * DOLLAR))];

@@ -13,11 +13,12 @@ use infernet_node::{
             payee::check_paid,
             payment::{Payment, Stage},
             tranches::{NotBought, Tranches},
-            transaction::{Address, Asset, Order, Transfer},
+            transaction::{Address, Asset, Order, Transfer, TxSignature},
             verify::Expected,
         },
         tabs::Credit,
     },
+    store::{self, Store},
 };
 use infernet_testnet::{
     cluster::{Member, MemberSpec, Sells, eventually},
@@ -33,7 +34,8 @@ use infernet_wire::{
     solana::{Coin, SolanaTerms, Tranche, tranche_hash, units},
     topic::NetworkId,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -51,6 +53,58 @@ fn account(scene: &Scene, coin: Coin, tranche: MicroUsd) -> Account {
         payout: Some(scene.payee),
         rules: FAST,
         poll: Duration::from_millis(20),
+    }
+}
+
+fn network() -> NetworkId {
+    infernet_testnet::cluster::NETWORK.parse().expect("a name")
+}
+
+/// Pays by this alone; its transaction.
+async fn pays(scene: &Scene, transfer: Transfer) -> TxSignature {
+    let (order, mut payment) = (Order { transfers: vec![transfer], unit_price: 0 }, Payment::default());
+    scene.wallet().advance(&order, &mut payment, &mut crate::keeps).await.expect("sent");
+    payment.attempts[0].signature
+}
+
+/// What a buyer has bought, in a home that outlives its processes.
+struct Books<'a> {
+    scene: &'a Scene,
+    _home: TempDir,
+    store: Arc<dyn Store>,
+    means: Means,
+}
+
+impl<'a> Books<'a> {
+    fn new(scene: &'a Scene, unit_price: u64) -> Self {
+        let (home, network) = (tempfile::tempdir().expect("a folder"), network());
+        let store = store::open(home.path(), &network).expect("a store");
+        let buyer = NodeKey::from_bytes(&[1; 32]).expect("a key").id();
+        let coin = Coin::Token { mint: scene.mint, decimals: 6 };
+        Books { scene, _home: home, store, means: Means { network, buyer, coin, tranche: TRANCHE, unit_price } }
+    }
+
+    fn start(&self) -> Tranches {
+        let payer = self.scene.payer.bind(&self.means.network, &self.means.buyer);
+        Tranches::start(self.means.clone(), payer, self.scene.wallet(), self.store.clone()).expect("started")
+    }
+
+    /// A tranche of a worker with a wallet of its own.
+    fn wants(&self, n: u8) -> Wanted {
+        let worker = NodeKey::from_bytes(&[n; 32]).expect("a key").id();
+        let own = SolanaKey::from_bytes(&[n; 32]).bind(&self.means.network, &worker);
+        Wanted { worker, terms: SolanaTerms::new(own, self.means.coin, TRANCHE), amount: TRANCHE }
+    }
+
+    /// In a process of its own: its tasks end with it.
+    fn in_a_process(&self, act: impl AsyncFnOnce(Tranches) + Send) {
+        std::thread::scope(|scope| {
+            let process = scope.spawn(|| {
+                let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+                runtime.block_on(async { act(self.start()).await });
+            });
+            tokio::task::block_in_place(|| process.join().expect("no panic"));
+        });
     }
 }
 
@@ -170,7 +224,7 @@ async fn there_is_one_tranche_at_a_time_and_only_of_workers_that_take_them() {
 async fn the_worker_counts_no_tranche_but_the_next_paid_one_of_that_buyer() {
     let market = Market::new().await;
     let (scene, buyer) = (&market.scene, market.buyer.node.id());
-    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
+    let network = network();
     let payer = scene.payer.bind(&network, &buyer);
     let hash = |number, amount| tranche_hash(&network, &buyer, &market.worker_id(), number, amount, None).0;
     let desk = market.worker.node.tabs().solana();
@@ -179,9 +233,7 @@ async fn the_worker_counts_no_tranche_but_the_next_paid_one_of_that_buyer() {
     };
     let pay = async |number: u64, amount: MicroUsd| {
         let transfer = Transfer { hash: hash(number, amount), ..scene.transfer(units(amount, 6).expect("fits")) };
-        let (order, mut payment) = (Order { transfers: vec![transfer], unit_price: 0 }, Payment::default());
-        scene.wallet().advance(&order, &mut payment, &mut crate::keeps).await.expect("sent");
-        Tranche { number, amount, transaction: payment.attempts[0].signature, payer, rate: None }
+        Tranche { number, amount, transaction: pays(scene, transfer).await, payer, rate: None }
     };
     let first = pay(1, TRANCHE).await;
     assert_eq!(count(&buyer, first).await, Err(("not_final", true)));
@@ -220,40 +272,20 @@ async fn the_worker_counts_no_tranche_but_the_next_paid_one_of_that_buyer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tranche_on_its_way_goes_on_after_a_restart() {
     let scene = Scene::new(1).await;
-    let home = tempfile::tempdir().expect("a folder");
-    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
-    let store = infernet_node::store::open(home.path(), &network).expect("a store");
-    let [us, worker] = [1, 2].map(|n| NodeKey::from_bytes(&[n; 32]).expect("a key").id());
+    let books = Books::new(&scene, 0);
+    let worker = NodeKey::from_bytes(&[2; 32]).expect("a key").id();
     let terms = SolanaTerms { address: scene.payee, proof: None, mint: scene.mint, decimals: 6, tranche: TRANCHE, rate: None };
     let wanted = [Wanted { worker, terms, amount: TRANCHE }];
-    let start = || {
-        let means = Means {
-            network: network.clone(),
-            buyer: us,
-            coin: Coin::Token { mint: scene.mint, decimals: 6 },
-            tranche: TRANCHE,
-            unit_price: 0,
-        };
-        Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started")
-    };
     scene.nodes[0].set(Faults { holds: true, ..Faults::default() });
-    // A process of its own: its tasks end with it.
-    std::thread::scope(|scope| {
-        let process = scope.spawn(|| {
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(async {
-                let tranches = start();
-                assert_eq!(tranches.buy(&wanted).await.expect("begun"), [1]);
-                let sent = || async { matches!(tranches.all()[0].payment.stage, Stage::Sent { .. }) };
-                eventually("the payment to be sent", SOON, sent).await.expect("sent");
-            });
-        });
-        tokio::task::block_in_place(|| process.join().expect("no panic"));
+    books.in_a_process(async |tranches| {
+        assert_eq!(tranches.buy(&wanted).await.expect("begun"), [1]);
+        let sent = || async { matches!(tranches.all()[0].payment.stage, Stage::Sent { .. }) };
+        eventually("the payment to be sent", SOON, sent).await.expect("sent");
     });
     scene.nodes[0].set(Faults::default());
     assert_eq!(scene.cluster.landed().len(), 0);
     scene.cluster.release();
-    let tranches = start();
+    let tranches = books.start();
     let _clock = scene.cluster.tick(1, Duration::from_millis(2));
     eventually("the tranche to be final", SOON, || async { tranches.to_show(&worker).is_some() }).await.expect("final");
     assert_eq!((scene.paid(), scene.cluster.landed().len()), (50_000, 1));
@@ -290,16 +322,13 @@ async fn a_job_runs_on_a_tranche_in_sol_at_the_workers_rate() {
 async fn sol_counts_for_what_was_paid_and_no_more() {
     let market = Market::at(Scene::new(1).await, Coin::Sol { rate: RATE }, MicroUsd(200_000)).await;
     let (scene, buyer) = (&market.scene, market.buyer.node.id());
-    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
+    let network = network();
     let desk = market.worker.node.tabs().solana();
     let show = async |number: u64, amount: MicroUsd, rate: u64, lamports: u64| {
         let hash = tranche_hash(&network, &buyer, &market.worker_id(), number, amount, Some(rate)).0;
         let transfer = Transfer { hash, asset: Asset::Sol, amount: lamports, ..scene.transfer(1) };
-        let (order, mut payment) = (Order { transfers: vec![transfer], unit_price: 0 }, Payment::default());
-        scene.wallet().advance(&order, &mut payment, &mut crate::keeps).await.expect("sent");
+        let (transaction, payer) = (pays(scene, transfer).await, scene.payer.bind(&network, &buyer));
         scene.cluster.advance(40);
-        let payer = scene.payer.bind(&network, &buyer);
-        let transaction = payment.attempts[0].signature;
         let tranche = Tranche { number, amount, transaction, payer, rate: Some(rate) };
         let counted = desk.count(market.worker.node.tabs(), &buyer, &tranche).await;
         let tab = market.worker.node.tabs().sold_to(&buyer).expect("a tab");
@@ -313,9 +342,7 @@ async fn sol_counts_for_what_was_paid_and_no_more() {
     // A token is not SOL, whatever it is worth.
     let transfer =
         Transfer { hash: tranche_hash(&network, &buyer, &market.worker_id(), 3, dollar, None).0, ..scene.transfer(9) };
-    let (order, mut payment) = (Order { transfers: vec![transfer], unit_price: 0 }, Payment::default());
-    scene.wallet().advance(&order, &mut payment, &mut crate::keeps).await.expect("sent");
-    let (payer, transaction) = (scene.payer.bind(&network, &buyer), payment.attempts[0].signature);
+    let (payer, transaction) = (scene.payer.bind(&network, &buyer), pays(scene, transfer).await);
     let token = Tranche { number: 3, amount: dollar, transaction, payer, rate: None };
     let told = desk.count(market.worker.node.tabs(), &buyer, &token).await.expect_err("not taken").to_string();
     assert!(told.contains("SOL"), "{told}");
@@ -325,41 +352,21 @@ async fn sol_counts_for_what_was_paid_and_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tranches_of_several_workers_share_a_transaction_and_are_paid_once() {
     let scene = Scene::new(1).await;
-    let home = tempfile::tempdir().expect("a folder");
-    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
-    let store = infernet_node::store::open(home.path(), &network).expect("a store");
-    let us = NodeKey::from_bytes(&[1; 32]).expect("a key").id();
-    let coin = Coin::Token { mint: scene.mint, decimals: 6 };
-    let wanted: Vec<Wanted> = (50..57)
-        .map(|n| {
-            let worker = NodeKey::from_bytes(&[n; 32]).expect("a key").id();
-            let own = SolanaKey::from_bytes(&[n; 32]).bind(&network, &worker);
-            Wanted { worker, terms: SolanaTerms::new(own, coin, TRANCHE), amount: TRANCHE }
-        })
-        .collect();
-    let start = || {
-        let means = Means { network: network.clone(), buyer: us, coin, tranche: TRANCHE, unit_price: 10_000 };
-        Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started")
-    };
+    let books = Books::new(&scene, 10_000);
+    let Means { network, buyer: us, coin, .. } = &books.means;
+    let wanted: Vec<Wanted> = (50..57).map(|n| books.wants(n)).collect();
     scene.nodes[0].set(Faults { holds: true, ..Faults::default() });
-    std::thread::scope(|scope| {
-        let process = scope.spawn(|| {
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            runtime.block_on(async {
-                let tranches = start();
-                assert_eq!(tranches.buy(&wanted).await.expect("begun"), [1; 7]);
-                let is_sent = |payment: &Payment| matches!(payment.stage, Stage::Sent { .. });
-                let sent = || async { tranches.all().iter().all(|bought| is_sent(&bought.payment)) };
-                eventually("the payments to be sent", SOON, sent).await.expect("sent");
-                let again = tranches.buy(&wanted[6..]).await.expect_err("one at a time");
-                assert!(matches!(again, NotBought::NotBegun(NotBegun::Open { number: 1, .. })), "{again}");
-            });
-        });
-        tokio::task::block_in_place(|| process.join().expect("no panic"));
+    books.in_a_process(async |tranches| {
+        assert_eq!(tranches.buy(&wanted).await.expect("begun"), [1; 7]);
+        let is_sent = |payment: &Payment| matches!(payment.stage, Stage::Sent { .. });
+        let sent = || async { tranches.all().iter().all(|bought| is_sent(&bought.payment)) };
+        eventually("the payments to be sent", SOON, sent).await.expect("sent");
+        let again = tranches.buy(&wanted[6..]).await.expect_err("one at a time");
+        assert!(matches!(again, NotBought::NotBegun(NotBegun::Open { number: 1, .. })), "{again}");
     });
     scene.nodes[0].set(Faults::default());
     scene.cluster.release();
-    let tranches = start();
+    let tranches = books.start();
     let _clock = scene.cluster.tick(1, Duration::from_millis(2));
     let paid = || async { wanted.iter().all(|one| tranches.to_show(&one.worker).is_some()) };
     eventually("the tranches to be final", SOON, paid).await.expect("final");
@@ -371,13 +378,13 @@ async fn tranches_of_several_workers_share_a_transaction_and_are_paid_once() {
     for Wanted { worker, terms, .. } in &wanted {
         let tranche = tranches.to_show(worker).expect("paid");
         let transfer =
-            Transfer { to: terms.address, asset: coin.into(), amount: TRANCHE.0, hash: tranche.hash(&network, &us, worker).0 };
+            Transfer { to: terms.address, asset: (*coin).into(), amount: TRANCHE.0, hash: tranche.hash(network, us, worker).0 };
         let expected = Expected { payer: scene.payer.address(), transfer };
-        check_paid(&scene.rpcs(), &expected, tranche.transaction).await.expect("paid");
+        check_paid(&scene.rpcs(), &expected, &[], tranche.transaction).await.expect("paid");
     }
     // All or none.
-    let stranger = SolanaKey::from_bytes(&[60; 32]).bind(&network, &us);
-    let forged = Wanted { terms: SolanaTerms::new(stranger, coin, TRANCHE), ..wanted[0] };
+    let stranger = SolanaKey::from_bytes(&[60; 32]).bind(network, us);
+    let forged = Wanted { terms: SolanaTerms::new(stranger, *coin, TRANCHE), ..wanted[0] };
     let none = tranches.buy(&[forged, wanted[1]]).await.expect_err("another's wallet");
     assert!(matches!(&none, NotBought::Among { worker, .. } if *worker == wanted[0].worker), "{none}");
     assert_eq!(scene.cluster.landed().len(), 2);
@@ -409,10 +416,10 @@ async fn a_tranche_to_the_wallet_before_counts_after_a_restart() {
     market.buys().await;
     let (scene, worker, buyer) = (&market.scene, market.worker_id(), market.buyer.node.id());
     let tranche = market.buyer.node.tabs().solana().to_show(&worker).expect("paid");
-    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
+    let network = network();
     let (homes, key) = ([(); 2].map(|()| tempfile::tempdir().expect("a folder")), SolanaKey::from_bytes(&[40; 32]));
-    let [store, fresh] = [0, 1].map(|n| infernet_node::store::open(homes[n].path(), &network).expect("a store"));
-    let open = |store: &std::sync::Arc<dyn infernet_node::store::Store>, payout| {
+    let [store, fresh] = [0, 1].map(|n| store::open(homes[n].path(), &network).expect("a store"));
+    let open = |store: &Arc<dyn Store>, payout| {
         let desk = Desk::default();
         let account = market.account(payout);
         account.open(&desk, &key, (worker, &network), store.clone(), true).expect("a desk");
@@ -436,30 +443,21 @@ async fn a_tranche_to_the_wallet_before_counts_after_a_restart() {
 #[tokio::test]
 async fn copies_of_a_payment_are_the_same_before_it_goes_on() {
     let scene = Scene::new(1).await;
-    let home = tempfile::tempdir().expect("a folder");
-    let network: NetworkId = infernet_testnet::cluster::NETWORK.parse().expect("a name");
-    let store = infernet_node::store::open(home.path(), &network).expect("a store");
-    let us = NodeKey::from_bytes(&[1; 32]).expect("a key").id();
-    let coin = Coin::Token { mint: scene.mint, decimals: 6 };
-    let means = Means { network: network.clone(), buyer: us, coin, tranche: TRANCHE, unit_price: 0 };
-    let wanted = [50, 51].map(|n| {
-        let worker = NodeKey::from_bytes(&[n; 32]).expect("a key").id();
-        let own = SolanaKey::from_bytes(&[n; 32]).bind(&network, &worker);
-        Wanted { worker, terms: SolanaTerms::new(own, coin, TRANCHE), amount: TRANCHE }
-    });
+    let books = Books::new(&scene, 0);
+    let wanted = [50, 51].map(|n| books.wants(n));
     let mut book = Book::default();
-    let batch = together(book.next(&means, &wanted).expect("begun"), |_| true).remove(0);
+    let batch = together(book.next(&books.means, &wanted).expect("begun"), |_| true).remove(0);
     let (order, mut signed) = (batch[0].1.order.clone(), Payment::default());
     scene.nodes[0].set(Faults { drops: true, ..Faults::default() });
     scene.wallet().advance(&order, &mut signed, &mut crate::keeps).await.expect("signed");
     scene.nodes[0].set(Faults { silent: true, ..Faults::default() });
     for ((step, bought), payment) in batch.into_iter().zip([signed.clone(), Payment::default()]) {
         let (step, bytes) = book.put(step, Bought { payment, ..bought });
-        store.keep_step(step, bytes).await.expect("kept");
+        books.store.keep_step(step, bytes).await.expect("kept");
     }
-    let tranches = Tranches::start(means, scene.payer.bind(&network, &us), scene.wallet(), store.clone()).expect("started");
+    let tranches = books.start();
     let same = || async {
-        let kept = Book::recover(store.steps(FIRST_STEP).expect("steps"));
+        let kept = Book::recover(books.store.steps(FIRST_STEP).expect("steps"));
         kept.all().all(|bought| bought.payment.attempts == signed.attempts)
     };
     eventually("both copies to be the same", SOON, same).await.expect("kept");

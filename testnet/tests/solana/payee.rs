@@ -23,7 +23,7 @@ async fn pay(scene: &Scene, payer: &SolanaKey, transfer: Transfer) -> TxSignatur
 }
 
 async fn check(scene: &Scene, expected: &Expected, signature: TxSignature) -> Result<(), NotPaid> {
-    match check_paid(&scene.rpcs(), expected, signature).await {
+    match check_paid(&scene.rpcs(), expected, &[], signature).await {
         Ok(()) => Ok(()),
         Err(NotCounted::NotPaid(why)) => Err(why),
         Err(other) => panic!("{other}"),

@@ -124,7 +124,6 @@ async fn a_payer_that_is_killed_at_every_point_pays_once() {
     }
 }
 
-/// What was not kept was not sent.
 /// A disk that was full for a moment: what was signed meanwhile is on no disk, so it must not be sent when there is room again either.
 #[tokio::test]
 async fn what_was_signed_and_not_kept_is_never_sent() {
@@ -147,6 +146,7 @@ async fn what_was_signed_and_not_kept_is_never_sent() {
     assert_eq!((scene.cluster.landed().len(), scene.paid()), (1, 400));
 }
 
+/// What was not kept was not sent.
 #[tokio::test]
 async fn a_full_disk_pays_nothing() {
     let scene = Scene::new(1).await;

@@ -168,6 +168,11 @@ impl Channel {
         Some((channel.payer != EvmAddress::ZERO).then_some(channel))
     }
 
+    /// What a voucher of `promised` pays beyond what was redeemed.
+    pub fn unredeemed(&self, promised: u128) -> u128 {
+        if self.exit_at == CLOSED { 0 } else { promised.min(self.deposit).saturating_sub(self.redeemed) }
+    }
+
     /// What is still there for vouchers.
     pub fn left(&self) -> u128 {
         if self.exit_at == CLOSED { 0 } else { self.deposit.saturating_sub(self.redeemed) }

@@ -124,7 +124,7 @@ impl Rpc {
     }
 
     /// What `contract` said in the blocks `from` to `to`, both included, in their order. `topics`: the event, then its fields; `None`
-    /// for any. Nodes refuse too many blocks at once: ask for [`MAX_LOG_BLOCKS`] at most. Logs of other contracts or blocks, which
+    /// for any. Nodes refuse too many blocks at once: [`MAX_LOG_BLOCKS`] are what all take. Logs of other contracts or blocks, which
     /// nobody asked for, make the answer malformed.
     pub async fn logs(
         &self,

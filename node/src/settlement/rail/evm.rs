@@ -4,6 +4,7 @@ use super::{Balance, Holdings, Rail};
 use crate::{
     settlement::{
         service::{Account, AccountError, Settings},
+        tab::micro_usd,
         tabs::Tabs,
     },
     store::Store,
@@ -19,6 +20,9 @@ use infernet_wire::{
 };
 use std::sync::{Arc, OnceLock};
 use tokio::task::JoinHandle;
+
+const NO_CHAIN: &str = "this node is on no EVM chain: write evm_chain, evm_contract and evm_token into config.toml, set INFERNET_EVM_RPC, \
+                        and start it again";
 
 /// The channels of a node, and its account if it has one.
 pub struct Evm {
@@ -45,11 +49,6 @@ impl Evm {
     pub fn account(&self) -> Option<&Account> {
         self.account.get().map(|(account, _)| account)
     }
-}
-
-/// Whole micro-USD of a channel's units; the rest of one is nobody's wealth.
-pub fn micro_usd(units: u128, rate: u128) -> MicroUsd {
-    MicroUsd(u64::try_from(units / rate.max(1)).unwrap_or(u64::MAX))
 }
 
 fn balances(EvmTerms { token, rate, .. }: EvmTerms, coin: u128, tokens: u128) -> Vec<Balance> {
@@ -91,7 +90,7 @@ impl Rail for Evm {
 
     fn pay_to(&self, address: &str) -> Result<(), String> {
         let to = address.parse().map_err(|error: BadAddress| error.to_string())?;
-        self.account().ok_or("this node is on no EVM chain")?.set_payout_to(to);
+        self.account().ok_or(NO_CHAIN)?.set_payout_to(to);
         Ok(())
     }
 

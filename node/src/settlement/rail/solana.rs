@@ -68,6 +68,10 @@ impl Rail for Solana {
 
     fn pay_to(&self, address: &str) -> Result<(), String> {
         let to = address.parse().map_err(|error: BadSolanaText| error.to_string())?;
-        if self.0.solana().pay_to(to) { Ok(()) } else { Err("this node sells nothing on Solana".into()) }
+        if self.0.solana().pay_to(to) {
+            Ok(())
+        } else {
+            Err("this node sells nothing on Solana: write solana_rpc into config.toml, let it serve a model, and start it again".into())
+        }
     }
 }

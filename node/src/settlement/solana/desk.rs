@@ -90,10 +90,7 @@ impl Desk {
         let workers: BTreeSet<NodeId> = workers.iter().copied().collect();
         let mut wanted = Vec::new();
         for worker in &workers {
-            let among = |why: NotBought| match workers.len() {
-                1 => why,
-                _ => NotBought::Among { worker: *worker, why: Box::new(why) },
-            };
+            let among = |why: NotBought| why.among(*worker, workers.len());
             let terms = self.terms_of(worker).ok_or(NotBought::NotTaken).map_err(among)?;
             let amount = amount.map_or_else(|| tranches.means().unasked(&terms), Ok).map_err(|why| among(why.into()))?;
             wanted.push(Wanted { worker: *worker, terms, amount });

@@ -102,9 +102,25 @@ impl NotCounted {
     }
 }
 
-/// Checks that `signature` pays what is expected, as **all** of `nodes` show it: a lone one could claim what never was.
-pub async fn check_paid(nodes: &[Rpc], expected: &Expected, signature: TxSignature) -> Result<(), NotCounted> {
-    Ok(pays(&shown(nodes, &signature).await?, expected, signature)?)
+/// Checks that `signature` pays what is expected, as **all** of `nodes` show it: a lone one could claim what never was. At the wallets
+/// `others` it counts as well. Each node is asked once.
+pub async fn check_paid(
+    nodes: &[Rpc],
+    expected: &Expected,
+    others: &[Address],
+    signature: TxSignature,
+) -> Result<(), NotCounted> {
+    let shown = shown(nodes, &signature).await?;
+    let at = |to| {
+        let expected = Expected { transfer: Transfer { to, ..expected.transfer }, ..*expected };
+        shown.iter().try_for_each(|answer| verify(&expected, signature, answer))
+    };
+    let is_elsewhere = |told: &Result<(), NotPaid>| matches!(told, Err(NotPaid::Destination(_)));
+    let told = at(expected.transfer.to);
+    if !is_elsewhere(&told) {
+        return Ok(told?);
+    }
+    Ok(others.iter().map(|to| at(*to)).find(|told| !is_elsewhere(told)).unwrap_or(told)?)
 }
 
 /// What each of `nodes` shows of a transaction.
@@ -114,10 +130,6 @@ async fn shown(nodes: &[Rpc], signature: &TxSignature) -> Result<Vec<Value>, Rpc
         node.transaction(signature).await
     };
     try_join_all(nodes.iter().map(ask)).await
-}
-
-fn pays(shown: &[Value], expected: &Expected, signature: TxSignature) -> Result<(), NotPaid> {
-    shown.iter().try_for_each(|answer| verify(expected, signature, answer))
 }
 
 /// How a worker is paid beforehand, and where it looks that up.
@@ -194,23 +206,12 @@ impl Payee {
         }
         tranche.payer.verify(&self.network, buyer)?;
         let (expected, worth) = self.expected(buyer, tranche)?;
-        timeout(LOOK, self.look(expected, tranche.transaction)).await.map_err(|_| NotCounted::Silent)??;
+        let others = [&self.paid().former[..], &[self.own.address]].concat();
+        let looked = check_paid(&self.nodes, &expected, &others, tranche.transaction);
+        timeout(LOOK, looked).await.map_err(|_| NotCounted::Silent)??;
         // Another job may have been faster: then it is counted, and not twice.
         tabs.prepay(buyer, tranche.number, worth).await?;
         Ok(())
-    }
-
-    /// Whether it is paid to a wallet of ours. Each node is asked once, however many wallets there are.
-    async fn look(&self, expected: Expected, signature: TxSignature) -> Result<(), NotCounted> {
-        let shown = shown(&self.nodes, &signature).await?;
-        let former = self.paid().former.clone();
-        let others = former.into_iter().chain([self.own.address]);
-        let to = |to| Expected { transfer: Transfer { to, ..expected.transfer }, ..expected };
-        let told = pays(&shown, &expected, signature);
-        let elsewhere = |told: &Result<(), NotPaid>| matches!(told, Err(NotPaid::Destination(_)));
-        let found = || others.map(|other| pays(&shown, &to(other), signature)).find(|told| !elsewhere(told));
-        let found = if elsewhere(&told) { found() } else { None };
-        Ok(found.unwrap_or(told)?)
     }
 
     /// What must be on the chain, and what it counts for: SOL that was paid at another rate than is asked for now, no more than it is

@@ -60,6 +60,13 @@ pub enum NotBought {
     TooMany(usize),
 }
 
+impl NotBought {
+    /// Of `worker`, one of so many.
+    pub(super) fn among(self, worker: NodeId, of: usize) -> Self {
+        if of == 1 { self } else { NotBought::Among { worker, why: Box::new(self) } }
+    }
+}
+
 /// A handle to all tranches that this node has bought. Cheap to clone.
 #[derive(Clone)]
 pub struct Tranches {
@@ -111,10 +118,7 @@ impl Tranches {
             return Err(NotBought::TooMany(wanted.len()));
         }
         let Shared { means, wallet, .. } = &*self.shared;
-        let among = |worker, why: NotBought| match wanted {
-            [_] => why,
-            _ => NotBought::Among { worker, why: Box::new(why) },
-        };
+        let among = |worker, why: NotBought| why.among(worker, wanted.len());
         for Wanted { worker, terms, .. } in wanted {
             terms.verify(&means.network, worker).map_err(|why| among(*worker, why.into()))?;
         }

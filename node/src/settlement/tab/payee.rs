@@ -1,5 +1,6 @@
 //! The seller's side of a tab.
 
+use super::{micro_usd, units};
 use infernet_wire::{
     codec,
     evm::amount,
@@ -161,17 +162,8 @@ struct Job {
 
 impl Job {
     fn units(&self, amount: u64) -> u128 {
-        units(amount, self.rate)
+        units(MicroUsd(amount), self.rate)
     }
-}
-
-/// No amount of micro-USD is more units than can be counted, at no rate that may be agreed.
-fn units(amount: u64, rate: u128) -> u128 {
-    u128::from(amount).saturating_mul(rate)
-}
-
-fn micro_usd(units: u128, rate: u128) -> MicroUsd {
-    MicroUsd(u64::try_from(units.checked_div(rate).unwrap_or_default()).unwrap_or(u64::MAX))
 }
 
 /// See the module above. On the ledger a unit is a micro-USD.
@@ -309,8 +301,8 @@ impl PayeeTab {
         if paid.0 > most {
             return Err(BadPayment::TooMuch { paid, most: MicroUsd(most) });
         }
-        let others = self.settled.saturating_add(self.running(|job| job.paid)).saturating_sub(units(before, rate));
-        let needed = others.saturating_add(units(paid.0, rate));
+        let others = self.settled.saturating_add(self.running(|job| job.paid)).saturating_sub(units(MicroUsd(before), rate));
+        let needed = others.saturating_add(units(paid, rate));
         let promised = self.promised().max(if verified.is_some() { amount } else { 0 });
         if needed > promised {
             return Err(BadPayment::NotCovered { promised: micro_usd(promised, rate), needed: micro_usd(needed, rate) });

@@ -1,5 +1,6 @@
 //! The buyer's side of a tab.
 
+use super::units;
 use infernet_wire::{id::JobId, money::MicroUsd};
 use std::collections::BTreeMap;
 
@@ -53,10 +54,6 @@ pub struct PayerTab {
     asked: u128,
 }
 
-fn units(paid: u64, rate: u128) -> u128 {
-    u128::from(paid).saturating_mul(rate)
-}
-
 impl PayerTab {
     /// What [`PayerTab::record`] tells after a stop. Bytes that are no record count as none.
     pub fn recover(record: &[u8]) -> Option<Self> {
@@ -86,12 +83,12 @@ impl PayerTab {
     pub fn pay(&mut self, job: JobId, paid: MicroUsd, funds: Funds) -> Authorise {
         let Funds { rate, most } = funds;
         let (before, earlier_rate) = self.jobs.get(&job).copied().unwrap_or((0, rate));
-        let others = self.running().checked_sub(units(before, earlier_rate));
-        let total = others.and_then(|others| others.checked_add(units(paid.0, rate))?.checked_add(self.settled));
+        let others = self.running().checked_sub(units(MicroUsd(before), earlier_rate));
+        let total = others.and_then(|others| others.checked_add(units(paid, rate))?.checked_add(self.settled));
         let fits = |needed: &u128| paid.0 >= before && rate == earlier_rate && *needed <= most;
         let Some(needed) = total.filter(fits) else { return Authorise::Refused };
         let amount = needed.max(self.promised);
-        let step = units(STEP, rate);
+        let step = units(MicroUsd(STEP), rate);
         let ahead = amount.saturating_add(step).min(most.max(amount));
         if amount > self.authorised {
             self.asked = self.asked.max(ahead);
@@ -116,7 +113,7 @@ impl PayerTab {
         self.reserved.remove(job);
         // A job that was not paid for at all costs nothing: nobody knows at which rate.
         let Some((paid, rate)) = self.jobs.remove(job) else { return };
-        self.settled = self.settled.saturating_add(units(owed.map_or(paid, |owed| owed.0), rate));
+        self.settled = self.settled.saturating_add(units(owed.unwrap_or(MicroUsd(paid)), rate));
     }
 
     /// What was paid for `job` so far.
@@ -150,6 +147,6 @@ impl PayerTab {
     }
 
     fn running(&self) -> u128 {
-        self.jobs.values().fold(0, |sum, (paid, rate)| sum.saturating_add(units(*paid, *rate)))
+        self.jobs.values().fold(0, |sum, (paid, rate)| sum.saturating_add(units(MicroUsd(*paid), *rate)))
     }
 }
