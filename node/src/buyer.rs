@@ -19,7 +19,7 @@ mod task;
 mod waiting;
 
 pub use crate::market::{standing::PathChoice, trust::Trust};
-pub use order::{ChatOrder, DEFAULT_CEILING, DEFAULT_WINDOW_MS, Prepared};
+pub use order::{ChatOrder, DEFAULT_CEILING, DEFAULT_WINDOW_MS, Lost, Prepared};
 pub use refused::{ChatError, NoBids};
 
 use crate::{
@@ -446,6 +446,9 @@ impl Buyer {
         };
         let caller = Caller { on_step: &mut on_step, progress: events, cancel, patience: deadline::TAKE };
         let result = client::run(&self.shared.client, order, caller).await;
+        if let Err(failure) = &result {
+            prepared.order.lost.add(failure.lost);
+        }
         self.observe_result(worker, &result, standing, prepared);
         (result, said)
     }

@@ -112,6 +112,7 @@ impl Control {
             .route("/v0/credit", get(credit::list).post(credit::set))
             .route("/v0/credit/paid", post(credit::clear))
             .route("/v0/tranche", get(tranche::list).post(tranche::buy))
+            .route("/v0/tranche/drop", post(tranche::drop))
             .route("/v0/wallet", get(wallet::show).post(wallet::act))
             .route("/v0/wallet/steps", get(wallet::steps))
             .route("/v0/payout", post(wallet::pay_to))

@@ -8,7 +8,7 @@ mod places;
 
 use crate::{
     backend::{Backend, BackendSpec},
-    buyer::{Buyer, ChatError, ChatEvent, ChatOrder, Preferences},
+    buyer::{Buyer, ChatError, ChatEvent, ChatOrder, Lost, Preferences},
     chat::{
         self,
         endpoint::{BindError, Endpoint},
@@ -424,9 +424,11 @@ impl Node {
         if let Some(spending) = &spending {
             order.budget = Some(spending.most());
         }
+        order.lost = Lost::default();
+        let lost = order.lost.clone();
         let result = self.buyer.chat(order, events, cancel).await;
         if let Some(spending) = spending {
-            spending.settle_as(&result);
+            spending.settle_as(&result, lost.amount());
         }
         result
     }

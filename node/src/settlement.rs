@@ -12,6 +12,7 @@
 //! | [`json_rpc`] | questions to a chain's node, within deadlines and bounds, without its key in any error |
 //! | [`tab`] | what one node owes another, as vouchers say it: pure |
 //! | [`tabs`] | the tabs of a node, kept; a till for each job sold, a payer for each bought |
+//! | [`unsettled`] | what a key still has on chains, as its home's journal tells |
 //!
 //! A chat stream is paid on a tab as it runs. What a tab says is an IOU, or is covered: by the deposit of a channel, whose vouchers are
 //! money that [`service`] redeems, or by a tranche that was paid beforehand.
@@ -25,4 +26,5 @@ pub mod solana;
 pub mod steps;
 pub mod tab;
 pub mod tabs;
+pub mod unsettled;
 mod watch;

@@ -165,12 +165,13 @@ impl Book {
         account.authorised = account.authorised.max(record.authorised.0);
     }
 
-    /// A job has cost `actual`, which its budget has bounded.
-    pub fn settle(&mut self, draw: &Draw, actual: MicroUsd) {
+    /// A job has cost `actual`, which its budget has bounded, and beside that `lost`, which it has not: what workers were promised that
+    /// gave nothing for it.
+    pub fn settle(&mut self, draw: &Draw, actual: MicroUsd, lost: MicroUsd) {
         for key in &draw.keys {
             let Some(account) = self.accounts.get_mut(key).filter(|account| account.day == draw.day) else { continue };
             account.reserved = account.reserved.saturating_sub(draw.most.0);
-            account.spent = account.spent.saturating_add(actual.min(draw.most).0);
+            account.spent = account.spent.saturating_add(actual.min(draw.most).0).saturating_add(lost.0);
         }
     }
 

@@ -163,6 +163,15 @@ pub fn open_through(
     Ok(Arc::new(self::open::open(home, network, through)?))
 }
 
+/// The networks on which the node of `home` has kept anything, in order; none if it can't be listed.
+pub fn networks(home: &Path) -> Vec<NetworkId> {
+    let named = |name: &str| name.strip_prefix("journal-")?.parse().ok();
+    let entries = std::fs::read_dir(home).into_iter().flatten().flatten();
+    let mut all: Vec<NetworkId> = entries.filter_map(|entry| named(entry.file_name().to_str()?)).collect();
+    all.sort();
+    all
+}
+
 /// On which side of a job this node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]

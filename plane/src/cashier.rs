@@ -188,6 +188,12 @@ impl Cashier {
         self.report.borrow().clone()
     }
 
+    /// Whether what is deposited now will be found: the chain was read once, and from there on nothing is left out. Before that nobody
+    /// is to be told the address.
+    pub fn is_open(&self) -> bool {
+        self.report.borrow().read.is_some()
+    }
+
     /// Starts one for the account of `key`. Settings that the chain contradicts are refused; a chain's node that does not answer
     /// is asked again later.
     pub async fn start(config: CashierConfig, key: NodeKey, store: Arc<dyn Store>) -> Result<(Self, Task), CashierError> {
@@ -198,6 +204,8 @@ impl Cashier {
         let (report, reported) = watch::channel(Report::default());
         let cashier = Cashier { config: config.clone(), address: wallet.address(), report: reported };
         let mut work = Work::new(config, wallet, store, report);
+        let read = work.reading.read_before(&*work.store).await?;
+        work.report.send_modify(|report| report.read = read);
         match work.check().await {
             Err(error) if error.is_setting() => return Err(error),
             Err(error) => work.failed(&error),

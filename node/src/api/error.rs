@@ -358,7 +358,7 @@ mod tests {
     }
 
     fn failed(cause: Cause, after_first_token: bool) -> ChatError {
-        ChatError::Failed { failure: Failure { cause, after_first_token }, partial: "so f".into() }
+        ChatError::Failed { failure: Failure { cause, after_first_token, lost: MicroUsd(0) }, partial: "so f".into() }
     }
 
     fn check(error: &ChatError, capped: Option<u64>, status: u16, code: &str) -> ApiError {

@@ -10,7 +10,7 @@ use super::{
     till::{Bill, Charge},
 };
 use crate::{
-    buyer::{Buyer, ChatError, ChatEvent, ChatOrder},
+    buyer::{Buyer, ChatError, ChatEvent, ChatOrder, Lost},
     chat::client::{Agreed, Progress},
     report::ChatReport,
 };
@@ -69,6 +69,7 @@ pub(super) struct Known {
     pub(super) retries: u32,
     /// The final count.
     pub(super) usage: Option<Usage>,
+    lost: Lost,
 }
 
 /// An opened stream.
@@ -95,7 +96,7 @@ impl Known {
     fn bill(&self, cost: MicroUsd, failure: Option<&'static str>) -> Bill {
         let worker = self.opened.as_ref().map(|opened| opened.agreed.worker);
         let usage = self.usage.as_ref().map(|usage| (usage.input_tokens, usage.output_tokens));
-        Bill { cost, worker, usage, failure }
+        Bill { cost, lost: self.lost.amount(), worker, usage, failure }
     }
 
     fn note(&mut self, progress: &Progress) {
@@ -131,15 +132,18 @@ pub(super) struct Job {
 
 impl Job {
     /// Prepares `order`; nothing happens until it is polled.
-    pub(super) fn new(buyer: Buyer, order: ChatOrder, charge: Option<Box<dyn Charge>>, place: Arc<Place>) -> Self {
+    pub(super) fn new(buyer: Buyer, mut order: ChatOrder, charge: Option<Box<dyn Charge>>, place: Arc<Place>) -> Self {
         let (told, events) = mpsc::channel(EVENTS);
         let cancelled = charge.as_ref().and_then(|charge| charge.cancelled());
+        // Orders of one request are copies.
+        order.lost = Lost::default();
+        let known = Known { lost: order.lost.clone(), ..Known::default() };
         let running = async move {
             let (_never, never) = watch::channel(false);
             let mut cancel = cancelled.unwrap_or(never);
             buyer.chat(order, &told, &mut cancel).await
         };
-        Job { running: Some(running.boxed()), outcome: None, events, known: Known::default(), over: false, charge, place }
+        Job { running: Some(running.boxed()), outcome: None, events, known, over: false, charge, place }
     }
 
     /// The next step; must not be called again once it is over.

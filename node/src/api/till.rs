@@ -22,6 +22,8 @@ pub struct Wish<'a> {
 pub struct Bill {
     /// What it has cost.
     pub cost: MicroUsd,
+    /// What was promised beside that to workers that gave nothing for it.
+    pub lost: MicroUsd,
     /// Who served it, if anybody did.
     pub worker: Option<NodeId>,
     /// Tokens of input and output, if the answer is whole.
@@ -71,6 +73,6 @@ impl Charge for Spending {
     }
 
     fn settle(self: Box<Self>, bill: Bill) {
-        Spending::settle(*self, bill.cost);
+        Spending::settle(*self, bill.cost, bill.lost);
     }
 }

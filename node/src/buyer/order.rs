@@ -15,7 +15,10 @@ use infernet_wire::{
     time::UnixMillis,
     topic,
 };
-use std::sync::{Arc, LazyLock};
+use std::sync::{
+    Arc, LazyLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// The bid window asked for when the caller names none. Auctions close earlier as soon as waiting does not pay.
 pub const DEFAULT_WINDOW_MS: u16 = 1_000;
@@ -46,6 +49,26 @@ pub struct ChatOrder {
     pub trust: Trust,
     /// How long to wait, and ask again, when nobody has room now or nobody is there, in milliseconds; 0: not at all.
     pub wait_ms: u64,
+    /// What came of it that no receipt says.
+    pub lost: Lost,
+}
+
+/// What was promised to workers that broke off before their first token, and that they may still ask for: at most what each was paid
+/// for the input. It is beside a job's budget, and counts on a day's. Copies are one.
+#[derive(Debug, Clone, Default)]
+pub struct Lost(Arc<AtomicU64>);
+
+impl Lost {
+    /// So much more.
+    pub fn add(&self, amount: MicroUsd) {
+        // It fails only where the closure does.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |lost| Some(lost.saturating_add(amount.0)));
+    }
+
+    /// All of it.
+    pub fn amount(&self) -> MicroUsd {
+        MicroUsd(self.0.load(Ordering::Relaxed))
+    }
 }
 
 impl ChatOrder {
@@ -60,6 +83,7 @@ impl ChatOrder {
             path: PathChoice::Auto,
             trust: Trust::default(),
             wait_ms: 0,
+            lost: Lost::default(),
         }
     }
 }

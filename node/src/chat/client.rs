@@ -165,6 +165,8 @@ pub struct Failure {
     pub cause: Cause,
     /// Whether a piece of the answer had arrived: then no other worker can take over unseen.
     pub after_first_token: bool,
+    /// What was promised for nothing, if it was not: the worker may still ask for it.
+    pub lost: MicroUsd,
 }
 
 /// Why a stream failed.
@@ -255,19 +257,20 @@ impl<T: From<Progress>> Caller<'_, T> {
 
 /// Runs `order` to its end.
 pub async fn run<T: From<Progress> + Send>(buyer: &Buyer, order: Order, caller: Caller<'_, T>) -> Result<Completed, Failure> {
-    let before = |cause| Failure { cause, after_first_token: false };
-    let mut attempt = Attempt::start(buyer, &order).await.map_err(before)?;
+    let before = |cause, lost| Failure { cause, after_first_token: false, lost };
+    let mut attempt = Attempt::start(buyer, &order).await.map_err(|cause| before(cause, MicroUsd(0)))?;
     let result = attempt.drive(buyer, &order, caller).await;
     if matches!(&result, Err(Cause::Stream(FrameError::Timeout(_)))) {
         // Whoever is next should not wait on a dead connection.
         buyer.pool.drop_connection(&order.terms.worker);
     }
     let after_first_token = attempt.session.has_received();
-    attempt.close_tab(&result);
+    let promised = attempt.close_tab(&result);
     result.map_err(|cause| match cause {
         // Nobody waits for another worker's answer.
-        _ if attempt.cancelled && !after_first_token => before(Cause::Cancelled),
-        cause => Failure { cause, after_first_token },
+        _ if attempt.cancelled && !after_first_token => before(Cause::Cancelled, promised),
+        cause if !after_first_token => before(cause, promised),
+        cause => Failure { cause, after_first_token, lost: MicroUsd(0) },
     })
 }
 
@@ -693,15 +696,18 @@ impl Attempt {
         }
     }
 
-    /// What came of the job, for the tab. A worker that gave up before the first token has nothing to ask for, as it says itself.
-    fn close_tab(&mut self, result: &Result<Completed, Cause>) {
-        let Some(payer) = self.payer.take() else { return };
+    /// What came of the job, for the tab; what was promised beyond that. A worker that gave up before the first token has nothing to
+    /// ask for, as it says itself.
+    fn close_tab(&mut self, result: &Result<Completed, Cause>) -> MicroUsd {
+        let Some(payer) = self.payer.take() else { return MicroUsd(0) };
         let owed = match result {
             Ok(completed) => Some(completed.receipt.as_ref().map_or(MicroUsd(0), |receipt| receipt.receipt().amount)),
             Err(Cause::Worker(_)) if !self.session.has_received() => Some(MicroUsd(0)),
             Err(_) => None,
         };
+        let promised = if owed.is_none() { payer.paid() } else { MicroUsd(0) };
         payer.close(owed);
+        promised
     }
 
     /// Checks, keeps, then sends. A countersignature that can't be sent still counts: the worker will ask again.

@@ -7,6 +7,8 @@ use crate::{
     control::{Control, client::Client},
     date::{self, Day},
     identity::{self, IdentityError, KEY_FILE, Source},
+    settlement::unsettled::{Unsettled, unsettled},
+    store,
 };
 use clap::Subcommand;
 use infernet_wire::{id::NodeId, key::NodeKey, solana::SolanaAddress};
@@ -40,7 +42,13 @@ pub(super) enum KeyCommand {
     /// Keep the key file of this home in plain again.
     Decrypt(PassphraseArgs),
     /// Replace the key by a new one; both sign that they belong together. The node must be stopped.
-    Rotate(PassphraseArgs),
+    Rotate {
+        #[command(flatten)]
+        passphrase: PassphraseArgs,
+        /// Though this key still has money on a chain, which the new one can't move.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -105,7 +113,7 @@ pub(super) async fn run(context: &Context, command: KeyCommand) -> Result<(), Ex
         KeyCommand::Restore { file, passphrase } => restore(context, file, &passphrase.source(context)),
         KeyCommand::Encrypt(passphrase) => rewrite(context, &passphrase.source(context), true),
         KeyCommand::Decrypt(passphrase) => rewrite(context, &passphrase.source(context), false),
-        KeyCommand::Rotate(passphrase) => rotate(context, &passphrase.source(context)),
+        KeyCommand::Rotate { passphrase, force } => rotate(context, &passphrase.source(context), force),
     }
 }
 
@@ -188,12 +196,37 @@ fn rewrite(context: &Context, passphrase: &Source, encrypt: bool) -> Result<(), 
     context.tell(&key.id(), &path)
 }
 
-fn rotate(context: &Context, passphrase: &Source) -> Result<(), Exit> {
-    let (_, encrypted) = identity::public(&context.home)?;
+/// What is named of what a key has left.
+const NAMED: usize = 8;
+
+/// Refuses if the key of `id` has anything on a chain that only it can move, on whichever network of ours.
+fn nothing_left(context: &Context, id: &NodeId) -> Result<(), Exit> {
+    let mut left = Vec::new();
+    for network in store::networks(&context.home) {
+        left.extend(unsettled(&*store::open(&context.home, &network)?, id)?);
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    let more = left.len().saturating_sub(NAMED);
+    let more = (more > 0).then(|| format!("and {more} more")).into_iter();
+    let named: Vec<String> = left.iter().take(NAMED).map(Unsettled::to_string).chain(more).collect();
+    let message = format!(
+        "this key still has money on a chain, which no other key can move: {}; end that first, or leave it with --force",
+        named.join("; ")
+    );
+    Err(Exit::new(exit::FAILED, message))
+}
+
+fn rotate(context: &Context, passphrase: &Source, force: bool) -> Result<(), Exit> {
+    let (id, encrypted) = identity::public(&context.home)?;
     let network = Config::load(&context.home, Partial::default())?.network;
     // A node that runs would go on with the old key. Holding its socket keeps one from starting, too.
     let _alone = Control::bind(&context.home)
         .map_err(|error| Exit { message: format!("the key can't be rotated now: {error}"), ..Exit::from(error) })?;
+    if !force {
+        nothing_left(context, &id)?;
+    }
     let asked = if encrypted { Some(passphrase.ask("the key file")?) } else { None };
     let old = identity::load_with(&context.home, || Ok(asked.clone().unwrap_or_default()))?;
     let rotated = identity::rotate(&context.home, &old, asked.as_ref().map(|text| text.as_str()), &network, clock::now())?;

@@ -80,6 +80,7 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("credit paid", schema_for!(Vec<CreditReport>)),
         ("tranche list", schema_for!(Vec<TrancheReport>)),
         ("tranche buy", schema_for!(Vec<TrancheReport>)),
+        ("tranche drop", schema_for!(Vec<TrancheReport>)),
         ("wallet balance", schema_for!(WalletReport)),
         ("wallet deposit", schema_for!(Vec<StepReport>)),
         ("wallet close", schema_for!(Vec<StepReport>)),

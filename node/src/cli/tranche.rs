@@ -1,4 +1,4 @@
-//! `infernet tranche`: what this node has prepaid on Solana, and one more.
+//! `infernet tranche`: what this node has prepaid on Solana, one more, and one that is lost.
 
 use super::{
     Context, exit,
@@ -6,9 +6,10 @@ use super::{
     setup::micro_usd,
     wallet::{self, ASKED},
 };
-use crate::control::schema::{TrancheBody, TrancheReport};
+use crate::control::schema::{DropBody, TrancheBody, TrancheReport};
 use clap::Subcommand;
 use infernet_wire::{id::NodeId, money::MicroUsd};
+use serde::Serialize;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TrancheCommand {
@@ -26,20 +27,32 @@ pub(super) enum TrancheCommand {
         #[arg(long, value_name = "WORKER")]
         also: Vec<NodeId>,
     },
+    /// Write off a tranche that its worker refuses for good, because it takes another coin now, or has left the wallet that was
+    /// paid. Its money is lost to you; after that the next can be bought.
+    Drop {
+        /// The worker's node id.
+        worker: NodeId,
+        /// Which, as `infernet tranche list` shows it.
+        number: u64,
+    },
 }
 
 pub(super) async fn run(context: &Context, command: TrancheCommand) -> Result<(), Exit> {
     match command {
         TrancheCommand::List => show(context, &wallet::node(context)?.ask(ASKED, "tranche").await??),
         TrancheCommand::Buy { worker, usd, also } => buy(context, worker, usd, also).await,
+        TrancheCommand::Drop { worker, number } => post(context, "tranche/drop", &DropBody { worker, number }).await,
     }
 }
 
 /// Prepays each so many micro-USD, or what it would like, up to `solana_tranche`.
 pub(super) async fn buy(context: &Context, worker: NodeId, micro_usd: Option<u64>, also: Vec<NodeId>) -> Result<(), Exit> {
-    let body =
-        serde_json::to_string(&TrancheBody { worker, micro_usd, also }).map_err(|error| Exit::new(exit::FAILED, error))?;
-    show(context, &wallet::node(context)?.post_within(ASKED, "tranche", body).await??)
+    post(context, "tranche", &TrancheBody { worker, micro_usd, also }).await
+}
+
+async fn post(context: &Context, what: &str, body: &impl Serialize) -> Result<(), Exit> {
+    let body = serde_json::to_string(body).map_err(|error| Exit::new(exit::FAILED, error))?;
+    show(context, &wallet::node(context)?.post_within(ASKED, what, body).await??)
 }
 
 fn show(context: &Context, list: &Vec<TrancheReport>) -> Result<(), Exit> {

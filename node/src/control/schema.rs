@@ -555,7 +555,7 @@ pub struct TrancheReport {
     pub number: u64,
     /// How much, in micro-USD.
     pub micro_usd: u64,
-    /// How far it is: `on its way`, `paid and waiting for a job`, `taken`, `failed` or `given up`.
+    /// How far it is: `on its way`, `paid and waiting for a job`, `taken`, `written off`, `failed` or `given up`.
     pub state: String,
     /// The transaction that was signed last for it, in base58.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -579,6 +579,16 @@ pub struct TrancheBody {
     /// And of whom else, all or none.
     #[serde(default)]
     pub also: Vec<NodeId>,
+}
+
+/// A tranche to write off.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DropBody {
+    /// Whose.
+    pub worker: NodeId,
+    /// Which, so that none is meant but the newest.
+    pub number: u64,
 }
 
 /// An error, in one sentence.

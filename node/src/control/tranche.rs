@@ -1,7 +1,7 @@
 //! Tranches that this node has prepaid on Solana: `/v0/tranche`.
 
 use super::{
-    schema::{TrancheBody, TrancheReport},
+    schema::{DropBody, TrancheBody, TrancheReport},
     wallet::refused,
 };
 use crate::{
@@ -35,6 +35,15 @@ pub(super) async fn buy(State(node): State<Arc<Node>>, Json(body): Json<TrancheB
     let workers = [&[body.worker], &body.also[..]].concat();
     match node.tabs().solana().buy_of(&workers, body.micro_usd.map(MicroUsd)).await {
         Ok(_) => answer(rows(&node).await),
+        Err(error) => answer(Err(error)),
+    }
+}
+
+/// `POST`: the newest of a worker is written off.
+pub(super) async fn drop(State(node): State<Arc<Node>>, Json(body): Json<DropBody>) -> Response {
+    let dropped = async { node.tabs().solana().tranches()?.write_off(&body.worker, body.number).await };
+    match dropped.await {
+        Ok(()) => answer(rows(&node).await),
         Err(error) => answer(Err(error)),
     }
 }

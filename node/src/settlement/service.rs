@@ -38,6 +38,7 @@ use infernet_wire::{
 };
 use serde_bytes::ByteBuf;
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -71,7 +72,7 @@ pub struct Settings {
     pub poll: Duration,
 }
 
-/// Why nothing is done. Nothing has begun.
+/// Why nothing is done. Nothing has begun, but for redemptions of a payout that were asked for before the chain failed: those go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
     /// The chain.
@@ -174,7 +175,7 @@ impl Account {
         let wallet = Wallet::new(rpc, key, evm.rules(), poll);
         let (steps, others): (Vec<_>, Vec<_>) =
             records(&*store)?.into_iter().partition(|(number, _)| (1..CHANNELS).contains(number));
-        let (steps, unreadable) = Steps::recover((evm.terms.chain, evm.terms.contract), steps);
+        let (steps, unreadable) = Steps::recover((evm.terms.chain, evm.terms.contract), wallet.address(), steps);
         if unreadable > 0 {
             warn!(unreadable, "steps in the journal can't be read: what they were for does not go on");
         }
@@ -381,7 +382,7 @@ impl Account {
 }
 
 /// All records of ours: those of another chain come after [`FOREIGN`].
-fn records(store: &dyn Store) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+pub(super) fn records(store: &dyn Store) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
     let (mut all, mut from) = (Vec::new(), 0);
     loop {
         let page = store.steps(from)?;
@@ -486,6 +487,7 @@ impl Shared {
         let vouchers = self.vouchers().await.map_err(kept)?;
         let worth = units(self.payout_at, self.terms.rate);
         let early = UnixMillis(clock::now().0.saturating_sub(RETRY_MS));
+        let mut wanted = Vec::new();
         for known in known {
             let sold = vouchers.get(&known.terms.id());
             // What both have signed and nobody has sent is spoiled by nothing any more; and no more comes that it would be worth to wait for.
@@ -493,10 +495,16 @@ impl Shared {
             let (known, worth) =
                 if given_up { (Known { closing: false, ..known }, least(self.terms.rate)) } else { (known, worth) };
             let Some(purpose) = due(&us, &known, sold.map(|sold| &sold.voucher), worth, time) else { continue };
+            // What would be lost comes first, the most of it before the rest: steps are done one after the other.
+            let lost = if known.exit_at == 0 { 0 } else { sold.map_or(0, |sold| unredeemed(&known, &sold.voucher)) };
+            wanted.push((lost, known.terms.id(), purpose));
+        }
+        wanted.sort_by_key(|(lost, ..)| Reverse(*lost));
+        for (_, channel, purpose) in wanted {
             if !lock(&self.steps).failed_since(&purpose, early) {
                 let label = purpose.label();
                 let number = self.want(purpose).await.map_err(|error| EvmError::Keep(error.to_string()))?;
-                debug!(number, label, channel = %known.terms.id(), "due");
+                debug!(number, label, %channel, "due");
             }
         }
         Ok(())
@@ -585,8 +593,7 @@ impl Shared {
             let mut keep = |step: Step| self.keep(number, entry.with(step));
             match self.wallet.advance(&mut step, &mut keep).await? {
                 Next::Done => {}
-                Next::TooDear { base_fee } => return Err(EvmError::TooDear { base_fee }),
-                Next::Wait | Next::Sign(_) | Next::Send => return Ok(()),
+                _ => return Ok(()),
             }
         }
     }

@@ -215,6 +215,9 @@ pub type Place = (u64, EvmAddress);
 pub struct Entry {
     /// Where.
     pub place: Place,
+    /// With which account: that of the node's key. Older records don't say; they are of the key that there is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub account: Option<EvmAddress>,
     /// What it is for.
     pub purpose: Purpose,
     /// Since when it is wanted.
@@ -230,8 +233,13 @@ pub struct Entry {
 
 impl Entry {
     /// Wanted since now.
-    pub fn new(place: Place, purpose: Purpose, since: UnixMillis) -> Self {
-        Entry { place, purpose, since, step: None, refused: None, clearing: None }
+    pub fn new(place: Place, account: EvmAddress, purpose: Purpose, since: UnixMillis) -> Self {
+        Entry { place, account: Some(account), purpose, since, step: None, refused: None, clearing: None }
+    }
+
+    /// Whether `account` is to do it there. Another can't: what it signs has another place among its own transactions.
+    pub fn is_of(&self, place: Place, account: EvmAddress) -> bool {
+        self.place == place && self.account.is_none_or(|of| of == account)
     }
 
     /// Whether nothing more comes of it.
@@ -311,23 +319,24 @@ pub enum Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Steps {
     place: Place,
+    account: EvmAddress,
     entries: BTreeMap<u64, Entry>,
     last: u64,
 }
 
 impl Steps {
     /// None yet.
-    pub fn new(place: Place) -> Self {
-        Steps { place, entries: BTreeMap::new(), last: 0 }
+    pub fn new(place: Place, account: EvmAddress) -> Self {
+        Steps { place, account, entries: BTreeMap::new(), last: 0 }
     }
 
-    /// What the journal tells of a place, and how many of its records can't be read.
-    pub fn recover(place: Place, records: impl IntoIterator<Item = (u64, Vec<u8>)>) -> (Self, usize) {
-        let (mut steps, mut unreadable) = (Steps::new(place), 0);
+    /// What the journal tells of a place and an account, and how many of its records can't be read.
+    pub fn recover(place: Place, account: EvmAddress, records: impl IntoIterator<Item = (u64, Vec<u8>)>) -> (Self, usize) {
+        let (mut steps, mut unreadable) = (Steps::new(place, account), 0);
         for (number, record) in records {
             steps.last = steps.last.max(number);
             match codec::decode::<Entry>(&record) {
-                Ok(entry) if entry.place == place => steps.set(number, entry),
+                Ok(entry) if entry.is_of(place, account) => steps.set(number, entry),
                 Ok(_) => {}
                 Err(_) => unreadable += 1,
             }
@@ -345,7 +354,7 @@ impl Steps {
             return Wanted::Full;
         }
         self.last += 1;
-        self.entries.insert(self.last, Entry::new(self.place, purpose, now));
+        self.entries.insert(self.last, Entry::new(self.place, self.account, purpose, now));
         Wanted::New(self.last)
     }
 
@@ -399,6 +408,7 @@ mod tests {
     use crate::settlement::evm::transaction::TxHash;
 
     const PLACE: Place = (5, EvmAddress([9; 20]));
+    const US: EvmAddress = EvmAddress([2; 20]);
 
     fn redeem(channel: u8, amount: u128) -> Purpose {
         Purpose::Redeem { channel: ChannelId([channel; 32]), amount, voucher: ByteBuf::new() }
@@ -406,7 +416,7 @@ mod tests {
 
     #[test]
     fn what_is_under_way_is_not_wanted_twice() {
-        let (mut steps, now) = (Steps::new(PLACE), UnixMillis(1));
+        let (mut steps, now) = (Steps::new(PLACE, US), UnixMillis(1));
         assert_eq!(steps.want(redeem(1, 5), now), Wanted::New(1));
         assert_eq!(steps.want(redeem(1, 9), now), Wanted::Before(1), "a second redemption waits");
         assert_eq!(steps.want(redeem(2, 9), now), Wanted::New(2));
@@ -422,7 +432,7 @@ mod tests {
     fn what_is_in_the_way_has_its_turn_first_and_is_no_end() {
         let call = || contract::approve(&EvmAddress([8; 20]), &PLACE.1, 0);
         let approve = Purpose::Approve { token: EvmAddress([8; 20]), amount: 5, channel: ChannelId([1; 32]) };
-        let wanted = Entry::new(PLACE, approve, UnixMillis(1));
+        let wanted = Entry::new(PLACE, US, approve, UnixMillis(1));
         let clearing = Entry { clearing: Some(Step::new(5, call(), 3, 50_000)), ..wanted.clone() };
         assert_eq!((clearing.turn().map(|step| step.nonce), clearing.at()), (Some(3), Persist::Prepared));
         let hash = TxHash([0; 32]);
@@ -439,28 +449,30 @@ mod tests {
 
     #[test]
     fn the_journal_tells_all_of_it_again() {
-        let mut steps = Steps::new(PLACE);
+        let mut steps = Steps::new(PLACE, US);
         let withdraw = Purpose::Withdraw { to: EvmAddress([1; 20]), token: EvmAddress::ZERO, amount: u128::MAX };
         steps.want(withdraw, UnixMillis(1));
         steps.want(redeem(1, 5), UnixMillis(2));
         let records: Vec<_> = steps.all().map(|(number, entry)| (number, entry.record())).collect();
-        assert_eq!(Steps::recover(PLACE, records.clone()), (steps, 0));
-        let elsewhere = Steps::recover((6, PLACE.1), records.clone());
-        assert_eq!((elsewhere.0.next(), elsewhere.1), (None, 0), "another chain's steps wait");
-        let (mut some, unreadable) = Steps::recover(PLACE, [records[0].clone(), (7, vec![0xff])]);
+        assert_eq!(Steps::recover(PLACE, US, records.clone()), (steps, 0));
+        for (place, account) in [((6, PLACE.1), US), (PLACE, EvmAddress([3; 20]))] {
+            let elsewhere = Steps::recover(place, account, records.clone());
+            assert_eq!((elsewhere.0.next(), elsewhere.1), (None, 0), "another chain's or another key's steps wait");
+        }
+        let (mut some, unreadable) = Steps::recover(PLACE, US, [records[0].clone(), (7, vec![0xff])]);
         assert_eq!((unreadable, some.want(redeem(1, 5), UnixMillis(1))), (1, Wanted::New(8)), "no number is used twice");
     }
 
     #[test]
     fn memory_is_bounded_and_what_is_open_stays() {
-        let mut steps = Steps::new(PLACE);
+        let mut steps = Steps::new(PLACE, US);
         steps.want(redeem(1, 1), UnixMillis(1));
         for number in 2..2 * MAX_ENDED as u64 {
             let purpose = Purpose::StartExit { channel: ChannelId([0; 32]) };
-            steps.set(number, Entry { refused: Some("no".into()), ..Entry::new(PLACE, purpose, UnixMillis(1)) });
+            steps.set(number, Entry { refused: Some("no".into()), ..Entry::new(PLACE, US, purpose, UnixMillis(1)) });
         }
         assert_eq!((steps.all().count(), steps.next().map(|(number, _)| number)), (MAX_ENDED + 1, Some(1)));
-        let mut full = Steps::new(PLACE);
+        let mut full = Steps::new(PLACE, US);
         for salt in 0..=MAX_OPEN {
             let purpose = Purpose::Withdraw { to: EvmAddress::ZERO, token: EvmAddress::ZERO, amount: salt as u128 };
             assert_eq!(full.want(purpose, UnixMillis(1)) == Wanted::Full, salt == MAX_OPEN);

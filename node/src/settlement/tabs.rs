@@ -169,12 +169,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A buyer's ledger with the first of `us`, as it was kept last. If there is none yet, it carries what was owed to the others, who are
-/// former keys of the same node, the newest first.
+/// A buyer's ledger with the first of `us`, as it was kept last. If there is none yet, it carries what was owed to the others, or
+/// prepaid: they are former keys of the same node, the newest first.
 pub fn kept(store: &dyn Store, us: &[NodeId], buyer: &NodeId) -> Result<PayeeTab, StoreError> {
     for (n, me) in us.iter().enumerate() {
         if let Some(tab) = store.tab(&TabOf::ledger(Side::Sold, *me, *buyer))?.as_deref().and_then(PayeeTab::recover) {
-            return Ok(if n == 0 { tab } else { PayeeTab::carrying(tab.owed()) });
+            return Ok(if n == 0 { tab } else { tab.carried() });
         }
     }
     Ok(PayeeTab::default())
@@ -357,7 +357,15 @@ impl Tabs {
             let told = change(tab);
             (self.shared.keep(Side::Sold, &place, tab.record()), (told, tab.clone()))
         };
-        keeping.await.map(|()| changed)
+        let kept = keeping.await;
+        if kept.is_err() {
+            // What is not on the disk is not so: whoever was told that tries again.
+            let mut payees = lock(&self.shared.payees);
+            if payees.get(&place).is_some_and(PayeeTab::is_idle) {
+                payees.remove(&place);
+            }
+        }
+        kept.map(|()| changed)
     }
 
     /// Signs the end of a channel with `buyer`, for what all jobs on it came to: no more jobs run on it, which is on disk before

@@ -135,19 +135,20 @@ impl Spending {
         self.draw.most
     }
 
-    /// The job has ended as `result`. A job that broke off without a receipt counts whole: its worker may still ask for it.
-    pub fn settle_as(self, result: &Result<ChatReport, ChatError>) {
+    /// The job has ended as `result`, and workers that gave nothing were promised `lost`. A job that broke off without a receipt counts
+    /// whole: its worker may still ask for it.
+    pub fn settle_as(self, result: &Result<ChatReport, ChatError>, lost: MicroUsd) {
         let most = self.most();
         let actual = match result {
             Ok(report) => report.receipt.as_ref().map(ReceiptReport::amount).unwrap_or_default(),
             Err(ChatError::Failed { failure, .. }) if failure.after_first_token => most,
             Err(_) => MicroUsd(0),
         };
-        self.settle(actual);
+        self.settle(actual, lost);
     }
 
-    /// The job has cost `actual`.
-    pub fn settle(self, actual: MicroUsd) {
-        self.purse.book(|book| book.settle(&self.draw, actual));
+    /// The job has cost `actual`, and beside that `lost`.
+    pub fn settle(self, actual: MicroUsd, lost: MicroUsd) {
+        self.purse.book(|book| book.settle(&self.draw, actual, lost));
     }
 }

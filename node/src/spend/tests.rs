@@ -41,10 +41,19 @@ fn what_is_not_used_is_free_again() {
     assert_eq!(second.most, MicroUsd(20), "what is left");
     let full = draw(&mut book, &all, DAY, 1, &mut log).unwrap_err();
     assert!(full.to_string().contains("100 reserved by jobs under way"), "{full}");
-    book.settle(&first, MicroUsd(5));
-    book.settle(&second, MicroUsd(20));
+    book.settle(&first, MicroUsd(5), MicroUsd(0));
+    book.settle(&second, MicroUsd(20), MicroUsd(0));
     assert_eq!(book.used(ALL), (MicroUsd(25), MicroUsd(0)));
     assert_eq!(draw(&mut book, &all, DAY, 80, &mut log).unwrap().most, MicroUsd(75));
+}
+
+#[test]
+fn what_was_promised_for_nothing_counts_beside_a_jobs_budget() {
+    let (mut book, mut log, all) = (Book::default(), Vec::new(), [(ALL, caps(None, Some(100)))]);
+    let job = draw(&mut book, &all, DAY, 50, &mut log).unwrap();
+    book.settle(&job, MicroUsd(50), MicroUsd(40));
+    assert_eq!(book.used(ALL), (MicroUsd(90), MicroUsd(0)));
+    assert_eq!(draw(&mut book, &all, DAY, 50, &mut log).unwrap().most, MicroUsd(10));
 }
 
 #[test]
@@ -52,7 +61,7 @@ fn tranches_spare_the_disk() {
     let (mut book, mut log, all) = (Book::default(), Vec::new(), [(ALL, caps(None, Some(64_000)))]);
     for _ in 0..6_400 {
         let job = draw(&mut book, &all, DAY, 10, &mut log).unwrap();
-        book.settle(&job, MicroUsd(10));
+        book.settle(&job, MicroUsd(10), MicroUsd(0));
     }
     assert_eq!(log.len(), 64);
     assert!(draw(&mut book, &all, DAY, 10, &mut log).is_err());
@@ -74,7 +83,7 @@ fn midnight_begins_anew_and_late_jobs_belong_to_yesterday() {
     let late = draw(&mut book, &all, DAY, 100, &mut log).unwrap();
     let next = draw(&mut book, &all, DAY + 1, 100, &mut log).unwrap();
     assert_eq!(next.most, MicroUsd(100));
-    book.settle(&late, MicroUsd(100));
+    book.settle(&late, MicroUsd(100), MicroUsd(0));
     assert_eq!(book.used(ALL), (MicroUsd(0), MicroUsd(100)));
     assert_eq!(log.iter().map(|r| r.day).collect::<Vec<_>>(), [DAY, DAY + 1]);
 }
@@ -105,7 +114,7 @@ fn what_was_spent_before_there_was_a_cap_counts() {
 fn an_orderly_stop_writes_the_truth() {
     let (mut book, mut log, all) = (Book::default(), Vec::new(), [(ALL, caps(None, Some(6_400)))]);
     let job = draw(&mut book, &all, DAY, 50, &mut log).unwrap();
-    book.settle(&job, MicroUsd(3));
+    book.settle(&job, MicroUsd(3), MicroUsd(0));
     assert_eq!(log, [record(ALL, 100)], "one step");
     let closing = book.closing();
     assert_eq!(closing, [SpendRecord { spent: MicroUsd(3), ..record(ALL, 3) }]);
@@ -146,7 +155,7 @@ fn no_crash_lets_a_day_exceed_its_cap() {
                     if let Some(job) = running.pop() {
                         let cost = random(job.most.0 + 1);
                         truth += cost;
-                        book.settle(&job, MicroUsd(cost));
+                        book.settle(&job, MicroUsd(cost), MicroUsd(0));
                     }
                 }
             }

@@ -51,6 +51,11 @@ impl Reading {
         Ok(rpc.count("eth_blockNumber", json!([])).await?)
     }
 
+    /// The last block that was read before this start, if any was.
+    pub(super) async fn read_before(&self, store: &dyn Store) -> Result<Option<u64>, CashierError> {
+        Ok(store.block_mark(&self.source).await?.map(|next| next.saturating_sub(1)))
+    }
+
     /// Reads and keeps one range; the last block of it, or `None` when all is read.
     pub(super) async fn next(&mut self, rpc: &Rpc, store: &dyn Store, head: u64) -> Result<Option<u64>, CashierError> {
         let cursor = match self.cursor {

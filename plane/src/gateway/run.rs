@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn failures_have_stable_names_and_words_of_this_api() {
-        let stream = |after_first_token| Failure { cause: FrameError::Closed.into(), after_first_token };
+        let stream = |after_first_token| Failure { cause: FrameError::Closed.into(), after_first_token, lost: MicroUsd(0) };
         let lost = check(ChatError::Failed { failure: stream(true), partial: "secret".into() }, "node_disconnected");
         assert!(!lost.contains("secret"));
         check(ChatError::Busy, "no_capacity");

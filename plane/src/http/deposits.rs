@@ -83,7 +83,7 @@ impl From<DepositRow> for DepositView {
 /// Where to deposit, and what came.
 #[derive(Serialize, ToSchema)]
 pub struct DepositList {
-    /// Where to; none on a plane without a chain.
+    /// Where to; none on a plane without a chain, and until it has read that for the first time.
     pub deposit_to: Option<DepositTo>,
     /// The last 100 that were credited, the newest first.
     pub deposits: Vec<DepositView>,
@@ -178,7 +178,7 @@ impl From<&Cashier> for ChainView {
 async fn deposits(State(plane): State<Plane>, caller: Caller) -> Result<Json<DepositList>, Refusal> {
     caller.needs(Scope::Manage)?;
     let rows = plane.store.deposits(caller.client(), PAGE).await?;
-    let deposit_to = plane.cashier.as_ref().map(DepositTo::from);
+    let deposit_to = plane.cashier.as_ref().filter(|cashier| cashier.is_open()).map(DepositTo::from);
     Ok(Json(DepositList { deposit_to, deposits: rows.into_iter().map(DepositView::from).collect() }))
 }
 

@@ -345,7 +345,10 @@ impl World {
             *load = load.saturating_sub(1);
         }
         let id = self.job(no).id;
-        self.settle_bought(who, &worker, &id, owed);
+        let lost = self.settle_bought(who, &worker, &id, owed);
+        if result.as_ref().is_err_and(|failure| !failure.after_first_token) {
+            self.job_mut(no).lost.0 += lost.0;
+        }
         let Some(buying) = self.buying(who) else { return };
         let taught = lesson(&result, standing);
         match taught {

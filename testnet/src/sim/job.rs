@@ -116,6 +116,8 @@ pub struct Job {
     pub pauses: Pauses,
     /// What is reserved for it of its buyer's cap.
     pub draw: Option<Draw>,
+    /// What workers were promised that broke off before their first token.
+    pub lost: MicroUsd,
     /// Who may be tried.
     pub attempts: Option<Attempts>,
     /// Budget and deadline of the offer that won.

@@ -84,11 +84,12 @@ impl World {
         });
     }
 
-    /// A bought job is over; `owed` as `Payer::close` has it.
-    pub(super) fn settle_bought(&mut self, who: Who, worker: &NodeId, job: &JobId, owed: Option<MicroUsd>) {
-        if let Some(tab) = self.payer(who, worker) {
-            tab.settle(job, owed);
-        }
+    /// A bought job is over; `owed` as `Payer::close` has it. What was promised, if nobody knows what is owed.
+    pub(super) fn settle_bought(&mut self, who: Who, worker: &NodeId, job: &JobId, owed: Option<MicroUsd>) -> MicroUsd {
+        let Some(tab) = self.payer(who, worker) else { return MicroUsd(0) };
+        let promised = if owed.is_none() { tab.paid(job) } else { MicroUsd(0) };
+        tab.settle(job, owed);
+        promised
     }
 
     /// A job runs on its buyer's tab.

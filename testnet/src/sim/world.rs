@@ -463,6 +463,7 @@ impl World {
             course: Course::new(path),
             pauses,
             draw: None,
+            lost: MicroUsd(0),
             attempts: None,
             won: None,
             phase: Phase::Queued,

@@ -127,7 +127,18 @@ async fn a_tranche_pays_for_a_job_and_arrives_where_the_worker_says() {
     let told = infernet(buyer_home.path(), &balance).await.json();
     assert!(told["accounts"][0]["trouble"].is_string() && told["tranches"][0]["number"] == 2, "{told}");
     shown += &format!("{text}{told}");
+    // A new key could not show it.
     buyer.stop().await;
+    check(buyer_home.path(), &["key", "rotate"], 1, &["tranche 2 to", "--force"]).await;
+    chain.endpoint.set(Faults::default());
+    let buyer = start(buyer_home.path(), &["--no-serve", "--no-api", "--bootstrap", worker.address()]).await;
+    // What no job can use is written off, and only that.
+    check(buyer_home.path(), &["tranche", "drop", &worker_id, "1"], 1, &["newest tranche", "is 2"]).await;
+    let rows = infernet(buyer_home.path(), &["tranche", "drop", &worker_id, "2", "--json"]).await.json();
+    assert_eq!((&rows[0]["state"], &rows[0]["number"]), (&"written off".into(), &2.into()), "{rows}");
+    check(buyer_home.path(), &["tranche", "drop", &worker_id, "2"], 1, &["is written off"]).await;
+    buyer.stop().await;
+    infernet(buyer_home.path(), &["key", "rotate"]).await.fine();
     worker.stop().await;
     for home in [&worker_home, &buyer_home] {
         shown += &std::fs::read_to_string(home.path().join("infernet.log")).expect("a log");

@@ -80,7 +80,7 @@ async fn a_node_that_invents_blocks_makes_nothing_happen_twice() {
         "eth_chainId" => result(json!(format!("{CHAIN:#x}"))),
         "eth_getBlockByNumber" => result(json!({ "number": "0xffffffffffffffff", "baseFeePerGas": "0x1" })),
         "eth_getTransactionCount" => result(json!("0xffffffffffffffff")),
-        "eth_maxPriorityFeePerGas" => result(json!("0xffffffffffffffffffffffffffffffff")),
+        "eth_maxPriorityFeePerGas" | "eth_getBalance" => result(json!("0xffffffffffffffffffffffffffffffff")),
         _ => result(Value::Null),
     };
     let rules = Rules { doubt_ms: 60_000, ..Rules::default() };
@@ -96,7 +96,8 @@ async fn a_node_that_invents_blocks_makes_nothing_happen_twice() {
     assert_eq!((step.nonce, &step.attempts), (before.nonce, &before.attempts));
     // Fees above the cap are never signed, whatever is said of the market.
     let mut fresh = Step { attempts: vec![], stage: Stage::Prepared, ..before };
-    let facts = Facts { head: u64::MAX, base_fee: u128::MAX / 2, tip: u128::MAX, deep_nonce: 0, receipt: None };
+    let facts =
+        Facts { head: u64::MAX, base_fee: u128::MAX / 2, tip: u128::MAX, coin: u128::MAX, deep_nonce: 0, receipt: None };
     assert!(matches!(fresh.decide(&facts, &rules, infernet_node::clock::now()), Next::TooDear { .. }));
     let facts = Facts { base_fee: 1, ..facts };
     let Next::Sign(fees) = fresh.decide(&facts, &rules, infernet_node::clock::now()) else { panic!("signs") };

@@ -10,7 +10,8 @@ use infernet_node::{
         channels::{Known, MAX_CHANNELS, MIN_DEPOSIT},
         evm::{contract, wallet::EvmError},
         service::AccountError,
-        steps::CHANNELS,
+        steps::{CHANNELS, Entry},
+        unsettled::{Unsettled, unsettled},
     },
     store::MemoryStore,
 };
@@ -85,6 +86,60 @@ async fn a_book_full_of_cents_has_room_for_a_dollar_and_keeps_it_over_a_restart(
     eventually("it is kept", async || !worker.store.steps(CHANNELS).expect("read").is_empty()).await;
     let again = Party::start(key(2), worker.store.clone(), scene.settings(scene.anvil.url()));
     assert_eq!(again.channels().iter().map(|known| known.terms.id()).collect::<Vec<_>>(), [id]);
+}
+
+/// As every worker is that has only earned tokens.
+#[tokio::test]
+async fn an_account_without_coin_says_so_and_goes_on_when_it_has_some() {
+    let Some(scene) = Scene::new().await else { return };
+    let (buyer, worker) = scene.trading(DOLLAR).await;
+    let poor = serde_json::json!([worker.account.address().to_string(), "0x0"]);
+    scene.anvil.command("anvil_setBalance", poor).await.expect("poor");
+    worker.promised(&buyer.key, &worker.channels()[0].terms, 1_000_000);
+    let says = |why: String| why.contains("has 0 gwei") && why.contains(&worker.account.address().to_string());
+    eventually("it is told", async || worker.account.state().waits.is_some_and(says)).await;
+    assert_eq!(worker.steps("redeem").iter().map(Entry::word).collect::<Vec<_>>(), ["prepared"], "nothing is signed");
+    scene.anvil.fund(&worker.account.address()).await.expect("rich");
+    eventually("it is redeemed", async || scene.balance(&worker.key).await == 1_000_000).await;
+    eventually("all is well", async || worker.account.state().waits.is_none()).await;
+    let redeemed = worker.steps("redeem");
+    let attempts = redeemed.iter().filter_map(|entry| entry.step.as_ref()).map(|step| step.attempts.len());
+    assert_eq!(attempts.collect::<Vec<_>>(), [1], "and for no more than it costs");
+}
+
+/// A key that was rotated with `--force` while something was under way.
+#[tokio::test]
+async fn what_a_former_key_has_begun_holds_up_nothing() {
+    let Some(scene) = Scene::new().await else { return };
+    scene.fund(&key(1), 9_000_000).await;
+    scene.fund(&key(3), 5_000_000).await;
+    let gate = Gate::before(scene.anvil.url()).await;
+    let before = Party::start(key(1), Arc::new(MemoryStore::default()), scene.settings(gate.url())).ready().await;
+    gate.set_open(false);
+    before.account.withdraw(NOBODY, None, false).await.expect("wanted");
+    assert_eq!(unsettled(&*before.store, &before.key.id()).expect("read"), [Unsettled::Step { number: 1, what: "withdraw" }]);
+    assert_eq!(unsettled(&*before.store, &key(3).id()).expect("read"), []);
+    before.task.abort();
+    let after = Party::start(key(3), before.store.clone(), scene.settings(scene.anvil.url())).ready().await;
+    let steps = after.account.withdraw(NOBODY, None, false).await.expect("wanted");
+    assert_eq!((steps.as_slice(), after.ended(&steps).await), (&[2][..], vec!["settled"]));
+    assert_eq!((scene.balance(&key(1)).await, scene.balance(&key(3)).await), (9_000_000, 0));
+}
+
+/// What a rotation would leave behind: a deposit on the one side, on the other a voucher until it is redeemed.
+#[tokio::test]
+async fn a_key_knows_what_it_has_on_the_chain() {
+    let Some(scene) = Scene::new().await else { return };
+    let (buyer, worker) = scene.trading(DOLLAR).await;
+    let left = |party: &Party| unsettled(&*party.store, &party.key.id()).expect("read");
+    let channel = worker.channels()[0].terms.id();
+    eventually("both have it on the disk", async || left(&buyer) == [Unsettled::Deposit(channel)]).await;
+    assert_eq!(left(&worker), []);
+    worker.promised(&buyer.key, &worker.channels()[0].terms, 400_000);
+    eventually("the channel is kept", async || left(&worker) == [Unsettled::Voucher { channel, units: 400_000 }]).await;
+    let steps = worker.account.payout().await.expect("wanted");
+    assert_eq!(worker.ended(&steps).await, ["settled"]);
+    assert_eq!(left(&worker), []);
 }
 
 /// Such as a plane that sweeps with the node's key, or a copy of its home.

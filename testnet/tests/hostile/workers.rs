@@ -586,9 +586,10 @@ async fn undercut(mut rogue: Rogue, script: Script) {
     while cheat.line.raw().await.is_ok() {}
 }
 
-/// The honest buyer's first job that a cheat wins, with the number of retries that the caller heard of. A cheat has to be
+/// The honest buyer's first job that a cheat wins, with the number of retries that the caller heard of, and what was promised for
+/// nothing. A cheat has to be
 /// known for its answers before an auction waits for them, so some jobs go to the honest worker first.
-async fn won_by(script: Script) -> (Result<ChatReport, ChatError>, usize) {
+async fn won_by(script: Script) -> (Result<ChatReport, ChatError>, usize, MicroUsd) {
     let stage = Stage::start().await;
     let rogue = Rogue::join(&stage.worker).await;
     rogue.advertise().await;
@@ -612,12 +613,13 @@ async fn won_by(script: Script) -> (Result<ChatReport, ChatError>, usize) {
         });
         let (rule, path) = (SelectionRule::CHEAPEST, PathChoice::Auction);
         let asked = ChatOrder { rule, path, ..order(MODEL, "Tell me a story about a fox.", 8) };
+        let lost = asked.lost.clone();
         let result = soon("the job", stage.honest.node.buyer().chat(asked, &events, &mut cancel)).await;
         drop(events);
         let (retries, winner) = counting.await.expect("the counter ends");
         if winner.as_ref().is_some_and(|(id, ..)| *id == cheat) {
             soon("the cheat ends", cheating).await.expect("it was given the job");
-            return (result, retries);
+            return (result, retries, lost.amount());
         }
         result.expect("an honest answer");
         honest.push(winner);
@@ -627,7 +629,7 @@ async fn won_by(script: Script) -> (Result<ChatReport, ChatError>, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_winner_that_breaks_off_is_an_error_with_the_partial_answer() {
-    let (result, retries) = won_by(|mut c| {
+    let (result, retries, _) = won_by(|mut c| {
         async move {
             c.open().await;
             c.say("Once", 1).await;
@@ -643,8 +645,9 @@ async fn a_winner_that_breaks_off_is_an_error_with_the_partial_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_winner_that_cheats_before_the_first_token_is_replaced_unseen() {
-    let (result, retries) = won_by(|mut c| async move { (c.delta(0, "early", 1).await, c).1 }.boxed()).await;
+    let (result, retries, lost) = won_by(|mut c| async move { (c.delta(0, "early", 1).await, c).1 }.boxed()).await;
     let report = result.expect("the runner-up answers");
     assert!(!report.answer.contains("early") && report.receipt.is_some_and(|r| r.verified));
-    assert_eq!((report.stream.retries, retries), (1, 1));
+    // What it has in writing for the input counts on the day's cap, though no receipt says it.
+    assert_eq!((report.stream.retries, retries, lost), (1, 1, MicroUsd(1)));
 }

@@ -81,15 +81,22 @@ async fn a_chain_that_is_away_loses_nothing_and_is_told() {
     let target = scene.anvil.url().trim_start_matches("http://").parse().expect("an address");
     let link = Link::tcp(target, Quality::default()).await.expect("a link");
     link.cut();
-    let mut config = scene.config();
-    config.rpc = format!("http://{}/?key=secret-secret", link.addr()).parse().expect("a URL");
-    let (cashier, _task) = scene.cashier_with(config).await.expect("it starts while the chain is away");
+    let config = || {
+        let rpc = format!("http://{}/?key=secret-secret", link.addr()).parse().expect("a URL");
+        CashierConfig { rpc, ..scene.config() }
+    };
+    let (cashier, task) = scene.cashier_with(config()).await.expect("it starts while the chain is away");
     let failing = reports(&cashier, "a reason", |report| report.state == State::Failing && report.reason.is_some()).await;
     let reason = failing.reason.expect("a reason");
     assert!(reason.contains(&link.addr().to_string()) && !reason.contains("secret"), "{reason}");
+    assert!(!cashier.is_open(), "what came now would be before the first block that is read");
     link.mend();
     reports(&cashier, "the chain", |report| report.state == State::Following).await;
+    assert!(cashier.is_open());
     link.cut();
+    task.stop().await;
+    let (cashier, _task) = scene.cashier_with(config()).await.expect("it starts again while the chain is away");
+    assert!(cashier.is_open(), "it goes on where it was");
     scene.pay(4).await;
     scene.anvil.mine(DEPTH).await.expect("blocks");
     reports(&cashier, "the chain is away", |report| report.state == State::Failing).await;

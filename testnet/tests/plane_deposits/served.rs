@@ -58,8 +58,12 @@ async fn clients_see_where_to_pay_and_what_came_and_the_operator_how_the_chain_i
     };
     let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
     let (status, told) = get("/api/v1/user/deposits", &own).await;
-    let to = json(&told)["deposit_to"].clone();
-    assert_eq!((status, &to["chain"], &to["depth"]), (200, &CHAIN.into(), &DEPTH.into()), "{told}");
+    assert_eq!(status, 200, "{told}");
+    // Nobody is told before the chain was read.
+    let to = || async { json(&get("/api/v1/user/deposits", &own).await.1)["deposit_to"].clone() };
+    eventually("the address", || async { !to().await.is_null() }).await;
+    let to = to().await;
+    assert_eq!((&to["chain"], &to["depth"]), (&CHAIN.into(), &DEPTH.into()), "{to}");
     assert_eq!(to["token"], scene.token.to_string());
     let account: EvmAddress = to["address"].as_str().expect("text").parse().expect("an address with its checksum");
     act(&scene.wallet, contract::transfer(&scene.token, &account, u128::from(8 * DOLLAR))).await.expect("paid");

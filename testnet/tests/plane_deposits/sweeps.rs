@@ -53,7 +53,8 @@ async fn an_account_without_gas_keeps_nobodys_deposit_waiting() {
     scene.pay(20).await;
     scene.anvil.mine(DEPTH).await.expect("blocks");
     eventually("the credit", || scene.has(&client, 20)).await;
-    reports(&cashier, "a reason", |report| report.sweep_reason.is_some() || report.sweep.is_some()).await;
+    let says = |why: &String| why.contains("has 0 gwei") && why.contains(&address(3).to_string());
+    reports(&cashier, "a reason", |report| report.sweep_reason.as_ref().is_some_and(says)).await;
     assert_eq!(scene.held(&address(COLD)).await, 0);
     scene.anvil.fund(&address(3)).await.expect("rich");
     eventually("the sweep", || async {

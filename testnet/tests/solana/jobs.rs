@@ -7,7 +7,7 @@ use infernet_node::{
     settlement::{
         solana::{
             account::Account,
-            book::{Book, Bought, FIRST_STEP, Means, NotBegun, WALLETS_STEP, Wanted, together},
+            book::{Book, Bought, FIRST_STEP, Means, NotBegun, NotDropped, WALLETS_STEP, Wanted, together},
             desk::Desk,
             key::SolanaKey,
             payee::check_paid,
@@ -218,10 +218,32 @@ async fn there_is_one_tranche_at_a_time_and_only_of_workers_that_take_them() {
     assert_eq!(market.scene.cluster.landed().len(), 1);
 }
 
+/// A worker has left the wallet that was paid, too long ago: the buyer writes it off, and the two go on with the next.
+#[tokio::test]
+async fn a_tranche_that_is_refused_for_good_is_written_off_and_the_next_counts() {
+    let market = Market::new().await;
+    market.buys().await;
+    let (worker, desk) = (market.worker_id(), market.buyer.node.tabs().solana());
+    let payee = market.worker.node.tabs().solana();
+    (50..55).for_each(|n| assert!(payee.pay_to(SolanaKey::from_bytes(&[n; 32]).address())));
+    let refused = market.job().await.expect_err("paid to nobody");
+    assert!(refused.to_string().contains("goes to another account"), "{refused}");
+    let tranches = desk.tranches().expect("a wallet");
+    assert!(matches!(tranches.write_off(&worker, 2).await, Err(NotBought::NotDropped(NotDropped::Other(1)))));
+    tranches.write_off(&worker, 1).await.expect("written off");
+    desk.heard(worker, payee.terms());
+    assert_eq!(market.buys().await, 2);
+    market.job().await.expect("runs");
+    let tab = market.worker.node.tabs().sold_to(&market.buyer.node.id()).expect("a tab");
+    assert_eq!((tab.prepayments(), tab.prepaid()), (2, TRANCHE));
+    let last = tranches.all().into_iter().next().expect("one worker");
+    assert_eq!((last.state(), last.prepaid()), ("taken", TRANCHE));
+}
+
 /// What a dishonest buyer may show: a tranche that is not final, one of another number, of another buyer, of more than was paid, and
 /// one that somebody else's key has paid.
 #[tokio::test]
-async fn the_worker_counts_no_tranche_but_the_next_paid_one_of_that_buyer() {
+async fn the_worker_counts_no_tranche_but_a_paid_one_of_that_buyer() {
     let market = Market::new().await;
     let (scene, buyer) = (&market.scene, market.buyer.node.id());
     let network = network();
@@ -242,7 +264,7 @@ async fn the_worker_counts_no_tranche_but_the_next_paid_one_of_that_buyer() {
     assert_eq!(count(&stranger, first).await, Err(("bad_binding", false)), "the key is not that buyer's");
     let theirs = Tranche { payer: scene.payer.bind(&network, &stranger), ..first };
     assert_eq!(count(&stranger, theirs).await, Err(("not_paid", false)), "the memo names another buyer");
-    assert_eq!(count(&buyer, Tranche { number: 2, ..first }).await, Err(("tranche_order", false)));
+    assert_eq!(count(&buyer, Tranche { number: 2, ..first }).await, Err(("not_paid", false)), "its number is in the memo");
     assert_eq!(count(&buyer, Tranche { amount: MicroUsd(60_000), ..first }).await, Err(("not_paid", false)));
     let other = SolanaKey::from_bytes(&[41; 32]).bind(&network, &buyer);
     assert_eq!(count(&buyer, Tranche { payer: other, ..first }).await, Err(("not_paid", false)), "another key paid");

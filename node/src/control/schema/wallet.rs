@@ -105,7 +105,7 @@ pub struct PrepaidReport {
     /// The buyer.
     #[schemars(with = "String")]
     pub buyer: NodeId,
-    /// How many tranches.
+    /// The number of the newest that was counted.
     pub tranches: u64,
     /// What they came to, in micro-USD.
     pub micro_usd: u64,

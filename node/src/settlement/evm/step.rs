@@ -137,6 +137,8 @@ pub struct Facts {
     pub base_fee: u128,
     /// What others tip now, in wei per gas.
     pub tip: u128,
+    /// What the account has of the chain's coin, in wei.
+    pub coin: u128,
     /// Transactions of the account `depth` blocks deep, read **before** the receipts.
     pub deep_nonce: u64,
     /// Receipts of our attempts: at most one, since they share a nonce.
@@ -152,6 +154,11 @@ pub enum Next {
     TooDear {
         /// The base fee.
         base_fee: u128,
+    },
+    /// Look again later: the account has not enough of the chain's coin, and nothing new was signed. More would not be taken either.
+    Poor {
+        /// What it may cost, in wei.
+        needed: u128,
     },
     /// Sign another attempt, keep the step, then send it.
     Sign(Fees),
@@ -227,20 +234,28 @@ impl Step {
         }
     }
 
+    /// What an attempt may cost, in wei: nodes take none of an account that has less.
+    fn cost(&self, fees: Fees) -> u128 {
+        fees.max.saturating_mul(self.gas.into()).saturating_add(self.call.value)
+    }
+
     fn on_nothing(&mut self, facts: &Facts, rules: &Rules, now: UnixMillis) -> Next {
         let market = market(facts, rules);
+        let can_pay = |fees: Fees| self.cost(fees) <= facts.coin;
         let Some(last) = self.attempts.last() else {
-            return if facts.base_fee > rules.max_fee {
-                Next::TooDear { base_fee: facts.base_fee }
-            } else {
-                Next::Sign(market)
+            return match facts.base_fee {
+                base_fee if base_fee > rules.max_fee => Next::TooDear { base_fee },
+                _ if can_pay(market) => Next::Sign(market),
+                _ => Next::Poor { needed: self.cost(market) },
             };
         };
         match self.stage {
             Stage::Sent { at } if now.since(at) < rules.stuck_ms => Next::Wait,
+            Stage::Sent { .. } if !can_pay(last.fees) => Next::Poor { needed: self.cost(last.fees) },
             Stage::Sent { .. } => {
                 let bumped = bumped(last.fees, market, rules);
-                if replaces(bumped, last.fees) && self.attempts.len() < MAX_ATTEMPTS { Next::Sign(bumped) } else { Next::Send }
+                let more = replaces(bumped, last.fees) && can_pay(bumped) && self.attempts.len() < MAX_ATTEMPTS;
+                if more { Next::Sign(bumped) } else { Next::Send }
             }
             // Signed and not known to be sent; or the doubt was a mistake.
             _ => Next::Send,

@@ -23,6 +23,8 @@ use tracing::{debug, warn};
 /// The most gas that a call may take: a token with a proxy and a slow transfer takes a third of it.
 const MAX_GAS: u64 = 500_000;
 const BLOCK: &str = "eth_getBlockByNumber";
+/// In wei.
+const GWEI: u128 = 1_000_000_000;
 /// Gas in percent of what the node estimates: a channel's words may turn from zero to something in between.
 const GAS_PERCENT: u64 = 125;
 
@@ -48,10 +50,23 @@ pub enum EvmError {
         contract: EvmAddress,
     },
     /// Gas costs more than may be paid.
-    #[error("gas costs {} gwei, more than evm_max_gwei allows: it waits until it is cheaper", .base_fee / 1_000_000_000)]
+    #[error("gas costs {} gwei, more than evm_max_gwei allows: it waits until it is cheaper", .base_fee / GWEI)]
     TooDear {
         /// In wei.
         base_fee: u128,
+    },
+    /// Nothing to pay the gas with.
+    #[error(
+        "the account has {} gwei of the chain's coin, and the transaction may cost {}: it waits until some is sent to {account}",
+        .there / GWEI, .needed.div_ceil(GWEI)
+    )]
+    Poor {
+        /// In wei.
+        there: u128,
+        /// In wei.
+        needed: u128,
+        /// Whose.
+        account: EvmAddress,
     },
     /// The step could not be kept, so it was not sent.
     #[error("can't keep the payment's state, so it is not sent: {0}")]
@@ -205,7 +220,8 @@ impl Wallet {
             match self.advance(step, &mut keep).await {
                 Ok(Next::Done) => return Ok(step.stage),
                 Ok(_) => {}
-                // The chain's node may be back soon.
+                // The chain's node may be back soon, gas cheaper, the account filled.
+                Err(error @ (EvmError::TooDear { .. } | EvmError::Poor { .. })) => warn!(nonce = step.nonce, "{error}"),
                 Err(EvmError::Rpc(error)) if !matches!(error, RpcError::WrongChain { .. }) => {
                     warn!(nonce = step.nonce, %error, "can't look at the chain")
                 }
@@ -218,7 +234,7 @@ impl Wallet {
         }
     }
 
-    /// One look, one decision, and what follows from it.
+    /// One look, one decision, and what follows from it. What keeps it from going on is an error, after which it can be looked at again.
     pub async fn advance<K, F>(&self, step: &mut Step, keep: &mut K) -> Result<Next, EvmError>
     where
         K: FnMut(Step) -> F,
@@ -234,13 +250,16 @@ impl Wallet {
                 self.send(step).await?;
             }
             Next::Send => self.send(step).await?,
-            Next::TooDear { base_fee } => warn!(base_fee, cap = self.rules.max_fee, "gas costs more than may be paid"),
-            Next::Wait | Next::Done => {}
+            Next::TooDear { .. } | Next::Poor { .. } | Next::Wait | Next::Done => {}
         }
         if step.stage != before {
             keep(step.clone()).await.map_err(EvmError::Keep)?;
         }
-        Ok(next)
+        match next {
+            Next::TooDear { base_fee } => Err(EvmError::TooDear { base_fee }),
+            Next::Poor { needed } => Err(EvmError::Poor { there: facts.coin, needed, account: self.address() }),
+            next => Ok(next),
+        }
     }
 
     /// What the chain shows of a step. The nonce is read before the receipts, so that it can't look used by somebody else when it
@@ -253,7 +272,8 @@ impl Wallet {
         let head = field("number").and_then(|number| u64::try_from(number).ok()).ok_or_else(malformed)?;
         let base_fee = field("baseFeePerGas").ok_or_else(malformed)?;
         let deep_nonce = self.nonce(&shown_quantity(self.deep(head).into())).await?;
-        Ok(Facts { head, base_fee, tip: self.tip().await?, deep_nonce, receipt: self.receipt(step).await? })
+        let coin = self.balance(&EvmAddress::ZERO, &self.address()).await?;
+        Ok(Facts { head, base_fee, tip: self.tip().await?, coin, deep_nonce, receipt: self.receipt(step).await? })
     }
 
     async fn receipt(&self, step: &Step) -> Result<Option<(TxHash, Receipt)>, EvmError> {
@@ -268,7 +288,7 @@ impl Wallet {
     /// What others tip. Nodes that don't tell are taken to want one gwei.
     async fn tip(&self) -> Result<u128, EvmError> {
         match self.rpc.quantity("eth_maxPriorityFeePerGas", json!([])).await {
-            Err(RpcError::Refused { .. }) => Ok(1_000_000_000),
+            Err(RpcError::Refused { .. }) => Ok(GWEI),
             told => Ok(told?),
         }
     }
@@ -286,6 +306,10 @@ impl Wallet {
     async fn send(&self, step: &mut Step) -> Result<(), EvmError> {
         let Some(attempt) = step.attempts.last() else { return Ok(()) };
         match self.rpc.ask("eth_sendRawTransaction", json!([shown(&attempt.raw)])).await {
+            // The first time it is news; again it is known already, mined, or its place taken.
+            Err(RpcError::Refused { message, .. }) if matches!(step.stage, Stage::Prepared) => {
+                warn!(hash = %attempt.hash, message, "a transaction was not taken")
+            }
             Err(RpcError::Refused { message, .. }) => debug!(hash = %attempt.hash, message, "a transaction was not taken"),
             other => drop(other?),
         }

@@ -1,7 +1,8 @@
 //! The tranches that this node has bought, as decisions: which is next, how far it is, what its worker is shown. **Pure**.
 //!
 //! There is one tranche at a time for each worker: the next is begun when the one before was shown to the worker and taken, so no
-//! more than one is ever at stake. The two count them, 1, 2, 3 …; one that ended without paying gives its number to the next.
+//! more than one is ever at stake. The two count them, 1, 2, 3 …; one that ended without paying gives its number to the next. One that
+//! its worker refuses for good is dropped, and the next has a higher number: if the worker did count it, it still counts the next.
 //!
 //! A tranche is one step in the journal, and all tranches of a worker are the same one, so the journal does not grow with them.
 //!
@@ -55,6 +56,9 @@ pub struct Bought {
     /// Lamports for a dollar, if it is SOL.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rate: Option<u64>,
+    /// Whether it was written off, see [`Book::write_off`].
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub dropped: bool,
 }
 
 /// A tranche that is wanted.
@@ -78,7 +82,10 @@ pub type Step = (u64, Vec<u8>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotBegun {
     /// There is one already.
-    #[error("tranche {number} of {amount} to this worker is {state}: the next can be bought after a job has used it")]
+    #[error(
+        "tranche {number} of {amount} to this worker is {state}: the next can be bought after a job has used it, or, if the worker \
+         refuses it for good, after `infernet tranche drop` has written it off"
+    )]
     Open {
         /// Which.
         number: u64,
@@ -121,6 +128,25 @@ pub enum NotBegun {
     /// Too many workers.
     #[error("tranches of {MAX_WORKERS} workers are kept: no more can be bought")]
     Full,
+}
+
+/// Why a tranche can't be dropped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotDropped {
+    /// None was bought.
+    #[error("no tranche was bought of this worker: see `infernet tranche list`")]
+    Unknown,
+    /// The newest is another.
+    #[error("the newest tranche of this worker is {0}: see `infernet tranche list`")]
+    Other(u64),
+    /// Nothing is lost by it, or not yet known to be.
+    #[error("tranche {number} is {state}: only one that is paid and waits for a job can be written off")]
+    State {
+        /// Which.
+        number: u64,
+        /// How far it is, in words.
+        state: &'static str,
+    },
 }
 
 /// Who buys, and in what.
@@ -227,7 +253,10 @@ impl Book {
         let asset = coin.into();
         let order =
             Order { transfers: vec![Transfer { to: terms.address, asset, amount: moved, hash }], unit_price: means.unit_price };
-        Ok((step, Bought { worker, number, amount, order, payment: Payment::default(), taken: false, before, rate }))
+        Ok((
+            step,
+            Bought { worker, number, amount, order, payment: Payment::default(), taken: false, before, rate, dropped: false },
+        ))
     }
 
     /// Begins a tranche, or tells how far it is. What is returned is to be kept.
@@ -246,7 +275,21 @@ impl Book {
     /// What to show a worker: a tranche that is paid, and that no job was opened with yet.
     pub fn to_show(&self, worker: &NodeId) -> Option<(&Bought, TxSignature)> {
         let (_, bought) = self.of(worker)?;
-        Some((bought, bought.paid_by().filter(|_| !bought.taken)?))
+        Some((bought, bought.paid_by().filter(|_| !bought.taken && !bought.dropped)?))
+    }
+
+    /// Writes off the newest tranche of a worker, which is paid, and which no job could be opened with: it is shown no more, and the
+    /// next can be bought. What is returned is to be kept.
+    pub fn write_off(&mut self, worker: &NodeId, number: u64) -> Result<Step, NotDropped> {
+        let (step, bought) = self.of(worker).ok_or(NotDropped::Unknown)?;
+        if bought.number != number {
+            return Err(NotDropped::Other(bought.number));
+        }
+        if self.to_show(worker).is_none() {
+            return Err(NotDropped::State { number, state: bought.state() });
+        }
+        let bought = Bought { dropped: true, ..bought.clone() };
+        Ok(self.put(step, bought))
     }
 
     /// A job was opened with it. What is returned is to be kept; `None` if that is known, or it is another's.
@@ -270,6 +313,7 @@ impl Bought {
     pub fn state(&self) -> &'static str {
         match &self.payment.stage {
             Stage::Finalized { .. } if self.taken => "taken",
+            Stage::Finalized { .. } if self.dropped => "written off",
             Stage::Finalized { .. } => "paid and waiting for a job",
             Stage::Failed { .. } => "failed",
             Stage::GivenUp => "given up",
@@ -279,7 +323,7 @@ impl Bought {
 
     /// What the worker was prepaid in all.
     pub fn prepaid(&self) -> MicroUsd {
-        let this = self.paid_by().map_or(0, |_| self.amount.0);
+        let this = self.paid_by().filter(|_| self.taken || !self.dropped).map_or(0, |_| self.amount.0);
         MicroUsd(self.before.0.saturating_add(this))
     }
 
@@ -287,7 +331,7 @@ impl Bought {
     fn following(&self) -> Result<(u64, MicroUsd), NotBegun> {
         match &self.payment.stage {
             Stage::Failed { .. } | Stage::GivenUp => Ok((self.number, self.before)),
-            Stage::Finalized { .. } if self.taken => Ok((self.number.saturating_add(1), self.prepaid())),
+            Stage::Finalized { .. } if self.taken || self.dropped => Ok((self.number.saturating_add(1), self.prepaid())),
             _ => Err(NotBegun::Open { number: self.number, amount: self.amount, state: self.state() }),
         }
     }
@@ -406,6 +450,30 @@ mod tests {
             ends(&mut book, step, stage);
             assert_eq!(next(&book, &means(), worker, terms(), DOLLAR).expect("begun").1.number, 1);
         }
+    }
+
+    #[test]
+    fn a_tranche_that_is_refused_for_good_is_written_off_and_its_number_never_used_again() {
+        let (mut book, worker) = (Book::default(), node(2));
+        assert_eq!(book.write_off(&worker, 1), Err(NotDropped::Unknown));
+        let step = begun(&mut book, worker);
+        assert_eq!(book.write_off(&worker, 1), Err(NotDropped::State { number: 1, state: "on its way" }));
+        ends(&mut book, step, paid());
+        assert_eq!(book.write_off(&worker, 2), Err(NotDropped::Other(1)));
+        let kept = book.write_off(&worker, 1).expect("dropped");
+        let again = Book::recover([kept]);
+        assert_eq!((&again, again.to_show(&worker)), (&book, None));
+        assert_eq!(again.of(&worker).map(|(_, bought)| (bought.state(), bought.prepaid())), Some(("written off", MicroUsd(0))));
+        assert_eq!(book.write_off(&worker, 1), Err(NotDropped::State { number: 1, state: "written off" }));
+        // A job that was on its way with it has been opened after all.
+        let mut taken = again;
+        assert!(taken.taken(&worker, 1).is_some());
+        assert_eq!(taken.of(&worker).map(|(_, bought)| (bought.state(), bought.prepaid())), Some(("taken", DOLLAR)));
+        begun(&mut book, worker);
+        assert_eq!(
+            book.of(&worker).map(|(_, bought)| (bought.number, bought.before, bought.dropped)),
+            Some((2, MicroUsd(0), false))
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The worker's side: a tranche that came with a job is looked up on the chain, and counted on its buyer's tab. Once: the tab keeps
 //! how many were counted, in the same record as the money.
 //!
-//! A tranche that was counted before costs nothing to see again, and one that is not next is refused without a question to anybody.
-//! Each other costs its buyer a slot while it is looked up, so nobody can have many questions asked.
+//! A tranche that was counted before, or whose number is below one that was, costs nothing to see. Each other costs its buyer a slot
+//! while it is looked up, so nobody can have many questions asked. Buyers leave out numbers that they have written off.
 
 use super::{
     book::WALLETS_STEP,
@@ -46,14 +46,6 @@ pub enum NotCounted {
     /// It can't be one.
     #[error("no tranche: {0}")]
     Malformed(#[from] Refusal),
-    /// Some before it are missing.
-    #[error("this is tranche {found}, and {next} is the next: show them in their order")]
-    Order {
-        /// Which came.
-        found: u64,
-        /// Which should.
-        next: u64,
-    },
     /// More than can be counted, or nothing.
     #[error("a tranche of {0} is more than can be counted, or worth nothing here")]
     Amount(MicroUsd),
@@ -92,7 +84,6 @@ impl NotCounted {
         match self {
             NotCounted::NotTaken => "no_solana",
             NotCounted::Malformed(_) | NotCounted::Amount(_) | NotCounted::Coin(_) => "bad_tranche",
-            NotCounted::Order { .. } => "tranche_order",
             NotCounted::Binding(_) => "bad_binding",
             NotCounted::NotPaid(NotPaid::NotFinal) => "not_final",
             NotCounted::NotPaid(_) => "not_paid",
@@ -196,13 +187,8 @@ impl Payee {
     /// Counts a tranche that `buyer` shows, if it is paid, and waits until that is on disk. What was counted before is well.
     pub async fn count(&self, tabs: &Tabs, buyer: &NodeId, tranche: &Tranche) -> Result<(), NotCounted> {
         tranche.check()?;
-        let counted = tabs.sold_to(buyer)?.prepayments();
-        if tranche.number <= counted {
+        if tranche.number <= tabs.sold_to(buyer)?.prepayments() {
             return Ok(());
-        }
-        let (found, next) = (tranche.number, counted.saturating_add(1));
-        if found != next {
-            return Err(NotCounted::Order { found, next });
         }
         tranche.payer.verify(&self.network, buyer)?;
         let (expected, worth) = self.expected(buyer, tranche)?;

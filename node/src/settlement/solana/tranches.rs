@@ -2,7 +2,7 @@
 //! [`super::payment`] how they are paid.
 
 use super::{
-    book::{self, Begun, Book, Bought, FIRST_STEP, Means, NotBegun, Step, Wanted},
+    book::{self, Begun, Book, Bought, FIRST_STEP, Means, NotBegun, NotDropped, Step, Wanted},
     payment::Payment,
     transaction::Order,
     wallet::{SolanaError, Wallet},
@@ -41,6 +41,12 @@ pub enum NotBought {
     /// Not this one, or not now.
     #[error(transparent)]
     NotBegun(#[from] NotBegun),
+    /// It is not written off.
+    #[error(transparent)]
+    NotDropped(#[from] NotDropped),
+    /// It is written off only until the next start.
+    #[error("can't keep that the tranche is written off, so it is shown again after a restart: {0}")]
+    Forgets(StoreError),
     /// The wallet or the chain.
     #[error(transparent)]
     Solana(#[from] SolanaError),
@@ -163,6 +169,13 @@ impl Tranches {
         });
     }
 
+    /// Writes off a tranche that its worker refuses for good, see [`Book::write_off`], and waits until that is on disk.
+    pub async fn write_off(&self, worker: &NodeId, number: u64) -> Result<(), NotBought> {
+        let step = self.book().write_off(worker, number)?;
+        warn!(worker = %worker.short(), number, "a tranche is written off");
+        self.keep(step).await.map_err(NotBought::Forgets)
+    }
+
     fn keep(&self, (number, bytes): Step) -> futures::future::BoxFuture<'static, Result<(), StoreError>> {
         self.shared.store.keep_step(number, bytes)
     }
@@ -210,7 +223,8 @@ impl Tranches {
     }
 }
 
-fn all_steps(store: &dyn Store) -> Result<Vec<Step>, StoreError> {
+/// All of them, as the journal has them.
+pub fn all_steps(store: &dyn Store) -> Result<Vec<Step>, StoreError> {
     let (mut all, mut from) = (Vec::new(), FIRST_STEP);
     loop {
         let page = store.steps(from)?;

@@ -173,7 +173,7 @@ pub struct PayeeTab {
     cleared: u128,
     /// Owed to a former key of the seller: a debt, and of no channel that there is now.
     carried: u128,
-    /// How many prepayments were counted: each once, in their order.
+    /// The number of the newest prepayment that was counted: each once, in their order.
     prepayments: u64,
     /// What they came to.
     prepaid: u64,
@@ -216,9 +216,11 @@ impl PayeeTab {
         Some(PayeeTab { settled, cleared, carried, prepayments, prepaid, jobs: BTreeMap::new(), highest, closed })
     }
 
-    /// The first tab under a new key, for a buyer who owed so much under the one before.
-    pub fn carrying(owed: MicroUsd) -> Self {
-        PayeeTab { carried: owed.0.into(), ..Self::default() }
+    /// The first tab under a new key, if this was the last under the one before: it owes the same, or has the same ahead.
+    pub fn carried(&self) -> Self {
+        let all = self.used();
+        let (carried, cleared) = (all.saturating_sub(self.cleared), self.cleared.saturating_sub(all));
+        PayeeTab { carried, cleared, ..Self::default() }
     }
 
     /// The first tab on a channel on which so much was redeemed: its record is lost, and what was redeemed was sold.
@@ -270,12 +272,16 @@ impl PayeeTab {
         if self.is_closed() {
             return MicroUsd(0);
         }
-        let used = self.carried.saturating_add(self.settled).saturating_add(self.running(|job| job.most));
         let covered = match cover {
             Cover::Credit(limit) => self.cleared.saturating_add(limit.0.into()),
             Cover::Deposit { units, .. } => units,
         };
-        micro_usd(covered.saturating_sub(used), cover.rate())
+        micro_usd(covered.saturating_sub(self.used()), cover.rate())
+    }
+
+    /// What all jobs came to, and those that run may come to, in units.
+    fn used(&self) -> u128 {
+        self.carried.saturating_add(self.settled).saturating_add(self.running(|job| job.most))
     }
 
     /// The sum of something over all jobs that run, in units.
@@ -338,10 +344,10 @@ impl PayeeTab {
         self.cleared = self.cleared.saturating_add(amount.0.into());
     }
 
-    /// The same for its prepayment `number`, from 1 on: once for each, in their order. Whether it is the next; one that was counted
-    /// before is not.
+    /// The same for its prepayment `number`, from 1 on: once for each, in their order, with gaps where the buyer has written some
+    /// off. Whether it is counted now: one that was before, or is older than one that was, is not.
     pub fn prepay(&mut self, number: u64, amount: MicroUsd) -> bool {
-        let next = self.prepayments.checked_add(1) == Some(number);
+        let next = number > self.prepayments;
         if next {
             self.prepayments = number;
             self.prepaid = self.prepaid.saturating_add(amount.0);
@@ -350,7 +356,7 @@ impl PayeeTab {
         next
     }
 
-    /// How many prepayments were counted.
+    /// The number of the newest prepayment that was counted; 0 before the first.
     pub fn prepayments(&self) -> u64 {
         self.prepayments
     }
@@ -367,8 +373,7 @@ impl PayeeTab {
 
     /// What the buyer owes, what running jobs may still cost included.
     pub fn owed(&self) -> MicroUsd {
-        let all = self.carried.saturating_add(self.settled).saturating_add(self.running(|job| job.most));
-        micro_usd(all.saturating_sub(self.cleared), 1)
+        micro_usd(self.used().saturating_sub(self.cleared), 1)
     }
 
     /// What all jobs that are over came to, those under this key, in units.

@@ -144,15 +144,23 @@ fn nobody_owes_more_than_its_limit() {
 
 #[test]
 fn a_debt_to_a_former_key_is_a_debt() {
-    let mut seller = PayeeTab::carrying(MicroUsd(70));
+    let mut before = PayeeTab::default();
+    before.clear(MicroUsd(5));
+    before.open(job(9), MicroUsd(75), Cover::Credit(MicroUsd(100))).expect("credit");
+    take(&mut before, &job(9), 75, 75).expect("good");
+    before.settle(&job(9), MicroUsd(75), true);
+    let mut seller = before.carried();
     assert_eq!(seller.owed(), MicroUsd(70));
     assert!(seller.open(job(1), MicroUsd(40), Cover::Credit(MicroUsd(100))).is_err());
     seller.open(job(1), MicroUsd(30), Cover::Credit(MicroUsd(100))).expect("credit");
     take(&mut seller, &job(1), 30, 30).expect("the new key's vouchers begin anew");
     let mut back = PayeeTab::recover(&seller.record()).expect("a record");
     assert_eq!((back.owed(), back.settled()), (MicroUsd(100), MicroUsd(30)));
-    back.clear(MicroUsd(100));
+    back.clear(MicroUsd(130));
     assert_eq!(back.owed(), MicroUsd(0));
+    // What is ahead stays, too.
+    let ahead = PayeeTab::recover(&back.carried().record()).expect("a record");
+    assert_eq!((ahead.owed(), ahead.left(Cover::Credit(MicroUsd(0)))), (MicroUsd(0), MicroUsd(30)));
 }
 
 #[test]
@@ -218,7 +226,6 @@ fn a_channel_pays_for_jobs_at_their_rates_and_no_further_than_its_deposit() {
 fn what_is_prepaid_pays_for_jobs_before_credit_does_and_counts_once() {
     let mut seller = PayeeTab::default();
     let none = Cover::Credit(MicroUsd(0));
-    assert!(!seller.prepay(2, MicroUsd(100)), "the first comes first");
     assert!(seller.prepay(1, MicroUsd(100)) && !seller.prepay(1, MicroUsd(100)));
     assert_eq!(seller.left(none), MicroUsd(100));
     seller.open(job(1), MicroUsd(70), none).expect("prepaid");
@@ -227,7 +234,8 @@ fn what_is_prepaid_pays_for_jobs_before_credit_does_and_counts_once() {
     seller.settle(&job(1), MicroUsd(60), true);
     let mut back = PayeeTab::recover(&seller.record()).expect("a record");
     assert_eq!((back.left(none), back.prepayments(), back.owed()), (MicroUsd(40), 1, MicroUsd(0)));
-    assert!(!back.prepay(1, MicroUsd(100)) && back.prepay(2, MicroUsd(5)));
+    assert!(!back.prepay(1, MicroUsd(100)) && back.prepay(3, MicroUsd(5)), "the second is written off");
+    assert!(!back.prepay(2, MicroUsd(5)), "and counts no more");
     assert_eq!(back.left(Cover::Credit(MicroUsd(7))), MicroUsd(52));
 }
 

@@ -475,8 +475,10 @@ impl World {
         }
         let Some(attempt) = self.buying(who).and_then(|buying| buying.running.get(&stream)) else { return };
         let failure = match cause {
-            _ if attempt.cancelled && !after_first_token => Failure { cause: Cause::Cancelled, after_first_token: false },
-            cause => Failure { cause, after_first_token },
+            _ if attempt.cancelled && !after_first_token => {
+                Failure { cause: Cause::Cancelled, after_first_token, lost: MicroUsd(0) }
+            }
+            cause => Failure { cause, after_first_token, lost: MicroUsd(0) },
         };
         self.send(stream, true, Piece::Reset);
         self.on_stream_end(who, stream, Err(failure));

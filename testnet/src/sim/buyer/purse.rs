@@ -68,10 +68,11 @@ impl World {
     pub(super) fn settle_purse(&mut self, no: JobNo) {
         let job = self.job_mut(no);
         let Some(draw) = job.draw.take() else { return };
+        let lost = job.lost;
         let broken_off = !job.answer.is_empty();
         let (who, id) = (job.buyer, job.id);
         let signed = self.signed.get(&id).copied();
         let actual = signed.or(broken_off.then_some(draw.most)).unwrap_or_default();
-        self.member_mut(who).purse.settle(&draw, actual);
+        self.member_mut(who).purse.settle(&draw, actual, lost);
     }
 }

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 const GWEI: u128 = 1_000_000_000;
 const RULES: Rules = Rules { depth: 3, stuck_ms: 90_000, doubt_ms: 60_000, max_fee: 100 * GWEI };
+/// A coin.
+const RICH: u128 = 1_000_000_000 * GWEI;
 
 fn key() -> NodeKey {
     NodeKey::from_bytes(&[2; 32]).expect("a scalar")
@@ -20,7 +22,7 @@ fn at(secs: u64) -> UnixMillis {
 }
 
 fn facts() -> Facts {
-    Facts { head: 100, base_fee: 10 * GWEI, tip: GWEI, deep_nonce: 5, receipt: None }
+    Facts { head: 100, base_fee: 10 * GWEI, tip: GWEI, coin: RICH, deep_nonce: 5, receipt: None }
 }
 
 fn mined(step: &Step, attempt: usize, block: u64) -> Facts {
@@ -51,6 +53,23 @@ fn a_step_is_signed_sent_buried_and_done() {
     assert_eq!(step.decide(&deep, &RULES, at(3)), Next::Done);
     assert_eq!(step.stage, Stage::Confirmed { hash: step.attempts[0].hash, block: 99 });
     assert_eq!(step.decide(&facts(), &RULES, at(4)), Next::Done, "an end is an end");
+}
+
+#[test]
+fn without_coin_nothing_is_signed_and_with_it_it_goes_on() {
+    let (mut step, cost) = (step(), 60_000 * 21 * GWEI);
+    let with = |coin| Facts { coin, ..facts() };
+    assert_eq!(step.decide(&with(0), &RULES, at(0)), Next::Poor { needed: cost });
+    assert_eq!(step.decide(&with(cost - 1), &RULES, at(900)), Next::Poor { needed: cost });
+    assert_eq!(step.decide(&with(cost), &RULES, at(901)), Next::Sign(Fees { max: 21 * GWEI, tip: GWEI }));
+    // What was signed is not raised beyond what is there, and waits when the coin has gone elsewhere.
+    let mut step = sent();
+    assert_eq!(step.decide(&with(cost - 1), &RULES, at(90)), Next::Poor { needed: cost });
+    assert_eq!(step.decide(&with(cost), &RULES, at(91)), Next::Send);
+    assert!(matches!(step.decide(&with(2 * cost), &RULES, at(181)), Next::Sign(_)));
+    // What is sent away counts too.
+    let coin = Step { call: Call { value: 7, ..step.call.clone() }, attempts: vec![], stage: Stage::Prepared, ..step };
+    assert_eq!(coin.clone().decide(&with(cost), &RULES, at(0)), Next::Poor { needed: cost + 7 });
 }
 
 #[test]
@@ -187,18 +206,19 @@ proptest! {
     /// Whatever the chain shows, in whatever order: one nonce, attempts and fees within bounds, an end is an end, and it is
     /// confirmed only by a receipt that is deep enough.
     #[test]
-    fn a_step_keeps_its_rules(looks in proptest::collection::vec((90u64..120, 0u128..300, 0u128..9, 4u64..8, 0u8..4, 0u64..100), 1..80)) {
+    fn a_step_keeps_its_rules(looks in proptest::collection::vec((90u64..120, 0u128..300, 0u128..9, 4u64..8, 0u8..4, 0u64..100, 0u128..9_000_000), 1..80)) {
         let (mut step, mut now) = (step(), 0);
-        for (head, base, tip, deep_nonce, shows, wait) in looks {
+        for (head, base, tip, deep_nonce, shows, wait, coin) in looks {
             now += wait;
             let hash = step.attempts.get(usize::from(shows)).map(|attempt| attempt.hash);
             let receipt = hash.map(|hash| (hash, Receipt { block: 100, block_hash: [1; 32], success: true, gas_used: 1 }));
-            let facts = Facts { head, base_fee: base * GWEI, tip: tip * GWEI, deep_nonce, receipt };
+            let facts = Facts { head, base_fee: base * GWEI, tip: tip * GWEI, coin: coin * GWEI, deep_nonce, receipt };
             let was_done = step.is_done();
             let before = step.clone();
             match step.decide(&facts, &RULES, at(now)) {
                 Next::Sign(fees) => {
                     prop_assert!(fees.max <= RULES.max_fee && fees.tip <= fees.max && fees.tip > 0);
+                    prop_assert!(fees.max * u128::from(step.gas) <= facts.coin, "what can't be paid is not signed");
                     step.sign(fees, &key());
                     step.sent(at(now));
                 }
@@ -208,6 +228,7 @@ proptest! {
                 }
                 Next::Done => prop_assert!(step.is_done()),
                 Next::TooDear { .. } => prop_assert!(step.attempts.is_empty()),
+                Next::Poor { needed } => prop_assert!(needed > facts.coin && !step.is_done()),
                 Next::Wait => prop_assert!(!step.is_done()),
             }
             if was_done {
