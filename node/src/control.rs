@@ -13,6 +13,7 @@ pub(crate) mod wallet;
 use crate::{
     buyer::{ChatError, ChatEvent},
     clock,
+    disputes::Disputes,
     jobs::JobReport,
     node::Node,
     store::{Page, Position, Store, StoreError},
@@ -28,7 +29,7 @@ use axum::{
 };
 use futures::{Stream, stream};
 use infernet_wire::id::JobId;
-use schema::{ChatStep, ErrorReport, ModelReport, OfferedReport, PeerReport, ReceiptRows, StatusReport};
+use schema::{ChatStep, DisputeReport, ErrorReport, ModelReport, OfferedReport, PeerReport, ReceiptRows, StatusReport};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -106,6 +107,7 @@ impl Control {
             .route("/v0/jobs", get(jobs))
             .route("/v0/why", get(why))
             .route("/v0/receipts", get(receipts))
+            .route("/v0/disputes", get(disputes))
             .route("/v0/chat", post(chat))
             .route("/v0/engines", post(engines))
             .route("/v0/command", command::route(self.home()))
@@ -214,6 +216,13 @@ fn receipt_rows(store: &dyn Store, wanted: &Wanted) -> Result<ReceiptRows, Store
     };
     let unreadable = store.counts()?.unreadable.saturating_sub(before);
     Ok(ReceiptRows { rows: receipts.iter().map(|r| hex::encode(r.encode())).collect(), unreadable })
+}
+
+async fn disputes(State(node): State<Arc<Node>>) -> Response {
+    match Disputes::new(node.store().clone()).all().await {
+        Ok(all) => Json(all.into_iter().map(DisputeReport::from).collect::<Vec<_>>()).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 /// Runs a chat. The job is cancelled when the reader goes away.

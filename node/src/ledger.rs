@@ -5,6 +5,7 @@
 
 use crate::{
     clock,
+    disputes::Disputes,
     net::Net,
     store::{Put, Store, StoreError},
     today::Today,
@@ -24,13 +25,15 @@ pub struct Ledger {
     store: Arc<dyn Store>,
     net: Net,
     today: Today,
+    disputes: Disputes,
 }
 
 impl Ledger {
     /// Keeps receipts in `store` and publishes them through `net`. Those of any of `us` are this node's.
     pub fn new(store: Arc<dyn Store>, net: Net, us: BTreeSet<NodeId>) -> Self {
         let today = Today::new(us, clock::now());
-        Ledger { store, net, today }
+        let disputes = Disputes::new(store.clone());
+        Ledger { store, net, today, disputes }
     }
 
     /// Resolves when the receipt is on disk. Idempotent.
@@ -59,6 +62,11 @@ impl Ledger {
                 debug!("receipt not published: {error}");
             }
         });
+    }
+
+    /// What was not agreed on.
+    pub fn disputes(&self) -> &Disputes {
+        &self.disputes
     }
 
     /// The store behind it.

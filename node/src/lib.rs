@@ -37,6 +37,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod date;
+pub mod disputes;
 pub mod doctor;
 pub mod download;
 pub mod earnings;

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     clock,
+    disputes::Dispute,
     ledger::Ledger,
     settlement::{
         tab::Pieces,
@@ -265,6 +266,9 @@ pub async fn run<T: From<Progress> + Send>(buyer: &Buyer, order: Order, caller: 
         buyer.pool.drop_connection(&order.terms.worker);
     }
     let after_first_token = attempt.session.has_received();
+    if let Err(cause @ (Cause::Violation(_) | Cause::Receipt(_))) = &result {
+        buyer.ledger.disputes().keep(attempt.dispute(&order, cause)).await;
+    }
     let promised = attempt.close_tab(&result);
     result.map_err(|cause| match cause {
         // Nobody waits for another worker's answer.
@@ -292,6 +296,8 @@ struct Attempt {
     pieces: Option<Pieces>,
     /// The payment sent last.
     last_payment: Option<Payment>,
+    /// The receipt that the worker has shown.
+    claim: Option<ByteBuf>,
     cancelled: bool,
     /// Whether the caller has stopped taking steps.
     stalled: bool,
@@ -420,6 +426,7 @@ impl Attempt {
             payer,
             pieces: None,
             last_payment: payment,
+            claim: None,
             cancelled: false,
             stalled: false,
             heard: clock::deadline(Duration::ZERO),
@@ -696,6 +703,19 @@ impl Attempt {
         }
     }
 
+    /// What is kept of a disagreement. The texts of these causes are our own.
+    fn dispute(&mut self, order: &Order, cause: &Cause) -> Dispute {
+        Dispute {
+            at: clock::now(),
+            job: order.terms.job,
+            worker: order.terms.worker,
+            cause: cause.to_string(),
+            output_tokens: self.session.tokens(),
+            promised: self.payer.as_ref().map_or(MicroUsd(0), Payer::paid),
+            receipt: self.claim.take(),
+        }
+    }
+
     /// What came of the job, for the tab; what was promised beyond that. A worker that gave up before the first token has nothing to
     /// ask for, as it says itself.
     fn close_tab(&mut self, result: &Result<Completed, Cause>) -> MicroUsd {
@@ -713,6 +733,7 @@ impl Attempt {
     /// Checks, keeps, then sends. A countersignature that can't be sent still counts: the worker will ask again.
     async fn countersign(&mut self, buyer: &Buyer, bytes: &[u8]) -> Result<SignedReceipt, Cause> {
         let now = clock::now();
+        self.claim = Some(ByteBuf::from(bytes));
         let receipt: Verified<JobReceipt> = Envelope::decode(bytes)
             .and_then(|envelope| envelope.open::<JobReceipt>(&buyer.network, now)?.verify())
             .map_err(Cause::Receipt)?;

@@ -4,7 +4,8 @@
 use super::{Context, dollars, exit, exit::Exit, income::quoted, query};
 use crate::{
     config::{Config, Partial},
-    control::client::Client,
+    control::{client::Client, schema::DisputeReport},
+    disputes::Disputes,
     local_time,
     report::ReceiptReport,
     store,
@@ -53,6 +54,9 @@ enum ReceiptsCommand {
     },
     /// Check every signature again, and say which receipts both sides signed.
     Verify,
+    /// Show the last 1024 that this node did not sign, or got none of: workers that broke the protocol, or asked for what they had
+    /// not done, with what they have in writing.
+    Disputes,
 }
 
 /// `infernet receipts verify --json`.
@@ -167,6 +171,7 @@ pub(super) async fn run(context: &Context, args: ReceiptsArgs) -> Result<(), Exi
             let (receipts, bad) = read(args.limit.unwrap_or(usize::MAX)).await?;
             verify(context, &receipts, bad)
         }
+        Some(ReceiptsCommand::Disputes) => disputes(context, &source, &network).await,
         Some(ReceiptsCommand::Show { job }) => {
             let (found, bad) = match whole_id(&job) {
                 Some(id) => of_job(context, &source, &network, &id).await?,
@@ -175,6 +180,30 @@ pub(super) async fn run(context: &Context, args: ReceiptsArgs) -> Result<(), Exi
             show(context, &found, (&job, bad), &network)
         }
     }
+}
+
+async fn disputes(context: &Context, source: &Source, network: &NetworkId) -> Result<(), Exit> {
+    let all: Vec<DisputeReport> = match source {
+        Source::Node(node) => node.get("disputes").await?,
+        Source::Disk if context.home.is_dir() => {
+            let all = Disputes::new(store::open(&context.home, network)?).all().await?;
+            all.into_iter().map(DisputeReport::from).collect()
+        }
+        Source::Disk => Vec::new(),
+    };
+    if context.json {
+        return context.print_json(&all);
+    }
+    if all.is_empty() {
+        context.note("no disputes");
+    }
+    for DisputeReport { at, job_id, worker, cause, output_tokens, promised_micro_usd, receipt } in all {
+        let at = local_time::shown(UnixMillis(at));
+        let asked = if receipt.is_some() { "; its receipt is in --json" } else { "" };
+        let promised = MicroUsd(promised_micro_usd);
+        context.print(format!("{at} {job_id} {worker} {cause}: {output_tokens} tokens came, {promised} was promised{asked}"));
+    }
+    Ok(())
 }
 
 const COLUMNS: &str = "finished_unix_ms,job,worker,buyer,model,input_tokens,output_tokens,amount_micro_usd,paid_micro_usd,\

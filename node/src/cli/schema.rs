@@ -12,8 +12,8 @@ use super::{
 use crate::{
     config::Row,
     control::schema::{
-        CommandReport, CreditReport, ErrorReport, ModelReport, PeerReport, StatusReport, StepReport, TrancheReport,
-        WalletReport,
+        CommandReport, CreditReport, DisputeReport, ErrorReport, ModelReport, PeerReport, StatusReport, StepReport,
+        TrancheReport, WalletReport,
     },
     doctor::DoctorReport,
     earnings::BookReport,
@@ -70,6 +70,7 @@ fn all() -> BTreeMap<&'static str, Schema> {
         ("receipts", schema_for!(Vec<ReceiptReport>)),
         ("receipts show", schema_for!(Vec<receipts::WholeReceipt>)),
         ("receipts verify", schema_for!(receipts::VerifyReport)),
+        ("receipts disputes", schema_for!(Vec<DisputeReport>)),
         ("api-key add", schema_for!(api_key::NewApiKeyReport)),
         ("api-key list", schema_for!(Vec<api_key::ApiKeyReport>)),
         ("api-key remove", schema_for!(Vec<api_key::ApiKeyReport>)),

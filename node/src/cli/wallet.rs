@@ -2,14 +2,19 @@
 
 use super::{Context, exit, exit::Exit, money, setup::micro_usd, tranche};
 use crate::{
-    clock,
+    clock, config,
     control::{
         client::Client,
         schema::{AccountReport, BalanceReport, ChainReport, ChannelReport, StepReport, WalletBody, WalletReport},
     },
 };
 use clap::{Args, Subcommand};
-use infernet_wire::{evm::EvmAddress, id::NodeId, money::MicroUsd};
+use infernet_wire::{
+    evm::{BadAddress, EvmAddress},
+    id::NodeId,
+    money::MicroUsd,
+    solana::SolanaAddress,
+};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::sleep;
 
@@ -47,13 +52,14 @@ pub(super) enum WalletCommand {
         #[command(flatten)]
         patience: Patience,
     },
-    /// Send money from the account to an address.
+    /// Send money from the account to an address, on its chain.
     Withdraw {
-        /// Where to, with its checksum.
-        address: EvmAddress,
+        /// Where to: `0x…` with its checksum, or a wallet on Solana.
+        #[arg(value_parser = destination)]
+        address: Destination,
         /// Dollars, or `all`.
         usd: String,
-        /// The chain's coin, not the token that channels hold.
+        /// The chain's coin, not the token that channels or tranches are paid in.
         #[arg(long)]
         coin: bool,
         #[command(flatten)]
@@ -79,10 +85,28 @@ pub(super) async fn run(context: &Context, command: WalletCommand) -> Result<(),
         WalletCommand::Close { worker, exit: false, patience } => (WalletBody::Close { worker }, patience),
         WalletCommand::Withdraw { address, usd, coin, patience } => {
             let micro_usd = if usd == "all" { None } else { Some(amount(&usd)?) };
-            (WalletBody::Withdraw { to: address, micro_usd, coin }, patience)
+            let body = match address {
+                Destination::Evm(to) => WalletBody::Withdraw { to, micro_usd, coin },
+                Destination::Solana(to) => WalletBody::WithdrawSolana { to, micro_usd, coin },
+            };
+            (body, patience)
         }
     };
     act(context, &body, patience).await
+}
+
+/// Where money can be sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Destination {
+    Evm(EvmAddress),
+    Solana(SolanaAddress),
+}
+
+fn destination(text: &str) -> Result<Destination, String> {
+    if text.starts_with("0x") {
+        return text.parse().map(Destination::Evm).map_err(|error: BadAddress| error.to_string());
+    }
+    config::solana_wallet(text).map(Destination::Solana).map_err(|why| format!("neither 0x… nor a wallet on Solana: {why}"))
 }
 
 fn amount(usd: &str) -> Result<u64, Exit> {
@@ -112,7 +136,7 @@ pub(super) async fn act(context: &Context, body: &WalletBody, patience: Patience
     loop {
         for step in &steps {
             let news = (step.stage.clone(), step.reason.clone());
-            if shown.insert(step.number, news.clone()) != Some(news) {
+            if shown.insert(name(step), news.clone()) != Some(news) {
                 context.note(line(step));
             }
         }
@@ -124,14 +148,14 @@ pub(super) async fn act(context: &Context, body: &WalletBody, patience: Patience
             break;
         }
         sleep(LOOK).await;
-        let numbers: Vec<u64> = steps.iter().map(|step| step.number).collect();
+        let names: Vec<_> = steps.iter().map(name).collect();
         let told: WalletReport = node.ask(ASKED, "wallet/steps").await??;
         if let Some(why) = told.chain.and_then(|chain| chain.error.or(chain.waits))
-            && shown.insert(0, (why.clone(), None)) != Some((why.clone(), None))
+            && shown.insert((String::new(), 0), (why.clone(), None)) != Some((why.clone(), None))
         {
             context.note(format!("waits: {why}"));
         }
-        steps = told.steps.into_iter().filter(|step| numbers.contains(&step.number)).collect();
+        steps = told.steps.into_iter().filter(|step| names.contains(&name(step))).collect();
     }
     if context.json {
         context.print_json(&steps)?;
@@ -140,6 +164,11 @@ pub(super) async fn act(context: &Context, body: &WalletBody, patience: Patience
         Some(bad) => Err(Exit::new(exit::FAILED, line(bad))),
         None => Ok(()),
     }
+}
+
+/// Withdrawals on Solana are counted apart.
+fn name(step: &StepReport) -> (String, u64) {
+    (step.what.clone(), step.number)
 }
 
 /// A step in a line.

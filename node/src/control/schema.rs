@@ -9,6 +9,7 @@ pub use wallet::{
 use crate::{
     buyer::{ChatEvent, ChatOrder},
     chat::client::Progress,
+    disputes::Dispute,
     engines::EngineReport,
     hardware::Reading,
     jobs::JobReport,
@@ -21,7 +22,7 @@ use crate::{
 };
 use infernet_wire::{
     chat::{Channel, ChatMessage, ChatRequest, ToolCallDelta},
-    id::NodeId,
+    id::{JobId, NodeId},
     money::{MicroUsd, Price},
     offer::SelectionRule,
     time::UnixMillis,
@@ -579,6 +580,36 @@ pub struct TrancheBody {
     /// And of whom else, all or none.
     #[serde(default)]
     pub also: Vec<NodeId>,
+}
+
+/// A worker that got no signature: it broke the protocol, or its receipt is not what happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DisputeReport {
+    /// When, in unix milliseconds.
+    pub at: u64,
+    /// In which job.
+    #[schemars(with = "String")]
+    pub job_id: JobId,
+    /// Who.
+    #[schemars(with = "String")]
+    pub worker: NodeId,
+    /// What was wrong.
+    pub cause: String,
+    /// Output tokens that had come.
+    pub output_tokens: u32,
+    /// What vouchers promise it for the job, in micro-USD.
+    pub promised_micro_usd: u64,
+    /// The receipt that was not signed, in hex, as it came; absent if none came.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub receipt: Option<String>,
+}
+
+impl From<Dispute> for DisputeReport {
+    fn from(dispute: Dispute) -> Self {
+        let Dispute { at, job, worker, cause, output_tokens, promised, receipt } = dispute;
+        let receipt = receipt.map(hex::encode);
+        DisputeReport { at: at.0, job_id: job, worker, cause, output_tokens, promised_micro_usd: promised.0, receipt }
+    }
 }
 
 /// A tranche to write off.

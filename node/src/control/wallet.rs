@@ -16,6 +16,7 @@ use crate::{
         evm::contract::CLOSED,
         rail::{Balance, Holdings},
         service::{self, Account, AccountError},
+        solana::withdrawals::{Withdrawal, Withdrawals},
         steps::{ALL, Entry},
         tab::{Cover, PayeeTab, micro_usd},
         tabs::Tabs,
@@ -49,15 +50,22 @@ pub(super) async fn show(State(node): State<Arc<Node>>) -> Response {
 
 /// `GET /v0/wallet/steps`: how far they are. No chain is asked: whoever waits looks twice a second.
 pub(super) async fn steps(State(node): State<Arc<Node>>) -> Response {
-    let Some(account) = node.account() else { return no_evm() };
-    let chain = Some(chain(account, node.tabs().channels().all().len()));
-    Json(WalletReport { chain, steps: all_steps(account), ..WalletReport::default() }).into_response()
+    let chain = node.account().map(|account| chain(account, node.tabs().channels().all().len()));
+    Json(WalletReport { chain, steps: all_steps(&node), ..WalletReport::default() }).into_response()
 }
 
 /// `POST`: wants steps, and tells which.
 pub(super) async fn act(State(node): State<Arc<Node>>, Json(body): Json<WalletBody>) -> Response {
+    if let WalletBody::WithdrawSolana { to, micro_usd, coin } = body {
+        let Some(withdrawals) = node.tabs().solana().withdrawals() else { return no_solana() };
+        return match withdrawals.withdraw(to, micro_usd.map(MicroUsd), coin).await {
+            Ok(withdrawal) => Json([withdrawn(&withdrawal)]).into_response(),
+            Err(error) => refused(exit::FAILED, error.to_string()),
+        };
+    }
     let Some(account) = node.account() else { return no_evm() };
     let wanted = match body {
+        WalletBody::WithdrawSolana { .. } => return no_solana(),
         WalletBody::Deposit { worker, micro_usd } => account.deposit(worker, MicroUsd(micro_usd)).await,
         WalletBody::Close { worker } => account.close(worker, node.buyer()).await,
         WalletBody::Exit { worker } => account.exit(worker).await,
@@ -124,7 +132,7 @@ async fn report(node: &Node, accounts: Vec<(&'static str, Holdings)>) -> Result<
     let read = tokio::task::spawn_blocking(move || Ok((tranche::bought(&tabs)?, prepaid(&tabs)?))).await;
     let (tranches, prepaid) = read.map_err(|error| StoreError::Interrupted(error.to_string()))??;
     let accounts = accounts.into_iter().map(|(rail, holdings)| account_row(rail, holdings)).collect();
-    Ok(WalletReport { accounts, tranches, prepaid, ..on_chain })
+    Ok(WalletReport { accounts, tranches, prepaid, steps: all_steps(node), ..on_chain })
 }
 
 fn account_row(rail: &str, holdings: Holdings) -> AccountReport {
@@ -167,7 +175,6 @@ async fn on_chain(account: &Account, holdings: &Holdings, tabs: &Tabs) -> Result
         token: token.map(|token| token.units.to_string()),
         token_micro_usd: token.and_then(|token| token.worth).map(|worth| worth.0),
         payout_to: account.payout_to().map(|to| to.to_string()),
-        steps: all_steps(account),
         ..WalletReport::default()
     })
 }
@@ -209,8 +216,27 @@ fn channel(us: &EvmAddress, known: &Known, tab: Tab, rate: u128) -> ChannelRepor
     }
 }
 
-fn all_steps(account: &Account) -> Vec<StepReport> {
-    account.steps().iter().map(|(number, entry)| step(*number, entry)).collect()
+/// Those on the EVM chain, and the newest withdrawal on Solana.
+fn all_steps(node: &Node) -> Vec<StepReport> {
+    let evm = node.account().map(Account::steps).unwrap_or_default();
+    let solana = node.tabs().solana().withdrawals().and_then(Withdrawals::newest);
+    let evm = evm.iter().map(|(number, entry)| step(*number, entry));
+    evm.chain(solana.iter().map(withdrawn)).collect()
+}
+
+fn withdrawn(withdrawal: &Withdrawal) -> StepReport {
+    let Withdrawal { number, since, order, payment } = withdrawal;
+    StepReport {
+        number: *number,
+        what: "withdraw_solana".into(),
+        channel: None,
+        amount: order.transfers.first().map(|transfer| transfer.amount.to_string()),
+        stage: withdrawal.word().into(),
+        reason: withdrawal.reason(),
+        done: payment.is_done(),
+        transaction: payment.attempts.last().map(|attempt| attempt.signature.to_string()),
+        since: since.0,
+    }
 }
 
 fn step(number: u64, entry: &Entry) -> StepReport {
@@ -232,6 +258,10 @@ fn no_chain() -> Response {
     let message = "this node is on no chain: write evm_chain, evm_contract and evm_token into config.toml, set INFERNET_EVM_RPC, or \
                    write solana_rpc, and start it again";
     refused(exit::CONFIG, message.into())
+}
+
+fn no_solana() -> Response {
+    refused(exit::CONFIG, "this node has no wallet on Solana: write solana_rpc into config.toml and start it again".into())
 }
 
 fn no_evm() -> Response {

@@ -10,6 +10,7 @@
 //! | [`wallet`] | looks at the chain, keeps and sends |
 //! | [`book`] | **pure**: which tranches were bought of whom, one at a time |
 //! | [`tranches`] | buys them, pays them in the background, shows them to their workers |
+//! | [`withdrawals`] | sends what the wallet has elsewhere, one at a time |
 //! | [`payee`] | the worker's side: looks a tranche up, and counts it once |
 //! | [`account`] | what an operator says, and how a node comes to use it |
 //! | [`desk`] | where jobs meet all that |
@@ -29,3 +30,4 @@ pub mod tranches;
 pub mod transaction;
 pub mod verify;
 pub mod wallet;
+pub mod withdrawals;

@@ -28,6 +28,8 @@ pub const CURSOR: u64 = 0;
 pub const CHANNELS: u64 = 1 << 62;
 /// Where the numbers are another chain's.
 pub const FOREIGN: u64 = 1 << 63;
+/// Where they are of single records, beside all that is counted.
+pub const SINGLE: u64 = u64::MAX - 0xffff;
 /// In [`Purpose::Withdraw`]: all that is there when its turn comes.
 pub const ALL: u128 = u128::MAX;
 

@@ -85,6 +85,14 @@ async fn earnings_are_spending_whether_a_node_runs_or_not() {
     let csv = infernet(buyer_home.path(), &["spend", "--csv", "--network", "testnet", "--days", "2"]).await.fine();
     let lines: Vec<&str> = csv.lines().collect();
     assert!(lines[0].starts_with("day,model,jobs,") && lines[1].contains("\"tiny-chat:latest\",2,"), "{csv}");
+    let csv = infernet(worker_home.path(), &["earnings", "--csv", "--network", "testnet"]).await.fine();
+    assert!(csv.lines().nth(1).is_some_and(|line| line.contains("\"tiny-chat:latest\",2,")), "{csv}");
+    let csv = infernet(worker_home.path(), &["receipts", "--csv", "--network", "testnet"]).await.fine();
+    let amounts = csv.lines().skip(1).map(|line| line.split(',').nth(7).and_then(|amount| amount.parse::<u64>().ok()));
+    assert!(csv.starts_with("finished_unix_ms,job,worker,") && csv.lines().count() == 3, "{csv}");
+    assert_eq!(amounts.sum::<Option<u64>>(), spent["total"]["acknowledged_micro_usd"].as_u64(), "{csv}");
+    let told = infernet(worker_home.path(), &["receipts", "disputes", "--json", "--network", "testnet"]).await.json();
+    assert_eq!(told, Value::Array(Vec::new()));
     let table = infernet(buyer_home.path(), &["spend", "--network", "testnet"]).await.fine();
     assert!(table.contains("UNACKNOWLEDGED") && table.lines().last().is_some_and(|l| l.starts_with("total")), "{table}");
     let none = infernet(buyer_home.path(), &["spend", "--since", "2999-01-01", "--network", "testnet"]).await;

@@ -4,7 +4,7 @@ use super::{
     DEADLINE, MODEL, START, command, ended, engine, home, infernet,
     mistakes::check,
     signal,
-    wallet::{start, until},
+    wallet::{leaks_nothing, start, told_by_http, until},
 };
 use infernet_node::{
     identity,
@@ -118,11 +118,40 @@ async fn a_tranche_pays_for_a_job_and_arrives_where_the_worker_says() {
     until(buyer_home.path(), &["tranche", "list", "--json"], is("paid and waiting for a job")).await;
     assert_eq!(chain.cluster.tokens(&chain.mint, &cold), 70_000);
 
+    // What the wallet has can leave it, in the token and in SOL.
+    let (away, units) = (SolanaKey::from_bytes(&[42; 32]).address(), PURSE - 70_000);
+    let withdraw = |to: &SolanaAddress, rest: &[&str]| {
+        let to = to.to_string();
+        let words: Vec<String> = ["wallet", "withdraw", &to].iter().chain(rest).map(|&word| word.to_owned()).collect();
+        let home = buyer_home.path().to_owned();
+        async move { infernet(&home, &words.iter().map(String::as_str).collect::<Vec<_>>()).await }
+    };
+    let told = withdraw(&wallet, &["1"]).await;
+    assert!(told.code == 1 && told.err.contains("own wallet"), "{told:?}");
+    let told = withdraw(&away, &["5", "--coin"]).await;
+    assert!(told.code == 1 && told.err.contains("say all"), "{told:?}");
+    let told = withdraw(&away, &["5"]).await;
+    assert!(told.code == 1 && told.err.contains("send it some"), "{told:?}");
+    let told = withdraw(&away, &["0.03", "--json"]).await.json();
+    assert_eq!((&told[0]["what"], &told[0]["stage"]), (&"withdraw_solana".into(), &"settled".into()), "{told}");
+    assert_eq!((&told[0]["number"], chain.cluster.tokens(&chain.mint, &away)), (&1.into(), 30_000));
+    let told = withdraw(&away, &["all", "--json"]).await.json();
+    assert_eq!((&told[0]["number"], chain.cluster.tokens(&chain.mint, &away)), (&2.into(), units), "{told}");
+    let (told, left) = (withdraw(&away, &["all"]).await, chain.cluster.tokens(&chain.mint, &wallet));
+    assert!(told.code == 1 && told.err.contains("nothing to send") && left == 0, "{told:?}");
+    let before = chain.cluster.lamports(&wallet);
+    withdraw(&away, &["all", "--coin"]).await.fine();
+    let (sent, kept) = (chain.cluster.lamports(&away), chain.cluster.lamports(&wallet));
+    assert!(sent + kept <= before && kept < 3_000_000 && before - sent - kept < 100_000, "{before} {sent} {kept}");
+    check(buyer_home.path(), &["wallet", "withdraw", &format!("0x{}", "11".repeat(20)), "1"], 3, &["no EVM chain"]).await;
+    let listed = infernet(buyer_home.path(), &["payout", "list", "--csv"]).await.fine();
+    assert!(listed.contains("3,withdraw_solana"), "{listed}");
+
     // For people, and without what is secret; a node of the cluster that is silent holds nobody up.
     let mut shown = infernet(worker_home.path(), &["payout", "list"]).await.fine();
     assert!(shown.contains("PREPAID") && shown.contains(&buyer.status.id.to_string()), "{shown}");
     let text = infernet(buyer_home.path(), &["wallet", "balance"]).await.fine();
-    assert!(["solana", " SOL", "$0.93", "left"].iter().all(|word| text.contains(word)), "{text}");
+    assert!(["solana", " SOL", "$0.00", "left"].iter().all(|word| text.contains(word)), "{text}");
     chain.endpoint.set(Faults { silent: true, ..Faults::default() });
     let told = infernet(buyer_home.path(), &balance).await.json();
     assert!(told["accounts"][0]["trouble"].is_string() && told["tranches"][0]["number"] == 2, "{told}");
@@ -139,9 +168,10 @@ async fn a_tranche_pays_for_a_job_and_arrives_where_the_worker_says() {
     check(buyer_home.path(), &["tranche", "drop", &worker_id, "2"], 1, &["is written off"]).await;
     buyer.stop().await;
     infernet(buyer_home.path(), &["key", "rotate"]).await.fine();
+    shown += &told_by_http(&worker).await;
     worker.stop().await;
     for home in [&worker_home, &buyer_home] {
-        shown += &std::fs::read_to_string(home.path().join("infernet.log")).expect("a log");
+        leaks_nothing(home.path(), SECRET);
     }
     assert!(!shown.contains(SECRET), "{shown}");
 }

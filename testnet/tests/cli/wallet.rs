@@ -1,6 +1,7 @@
 //! Money on a real chain, with the real commands: a deposit, a job that is paid from it, a payout.
 
 use super::{DEADLINE, MODEL, Started, command, ended, engine, home, infernet, mistakes::check};
+use infernet_node::identity;
 use infernet_testnet::evm::{self, Anvil, CHAIN, Program, act, at_once};
 use infernet_wire::{
     evm::{EvmAddress, address_word, word},
@@ -26,8 +27,44 @@ fn configure(home: &Path, anvil: &Anvil, contract: &EvmAddress, token: &EvmAddre
 /// A node that lets nobody owe it anything.
 pub(super) async fn start(home: &Path, extra: &[&str]) -> Started {
     let mut start = command(home, &[&["--json"], &super::START[..], extra].concat());
-    start.env_remove("INFERNET_FREE_CREDIT");
+    start.env_remove("INFERNET_FREE_CREDIT").env("RUST_LOG", "debug");
     Started::from(home, start).await
+}
+
+/// Neither what is secret about the chain's URL nor the node's keys are in any file of its home but those that hold them, however much is
+/// logged.
+pub(super) fn leaks_nothing(home: &Path, secret: &str) {
+    let (key, solana) = (identity::load(home).expect("a key"), identity::existing_solana_key(home).expect("readable"));
+    let keys = [Some(*key.secret_bytes()), solana.map(|key| *key.seed())];
+    let keys = keys.into_iter().flatten().flat_map(|key| [key.to_vec(), hex::encode(key).into_bytes()]);
+    let secrets: Vec<Vec<u8>> = keys.chain([secret.as_bytes().to_vec()]).collect();
+    let (mut folders, mut read) = (vec![home.to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name != "config.toml" && !name.ends_with(".key") && path.is_file() {
+                let bytes = std::fs::read(&path).expect("readable");
+                let holds = |secret: &Vec<u8>| bytes.windows(secret.len()).any(|window| window == &secret[..]);
+                assert!(!secrets.iter().any(holds), "{} has a secret in it", path.display());
+                read += 1;
+            }
+        }
+    }
+    assert!(read > 3, "there are a log, a journal and an index: {read} files");
+}
+
+/// What the node's own API and metrics tell.
+pub(super) async fn told_by_http(node: &Started) -> String {
+    let api = node.status.api.as_deref().expect("an API").trim_end_matches("/v1").to_owned();
+    let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().expect("a client");
+    let mut told = String::new();
+    for path in ["/metrics", "/healthz", "/v1/models"] {
+        told += &http.get(format!("{api}{path}")).send().await.expect("an answer").text().await.expect("a body");
+    }
+    told
 }
 
 pub(super) async fn until(home: &Path, args: &[&str], holds: impl Fn(&Value) -> bool) -> Value {
@@ -117,10 +154,11 @@ async fn a_job_is_paid_from_a_deposit_and_the_worker_is_paid_out() {
             shown += &format!("{reply:?}");
         }
     }
+    shown += &told_by_http(&worker).await;
     buyer.stop().await;
     worker.stop().await;
     for home in [&worker_home, &buyer_home] {
-        shown += &std::fs::read_to_string(home.path().join("infernet.log")).expect("a log");
+        leaks_nothing(home.path(), SECRET);
     }
     assert!(shown.contains("evm_rpc") && !shown.contains(SECRET), "{shown}");
 }

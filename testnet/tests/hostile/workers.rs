@@ -17,6 +17,7 @@ use infernet_node::{
         session::{MAX_ANSWER_BYTES, Paid, Terms, Violation, WorkerSession},
     },
     clock,
+    disputes::{Dispute, Disputes},
     ledger::Ledger,
     net::{self, Event, NetConfig},
     report::ChatReport,
@@ -103,6 +104,8 @@ struct Seen {
     kept: u64,
     /// What it has paid for the job.
     paid: MicroUsd,
+    /// The evidence that it kept.
+    disputes: Vec<Dispute>,
 }
 
 fn terms(buyer: &NodeKey, worker: &NodeKey, accept: Hash, job: JobId, budget: MicroUsd) -> Terms {
@@ -229,10 +232,11 @@ async fn cheated_of(script: Script, listener: Listener, within: Duration, budget
     let (countersigned, paid) = soon("the cheat ends", serving).await.expect("the cheat runs");
     drop(buyer);
     let partial = listening.await.expect("the listener ends");
-    Seen { result, partial, countersigned, kept: store.counts().expect("the store").receipts, paid }
+    let kept = store.counts().expect("the store").receipts;
+    Seen { result, partial, countersigned, kept, paid, disputes: Disputes::new(store).all().await.expect("the store") }
 }
 
-/// The buyer must fail as `expected` says, having heard `partial`; it signs and keeps nothing.
+/// The buyer must fail as `expected` says, having heard `partial`; it signs nothing, and keeps the evidence of what was no accident.
 async fn check(script: Script, partial: &str, expected: fn(&Cause) -> bool) {
     let seen = cheated(script, Listener::Keen, SOON).await;
     let failure = seen.result.expect_err("a cheat gets nothing");
@@ -240,6 +244,12 @@ async fn check(script: Script, partial: &str, expected: fn(&Cause) -> bool) {
     assert_eq!(seen.partial, partial, "{failure}");
     assert_eq!((failure.after_first_token, failure.is_retryable()), (!partial.is_empty(), partial.is_empty()), "{failure}");
     assert_eq!((seen.countersigned, seen.kept), (false, 0), "{failure}");
+    let deliberate = matches!(failure.cause, Cause::Violation(_) | Cause::Receipt(_));
+    let claimed = matches!(failure.cause, Cause::Violation(Violation::Receipt(_)) | Cause::Receipt(_));
+    let told: Vec<_> = seen.disputes.iter().map(|dispute| (dispute.cause.clone(), dispute.receipt.is_some())).collect();
+    let expected = deliberate.then(|| (failure.cause.to_string(), claimed));
+    assert_eq!(told, Vec::from_iter(expected), "{failure}");
+    assert!(seen.disputes.iter().all(|dispute| dispute.promised == seen.paid), "{:?}, {}", seen.disputes, seen.paid);
 }
 
 #[tokio::test(flavor = "multi_thread")]

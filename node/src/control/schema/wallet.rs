@@ -1,7 +1,7 @@
 //! A node's accounts: what it has on each chain, channels on the EVM chain, tranches on Solana.
 
 use super::TrancheReport;
-use infernet_wire::{evm::EvmAddress, id::NodeId};
+use infernet_wire::{evm::EvmAddress, id::NodeId, solana::SolanaAddress};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -148,7 +148,7 @@ pub struct ChannelReport {
 pub struct StepReport {
     /// Its number.
     pub number: u64,
-    /// `approve`, `open`, `top_up`, `redeem`, `start_exit`, `finish_exit`, `close` or `withdraw`.
+    /// `approve`, `open`, `top_up`, `redeem`, `start_exit`, `finish_exit`, `close` or `withdraw`; `withdraw_solana` is counted apart.
     pub what: String,
     /// On which channel; absent for a withdrawal.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -198,6 +198,15 @@ pub enum WalletBody {
         /// How much; absent: all.
         micro_usd: Option<u64>,
         /// The chain's coin, not the token.
+        coin: bool,
+    },
+    /// Send money away on Solana.
+    WithdrawSolana {
+        /// Where to.
+        to: SolanaAddress,
+        /// How much; absent: all.
+        micro_usd: Option<u64>,
+        /// SOL, whatever tranches are paid in.
         coin: bool,
     },
     /// Redeem all, and send it to the payout address.

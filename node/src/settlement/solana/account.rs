@@ -9,6 +9,7 @@ use super::{
     rpc::{Genesis, Rpc},
     tranches::Tranches,
     wallet::{SolanaError, Wallet},
+    withdrawals::Withdrawals,
 };
 use crate::{
     settlement::json_rpc::Endpoint,
@@ -73,6 +74,7 @@ impl Account {
         let wallet = Wallet::new(nodes.clone(), key.clone(), rules, poll)?;
         let binding = key.bind(network, &us);
         let means = Means { network: network.clone(), buyer: us, coin, tranche, unit_price };
+        desk.withdraws(Withdrawals::start(means.clone(), wallet.clone(), store.clone())?);
         desk.buys(Tranches::start(means, binding, wallet, store.clone())?);
         if sells {
             let payee = Payee::new(nodes, binding, SolanaTerms::new(binding, coin, tranche), (us, network.clone()), store)?;

@@ -17,7 +17,7 @@ use super::{
     payment::{Payment, Stage},
     transaction::{Order, Transfer, TxSignature},
 };
-use crate::settlement::steps::FOREIGN;
+use crate::settlement::steps::{FOREIGN, SINGLE};
 use infernet_wire::{
     codec,
     id::NodeId,
@@ -28,10 +28,12 @@ use infernet_wire::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Steps in the journal from this number on are ours.
+/// Steps in the journal from this number on are ours, up to [`SINGLE`].
 pub const FIRST_STEP: u64 = FOREIGN;
-/// But this one, which is the payee's: tranches are counted up to it, and never get there.
+/// Where the payee keeps the wallets that it has named.
 pub const WALLETS_STEP: u64 = u64::MAX;
+/// The newest withdrawal.
+pub const WITHDRAWAL_STEP: u64 = WALLETS_STEP - 1;
 /// Workers that tranches were bought of. A record takes about a kilobyte.
 const MAX_WORKERS: usize = 4_096;
 
@@ -191,7 +193,7 @@ impl Book {
     pub fn recover(steps: impl IntoIterator<Item = Step>) -> Self {
         let read = |(number, bytes): Step| Some((number, codec::decode::<Bought>(&bytes).ok()?));
         let book: BTreeMap<_, _> =
-            steps.into_iter().filter(|(number, _)| (FIRST_STEP..WALLETS_STEP).contains(number)).filter_map(read).collect();
+            steps.into_iter().filter(|(number, _)| (FIRST_STEP..SINGLE).contains(number)).filter_map(read).collect();
         let mut book = Book(book);
         // It may have been told that they can't be kept, or the copies of others may be missing.
         let unsigned = book.running().into_iter().filter(|batch| payment_of(batch).attempts.is_empty());

@@ -4,6 +4,7 @@ use super::{
     book::Wanted,
     payee::{NotCounted, Payee},
     tranches::{NotBought, Tranches},
+    withdrawals::Withdrawals,
 };
 use crate::settlement::tabs::Tabs;
 use infernet_wire::{
@@ -29,6 +30,7 @@ pub struct Desk {
 struct Parts {
     bought: OnceLock<Tranches>,
     sold: OnceLock<Payee>,
+    withdrawn: OnceLock<Withdrawals>,
     /// What workers' newest ads say.
     heard: Mutex<BTreeMap<NodeId, SolanaTerms>>,
 }
@@ -37,6 +39,16 @@ impl Desk {
     /// Tranches are bought from now on; `false` if they were before.
     pub fn buys(&self, tranches: Tranches) -> bool {
         self.parts.bought.set(tranches).is_ok()
+    }
+
+    /// Money can be sent elsewhere from now on; `false` if it could before.
+    pub fn withdraws(&self, withdrawals: Withdrawals) -> bool {
+        self.parts.withdrawn.set(withdrawals).is_ok()
+    }
+
+    /// What was sent elsewhere; `None` without a wallet.
+    pub fn withdrawals(&self) -> Option<&Withdrawals> {
+        self.parts.withdrawn.get()
     }
 
     /// Tranches are taken from now on; `false` if they were before.

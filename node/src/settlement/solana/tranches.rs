@@ -5,7 +5,7 @@ use super::{
     book::{self, Begun, Book, Bought, FIRST_STEP, Means, NotBegun, NotDropped, Step, Wanted},
     payment::Payment,
     transaction::Order,
-    wallet::{SolanaError, Wallet},
+    wallet::{RETRY, SolanaError, Wallet},
 };
 use crate::store::{MAX_PAGE, Store, StoreError};
 use futures::future::try_join_all;
@@ -13,18 +13,11 @@ use infernet_wire::{
     id::NodeId,
     solana::{BadBinding, SolanaBinding, Tranche},
 };
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::{Instrument, info, info_span, warn};
 
-/// After which a payment that does not end is told of once more.
-const TELL: Duration = Duration::from_secs(300);
 /// Workers that are paid at once: some seven transactions, which land within the same half minute.
 pub const MAX_AT_ONCE: usize = 32;
-/// After a full disk or a wrong endpoint.
-const RETRY: Duration = Duration::from_secs(30);
 
 /// Why no tranche is bought.
 #[derive(Debug, thiserror::Error)]
@@ -208,16 +201,8 @@ impl Tranches {
                 warn!(%error, "can't keep a tranche, so it waits");
                 tokio::time::sleep(RETRY).await;
             }
-            loop {
-                match self.shared.wallet.drive(order, &mut payment, TELL, keep).await {
-                    Ok(end) => return info!(?end, "a tranche has ended"),
-                    Err(SolanaError::TooLong(_)) => warn!(stage = ?payment.stage, "a tranche is not final yet"),
-                    Err(error) => {
-                        warn!(%error, "can't pay a tranche now");
-                        tokio::time::sleep(RETRY).await;
-                    }
-                }
-            }
+            let end = self.shared.wallet.pay(order, &mut payment, keep).await;
+            info!(?end, "a tranche has ended");
         };
         driving.instrument(span).await;
     }

@@ -142,6 +142,17 @@ impl Order {
         unsigned.is_ok_and(|transaction| to_bytes(&transaction).len() <= MAX_BYTES)
     }
 
+    fn units(&self) -> u32 {
+        let count = u32::try_from(self.transfers.len()).unwrap_or(u32::MAX);
+        TRANSFER_UNITS.saturating_mul(count).saturating_add(BASE_UNITS)
+    }
+
+    /// What its priority fee is, in lamports.
+    pub fn priority_fee(&self) -> u64 {
+        let fee = (u128::from(self.unit_price) * u128::from(self.units())).div_ceil(1_000_000);
+        u64::try_from(fee).unwrap_or(u64::MAX)
+    }
+
     fn instructions(&self, payer: &Pubkey) -> Result<Vec<Instruction>, OrderError> {
         if self.transfers.is_empty() {
             return Err(OrderError::Empty);
@@ -149,9 +160,7 @@ impl Order {
         if let Some(at) = self.transfers.iter().position(|transfer| transfer.amount == 0) {
             return Err(OrderError::NoAmount(at));
         }
-        let count = u32::try_from(self.transfers.len()).unwrap_or(u32::MAX);
-        let units = TRANSFER_UNITS.saturating_mul(count).saturating_add(BASE_UNITS);
-        let mut all = vec![ComputeBudgetInstruction::set_compute_unit_limit(units)];
+        let mut all = vec![ComputeBudgetInstruction::set_compute_unit_limit(self.units())];
         if self.unit_price > 0 {
             all.push(ComputeBudgetInstruction::set_compute_unit_price(self.unit_price));
         }

@@ -17,9 +17,13 @@ use futures::future::{join_all, try_join_all};
 use std::{future::Future, time::Duration};
 use tracing::{debug, warn};
 
-/// Lamports that a payment may take besides what it pays: an account of tokens that has to be made (2 039 280), the fee of a
-/// signature (5 000), and a priority fee.
-const FEES: u64 = 2_200_000;
+/// Lamports that a transfer may take besides what it pays and a priority fee: an account of tokens that has to be made (2 039 280), and
+/// the fee of a signature (5 000).
+const FEES: u64 = 2_050_000;
+/// After which a payment that does not end is told of once more.
+const TELL: Duration = Duration::from_secs(300);
+/// After a full disk or a wrong endpoint.
+pub(super) const RETRY: Duration = Duration::from_secs(30);
 /// What a wallet must hold, or nothing at all: what Solana asks for an account without data.
 const RENT: u64 = 890_880;
 /// Nodes of a cluster that are asked. Each look asks all of them: two of two operators are what safety needs.
@@ -88,6 +92,12 @@ pub struct Wallet {
     poll: Duration,
 }
 
+/// The most lamports that `order` may take besides what it pays.
+pub(super) fn fees(order: &Order) -> u64 {
+    let transfers = u64::try_from(order.transfers.len()).unwrap_or(u64::MAX);
+    FEES.saturating_mul(transfers).saturating_add(order.priority_fee())
+}
+
 impl Wallet {
     /// The wallet of `key`, through all of `nodes`, which are looked at every `poll`.
     pub fn new(nodes: Vec<Rpc>, key: SolanaKey, rules: Rules, poll: Duration) -> Result<Self, SolanaError> {
@@ -109,7 +119,7 @@ impl Wallet {
         let wallet = self.address();
         let short = |asset: String, found, wanted| Err(SolanaError::NoFunds { wallet, asset, found, wanted });
         let of = |wanted: Asset| order.transfers.iter().filter(move |transfer| transfer.asset == wanted);
-        let mut sol = FEES.saturating_mul(u64::try_from(order.transfers.len()).unwrap_or(u64::MAX));
+        let mut sol = fees(order);
         let mut assets: Vec<Asset> = order.transfers.iter().map(|transfer| transfer.asset).collect();
         assets.dedup();
         for asset in assets {
@@ -154,6 +164,24 @@ impl Wallet {
     async fn lamports_of(&self, wallet: &Address) -> Result<u64, SolanaError> {
         let told = try_join_all(self.nodes.iter().map(|node| node.lamports(wallet))).await?;
         Ok(told.into_iter().min().unwrap_or_default())
+    }
+
+    /// Drives the payment of `order` to its end, however long that takes, and tells of what holds it up.
+    pub async fn pay<K, F>(&self, order: &Order, payment: &mut Payment, mut keep: K) -> Stage
+    where
+        K: FnMut(Payment) -> F,
+        F: Future<Output = Result<(), String>>,
+    {
+        loop {
+            match self.drive(order, payment, TELL, &mut keep).await {
+                Ok(end) => return end,
+                Err(SolanaError::TooLong(_)) => warn!(stage = ?payment.stage, "a payment is not final yet"),
+                Err(error) => {
+                    warn!(%error, "can't pay on Solana now");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
     }
 
     /// Drives the payment of `order` to its end, or for `patience`. `keep` makes it durable; what it has not kept is not sent.
