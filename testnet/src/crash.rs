@@ -1,4 +1,4 @@
-//! `infernet-testnet crash`: a node's money, in processes that are killed at every write of it, on a real EVM chain.
+//! `infernet-testnet crash`: a node's money, in processes that are killed at every write of it, on a real EVM chain or Solana's runtime.
 //!
 //! A **life** is that of two channels: a deposit, more of it, a voucher and its redemption, money sent away, an end that both sides
 //! signed; a deposit, and the slow way out. Each of its steps is killed with SIGKILL at each of its points ([`Persist`](infernet_node::settlement::steps::Persist)): a process
@@ -6,16 +6,22 @@
 //! at the next point. Whether it stops before a write, behind it but before its sync, or behind that too goes by turns, so that three
 //! lives have all of them. Buyers live on from life to life; workers are new.
 //!
+//! On Solana a life is that of two tranches and a withdrawal, killed at each point of their payments ([`Paid`](infernet_node::settlement::solana::payment::Persist)), when the worker
+//! counts a tranche, and when the buyer hears of that.
+//!
 //! After each step, and to the unit: every account has what it should, the contract holds the rest, every step is settled, there is one
 //! for each thing that was asked for, and the chain has as many transactions of an account as its journal.
 
 pub mod account;
 mod life;
+mod prepaid;
+mod process;
 pub mod stop;
+pub mod wallet;
 
-use crate::{bank::Bank, bench::BenchError, evm::Program, machine::Machine};
+use crate::{bank::Bank, bench::BenchError, demo::Settle, evm::Program, machine::Machine};
 use infernet_node::clock;
-use life::Life;
+use process::Wrong;
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, io::Write, path::PathBuf};
 use stop::Stop;
@@ -25,6 +31,8 @@ use stop::Stop;
 pub struct CrashOptions {
     /// Lives, one after the other.
     pub lives: u32,
+    /// Where.
+    pub settle: Settle,
     /// A program whose `account` subcommand is [`account::main`].
     pub binary: PathBuf,
 }
@@ -80,19 +88,55 @@ impl fmt::Display for CrashResult {
     }
 }
 
+enum Scene {
+    Evm(Box<life::Scene>),
+    Solana(Box<prepaid::Scene>),
+}
+
+impl Scene {
+    async fn live(&mut self, number: u32, kills: &mut BTreeMap<Stop, u64>) -> Result<(), Wrong> {
+        match self {
+            Scene::Evm(scene) => life::Life::new(scene, number, kills).await?.live().await,
+            Scene::Solana(scene) => prepaid::Life::new(scene, number, kills)?.live().await,
+        }
+    }
+
+    fn passed(&self) -> u64 {
+        match self {
+            Scene::Evm(scene) => scene.passed(),
+            Scene::Solana(scene) => scene.passed(),
+        }
+    }
+
+    fn transactions(&self) -> u64 {
+        match self {
+            Scene::Evm(scene) => scene.transactions(),
+            Scene::Solana(scene) => scene.transactions(),
+        }
+    }
+}
+
 /// Kills, and looks what is there. A life that goes wrong is the last.
 pub async fn run(options: CrashOptions, notes: &mut (dyn Write + Send)) -> Result<CrashResult, BenchError> {
     let (machine, started) = (Machine::here(), clock::instant());
-    // The strictest: what a killed deposit has left must be taken back.
-    let bank = Bank::start_with(Program::StrictToken).await?;
-    let mut scene = life::Scene::new(bank, options.binary).await?;
+    let mut scene = match options.settle {
+        // The strictest: what a killed deposit has left must be taken back.
+        Settle::Evm => {
+            let bank = Bank::start_with(Program::StrictToken).await?;
+            Scene::Evm(Box::new(life::Scene::new(bank, options.binary).await?))
+        }
+        Settle::Solana => Scene::Solana(Box::new(prepaid::Scene::new(options.binary).await?)),
+    };
     let (mut kills, mut complaints): (BTreeMap<Stop, u64>, _) = (BTreeMap::new(), Vec::new());
     let mut lives = 0;
     for number in 0..options.lives {
         lives += 1;
-        let lived = Life::new(&mut scene, number, &mut kills).await?.live().await;
+        let lived = scene.live(number, &mut kills).await;
         let killed: u64 = kills.values().sum();
         writeln!(notes, "life {lives}: {killed} processes killed, {} s", started.elapsed().as_secs())?;
+        if let Err(Wrong::Stage(error)) = lived {
+            return Err(error);
+        }
         if let Err(wrong) = lived {
             complaints.push(format!("life {number}: {wrong}"));
             break;

@@ -61,12 +61,15 @@ enum Command {
     Sim(SimArgs),
     /// Processes that are killed, frozen, cut off and starved under load; the exit code tells whether the books balance.
     Chaos(ChaosArgs),
-    /// A node's money on an EVM chain, in processes that are killed at every write of it, many times over; the exit code tells whether
-    /// all was paid once.
+    /// A node's money on a chain, in processes that are killed at every write of it, many times over; the exit code tells whether all was
+    /// paid once.
     Crash {
-        /// Lives of a channel, with 41 kills each; three of them crash at every moment of every write.
+        /// Lives of a channel with 41 kills each, or of two tranches with 19; three of them crash at every moment of every write.
         #[arg(long, default_value_t = 9)]
         lives: u32,
+        /// Where.
+        #[arg(long, value_enum, default_value_t = demo::Settle::Evm)]
+        settle: demo::Settle,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -471,9 +474,9 @@ fn run(command: Command) -> anyhow::Result<()> {
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "the network did not come through");
             }
-            Command::Crash { lives, json } => {
+            Command::Crash { lives, settle, json } => {
                 let binary = std::env::current_exe()?;
-                let result = crash::run(crash::CrashOptions { lives, binary }, &mut io::stderr()).await?;
+                let result = crash::run(crash::CrashOptions { lives, settle, binary }, &mut io::stderr()).await?;
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "not everything was paid once");
             }

@@ -1,9 +1,12 @@
-//! A process with a node's own account, store and tabs, which does one thing, or stops on the way and waits to be killed.
+//! A process with a node's own account on an EVM chain, store and tabs (see [`super::wallet`] for Solana), which does one thing, or stops on the way and waits to be killed.
 //!
 //! It is told what to do by a line on stdin. It asks its account for that unless its journal says that it was asked for before, as an
 //! owner would who looks at `infernet payout list` first; waits until every step has ended; and tells all steps.
 
-use super::stop::{self, Stop};
+use super::{
+    stop::{self, Stop},
+    wallet,
+};
 use infernet_node::settlement::{
     evm::EvmSettings,
     service::{Account, Settings, State},
@@ -35,6 +38,15 @@ const POLL: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a worker redeems by itself, in these lives: everything.
 const PAYOUT_AT: MicroUsd = MicroUsd(1);
+
+/// What a process is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Told {
+    /// On an EVM chain.
+    Evm(Orders),
+    /// On Solana.
+    Solana(wallet::Orders),
+}
 
 /// What such a process is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,16 +98,19 @@ impl Task {
     }
 }
 
-/// Does what stdin says, and tells all steps on `out`. On one thread: where that stops, everything does.
+/// Does what stdin says, and tells on `out` what came of it. On one thread: where that stops, everything does.
 pub fn main(out: &mut dyn Write) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let mut line = String::new();
     io::stdin().read_line(&mut line)?;
-    let orders: Orders = codec::decode(&hex::decode(line.trim())?)?;
+    let told: Told = codec::decode(&hex::decode(line.trim())?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let steps = runtime.block_on(run(orders))?;
-    writeln!(out, "{}", hex::encode(codec::encode(&steps)))?;
+    let said = match told {
+        Told::Evm(orders) => codec::encode(&runtime.block_on(run(orders))?),
+        Told::Solana(orders) => codec::encode(&runtime.block_on(wallet::run(orders))?),
+    };
+    writeln!(out, "{}", hex::encode(said))?;
     Ok(out.flush()?)
 }
 

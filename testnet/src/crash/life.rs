@@ -1,8 +1,9 @@
 //! One life: what is asked for, where it is killed, and what must then be there.
 
 use super::{
-    account::{JOB, Orders, Task},
-    stop::{Moment, STOPPED, Stop, Write},
+    account::{JOB, Orders, Task, Told},
+    process::{self, Wrong},
+    stop::{Moment, Stop, Write},
 };
 use crate::{bank::Bank, bench::BenchError, evm::CHAIN};
 use infernet_node::settlement::{
@@ -11,7 +12,6 @@ use infernet_node::settlement::{
 };
 use infernet_wire::{
     chat::{Closed, Payment},
-    codec,
     evm::EvmAddress,
     id::ChannelId,
     key::NodeKey,
@@ -20,19 +20,8 @@ use infernet_wire::{
 };
 use serde_bytes::ByteBuf;
 use serde_json::json;
-use std::{
-    collections::BTreeMap,
-    os::unix::process::ExitStatusExt,
-    path::PathBuf,
-    process::{ExitStatus, Stdio},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, Command},
-    time::timeout,
-};
 
 /// What the buyer begins with: for more lives than anybody waits for.
 const FUNDS: MicroUsd = MicroUsd(10_000_000_000);
@@ -47,23 +36,9 @@ const SENT: MicroUsd = MicroUsd(7);
 const LEFT: MicroUsd = MicroUsd(300_000);
 /// To whom money is sent.
 const AWAY: EvmAddress = EvmAddress([0x11; 20]);
-/// How long a process may take, all its own deadlines included.
-const PATIENCE: Duration = Duration::from_secs(100);
-const SIGKILL: i32 = 9;
 
 /// All steps that are killed, in the order in which a life comes to them.
 const LABELS: [&str; 8] = ["approve", "open", "top_up", "redeem", "withdraw", "close", "start_exit", "finish_exit"];
-
-/// Why a life is over too early.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Wrong {
-    /// It is not as it should be.
-    #[error("{0}")]
-    Found(String),
-    /// It can't be told.
-    #[error(transparent)]
-    Stage(#[from] BenchError),
-}
 
 /// A party's key and home, and how its account should be.
 struct Party {
@@ -197,8 +172,7 @@ impl<'a> Life<'a> {
 
     /// The moment goes by turns: through the points of a step, from step to step, and from life to life.
     fn moment(&self, turn: usize) -> Moment {
-        let turn = turn + usize::try_from(self.number).unwrap_or_default();
-        Moment::ALL.into_iter().cycle().nth(turn % Moment::ALL.len()).unwrap_or(Moment::Before)
+        Moment::of_turn(turn, self.number)
     }
 
     /// One at each point of a step.
@@ -226,39 +200,8 @@ impl<'a> Life<'a> {
         Task::Close(channel, closed, close.sign(&self.scene.buyer.key))
     }
 
-    /// Does it in as many processes as it takes, each of which is killed at whichever of the `stops` comes first, but the last. The one step
-    /// that it came to.
-    async fn act(&mut self, who: Who, task: Task, mut stops: Vec<Stop>) -> Result<Entry, Wrong> {
-        loop {
-            let mut child = self.start(who, &task, stops.clone()).await?;
-            let said = first_line(&mut child).await.unwrap_or_default();
-            let at = said.strip_prefix(STOPPED).and_then(|at| at.parse().ok()).filter(|at: &usize| *at < stops.len());
-            let Some(at) = at else {
-                // The disk can be slower than the chain's node: what is wanted has a nonce before it is known that the wish is kept.
-                self.scene.passed += u64::try_from(stops.len()).unwrap_or_default();
-                return self.ended(who, &task, &mut child, &said).await;
-            };
-            let stop = stops.remove(at);
-            // SIGKILL.
-            child.kill().await.map_err(BenchError::from)?;
-            let ended: ExitStatus = child.wait().await.map_err(BenchError::from)?;
-            if ended.signal() != Some(SIGKILL) {
-                return Err(Wrong::Found(format!("it was not killed at: {stop}, but {ended}")));
-            }
-            *self.kills.entry(stop).or_default() += 1;
-        }
-    }
-
-    async fn ended(&mut self, who: Who, task: &Task, child: &mut Child, said: &str) -> Result<Entry, Wrong> {
-        let steps: Option<Vec<(u64, Entry)>> = hex::decode(said).ok().and_then(|said| codec::decode(&said).ok());
-        let ended = timeout(PATIENCE, child.wait()).await;
-        let (Some(steps), true) = (steps, matches!(ended, Ok(Ok(status)) if status.success())) else {
-            return Err(Wrong::Found(format!("the last process of {task:?} did not end well")));
-        };
-        self.look_through(who, task, &steps)
-    }
-
-    async fn start(&self, who: Who, task: &Task, stops: Vec<Stop>) -> Result<Child, BenchError> {
+    /// Does it, killed at each of the `stops`. The one step that it came to.
+    async fn act(&mut self, who: Who, task: Task, stops: Vec<Stop>) -> Result<Entry, Wrong> {
         let party = self.party(who);
         let orders = Orders {
             key: ByteBuf::from(party.key.secret_bytes().to_vec()),
@@ -267,16 +210,12 @@ impl<'a> Life<'a> {
             terms: *self.scene.bank.terms(),
             after: party.last,
             task: task.clone(),
-            stops,
+            stops: Vec::new(),
         };
-        let mut command = Command::new(&self.scene.binary);
-        command.arg("account").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
-        let mut child = command.spawn()?;
-        if let Some(stdin) = &mut child.stdin {
-            // It stays open: a process that has stopped ends with it.
-            stdin.write_all(format!("{}\n", hex::encode(codec::encode(&orders))).as_bytes()).await?;
-        }
-        Ok(child)
+        let told = |stops| Told::Evm(Orders { stops, ..orders.clone() });
+        let ended = process::to_its_end(&self.scene.binary, stops, self.kills, told).await?;
+        self.scene.passed += ended.passed;
+        self.look_through(who, &task, &ended.said::<Vec<_>>()?)
     }
 
     fn party(&self, who: Who) -> &Party {
@@ -344,10 +283,4 @@ impl<'a> Life<'a> {
         }
         Ok(())
     }
-}
-
-async fn first_line(child: &mut Child) -> Option<String> {
-    let (mut line, mut said) = (String::new(), BufReader::new(child.stdout.as_mut()?));
-    timeout(PATIENCE, said.read_line(&mut line)).await.ok()?.ok()?;
-    Some(line.trim().to_owned())
 }

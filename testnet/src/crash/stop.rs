@@ -3,7 +3,14 @@
 
 use futures::{FutureExt, future::BoxFuture};
 use infernet_node::{
-    settlement::steps::{Entry, Persist},
+    settlement::{
+        solana::{
+            book::{Bought, FIRST_STEP, WITHDRAWAL_STEP},
+            payment::Persist as Paid,
+            withdrawals::Withdrawal,
+        },
+        steps::{Entry, Persist},
+    },
     store::{Commits, Counts, Disk, Page, Put, Side, SpendRecord, Store, StoreError, TabOf, open_through},
 };
 use infernet_wire::{
@@ -30,8 +37,14 @@ pub const STOPPED: &str = "stopped ";
 pub enum Write {
     /// A step, by the label of its purpose.
     Step(String, Persist),
-    /// The tab of a buyer, with a voucher that is to count.
+    /// The tab of a buyer, with a voucher or a tranche that is to count.
     Voucher,
+    /// A tranche that is paid.
+    Tranche(Paid),
+    /// That a job was opened with it.
+    Taken,
+    /// What is sent away on Solana.
+    Withdrawal(Paid),
 }
 
 impl fmt::Display for Write {
@@ -39,6 +52,9 @@ impl fmt::Display for Write {
         match self {
             Write::Step(label, at) => write!(f, "{label} {}", format!("{at:?}").to_lowercase()),
             Write::Voucher => f.write_str("voucher"),
+            Write::Tranche(at) => write!(f, "tranche {}", format!("{at:?}").to_lowercase()),
+            Write::Taken => f.write_str("tranche taken"),
+            Write::Withdrawal(at) => write!(f, "withdrawal {}", format!("{at:?}").to_lowercase()),
         }
     }
 }
@@ -57,6 +73,12 @@ pub enum Moment {
 impl Moment {
     /// All of them.
     pub const ALL: [Self; 3] = [Moment::Before, Moment::Written, Moment::Kept];
+
+    /// The one of a turn in a life: three lives have all of each.
+    pub fn of_turn(turn: usize, life: u32) -> Self {
+        let turn = turn + usize::try_from(life).unwrap_or_default();
+        Moment::ALL.into_iter().cycle().nth(turn % Moment::ALL.len()).unwrap_or(Moment::Before)
+    }
 }
 
 impl fmt::Display for Moment {
@@ -200,8 +222,20 @@ impl StoppingStore {
 
 impl Store for StoppingStore {
     fn keep_step(&self, number: u64, step: Vec<u8>) -> Keeping {
-        let entry = codec::decode::<Entry>(&step).ok();
-        let write = entry.map(|entry| Write::Step(entry.purpose.label().into(), entry.at()));
+        let evm = || {
+            let entry = codec::decode::<Entry>(&step).ok()?;
+            Some(Write::Step(entry.purpose.label().into(), entry.at()))
+        };
+        let tranche = || {
+            let bought = codec::decode::<Bought>(&step).ok()?;
+            Some(if bought.taken { Write::Taken } else { Write::Tranche(bought.payment.at()) })
+        };
+        let withdrawal = || Some(Write::Withdrawal(codec::decode::<Withdrawal>(&step).ok()?.payment.at()));
+        let write = match number {
+            WITHDRAWAL_STEP => withdrawal(),
+            FIRST_STEP.. => tranche(),
+            _ => evm(),
+        };
         self.keep(write, step, |store, step| store.keep_step(number, step))
     }
 

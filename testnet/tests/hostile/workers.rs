@@ -547,13 +547,13 @@ async fn an_answer_without_end_is_cut_at_its_bound() {
 
 // ---- in the mesh: the cheat wins an auction
 
-async fn underbid(key: &NodeKey, net: &net::Net, endpoint: &Endpoint, offer: &Verified<JobOffer>) {
+async fn underbid(key: &NodeKey, net: &net::Net, endpoint: &Endpoint, offer: &Verified<JobOffer>, price: Price) {
     let bid = JobBid {
         offer: offer.digest(),
         issued: clock::now(),
         hold_until: clock::now().after(u64::from(offer.window_ms) + limits::HOLD_SLACK_MS),
         model: MODEL.into(),
-        price: Price { input: MicroUsd(1), output: MicroUsd(1) },
+        price,
         queue_ms: 0,
         ttft_ms: 1,
         tokens_per_second: 10_000,
@@ -575,7 +575,7 @@ async fn undercut(mut rogue: Rogue, script: Script) {
     let bidding = async {
         while let Some(event) = events.recv().await {
             if let Event::Offer(offer) = event {
-                underbid(key, net, endpoint, &offer).await;
+                underbid(key, net, endpoint, &offer, Price { input: MicroUsd(1), output: MicroUsd(1) }).await;
             }
         }
     };
@@ -660,4 +660,55 @@ async fn a_winner_that_cheats_before_the_first_token_is_replaced_unseen() {
     assert!(!report.answer.contains("early") && report.receipt.is_some_and(|r| r.verified));
     // What it has in writing for the input counts on the day's cap, though no receipt says it.
     assert_eq!((report.stream.retries, retries, lost), (1, 1, MicroUsd(1)));
+}
+
+/// A worker that took a payment and broke off is expected to do so again: whoever asks a little more gets the next jobs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_cheated_is_passed_over_though_it_asks_for_less() {
+    let stage = Stage::start().await;
+    let mut rogue = Rogue::join(&stage.worker).await;
+    rogue.advertise().await;
+    stage.honest.knows(MODEL, 2, SOON).await.expect("the cheat is known");
+    let cheat = rogue.id();
+    // The honest worker asks for 1 % more.
+    let price = Price { input: MicroUsd(99_000), output: MicroUsd(396_000) };
+    let cheating = tokio::spawn(async move {
+        let Rogue { key, net, events, endpoint, .. } = &mut rogue;
+        let bidding = async {
+            while let Some(event) = events.recv().await {
+                if let Event::Offer(offer) = event {
+                    underbid(key, net, endpoint, &offer, price).await;
+                }
+            }
+        };
+        let serving = async {
+            let mut line = first_stream(endpoint).await;
+            let Frame::Open(open) = line.raw().await.expect("a frame").frame else { panic!("not open") };
+            let _ = line.writer.finish().await;
+            open.payment.expect("the input is paid beforehand").paid
+        };
+        tokio::join!(bidding, serving).1
+    });
+    let (mut cheated, mut passed_over) = (0, 0);
+    let jobs = async {
+        while passed_over < 3 {
+            let (events, mut heard) = mpsc::channel(64);
+            let (_never, mut cancel) = watch::channel(false);
+            let listening = tokio::spawn(async move { while heard.recv().await.is_some() {} });
+            let (rule, path) = (SelectionRule::CHEAPEST, PathChoice::Auction);
+            let asked = ChatOrder { rule, path, ..order(MODEL, "Tell me a story about a fox.", 8) };
+            let report = stage.honest.node.buyer().chat(asked, &events, &mut cancel).await.expect("an answer in any case");
+            drop(events);
+            listening.await.expect("the listener ends");
+            let bid = report.auction.bids.iter().any(|bid| bid.worker == cheat);
+            match report.auction.winner == cheat {
+                true => cheated += 1,
+                false if cheated > 0 && bid => passed_over += 1,
+                false => {}
+            }
+        }
+    };
+    tokio::time::timeout(3 * SOON, jobs).await.expect("three auctions in which both bid");
+    assert_eq!(cheated, 1);
+    cheating.abort();
 }

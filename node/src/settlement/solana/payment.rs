@@ -103,6 +103,26 @@ pub enum Stage {
     GivenUp,
 }
 
+/// Where a payment was written last: a crash can come at each of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Persist {
+    /// It is decided, and nothing of it is signed.
+    Begun,
+    /// An attempt is signed and may be sent.
+    Signed,
+    /// It was sent.
+    Sent,
+    /// It is in a block that may yet vanish.
+    Landed,
+    /// It has ended.
+    Ended,
+}
+
+impl Persist {
+    /// All of them: a test crashes at each.
+    pub const ALL: [Self; 5] = [Persist::Begun, Persist::Signed, Persist::Sent, Persist::Landed, Persist::Ended];
+}
+
 /// A transaction that a node knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
@@ -181,6 +201,17 @@ impl Payment {
     /// Whether it has ended.
     pub fn is_done(&self) -> bool {
         matches!(self.stage, Stage::Finalized { .. } | Stage::Failed { .. } | Stage::GivenUp)
+    }
+
+    /// At which point it was written last.
+    pub fn at(&self) -> Persist {
+        match self.stage {
+            Stage::Prepared => Persist::Begun,
+            Stage::Signed => Persist::Signed,
+            Stage::Sent { .. } => Persist::Sent,
+            Stage::Landed { .. } => Persist::Landed,
+            Stage::Finalized { .. } | Stage::Failed { .. } | Stage::GivenUp => Persist::Ended,
+        }
     }
 
     /// Decides what follows from what the chain shows.
