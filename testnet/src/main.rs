@@ -495,10 +495,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             }
             Command::Bench { command: BenchCommand::Dial { dials, streams, noise, json } } => {
                 let binary = std::env::current_exe()?;
-                print(&dial::run(dial::DialOptions { dials, streams, noise, binary }).await?, json)?;
+                let result = dial::run(dial::DialOptions { dials, streams, noise, binary }).await?;
+                print(&result, json)?;
+                anyhow::ensure!(result.is_well(), "not every dial had its answer");
             }
             Command::Bench { command: BenchCommand::Relay { streams, reservations, secs, json } } => {
-                print(&relay::run(&relay::RelayOptions { streams, reservations, secs }).await?, json)?;
+                let binary = std::env::current_exe()?;
+                print(&relay::run(&relay::RelayOptions { streams, reservations, secs, binary }).await?, json)?;
             }
             Command::Nat { buyer, worker, event, no_events, loss, delay, model, json } => {
                 let or_all = |kinds: Vec<_>| if kinds.is_empty() { nat::kind::NatKind::ALL.to_vec() } else { kinds };
