@@ -108,6 +108,9 @@ enum Command {
         /// Of each stream.
         #[arg(long)]
         tokens_per_second: f64,
+        /// Of each token.
+        #[arg(long, default_value_t = 0)]
+        token_bytes: usize,
     },
     /// Write receipts and say which are durable, until killed.
     #[command(hide = true)]
@@ -484,7 +487,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "the books do not balance");
             }
-            Command::Engine { tokens_per_second } => engine(tokens_per_second).await?,
+            Command::Engine { tokens_per_second, token_bytes } => engine(tokens_per_second, token_bytes).await?,
             Command::Bench { command: BenchCommand::Plane { events, viewers, jobs, json } } => {
                 print(&plane::run(&plane::PlaneOptions { events, viewers, jobs }).await?, json)?;
             }
@@ -603,8 +606,9 @@ fn infernet_beside(program: &Path) -> PathBuf {
 /// Long answers: whoever asks says how long.
 const METRONOME_TOKENS: u32 = 1 << 20;
 
-async fn engine(tokens_per_second: f64) -> anyhow::Result<()> {
-    let engine = EngineServer::start(EngineOptions::metronome(tokens_per_second, METRONOME_TOKENS)).await?;
+async fn engine(tokens_per_second: f64, token_bytes: usize) -> anyhow::Result<()> {
+    let options = EngineOptions { token_bytes, ..EngineOptions::metronome(tokens_per_second, METRONOME_TOKENS) };
+    let engine = EngineServer::start(options).await?;
     writeln!(io::stdout(), "{}", engine.url())?;
     std::future::pending().await
 }
