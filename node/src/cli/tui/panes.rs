@@ -274,14 +274,15 @@ fn engine(snapshot: &Snapshot, width: usize) -> Vec<Row> {
     let mut rows: Vec<Row> = status.engines.iter().flat_map(engine_rows).collect();
     match &status.seller {
         None => rows.push(Row::of(Tone::Faint, "this node only buys: it has no engine")),
-        Some(seller) => {
+        Some(_) => {
             let price = |price: Option<u64>| dollars(price.unwrap_or_default());
             let said = format!("{} in, {} out per million tokens", price(status.price_in), price(status.price_out));
             rows.push(Row::labelled("price", Tone::Plain, said));
-            rows.extend(models(seller, width));
         }
     }
     rows.extend(status.machine.iter().flat_map(host));
+    // Last, since they may be many.
+    rows.extend(status.seller.iter().flat_map(|seller| models(seller, width)));
     rows
 }
 
