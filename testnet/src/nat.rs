@@ -204,7 +204,11 @@ fn said(answered: &Result<Answered, String>) -> String {
         Ok(Answered { path, ttft_ms, all_ms, bytes, resumed }) => {
             let path: String = path.split_whitespace().next().unwrap_or_default().into();
             let long = match *bytes >= 1_000_000 {
-                true => format!(", {:.1} MB in {} s, {resumed} times in another stream", *bytes as f64 / 1e6, all_ms / 1_000),
+                true => format!(
+                    ", {:.1} MB of text in {} s, {resumed} times in another stream",
+                    *bytes as f64 / 1e6,
+                    all_ms / 1_000
+                ),
                 false => String::new(),
             };
             format!("{path}, {ttft_ms:.0} ms to the first token{long}")

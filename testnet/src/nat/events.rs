@@ -17,10 +17,11 @@ const LONG: u32 = (TOKENS_PER_SECOND * 10.0) as u32;
 const INTO_IT: u32 = LONG / 5;
 /// How long a relay is gone that comes back.
 const GONE: Duration = Duration::from_secs(2);
-/// Of an answer that takes 200 s: more than 3 minutes, 11 MB.
-const ON_AND_ON: u32 = 22_000;
-const ON_AND_ON_RATE: f64 = 110.0;
-const ON_AND_ON_TOKEN_BYTES: usize = 512;
+/// Of an answer that takes 200 s: more than 3 minutes. It is 8 MB with its frames; of text there may be no more than
+/// [`MAX_ANSWER_BYTES`](infernet_node::chat::session::MAX_ANSWER_BYTES).
+const ON_AND_ON: u32 = 95_000;
+const ON_AND_ON_RATE: f64 = 475.0;
+const ON_AND_ON_TOKEN_BYTES: usize = 70;
 const ON_AND_ON_TIME: Duration = Duration::from_secs(200);
 const ON_AND_ON_MODEL: &str = "on-and-on";
 /// For the first tokens of an answer.
@@ -38,7 +39,7 @@ pub enum What {
     BuyerMoves,
     /// The same on a relayed stream.
     RelayedBuyerMoves,
-    /// The relay restarts in the middle of an answer of 11 MB that takes 200 s. On demand only.
+    /// The relay restarts in the middle of an answer of 8 MB that takes 200 s. On demand only.
     Long,
 }
 
@@ -85,7 +86,7 @@ impl fmt::Display for What {
             What::RelayIsLost => "the relay is lost",
             What::BuyerMoves => "the buyer's address changes",
             What::RelayedBuyerMoves => "the same, relayed",
-            What::Long => "the relay restarts in 11 MB over 200 s",
+            What::Long => "the relay restarts in 8 MB over 200 s",
         })
     }
 }
