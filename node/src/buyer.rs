@@ -545,7 +545,7 @@ impl Seen {
     fn note(&mut self, step: &Progress, metrics: &Metrics) {
         let tokens = match step {
             Progress::Opened { path, .. } => return metrics.opened(path.label()),
-            Progress::Resumed { path } => return metrics.resumed(path.label()),
+            Progress::Resumed { path, .. } => return metrics.resumed(path.label()),
             Progress::Text { tokens, .. } => *tokens,
             Progress::ToolCall(call) => call.tokens,
             Progress::Embedding(_) | Progress::Usage(_) => return,

@@ -310,7 +310,7 @@ fn machine_defaults() -> Partial {
 }
 
 /// Whether sockets can have IPv6 addresses here. Containers often have the family, but no address of it: even loopback has none.
-fn has_ipv6() -> bool {
+pub fn has_ipv6() -> bool {
     UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 

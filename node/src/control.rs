@@ -12,7 +12,6 @@ pub(crate) mod wallet;
 
 use crate::{
     buyer::{ChatError, ChatEvent},
-    clock,
     disputes::Disputes,
     jobs::JobReport,
     node::Node,
@@ -148,8 +147,7 @@ async fn status(State(node): State<Arc<Node>>) -> Json<StatusReport> {
 }
 
 async fn peers(State(node): State<Arc<Node>>) -> Json<Vec<PeerReport>> {
-    let now = clock::now();
-    Json(node.net().peers().await.iter().map(|peer| PeerReport::new(peer, now)).collect())
+    Json(node.peers().await)
 }
 
 async fn models(State(node): State<Arc<Node>>) -> Json<Vec<ModelReport>> {

@@ -51,6 +51,7 @@ mod gossip;
 pub mod inbound;
 mod outbox;
 mod peers;
+mod probe;
 mod quota;
 mod raw;
 pub mod reach;

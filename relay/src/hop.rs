@@ -72,7 +72,7 @@ impl Relaying {
             return own.take(MAX_ADDRESSES).collect();
         }
         let mut listening = self.net.listen_addresses().await;
-        let is_elsewhere = |address: &Multiaddr| ip_of(address).is_none_or(|ip| !ip.is_loopback());
+        let is_elsewhere = |address: &Multiaddr| ip_of(address).is_none_or(|ip| !ip.is_loopback() && !is_link_local(ip));
         if listening.iter().any(is_elsewhere) {
             listening.retain(is_elsewhere);
         }
@@ -195,6 +195,14 @@ async fn tell(stream: &mut Stream, answer: Answer) -> io::Result<()> {
 fn prefix_of(remote: &Multiaddr) -> Option<Prefix> {
     let is_circuit = remote.iter().any(|part| part == Protocol::P2pCircuit);
     ip_of(remote).filter(|_| !is_circuit).map(Prefix::of)
+}
+
+/// Which names a link that only neighbours share, and nobody without its interface.
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
 }
 
 fn ip_of(address: &Multiaddr) -> Option<IpAddr> {

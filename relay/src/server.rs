@@ -11,7 +11,7 @@ use crate::{
 use axum::Router;
 use infernet_node::{
     api::server::{self, MAX_CONNECTIONS},
-    clock,
+    clock, config,
     identity::{self, IdentityError},
     net::{self, Event, Mode, Net, NetConfig, NetError, ReachConfig},
 };
@@ -117,7 +117,10 @@ fn claim(home: &Path) -> Result<File, RelayError> {
 
 impl Running {
     /// Starts everything. Sockets are bound when this returns. `tap`: for tests.
-    pub async fn start(settings: Settings, tap: Option<Tap>) -> Result<Self, RelayError> {
+    pub async fn start(mut settings: Settings, tap: Option<Tap>) -> Result<Self, RelayError> {
+        if !config::has_ipv6() && settings.leave_out_ipv6() {
+            info!("this machine has no IPv6: it listens on IPv4 alone");
+        }
         // Fails only if a provider is installed already, which is just as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let key = key(&settings.home)?;

@@ -24,7 +24,8 @@ use std::{
 pub const EXAMPLE: &str = include_str!("settings/relay.toml");
 /// The file's name in a home.
 pub const FILE: &str = "relay.toml";
-const LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/46337", "/ip4/0.0.0.0/udp/46338/quic-v1"];
+const LISTEN: [&str; 4] =
+    ["/ip4/0.0.0.0/tcp/46337", "/ip6/::/tcp/46337", "/ip4/0.0.0.0/udp/46338/quic-v1", "/ip6/::/udp/46338/quic-v1"];
 const HTTP_LISTEN: &str = "0.0.0.0:46382";
 const WATCH_LISTEN: &str = "127.0.0.1:46383";
 /// Seconds that circuits have when it stops.
@@ -166,7 +167,6 @@ impl Settings {
         if limits.slow_rate < 1_000 {
             return Err(wrong("slow-rate", "less than 1000 bytes a second is no stream: what is spent would be cut"));
         }
-        let default_listen = || LISTEN.iter().filter_map(|text| text.parse().ok()).collect();
         Ok(Settings {
             home: home.to_owned(),
             network: keys.network.unwrap_or_default(),
@@ -184,6 +184,21 @@ impl Settings {
             limits,
         })
     }
+}
+
+impl Settings {
+    /// Leaves out the default addresses that a machine without IPv6 can't have; those that somebody wrote stay. Whether there were any.
+    pub fn leave_out_ipv6(&mut self) -> bool {
+        let is_default = self.listen == default_listen();
+        if is_default {
+            self.listen.retain(|address| matches!(address.iter().next(), Some(Protocol::Ip4(_))));
+        }
+        is_default
+    }
+}
+
+fn default_listen() -> Vec<Multiaddr> {
+    LISTEN.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 fn at_least(key: &'static str, least: u64, value: Duration, why: &str) -> Result<Duration, SettingsError> {
@@ -266,6 +281,17 @@ mod tests {
         check("slow-rate = 0", "would be cut");
         check("grace = 9223372036854775807", "write 3600 at most");
         check("listen = 5", "relay.toml: ");
+    }
+
+    #[test]
+    fn without_ipv6_only_the_defaults_change() {
+        let mut settings = load("", Keys::default()).expect("good");
+        assert!(settings.leave_out_ipv6());
+        let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["/ip4/0.0.0.0/tcp/46337", "/ip4/0.0.0.0/udp/46338/quic-v1"]);
+        let mut written = load("listen = [\"/ip6/::1/tcp/1\"]", Keys::default()).expect("good");
+        assert!(!written.leave_out_ipv6());
+        assert_eq!(written.listen.len(), 1);
     }
 
     #[test]

@@ -26,7 +26,11 @@ use infernet_wire::{
     topic::NetworkId,
 };
 use libp2p::Multiaddr;
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::sleep};
 
@@ -78,6 +82,8 @@ pub struct MemberSpec {
     pub preferences: Preferences,
     /// Connections at most.
     pub max_peers: u32,
+    /// Which of the machine's loopback addresses it listens at, mesh and chat.
+    pub at: IpAddr,
     /// Whether others can connect to it.
     pub listens: bool,
     /// How others are to reach it.
@@ -136,6 +142,7 @@ impl MemberSpec {
             sells: None,
             preferences: Preferences::default(),
             max_peers: 64,
+            at: Ipv4Addr::LOCALHOST.into(),
             listens: true,
             reach: ReachConfig::default(),
             tap: None,
@@ -168,8 +175,8 @@ impl Member {
             key: key.clone(),
             former: Vec::new(),
             network,
-            listen: if spec.listens { vec![loopback()] } else { Vec::new() },
-            chat_listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            listen: if spec.listens { vec![any_port(spec.at)] } else { Vec::new() },
+            chat_listen: (spec.at, 0).into(),
             bootstrap: spec.bootstrap,
             mdns: false,
             max_peers: spec.max_peers,
@@ -223,7 +230,11 @@ pub fn question(model: &str, max_tokens: u32) -> ChatOrderBody {
 
 /// TCP on a free port of 127.0.0.1.
 pub fn loopback() -> Multiaddr {
-    Multiaddr::from(Ipv4Addr::LOCALHOST).with(libp2p::multiaddr::Protocol::Tcp(0))
+    any_port(Ipv4Addr::LOCALHOST.into())
+}
+
+fn any_port(ip: IpAddr) -> Multiaddr {
+    Multiaddr::from(ip).with(libp2p::multiaddr::Protocol::Tcp(0))
 }
 
 fn serve(sells: Sells) -> Result<Serve, ClusterError> {

@@ -65,6 +65,8 @@ pub struct EngineOptions {
     pub tokens_per_second: Option<f64>,
     /// Time between getting a slot and starting the prompt, as a large model's prompt processing would take.
     pub first_token_delay: Duration,
+    /// Bytes of a metronome's token, at least those of a [`stamp`]; the rest is filling.
+    pub token_bytes: usize,
     /// Answers generated at the same time, at least 1; further requests wait in line.
     pub max_concurrent: usize,
 }
@@ -78,6 +80,7 @@ impl Default for EngineOptions {
             kind: EngineKind::TinyModel,
             tokens_per_second: None,
             first_token_delay: Duration::ZERO,
+            token_bytes: 0,
             max_concurrent: 4, // llama-server's default number of slots
         }
     }

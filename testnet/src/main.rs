@@ -111,6 +111,9 @@ enum Command {
         /// Of each stream.
         #[arg(long)]
         tokens_per_second: f64,
+        /// Of each token.
+        #[arg(long, default_value_t = 0)]
+        token_bytes: usize,
     },
     /// Write receipts and say which are durable, until killed.
     #[command(hide = true)]
@@ -487,7 +490,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 print(&result, json)?;
                 anyhow::ensure!(result.is_well(), "the books do not balance");
             }
-            Command::Engine { tokens_per_second } => engine(tokens_per_second).await?,
+            Command::Engine { tokens_per_second, token_bytes } => engine(tokens_per_second, token_bytes).await?,
             Command::Bench { command: BenchCommand::Plane { events, viewers, jobs, json } } => {
                 print(&plane::run(&plane::PlaneOptions { events, viewers, jobs }).await?, json)?;
             }
@@ -498,10 +501,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             }
             Command::Bench { command: BenchCommand::Dial { dials, streams, noise, json } } => {
                 let binary = std::env::current_exe()?;
-                print(&dial::run(dial::DialOptions { dials, streams, noise, binary }).await?, json)?;
+                let result = dial::run(dial::DialOptions { dials, streams, noise, binary }).await?;
+                print(&result, json)?;
+                anyhow::ensure!(result.is_well(), "not every dial had its answer");
             }
             Command::Bench { command: BenchCommand::Relay { streams, reservations, secs, json } } => {
-                print(&relay::run(&relay::RelayOptions { streams, reservations, secs }).await?, json)?;
+                let binary = std::env::current_exe()?;
+                print(&relay::run(&relay::RelayOptions { streams, reservations, secs, binary }).await?, json)?;
             }
             Command::Nat { buyer, worker, event, no_events, loss, delay, model, json } => {
                 let or_all = |kinds: Vec<_>| if kinds.is_empty() { nat::kind::NatKind::ALL.to_vec() } else { kinds };
@@ -603,8 +609,9 @@ fn infernet_beside(program: &Path) -> PathBuf {
 /// Long answers: whoever asks says how long.
 const METRONOME_TOKENS: u32 = 1 << 20;
 
-async fn engine(tokens_per_second: f64) -> anyhow::Result<()> {
-    let engine = EngineServer::start(EngineOptions::metronome(tokens_per_second, METRONOME_TOKENS)).await?;
+async fn engine(tokens_per_second: f64, token_bytes: usize) -> anyhow::Result<()> {
+    let options = EngineOptions { token_bytes, ..EngineOptions::metronome(tokens_per_second, METRONOME_TOKENS) };
+    let engine = EngineServer::start(options).await?;
     writeln!(io::stdout(), "{}", engine.url())?;
     std::future::pending().await
 }

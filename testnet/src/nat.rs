@@ -98,6 +98,10 @@ pub struct Answered {
     pub ttft_ms: f64,
     /// From the question to the whole answer with its receipt, in milliseconds.
     pub all_ms: u64,
+    /// Of its text.
+    pub bytes: usize,
+    /// How often it went on in another stream.
+    pub resumed: u32,
 }
 
 impl Answered {
@@ -197,9 +201,17 @@ impl fmt::Display for NatResult {
 
 fn said(answered: &Result<Answered, String>) -> String {
     match answered {
-        Ok(Answered { path, ttft_ms, .. }) => {
+        Ok(Answered { path, ttft_ms, all_ms, bytes, resumed }) => {
             let path: String = path.split_whitespace().next().unwrap_or_default().into();
-            format!("{path}, {ttft_ms:.0} ms to the first token")
+            let long = match *bytes >= 1_000_000 {
+                true => format!(
+                    ", {:.1} MB of text in {} s, {resumed} times in another stream",
+                    *bytes as f64 / 1e6,
+                    all_ms / 1_000
+                ),
+                false => String::new(),
+            };
+            format!("{path}, {ttft_ms:.0} ms to the first token{long}")
         }
         Err(error) => format!("FAILED: {error}"),
     }
@@ -231,12 +243,13 @@ pub async fn run(options: NatOptions, told: &mut (dyn std::io::Write + Send)) ->
         let Some(member) = stage.buyers.get(buyer) else { continue };
         for worker in &workers {
             let home = member.node.home.path();
-            let first = ask(&binary, home, *worker, TOKENS).await;
+            let question = Question::of(model_behind(*worker), TOKENS);
+            let first = ask(&binary, home, &question).await;
             if first.as_ref().is_ok_and(Answered::is_relayed) {
                 // A better path is looked for meanwhile, and nothing tells that none will come.
                 tokio::time::sleep(BETWEEN).await;
             }
-            let later = ask(&binary, home, *worker, TOKENS).await;
+            let later = ask(&binary, home, &question).await;
             let pair = Pair { buyer: *buyer, worker: *worker, can_meet: can_meet(*buyer, *worker), first, later };
             // Whoever watches; the result says it again.
             let _ = writeln!(told, "{buyer} buyer, {worker} worker: {}; then {}", said(&pair.first), said(&pair.later));
@@ -277,14 +290,35 @@ async fn lay(options: &NatOptions, told: &mut (dyn std::io::Write + Send)) -> Re
     Ok((Ground::Model(Model::new(options.delay)?), vec![skipped]))
 }
 
-/// Has the node of `home` ask for `tokens` tokens of the model that the worker behind `kind` sells.
-pub async fn ask(binary: &Path, home: &Path, kind: NatKind, tokens: u32) -> Result<Answered, String> {
+/// What is asked, and what must come.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Of which model.
+    pub model: String,
+    /// So many tokens.
+    pub tokens: u32,
+    /// That are so many bytes at least.
+    pub bytes: usize,
+    /// How long it may take in all.
+    pub within: Duration,
+}
+
+impl Question {
+    /// One whose answer takes seconds.
+    pub fn of(model: String, tokens: u32) -> Self {
+        Question { model, tokens, bytes: 0, within: PATIENCE }
+    }
+}
+
+/// Has the node of `home` ask `question`.
+pub async fn ask(binary: &Path, home: &Path, question: &Question) -> Result<Answered, String> {
+    let Question { model, tokens, bytes, within } = question;
     let begun = infernet_node::clock::instant();
     let mut command = Command::new(binary);
-    command.args(["node", "--json", "--home"]).arg(home).args(["chat", "--model", &model_behind(kind)]);
+    command.args(["node", "--json", "--home"]).arg(home).args(["chat", "--model", model]);
     command.args(["--max-tokens", &tokens.to_string(), "--wait", &WAIT_SECS.to_string(), "What is the capital of France?"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = timeout(PATIENCE, command.output()).await.map_err(|_| format!("no end within {} s", PATIENCE.as_secs()))?;
+    let output = timeout(*within, command.output()).await.map_err(|_| format!("no end within {} s", within.as_secs()))?;
     let output = output.map_err(|error| error.to_string())?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
@@ -299,12 +333,18 @@ pub async fn ask(binary: &Path, home: &Path, kind: NatKind, tokens: u32) -> Resu
     if field("/receipt/verified") != true || field("/receipt/status") != "completed" {
         return Err(format!("its receipt is {}", field("/receipt")));
     }
-    if field("/stream/tokens").as_u64() != Some(tokens.into()) {
+    if field("/stream/tokens").as_u64() != Some((*tokens).into()) {
         return Err(format!("{} of {tokens} tokens", field("/stream/tokens")));
+    }
+    let came = field("/answer").as_str().map_or(0, str::len);
+    if came < *bytes {
+        return Err(format!("{came} of {bytes} bytes"));
     }
     Ok(Answered {
         path: field("/stream/path").as_str().unwrap_or_default().to_owned(),
         ttft_ms: field("/stream/ttft_ms").as_f64().unwrap_or_default(),
         all_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        bytes: came,
+        resumed: u32::try_from(field("/stream/resumed").as_u64().unwrap_or_default()).unwrap_or(u32::MAX),
     })
 }

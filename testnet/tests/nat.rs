@@ -8,6 +8,8 @@ use tokio::{process::Command, time::timeout};
 
 /// For a few pairs, on a busy machine.
 const SOON: Duration = Duration::from_secs(200);
+/// Two datagrams of each try of a relay: two workers try two.
+const MAX_UNKNOWN: u64 = 8;
 
 async fn nat(path: Option<&std::path::Path>, args: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_infernet-testnet"));
@@ -41,12 +43,9 @@ async fn in_the_model_nodes_meet_as_the_tables_say_they_must() {
     assert_eq!(ways[3], "symmetric > symmetric: relayed");
     let count = |what: &str| told["model"][what].as_u64().expect("a count");
     assert!(count("passed") > 500, "{}", told["model"]);
-    assert_eq!(
-        (count("unknown"), count("failed"), count("lost")),
-        (0, 0, 0),
-        "every datagram was of a host: {}",
-        told["model"]
-    );
+    // A try of a relay comes from a socket of its own, whose last datagram may be looked at when it is gone.
+    assert!(count("unknown") <= MAX_UNKNOWN, "every other datagram was of a host: {}", told["model"]);
+    assert_eq!((count("failed"), count("lost")), (0, 0), "{}", told["model"]);
     assert_eq!((&told["ground"], &told["skipped"]), (&"model".into(), &serde_json::json!([])));
 }
 

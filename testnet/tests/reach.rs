@@ -1,10 +1,11 @@
 //! How a worker that can't be dialled is reached, with real relays and real nodes on loopback.
 #![cfg(test)]
 
+use futures::StreamExt;
 use infernet_node::{
     buyer::ChatEvent,
-    chat::client::Progress,
-    clock,
+    chat::{client::Progress, stream::Way},
+    clock, metrics,
     net::{self, Event, Mode, Net, NetConfig, Path, ReachConfig, Reachability, Reached},
     report::ChatReport,
 };
@@ -20,12 +21,19 @@ use infernet_testnet::{
     stranger::{Stranger, fresh_key, network},
 };
 use infernet_wire::{bid::Answer, capability::CapabilityAd, id::NodeId};
-use libp2p::{Multiaddr, multiaddr::Protocol};
-use std::{future::Future, net::SocketAddr, path::Path as FilePath, time::Duration};
+use libp2p::{Multiaddr, SwarmBuilder, identity::Keypair, multiaddr::Protocol, noise, relay, swarm::SwarmEvent, tcp, yamux};
+use std::{
+    future::Future,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path as FilePath,
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
 const MODEL: &str = "tiny-chat";
+/// Of a million tokens, so that a few cost something.
+const PRICE: u64 = 100_000;
 /// Long enough for a busy machine, and for an ad, which at most one in ten seconds is listened to.
 const SOON: Duration = Duration::from_secs(90);
 
@@ -42,13 +50,22 @@ struct Relay {
 
 impl Relay {
     async fn start() -> Self {
+        Relay::start_at(&at(Ipv4Addr::LOCALHOST.into(), 0)).await
+    }
+
+    async fn start_at(listen: &Multiaddr) -> Self {
         let home = tempfile::tempdir().expect("a directory");
-        let (running, address) = start_relay(home.path(), 0).await;
+        let (running, address) = start_relay(home.path(), listen).await;
         Relay { running, home, address }
     }
 
     fn port(&self) -> u16 {
         self.address.iter().find_map(|part| if let Protocol::Tcp(port) = part { Some(port) } else { None }).expect("a port")
+    }
+
+    fn id(&self) -> String {
+        let id = self.address.iter().find_map(|part| if let Protocol::P2p(id) = part { Some(id) } else { None });
+        id.expect("an id").to_string()
     }
 
     async fn stop(self) -> TempDir {
@@ -57,10 +74,14 @@ impl Relay {
     }
 }
 
-async fn start_relay(home: &FilePath, port: u16) -> (Running, Multiaddr) {
+fn at(ip: IpAddr, port: u16) -> Multiaddr {
+    Multiaddr::from(ip).with(Protocol::Tcp(port))
+}
+
+async fn start_relay(home: &FilePath, listen: &Multiaddr) -> (Running, Multiaddr) {
     let keys = Keys {
         network: Some(NETWORK.parse().expect("a name")),
-        listen: Some(vec![format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address")]),
+        listen: Some(vec![listen.clone()]),
         mdns: Some(false),
         http_listen: Some("none".into()),
         watch_listen: Some("none".into()),
@@ -79,7 +100,7 @@ fn reach(mode: Mode, relays: &[Multiaddr]) -> ReachConfig {
 /// A worker in the mesh of `relay`.
 async fn worker(bootstrap: &Multiaddr, reach: ReachConfig) -> (Member, EngineServer) {
     let engine = EngineServer::start(EngineOptions::default()).await.expect("an engine");
-    let sells = Sells::new(engine.url(), 1, 1, 2);
+    let sells = Sells::new(engine.url(), PRICE, PRICE, 2);
     let spec = MemberSpec { reach, ..MemberSpec::worker(vec![bootstrap.clone()], sells) };
     (Member::start(spec).await.expect("a worker"), engine)
 }
@@ -172,26 +193,156 @@ async fn who_listens_nowhere_is_found_by_its_ad_and_answers_offers_over_the_circ
     relay.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_is_bought_from_a_worker_that_listens_nowhere() {
-    let relay = Relay::start().await;
-    let (worker, _engine) = worker(&relay.address, reach(Mode::OutboundOnly, &[])).await;
-    reached("a place", worker.node.net(), |reached| !reached.advertised.is_empty()).await;
-    let spec = MemberSpec { listens: false, ..MemberSpec::buyer(vec![relay.address.clone()]) };
-    let buyer = Member::start(spec).await.expect("a buyer");
+/// Buys an answer; how it came, and what was told when it began.
+async fn buys(buyer: &Member) -> (ChatReport, Way) {
     buyer.knows(MODEL, 1, SOON).await.expect("it hears the ad");
     let (events, mut heard) = mpsc::channel(256);
-    let draining = tokio::spawn(async move { while heard.recv().await.is_some() {} });
+    let listening = tokio::spawn(async move {
+        let mut known = None;
+        while let Some(event) = heard.recv().await {
+            if let ChatEvent::Stream(Progress::Opened { way, .. }) = event {
+                known = Some(way);
+            }
+        }
+        known
+    });
     let (_never, mut cancel) = watch::channel(false);
     let order = order(MODEL, "Tell me a story about a fox.", 8);
     let report = soon("the job", buyer.node.buyer().chat(order, &events, &mut cancel)).await.expect("it is served");
     drop(events);
-    draining.await.expect("no panic");
-    assert!(report.receipt.as_ref().is_some_and(|receipt| receipt.verified), "{report:?}");
+    let way = listening.await.expect("no panic").expect("it opened");
+    assert!(report.receipt.as_ref().is_some_and(|receipt| receipt.verified && receipt.amount().0 > 0), "{report:?}");
+    (report, way)
+}
+
+/// Somebody who listens nowhere buys of somebody who listens nowhere.
+async fn a_job_over_a_relay_at(ip: IpAddr) {
+    let relay = Relay::start_at(&at(ip, 0)).await;
+    let (worker, _engine) = worker(&relay.address, reach(Mode::OutboundOnly, &[])).await;
+    reached("a place", worker.node.net(), |reached| !reached.advertised.is_empty()).await;
+    let spec = MemberSpec { listens: false, at: ip, ..MemberSpec::buyer(vec![relay.address.clone()]) };
+    let buyer = Member::start(spec).await.expect("a buyer");
+    let (report, way) = buys(&buyer).await;
     assert!(report.stream.path.contains("relay"), "{}", report.stream.path);
+    assert!(way.why_not_direct.is_some_and(|why| why.contains("hole")), "why it is not direct is told with it");
+    let status = buyer.node.status().await;
+    let via: Vec<(usize, &str)> = status.paths.relays.iter().map(|via| (via.peers, via.relay.as_str())).collect();
+    assert_eq!((status.paths.relayed, via), (1, vec![(1, relay.id().as_str())]), "{:?}", status.paths);
+    let told = metrics::text(&buyer.node).await.expect("metrics");
+    let is_told =
+        |line: &str| line.starts_with("infernet_relayed_peers{") && line.contains(&relay.id()) && line.ends_with(" 1");
+    assert!(told.lines().any(is_told), "{told}");
     worker.node.shutdown(Duration::ZERO).await;
     buyer.node.shutdown(Duration::ZERO).await;
     relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_bought_from_a_worker_that_listens_nowhere() {
+    a_job_over_a_relay_at(Ipv4Addr::LOCALHOST.into()).await;
+}
+
+/// Says so where there is none.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn has_ipv6() -> bool {
+    let has = infernet_node::config::has_ipv6();
+    if !has {
+        eprintln!("skipped: this machine has no ::1");
+    }
+    has
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_over_a_relay_that_has_ipv6_alone() {
+    if has_ipv6() {
+        a_job_over_a_relay_at(Ipv6Addr::LOCALHOST.into()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_know_each_other_by_ipv6_alone_do_a_paid_job() {
+    if !has_ipv6() {
+        return;
+    }
+    let ip: IpAddr = Ipv6Addr::LOCALHOST.into();
+    let engine = EngineServer::start(EngineOptions::default()).await.expect("an engine");
+    let spec = MemberSpec { at: ip, ..MemberSpec::worker(vec![], Sells::new(engine.url(), PRICE, PRICE, 2)) };
+    let worker = Member::start(spec).await.expect("a worker");
+    let known = worker.addresses().await;
+    assert!(known.iter().all(|address| address.to_string().starts_with("/ip6/::1/tcp/")), "{known:?}");
+    let buyer = Member::start(MemberSpec { at: ip, ..MemberSpec::buyer(known) }).await.expect("a buyer");
+    let (report, way) = buys(&buyer).await;
+    assert!(report.stream.path.starts_with("direct quic [::1]:"), "{}", report.stream.path);
+    assert!(way.rtt_ms.is_some() && way.why_not_direct.is_none(), "{way:?}");
+    assert_eq!((buyer.node.status().await.paths.direct, buyer.node.status().await.paths.relayed), (1, 0));
+    worker.node.shutdown(Duration::ZERO).await;
+    buyer.node.shutdown(Duration::ZERO).await;
+}
+
+/// libp2p's own relay, which grants places; where it is.
+async fn libp2p_relay(config: relay::Config) -> Multiaddr {
+    let mut swarm = SwarmBuilder::with_existing_identity(Keypair::generate_secp256k1())
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .expect("TCP")
+        .with_behaviour(|key| relay::Behaviour::new(key.public().to_peer_id(), config))
+        .expect("a relay")
+        .with_swarm_config(|config| config.with_idle_connection_timeout(SOON * 10))
+        .build();
+    swarm.listen_on(at(Ipv4Addr::LOCALHOST.into(), 0)).expect("it listens");
+    let address = soon("a relay that listens", async {
+        loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                return address;
+            }
+        }
+    })
+    .await;
+    // Else it tells nobody where it is, and libp2p takes no such reservation.
+    swarm.add_external_address(address.clone());
+    let address = address.with_p2p(*swarm.local_peer_id()).expect("an address");
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_that_grant_places_and_carry_nothing_are_let_go_for_one_that_does() {
+    // The one refuses every circuit, the other cuts it at its first bytes.
+    let refuses = libp2p_relay(relay::Config { max_circuits: 0, ..relay::Config::default() }).await;
+    let cuts = libp2p_relay(relay::Config { max_circuit_bytes: 1, ..relay::Config::default() }).await;
+    let good = Relay::start().await;
+    let mut listener = buyer(&good.address).await;
+    let (worker, _engine) = worker(&good.address, reach(Mode::OutboundOnly, &[refuses.clone(), cuts.clone()])).await;
+    let id = worker.node.id();
+    let is_good = |address: &str| address == format!("{}/p2p-circuit", good.address);
+    // They are named, so both were asked first.
+    let reached = reached("the good one alone", worker.node.net(), |reached| {
+        reached.relays.len() == 1 && reached.advertised.iter().all(|address| is_good(&address.to_string()))
+    })
+    .await;
+    assert_eq!(reached.advertised.len(), 1);
+    ad("an ad without the others", &mut listener, id, |ad| ad.mesh.len() == 1 && is_good(ad.mesh[0].as_str())).await;
+    assert!(matches!(connect(listener.net(), id, vec![]).await.path, Path::Relayed { .. }));
+
+    let status = worker.node.status().await;
+    let barren: Vec<&str> =
+        status.reach.relays.iter().filter(|relay| relay.barren == 1).map(|relay| relay.id.as_str()).collect();
+    assert_eq!(barren.len(), 2, "{:?}", status.reach);
+    assert!([&refuses, &cuts].iter().all(|relay| barren.iter().any(|id| relay.to_string().ends_with(id))), "{barren:?}");
+    let counters = worker.node.counters().await;
+    assert_eq!(counters.get("relay.barren"), Some(&2), "{counters:?}");
+    soon("the good one is proved", async {
+        while !worker.node.counters().await.contains_key("relay.circuit_in") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    worker.node.shutdown(Duration::ZERO).await;
+    good.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +379,7 @@ async fn a_relay_that_comes_back_holds_a_place_again_and_the_worker_is_reached_t
     reached("a place", worker.node.net(), |reached| !reached.relays.is_empty()).await;
     let home = relay.stop().await;
     reached("none", worker.node.net(), |reached| reached.relays.is_empty() && reached.advertised.is_empty()).await;
-    let (running, again) = start_relay(home.path(), port).await;
+    let (running, again) = start_relay(home.path(), &at(Ipv4Addr::LOCALHOST.into(), port)).await;
     assert_eq!(again, address);
     let told = reached("a place again", worker.node.net(), |reached| !reached.relays.is_empty()).await;
     let buyer = buyer(&address).await;
@@ -381,7 +532,7 @@ async fn an_answer_outlives_its_relay_that_is_killed_and_comes_back() {
             && let Some(relay) = standing.take()
         {
             let home = relay.stop().await;
-            again = Some((start_relay(home.path(), port).await, home));
+            again = Some((start_relay(home.path(), &at(Ipv4Addr::LOCALHOST.into(), port)).await, home));
         }
     })
     .await;

@@ -144,7 +144,7 @@ impl Asked {
                     self.text.push_str(&text);
                     pieces -= 1;
                 }
-                Some(ChatEvent::Stream(Progress::Resumed { path })) => self.resumed.push(path.label().into()),
+                Some(ChatEvent::Stream(Progress::Resumed { path, .. })) => self.resumed.push(path.label().into()),
                 Some(_) => {}
                 None => return,
             }

@@ -101,10 +101,10 @@ impl Known {
 
     fn note(&mut self, progress: &Progress) {
         match progress {
-            Progress::Opened { path, input_tokens, agreed } => {
+            Progress::Opened { path, input_tokens, agreed, .. } => {
                 self.opened = Some(Opened { agreed: (**agreed).clone(), path: path.to_string(), input_tokens: *input_tokens });
             }
-            Progress::Resumed { path } => {
+            Progress::Resumed { path, .. } => {
                 if let Some(opened) = &mut self.opened {
                     opened.path = path.to_string();
                 }

@@ -12,7 +12,7 @@ use infernet_wire::chat::FinishReason;
 pub(super) fn note(job: &Job, step: &Progress) {
     match step {
         Progress::Opened { path, agreed, .. } => job.opened(agreed.worker, path.to_string()),
-        Progress::Resumed { path } => job.went_on(path.to_string()),
+        Progress::Resumed { path, .. } => job.went_on(path.to_string()),
         Progress::Text { tokens, .. } => job.tokens(*tokens),
         Progress::ToolCall(call) => job.tokens(call.tokens),
         Progress::Usage(usage) => job.tokens(usage.output_tokens),

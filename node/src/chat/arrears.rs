@@ -29,10 +29,13 @@ impl Arrears {
         self.heard = now;
     }
 
-    /// Whether it has been waited long enough: [`deadline::VOUCHER`] after the last sign of the buyer, [`deadline::WRITE`] in all.
-    pub fn is_over(&self, now: Duration) -> bool {
+    /// Whether it has been waited long enough: [`deadline::WRITE`] in all, and for a buyer that can't come back in another stream
+    /// [`deadline::VOUCHER`] after its last sign. One that can may just not be heard: where a way breaks without a word, neither side
+    /// knows for a while.
+    pub fn is_over(&self, now: Duration, can_come_back: bool) -> bool {
         let Some(behind) = self.behind else { return false };
-        now >= behind.max(self.heard) + deadline::VOUCHER || now >= behind + deadline::WRITE
+        let is_silent = now >= behind.max(self.heard) + deadline::VOUCHER;
+        (is_silent && !can_come_back) || now >= behind + deadline::WRITE
     }
 }
 
@@ -59,15 +62,26 @@ mod tests {
     fn two_seconds_of_silence_or_thirty_of_words() {
         let secs = Duration::from_secs;
         let mut arrears = Arrears::default();
-        assert!(!arrears.is_over(secs(99)), "it is not behind");
+        let is_over = |arrears: &Arrears, at| arrears.is_over(secs(at), false);
+        assert!(!is_over(&arrears, 99), "it is not behind");
         arrears.note(Some(secs(10)));
         arrears.note(Some(secs(11)));
-        assert!(!arrears.is_over(secs(11)) && arrears.is_over(secs(12)));
+        assert!(!is_over(&arrears, 11) && is_over(&arrears, 12));
         arrears.hear(secs(11));
-        assert!(!arrears.is_over(secs(12)) && arrears.is_over(secs(13)));
+        assert!(!is_over(&arrears, 12) && is_over(&arrears, 13));
         arrears.hear(secs(39));
-        assert!(arrears.is_over(secs(40)), "however often it says that it is there");
+        assert!(is_over(&arrears, 40), "however often it says that it is there");
         arrears.note(None);
-        assert!(!arrears.is_over(secs(99)), "it has paid");
+        assert!(!is_over(&arrears, 99), "it has paid");
+    }
+
+    #[test]
+    fn who_can_come_back_has_the_time_to_find_out_that_the_way_is_broken() {
+        let secs = Duration::from_secs;
+        let mut arrears = Arrears::default();
+        arrears.note(Some(secs(10)));
+        assert!(!arrears.is_over(secs(39), true) && arrears.is_over(secs(40), true));
+        let noticed = deadline::SILENCE_IF_RESUMABLE + deadline::CONNECT_MESH;
+        assert!(noticed < deadline::WRITE, "that is time enough to notice and to dial");
     }
 }

@@ -12,7 +12,7 @@ use super::{
     pool::Pool,
     relayed::Relayed,
     session::{BuyerEvent, BuyerSession, Paid, Resume, Terms, Violation},
-    stream::{ChatStream, Ending, Incoming, Outgoing, Path},
+    stream::{ChatStream, Ending, Incoming, Outgoing, Path, Way},
 };
 use crate::{
     clock,
@@ -92,6 +92,8 @@ pub enum Progress {
     Opened {
         /// How the stream goes.
         path: Path,
+        /// And what is known of that.
+        way: Way,
         /// Input tokens that may be charged at most.
         input_tokens: u32,
         /// What was agreed with whom.
@@ -101,6 +103,8 @@ pub enum Progress {
     Resumed {
         /// How the stream goes now.
         path: Path,
+        /// And what is known of that.
+        way: Way,
     },
     /// A piece of the answer.
     Text {
@@ -385,6 +389,18 @@ async fn connect_straight(buyer: &Buyer, worker: NodeId, addrs: &[SocketAddr]) -
     Ok(opening.await.map_err(|_| FrameError::Timeout(deadline::OPENED))??)
 }
 
+/// What is known of the way to `worker`, over which a stream goes.
+async fn way(buyer: &Buyer, path: Path, worker: NodeId) -> Way {
+    match (path, &buyer.relayed) {
+        (Path::Direct(_), _) => {
+            let ms = |rtt: Duration| u32::try_from(rtt.as_millis()).unwrap_or(u32::MAX);
+            Way { rtt_ms: buyer.pool.rtt(&worker).map(ms), why_not_direct: None }
+        }
+        (_, Some(relayed)) => relayed.way(worker).await,
+        (_, None) => Way::default(),
+    }
+}
+
 /// The first frame of a stream, for a job that begins with `request`, or goes on at `resume_from` without one.
 fn open_frame(order: &Order, request: &[u8], resume_from: u64, payment: Option<Payment>, tranche: Option<Tranche>) -> Vec<u8> {
     Frame::Open(Open {
@@ -457,7 +473,7 @@ impl Attempt {
             if !self.resume(buyer, order, resume, wanted.as_mut()).await? {
                 return Err(lost.into());
             }
-            caller.tell(Progress::Resumed { path: self.path }).await;
+            caller.tell(Progress::Resumed { path: self.path, way: way(buyer, self.path, order.terms.worker).await }).await;
         }
     }
 
@@ -621,7 +637,9 @@ impl Attempt {
                 let most = self.session.terms().output_tokens;
                 self.pieces = chunk.filter(|_| self.payer.is_some()).map(|chunk| Pieces::wanted(chunk, most));
                 let agreed = Box::new(Agreed::from(self.session.terms()));
-                self.stalled = !caller.tell(Progress::Opened { path: self.path, input_tokens, agreed }).await;
+                let (path, worker) = (self.path, self.session.terms().worker);
+                let way = way(buyer, path, worker).await;
+                self.stalled = !caller.tell(Progress::Opened { path, way, input_tokens, agreed }).await;
             }
             // The end token, which is counted and says nothing.
             BuyerEvent::Text { text, logprobs, .. } if text.is_empty() && logprobs.is_empty() => {}

@@ -59,7 +59,8 @@ pub const RESUME_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Dura
 /// How often a worker that has nothing to say says so: four chances to be heard in time.
 pub const KEEP_ALIVE: Duration = Duration::from_millis(250);
 /// How long a worker whose answer waits for a voucher waits for it: a round trip, a signature and a disk that is slow once. A buyer that
-/// can't go on for a while repeats its last one every [`REPEAT_VOUCHER`]; for [`WRITE`] at most, as any reader.
+/// can't go on for a while repeats its last one every [`REPEAT_VOUCHER`]; for [`WRITE`] at most, as any reader. One that can come back in
+/// another stream has as long without a word: it may not know yet that its way is broken.
 pub const VOUCHER: Duration = Duration::from_secs(2);
 /// See [`VOUCHER`]: one repetition may be lost.
 pub const REPEAT_VOUCHER: Duration = Duration::from_millis(700);

@@ -159,6 +159,11 @@ impl Line {
         self.newcomers.is_some() && self.backlog.is_full()
     }
 
+    /// Whether the buyer can come back in another stream.
+    pub(super) fn can_be_resumed(&self) -> bool {
+        self.newcomers.is_some()
+    }
+
     /// Whether the buyer is away.
     pub(super) fn is_lost(&self) -> bool {
         self.stream.is_none()

@@ -117,6 +117,14 @@ impl Pool {
         !connected && entries.unreachable.get(worker).is_some_and(lately)
     }
 
+    /// How far away `worker` is, if it is connected.
+    pub fn rtt(&self, worker: &NodeId) -> Option<Duration> {
+        match self.lock().by_worker.get(worker)?.handshake.peek() {
+            Some(Ok(connection)) => Some(connection.rtt()),
+            _ => None,
+        }
+    }
+
     /// Forgets the connection to `worker`, which has fallen silent, so that the next one is new. Streams on it are lost.
     pub fn drop_connection(&self, worker: &NodeId) {
         let entry = self.lock().by_worker.remove(worker);

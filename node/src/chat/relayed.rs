@@ -8,7 +8,7 @@ use super::{
     deadline,
     endpoint::ConnectError,
     server::{self, Worker},
-    stream::{ChatStream, Path},
+    stream::{ChatStream, Path, Way},
 };
 use crate::clock;
 use crate::net::{
@@ -69,6 +69,12 @@ impl Relayed {
             Err(_) => Err(ConnectError::MeshTimeout(deadline::OPENED)),
             Ok(stream) => chat_stream(stream.map_err(ConnectError::Mesh)?).ok_or(ConnectError::NoIdentity),
         }
+    }
+
+    /// What is known of the way to `worker`.
+    pub async fn way(&self, worker: NodeId) -> Way {
+        let known = self.net.peer(worker).await;
+        known.map(|peer| Way { rtt_ms: peer.rtt_ms, why_not_direct: peer.why_not_direct }).unwrap_or_default()
     }
 
     /// Whether `worker` is connected, so that a stream costs no dialling.

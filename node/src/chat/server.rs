@@ -514,7 +514,7 @@ impl Job {
                         let takes_nothing = line.is_full()
                             && !line.is_lost()
                             && full_since.get_or_insert_with(clock::instant).elapsed() > deadline::WRITE;
-                        if self.arrears.is_over(self.pace.so_far()) {
+                        if self.arrears.is_over(self.pace.so_far(), line.can_be_resumed()) {
                             worker.tally.count_reason("payment_refused", "none");
                             return Ok(End::new(FinishReason::UNPAID));
                         }

@@ -49,6 +49,15 @@ impl fmt::Display for Path {
     }
 }
 
+/// What a buyer knows of the way to its worker, beside which it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Way {
+    /// There and back, in milliseconds, once measured.
+    pub rtt_ms: Option<u32>,
+    /// Why it is not direct; `None` if it is.
+    pub why_not_direct: Option<String>,
+}
+
 /// What comes in on a stream.
 pub type Incoming = Pin<Box<dyn AsyncRead + Send>>;
 /// What goes out on it. Dropping it closes in order.

@@ -118,7 +118,7 @@ pub(super) struct ModelDetails {
     /// The same of its chat template.
     #[serde(skip_serializing_if = "Option::is_none")]
     template: Option<String>,
-    /// Memory that it takes with a context of 4096 tokens, estimated, in bytes; absent if its size is unknown.
+    /// Memory that it takes, estimated, in bytes, without any for a context; absent if its size is unknown.
     needs_bytes: Option<u64>,
     /// Where it would run here: `gpu`, `memory`, `nowhere`, or `unknown`.
     fits: String,

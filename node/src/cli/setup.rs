@@ -52,7 +52,7 @@ pub(super) struct SetupArgs {
     /// What the node is for [default: both]
     #[arg(long)]
     role: Option<Role>,
-    /// Engine to sell [default: an Ollama on this machine]
+    /// Engine to sell [default: the first that answers at its usual place, at each start]
     #[arg(long, value_name = "KIND=URL")]
     backend: Option<String>,
     /// Price of a million input tokens, in micro-USD [default: 100000]

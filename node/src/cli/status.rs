@@ -10,7 +10,7 @@ use crate::{
     clock,
     control::{
         client::Client,
-        schema::{PlaneReport, ReachReport, RelayReport, StatusReport},
+        schema::{PlaneReport, ReachReport, RelayReport, StatusReport, ViaReport, away},
     },
     download,
     earnings::Sum,
@@ -50,7 +50,7 @@ fn screen(status: &StatusReport, paint: Paint, now: UnixMillis) -> String {
         row("chain", format!("{}: {}", chain.chain, cell(&wallet::state(chain), 200)));
         chain.waits.iter().for_each(|why| row("", paint.bad(cell(why, 200))));
     }
-    row("peers", status.peers.to_string());
+    peers(status).into_iter().for_each(|said| row("peers", said));
     row("store", store(status));
     status.engines.iter().for_each(|engine| row("engine", engine_line(engine, paint)));
     match &status.seller {
@@ -76,15 +76,25 @@ fn screen(status: &StatusReport, paint: Paint, now: UnixMillis) -> String {
     text
 }
 
-/// Whether others can dial it, and the relays that hold a place for it.
-fn reach(reach: &ReachReport) -> Vec<(&'static str, String)> {
-    let held = reach.relays.iter().filter(|relay| relay.state == "held");
-    let relay = |relay: &RelayReport| match relay.rtt_ms {
-        Some(ms) => format!("{}, {ms} ms away", relay.id),
-        None => relay.id.clone(),
+/// Whether others can dial it, the relays that hold a place for it, and those that carried nothing.
+pub(super) fn reach(reach: &ReachReport) -> Vec<(&'static str, String)> {
+    let shown = reach.relays.iter().filter(|relay| relay.is_held() || relay.barren > 0);
+    let relay = |relay: &RelayReport| match relay.barren {
+        0 => format!("{}{}", relay.id, away(relay.rtt_ms)),
+        _ if relay.is_held() => format!("{} carried nothing before, and is tried again", relay.id),
+        _ => format!("{} granted a place and carried nothing, so it was let go", relay.id),
     };
     let state = [("reach", format!("{}: {}", reach.state.label(), reach.why))];
-    state.into_iter().chain(held.map(|one| ("relay", relay(one)))).collect()
+    state.into_iter().chain(shown.map(|one| ("relay", relay(one)))).collect()
+}
+
+/// How many there are and by which way; and below that, who is relayed through whom.
+pub(super) fn peers(status: &StatusReport) -> Vec<String> {
+    let said = match status.paths.said() {
+        ways if ways.is_empty() => status.peers.to_string(),
+        ways => format!("{}: {ways}", status.peers),
+    };
+    std::iter::once(said).chain(status.paths.relays.iter().map(ViaReport::said)).collect()
 }
 
 /// Whether a plane hears of the node.
@@ -122,12 +132,16 @@ fn store(status: &StatusReport) -> String {
 
 fn engine_line(engine: &EngineReport, paint: Paint) -> String {
     let state = if engine.error.is_some() { paint.bad("does not answer") } else { counted(engine.models, "model") };
-    let load = match (engine.running, engine.waiting) {
+    format!("{}: {state}{}", engine.engine, load(engine))
+}
+
+/// `, 2 running, 1 waiting`, as far as the engine tells.
+pub(super) fn load(engine: &EngineReport) -> String {
+    match (engine.running, engine.waiting) {
         (Some(running), Some(waiting)) if waiting > 0 => format!(", {running} running, {waiting} waiting"),
         (Some(running), _) => format!(", {running} running"),
         _ => String::new(),
-    };
-    format!("{}: {state}{load}", engine.engine)
+    }
 }
 
 fn sells(seller: &seller::Status) -> String {

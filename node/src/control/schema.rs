@@ -8,7 +8,7 @@ pub use wallet::{
 
 use crate::{
     buyer::{ChatEvent, ChatOrder},
-    chat::client::Progress,
+    chat::{client::Progress, stream::Way},
     disputes::Dispute,
     engines::EngineReport,
     hardware::Reading,
@@ -59,6 +59,9 @@ pub struct StatusReport {
     pub planes: Vec<PlaneReport>,
     /// Connected peers.
     pub peers: usize,
+    /// Which ways lead to them.
+    #[serde(default)]
+    pub paths: PathsReport,
     /// The worker's side, if it has one.
     pub seller: Option<seller::Status>,
     /// For how long it has been running, in milliseconds.
@@ -157,6 +160,16 @@ pub struct RelayReport {
     pub rtt_ms: Option<u32>,
     /// Times in a row that it did not grant a place.
     pub failures: u32,
+    /// Times in a row that it granted one and carried nothing; then it is let go, and others are asked first.
+    #[serde(default)]
+    pub barren: u32,
+}
+
+impl RelayReport {
+    /// Whether it holds a place.
+    pub fn is_held(&self) -> bool {
+        self.state == "held"
+    }
 }
 
 impl From<&RelayInfo> for RelayReport {
@@ -167,6 +180,7 @@ impl From<&RelayInfo> for RelayReport {
             configured: relay.configured,
             rtt_ms: relay.rtt_ms,
             failures: relay.failures,
+            barren: relay.barren,
         }
     }
 }
@@ -242,6 +256,79 @@ impl PeerReport {
             score: peer.score,
             connected_ms: now.since(peer.connected_since),
         }
+    }
+}
+
+/// Which ways lead to connected peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PathsReport {
+    /// Peers with a direct connection.
+    pub direct: usize,
+    /// Those with one through a hole that both have punched into their NATs.
+    pub punched: usize,
+    /// Those that are reached through a relay.
+    pub relayed: usize,
+    /// The relays of these, those with the most peers first.
+    pub relays: Vec<ViaReport>,
+}
+
+/// The peers that are reached through one relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ViaReport {
+    /// The relay's peer id.
+    pub relay: String,
+    /// How many.
+    pub peers: usize,
+    /// There and back to the nearest of them, in milliseconds, once measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rtt_ms: Option<u32>,
+    /// Why the first of them is not connected directly.
+    pub why_not_direct: String,
+}
+
+impl PathsReport {
+    /// Counts the ways to `peers`.
+    pub fn of(peers: &[PeerReport]) -> Self {
+        let by = |path: &str| peers.iter().filter(|peer| peer.path == path).count();
+        let mut relays: BTreeMap<&str, ViaReport> = BTreeMap::new();
+        for peer in peers {
+            let Some(via) = &peer.via else { continue };
+            let relay = relays.entry(via).or_insert_with(|| ViaReport {
+                relay: via.clone(),
+                peers: 0,
+                rtt_ms: None,
+                why_not_direct: peer.why_not_direct.clone().unwrap_or_default(),
+            });
+            relay.peers += 1;
+            relay.rtt_ms = relay.rtt_ms.into_iter().chain(peer.rtt_ms).min();
+        }
+        let mut relays: Vec<ViaReport> = relays.into_values().collect();
+        relays.sort_by_key(|relay| std::cmp::Reverse(relay.peers));
+        PathsReport { direct: by("direct"), punched: by("punched"), relayed: by("relayed"), relays }
+    }
+
+    /// `2 direct, 1 relayed`: the ways that somebody takes.
+    pub fn said(&self) -> String {
+        let ways = [(self.direct, "direct"), (self.punched, "punched"), (self.relayed, "relayed")];
+        let taken = ways.into_iter().filter(|(count, _)| *count > 0);
+        taken.map(|(count, way)| format!("{count} {way}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl ViaReport {
+    /// `1 through 12D3…, 80 ms away: hole punching failed`.
+    pub fn said(&self) -> String {
+        format!("{} through {}{}: {}", self.peers, self.relay, away(self.rtt_ms), self.why_not_direct)
+    }
+}
+
+/// `, 80 ms away`, or nothing if that is not known.
+pub fn away(rtt_ms: Option<u32>) -> String {
+    match rtt_ms {
+        Some(0) => ", under 1 ms away".into(),
+        Some(ms) => format!(", {ms} ms away"),
+        None => String::new(),
     }
 }
 
@@ -392,6 +479,12 @@ pub enum ChatStep {
     Opened {
         /// How the stream goes.
         path: String,
+        /// There and back to the worker, in milliseconds, once measured.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        rtt_ms: Option<u32>,
+        /// Why the way is not direct; absent if it is.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        why_not_direct: Option<String>,
         /// Input tokens charged at most.
         input_tokens: u32,
     },
@@ -399,6 +492,12 @@ pub enum ChatStep {
     Resumed {
         /// How the stream goes now.
         path: String,
+        /// There and back to the worker, in milliseconds, once measured.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        rtt_ms: Option<u32>,
+        /// Why the way is not direct; absent if it is.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        why_not_direct: Option<String>,
     },
     /// A piece of the answer.
     Text {
@@ -446,10 +545,12 @@ impl From<ChatEvent> for ChatStep {
             ChatEvent::Auction(report) => ChatStep::Auction(report),
             ChatEvent::Retry { worker, reason } => ChatStep::Retry { worker, reason },
             ChatEvent::Waiting { reason, next_ms } => ChatStep::Waiting { reason, next_ms },
-            ChatEvent::Stream(Progress::Opened { path, input_tokens, .. }) => {
-                ChatStep::Opened { path: path.to_string(), input_tokens }
+            ChatEvent::Stream(Progress::Opened { path, way: Way { rtt_ms, why_not_direct }, input_tokens, .. }) => {
+                ChatStep::Opened { path: path.to_string(), rtt_ms, why_not_direct, input_tokens }
             }
-            ChatEvent::Stream(Progress::Resumed { path }) => ChatStep::Resumed { path: path.to_string() },
+            ChatEvent::Stream(Progress::Resumed { path, way: Way { rtt_ms, why_not_direct } }) => {
+                ChatStep::Resumed { path: path.to_string(), rtt_ms, why_not_direct }
+            }
             ChatEvent::Stream(Progress::Text { channel, text, .. }) => {
                 ChatStep::Text { reasoning: channel == Channel::REASONING, text }
             }

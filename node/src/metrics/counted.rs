@@ -114,7 +114,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         "infernet_relay_places",
-        "Places at relays that this node asked for, got, renewed and lost, and circuits through them.",
+        "Places at relays that this node asked for, got, renewed, tried, let go and lost, and circuits through them.",
         &[From::Area("relay", "event")],
     ),
     row(

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     api::{access::Caller, error::ApiError},
     hardware::{Gpu, Reading},
-    net::{Direction, PeerInfo, Reachability, Reached, Transport},
+    net::{Direction, Path, PeerInfo, Reachability, Reached, Transport},
     node::Node,
     seller,
     spend::ALL,
@@ -21,6 +21,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use libp2p::PeerId;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
@@ -144,6 +145,16 @@ impl Now {
             Family::gauge("infernet_peers", "Connected peers, by who dialled and how.", peers(&self.peers)),
             Family::gauge("infernet_peer_paths", "Connected peers, by the way the bytes take.", paths(&self.peers)),
             Family::gauge(
+                "infernet_relayed_peers",
+                "Connected peers that are reached through a relay, by the relay and by what became of hole punching.",
+                relayed(&self.peers),
+            ),
+            Family::gauge(
+                "infernet_peer_rtt_seconds",
+                "Median of the last pings of connected peers, by the way the bytes take.",
+                rtts(&self.peers),
+            ),
+            Family::gauge(
                 "infernet_reachability",
                 "1 for whether others can dial this node, 0 for what it could be else.",
                 reachability(&self.reached),
@@ -189,6 +200,33 @@ fn peers(peers: &[PeerInfo]) -> Vec<Sample> {
 fn paths(peers: &[PeerInfo]) -> Vec<Sample> {
     let count = |label: &'static str| peers.iter().filter(|peer| peer.path.label() == label).count() as u64;
     ["direct", "punched", "relayed"].map(|label| Sample::labelled("path", label, count(label))).into()
+}
+
+/// By the relay, which has at least one of the connections, and by whether a hole was tried to be punched.
+fn relayed(peers: &[PeerInfo]) -> Vec<Sample> {
+    let mut counts: BTreeMap<(PeerId, &'static str), u64> = BTreeMap::new();
+    for peer in peers {
+        if let Path::Relayed { via } = peer.path {
+            let punching = if peer.punches_failed > 0 { "failed" } else { "untried" };
+            *counts.entry((via, punching)).or_default() += 1;
+        }
+    }
+    let sample = |((via, punching), count): ((PeerId, &'static str), u64)| {
+        let labels = vec![("via", via.to_string().into()), ("punching", punching.into())];
+        Sample { labels, value: Value::Whole(count) }
+    };
+    counts.into_iter().map(sample).collect()
+}
+
+/// A way whose peers were not pinged yet is left out.
+fn rtts(peers: &[PeerInfo]) -> Vec<Sample> {
+    let median = |label: &'static str| {
+        let mut all: Vec<u32> = peers.iter().filter(|peer| peer.path.label() == label).filter_map(|peer| peer.rtt_ms).collect();
+        all.sort_unstable();
+        let ms = *all.get(all.len() / 2)?;
+        Some(Sample { labels: vec![("path", label.into())], value: Value::Real(f64::from(ms) / 1e3) })
+    };
+    ["direct", "punched", "relayed"].into_iter().filter_map(median).collect()
 }
 
 fn reachability(reached: &Reached) -> Vec<Sample> {

@@ -91,6 +91,8 @@ pub struct PeerInfo {
     pub path: Path,
     /// Why there is no direct connection; `None` if there is one.
     pub why_not_direct: Option<String>,
+    /// Dials that failed while there was only a circuit.
+    pub punches_failed: u32,
     /// The last ping, in milliseconds; `None` before the first.
     pub rtt_ms: Option<u32>,
     /// What software it says it runs, at most 64 characters, none of them control characters.
@@ -138,8 +140,7 @@ impl Connection {
 struct Peer {
     info: PeerInfo,
     connections: BTreeMap<ConnectionId, Connection>,
-    /// Dials that failed while there was only a circuit, and what the last one met.
-    punches_failed: u32,
+    /// What the last of the dials met that failed while there was only a circuit.
     last_failure: String,
     topics: BTreeSet<TopicHash>,
     faults: u32,
@@ -182,7 +183,7 @@ impl Peers {
     /// A direct connection could not be made.
     pub(super) fn punch_failed(&mut self, id: &NodeId, reason: &str) {
         let Some(peer) = self.0.get_mut(id).filter(|peer| peer.info.path.is_relayed()) else { return };
-        peer.punches_failed = peer.punches_failed.saturating_add(1);
+        peer.info.punches_failed = peer.info.punches_failed.saturating_add(1);
         peer.last_failure = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS).collect();
         peer.show_best();
     }
@@ -190,6 +191,14 @@ impl Peers {
     /// Which way a connection takes.
     pub(super) fn path(&self, id: &NodeId, connection: &ConnectionId) -> Option<Path> {
         Some(self.0.get(id)?.connections.get(connection)?.path)
+    }
+
+    /// Whether somebody has come in through `relay` and is still there: dead connections are closed, see `PING`.
+    pub(super) fn is_reached_through(&self, relay: &PeerId) -> bool {
+        let through = |connection: &Connection| {
+            connection.direction == Direction::Inbound && connection.path == (Path::Relayed { via: *relay })
+        };
+        self.0.values().any(|peer| peer.connections.values().any(through))
     }
 
     pub(super) fn is_connected(&self, id: &NodeId) -> bool {
@@ -279,20 +288,13 @@ impl Peer {
             direction: first.direction,
             path: first.path,
             why_not_direct: None,
+            punches_failed: 0,
             rtt_ms: None,
             agent: None,
             score: 0.0,
             connected_since: now,
         };
-        Peer {
-            info,
-            connections: BTreeMap::new(),
-            punches_failed: 0,
-            last_failure: String::new(),
-            topics: BTreeSet::new(),
-            faults: 0,
-            slow: None,
-        }
+        Peer { info, connections: BTreeMap::new(), last_failure: String::new(), topics: BTreeSet::new(), faults: 0, slow: None }
     }
 
     fn show_best(&mut self) {
@@ -304,7 +306,7 @@ impl Peer {
         self.info.remote = best.remote.clone();
         self.info.direction = best.direction;
         self.info.path = best.path;
-        self.info.why_not_direct = best.path.is_relayed().then(|| match self.punches_failed {
+        self.info.why_not_direct = best.path.is_relayed().then(|| match self.info.punches_failed {
             0 => "no hole has been punched yet".into(),
             1 => format!("hole punching failed: {}", self.last_failure),
             n => format!("hole punching failed {n} times: {}", self.last_failure),

@@ -15,7 +15,8 @@
 //! **Relays**, for a worker that can't be dialled, or does not know after [`PATIENCE_MS`], or at once if its operator names some: two of
 //! them, those that the operator names first, then the nearest, on different networks if there are any. One that is lost is replaced
 //! at once if another is known, and asked again after a second, then ever later, at most every half a minute. libp2p itself renews a
-//! reservation after three quarters of its time; when that fails we hear of it as of any other loss.
+//! reservation after three quarters of its time; when that fails we hear of it as of any other loss. Each place that is held is proved
+//! to carry something, see `reach/proof.rs`: a relay that does not is let go, and others take its turn.
 //!
 //! **It seems**: a NAT that lets in whom it has sent to (address-dependent filtering, RFC 4787 §5) lets in the peer that tries for us,
 //! which dials from another port of the same address, and nobody else. So that peer's word alone does not do without relays.
@@ -23,10 +24,11 @@
 //! **What can't be known**: each address is tried once, by one peer, which may lie. A false "no" costs a way over relays; a false "yes"
 //! costs buyers a dial.
 
+mod proof;
 mod relays;
 
 pub use relays::RelayInfo;
-pub(super) use relays::{Relays, Reserve};
+pub(super) use relays::{Prove, Relays, Reserve};
 
 use super::discovery::{self, Reach as Distance};
 use infernet_wire::time::UnixMillis;
@@ -284,6 +286,12 @@ impl Reach {
     pub(super) fn decide(&mut self, now: UnixMillis, chance: u64) -> Vec<Reserve> {
         let wants = self.wants_relays(now);
         self.relays.decide(wants, now, chance)
+    }
+
+    /// Which relay to try now, whether it carries anything. `carries` tells of which circuits to us stand. What is named counts as
+    /// begun, until [`Relays::proved`].
+    pub(super) fn next_to_prove(&mut self, carries: impl Fn(&PeerId) -> bool, now: UnixMillis, chance: u64) -> Option<Prove> {
+        if self.wants_relays(now) { self.relays.next_to_prove(carries, now, chance) } else { None }
     }
 
     /// Where we are to be found.

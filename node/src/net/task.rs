@@ -18,6 +18,7 @@ use super::{
     inbound,
     outbox::{Outbox, Waiting},
     peers::{Peers, node_id, peer_id},
+    probe::NoCircuit,
     reach::{Reach, Reached, Setup},
     score,
     streams::StreamRefused,
@@ -41,7 +42,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
 use tracing::{Instrument, debug, warn};
 
 /// For goodbyes to leave the sockets.
@@ -84,6 +88,8 @@ pub(super) struct NetTask {
     reach: Reach,
     /// Whose reservation each of these listeners is.
     reserving: HashMap<ListenerId, PeerId>,
+    /// The relay that is being tried, and how that ends: one at most.
+    proving: JoinSet<(PeerId, Result<(), NoCircuit>)>,
     /// Where workers say in their ads that they are.
     places: Generations<NodeId, Vec<Multiaddr>>,
     /// From how near they may be.
@@ -129,6 +135,7 @@ pub(super) async fn spawn(key: &NodeKey, config: NetConfig, ends: Ends) -> Resul
         strangers: BTreeSet::new(),
         reach: Reach::new(setup),
         reserving: HashMap::new(),
+        proving: JoinSet::new(),
         places: Generations::new(reaching::PLACES, limits::AD_TTL_MS),
         least,
         callers: Vec::new(),
@@ -155,6 +162,7 @@ impl NetTask {
                 },
                 // Before the network: timers are few, and a flood of messages must not hold up a deadline.
                 () = tokio::time::sleep(sleep) => self.on_timer(clock::now()),
+                Some(tried) = self.proving.join_next() => self.on_tried(tried),
                 Some((channel, page)) = self.pages.next_answer() => self.send_page(channel, page),
                 event = self.swarm.select_next_some() => self.on_swarm_event(event),
             }
@@ -359,8 +367,9 @@ impl NetTask {
             let _ = self.swarm.disconnect_peer_id(peer);
             return self.counters.add("connection", "not_secp256k1");
         };
-        if let ConnectedPoint::Dialer { address, .. } = endpoint {
-            self.discovery.answered(address, peer);
+        match endpoint {
+            ConnectedPoint::Dialer { address, .. } => self.discovery.answered(address, peer),
+            ConnectedPoint::Listener { local_addr, .. } => self.on_carried(local_addr),
         }
         let is_first = self.peers.connected(id, connection, endpoint, clock::now());
         if let Some(path) = self.peers.path(&id, &connection) {

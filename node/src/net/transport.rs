@@ -68,7 +68,8 @@ pub(super) fn swarm(
     Ok(Swarm::new(transport(keypair, circuits)?, behaviour, keypair.public().to_peer_id(), config))
 }
 
-fn transport(keypair: &Keypair, circuits: relay::client::Transport) -> Result<Out, NetError> {
+/// Sockets, and circuits through what they reach.
+pub(super) fn transport(keypair: &Keypair, circuits: relay::client::Transport) -> Result<Out, NetError> {
     let circuits = circuits
         .upgrade(upgrade::Version::V1Lazy)
         .authenticate(noise(keypair)?)

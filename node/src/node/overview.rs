@@ -5,7 +5,7 @@ use super::Node;
 use crate::{
     clock,
     control::{
-        schema::{MeetsReport, ModelReport, PlaneReport, ReachReport, StatusReport, StoreReport},
+        schema::{MeetsReport, ModelReport, PathsReport, PeerReport, PlaneReport, ReachReport, StatusReport, StoreReport},
         wallet,
     },
     engines::{EngineReport, Engines, Unserved},
@@ -76,7 +76,7 @@ struct Look {
     seller: Option<seller::Status>,
     engines: Vec<EngineReport>,
     unserved: Vec<Unserved>,
-    peers: usize,
+    peers: Vec<PeerReport>,
     store: StoreReport,
     rivals: Vec<ModelReport>,
     clocks: (u64, u64),
@@ -100,7 +100,8 @@ impl Node {
             api: overview.api.get().cloned(),
             meets: Some(overview.meets.clone()),
             planes: overview.planes(),
-            peers: look.peers,
+            peers: look.peers.len(),
+            paths: PathsReport::of(&look.peers),
             seller: look.seller,
             uptime_ms: overview.uptime_ms(),
             price_in: price.map(|price| price.input.0),
@@ -125,6 +126,12 @@ impl Node {
         let _ = self.overview.planes.set(planes);
     }
 
+    /// The connected peers, for people.
+    pub async fn peers(&self) -> Vec<PeerReport> {
+        let now = clock::now();
+        self.net.peers().await.iter().map(|peer| PeerReport::new(peer, now)).collect()
+    }
+
     /// The jobs that run, then those that ended last, at most `limit`.
     pub fn recent_jobs(&self, limit: usize) -> Vec<JobReport> {
         self.overview.jobs.list(limit, clock::now())
@@ -145,7 +152,7 @@ impl Node {
             },
             engines: self.overview.engines(),
             unserved: self.overview.sold_engines().map(Engines::unserved).unwrap_or_default(),
-            peers: self.net.peers().await.len(),
+            peers: self.peers().await,
             store: store_report(&*self.store),
             rivals: self.buyer.known_models().await.iter().map(ModelReport::from).collect(),
             clocks: (
@@ -163,7 +170,7 @@ impl Node {
             pricing: &look.pricing,
             engines: &look.engines,
             unserved: &look.unserved,
-            peers: look.peers,
+            peers: look.peers.len(),
             uptime_ms: self.overview.uptime_ms(),
             now: clock::now().0,
             store: look.store.problem.as_deref(),

@@ -7,7 +7,7 @@
 //! **The flood**: streams through the buyer's role as in `bench stream`, first in quiet, then while datagrams come that are
 //! well-formed QUIC Initials but for their keys, each from a connection id of its own (RFC 9000 §17.2.2), in one run.
 
-use super::{BenchError, engine::EngineProcess, stream};
+use super::{BenchError, engine::EngineProcess, goal::Goal, stream};
 use crate::{
     cluster::{Sells, process::Process},
     machine::{Distribution, Machine},
@@ -100,18 +100,44 @@ pub struct Flood {
     pub stalls: [usize; 2],
 }
 
+impl DialResult {
+    /// Whether every dial had its answer.
+    pub fn is_well(&self) -> bool {
+        self.failed() == 0
+    }
+
+    fn failed(&self) -> usize {
+        self.failed.values().sum()
+    }
+
+    /// What it should be.
+    fn goals(&self) -> Vec<Goal> {
+        let mut goals = vec![
+            Goal::at_most("all dials over after, ms", self.all_ms, 3_000.0),
+            Goal::at_most("failed dials", self.failed() as f64, 0.0),
+        ];
+        goals.extend(self.flood.as_ref().map(|flood| {
+            let times = flood.flooded_late_ms.p99 / flood.quiet_late_ms.p99;
+            Goal::at_most("p99 under the flood, times that in quiet", times, 2.0)
+        }));
+        goals
+    }
+}
+
 impl fmt::Display for DialResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.machine)?;
-        let failed: usize = self.failed.values().sum();
+        let failed = self.failed();
         writeln!(f, "{} dials at once: {failed} failed, all over after {:.0} ms", self.dials, self.all_ms)?;
         self.failed.iter().try_for_each(|(why, n)| writeln!(f, "  {n} failed: {why}"))?;
         write!(f, "  dial ms  {}", self.dial_ms)?;
-        let Some(flood) = &self.flood else { return Ok(()) };
-        let [quiet, flooded] = flood.stalls;
-        writeln!(f, "\n{} streams, {:.0} bogus Initials a second", flood.streams, flood.sent_per_second)?;
-        writeln!(f, "  quiet    token late by ms  {}, {quiet} stalls", flood.quiet_late_ms)?;
-        write!(f, "  flooded  token late by ms  {}, {flooded} stalls", flood.flooded_late_ms)
+        if let Some(flood) = &self.flood {
+            let [quiet, flooded] = flood.stalls;
+            writeln!(f, "\n{} streams, {:.0} bogus Initials a second", flood.streams, flood.sent_per_second)?;
+            writeln!(f, "  quiet    token late by ms  {}, {quiet} stalls", flood.quiet_late_ms)?;
+            write!(f, "  flooded  token late by ms  {}, {flooded} stalls", flood.flooded_late_ms)?;
+        }
+        self.goals().iter().try_for_each(|goal| write!(f, "\n{goal}"))
     }
 }
 

@@ -4,7 +4,7 @@
 //! the new worker has joined. Memory is that of the same processes, and of nodes that only buy, when they have been idle for
 //! half a minute.
 
-use super::{BenchError, engine::EngineProcess};
+use super::{BenchError, engine::EngineProcess, program};
 use crate::{
     cluster::{Sells, process::Process},
     machine::{Distribution, Machine},
@@ -78,7 +78,7 @@ pub async fn run(options: NodeOptions) -> Result<NodeResult, BenchError> {
         return Err(BenchError::Options(format!("use 1 to {MAX_STARTS} --starts")));
     }
     let machine = Machine::here();
-    let binary_mb = std::fs::metadata(&options.binary)?.len() as f64 / 1e6;
+    let binary_mb = program::size(&options.binary)? as f64 / 1e6;
     let engine = EngineProcess::metronome(&options.engine, 100.0).await?;
     let (mut workers, mut buyers, mut listening, mut first_bid) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.starts {

@@ -8,7 +8,7 @@
 //!
 //! With `secs` above zero also one stream that long, of more than 10 MB.
 
-use super::BenchError;
+use super::{BenchError, goal::Goal};
 use crate::{
     circuit::{CircuitError, Peer},
     machine::{Machine, rss_kb_of},
@@ -17,7 +17,11 @@ use futures::{AsyncReadExt, AsyncWriteExt, future::join_all};
 use infernet_node::clock;
 use libp2p::{Multiaddr, PeerId};
 use serde::Serialize;
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -49,6 +53,8 @@ pub struct RelayOptions {
     pub reservations: usize,
     /// Seconds of the long stream; 0: none.
     pub secs: u64,
+    /// A program whose `relay` subcommand is `infernet-relay`.
+    pub binary: PathBuf,
 }
 
 /// The result.
@@ -82,6 +88,17 @@ pub struct RelayResult {
     pub long_stream: Option<[u64; 2]>,
 }
 
+impl RelayResult {
+    /// What it should be.
+    fn goals(&self) -> [Goal; 2] {
+        let kept = 100.0 * self.honest_beside_greedy / self.honest_alone.max(1.0);
+        [
+            Goal::at_most("one pass adds to p99, ms", self.added_p99_ms, 1.0),
+            Goal::at_least("the honest keep beside a greedy peer, %", kept, 90.0),
+        ]
+    }
+}
+
 impl std::fmt::Display for RelayResult {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ([dp50, dp99], [rp50, rp99]) = (self.direct_ms, self.relayed_ms);
@@ -100,6 +117,7 @@ impl std::fmt::Display for RelayResult {
         if let Some([got, sent]) = self.long_stream {
             writeln!(f, "the long stream: {got} bytes came back of {sent}")?;
         }
+        self.goals().iter().try_for_each(|goal| writeln!(f, "{goal}"))?;
         write!(f, "measured on {}", self.machine)
     }
 }
@@ -114,18 +132,22 @@ struct Relay {
 }
 
 impl Relay {
-    /// The `infernet-relay` beside this program; limits per prefix are lifted, since all come from one.
-    async fn start(home: &Path) -> Result<Self, BenchError> {
-        let program = std::env::current_exe()?.with_file_name("infernet-relay");
+    /// Limits per prefix are lifted, since all come from one.
+    async fn start(program: &Path, home: &Path) -> Result<Self, BenchError> {
         let lifted = ["reservations-per-prefix", "circuits-per-prefix", "reservations", "circuits-per-target", "circuits"];
-        let mut command = Command::new(&program);
-        command.arg("--home").arg(home).args(["--json", "start", "--listen", "/ip4/127.0.0.1/tcp/0", "--http-listen", "none"]);
+        let mut command = Command::new(program);
+        command.arg("relay").arg("--home").arg(home).args([
+            "--json",
+            "start",
+            "--listen",
+            "/ip4/127.0.0.1/tcp/0",
+            "--http-listen",
+            "none",
+        ]);
         command.args(["--watch-listen", "none", "--log", "error"]);
         command.args(lifted.map(|limit| format!("--{limit}=4096")));
         let started = command.stdout(Stdio::piped()).kill_on_drop(true).spawn();
-        let mut process = started.map_err(|error| {
-            BenchError::Options(format!("can't run {}: {error}; build it with `cargo build --workspace`", program.display()))
-        })?;
+        let mut process = started?;
         let out = process.stdout.take().ok_or_else(|| BenchError::Options("the relay says nothing".into()))?;
         let line = BufReader::new(out).lines().next_line().await?.unwrap_or_default();
         let told: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
@@ -150,7 +172,7 @@ async fn pair(relay: &Relay) -> Result<(Peer, Peer), BenchError> {
 /// Measures.
 pub async fn run(options: &RelayOptions) -> Result<RelayResult, BenchError> {
     let home = tempfile::tempdir()?;
-    let relay = Relay::start(home.path()).await?;
+    let relay = Relay::start(&options.binary, home.path()).await?;
     let mut pairs = Vec::new();
     for _ in 0..8 {
         pairs.push(pair(&relay).await?);

@@ -74,7 +74,7 @@ pub(super) struct Jobs {
 
 enum Source {
     Model { model: Arc<TinyModel>, pace: Option<Pace> },
-    Metronome { pace: Pace, tokens: u32 },
+    Metronome { pace: Pace, tokens: u32, token_bytes: usize },
 }
 
 impl Jobs {
@@ -118,7 +118,9 @@ impl Jobs {
         }
         let held = Held(place, slot);
         match &self.source {
-            Source::Metronome { pace, tokens } => metronome(pace.clone(), *tokens, &work, watch, held),
+            Source::Metronome { pace, tokens, token_bytes } => {
+                metronome((pace.clone(), *token_bytes), *tokens, &work, watch, held)
+            }
             Source::Model { model, pace } => match self.threads.take() {
                 Ok(thread) => received(self.spawn(&thread, model, work, watch, held), pace.clone()),
                 Err(e) => failed(&mut watch, &e.to_string()),
@@ -157,7 +159,7 @@ impl Source {
                 Self::Model { model: TinyModel::load()?, pace: options.tokens_per_second.map(Pace::new).transpose()? }
             }
             EngineKind::Metronome { tokens_per_second, tokens } => {
-                Self::Metronome { pace: Pace::new(tokens_per_second)?, tokens }
+                Self::Metronome { pace: Pace::new(tokens_per_second)?, tokens, token_bytes: options.token_bytes }
             }
         })
     }
@@ -237,7 +239,7 @@ fn received(pieces: mpsc::Receiver<Piece>, pace: Option<Pace>) -> Pieces {
 }
 
 /// An answer of [`EngineKind::Metronome`].
-fn metronome(pace: Pace, tokens: u32, work: &Work, watch: Watch, held: Held) -> Pieces {
+fn metronome(beat: (Pace, usize), tokens: u32, work: &Work, watch: Watch, held: Held) -> Pieces {
     let limit = work.sampling.max_tokens.unwrap_or(tokens);
     let words = u32::try_from(work.prompt.split_whitespace().count()).unwrap_or(u32::MAX);
     let answer = Answer {
@@ -248,9 +250,9 @@ fn metronome(pace: Pace, tokens: u32, work: &Work, watch: Watch, held: Held) -> 
         prompt_eval_duration: Duration::ZERO,
         eval_duration: Duration::ZERO,
     };
-    let state = Some((answer.eval_count, pace, answer, watch, held));
+    let state = Some((answer.eval_count, beat, answer, watch, held));
     stream::unfold(state, async |state| {
-        let (left, mut pace, answer, mut watch, held) = state?;
+        let (left, (mut pace, bytes), answer, mut watch, held) = state?;
         if left == 0 {
             let last = Piece::Done(answer, Vec::new());
             watch.end(&last);
@@ -258,7 +260,8 @@ fn metronome(pace: Pace, tokens: u32, work: &Work, watch: Watch, held: Held) -> 
         }
         pace.tick().await;
         watch.token();
-        Some((Piece::Text(stamp::token().into()), Some((left - 1, pace, answer, watch, held))))
+        let token = format!("{:.<bytes$}", stamp::token());
+        Some((Piece::Text(token.into()), Some((left - 1, (pace, bytes), answer, watch, held))))
     })
     .boxed()
 }

@@ -131,16 +131,23 @@ impl Stage {
 
     /// A worker behind `kind`, whose engine makes `tokens_per_second`.
     pub async fn add_worker(&mut self, kind: NatKind, tokens_per_second: f64) -> Result<(), NatError> {
+        let engine = ["--tokens-per-second".to_owned(), tokens_per_second.to_string()];
+        let worker = self.worker(kind, &model_behind(kind), &engine).await?;
+        self.workers.insert(kind, worker);
+        Ok(())
+    }
+
+    /// A worker behind `kind` that sells `model`, of an engine with these flags.
+    pub async fn worker(&mut self, kind: NatKind, model: &str, engine: &[String]) -> Result<Member, NatError> {
         let host = self.ground.host(kind).await?;
         let mut command = host.command(&self.binary);
-        command.args(["engine", "--tokens-per-second", &tokens_per_second.to_string()]);
+        command.arg("engine").args(engine);
         let (engine, url) = ready(command, "an engine").await?;
         let backend = format!("ollama={}", url.trim());
-        let alias = format!("tiny-chat={}", model_behind(kind));
+        let alias = format!("tiny-chat={model}");
         let flags = ["--backend", &backend, "--alias", &alias, "--slots", "4"].map(str::to_owned);
         let node = self.node(&host, flags.to_vec()).await?;
-        self.workers.insert(kind, Member { host, node, _engine: Some(engine) });
-        Ok(())
+        Ok(Member { host, node, _engine: Some(engine) })
     }
 
     /// A buyer behind `kind`.

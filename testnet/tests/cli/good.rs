@@ -67,7 +67,7 @@ async fn short_lived_buyer_asks_and_keeps_its_receipt() {
     let reply = infernet(buyer_home.path(), &chat(&worker, "Hello")).await;
     assert_eq!((reply.code, reply.out.as_str()), (0, "Hello! How can I help you today?\n"), "{reply:?}");
     // By QUIC, or on a machine too busy for that by the mesh.
-    for part in ["1 bid in", "answer comes direct", "first token", "signed by both"] {
+    for part in ["1 bid in", "answer comes direct", "ms away", "first token", "signed by both"] {
         assert!(reply.err.contains(part), "{part} in {}", reply.err);
     }
     assert!(!reply.err.contains("How can I help"), "the answer is on stdout alone");
@@ -147,6 +147,8 @@ async fn running_node_is_asked_if_there_is_one() {
     assert_eq!((&peers[0]["id"], &peers[0]["transport"]), (&json!(worker.status.id), &json!("tcp")));
     let table = infernet(buyer_home.path(), &["peers"]).await.fine();
     assert!(table.starts_with("PEER") && table.contains(worker.status.id.short().as_str()), "{table}");
+    let status = infernet(buyer_home.path(), &["status"]).await.fine();
+    assert!(status.contains("peers   1: 1 direct\n"), "{status}");
     let table = infernet(buyer_home.path(), &["models"]).await.fine();
     assert!(table.starts_with("MODEL") && table.contains("tiny-chat:latest") && table.contains("$0.4"), "{table}");
     let own = infernet(worker_home.path(), &["models"]).await;

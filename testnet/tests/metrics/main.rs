@@ -29,7 +29,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// The cheap worker charges one micro-USD a token.
 const PRICE: u64 = 1_000_000;
 /// Families that a day without trouble leaves without a series. Every other one must have some.
-const QUIET: [&str; 11] = [
+const QUIET: [&str; 12] = [
     "infernet_answers_refused",
     "infernet_left_out",
     "infernet_retries",
@@ -39,6 +39,7 @@ const QUIET: [&str; 11] = [
     "infernet_chat_streams_refused",
     "infernet_chat_messages_refused",
     "infernet_relay_places",
+    "infernet_relayed_peers",
     "infernet_reach_tests",
     "infernet_punches",
 ];
@@ -189,6 +190,7 @@ async fn a_busy_minute_is_told_and_the_dashboard_shows_it() {
     }
     assert_eq!(sold.sum("infernet_chat_streams_started_total", &[]), sold.sum("infernet_chat_endings_total", &[]));
     assert_eq!(bought.sum("infernet_peers", &[]), 4.0);
+    assert_eq!(bought.sum("infernet_peer_paths", &[("path", "direct")]), 4.0);
     assert_eq!(sold.sum("infernet_slots", &[]), 16.0);
     let gpu = [("gpu", "0"), ("vendor", "nvidia")];
     let told = ["busy_ratio", "temperature_celsius", "power_watts"].map(|what| sold.sum(&format!("infernet_gpu_{what}"), &gpu));

@@ -7,7 +7,7 @@ use crate::{
         progress::{Line, PATIENCE, TURN},
     },
     clock,
-    control::schema::ChatStep,
+    control::schema::{ChatStep, away},
     report::ChatReport,
 };
 use std::{
@@ -95,8 +95,13 @@ impl<'a> Screen<'a> {
             ChatStep::Retry { worker, reason } => {
                 self.context.note(format!("{} failed before its first token ({reason}); asking the next", worker.short()));
             }
-            ChatStep::Opened { path, .. } => self.context.note(format!("answer comes {path}")),
-            ChatStep::Resumed { path } => self.context.note(format!("the connection was lost; the answer goes on {path}")),
+            ChatStep::Opened { path, rtt_ms, why_not_direct, .. } => {
+                self.context.note(format!("answer comes {path}{}", known(*rtt_ms, why_not_direct.as_deref())));
+            }
+            ChatStep::Resumed { path, rtt_ms, why_not_direct } => {
+                let known = known(*rtt_ms, why_not_direct.as_deref());
+                self.context.note(format!("the connection was lost; the answer goes on {path}{known}"));
+            }
             ChatStep::Text { reasoning, text } => self.write(*reasoning, text),
             // The command offers no tools and asks for no vectors.
             ChatStep::ToolCall { .. } | ChatStep::Embedding { .. } | ChatStep::Usage { .. } => {}
@@ -160,6 +165,12 @@ impl<'a> Screen<'a> {
             _ => Err(Exit::new(exit::FAILED, "the answer ended without a result")),
         }
     }
+}
+
+/// How far away the worker is, and why the way there is not direct.
+fn known(rtt_ms: Option<u32>, why_not_direct: Option<&str>) -> String {
+    let why = why_not_direct.map(|why| format!("; not direct: {why}")).unwrap_or_default();
+    format!("{}{why}", away(rtt_ms))
 }
 
 fn summary(report: &ChatReport) -> String {

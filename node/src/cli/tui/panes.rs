@@ -9,9 +9,10 @@ use super::{
 use crate::{
     cli::{
         counted, dollars,
-        status::{machine as machine_rows, plane_said},
+        status::{self, load, machine as machine_rows, plane_said},
         watch::span,
     },
+    control::schema::PeerReport,
     earnings::Sum,
     engines::EngineReport,
     hardware::Reading,
@@ -72,12 +73,15 @@ fn node(snapshot: &Snapshot, now: UnixMillis, look: Look) -> Vec<Row> {
     rows.extend(status.warnings.iter().flat_map(warned));
     rows.extend(status.listen.iter().map(|address| plain("mesh", foreign(address))));
     rows.push(plain("chat", format!("udp {}", foreign(&status.chat))));
+    rows.extend(status::reach(&status.reach).iter().map(|(what, said)| plain(what, foreign(said))));
     rows.extend(status.api.iter().map(|api| plain("api", foreign(api))));
     rows.extend(status.planes.iter().map(|plane| {
         let (fine, said) = plane_said(plane, now);
         Row::labelled("plane", if fine { Tone::Plain } else { Tone::Bad }, foreign(&format!("{}: {said}", plane.url)))
     }));
-    rows.push(plain("peers", status.peers.to_string()));
+    for (n, said) in status::peers(status).iter().enumerate() {
+        rows.push(plain(if n == 0 { "peers" } else { "" }, foreign(said)));
+    }
     rows
 }
 
@@ -101,15 +105,16 @@ fn warned(warning: &Finding) -> Vec<Row> {
     rows
 }
 
-const PEERS: [Column; 8] = [
+const PEERS: [Column; 9] = [
     Column::left("PEER", 8, 0),
-    Column::left("OVER", 4, 2),
-    Column::left("WAY", 4, 3),
-    Column::right("RTT", 7, 1),
-    Column::right("SCORE", 6, 5),
-    Column::right("SINCE", 6, 4),
-    Column::left("SOFTWARE", 16, 7),
-    Column::left("REMOTE", 14, 6),
+    Column::left("PATH", 7, 1),
+    Column::left("OVER", 4, 3),
+    Column::left("WAY", 3, 4),
+    Column::right("RTT", 7, 2),
+    Column::right("SCORE", 6, 6),
+    Column::right("SINCE", 6, 5),
+    Column::left("SOFTWARE", 14, 8),
+    Column::left("REMOTE", 14, 7),
 ];
 
 fn peers(snapshot: &Snapshot, width: usize) -> Vec<Row> {
@@ -122,6 +127,7 @@ fn peers(snapshot: &Snapshot, width: usize) -> Vec<Row> {
         let score = if peer.score < 0.0 { Tone::Bad } else { Tone::Plain };
         vec![
             (Tone::Strong, peer.id.short()),
+            plain(foreign(&peer.path)),
             plain(foreign(&peer.transport)),
             plain(way),
             plain(peer.rtt_ms.map_or("-".into(), |ms| format!("{ms} ms"))),
@@ -131,7 +137,15 @@ fn peers(snapshot: &Snapshot, width: usize) -> Vec<Row> {
             plain(foreign(&peer.remote)),
         ]
     });
-    table(&PEERS, rows, width)
+    let mut rows = table(&PEERS, rows, width);
+    rows.extend(snapshot.peers.iter().filter_map(relayed));
+    rows
+}
+
+/// Through whom a peer is reached, and why.
+fn relayed(peer: &PeerReport) -> Option<Row> {
+    let (via, why) = (peer.via.as_ref()?, peer.why_not_direct.as_ref()?);
+    Some(Row::of(Tone::Faint, foreign(&format!("{} is relayed through {via}: {why}", peer.id.short()))))
 }
 
 const OUTCOMES: [Column; 6] = [
@@ -260,14 +274,15 @@ fn engine(snapshot: &Snapshot, width: usize) -> Vec<Row> {
     let mut rows: Vec<Row> = status.engines.iter().flat_map(engine_rows).collect();
     match &status.seller {
         None => rows.push(Row::of(Tone::Faint, "this node only buys: it has no engine")),
-        Some(seller) => {
+        Some(_) => {
             let price = |price: Option<u64>| dollars(price.unwrap_or_default());
             let said = format!("{} in, {} out per million tokens", price(status.price_in), price(status.price_out));
             rows.push(Row::labelled("price", Tone::Plain, said));
-            rows.extend(models(seller, width));
         }
     }
     rows.extend(status.machine.iter().flat_map(host));
+    // Last, since they may be many.
+    rows.extend(status.seller.iter().flat_map(|seller| models(seller, width)));
     rows
 }
 
@@ -286,7 +301,9 @@ fn host(machine: &Reading) -> Vec<Row> {
 fn engine_rows(engine: &EngineReport) -> Vec<Row> {
     let name = foreign(&engine.engine);
     match &engine.error {
-        None => vec![Row::labelled("engine", Tone::Good, format!("{name}: {}", counted(engine.models, "model")))],
+        None => {
+            vec![Row::labelled("engine", Tone::Good, format!("{name}: {}{}", counted(engine.models, "model"), load(engine)))]
+        }
         Some(error) => vec![
             Row::labelled("engine", Tone::Bad, format!("{name}: does not answer")),
             Row::labelled("", Tone::Bad, foreign(error)),

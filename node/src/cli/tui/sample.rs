@@ -23,11 +23,17 @@ pub(super) fn snapshot() -> Snapshot {
     let peer = |n: u8, agent: &str| {
         let id = infernet_wire::key::NodeKey::from_bytes(&[n; 32]).expect("a key").id().to_string();
         json!({"id": id, "remote": format!("/ip4/10.0.0.{n}/tcp/46337"), "transport": "tcp", "direction": "inbound",
-            "rtt_ms": n, "agent": agent, "score": if n == 3 { -1.5 } else { 2.0 }, "connected_ms": 61_000})
+            "path": if n == 3 { "relayed" } else { "direct" }, "via": (n == 3).then_some("16Uiu2HAmRelay"),
+            "why_not_direct": (n == 3).then_some("hole punching failed"), "rtt_ms": n, "agent": agent, "score": if n == 3 { -1.5 } else { 2.0 }, "connected_ms": 61_000})
     };
     let status = json!({
         "version": "0.1.0", "id": id, "network": "main", "listen": ["/ip4/10.0.0.1/tcp/46337"], "chat": "10.0.0.1:46337",
-        "api": "http://127.0.0.1:46339/v1", "peers": 2, "uptime_ms": 11_520_000, "price_in": 100_000, "price_out": 400_000,
+        "api": "http://127.0.0.1:46339/v1", "peers": 2,
+        "paths": {"direct": 1, "punched": 0, "relayed": 1, "relays": [
+            {"relay": "16Uiu2HAmRelay", "peers": 1, "rtt_ms": 3, "why_not_direct": "hole punching failed"}]},
+        "reach": {"mode": "auto", "state": "behind_nat", "why": "a peer could not reach it", "advertised": [],
+            "relays": [{"id": "16Uiu2HAmPlace", "state": "held", "configured": false, "rtt_ms": 21, "failures": 0}]},
+        "uptime_ms": 11_520_000, "price_in": 100_000, "price_out": 400_000,
         "planes": [{"url": "https://plane.example", "told": 999_988_000, "error": null},
             {"url": "https://other.example", "error": "https://other.example can't be reached"}],
         "seller": {"running": 1, "settling": 0, "held": 1, "slots": 4, "models": ["llama3.1:8b", HOSTILE],
@@ -35,7 +41,7 @@ pub(super) fn snapshot() -> Snapshot {
                 "lapsed": 1, "no_bid.no_slot": 3},
             "recent": [outcome("won", true, "llama3.1:8b"), outcome("standing", true, "llama3.1:8b"), outcome("dearer", true, HOSTILE), outcome("no_slot", false, "x")],
             "wanted": {}, "draining": false},
-        "engines": [{"engine": "ollama at http://127.0.0.1:11434", "models": 2},
+        "engines": [{"engine": "ollama at http://127.0.0.1:11434", "models": 2, "running": 3, "waiting": 1},
             {"engine": "ollama at http://10.0.0.5:11434", "models": 0, "error": "can't reach the engine"}],
         "machine": {"gpus": [{"vendor": "nvidia", "model": "NVIDIA RTX 4090", "memory_bytes": 25_769_803_776u64,
             "used_bytes": 9_663_676_416u64, "busy_percent": 97, "celsius": 71, "watts": 388}], "load_percent": 12},

@@ -4,7 +4,10 @@ use crate::doctor::{
     Check,
     facts::{Facts, Port, PortState, Reached, Running, Use},
 };
-use crate::{control::schema::PeerReport, net::Reachability};
+use crate::{
+    control::schema::{PathsReport, PeerReport, ViaReport},
+    net::Reachability,
+};
 
 /// What the chat endpoint asks for; see `chat/endpoint`.
 const WANTED_BUFFER: u64 = 4 * 1024 * 1024;
@@ -52,26 +55,30 @@ pub(super) fn peers(facts: &Facts) -> Vec<Check> {
             "the running node has no peer, so it hears and sells nothing",
             "bootstrap = [\"/ip4/ADDRESS/tcp/46337/p2p/ID\"], and open TCP 46337 and UDP 46337-46338",
         ),
-        1 => Check::ok("peers", format!("1 is connected{}", relayed(&node.peers))),
-        n => Check::ok("peers", format!("{n} are connected{}", relayed(&node.peers))),
+        1 => Check::ok("peers", format!("1 is connected{}", ways(&node.peers))),
+        n => Check::ok("peers", format!("{n} are connected{}", ways(&node.peers))),
     }]
 }
 
-/// How many are so through a relay, and why that is with the first.
-fn relayed(peers: &[PeerReport]) -> String {
-    let mut relayed = peers.iter().filter_map(|peer| peer.via.as_ref().zip(peer.why_not_direct.as_ref()));
-    match (relayed.next(), relayed.count()) {
-        (None, _) => String::new(),
-        (Some((via, why)), more) => format!(", {} of them through a relay ({via}: {why})", more + 1),
-    }
+/// By which way they are, and who is relayed through whom.
+fn ways(peers: &[PeerReport]) -> String {
+    let paths = PathsReport::of(peers);
+    let said = std::iter::once(paths.said()).chain(paths.relays.iter().map(ViaReport::said));
+    let said: Vec<String> = said.filter(|said| !said.is_empty()).collect();
+    if said.is_empty() { String::new() } else { format!(": {}", said.join("; ")) }
 }
 
 /// Whether others can reach the running node, if it sells.
 pub(super) fn reach(facts: &Facts) -> Vec<Check> {
     let Running::Yes(node) = &facts.node else { return Vec::new() };
     let (reach, sells) = (&node.status.reach, node.status.seller.is_some());
-    let held = reach.relays.iter().filter(|relay| relay.state == "held").count();
-    let said = format!("{}: {}", reach.state.label(), reach.why);
+    let held = reach.relays.iter().filter(|relay| relay.is_held()).count();
+    let barren: Vec<String> = reach.relays.iter().filter(|relay| relay.barren > 0).map(|relay| relay.id.clone()).collect();
+    let barren = match barren.is_empty() {
+        true => String::new(),
+        false => format!("; granted a place and carried nothing: {}", barren.join(", ")),
+    };
+    let said = format!("{}: {}{barren}", reach.state.label(), reach.why);
     vec![match (reach.state, held) {
         (Reachability::Open | Reachability::Mapped, _) => Check::ok("reach", said),
         (Reachability::Unknown, _) => Check::unchecked("reach", said),

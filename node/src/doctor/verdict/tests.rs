@@ -109,6 +109,21 @@ fn a_variable_that_nobody_reads_is_told() {
 }
 
 #[test]
+fn by_which_way_peers_are_connected_is_told_and_why_not_directly() {
+    let node = running(|node| {
+        let mut relayed = node.peers[0].clone();
+        node.peers[0].path = "punched".into();
+        (relayed.path, relayed.via, relayed.rtt_ms) = ("relayed".into(), Some("16Uiu2HRelay".into()), Some(80));
+        relayed.why_not_direct = Some("hole punching failed: refused".into());
+        node.peers.push(relayed);
+    });
+    let checks = checks(&Facts { node, store: None, ..well() });
+    let said = &checks.iter().find(|check| check.name == "peers").expect("it is checked").said;
+    let ways = "2 are connected: 1 punched, 1 relayed; 1 through 16Uiu2HRelay, 80 ms away: hole punching failed: refused";
+    assert_eq!(said, ways);
+}
+
+#[test]
 fn who_can_not_be_reached_is_told_and_how_that_is_mended() {
     let behind = |relays: &[&str], sells: bool| {
         running(|node| {
@@ -129,6 +144,14 @@ fn who_can_not_be_reached_is_told_and_how_that_is_mended() {
     assert!(lost.said.contains("no buyer reaches it") && lost.fix.is_some_and(|fix| fix.contains("relays")), "{}", lost.said);
     assert_eq!(reach(behind(&["held", "known"], true)).level, Level::Ok);
     assert_eq!(reach(behind(&[], false)).level, Level::Ok, "who buys dials");
+    let barren = reach(running(|node| {
+        node.status.seller = behind(&[], true).facts().and_then(|other| other.status.seller.clone());
+        let relay = json!({"id": "16Uiu2HBarren", "state": "known", "configured": true, "failures": 0, "barren": 1});
+        let reach = json!({"state": "behind_nat", "why": "a peer could not reach it", "relays": [relay]});
+        node.status.reach = serde_json::from_value(reach).expect("a report");
+    }));
+    assert_eq!(barren.level, Level::Warning);
+    assert!(barren.said.contains("granted a place and carried nothing: 16Uiu2HBarren"), "{}", barren.said);
     let unknown = reach(running(|node| node.status.reach = Default::default()));
     assert_eq!(unknown.level, Level::NotChecked);
 }

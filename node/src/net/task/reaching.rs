@@ -6,6 +6,7 @@ use crate::{
     net::{
         Path, PeerInfo, Reachability, behaviour, discovery,
         peers::{node_id, peer_id},
+        probe::{self, NoCircuit},
         reach::{Reserve, without_peer},
     },
 };
@@ -24,7 +25,7 @@ use libp2p::{
     upnp,
 };
 use std::{collections::BTreeSet, io};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinError};
 
 /// Workers whose addresses are remembered from their ads: some hundred bytes each.
 pub(super) const PLACES: usize = 1_024;
@@ -47,6 +48,7 @@ impl NetTask {
         for reserve in self.reach.decide(clock::now(), chance()) {
             self.reserve(reserve);
         }
+        self.prove();
         let told = self.reach.told();
         if *self.ends.reached.borrow() == told {
             return;
@@ -76,6 +78,61 @@ impl NetTask {
                 tracing::debug!(%relay, %error, "not asked for a place");
                 self.reach.relays_mut().lost(&relay, clock::now(), chance());
             }
+        }
+    }
+
+    /// Tries a relay, if one is to be tried.
+    fn prove(&mut self) {
+        let peers = &self.peers;
+        let carries = |relay: &PeerId| peers.is_reached_through(relay);
+        let Some(prove) = self.reach.next_to_prove(carries, clock::now(), chance()) else { return };
+        self.counters.add("relay", "tried");
+        let me = self.reach.me();
+        self.proving.spawn(async move { (prove.relay, probe::dial(me, prove, probe::PATIENCE).await) });
+    }
+
+    /// A try is over. One that could not be made is no proof for the relay, and none against it.
+    pub(super) fn on_tried(&mut self, tried: Result<(PeerId, Result<(), NoCircuit>), JoinError>) {
+        let (relay, outcome) = match tried {
+            Ok(tried) => tried,
+            Err(error) => {
+                tracing::error!(%error, "a try of a relay broke");
+                return self.reach.relays_mut().untried(clock::now());
+            }
+        };
+        match outcome {
+            Ok(()) => self.tried(&relay, true),
+            Err(NoCircuit::Untried(why)) => {
+                tracing::warn!(%relay, why, "a relay could not be tried");
+                self.reach.relays_mut().untried(clock::now());
+            }
+            Err(error) => {
+                self.counters.add("relay", "not_carried");
+                tracing::debug!(%relay, %error, "a relay did not carry a circuit");
+                self.tried(&relay, false);
+            }
+        }
+        self.follow_reach();
+    }
+
+    fn tried(&mut self, relay: &PeerId, came: bool) {
+        if !self.reach.relays_mut().proved(relay, came, clock::now(), chance()) {
+            return;
+        }
+        tracing::warn!(%relay, "a relay holds a place for this node and carries nothing: it is let go");
+        self.counters.add("relay", "barren");
+        let listeners = self.reserving.iter().filter(|(_, other)| *other == relay).map(|(listener, _)| *listener);
+        for listener in listeners.collect::<Vec<_>>() {
+            self.swarm.remove_listener(listener);
+        }
+    }
+
+    /// Somebody has come in at `address`.
+    pub(super) fn on_carried(&mut self, address: &Multiaddr) {
+        if let Some(relay) = discovery::relay_of(address) {
+            self.reach.relays_mut().carried(&relay, clock::now(), chance());
+            // It may be told of from now on.
+            self.follow_reach();
         }
     }
 
@@ -131,7 +188,7 @@ impl NetTask {
         match event {
             relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. } => {
                 self.counters.add("relay", if *renewal { "renewed" } else { "reserved" });
-                self.reach.relays_mut().reserved(relay_peer_id);
+                self.reach.relays_mut().reserved(relay_peer_id, clock::now());
                 self.follow_reach();
             }
             relay::client::Event::OutboundCircuitEstablished { .. } => self.counters.add("relay", "circuit_out"),

@@ -336,7 +336,8 @@ impl World {
         }
         let now = Duration::from_millis(ms - serving.asked);
         serving.arrears.note((!serving.away).then_some(now));
-        if serving.arrears.is_over(now) {
+        // As all buyers here, it can come back.
+        if serving.arrears.is_over(now, true) {
             self.stats.count("payment_refused", "none");
             self.settle(who, stream, FinishReason::UNPAID, None, None, false);
             return true;
