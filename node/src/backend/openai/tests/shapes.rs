@@ -403,7 +403,22 @@ async fn what_only_embeds_is_found_out_and_trouble_is_asked_about_again() {
     for _ in 0..5 {
         assert!(!engine.probe().await);
     }
-    assert_eq!(*busy.lock().unwrap(), 3, "a few times, not for ever");
+    assert_eq!(*busy.lock().unwrap(), 1, "it is left alone for a while");
+}
+
+#[tokio::test]
+async fn what_was_found_before_the_engine_was_busy_is_kept() {
+    let engine = serve("vllm", |path, body, headers| match path {
+        "/v1/chat/completions" if body["tools"].is_array() => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        _ => able(path, body, headers),
+    })
+    .await;
+    engine.models().await.expect("models");
+    assert!(engine.probe().await, "something was found");
+    let before = Abilities::EMBEDDINGS.with(Abilities::LOGPROBS).with(Abilities::JSON_SCHEMA);
+    assert_eq!(engine.models().await.expect("models")[0].abilities, before);
+    assert!(!engine.probe().await);
+    assert_eq!(engine.models().await.expect("models")[0].abilities, before);
 }
 
 fn kind(engine: &dyn Backend) -> Option<BackendKind> {
