@@ -459,6 +459,31 @@ async fn one_that_hangs_keeps_no_other_from_being_found_and_one_that_fails_is_as
 }
 
 #[tokio::test]
+async fn an_engine_of_another_kind_says_what_to_write() {
+    let vllm = listen(|path, _, _| match path {
+        "/v1/models" => Recording::read("vllm", "models").into_response(),
+        _ => missing(),
+    })
+    .await;
+    // As OLLAMA_HOST would have it.
+    let spec: BackendSpec = format!("ollama={vllm}").parse().expect("a spec");
+    let error = first_of(&[spec], patient()).expect("a client").models().await.expect_err("another kind").to_string();
+    assert!(error.contains(&format!("write --backend vllm=http://{vllm}")), "{error}");
+}
+
+#[tokio::test]
+async fn an_engine_may_list_more_models_than_an_ad_holds() {
+    let cards: Vec<Value> = (0..70).map(|n| json!({ "id": format!("m{n}"), "owned_by": "vllm" })).collect();
+    let engine = serve("vllm", move |path, _, _| match path {
+        "/v1/models" => Json(json!({ "data": cards })).into_response(),
+        _ => missing(),
+    })
+    .await;
+    let models = engine.models().await.expect("models");
+    assert_eq!((models.len(), models.last().map(|model| model.id.as_str())), (70, Some("m69")));
+}
+
+#[tokio::test]
 async fn a_key_is_told_when_a_model_is_removed_too() {
     let address = listen(|_, _, headers| match headers.get("authorization").and_then(|value| value.to_str().ok()) {
         Some("Bearer hunter2") => StatusCode::OK.into_response(),
