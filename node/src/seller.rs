@@ -14,7 +14,7 @@ use crate::{
     clock,
     market::{
         admission::{ClaimError, MAX_SETTLING},
-        advert::Advert,
+        advert::{Advert, REMEMBERED_MS},
         policy::{Gate, Policy, Sensed, Verdict},
         pricing::Pricing,
         quote::Queue,
@@ -179,7 +179,7 @@ impl Seller {
         market.set_pricing(settings.pricing.clone());
         let task = Task {
             market,
-            ad: Advert::new(clock::now()),
+            ad: first_advert(&*store, clock::now()),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
             dropped_answers: 0,
             wake: None,
@@ -281,6 +281,16 @@ struct Task {
     settings: Settings,
     net: Net,
     store: Arc<dyn Store>,
+}
+
+/// Sequences follow the time. One of a while ago is free only if no earlier run has advertised since; after a crash the store does
+/// not know that, and says no.
+fn first_advert(store: &dyn Store, now: UnixMillis) -> Advert {
+    let before = UnixMillis(now.0.saturating_sub(REMEMBERED_MS));
+    match store.next_ad_sequence(before) {
+        Ok(sequence) if sequence == before.0 => Advert::new(now),
+        _ => Advert::after_restart(now),
+    }
 }
 
 impl Task {
