@@ -177,6 +177,10 @@ pub fn first_of(specs: &[BackendSpec], deadlines: Deadlines) -> Result<Box<dyn B
     Ok(Box::new(first::FirstOf::new(candidates, deadlines.describe)))
 }
 
+/// Models that are read of what an engine lists, before those that are offered are picked: the largest collections on one disk
+/// have some hundreds, and what is known of one takes less than a kilobyte.
+const MAX_MODELS: usize = 512;
+
 /// Whether an ad can carry the name (`wire`'s rule for names).
 fn is_name(text: &str) -> bool {
     (1..=limits::MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)

@@ -545,8 +545,8 @@ impl Worker {
         tasks: &mut Vec<JoinHandle<()>>,
     ) -> (Seller, Engines, watch::Receiver<Reading>) {
         let machine = hardware::watch(serve.sensors).await;
-        let tags = hardware::tags(&machine.borrow());
-        tell_what_is_blind(&serve.policy, &machine.borrow());
+        let tags = Tags { region: serve.region.as_ref().map(Region::tag) };
+        blind(&serve.policy, &machine.borrow()).into_iter().for_each(|what| warn!("{what}"));
         let settings = seller::Settings {
             key: self.key.clone(),
             network: self.network.clone(),
@@ -554,14 +554,14 @@ impl Worker {
             slots: serve.slots,
             pricing: serve.pricing.clone(),
             policy: serve.policy,
-            tags: tags.into_iter().chain(serve.region.as_ref().map(Region::tag)).collect(),
+            tags: tags.of(&machine.borrow()),
             places,
         };
         let seller = Seller::spawn(settings, self.net, self.store);
         // Before the first ad, which may have to say nothing.
         let first = sensed(&machine.borrow());
         seller.sensed(first).await;
-        tasks.push(tokio::spawn(sense(machine.clone(), seller.clone())));
+        tasks.push(tokio::spawn(sense(machine.clone(), tags, seller.clone())));
         let offers = Offers { pricing: serve.pricing, aliases: serve.aliases, only: serve.models };
         let engines = Engines::spawn(serve.engines, offers, seller.clone()).await;
         let worker = chat::server::Worker {
@@ -584,21 +584,47 @@ impl Worker {
 }
 
 /// Tells the seller of every reading of the machine, as long as there are any.
-async fn sense(mut machine: watch::Receiver<Reading>, seller: Seller) {
+async fn sense(mut machine: watch::Receiver<Reading>, tags: Tags, seller: Seller) {
     while machine.changed().await.is_ok() {
-        let now = sensed(&machine.borrow_and_update());
+        let (now, known) = {
+            let reading = machine.borrow_and_update();
+            (sensed(&reading), tags.when_known(&reading))
+        };
         seller.sensed(now).await;
+        if let Some(tags) = known {
+            seller.set_tags(tags).await;
+        }
+    }
+}
+
+/// What the worker's ad says of its machine.
+struct Tags {
+    region: Option<String>,
+}
+
+impl Tags {
+    fn of(&self, reading: &Reading) -> Vec<String> {
+        hardware::tags(reading).into_iter().chain(self.region.clone()).collect()
+    }
+
+    /// The driver may answer late, or not for a while: the machine is what it is meanwhile.
+    fn when_known(&self, reading: &Reading) -> Option<Vec<String>> {
+        (!reading.gpus.is_empty()).then(|| self.of(reading))
     }
 }
 
 /// A limit on what no sensor tells limits nothing: the operator should know.
-fn tell_what_is_blind(policy: &Policy, reading: &Reading) {
-    if policy.max_celsius.is_some() && reading.celsius().is_none() {
-        warn!("no GPU tells how hot it is, so max_celsius does nothing");
-    }
-    if policy.max_watts.is_some() && reading.watts().is_none() {
-        warn!("no GPU tells what it draws, so max_watts does nothing");
-    }
+fn blind(policy: &Policy, reading: &Reading) -> Vec<&'static str> {
+    let now = sensed(reading);
+    let limits = [
+        (policy.max_celsius.is_some() && now.celsius.is_none(), "no GPU tells how hot it is, so max_celsius does nothing"),
+        (policy.max_watts.is_some() && now.watts.is_none(), "no GPU tells what it draws, so max_watts does nothing"),
+        (
+            policy.idle_percent.is_some() && now.busy_percent.is_none(),
+            "neither a GPU nor the system tells how busy it is, so only_idle does nothing",
+        ),
+    ];
+    limits.into_iter().filter(|(is_blind, _)| *is_blind).map(|(_, what)| what).collect()
 }
 
 /// What of a reading the operator's policy is about.
@@ -701,5 +727,43 @@ async fn save_peers(net: &Net, store: &dyn Store) {
     }
     if let Err(error) = store.put_peers(&addresses) {
         warn!("the peer cache can't be written: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hardware::{Gpu, Vendor};
+
+    fn reading(gpus: Vec<Gpu>, load_percent: Option<u16>) -> Reading {
+        Reading { gpus, load_percent, ..Reading::default() }
+    }
+
+    fn gpu() -> Gpu {
+        let (model, memory_bytes) = ("a GPU".into(), Some(24 << 30));
+        Gpu { vendor: Vendor::Nvidia, model, memory_bytes, used_bytes: None, busy_percent: None, celsius: None, watts: None }
+    }
+
+    #[test]
+    fn each_limit_on_what_nothing_tells_is_named() {
+        let policy = Policy { max_celsius: Some(80), max_watts: Some(300), idle_percent: Some(20), ..Policy::default() };
+        let named = |reading: &Reading| {
+            let limits = ["max_celsius", "max_watts", "only_idle"];
+            let told = blind(&policy, reading).concat();
+            limits.into_iter().filter(|limit| told.contains(limit)).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&reading(vec![gpu()], None)), ["max_celsius", "max_watts", "only_idle"]);
+        assert_eq!(named(&reading(vec![gpu()], Some(5))), ["max_celsius", "max_watts"]);
+        let all = Gpu { busy_percent: Some(1), celsius: Some(50), watts: Some(100), ..gpu() };
+        assert!(named(&reading(vec![all], None)).is_empty());
+        assert!(blind(&Policy::default(), &reading(Vec::new(), None)).is_empty(), "nothing is limited");
+    }
+
+    #[test]
+    fn a_driver_that_is_late_changes_what_the_ad_says_and_one_that_hangs_does_not() {
+        let tags = Tags { region: Some("a region".into()) };
+        assert_eq!(tags.when_known(&reading(Vec::new(), Some(5))), None);
+        let known = tags.when_known(&reading(vec![gpu()], Some(5))).expect("the driver answers");
+        assert!(known.iter().any(|tag| tag == "c0mpute:vram:24-48gb") && known.last().is_some_and(|tag| tag == "a region"));
     }
 }

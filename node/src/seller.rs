@@ -14,7 +14,7 @@ use crate::{
     clock,
     market::{
         admission::{ClaimError, MAX_SETTLING},
-        advert::Advert,
+        advert::{Advert, REMEMBERED_MS},
         policy::{Gate, Policy, Sensed, Verdict},
         pricing::Pricing,
         quote::Queue,
@@ -80,6 +80,8 @@ enum Command {
     Pricing(Box<Pricing>),
     /// How the machine is.
     Sensed(Sensed),
+    /// What the machine is.
+    Tags(Vec<String>),
     /// Where the worker can be reached.
     Places(Places),
     /// How are we doing?
@@ -153,7 +155,7 @@ pub struct Settings {
     pub pricing: Pricing,
     /// When nothing is sold.
     pub policy: Policy,
-    /// Role and hardware tags of the ad.
+    /// Role and hardware tags of the ad at first.
     pub tags: Vec<String>,
     /// Where it can be reached at first.
     pub places: Places,
@@ -179,7 +181,7 @@ impl Seller {
         market.set_pricing(settings.pricing.clone());
         let task = Task {
             market,
-            ad: Advert::new(clock::now()),
+            ad: first_advert(&*store, clock::now()),
             answers: Arc::new(Semaphore::new(MAX_ANSWERS)),
             dropped_answers: 0,
             wake: None,
@@ -257,6 +259,11 @@ impl Seller {
         let _ = self.commands.send(Command::Sensed(sensed)).await;
     }
 
+    /// Tells what the machine is. If that is something else, an ad says so as soon as others listen.
+    pub async fn set_tags(&self, tags: Vec<String>) {
+        let _ = self.commands.send(Command::Tags(tags)).await;
+    }
+
     /// Tells where the worker can be reached from now on. If that is another place, an ad says so as soon as others listen.
     pub async fn set_places(&self, places: Places) {
         let _ = self.commands.send(Command::Places(places)).await;
@@ -281,6 +288,16 @@ struct Task {
     settings: Settings,
     net: Net,
     store: Arc<dyn Store>,
+}
+
+/// Sequences follow the time. One of a while ago is free only if no earlier run has advertised since; after a crash the store does
+/// not know that, and says no.
+fn first_advert(store: &dyn Store, now: UnixMillis) -> Advert {
+    let before = UnixMillis(now.0.saturating_sub(REMEMBERED_MS));
+    match store.next_ad_sequence(before) {
+        Ok(sequence) if sequence == before.0 => Advert::new(now),
+        _ => Advert::after_restart(now),
+    }
 }
 
 impl Task {
@@ -322,6 +339,7 @@ impl Task {
             Command::Drain(draining) => self.market.set_draining(draining),
             Command::Pricing(pricing) => self.market.set_pricing(*pricing),
             Command::Sensed(sensed) => self.on_sensed(&sensed, clock::now()),
+            Command::Tags(tags) => self.on_tags(tags, clock::now()),
             Command::Places(places) => self.on_places(places, clock::now()),
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
@@ -415,6 +433,13 @@ impl Task {
             }
         }
         if self.market.prices_moved(now) {
+            self.ad.advertise_soon(now);
+        }
+    }
+
+    fn on_tags(&mut self, tags: Vec<String>, now: UnixMillis) {
+        if tags != self.settings.tags {
+            self.settings.tags = tags;
             self.ad.advertise_soon(now);
         }
     }

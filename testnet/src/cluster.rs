@@ -99,6 +99,8 @@ pub struct MemberSpec {
 pub struct Sells {
     /// An engine as `KIND=URL`; a URL alone is that of one with Ollama's interface.
     pub engine: String,
+    /// More engines.
+    pub also: Vec<String>,
     /// Its price.
     pub price: Price,
     /// Jobs at once.
@@ -118,19 +120,21 @@ impl Sells {
     pub fn new(engine: impl Into<String>, price_in: u64, price_out: u64, slots: u16) -> Self {
         let price = Price { input: MicroUsd(price_in), output: MicroUsd(price_out) };
         let (engine, deadlines, policy) = (engine.into(), Deadlines::default(), Policy::default());
-        Sells { engine, price, slots, credit: CREDIT, deadlines, policy, sensors: None }
+        Sells { engine, also: Vec::new(), price, slots, credit: CREDIT, deadlines, policy, sensors: None }
     }
 
-    /// The engine as `KIND=URL`.
-    fn backend(&self) -> String {
-        if self.engine.starts_with("http") { format!("ollama={}", self.engine) } else { self.engine.clone() }
+    /// The engines as `KIND=URL`.
+    fn backends(&self) -> Vec<String> {
+        let named = |engine: &String| if engine.starts_with("http") { format!("ollama={engine}") } else { engine.clone() };
+        [&self.engine].into_iter().chain(&self.also).map(named).collect()
     }
 
     /// As flags of `infernet start`.
     pub fn flags(&self) -> Vec<String> {
-        let engine = self.backend();
         let (slots, input, output) = (self.slots.to_string(), self.price.input.0.to_string(), self.price.output.0.to_string());
-        ["--backend", &engine, "--slots", &slots, "--price-in", &input, "--price-out", &output].map(str::to_owned).to_vec()
+        let engines = self.backends().into_iter().flat_map(|engine| ["--backend".to_owned(), engine]);
+        let terms = ["--slots", &slots, "--price-in", &input, "--price-out", &output].map(str::to_owned);
+        engines.chain(terms).collect()
     }
 }
 
@@ -238,9 +242,12 @@ fn any_port(ip: IpAddr) -> Multiaddr {
 }
 
 fn serve(sells: Sells) -> Result<Serve, ClusterError> {
-    let spec = sells.backend().parse().map_err(|e| ClusterError::Engine(format!("{e}")))?;
-    let engine = backend::connect_with(&spec, sells.deadlines).map_err(|e| ClusterError::Engine(e.to_string()))?;
-    let engines = vec![Arc::<dyn Backend>::from(engine)];
+    let connect = |text: String| -> Result<Arc<dyn Backend>, ClusterError> {
+        let spec = text.parse().map_err(|e| ClusterError::Engine(format!("{e}")))?;
+        let engine = backend::connect_with(&spec, sells.deadlines).map_err(|e| ClusterError::Engine(e.to_string()))?;
+        Ok(engine.into())
+    };
+    let engines = sells.backends().into_iter().map(connect).collect::<Result<_, _>>()?;
     let mut serve = Serve::new(engines, Pricing::flat(sells.price), sells.slots);
     if let Some(sensors) = sells.sensors {
         serve.sensors = sensors();

@@ -20,6 +20,8 @@ pub const AD_TTL_MS: u64 = 90_000;
 pub const AD_REFRESH_MS: std::ops::Range<u64> = 30_000..45_000;
 /// At most one ad per worker in this time is looked at; more is noise or an attack.
 pub const AD_MIN_INTERVAL_MS: u64 = 10_000;
+/// Ads of one worker that are taken at once: one per interval, one more at a restart and one when a model goes.
+pub const AD_BURST: u64 = 3;
 /// Models in one ad.
 pub const MAX_AD_MODELS: usize = 64;
 /// Tags in one ad.

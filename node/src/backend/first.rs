@@ -49,18 +49,22 @@ impl FirstOf {
             Some(error) => Err(error),
             None => timeout(self.patience, candidate.models()).await.unwrap_or_else(|_| Err(late.clone())),
         });
-        let mut refusals = Vec::new();
+        let (mut refusals, mut others) = (Vec::new(), Vec::new());
         for (index, answer) in join_all(asked).await.into_iter().enumerate() {
             match answer {
                 Ok(models) => {
                     self.found.send_replace(Some(index));
                     return Ok(models);
                 }
-                // Nobody listens there, or somebody else.
-                Err(BackendError::Unreachable { .. } | BackendError::Malformed { .. } | BackendError::WrongEngine { .. }) => {}
+                // Nobody listens there, or no engine.
+                Err(BackendError::Unreachable { .. } | BackendError::Malformed { .. }) => {}
+                // Several kinds look at one port, and each finds the same.
+                Err(error @ BackendError::WrongEngine { .. }) => others.push(error.to_string()),
                 Err(error) => refusals.extend(self.candidates.get(index).map(|one| format!("{}: {error}", one.name()))),
             }
         }
+        others.dedup();
+        refusals.extend(others);
         let at = self.candidates.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ");
         Err(BackendError::NoEngine { at, refusals })
     }

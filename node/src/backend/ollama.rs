@@ -10,13 +10,19 @@
 //! that do not know these ignore them).
 //!
 //! Cloud models (`remote_host`) are never listed: their prompts would leave this machine for a company's.
+//!
+//! What `/api/show` says is remembered ([`known`]), so that only models that are new or changed are asked about.
 
 mod call;
+mod known;
 mod manage;
 
-use self::call::{Call, EmbedCall};
+use self::{
+    call::{Call, EmbedCall},
+    known::{Can, Facts, Known, Seen},
+};
 use super::{
-    Backend, BackendError, BackendKind, Chunk, Deadlines, Model,
+    Backend, BackendError, BackendKind, Chunk, Deadlines, MAX_MODELS, Model, Stage,
     http::{self, Body, Http},
     is_name,
     logprob::Logprob,
@@ -24,7 +30,6 @@ use super::{
     ndjson::LineBuffer,
     openai,
     spec::BackendSpec,
-    template_digest,
 };
 use crate::clock;
 use futures::{
@@ -36,11 +41,14 @@ use infernet_wire::{
     capability::Abilities,
     chat::{Channel, ChatRequest, FinishReason, Task, TokenLogprob},
     id::Hash,
-    limits,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+use tokio::{sync::watch, time::timeout};
 
 /// Ollama's default context where neither the Modelfile nor a loaded model says otherwise: 4096 on machines with little
 /// memory, more on others. The least is the one that holds everywhere.
@@ -53,24 +61,55 @@ const LOGPROBS_SINCE: (u32, u32, u32) = (0, 12, 11);
 #[derive(Debug, Clone)]
 pub(super) struct Ollama {
     http: Http,
+    /// How long a poll may ask about models that are not known yet.
+    learning: Duration,
+    known: watch::Sender<Known>,
 }
 
 impl Ollama {
+    /// Half of what one question may take is left for models that are new: with the questions before them, a poll then ends in
+    /// time, and the next one goes on.
     pub(super) fn new(spec: &BackendSpec, deadlines: Deadlines) -> Result<Self, BackendError> {
-        Ok(Ollama { http: Http::new(spec, deadlines)? })
+        let (http, known) = (Http::new(spec, deadlines)?, watch::Sender::new(Known::default()));
+        Ok(Ollama { http, learning: deadlines.describe / 2, known })
     }
 
+    /// The models that are known by now.
     async fn describe(&self) -> Result<Vec<Model>, BackendError> {
-        let tags = self.tags().await?;
+        let Tags { models: mut tags, .. } = self.tags().await?;
+        tags.retain(|tag| tag.is_local() && is_name(&tag.name));
+        tags.truncate(MAX_MODELS);
         let loaded = self.loaded().await?;
         let version: Version = optional(self.http.get("/api/version").await)?;
-        let everywhere = version.abilities();
-        let mut models = Vec::new();
-        for tag in tags.models.iter().filter(|tag| tag.is_local() && is_name(&tag.name)).take(limits::MAX_AD_MODELS) {
-            let show = optional(self.http.post("/api/show", &Named { model: &tag.name }).await)?;
-            models.extend(tag.model(&show, loaded.get(&tag.name).copied().flatten(), everywhere));
+        self.learn(&tags, &version).await?;
+        let (known, everywhere) = (self.known.borrow(), version.abilities());
+        let told: Vec<_> = tags.iter().filter_map(|tag| Some((tag, known.facts(&tag.name)?))).collect();
+        if told.is_empty() && !tags.is_empty() {
+            return Err(BackendError::Timeout { stage: Stage::Describe, limit: self.learning });
         }
-        Ok(models)
+        let context = |tag: &Tag| loaded.get(&tag.name).copied().flatten();
+        Ok(told.into_iter().filter_map(|(tag, facts)| tag.model(facts, context(tag), everywhere)).collect())
+    }
+
+    /// Asks about models of `tags` that are not known, as long as there is time. Each answer is kept at once, so this may be
+    /// dropped at any time.
+    async fn learn(&self, tags: &[Tag], version: &Version) -> Result<(), BackendError> {
+        let seen: BTreeMap<&str, Seen> = tags.iter().map(|tag| (&*tag.name, tag.seen(version))).collect();
+        let mut open = Vec::new();
+        self.known.send_modify(|known| open = known.open(&seen));
+        let asking = async {
+            for name in open {
+                self.known.send_modify(|known| known.asked(&name));
+                match self.http.post::<Show>("/api/show", &Named { model: &name }).await {
+                    Ok(show) => self.known.send_modify(|known| known.told(&name, show.into())),
+                    Err(BackendError::Status { .. }) => self.known.send_modify(|known| known.refused(&name)),
+                    Err(BackendError::Timeout { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        timeout(self.learning, asking).await.unwrap_or(Ok(()))
     }
 
     /// Its models. llama-server has this path too, and says there what it is; others lack it.
@@ -187,6 +226,10 @@ struct Tag {
     #[serde(default)]
     size: u64,
     #[serde(default)]
+    digest: String,
+    #[serde(default)]
+    modified_at: String,
+    #[serde(default)]
     details: Details,
     #[serde(default)]
     capabilities: Vec<String>,
@@ -232,28 +275,26 @@ impl Tag {
     }
 
     /// The model, or `None` if it can neither chat nor embed here.
-    fn model(&self, show: &Show, loaded_context: Option<u32>, everywhere: Abilities) -> Option<Model> {
-        let capabilities = if show.capabilities.is_empty() { &self.capabilities } else { &show.capabilities };
-        // Versions before 0.6.4 tell no capabilities at all.
-        let chats = capabilities.is_empty() || capabilities.iter().any(|c| c == "completion");
-        let embeds = capabilities.iter().any(|c| c == "embedding");
+    fn model(&self, facts: &Facts, loaded_context: Option<u32>, everywhere: Abilities) -> Option<Model> {
+        let can = facts.can.or_else(|| Can::of(&self.capabilities));
+        let (chats, embeds) = (can.is_none_or(|can| can.chats), can.is_some_and(|can| can.embeds));
         let everywhere = if chats { everywhere } else { Abilities::EMBEDS_ONLY };
-        ((chats || embeds) && show.remote_host.is_empty()).then(|| Model {
+        ((chats || embeds) && !facts.is_remote).then(|| Model {
             id: self.name.clone(),
             aliases: Vec::new(),
             family: name_or_empty(&self.details.family),
-            parameters: show.parameter_count().unwrap_or_else(|| parse_size(&self.details.parameter_size)),
+            parameters: facts.parameters.unwrap_or_else(|| parse_size(&self.details.parameter_size)),
             quantisation: name_or_empty(&self.details.quantization_level),
-            context: self.context(show, loaded_context),
-            weights: show.weights(),
-            template: template_digest(&show.template),
-            abilities: capabilities.iter().fold(everywhere, |all, name| all.with(ability(name))),
+            context: self.context(facts, loaded_context),
+            weights: facts.weights,
+            template: facts.template,
+            abilities: can.map_or(everywhere, |can| everywhere.with(can.abilities)),
         })
     }
 
-    fn context(&self, show: &Show, loaded: Option<u32>) -> u32 {
-        let kept = loaded.or_else(|| show.num_ctx()).unwrap_or(UNDECLARED_CONTEXT);
-        match show.context_length().unwrap_or(self.details.context_length) {
+    fn context(&self, facts: &Facts, loaded: Option<u32>) -> u32 {
+        let kept = loaded.or(facts.num_ctx).unwrap_or(UNDECLARED_CONTEXT);
+        match facts.trained.unwrap_or(self.details.context_length) {
             0 => kept,
             trained => kept.min(trained),
         }
@@ -430,5 +471,7 @@ mod abilities_tests;
 pub(crate) mod fuzz;
 #[cfg(test)]
 mod manage_tests;
+#[cfg(test)]
+mod many_tests;
 #[cfg(test)]
 mod tests;

@@ -50,10 +50,7 @@ use futures::{
     future::BoxFuture,
     stream::{self, BoxStream},
 };
-use infernet_wire::{
-    chat::{ChatRequest, FinishReason, Role, Task},
-    limits,
-};
+use infernet_wire::chat::{ChatRequest, FinishReason, Role, Task};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
@@ -106,7 +103,7 @@ impl OpenAi {
             }
             Ok(described) => {
                 self.shown.send_modify(|shown| shown.retain(|id, shown| described.still_has(id, shown)));
-                let models = described.models.iter().map(|found| found.model.clone()).take(limits::MAX_AD_MODELS);
+                let models = described.models.iter().map(|found| found.model.clone());
                 let shown = self.shown.borrow();
                 let models = models.map(|model| match shown.get(&model.id) {
                     Some(shown) => shown.complete(model),

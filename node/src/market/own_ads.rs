@@ -12,8 +12,9 @@ use infernet_wire::{
 };
 use std::collections::VecDeque;
 
-/// Ads kept: an ad lives 90 s and the skew at both ends, and there is one in 10 s at most.
-const MAX_OWN_ADS: usize = 12;
+/// Ads kept: an ad lives 90 s and the skew at both ends, and there is one in 10 s at most, and now and then one more that takes
+/// something back.
+const MAX_OWN_ADS: usize = 14;
 
 /// Live ads of this worker, the newest last.
 #[derive(Debug, Clone, Default)]

@@ -31,8 +31,8 @@ const FIRST_HEARD_MS: u64 = 10 * 60_000;
 const HOME_MS: u64 = 60 * 60_000;
 /// Authors of either kind per generation, each in about 100 bytes.
 const AUTHORS: usize = 8_192;
-/// One ad per interval, with room for one more at a restart and one when a model comes or goes.
-const ADS: Rate = Rate { interval_ms: limits::AD_MIN_INTERVAL_MS, burst: 3 };
+/// As the protocol says.
+const ADS: Rate = Rate { interval_ms: limits::AD_MIN_INTERVAL_MS, burst: limits::AD_BURST };
 /// As the protocol says.
 const OFFERS: Rate = Rate { interval_ms: 1_000 / limits::OFFERS_PER_SECOND as u64, burst: limits::OFFER_BURST as u64 };
 /// Every offer may lead to one accept, and one more per runner-up.

@@ -96,7 +96,7 @@ impl Working {
         Working {
             profile,
             market,
-            advert: Advert::new(now),
+            advert: Advert::after_restart(now),
             serving: BTreeMap::new(),
             payees: BTreeMap::new(),
             wake: None,

@@ -7,6 +7,7 @@
 
 mod engine;
 mod openai;
+mod several;
 
 use engine::{Act, BadEngine, Dialect, MODEL};
 use infernet_node::{

@@ -150,7 +150,7 @@ fn abilities_follow_the_version() {
 fn what_only_embeds_is_listed_as_such() {
     let tag = |capabilities: &[&str]| -> Option<Model> {
         let tag: Tag = serde_json::from_value(json!({ "name": "nomic", "capabilities": capabilities })).unwrap();
-        tag.model(&Show::default(), None, Abilities::JSON_SCHEMA)
+        tag.model(&Facts::default(), None, Abilities::JSON_SCHEMA)
     };
     let embedder = tag(&["embedding"]).expect("listed");
     assert_eq!(embedder.abilities, Abilities::EMBEDDINGS.with(Abilities::EMBEDS_ONLY));

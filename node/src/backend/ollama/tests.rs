@@ -29,7 +29,7 @@ const UNKNOWN_ROUTE: &str = include_str!("../../../tests/fixtures/ollama/err-unk
 
 const SHORT: Duration = Duration::from_millis(200);
 /// Far above any honest run, so that a hang fails instead of lasting.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
 pub(super) struct Recorded {
@@ -88,7 +88,7 @@ fn engine(spec: &str) -> Box<dyn Backend> {
     impatient(spec, Deadlines { connect: PATIENCE, describe: PATIENCE, first_byte: PATIENCE, between: PATIENCE })
 }
 
-fn impatient(spec: &str, deadlines: Deadlines) -> Box<dyn Backend> {
+pub(super) fn impatient(spec: &str, deadlines: Deadlines) -> Box<dyn Backend> {
     connect_with(&spec.parse::<BackendSpec>().expect("a spec"), deadlines).expect("a client")
 }
 
@@ -268,7 +268,7 @@ fn the_certain_context_is_advertised() {
         }))
         .unwrap();
         let tag: Tag = serde_json::from_value(json!({"name": "x"})).unwrap();
-        tag.context(&show, loaded)
+        tag.context(&show.into(), loaded)
     };
     assert_eq!(context("num_ctx    1024", 2048, None), 1024);
     assert_eq!(context("stop  \"x\"\nnum_ctx 8192\n", 2048, None), 2048);

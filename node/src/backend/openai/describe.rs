@@ -10,8 +10,10 @@
 //! Asking for what is not loaded would load it, and perhaps unload what a buyer uses. So a model that sleeps is offered by what
 //! was known when it last was awake.
 
-use crate::backend::{BackendError, Model, facts::BackendKind, http::Http, is_name, name_or_empty, template_digest};
-use infernet_wire::{capability::Abilities, limits};
+use crate::backend::{
+    BackendError, MAX_MODELS, Model, facts::BackendKind, http::Http, is_name, name_or_empty, template_digest,
+};
+use infernet_wire::capability::Abilities;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::collections::BTreeSet;
 
@@ -166,9 +168,8 @@ pub(super) async fn describe(http: &Http, kind: BackendKind, before: &Described)
         None if data.is_empty() && kind == BackendKind::LlamaCpp => {}
         None => return Err(http.malformed()),
     }
-    // As many as an ad holds are asked about.
     data.retain(|card| is_name(&card.id));
-    data.truncate(limits::MAX_AD_MODELS);
+    data.truncate(MAX_MODELS);
     match kind {
         BackendKind::LlamaCpp => llama_cpp(http, data, owner.as_deref(), before).await,
         BackendKind::Sglang => sglang(http, data).await,

@@ -1,7 +1,8 @@
 //! What a model shows it can do: a few tiny jobs, once for each model that is new and loaded.
 //!
 //! Engines take fields that they then ignore, so what counts is what comes back: a call, an object, probabilities, a vector. An
-//! answer of a few tokens is enough for each. What fails for a reason that may pass is asked again, a few times.
+//! answer of a few tokens is enough for each. What fails for a reason that may pass is asked again, ever more rarely: what was
+//! found until then is kept, and an engine that is always busy has a few more questions in an hour.
 //!
 //! **A started answer.** An engine that continues it ends its prompt with what was there; one that takes it for finished adds
 //! the template's end of a message and the beginning of the next. The engine's own count of input tokens tells one from the
@@ -11,7 +12,10 @@ use super::{
     OpenAi,
     describe::{Described, Found},
 };
-use crate::backend::{Backend, BackendError, Chunk, Model, facts::Started};
+use crate::{
+    backend::{Backend, BackendError, Chunk, Model, facts::Started},
+    clock,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures::StreamExt;
 use infernet_wire::{
@@ -20,13 +24,15 @@ use infernet_wire::{
 };
 use serde_bytes::ByteBuf;
 use std::time::Duration;
-use tokio::time::timeout;
-use tracing::debug;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
 
 /// For one question: a few tokens of a model that is loaded, behind the jobs that it has.
 const STEP: Duration = Duration::from_secs(20);
-/// Times that a model is asked before it is taken for what it has shown.
-const MAX_TRIES: u8 = 3;
+/// From the first try that fails to the next one: an engine that has just started is busy for about as long.
+const FIRST_WAIT: Duration = Duration::from_secs(60);
+/// Each wait is twice as long as the one before, up to this.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 /// Tokens in which a forced call begins; its name comes first.
 const CALL_TOKENS: u32 = 48;
 /// Tokens in which an object begins, after the blanks that small models like.
@@ -45,12 +51,13 @@ pub(super) struct Shown {
     told: Model,
     abilities: Abilities,
     repeats: bool,
-    tries: u8,
-    settled: bool,
+    tries: u32,
+    /// When it is asked again; `None` if there is nothing more to find out.
+    again: Option<Instant>,
 }
 
 /// What was found out at once.
-#[derive(Default)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Findings {
     abilities: Abilities,
     /// Whether it repeats a started answer before it goes on.
@@ -58,6 +65,28 @@ struct Findings {
 }
 
 impl Shown {
+    /// Nothing yet.
+    fn new(told: Model) -> Self {
+        Shown { told, abilities: Abilities::default(), repeats: false, tries: 0, again: None }
+    }
+
+    /// A try is over at `now`, and `found` something; all of it, or it failed `early`. Whether the abilities are others now.
+    fn learn(&mut self, found: Findings, early: bool, now: Instant) -> bool {
+        let before = self.abilities;
+        self.again = early.then(|| now + wait(self.tries));
+        self.tries = self.tries.saturating_add(1);
+        if early {
+            self.abilities = before.with(found.abilities);
+        } else {
+            (self.abilities, self.repeats) = (found.abilities, found.repeats);
+        }
+        self.abilities != before
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.again.is_some_and(|again| again <= now)
+    }
+
     /// Whether it repeats a started answer before it goes on.
     pub(super) fn repeats(&self) -> bool {
         self.repeats
@@ -66,6 +95,14 @@ impl Shown {
     /// `model` with what it has shown.
     pub(super) fn complete(&self, model: Model) -> Model {
         Model { abilities: model.abilities.with(self.abilities), ..model }
+    }
+}
+
+impl Findings {
+    fn add(&mut self, has: bool, ability: Abilities) {
+        if has {
+            self.abilities = self.abilities.with(ability);
+        }
     }
 }
 
@@ -105,46 +142,47 @@ impl From<BackendError> for Silence {
 }
 
 impl OpenAi {
-    /// Asks one model that is new. Whether its description has changed.
+    /// Asks one model that is new, or was busy. Whether its description has changed.
     pub(super) async fn probe_one(&self) -> bool {
-        let Some(model) = self.next_to_ask() else { return false };
-        let found = Probe { engine: self, model: model.id.clone() }.all(model.abilities).await;
-        let mut changed = false;
+        let Some(model) = self.next_to_ask(clock::deadline(Duration::ZERO)) else { return false };
+        let mut found = Findings::default();
+        let asked = Probe { engine: self, model: model.id.clone() }.all(model.abilities, &mut found).await;
+        let now = clock::deadline(Duration::ZERO);
+        let (mut changed, mut tries) = (false, 0);
         self.shown.send_modify(|shown| {
-            let entry = shown.entry(model.id.clone()).or_insert_with(|| Shown {
-                told: model.clone(),
-                abilities: Abilities::default(),
-                repeats: false,
-                tries: 0,
-                settled: false,
-            });
-            entry.tries = entry.tries.saturating_add(1);
-            match found {
-                Ok(Findings { abilities, repeats }) => {
-                    entry.settled = true;
-                    entry.repeats = repeats;
-                    changed = entry.abilities != abilities;
-                    entry.abilities = abilities;
-                }
-                Err(error) => {
-                    debug!(
-                        model = model.id,
-                        tries = entry.tries,
-                        "could not find out what the model can do: {}",
-                        error.label()
-                    );
-                    entry.settled = entry.tries >= MAX_TRIES;
-                }
-            }
+            let entry = shown.entry(model.id.clone()).or_insert_with(|| Shown::new(model.clone()));
+            tries = entry.tries;
+            changed = entry.learn(found, asked.is_err(), now);
         });
+        if let Err(error) = asked {
+            self.tell(&model.id, tries, &error);
+        }
         changed
     }
 
-    fn next_to_ask(&self) -> Option<Model> {
-        let (described, shown) = (self.described.borrow(), self.shown.borrow());
-        let is_new = |found: &&Found| found.loaded && !shown.get(&found.model.id).is_some_and(|shown| shown.settled);
-        described.models.iter().find(is_new).map(|found| found.model.clone())
+    /// The operator is told once: what is not known is not sold.
+    fn tell(&self, model: &str, tries: u32, error: &BackendError) {
+        let seconds = wait(tries).as_secs();
+        if tries == 0 {
+            warn!(
+                model,
+                "not all that the model can do is known yet, so it is not offered: {error}; asking again in {seconds} s"
+            );
+        } else {
+            debug!(model, tries, "still not known what the model can do: {}; asking again in {seconds} s", error.label());
+        }
     }
+
+    fn next_to_ask(&self, now: Instant) -> Option<Model> {
+        let (described, shown) = (self.described.borrow(), self.shown.borrow());
+        let is_open = |found: &&Found| found.loaded && shown.get(&found.model.id).is_none_or(|shown| shown.is_due(now));
+        described.models.iter().find(is_open).map(|found| found.model.clone())
+    }
+}
+
+/// From a try to the next one, after `tries` that failed before.
+fn wait(tries: u32) -> Duration {
+    FIRST_WAIT.saturating_mul(2_u32.saturating_pow(tries)).min(LONGEST_WAIT)
 }
 
 struct Probe<'a> {
@@ -153,30 +191,31 @@ struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Everything, in turn. `told` is what need not be asked.
-    async fn all(&self, told: Abilities) -> Result<Findings, BackendError> {
+    /// Everything, in turn, up to the first step that fails; `found` has what was found until then. `told` is what need not be
+    /// asked.
+    async fn all(&self, told: Abilities, found: &mut Findings) -> Result<(), BackendError> {
         let vectors = self.try_to(ChatRequest { task: Task::EMBEDDINGS, ..self.request(1) }).await?;
         let embeds = vectors.is_some_and(|answered| answered.vector);
-        let embeddings = if embeds { Abilities::EMBEDDINGS } else { Abilities::default() };
+        found.add(embeds, Abilities::EMBEDDINGS);
         let with_logprobs = self.try_to(ChatRequest { logprobs: Some(1), ..self.request(1) }).await?;
-        let mut abilities = embeddings;
+        found.add(with_logprobs.as_ref().is_some_and(|answered| answered.logprobs), Abilities::LOGPROBS);
         let first = match with_logprobs {
-            Some(answered) => {
-                abilities = pick(answered.logprobs, Abilities::LOGPROBS, abilities);
-                Some(answered)
-            }
+            Some(answered) => Some(answered),
             None => self.try_to(self.request(1)).await?,
         };
         let Some(first) = first else {
-            return Ok(Findings { abilities: pick(embeds, Abilities::EMBEDS_ONLY, abilities), repeats: false });
+            found.add(embeds, Abilities::EMBEDS_ONLY);
+            return Ok(());
         };
-        abilities = pick(self.makes_objects().await?, Abilities::JSON_SCHEMA, abilities);
-        abilities = abilities.with(self.calls_tools(told).await?);
+        found.add(self.makes_objects().await?, Abilities::JSON_SCHEMA);
+        found.add(true, self.calls_tools(told).await?);
         if !told.contains(Abilities::VISION) {
-            abilities = pick(self.sees(first.input).await?, Abilities::VISION, abilities);
+            found.add(self.sees(first.input).await?, Abilities::VISION);
         }
         let (continues, repeats) = self.continues(first.input).await?;
-        Ok(Findings { abilities: pick(continues, Abilities::CONTINUES_TEXT, abilities), repeats })
+        found.add(continues, Abilities::CONTINUES_TEXT);
+        found.repeats = repeats;
+        Ok(())
     }
 
     fn request(&self, max_tokens: u32) -> ChatRequest {
@@ -240,7 +279,7 @@ impl Probe<'_> {
             return Ok(Abilities::TOOLS.with(Abilities::FORCED_TOOLS));
         }
         let calls = told.contains(Abilities::TOOLS) || self.try_to(free).await?.is_some_and(|answered| answered.called);
-        Ok(pick(calls, Abilities::TOOLS, Abilities::default()))
+        Ok(if calls { Abilities::TOOLS } else { Abilities::default() })
     }
 
     /// Whether an image becomes input: an engine that drops it counts as many tokens as without.
@@ -276,10 +315,6 @@ fn adds_only(without: u32, with: u32, start: u32) -> bool {
     (start.saturating_sub(2)..=start.saturating_add(1)).contains(&added)
 }
 
-fn pick(has: bool, ability: Abilities, all: Abilities) -> Abilities {
-    if has { all.with(ability) } else { all }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,5 +326,25 @@ mod tests {
         assert!(adds_only(17, 24, 8), "the start's count has a first token");
         assert!(!adds_only(17, 28, 7));
         assert!(!adds_only(17, 17, 7), "it was dropped");
+    }
+
+    #[test]
+    fn a_busy_model_is_asked_ever_more_rarely_and_never_for_the_last_time() {
+        let (mut shown, mut now) = (Shown::new(Model::default()), clock::deadline(Duration::ZERO));
+        let vectors = Findings { abilities: Abilities::EMBEDDINGS, repeats: false };
+        let mut waits = Vec::new();
+        for n in 0..9 {
+            let found = if n == 0 { vectors } else { Findings::default() };
+            assert_eq!(shown.learn(found, true, now), n == 0, "what was found is kept");
+            let again = shown.again.expect("it is asked again");
+            assert!(!shown.is_due(again - Duration::from_millis(1)) && shown.is_due(again));
+            waits.push((again - now).as_secs() / 60);
+            now = again;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(shown.abilities, Abilities::EMBEDDINGS);
+        let all = Findings { abilities: Abilities::TOOLS, repeats: true };
+        assert!(shown.learn(all, false, now), "what it shows in the end is what counts");
+        assert_eq!((shown.abilities, shown.repeats, shown.again), (Abilities::TOOLS, true, None));
     }
 }

@@ -403,7 +403,22 @@ async fn what_only_embeds_is_found_out_and_trouble_is_asked_about_again() {
     for _ in 0..5 {
         assert!(!engine.probe().await);
     }
-    assert_eq!(*busy.lock().unwrap(), 3, "a few times, not for ever");
+    assert_eq!(*busy.lock().unwrap(), 1, "it is left alone for a while");
+}
+
+#[tokio::test]
+async fn what_was_found_before_the_engine_was_busy_is_kept() {
+    let engine = serve("vllm", |path, body, headers| match path {
+        "/v1/chat/completions" if body["tools"].is_array() => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        _ => able(path, body, headers),
+    })
+    .await;
+    engine.models().await.expect("models");
+    assert!(engine.probe().await, "something was found");
+    let before = Abilities::EMBEDDINGS.with(Abilities::LOGPROBS).with(Abilities::JSON_SCHEMA);
+    assert_eq!(engine.models().await.expect("models")[0].abilities, before);
+    assert!(!engine.probe().await);
+    assert_eq!(engine.models().await.expect("models")[0].abilities, before);
 }
 
 fn kind(engine: &dyn Backend) -> Option<BackendKind> {
@@ -441,6 +456,31 @@ async fn one_that_hangs_keeps_no_other_from_being_found_and_one_that_fails_is_as
     *asked.lock().unwrap() = (0, false);
     assert!(tokio::time::timeout(limit / 2, engine.models()).await.is_err(), "the others hang");
     assert_eq!(kind(&*engine), None);
+}
+
+#[tokio::test]
+async fn an_engine_of_another_kind_says_what_to_write() {
+    let vllm = listen(|path, _, _| match path {
+        "/v1/models" => Recording::read("vllm", "models").into_response(),
+        _ => missing(),
+    })
+    .await;
+    // As OLLAMA_HOST would have it.
+    let spec: BackendSpec = format!("ollama={vllm}").parse().expect("a spec");
+    let error = first_of(&[spec], patient()).expect("a client").models().await.expect_err("another kind").to_string();
+    assert!(error.contains(&format!("write --backend vllm=http://{vllm}")), "{error}");
+}
+
+#[tokio::test]
+async fn an_engine_may_list_more_models_than_an_ad_holds() {
+    let cards: Vec<Value> = (0..70).map(|n| json!({ "id": format!("m{n}"), "owned_by": "vllm" })).collect();
+    let engine = serve("vllm", move |path, _, _| match path {
+        "/v1/models" => Json(json!({ "data": cards })).into_response(),
+        _ => missing(),
+    })
+    .await;
+    let models = engine.models().await.expect("models");
+    assert_eq!((models.len(), models.last().map(|model| model.id.as_str())), (70, Some("m69")));
 }
 
 #[tokio::test]
