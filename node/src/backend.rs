@@ -150,13 +150,16 @@ pub trait Backend: Send + Sync {
         Box::pin(async { None })
     }
 
-    /// Finds out by a few tiny jobs what one new model can do, as far as the engine does not tell. Whether [`Backend::models`]
+    /// Finds out by a few tiny jobs what one new model that is `wanted` can do, as far as the engine does not tell. Whether [`Backend::models`]
     /// tells more from now on; `false` at once if there is nothing to find out, as by default. Takes minutes at most, and may
     /// be dropped at any time.
-    fn probe(&self) -> BoxFuture<'_, bool> {
+    fn probe<'a>(&'a self, _wanted: Wanted<'a>) -> BoxFuture<'a, bool> {
         Box::pin(async { false })
     }
 }
+
+/// Whether anybody could buy a model of that name here.
+pub type Wanted<'a> = &'a (dyn Fn(&str) -> bool + Send + Sync);
 
 /// The engine that `spec` names. It is not contacted yet.
 pub fn connect(spec: &BackendSpec) -> Result<Box<dyn Backend>, BackendError> {

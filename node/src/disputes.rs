@@ -10,17 +10,19 @@ use crate::{
 use infernet_wire::{
     codec,
     id::{JobId, NodeId},
+    limits,
     money::MicroUsd,
     time::UnixMillis,
 };
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
 use std::sync::Arc;
 use tokio::{sync::Mutex, task::spawn_blocking};
 use tracing::warn;
 
-/// As many are kept: two megabytes at most, with the largest receipts.
+/// As many are kept: six megabytes at most, with the largest receipts.
 pub const MAX_DISPUTES: u64 = 1_024;
+/// The largest statement of a worker that is kept, in bytes: a receipt and its envelope. More is none.
+pub const MAX_CLAIM_BYTES: usize = limits::MAX_RECEIPT_BYTES + 512;
 /// Steps in the journal from this number on are ours.
 const FIRST: u64 = SINGLE;
 
@@ -39,8 +41,14 @@ pub struct Dispute {
     pub output_tokens: u32,
     /// What it was promised for the job: it may ask for that.
     pub promised: MicroUsd,
-    /// The receipt that was not signed, as it came, if it came to that.
-    pub receipt: Option<ByteBuf>,
+    /// The receipt that was not signed, as it came, in hex, if it came to that and may be one. As text, since the journal looks for its
+    /// records by bytes that no text has: a worker's own bytes must not be among ours.
+    pub receipt: Option<String>,
+}
+
+/// A worker's statement as it is kept.
+pub fn claim(bytes: &[u8]) -> Option<String> {
+    (bytes.len() <= MAX_CLAIM_BYTES).then(|| hex::encode(bytes))
 }
 
 /// A dispute with its number, from 1 on.
@@ -108,12 +116,13 @@ fn all(store: &dyn Store) -> Result<Vec<Numbered>, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MemoryStore;
-    use infernet_wire::key::NodeKey;
+    use crate::store::{self, MemoryStore};
+    use infernet_wire::{key::NodeKey, topic::NetworkId};
+    use std::path::Path;
 
     fn dispute(n: u32) -> Dispute {
         let worker = NodeKey::from_bytes(&[2; 32]).expect("a key").id();
-        let (cause, receipt) = ("it counts too much".into(), Some(ByteBuf::from(vec![1, 2])));
+        let (cause, receipt) = ("it counts too much".into(), claim(&[1, 2]));
         Dispute { at: UnixMillis(7), job: JobId([1; 16]), worker, cause, output_tokens: n, promised: MicroUsd(9), receipt }
     }
 
@@ -128,5 +137,41 @@ mod tests {
         let all = Disputes::new(store).all().await.expect("read");
         assert_eq!((all.len() as u64, &all[0]), (MAX_DISPUTES, &dispute(many)));
         assert_eq!(all.last(), Some(&dispute(4)));
+    }
+
+    const STEP: &[u8] = b"a step of the worker's";
+
+    fn holds(bytes: &[u8], part: &[u8]) -> bool {
+        bytes.windows(part.len()).any(|window| window == part)
+    }
+
+    /// Else a worker could write steps of its own into a buyer's journal.
+    #[tokio::test]
+    async fn what_a_worker_claims_is_never_read_as_a_record() {
+        let (home, network) = (tempfile::tempdir().expect("a folder"), NetworkId::default());
+        let place = home.path().join("journal-main");
+        // A real record, as it stands in another journal of the same network.
+        let other = tempfile::tempdir().expect("a folder");
+        let store = store::open(other.path(), &network).expect("opens");
+        store.put_step(77, STEP.to_vec()).expect("kept");
+        drop(store);
+        let read = |folder: &Path| -> Vec<u8> {
+            let files = std::fs::read_dir(folder).expect("a folder").map(|file| file.expect("a file").path());
+            files.filter(|path| path.is_file()).flat_map(|path| std::fs::read(path).expect("readable")).collect()
+        };
+        let forged = read(&other.path().join("journal-main"));
+        assert!(holds(&forged, STEP) && forged.len() <= MAX_CLAIM_BYTES, "{}", forged.len());
+        let store = store::open(home.path(), &network).expect("opens");
+        let told = Dispute { receipt: claim(&forged), ..dispute(1) };
+        Disputes::new(store.clone()).keep(told.clone()).await;
+        assert_eq!(claim(&[0; MAX_CLAIM_BYTES + 1]), None);
+        assert!(store.put_step(78, vec![0; 70_000]).is_err(), "what could not be read again is not written");
+        drop(store);
+        // Whatever is damaged before it: nothing in it looks like a record.
+        let whole = read(&place);
+        assert!(holds(&whole, b"it counts too much") && !holds(&whole, STEP));
+        let again = store::open(home.path(), &network).expect("opens");
+        assert_eq!(again.steps(77).expect("read").into_iter().filter(|(number, _)| *number < SINGLE).count(), 0);
+        assert_eq!(Disputes::new(again).all().await.expect("read"), [told]);
     }
 }

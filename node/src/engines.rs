@@ -24,7 +24,11 @@ use futures::{
 use infernet_wire::{capability::ModelAd, id::Hash, limits, model_name, money::Price};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
@@ -273,10 +277,11 @@ impl Poll {
         }
         self.busy = 0;
         let backends = self.backends.clone();
+        let offered: BTreeSet<String> = self.routes.borrow().keys().cloned().collect();
         let all = async move {
             let mut found = false;
             for backend in backends.iter() {
-                found |= backend.probe().await;
+                found |= backend.probe(&|model| offered.contains(model)).await;
             }
             found
         };

@@ -367,6 +367,9 @@ pub enum StoreError {
         /// What the operating system said.
         reason: String,
     },
+    /// More than could be read again.
+    #[error("a record of {0} bytes is more than the journal takes, so it is not kept")]
+    TooLarge(usize),
     /// No room. Running jobs are still settled while the reserve lasts.
     #[error("the disk of {} is full: free some space; running jobs are still settled, new work waits for room", path.display())]
     Full {

@@ -2,7 +2,7 @@
 //!
 //! One that answers is kept, whatever else comes up: models that change under a node's ad help nobody.
 
-use super::{Backend, BackendError, BackendSpec, Chunk, Load, Model, Stage};
+use super::{Backend, BackendError, BackendSpec, Chunk, Load, Model, Stage, Wanted};
 use futures::{
     FutureExt,
     future::{BoxFuture, join_all},
@@ -96,9 +96,9 @@ impl Backend for FirstOf {
         }
     }
 
-    fn probe(&self) -> BoxFuture<'_, bool> {
+    fn probe<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, bool> {
         match self.current() {
-            Some(engine) => engine.probe(),
+            Some(engine) => engine.probe(wanted),
             None => async { false }.boxed(),
         }
     }

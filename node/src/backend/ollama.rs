@@ -48,7 +48,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     time::Duration,
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 /// Ollama's default context where neither the Modelfile nor a loaded model says otherwise: 4096 on machines with little
 /// memory, more on others. The least is the one that holds everywhere.
@@ -61,55 +64,64 @@ const LOGPROBS_SINCE: (u32, u32, u32) = (0, 12, 11);
 #[derive(Debug, Clone)]
 pub(super) struct Ollama {
     http: Http,
-    /// How long a poll may ask about models that are not known yet.
-    learning: Duration,
+    /// How long a poll may take, with what it asks about models that are not known yet.
+    limit: Duration,
     known: watch::Sender<Known>,
+    /// The version that it told last.
+    version: watch::Sender<Version>,
 }
 
 impl Ollama {
-    /// Half of what one question may take is left for models that are new: with the questions before them, a poll then ends in
-    /// time, and the next one goes on.
+    /// What one question may take is left for a whole poll: it ends in time, and the next one goes on with models that are new.
     pub(super) fn new(spec: &BackendSpec, deadlines: Deadlines) -> Result<Self, BackendError> {
         let (http, known) = (Http::new(spec, deadlines)?, watch::Sender::new(Known::default()));
-        Ok(Ollama { http, learning: deadlines.describe / 2, known })
+        Ok(Ollama { http, limit: deadlines.describe, known, version: watch::Sender::new(Version::default()) })
     }
 
     /// The models that are known by now.
     async fn describe(&self) -> Result<Vec<Model>, BackendError> {
+        let until = Instant::now() + self.limit;
         let Tags { models: mut tags, .. } = self.tags().await?;
         tags.retain(|tag| tag.is_local() && is_name(&tag.name));
         tags.truncate(MAX_MODELS);
         let loaded = self.loaded().await?;
         let version: Version = optional(self.http.get("/api/version").await)?;
-        self.learn(&tags, &version).await?;
+        if !version.version.is_empty() {
+            self.version.send_replace(version);
+        }
+        // An error that passes makes it no other.
+        let version = self.version.borrow().clone();
+        let bad = self.learn(&tags, &version, until).await?;
         let (known, everywhere) = (self.known.borrow(), version.abilities());
         let told: Vec<_> = tags.iter().filter_map(|tag| Some((tag, known.facts(&tag.name)?))).collect();
         if told.is_empty() && !tags.is_empty() {
-            return Err(BackendError::Timeout { stage: Stage::Describe, limit: self.learning });
+            return Err(bad.unwrap_or(BackendError::Timeout { stage: Stage::Describe, limit: self.limit }));
         }
         let context = |tag: &Tag| loaded.get(&tag.name).copied().flatten();
         Ok(told.into_iter().filter_map(|(tag, facts)| tag.model(facts, context(tag), everywhere)).collect())
     }
 
     /// Asks about models of `tags` that are not known, as long as there is time. Each answer is kept at once, so this may be
-    /// dropped at any time.
-    async fn learn(&self, tags: &[Tag], version: &Version) -> Result<(), BackendError> {
-        let seen: BTreeMap<&str, Seen> = tags.iter().map(|tag| (&*tag.name, tag.seen(version))).collect();
+    /// dropped at any time. An answer that makes no sense is that model's alone; one of them is returned.
+    async fn learn(&self, tags: &[Tag], version: &Version, until: Instant) -> Result<Option<BackendError>, BackendError> {
+        let seen: Vec<(&str, Seen)> = tags.iter().map(|tag| (&*tag.name, tag.seen(version))).collect();
         let mut open = Vec::new();
         self.known.send_modify(|known| open = known.open(&seen));
         let asking = async {
+            let mut bad = None;
             for name in open {
                 self.known.send_modify(|known| known.asked(&name));
                 match self.http.post::<Show>("/api/show", &Named { model: &name }).await {
                     Ok(show) => self.known.send_modify(|known| known.told(&name, show.into())),
                     Err(BackendError::Status { .. }) => self.known.send_modify(|known| known.refused(&name)),
                     Err(BackendError::Timeout { .. }) => {}
+                    Err(error @ (BackendError::Malformed { .. } | BackendError::TooLarge { .. })) => bad = Some(error),
                     Err(error) => return Err(error),
                 }
             }
-            Ok(())
+            Ok(bad)
         };
-        timeout(self.learning, asking).await.unwrap_or(Ok(()))
+        timeout_at(until, asking).await.unwrap_or(Ok(None))
     }
 
     /// Its models. llama-server has this path too, and says there what it is; others lack it.
@@ -182,7 +194,7 @@ fn optional<T: Default>(told: Result<T, BackendError>) -> Result<T, BackendError
     }
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 struct Version {
     version: String,
 }

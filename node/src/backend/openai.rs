@@ -44,7 +44,7 @@ use self::{
     describe::{Described, Flavour},
     probe::Shown,
 };
-use super::{Backend, BackendError, BackendSpec, Chunk, Deadlines, Load, Model, facts::BackendKind, http::Http};
+use super::{Backend, BackendError, BackendSpec, Chunk, Deadlines, Load, Model, Wanted, facts::BackendKind, http::Http};
 use futures::{
     FutureExt, StreamExt,
     future::BoxFuture,
@@ -98,6 +98,8 @@ impl OpenAi {
                 use BackendError::{Malformed, Unreachable, WrongEngine};
                 if matches!(error, Unreachable { .. } | WrongEngine { .. } | Malformed { .. }) {
                     self.shown.send_replace(BTreeMap::new());
+                    // Nor is it asked anything until it has said again what it is.
+                    self.described.send_modify(|described| described.models.iter_mut().for_each(|found| found.loaded = false));
                 }
                 Err(error)
             }
@@ -185,7 +187,7 @@ impl Backend for OpenAi {
         load::load(&self.http, self.kind.facts(), self.flavour()).boxed()
     }
 
-    fn probe(&self) -> BoxFuture<'_, bool> {
-        self.probe_one().boxed()
+    fn probe<'a>(&'a self, wanted: Wanted<'a>) -> BoxFuture<'a, bool> {
+        self.probe_one(wanted).boxed()
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     clock,
-    disputes::Dispute,
+    disputes::{self, Dispute},
     ledger::Ledger,
     settlement::{
         tab::Pieces,
@@ -301,7 +301,7 @@ struct Attempt {
     /// The payment sent last.
     last_payment: Option<Payment>,
     /// The receipt that the worker has shown.
-    claim: Option<ByteBuf>,
+    claim: Option<String>,
     cancelled: bool,
     /// Whether the caller has stopped taking steps.
     stalled: bool,
@@ -751,7 +751,7 @@ impl Attempt {
     /// Checks, keeps, then sends. A countersignature that can't be sent still counts: the worker will ask again.
     async fn countersign(&mut self, buyer: &Buyer, bytes: &[u8]) -> Result<SignedReceipt, Cause> {
         let now = clock::now();
-        self.claim = Some(ByteBuf::from(bytes));
+        self.claim = disputes::claim(bytes);
         let receipt: Verified<JobReceipt> = Envelope::decode(bytes)
             .and_then(|envelope| envelope.open::<JobReceipt>(&buyer.network, now)?.verify())
             .map_err(Cause::Receipt)?;

@@ -203,7 +203,7 @@ const NAMED: usize = 8;
 fn nothing_left(context: &Context, id: &NodeId) -> Result<(), Exit> {
     let mut left = Vec::new();
     for network in store::networks(&context.home) {
-        left.extend(unsettled(&*store::open(&context.home, &network)?, id)?);
+        left.extend(unsettled(&*store::open(&context.home, &network)?, (&network, id))?);
     }
     if left.is_empty() {
         return Ok(());

@@ -150,7 +150,8 @@ pub(super) async fn act(context: &Context, body: &WalletBody, patience: Patience
         sleep(LOOK).await;
         let names: Vec<_> = steps.iter().map(name).collect();
         let told: WalletReport = node.ask(ASKED, "wallet/steps").await??;
-        if let Some(why) = told.chain.and_then(|chain| chain.error.or(chain.waits))
+        let on_evm = steps.iter().any(|step| step.what != "withdraw_solana");
+        if let Some(why) = told.chain.filter(|_| on_evm).and_then(|chain| chain.error.or(chain.waits))
             && shown.insert((String::new(), 0), (why.clone(), None)) != Some((why.clone(), None))
         {
             context.note(format!("waits: {why}"));

@@ -708,7 +708,6 @@ pub struct DisputeReport {
 impl From<Dispute> for DisputeReport {
     fn from(dispute: Dispute) -> Self {
         let Dispute { at, job, worker, cause, output_tokens, promised, receipt } = dispute;
-        let receipt = receipt.map(hex::encode);
         DisputeReport { at: at.0, job_id: job, worker, cause, output_tokens, promised_micro_usd: promised.0, receipt }
     }
 }

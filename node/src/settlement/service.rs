@@ -591,9 +591,17 @@ impl Shared {
                 },
             };
             let mut keep = |step: Step| self.keep(number, entry.with(step));
-            match self.wallet.advance(&mut step, &mut keep).await? {
-                Next::Done => {}
-                _ => return Ok(()),
+            match self.wallet.advance(&mut step, &mut keep).await {
+                Ok(Next::Done) => {}
+                Ok(_) => return Ok(()),
+                // What sends away the coin that its gas would take never goes on by itself, and everything waits behind it.
+                Err(error @ EvmError::Poor { .. })
+                    if step.attempts.is_empty() && step.call.value > 0 && entry.purpose.is_asked_for() =>
+                {
+                    let refused = Some(error.to_string());
+                    self.keep(number, Entry { refused, ..entry }).await.map_err(EvmError::Keep)?;
+                }
+                Err(error) => return Err(error),
             }
         }
     }

@@ -336,16 +336,22 @@ impl Tabs {
 
     /// `buyer` has paid `amount` outside: of its debt, or ahead. Its ledger then, once that is on disk.
     pub async fn clear(&self, buyer: &NodeId, amount: MicroUsd) -> Result<PayeeTab, StoreError> {
-        self.change(buyer, |tab| tab.clear(amount)).await.map(|((), tab)| tab)
+        self.change(buyer, |tab| tab.clear(amount), |tab| tab.unclear(amount)).await.map(|((), tab)| tab)
     }
 
     /// `buyer` has prepaid `amount`, its prepayment `number`; see [`PayeeTab::prepay`]. It counts when it is on disk.
     pub async fn prepay(&self, buyer: &NodeId, number: u64, amount: MicroUsd) -> Result<bool, StoreError> {
-        self.change(buyer, |tab| tab.prepay(number, amount)).await.map(|(next, _)| next)
+        // A tranche that is shown again is not counted again.
+        self.change(buyer, |tab| tab.prepay(number, amount), |_| {}).await.map(|(next, _)| next)
     }
 
     /// Changes a buyer's ledger, and waits until that is on disk.
-    async fn change<T>(&self, buyer: &NodeId, change: impl FnOnce(&mut PayeeTab) -> T) -> Result<(T, PayeeTab), StoreError> {
+    async fn change<T>(
+        &self,
+        buyer: &NodeId,
+        change: impl FnOnce(&mut PayeeTab) -> T,
+        undo: impl FnOnce(&mut PayeeTab),
+    ) -> Result<(T, PayeeTab), StoreError> {
         let place = (*buyer, None);
         let (keeping, changed) = {
             let mut payees = lock(&self.shared.payees);
@@ -361,8 +367,10 @@ impl Tabs {
         if kept.is_err() {
             // What is not on the disk is not so: whoever was told that tries again.
             let mut payees = lock(&self.shared.payees);
-            if payees.get(&place).is_some_and(PayeeTab::is_idle) {
-                payees.remove(&place);
+            match payees.get_mut(&place) {
+                Some(tab) if tab.is_idle() => drop(payees.remove(&place)),
+                Some(tab) => undo(tab),
+                None => {}
             }
         }
         kept.map(|()| changed)

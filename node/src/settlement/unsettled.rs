@@ -8,16 +8,18 @@ use super::{
         tranches,
     },
     steps::{CHANNELS, Entry, Purpose},
-    tab::PayeeTab,
+    tab::{PayeeTab, PayerTab},
 };
 use crate::{
     settlement::channels::Known,
-    store::{Side, Store, StoreError},
+    store::{Side, Store, StoreError, TabOf},
 };
 use infernet_wire::{
     codec,
     evm::EvmAddress,
     id::{ChannelId, NodeId},
+    money::MicroUsd,
+    topic::NetworkId,
 };
 use std::{
     collections::BTreeMap,
@@ -43,6 +45,13 @@ pub enum Unsettled {
         /// How much more, in the token's units.
         units: u128,
     },
+    /// What a worker was prepaid, and no job has used.
+    Prepaid {
+        /// To whom.
+        worker: NodeId,
+        /// How much.
+        left: MicroUsd,
+    },
     /// A tranche that is paid, or on its way, and that its worker has not counted.
     Tranche {
         /// To whom.
@@ -60,6 +69,9 @@ impl Display for Unsettled {
             Unsettled::Voucher { channel, units } => {
                 write!(f, "channel {channel} owes {units} units of its token: `infernet payout now` redeems them")
             }
+            Unsettled::Prepaid { worker, left } => {
+                write!(f, "{left} that {worker} was prepaid are not used: `infernet chat` uses them")
+            }
             Unsettled::Tranche { worker, number } => {
                 write!(
                     f,
@@ -70,9 +82,9 @@ impl Display for Unsettled {
     }
 }
 
-/// What the node `me` has left in `store`. What was redeemed since the last step of ours is not known here, so that a voucher may be
+/// What the node `me` has left on a network, in that one's `store`. What was redeemed since the last step of ours is not known here, so that a voucher may be
 /// named that is paid.
-pub fn unsettled(store: &dyn Store, me: &NodeId) -> Result<Vec<Unsettled>, StoreError> {
+pub fn unsettled(store: &dyn Store, (network, me): (&NetworkId, &NodeId)) -> Result<Vec<Unsettled>, StoreError> {
     let us = me.evm_address();
     let records = service::records(store)?;
     let (steps, channels): (Vec<_>, Vec<_>) =
@@ -83,29 +95,42 @@ pub fn unsettled(store: &dyn Store, me: &NodeId) -> Result<Vec<Unsettled>, Store
         .iter()
         .filter_map(|(_, record)| codec::decode::<Known>(record).ok())
         .filter(|known| [known.terms.payer, known.terms.payee].contains(&us))
-        .map(|known| (known.terms.id(), redeemed(known, &steps)))
+        .map(|known| {
+            let id = known.terms.id();
+            (id, Known { redeemed: known.redeemed.max(redeemed(&id, &steps).min(known.deposit)), ..known })
+        })
         .collect();
     let open = steps.iter().filter(|(_, entry)| !entry.is_done());
     let mut left: Vec<_> =
         open.map(|(number, entry)| Unsettled::Step { number: *number, what: entry.purpose.label() }).collect();
     left.extend(known.values().filter(|known| known.terms.payer == us).map(|known| Unsettled::Deposit(known.terms.id())));
-    left.extend(vouchers(store, me, us, &known)?);
-    let book = Book::recover(tranches::all_steps(store)?);
+    left.extend(vouchers(store, me, us, &known, &steps)?);
+    let book = Book::recover((network, me), tranches::all_steps(store)?);
     let waits = |bought: &&Bought| !bought.payment.is_done() || book.to_show(&bought.worker).is_some();
     left.extend(
         book.all().filter(waits).map(|Bought { worker, number, .. }| Unsettled::Tranche { worker: *worker, number: *number }),
     );
+    for bought in book.all() {
+        let tab = store.tab(&TabOf::ledger(Side::Bought, *me, bought.worker))?;
+        let used = tab.as_deref().and_then(PayerTab::recover).map_or(0, |tab| tab.settled());
+        // One that waits for a job is named above.
+        let counted = if bought.taken { bought.prepaid() } else { bought.before };
+        let unused = u64::try_from(u128::from(counted.0).saturating_sub(used)).unwrap_or(u64::MAX);
+        if unused > 0 {
+            left.push(Unsettled::Prepaid { worker: bought.worker, left: MicroUsd(unused) });
+        }
+    }
     Ok(left)
 }
 
-/// With what our own steps have redeemed since the channel was written down.
-fn redeemed(known: Known, steps: &[(u64, Entry)]) -> Known {
+/// What our own steps have redeemed on a channel.
+fn redeemed(channel: &ChannelId, steps: &[(u64, Entry)]) -> u128 {
+    let on = channel;
     let of = |(_, entry): &(u64, Entry)| match entry.purpose {
-        Purpose::Redeem { channel, amount, .. } if channel == known.terms.id() && entry.word() == "settled" => Some(amount),
+        Purpose::Redeem { channel, amount, .. } if channel == *on && entry.word() == "settled" => Some(amount),
         _ => None,
     };
-    let redeemed = steps.iter().filter_map(of).max().unwrap_or(0);
-    Known { redeemed: known.redeemed.max(redeemed.min(known.deposit)), ..known }
+    steps.iter().filter_map(of).max().unwrap_or(0)
 }
 
 fn vouchers(
@@ -113,6 +138,7 @@ fn vouchers(
     me: &NodeId,
     us: EvmAddress,
     known: &BTreeMap<ChannelId, Known>,
+    steps: &[(u64, Entry)],
 ) -> Result<Vec<Unsettled>, StoreError> {
     let (mut found, mut after) = (Vec::new(), None);
     loop {
@@ -120,13 +146,17 @@ fn vouchers(
         let Some((last, _)) = page.last() else { return Ok(found) };
         after = Some(*last);
         for (of, record) in &page {
-            let Some(known) = of.channel.and_then(|id| known.get(&id)).filter(|known| known.terms.payee == us) else {
-                continue;
+            let Some(tab) = PayeeTab::recover(record) else { continue };
+            let Some((channel, voucher)) = of.channel.zip(tab.highest()) else { continue };
+            let units = match known.get(&channel) {
+                Some(known) if known.terms.payee == us => unredeemed(known, voucher),
+                Some(_) => 0,
+                // It made room for another in the book, or is over; what it has is not known here.
+                None if tab.is_closed() => 0,
+                None => voucher.amount.saturating_sub(redeemed(&channel, steps)),
             };
-            let Some(voucher) = PayeeTab::recover(record).and_then(|tab| tab.highest().copied()) else { continue };
-            let units = unredeemed(known, &voucher);
             if units > 0 {
-                found.push(Unsettled::Voucher { channel: known.terms.id(), units });
+                found.push(Unsettled::Voucher { channel, units });
             }
         }
     }

@@ -13,7 +13,7 @@
 use super::{
     Commits, Index, StoreError,
     journal::{Health, Journal, JournalError},
-    record::{Key, Record},
+    record::{Key, MAX_BODY, MAX_SUBJECT, Record},
 };
 use crate::{clock, metrics::Histogram};
 use futures::channel::oneshot;
@@ -101,6 +101,9 @@ impl State {
     pub(super) fn queue(&mut self, mut record: Record) -> Result<Durable, StoreError> {
         if let Some(refusal) = self.failure() {
             return Err(refusal);
+        }
+        if record.body.len() > MAX_BODY || record.subject.len() > MAX_SUBJECT {
+            return Err(StoreError::TooLarge(record.body.len()));
         }
         record.number = self.last + 1;
         let durable = self.wait(Some(record.clone()))?;

@@ -131,6 +131,8 @@ pub async fn run(orders: Orders) -> anyhow::Result<Said> {
         Task::Withdraw(to, amount, after) => withdraw(&desk, to, amount, after).await?,
     }
     store.flush()?;
+    // Whatever waited for the disk has its turn, and may stop there.
+    sleep(4 * POLL).await;
     let withdrawn = desk.withdrawals().and_then(|withdrawals| withdrawals.newest());
     Ok(Said { bought: desk.tranches()?.all(), shown, counted, withdrawn })
 }
@@ -147,6 +149,7 @@ async fn buy(desk: &Desk, worker: NodeId, terms: SolanaTerms, number: u64) -> an
 
 async fn take(desk: &Desk, store: &dyn Store, worker: &NodeId, number: u64) -> anyhow::Result<()> {
     desk.tranches()?.taken(worker, number);
+    sleep(POLL).await;
     let is_taken = |(_, bytes): &(u64, Vec<u8>)| {
         codec::decode::<Bought>(bytes).is_ok_and(|bought| bought.worker == *worker && bought.number == number && bought.taken)
     };

@@ -10,21 +10,27 @@ use infernet_node::{
         Api,
         open::{ApiConfig, Opened},
     },
-    clock,
     spend::{Caps, Purse},
 };
 use infernet_testnet::{
     cluster::{Member, MemberSpec, Sells, eventually},
     engine::{EngineOptions, EngineServer},
 };
-use infernet_wire::{limits::MAX_AD_MODELS, topic};
+use infernet_wire::{
+    capability::CapabilityAd,
+    envelope::Envelope,
+    limits::{self, MAX_AD_MODELS},
+    topic::{self, NetworkId},
+};
 use serde_json::{Value, json};
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 use tokio::{sync::mpsc, time::timeout};
 
 const TINY: &str = "tiny-chat:latest";
-/// What an engine that is gone may still be advertised for.
-const TRUE_AGAIN: Duration = Duration::from_secs(10);
+
+fn network() -> NetworkId {
+    infernet_testnet::cluster::NETWORK.parse().expect("a name")
+}
 
 async fn tiny(options: EngineOptions) -> EngineServer {
     EngineServer::start(options).await.expect("an engine")
@@ -86,17 +92,25 @@ async fn an_ad_that_was_just_sent_is_taken_back_when_its_engine_dies() {
     let engine = tiny(EngineOptions::default()).await;
     let _worker = worker(&buyer, Sells::new(engine.url(), 1_000, 1_000, 2)).await;
     let mut ad = async || {
-        let seek = async { while heard.recv().await.expect("the buyer runs").0 != topic::CAPABILITIES {} };
-        timeout(SOON, seek).await.expect("an ad");
+        let seek = async {
+            loop {
+                let (topic, bytes) = heard.recv().await.expect("the buyer runs");
+                if topic == topic::CAPABILITIES {
+                    let ad = Envelope::decode(&bytes).expect("an envelope").open_stored::<CapabilityAd>(&network());
+                    return ad.expect("an ad").verify().expect("signed").issued;
+                }
+            }
+        };
+        timeout(SOON, seek).await.expect("an ad")
     };
     ad().await;
     // Another, since the buyer was new.
-    ad().await;
+    let second = ad().await;
     assert_eq!(known(&buyer).await, [TINY]);
     engine.kill().await;
-    let began = clock::instant();
     eventually("its model is gone", SOON, async || known(&buyer).await.is_empty()).await.expect("gone");
-    assert!(began.elapsed() < TRUE_AGAIN, "{:?}", began.elapsed());
+    let waited = ad().await.since(second);
+    assert!(waited < limits::AD_MIN_INTERVAL_MS, "{waited} ms, as long as any ad that takes nothing back");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,7 +167,8 @@ async fn a_tranche_pays_for_a_job_and_arrives_where_the_worker_says() {
     assert_eq!((&rows[0]["state"], &rows[0]["number"]), (&"written off".into(), &2.into()), "{rows}");
     check(buyer_home.path(), &["tranche", "drop", &worker_id, "2"], 1, &["is written off"]).await;
     buyer.stop().await;
-    infernet(buyer_home.path(), &["key", "rotate"]).await.fine();
+    check(buyer_home.path(), &["key", "rotate"], 1, &["was prepaid are not used", "--force"]).await;
+    infernet(buyer_home.path(), &["key", "rotate", "--force"]).await.fine();
     shown += &told_by_http(&worker).await;
     worker.stop().await;
     for home in [&worker_home, &buyer_home] {

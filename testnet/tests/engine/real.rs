@@ -42,7 +42,7 @@ fn given(variable: &str) -> Option<String> {
 /// Its models, when each has shown what it can do.
 async fn described(engine: &dyn Backend) -> Vec<Model> {
     engine.models().await.expect("the engine answers");
-    while engine.probe().await {}
+    while engine.probe(&|_| true).await {}
     engine.models().await.expect("the engine answers still")
 }
 

@@ -16,7 +16,7 @@ use infernet_node::{
     store::MemoryStore,
 };
 use infernet_testnet::evm::{act, at_once};
-use infernet_wire::{evm::EvmAddress, money::MicroUsd, settle::EvmTerms, voucher::ChannelTerms};
+use infernet_wire::{evm::EvmAddress, money::MicroUsd, settle::EvmTerms, topic::NetworkId, voucher::ChannelTerms};
 use std::sync::Arc;
 
 #[tokio::test]
@@ -117,8 +117,11 @@ async fn what_a_former_key_has_begun_holds_up_nothing() {
     let before = Party::start(key(1), Arc::new(MemoryStore::default()), scene.settings(gate.url())).ready().await;
     gate.set_open(false);
     before.account.withdraw(NOBODY, None, false).await.expect("wanted");
-    assert_eq!(unsettled(&*before.store, &before.key.id()).expect("read"), [Unsettled::Step { number: 1, what: "withdraw" }]);
-    assert_eq!(unsettled(&*before.store, &key(3).id()).expect("read"), []);
+    assert_eq!(
+        unsettled(&*before.store, (&NetworkId::default(), &before.key.id())).expect("read"),
+        [Unsettled::Step { number: 1, what: "withdraw" }]
+    );
+    assert_eq!(unsettled(&*before.store, (&NetworkId::default(), &key(3).id())).expect("read"), []);
     before.task.abort();
     let after = Party::start(key(3), before.store.clone(), scene.settings(scene.anvil.url())).ready().await;
     let steps = after.account.withdraw(NOBODY, None, false).await.expect("wanted");
@@ -131,7 +134,7 @@ async fn what_a_former_key_has_begun_holds_up_nothing() {
 async fn a_key_knows_what_it_has_on_the_chain() {
     let Some(scene) = Scene::new().await else { return };
     let (buyer, worker) = scene.trading(DOLLAR).await;
-    let left = |party: &Party| unsettled(&*party.store, &party.key.id()).expect("read");
+    let left = |party: &Party| unsettled(&*party.store, (&NetworkId::default(), &party.key.id())).expect("read");
     let channel = worker.channels()[0].terms.id();
     eventually("both have it on the disk", async || left(&buyer) == [Unsettled::Deposit(channel)]).await;
     assert_eq!(left(&worker), []);

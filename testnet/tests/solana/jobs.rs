@@ -479,7 +479,8 @@ async fn copies_of_a_payment_are_the_same_before_it_goes_on() {
     }
     let tranches = books.start();
     let same = || async {
-        let kept = Book::recover(books.store.steps(FIRST_STEP).expect("steps"));
+        let us = (&books.means.network, &books.means.buyer);
+        let kept = Book::recover(us, books.store.steps(FIRST_STEP).expect("steps"));
         kept.all().all(|bought| bought.payment.attempts == signed.attempts)
     };
     eventually("both copies to be the same", SOON, same).await.expect("kept");

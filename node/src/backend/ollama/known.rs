@@ -80,17 +80,21 @@ struct Entry {
 }
 
 impl Known {
-    /// Forgets what is not in the list any more, and returns what to ask about, in this order.
-    pub(super) fn open(&mut self, list: &BTreeMap<&str, Seen>) -> Vec<String> {
-        self.0.retain(|name, entry| list.get(name.as_str()) == Some(&entry.seen));
+    /// Forgets what is not in the list any more, and returns what to ask about, in this order: that of the list, by which a full ad is
+    /// filled, too.
+    pub(super) fn open(&mut self, list: &[(&str, Seen)]) -> Vec<String> {
+        let places: BTreeMap<&str, (usize, Seen)> =
+            list.iter().enumerate().map(|(place, (name, seen))| (*name, (place, *seen))).collect();
+        self.0.retain(|name, entry| places.get(name.as_str()).is_some_and(|(_, seen)| *seen == entry.seen));
         for (name, seen) in list {
             let new = || Entry { seen: *seen, asked: 0, facts: None, is_told: false };
             self.0.entry((*name).to_owned()).or_insert_with(new);
         }
-        let mut open: Vec<(u32, &String)> =
-            self.0.iter().filter(|(_, entry)| !entry.is_told).map(|(name, entry)| (entry.asked, name)).collect();
+        let place = |name: &str| places.get(name).map_or(usize::MAX, |(place, _)| *place);
+        let open = self.0.iter().filter(|(_, entry)| !entry.is_told);
+        let mut open: Vec<_> = open.map(|(name, entry)| (entry.asked, place(name), name)).collect();
         open.sort();
-        open.into_iter().map(|(_, name)| name.clone()).collect()
+        open.into_iter().map(|(.., name)| name.clone()).collect()
     }
 
     /// It is being asked about.
@@ -131,7 +135,9 @@ mod tests {
     #[test]
     fn one_that_does_not_answer_is_asked_after_the_others_and_one_that_changes_is_asked_again() {
         let mut known = Known::default();
-        let list: BTreeMap<_, _> = [("a", seen("1")), ("b", seen("1")), ("c", seen("1"))].into();
+        let list = [("c", seen("1")), ("b", seen("1")), ("a", seen("1"))];
+        assert_eq!(known.open(&list), ["c", "b", "a"], "as they are listed");
+        let list = [("a", seen("1")), ("b", seen("1")), ("c", seen("1"))];
         assert_eq!(known.open(&list), ["a", "b", "c"]);
         known.asked("a");
         known.asked("b");
@@ -141,7 +147,7 @@ mod tests {
         known.refused("c");
         assert_eq!(known.open(&list), ["a", "c"]);
         assert!(known.facts("a").is_none() && known.facts("c").is_some());
-        let list: BTreeMap<_, _> = [("a", seen("1")), ("b", seen("2"))].into();
+        let list = [("a", seen("1")), ("b", seen("2"))];
         assert_eq!(known.open(&list), ["b", "a"]);
         assert!(known.facts("b").is_none() && known.facts("c").is_none(), "what was said of another model is forgotten");
     }

@@ -13,7 +13,7 @@ use super::{
     describe::{Described, Found},
 };
 use crate::{
-    backend::{Backend, BackendError, Chunk, Model, facts::Started},
+    backend::{Backend, BackendError, Chunk, Model, Wanted, facts::Started},
     clock,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -142,11 +142,15 @@ impl From<BackendError> for Silence {
 }
 
 impl OpenAi {
-    /// Asks one model that is new, or was busy. Whether its description has changed.
-    pub(super) async fn probe_one(&self) -> bool {
-        let Some(model) = self.next_to_ask(clock::deadline(Duration::ZERO)) else { return false };
+    /// Asks one `wanted` model that is new, or was busy. Whether its description has changed.
+    pub(super) async fn probe_one(&self, wanted: Wanted<'_>) -> bool {
+        let Some(model) = self.next_to_ask(wanted, clock::deadline(Duration::ZERO)) else { return false };
         let mut found = Findings::default();
         let asked = Probe { engine: self, model: model.id.clone() }.all(model.abilities, &mut found).await;
+        if !self.described.borrow().models.iter().any(|found| found.loaded && found.model == model) {
+            // What answered may have been another process than the one that is there now.
+            return false;
+        }
         let now = clock::deadline(Duration::ZERO);
         let (mut changed, mut tries) = (false, 0);
         self.shown.send_modify(|shown| {
@@ -173,9 +177,10 @@ impl OpenAi {
         }
     }
 
-    fn next_to_ask(&self, now: Instant) -> Option<Model> {
+    fn next_to_ask(&self, wanted: Wanted<'_>, now: Instant) -> Option<Model> {
         let (described, shown) = (self.described.borrow(), self.shown.borrow());
-        let is_open = |found: &&Found| found.loaded && shown.get(&found.model.id).is_none_or(|shown| shown.is_due(now));
+        let is_due = |found: &Found| shown.get(&found.model.id).is_none_or(|shown| shown.is_due(now));
+        let is_open = |found: &&Found| found.loaded && wanted(&found.model.id) && is_due(found);
         described.models.iter().find(is_open).map(|found| found.model.clone())
     }
 }

@@ -57,7 +57,7 @@ pub enum EvmError {
     },
     /// Nothing to pay the gas with.
     #[error(
-        "the account has {} gwei of the chain's coin, and the transaction may cost {}: it waits until some is sent to {account}",
+        "the account has {} gwei of the chain's coin, and the transaction may cost {}: send some to {account}",
         .there / GWEI, .needed.div_ceil(GWEI)
     )]
     Poor {

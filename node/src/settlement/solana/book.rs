@@ -184,17 +184,18 @@ impl Means {
     }
 }
 
-/// All of them.
+/// All of them; steps below the second are a former key's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Book(BTreeMap<u64, Bought>);
+pub struct Book(BTreeMap<u64, Bought>, u64);
 
 impl Book {
-    /// What was kept; what was not signed is given up. Steps that can't be read are those of a newer version, and are left alone.
-    pub fn recover(steps: impl IntoIterator<Item = Step>) -> Self {
+    /// What was kept of a buyer on a network; what was not signed is given up. Steps that can't be read are those of a newer version, and
+    /// those of another buyer are of a former key: both are left alone. No worker can count those for us, whose memos name another.
+    pub fn recover((network, buyer): (&NetworkId, &NodeId), steps: impl IntoIterator<Item = Step>) -> Self {
         let read = |(number, bytes): Step| Some((number, codec::decode::<Bought>(&bytes).ok()?));
-        let book: BTreeMap<_, _> =
-            steps.into_iter().filter(|(number, _)| (FIRST_STEP..SINGLE).contains(number)).filter_map(read).collect();
-        let mut book = Book(book);
+        let all = steps.into_iter().filter(|(number, _)| (FIRST_STEP..SINGLE).contains(number)).filter_map(read);
+        let (ours, others): (BTreeMap<_, _>, BTreeMap<_, _>) = all.partition(|(_, bought)| bought.is_of(network, buyer));
+        let mut book = Book(ours, others.last_key_value().map_or(0, |(last, _)| last + 1));
         // It may have been told that they can't be kept, or the copies of others may be missing.
         let unsigned = book.running().into_iter().filter(|batch| payment_of(batch).attempts.is_empty());
         unsigned.flatten().for_each(|(step, bought)| book.give_up(step, bought));
@@ -226,7 +227,7 @@ impl Book {
     /// What the next tranches of some workers would be, each with an order of its own; [`Book::put`] begins them. If one can't be
     /// begun, none is: whose that is, and why.
     pub fn next(&self, means: &Means, wanted: &[Wanted]) -> Result<Vec<Begun>, (NodeId, NotBegun)> {
-        let mut free = self.0.last_key_value().map_or(FIRST_STEP, |(last, _)| last + 1);
+        let mut free = self.0.last_key_value().map_or(FIRST_STEP, |(last, _)| last + 1).max(self.1);
         let mut begun: Vec<Begun> = Vec::new();
         for wanted in wanted {
             let next = self.next_of(means, wanted, free).map_err(|why| (wanted.worker, why))?;
@@ -303,6 +304,12 @@ impl Book {
 }
 
 impl Bought {
+    /// Whether that buyer pays it, as its memo says.
+    fn is_of(&self, network: &NetworkId, buyer: &NodeId) -> bool {
+        let hash = tranche_hash(network, buyer, &self.worker, self.number, self.amount, self.rate).0;
+        self.order.transfers.iter().any(|transfer| transfer.hash == hash)
+    }
+
     /// The transaction that pays it, if it is paid.
     pub fn paid_by(&self) -> Option<TxSignature> {
         match &self.payment.stage {
@@ -373,6 +380,7 @@ mod tests {
 
     use super::super::{payment::Attempt, transaction::Blockhash};
     use infernet_wire::{solana::SolanaAddress, time::UnixMillis};
+    use std::sync::LazyLock;
 
     const MINT: SolanaAddress = SolanaAddress([8; 32]);
     const TOKEN: Coin = Coin::Token { mint: MINT, decimals: 6 };
@@ -384,6 +392,11 @@ mod tests {
 
     fn means() -> Means {
         Means { network: NetworkId::default(), buyer: node(1), coin: TOKEN, tranche: MicroUsd(50_000), unit_price: 0 }
+    }
+
+    fn us() -> (&'static NetworkId, &'static NodeId) {
+        static US: LazyLock<Means> = LazyLock::new(means);
+        (&US.network, &US.buyer)
     }
 
     fn terms() -> SolanaTerms {
@@ -463,7 +476,7 @@ mod tests {
         ends(&mut book, step, paid());
         assert_eq!(book.write_off(&worker, 2), Err(NotDropped::Other(1)));
         let kept = book.write_off(&worker, 1).expect("dropped");
-        let again = Book::recover([kept]);
+        let again = Book::recover(us(), [kept]);
         assert_eq!((&again, again.to_show(&worker)), (&book, None));
         assert_eq!(again.of(&worker).map(|(_, bought)| (bought.state(), bought.prepaid())), Some(("written off", MicroUsd(0))));
         assert_eq!(book.write_off(&worker, 1), Err(NotDropped::State { number: 1, state: "written off" }));
@@ -488,8 +501,20 @@ mod tests {
         let kept: Vec<Step> = book.0.iter().map(|(step, bought)| (*step, codec::encode(bought))).collect();
         // Steps of other chains, and of newer versions.
         let others = [(1, kept[0].1.clone()), (FIRST_STEP + 9, vec![0xff])];
-        let again = Book::recover(kept.into_iter().chain(others));
+        let again = Book::recover(us(), kept.into_iter().chain(others));
         assert_eq!((&again, again.running().len()), (&book, 1));
+    }
+
+    #[test]
+    fn a_former_keys_tranches_are_neither_shown_nor_paid_nor_written_over() {
+        let mut book = Book::default();
+        let (one, two) = (begun(&mut book, node(2)), begun(&mut book, node(3)));
+        ends(&mut book, one, paid());
+        signs(&mut book, two);
+        let other = node(9);
+        let mut again = Book::recover((us().0, &other), kept(&book));
+        assert_eq!((again.all().count(), again.running().len(), again.to_show(&node(2))), (0, 0, None));
+        assert!(begun(&mut again, node(2)) > one.max(two));
     }
 
     fn in_sol(rate: u64) -> SolanaTerms {
@@ -554,7 +579,7 @@ mod tests {
         assert_eq!(batches[0][0].1.order, batches[0][1].1.order);
         assert_eq!(book.running(), batches, "each order is driven once");
         batches.iter().flatten().for_each(|(step, _)| signs(&mut book, *step));
-        assert_eq!(Book::recover(kept(&book)).running(), book.running(), "after a restart too");
+        assert_eq!(Book::recover(us(), kept(&book)).running(), book.running(), "after a restart too");
         // If one can't be begun, none is.
         let wanted = [5, 2].map(|n| Wanted { worker: node(n), terms: terms(), amount: DOLLAR });
         assert!(matches!(book.next(&means(), &wanted), Err((worker, NotBegun::Open { .. })) if worker == node(2)));
@@ -569,7 +594,7 @@ mod tests {
         // All are there, or one of the copies that could not be kept is missing.
         for lost in [None, Some(0), Some(1)] {
             let some = all.iter().enumerate().filter(|(at, _)| Some(*at) != lost).map(|(_, step)| step.clone());
-            let again = Book::recover(some);
+            let again = Book::recover(us(), some);
             let running: Vec<u64> = again.running().iter().flatten().map(|(step, _)| *step).collect();
             assert_eq!(running, [batches[1][0].0], "the one that was signed, without {lost:?}");
             assert!(next(&again, &means(), node(2), terms(), DOLLAR).is_ok_and(|(_, bought)| bought.number == 1));
@@ -588,7 +613,7 @@ mod tests {
         }
         let ended = kept(&book);
         assert_eq!(order(batched(&mut book)), first, "the same workers, at the same amounts");
-        let again = Book::recover([kept(&book)[0].clone(), ended[1].clone(), ended[2].clone()]);
+        let again = Book::recover(us(), [kept(&book)[0].clone(), ended[1].clone(), ended[2].clone()]);
         assert!(again.running().is_empty(), "{again:?}");
     }
 
@@ -598,7 +623,7 @@ mod tests {
         let first = batched(&mut book)[0][0].0;
         let second = book.running()[0][1].0;
         signs(&mut book, second);
-        let again = Book::recover(kept(&book));
+        let again = Book::recover(us(), kept(&book));
         let batch = &again.running()[0];
         assert_eq!(batch.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [first, second]);
         assert_eq!(payment_of(batch).attempts, [attempt(1)]);

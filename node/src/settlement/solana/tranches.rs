@@ -83,7 +83,7 @@ struct Shared {
 impl Tranches {
     /// What `store` has of them; payments that were signed go on at once, others are given up.
     pub fn start(means: Means, binding: SolanaBinding, wallet: Wallet, store: Arc<dyn Store>) -> Result<Self, StoreError> {
-        let book = Mutex::new(Book::recover(all_steps(&*store)?));
+        let book = Mutex::new(Book::recover((&means.network, &means.buyer), all_steps(&*store)?));
         let tranches = Tranches { shared: Arc::new(Shared { means, binding, wallet, store, book }) };
         let running = tranches.book().running();
         running.into_iter().for_each(|batch| tranches.pay(batch));

@@ -344,6 +344,11 @@ impl PayeeTab {
         self.cleared = self.cleared.saturating_add(amount.0.into());
     }
 
+    /// That payment was none after all.
+    pub fn unclear(&mut self, amount: MicroUsd) {
+        self.cleared = self.cleared.saturating_sub(amount.0.into());
+    }
+
     /// The same for its prepayment `number`, from 1 on: once for each, in their order, with gaps where the buyer has written some
     /// off. Whether it is counted now: one that was before, or is older than one that was, is not.
     pub fn prepay(&mut self, number: u64, amount: MicroUsd) -> bool {

@@ -339,9 +339,9 @@ async fn a_model_is_asked_once_what_it_can_do() {
         able(path, body, headers)
     })
     .await;
-    assert!(!engine.probe().await, "nothing is known yet");
+    assert!(!engine.probe(&|_| true).await, "nothing is known yet");
     assert_eq!(engine.models().await.expect("models")[0].abilities, Abilities::default());
-    assert!(engine.probe().await, "something was found");
+    assert!(engine.probe(&|_| true).await, "something was found");
     let all = [
         Abilities::TOOLS,
         Abilities::FORCED_TOOLS,
@@ -355,7 +355,7 @@ async fn a_model_is_asked_once_what_it_can_do() {
     assert_eq!(engine.models().await.expect("models")[0].abilities, all);
     let so_far = *asked.lock().unwrap();
     assert!(so_far <= 8, "{so_far} questions");
-    assert!(!engine.probe().await);
+    assert!(!engine.probe(&|_| true).await);
     assert_eq!(*asked.lock().unwrap(), so_far, "once is enough");
 }
 
@@ -372,7 +372,7 @@ async fn what_an_engine_takes_and_ignores_is_not_an_ability() {
     })
     .await;
     engine.models().await.expect("models");
-    assert!(engine.probe().await);
+    assert!(engine.probe(&|_| true).await);
     assert_eq!(engine.models().await.expect("models")[0].abilities, Abilities::LOGPROBS);
 }
 
@@ -385,7 +385,7 @@ async fn what_only_embeds_is_found_out_and_trouble_is_asked_about_again() {
     })
     .await;
     engine.models().await.expect("models");
-    assert!(engine.probe().await);
+    assert!(engine.probe(&|_| true).await);
     let embeds = Abilities::EMBEDDINGS.with(Abilities::EMBEDS_ONLY);
     assert_eq!(engine.models().await.expect("models")[0].abilities, embeds);
 
@@ -401,7 +401,7 @@ async fn what_only_embeds_is_found_out_and_trouble_is_asked_about_again() {
     .await;
     engine.models().await.expect("models");
     for _ in 0..5 {
-        assert!(!engine.probe().await);
+        assert!(!engine.probe(&|_| true).await);
     }
     assert_eq!(*busy.lock().unwrap(), 1, "it is left alone for a while");
 }
@@ -414,11 +414,38 @@ async fn what_was_found_before_the_engine_was_busy_is_kept() {
     })
     .await;
     engine.models().await.expect("models");
-    assert!(engine.probe().await, "something was found");
+    assert!(engine.probe(&|_| true).await, "something was found");
     let before = Abilities::EMBEDDINGS.with(Abilities::LOGPROBS).with(Abilities::JSON_SCHEMA);
     assert_eq!(engine.models().await.expect("models")[0].abilities, before);
-    assert!(!engine.probe().await);
+    assert!(!engine.probe(&|_| true).await);
     assert_eq!(engine.models().await.expect("models")[0].abilities, before);
+}
+
+#[tokio::test]
+async fn an_engine_that_is_another_now_is_asked_nothing_until_it_is_itself_again() {
+    let asked = Arc::new(Mutex::new((false, 0)));
+    let state = asked.clone();
+    let engine = serve("vllm", move |path, body, headers| {
+        let mut state = state.lock().unwrap();
+        match path {
+            "/v1/models" if state.0 => "<html>no</html>".into_response(),
+            "/v1/models" => able(path, body, headers),
+            _ => {
+                state.1 += 1;
+                able(path, body, headers)
+            }
+        }
+    })
+    .await;
+    engine.models().await.expect("models");
+    assert!(!engine.probe(&|_| false).await, "nobody could buy it");
+    asked.lock().unwrap().0 = true;
+    engine.models().await.expect_err("it is another");
+    assert!(!engine.probe(&|_| true).await);
+    assert_eq!(asked.lock().unwrap().1, 0);
+    asked.lock().unwrap().0 = false;
+    engine.models().await.expect("models");
+    assert!(engine.probe(&|_| true).await, "and then at once");
 }
 
 fn kind(engine: &dyn Backend) -> Option<BackendKind> {
