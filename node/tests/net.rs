@@ -280,6 +280,23 @@ async fn check_two_hops(listen: &str, transport: Transport) {
     assert_eq!((peers[0].id, peers[0].transport), (hub.id(), transport));
 }
 
+/// As the defaults have it: on Linux a check of `::` takes IPv4 in.
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+async fn one_port_is_listened_on_in_both_families() {
+    let Ok(both) = std::net::TcpListener::bind("[::]:0") else {
+        return eprintln!("skipped: this machine has no IPv6");
+    };
+    let port = both.local_addr().unwrap().port();
+    drop(both);
+    let listen = ["ip4/0.0.0.0", "ip6/::"].map(|ip| [format!("/{ip}/tcp/{port}"), format!("/{ip}/udp/{port}/quic-v1")]);
+    let listen = listen.concat().iter().map(|address| address.parse().unwrap()).collect();
+    let (net, _events) = net::start(&key(1), NetConfig { listen, ..config() }).await.expect("listens on all four");
+    let second = NetConfig { listen: vec![format!("/ip6/::/tcp/{port}").parse().unwrap()], ..config() };
+    assert!(net::start(&key(2), second).await.is_err(), "another node's port is noticed");
+    drop(net);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_of_another_network_is_left() {
     let hub = hub(1, TCP).await;

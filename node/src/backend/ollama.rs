@@ -80,7 +80,7 @@ impl Ollama {
 
     /// The models that are known by now.
     async fn describe(&self) -> Result<Vec<Model>, BackendError> {
-        let until = Instant::now() + self.limit;
+        let until = clock::deadline(self.limit);
         let Tags { models: mut tags, .. } = self.tags().await?;
         tags.retain(|tag| tag.is_local() && is_name(&tag.name));
         tags.truncate(MAX_MODELS);

@@ -117,9 +117,10 @@ pub(super) async fn listen(
     swarm: &mut Swarm<Behaviour>,
     addresses: &[Multiaddr],
 ) -> Result<Vec<SwarmEvent<BehaviourEvent>>, NetError> {
+    // All before any is ours: a check of `::` takes IPv4 in, and would meet our own socket.
+    addresses.iter().try_for_each(check_free)?;
     let mut waiting = HashMap::new();
     for address in addresses {
-        check_free(address)?;
         let id = swarm
             .listen_on(address.clone())
             .map_err(|error| NetError::listen(address, &io::Error::other(error.to_string())))?;

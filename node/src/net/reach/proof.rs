@@ -16,6 +16,9 @@ use infernet_wire::time::UnixMillis;
 const AGAIN_MS: u64 = 5 * 60_000;
 /// After one in vain: a link that is down for a moment is up again, or its loss has ended the reservation, too.
 const SOON_MS: u64 = 15_000;
+/// The same where circuits have come before: what is only for a while, such as a relay that restarts, or whose share for our network is
+/// taken, should not cost a place that is good.
+const LATER_MS: u64 = 150_000;
 /// Tries in vain, one after the other, after which the place is worth nothing.
 const MAX_MISSED: u32 = 2;
 /// The pause after a relay has carried nothing; it doubles each time. A relay that was full for a moment is worth another try.
@@ -60,7 +63,7 @@ impl Proof {
     /// None came. Whether that was once too often.
     pub(super) fn missed(&mut self, now: UnixMillis) -> bool {
         self.missed += 1;
-        self.put_off(now);
+        self.due = now.after(if self.proved { LATER_MS } else { SOON_MS });
         self.missed >= MAX_MISSED
     }
 }
@@ -92,6 +95,7 @@ mod tests {
         assert_eq!(proof.due(), T0.after(SOON_MS));
         proof.carried(T0, 0);
         assert!(!proof.missed(T0));
+        assert_eq!(proof.due(), T0.after(LATER_MS));
         assert!(proof.missed(T0));
     }
 

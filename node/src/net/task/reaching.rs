@@ -85,7 +85,10 @@ impl NetTask {
     fn prove(&mut self) {
         let peers = &self.peers;
         let carries = |relay: &PeerId| peers.is_reached_through(relay);
-        let Some(prove) = self.reach.next_to_prove(carries, clock::now(), chance()) else { return };
+        let Some(mut prove) = self.reach.next_to_prove(carries, clock::now(), chance()) else { return };
+        // What it is told by may lead nowhere from here: not every router takes back what it sends out.
+        let here = node_id(&prove.relay).and_then(|id| peers.remote(&id));
+        prove.addresses.extend(here.filter(|here| discovery::relay_of(here).is_none()).map(without_peer));
         self.counters.add("relay", "tried");
         let me = self.reach.me();
         self.proving.spawn(async move { (prove.relay, probe::dial(me, prove, probe::PATIENCE).await) });
@@ -121,10 +124,8 @@ impl NetTask {
         }
         tracing::warn!(%relay, "a relay holds a place for this node and carries nothing: it is let go");
         self.counters.add("relay", "barren");
-        let listeners = self.reserving.iter().filter(|(_, other)| *other == relay).map(|(listener, _)| *listener);
-        for listener in listeners.collect::<Vec<_>>() {
-            self.swarm.remove_listener(listener);
-        }
+        // Not by its listener alone: libp2p 0.57 panics if the relay grants then what it was asked for before. This ends that, too.
+        let _ = self.swarm.disconnect_peer_id(*relay);
     }
 
     /// Somebody has come in at `address`.
