@@ -11,7 +11,7 @@
 //! vanishes leaves a receipt with one signature.
 
 use super::{
-    arrears::{Arrears, goes_on},
+    arrears::{Arrears, Waits, goes_on},
     deadline,
     endpoint::{Dialling, Endpoint},
     framing::{FrameError, FrameReader, FrameWriter, RawFrame},
@@ -555,9 +555,13 @@ impl Job {
         let Some(till) = &self.till else { return false };
         let price = &self.session.terms().price;
         let behind = !goes_on(price, limits::CHUNK_TOKENS, self.session.accrued(), till.paid());
-        // A disk that is slow is not the buyer's fault.
-        let waits = behind && !line.is_lost() && !till.is_writing();
-        self.arrears.note(waits.then(|| self.pace.so_far()));
+        let waits = match behind {
+            false => Waits::No,
+            // A disk that is slow is not the buyer's fault.
+            true if line.is_lost() || till.is_writing() => Waits::Paused(self.pace.so_far()),
+            true => Waits::Yes(self.pace.so_far()),
+        };
+        self.arrears.note(waits);
         behind
     }
 

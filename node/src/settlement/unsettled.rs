@@ -82,8 +82,8 @@ impl Display for Unsettled {
     }
 }
 
-/// What the node `me` has left on a network, in that one's `store`. What was redeemed since the last step of ours is not known here, so that a voucher may be
-/// named that is paid.
+/// What the node `me` has left on a network, in that one's `store`. What was redeemed since the last step of ours is not known here, so
+/// that a voucher may be named that is paid.
 pub fn unsettled(store: &dyn Store, (network, me): (&NetworkId, &NodeId)) -> Result<Vec<Unsettled>, StoreError> {
     let us = me.evm_address();
     let records = service::records(store)?;
@@ -125,9 +125,8 @@ pub fn unsettled(store: &dyn Store, (network, me): (&NetworkId, &NodeId)) -> Res
 
 /// What our own steps have redeemed on a channel.
 fn redeemed(channel: &ChannelId, steps: &[(u64, Entry)]) -> u128 {
-    let on = channel;
     let of = |(_, entry): &(u64, Entry)| match entry.purpose {
-        Purpose::Redeem { channel, amount, .. } if channel == *on && entry.word() == "settled" => Some(amount),
+        Purpose::Redeem { channel: on, amount, .. } if on == *channel && entry.word() == "settled" => Some(amount),
         _ => None,
     };
     steps.iter().filter_map(of).max().unwrap_or(0)

@@ -13,7 +13,7 @@ use crate::sim::{
 };
 use infernet_node::{
     chat::{
-        arrears::{Arrears, goes_on},
+        arrears::{Arrears, Waits, goes_on},
         backlog::Backlog,
         deadline,
         server::{read_request, refused_claim, terms},
@@ -331,11 +331,11 @@ impl World {
         let Some(session) = &serving.session else { return false };
         let goes_on = goes_on(&session.terms().price, limits::CHUNK_TOKENS, session.accrued(), paid);
         if goes_on || plant == Some(Plant::WorksForNothing) {
-            serving.arrears.note(None);
+            serving.arrears.note(Waits::No);
             return false;
         }
         let now = Duration::from_millis(ms - serving.asked);
-        serving.arrears.note((!serving.away).then_some(now));
+        serving.arrears.note(if serving.away { Waits::Paused(now) } else { Waits::Yes(now) });
         // As all buyers here, it can come back.
         if serving.arrears.is_over(now, true) {
             self.stats.count("payment_refused", "none");
